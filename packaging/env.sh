@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Make or renew the checkout's .venv. Called by `make env`; variables: PYTHON, VARIANT (cpu|cuda), TORCH_INDEX.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+VARIANT=${VARIANT:-cpu}
+NEEDED_GIB=4
+LOG=.venv/install.log
+
+fail() { printf 'make env: %s\n' "$1" >&2; exit 1; }
+
+runs_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
+
+python_found() {
+    local candidate
+    for candidate in ${PYTHON:+"$PYTHON"} ${PYTHON:-python3.13 python3.12 python3.11 python3}; do
+        if runs_new_enough "$candidate"; then printf '%s\n' "$candidate"; return; fi
+    done
+    [ -z "${PYTHON:-}" ] || fail "PYTHON=$PYTHON does not run, or is older than 3.11 ($("$PYTHON" -V 2>&1 | head -n 1))."
+    fail "no Python 3.11 or newer found (tried python3.13 python3.12 python3.11 python3). Install one, or name it: make env PYTHON=/path/to/python3"
+}
+
+make_venv() {
+    local python free_kib
+    python=$(python_found)
+    "$python" -c 'import venv, ensurepip' 2>/dev/null ||
+        fail "$python has no venv module. On Debian or Ubuntu: apt install python3-venv"
+    free_kib=$(df -Pk . | awk 'NR == 2 { print $4 }')
+    [ "$free_kib" -ge $((NEEDED_GIB * 1024 * 1024)) ] ||
+        fail "$((free_kib / 1024)) MiB free here, the environment needs $NEEDED_GIB GiB. Make room, or clone to another disk."
+    echo "make env: new .venv with $("$python" -V), variant $VARIANT"
+    "$python" -m venv --clear .venv
+}
+
+install() {
+    .venv/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt "$@" >>"$LOG" 2>&1 || {
+        grep -E '^ *(ERROR|error|OSError)' "$LOG" | tail -n 5 >&2 || tail -n 5 "$LOG" >&2
+        fail "pip failed; its log is $LOG. Another index for torch: make env TORCH_INDEX=URL"
+    }
+}
+
+case $VARIANT in
+    cpu) packages=(./packaging/fbgemm-gpu-cpu-shim --editable ".[cpu,dev]") ;;
+    cuda) packages=(--editable ".[cuda,dev]") ;;
+    *) fail "VARIANT=$VARIANT: there are cpu and cuda" ;;
+esac
+
+runs_new_enough .venv/bin/python || make_venv
+: >"$LOG"
+echo "make env: installing (about 2 minutes and 1.6 GB where pip finds a CPU build of torch)"
+if [ -n "${TORCH_INDEX:-}" ]; then install --no-deps --index-url "$TORCH_INDEX" torch; fi
+install "${packages[@]}"
+.venv/bin/python -m pip check >>"$LOG" || fail "the versions do not fit together: $(tail -n 1 "$LOG")"
+echo "make env: ready"

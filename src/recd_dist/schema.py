@@ -1,0 +1,187 @@
+"""What a sample is made of: features in groups, embedding tables, keys and labels.
+
+::
+
+    sample b:  label  | sample group: candidate=7, price=0.2 | history row 3 | profile row 1
+                        never deduplicated                     group           group
+
+A feature belongs to one group; the features of a group are deduplicated together and share one inverse. The group
+``sample`` is never deduplicated. Several features may look up one table (history and candidate look up `item`).
+This file imports nothing but the standard library: etl, reader and model all speak it.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from recd_dist.errors import ConfigError, nearest
+
+SAMPLE = "sample"
+"""The group that is never deduplicated: one row per sample."""
+
+SAMPLE_ID, SESSION_ID, REQUEST_ID, TIMESTAMP = "sample_id", "session_id", "request_id", "timestamp"
+KEYS = (SAMPLE_ID, SESSION_ID, REQUEST_ID, TIMESTAMP)
+"""Key columns of ``samples/``, all int64: position in the table, session, request, microseconds since 1970."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+class Kind(StrEnum):
+    """What one row of a feature holds."""
+
+    id = "id"  # one id
+    ids = "ids"  # a list of ids, possibly empty
+    dense = "dense"  # one float32
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One named input of a sample.
+
+    Attributes:
+        name: column name on disk and key in the IKJT.
+        kind: one id, a list of ids, or one float32 a row.
+        group: the group it is deduplicated with.
+        table: the embedding table its ids look up; None for dense features.
+    """
+
+    name: str
+    kind: Kind
+    group: str = SAMPLE
+    table: str | None = None
+
+    @property
+    def is_sparse(self) -> bool:
+        """True for ids, False for dense numbers."""
+        return self.kind is not Kind.dense
+
+
+@dataclass(frozen=True)
+class Table:
+    """An embedding table as trained.
+
+    Attributes:
+        name: table name; its weight is float32 [num_embeddings, dim].
+        num_embeddings: rows; every id is in [0, num_embeddings).
+        dim: width of a row.
+        hashed: the reader maps raw ids into [0, num_embeddings) by hashing; else raw ids are row numbers.
+    """
+
+    name: str
+    num_embeddings: int
+    dim: int
+    hashed: bool = False
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Features, labels and the names of the groups, validated on construction.
+
+    Attributes:
+        features: in a fixed order, which is the order of columns and of dense inputs.
+        labels: label columns of ``samples/``, float32; the first is trained on.
+
+    Raises:
+        ConfigError: one readable error that lists every mistake found.
+    """
+
+    features: tuple[Feature, ...]
+    labels: tuple[str, ...] = ("label",)
+    _by_name: dict[str, Feature] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if mistakes := list(_mistakes(self.features, self.labels)):
+            raise ConfigError("schema: " + "\n  ".join(mistakes))
+        object.__setattr__(self, "_by_name", {f.name: f for f in self.features})
+
+    def __getitem__(self, name: str) -> Feature:
+        if name not in self._by_name:
+            raise ConfigError(f"schema: no feature '{name}'{nearest(name, self._by_name)}")
+        return self._by_name[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._by_name
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Deduplicated groups in order of first appearance, then ``sample`` (present even when it has no feature)."""
+        return (*self.dedup_groups, SAMPLE)
+
+    @property
+    def dedup_groups(self) -> tuple[str, ...]:
+        """The groups that have an inverse, in order of first appearance."""
+        return tuple(dict.fromkeys(f.group for f in self.features if f.group != SAMPLE))
+
+    def of_group(self, group: str) -> tuple[Feature, ...]:
+        """The features of a group, in schema order."""
+        return tuple(f for f in self.features if f.group == group)
+
+    def sparse_of(self, group: str) -> tuple[str, ...]:
+        """Names of a group's id features, in schema order: the keys of the group in an IKJT."""
+        return tuple(f.name for f in self.of_group(group) if f.is_sparse)
+
+    def dense_of(self, group: str) -> tuple[str, ...]:
+        """Names of a group's dense features, in schema order: the columns of its dense matrix."""
+        return tuple(f.name for f in self.of_group(group) if not f.is_sparse)
+
+    @property
+    def sparse(self) -> tuple[Feature, ...]:
+        """All id features, in schema order."""
+        return tuple(f for f in self.features if f.is_sparse)
+
+    @property
+    def dense(self) -> tuple[Feature, ...]:
+        """All dense features, in schema order."""
+        return tuple(f for f in self.features if not f.is_sparse)
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of the embedding tables, in order of first use."""
+        return tuple(dict.fromkeys(f.table for f in self.sparse if f.table is not None))
+
+    def without(self, names: Iterable[str]) -> "Schema":
+        """The schema less some features.
+
+        Raises:
+            ConfigError: a name that is no feature.
+        """
+        dropped = {self[name].name for name in names}
+        return Schema(tuple(f for f in self.features if f.name not in dropped), self.labels)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict; ``Schema.from_json`` is its inverse."""
+        return {"features": [asdict(f) for f in self.features], "labels": list(self.labels)}
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "Schema":
+        """The schema that ``to_json`` wrote."""
+        features = tuple(Feature(f["name"], Kind(f["kind"]), f["group"], f["table"]) for f in value["features"])
+        return Schema(features, tuple(value["labels"]))
+
+
+def _mistakes(features: Iterable[Feature], labels: tuple[str, ...]) -> Iterable[str]:
+    """Every mistake in a schema, as one line each, with its remedy."""
+    features = tuple(features)
+    if not features:
+        yield "no features; name at least one"
+    if not labels:
+        yield "no label; name the label column"
+    groups = {f.group for f in features}
+    reserved = {*KEYS, *(f"{g}_row" for g in groups), "row"}
+    counts = Counter([*(f.name for f in features), *labels])
+    for name, count in counts.items():
+        if count > 1:
+            yield f"'{name}' is named {count} times; names of features and labels must differ"
+        if name in reserved:
+            yield f"'{name}' is a reserved column name; rename it in the SQL"
+    for name in dict.fromkeys([*counts, *groups, *(f.table for f in features if f.table)]):
+        if not _NAME.match(name):
+            yield f"'{name}' is no plain name; use letters, digits and _ (rename it in the SQL)"
+    for f in features:
+        if f.is_sparse and f.table is None:
+            yield f"feature '{f.name}' holds ids but names no table; give it one (its own name will do)"
+        if not f.is_sparse and f.table is not None:
+            yield f"feature '{f.name}' is dense but names table '{f.table}'; drop the table or make it an id"
