@@ -1,0 +1,87 @@
+"""Start and stop the process group: gloo on CPU, NCCL on CUDA, one rank when nobody launched more."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from recd_dist.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place in the job.
+
+    Attributes:
+        rank: in [0, world_size).
+        world_size: processes of the job.
+        local_rank: among the processes of this host; the CUDA device number.
+        local_world_size: processes of this host.
+        device: where this rank computes.
+        backend: ``gloo`` or ``nccl``.
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+    device: torch.device
+    backend: str
+
+    @property
+    def is_first(self) -> bool:
+        """True on rank 0, which alone writes files and the screen."""
+        return self.rank == 0
+
+
+@contextmanager
+def process_group(device: str = "auto", backend: str | None = None, timeout_s: float = 300.0) -> Iterator[Ranks]:
+    """Joins the job described by torchrun's environment, leaves it at the end.
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``auto`` (CUDA when there is a device for this rank).
+        backend: ``gloo``, ``nccl`` or None (NCCL for CUDA, else gloo).
+        timeout_s: a collective that takes longer fails, so that a dead rank is an error and not a hang.
+
+    Raises:
+        ConfigError: CUDA asked for where there is none, or fewer devices than ranks on this host.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    chosen = _device(device, local_rank, local_world_size)
+    name = backend or ("nccl" if chosen.type == "cuda" else "gloo")
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    timeout = timedelta(seconds=timeout_s)
+    if "RANK" in os.environ:
+        dist.init_process_group(name, timeout=timeout)
+    else:
+        dist.init_process_group(name, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size(), local_rank, local_world_size, chosen, name)
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(device: str, local_rank: int, local_world_size: int) -> torch.device:
+    """The device of this rank."""
+    num_devices = torch.cuda.device_count() if device != "cpu" else 0
+    if device == "auto":
+        device = "cuda" if num_devices >= local_world_size else "cpu"
+    if device == "cpu":
+        return torch.device("cpu")
+    if device != "cuda":
+        raise ConfigError(f"device={device}: unknown; use cpu, cuda or auto")
+    if num_devices < local_world_size:
+        raise ConfigError(
+            f"device=cuda: this host has {num_devices} CUDA devices for {local_world_size} ranks; "
+            "start fewer ranks a host (-j 1xN) or use device=cpu"
+        )
+    return torch.device("cuda", local_rank)
