@@ -1,0 +1,271 @@
+"""Before and after the all-to-all: which KeyedJaggedTensors are sent, and how what comes back becomes grouped tensors.
+
+TorchRec's variable-batch KeyedJaggedTensor is emulated on CPU and expands right after the exchange. Plain ones of a
+single stride are exact and fast everywhere, so that tables are sorted into stride classes. Group ``user`` with U = 2
+rows, B = 3 samples, one table for ``history`` (user) and ``candidate`` (sample)::
+
+    history    [7, 8]  [9]              class user-sample, stride U + B = 5, one key:
+    candidate  [5]     [6]  [7]         item:  [7, 8]  [9]  [5]  [6]  [7]
+                                               -- user --   -- sample --
+    out [5, D] -> rows 0..1 are the group user's, rows 2..4 the group sample's: slices, nothing is copied
+
+A table is one feature of one plain EmbeddingBagCollection: one lookup, one exact optimizer update a step, and no byte
+of padding on the wire. Un-pooled tables need no rows at all: one key a table, stride 1, all its ids in one list.
+
+The modules here hold no parameters and are leaves for torch.fx, so that TrainPipelineSparseDist runs ``Rows`` (a
+"postproc" in its words) and the input exchange of the next batch while this one computes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchrec.sparse.jagged_tensor import JaggedTensor, KeyedJaggedTensor, KeyedTensor
+
+from recd_dist.grouped import Embedded, Grouped, GroupedJagged
+from recd_dist.ikjt import IKJT
+from recd_dist.schema import SAMPLE, Schema
+
+SEQUENCES = ":sequences"
+"""Key of the un-pooled tables' KeyedJaggedTensor; no group can have this name."""
+
+INVERSE = ":inverse"
+"""Key of the dict that maps a table to the place of each of its ids among the unique ids that were sent."""
+
+
+@dataclass(frozen=True)
+class StrideClass:
+    """Pooled tables that need the same number of rows on every batch, because their features lie in the same groups.
+
+    Attributes:
+        name: the groups, joined.
+        groups: in schema order, a group as often as each table has features in it; stride = sum of their U.
+        tables: for each table its features, one per entry of ``groups``.
+    """
+
+    name: str
+    groups: tuple[str, ...]
+    tables: Mapping[str, tuple[str, ...]]
+
+
+def stride_classes(schema: Schema, sequence_tables: Sequence[str]) -> tuple[StrideClass, ...]:
+    """Sorts the pooled tables of a schema into stride classes, in order of first use.
+
+    Args:
+        schema: features, groups and tables.
+        sequence_tables: tables that are not pooled by TorchRec.
+    """
+    order = {g: n for n, g in enumerate(schema.groups)}
+    classes: dict[tuple[str, ...], dict[str, tuple[str, ...]]] = {}
+    for table in schema.tables:
+        if table not in sequence_tables:
+            features = sorted((f for f in schema.sparse if f.table == table), key=lambda f: order[f.group])
+            groups = tuple(f.group for f in features)
+            classes.setdefault(groups, {})[table] = tuple(f.name for f in features)
+    return tuple(StrideClass("-".join(groups), groups, tables) for groups, tables in classes.items())
+
+
+class UniqueRows(nn.Module):
+    """IKJT -> what each TorchRec module is sent: a plain KeyedJaggedTensor per stride class and one for sequences.
+
+    Args:
+        classes: the stride classes of the pooled tables.
+        sequence_tables: features of each un-pooled table.
+        unique_ids: send each distinct id of an un-pooled table once and gather its vector afterwards.
+    """
+
+    def __init__(
+        self, classes: Sequence[StrideClass], sequence_tables: Mapping[str, tuple[str, ...]], unique_ids: bool
+    ) -> None:
+        super().__init__()
+        self.classes = tuple(classes)
+        self.sequence_tables = dict(sequence_tables)
+        self.unique_ids = unique_ids
+
+    def forward(self, sparse: IKJT) -> dict[str, Any]:
+        """By class name the KeyedJaggedTensor of its module; under SEQUENCES that of the un-pooled tables."""
+        _refuse_weights(sparse)
+        sent: dict[str, Any] = {c.name: _rows_of_class(sparse, c) for c in self.classes}
+        if self.sequence_tables:
+            sent[SEQUENCES], sent[INVERSE] = self._ids(sparse)
+        return sent
+
+    def _ids(self, sparse: IKJT) -> tuple[KeyedJaggedTensor, dict[str, Tensor]]:
+        """All ids of each un-pooled table as one list (stride 1), and the inverse of its unique ids."""
+        tables, inverses = list(self.sequence_tables), {}
+        values = [_joined([sparse.values_of(f) for f in self.sequence_tables[t]]) for t in tables]
+        if self.unique_ids:
+            for n, table in enumerate(tables):
+                values[n], inverses[table] = torch.unique(values[n], return_inverse=True)
+        counts = [len(v) for v in values]
+        lengths = torch.tensor(counts, dtype=torch.int32).to(sparse.lengths.device, non_blocking=True)
+        kjt = KeyedJaggedTensor(tables, _joined(values), lengths=lengths, stride=1, length_per_key=counts)
+        return kjt, inverses
+
+
+class ExpandedRows(nn.Module):
+    """IKJT -> the KeyedJaggedTensor that a plain TorchRec job is fed: a row per sample, for every module the same."""
+
+    def __init__(self, modules: Sequence[str]) -> None:
+        super().__init__()
+        self.names = tuple(modules)
+
+    def forward(self, sparse: IKJT) -> dict[str, Any]:
+        """The expanded batch, without a copy when it comes expanded, under the name of each module."""
+        _refuse_weights(sparse)
+        kjt = sparse.to_kjt() if any(g.keys for g in sparse.groups if g.name != SAMPLE) else sparse.rows_as_kjt(SAMPLE)
+        return dict.fromkeys(self.names, kjt)
+
+
+class Assemble(nn.Module):
+    """What came back -> grouped tensors: slices per feature, laid side by side per group in schema order.
+
+    Args:
+        schema: features and groups.
+        classes: the stride classes of the pooled tables; empty when nothing is deduplicated.
+        sequence_tables: features of each un-pooled table.
+        sequence_features: features whose vectors are handed on un-pooled; others of these tables are pooled here.
+        mean: divide a row's sum by its number of ids.
+        dedup: what was sent were unique rows.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        classes: Sequence[StrideClass],
+        sequence_tables: Mapping[str, tuple[str, ...]],
+        sequence_features: frozenset[str],
+        mean: bool,
+        dedup: bool,
+    ) -> None:
+        super().__init__()
+        self.classes = tuple(classes)
+        self.sequence_tables = dict(sequence_tables)
+        self.sequence_features = sequence_features
+        self.mean = mean
+        self.dedup = dedup
+        features = {g: [f for f in schema.sparse_of(g) if f not in sequence_features] for g in schema.groups}
+        everything = [f.name for f in schema.sparse if f.name not in sequence_features]
+        self.pooled_features = {g: fs for g, fs in features.items() if fs} if dedup else {SAMPLE: everything}
+
+    def forward(self, sparse: IKJT, sent: Mapping[str, Any], pooled: Sequence[KeyedTensor], sequences: Any) -> Embedded:
+        """Embedded rows per group, and vectors per un-pooled feature.
+
+        Args:
+            sparse: the batch; gives lengths and inverses.
+            sent: what ``UniqueRows`` or ``ExpandedRows`` made of it.
+            pooled: output of each pooled module, float [stride, sum of dims].
+            sequences: output of the un-pooled module by key, or None.
+        """
+        inverse_of = sparse.inverse_of if self.dedup else _no_inverse
+        vectors: dict[str, GroupedJagged] = {}
+        if sequences is not None:
+            vectors = self._split_tables(sparse, sent, sequences) if self.dedup else self._split_features(sequences)
+        parts: dict[str, Tensor] = {}
+        if self.dedup:
+            for stride_class, out in zip(self.classes, pooled, strict=True):
+                parts.update(_split_rows(sparse, stride_class, out))
+        else:
+            for out in pooled:
+                parts.update(out.to_dict())
+        for name, jagged in vectors.items():
+            if name not in self.sequence_features:
+                parts[name] = jagged.pool().values
+        if self.mean:
+            lengths = _lengths_by_feature(sparse, sent, self.dedup)
+            parts = {f: v / lengths(f).clamp(min=1)[:, None] for f, v in parts.items()}
+        groups = {g: _side_by_side(fs, parts, inverse_of(g)) for g, fs in self.pooled_features.items() if fs}
+        return Embedded(groups, {f: vectors[f] for f in vectors if f in self.sequence_features})
+
+    def _split_tables(
+        self, sparse: IKJT, sent: Mapping[str, Any], sequences: Mapping[str, JaggedTensor]
+    ) -> dict[str, GroupedJagged]:
+        """Vectors of each un-pooled table -> of its features, with the rows and inverse kept here."""
+        vectors = {}
+        for table, features in self.sequence_tables.items():
+            found = sequences[table].values()
+            if table in sent[INVERSE]:
+                found = found.index_select(0, sent[INVERSE][table])
+            pieces = found.split([sparse.num_values(f) for f in features])
+            for name, piece in zip(features, pieces, strict=True):
+                vectors[name] = GroupedJagged(piece, sparse.lengths_of(name), sparse.inverse_of(sparse.group_of(name)))
+        return vectors
+
+    def _split_features(self, sequences: Mapping[str, JaggedTensor]) -> dict[str, GroupedJagged]:
+        """Vectors of each un-pooled feature, a list per sample."""
+        names = [f for features in self.sequence_tables.values() for f in features]
+        return {f: GroupedJagged(sequences[f].values(), sequences[f].lengths().to(torch.int32)) for f in names}
+
+
+def _no_inverse(group: str) -> None:
+    """The inverse where nothing is deduplicated."""
+    del group
+
+
+def _refuse_weights(sparse: IKJT) -> None:
+    if sparse.weights is not None:
+        raise ValueError(
+            "Embeddings: this batch carries weights, which the tables do not take; drop them in the reader"
+        )
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    """Concatenation; a single tensor is handed on as it is."""
+    return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+
+
+def _rows_of_class(sparse: IKJT, stride_class: StrideClass) -> KeyedJaggedTensor:
+    """A class's rows: one key per table, the rows of its features one after the other.
+
+    A view where the features stand side by side in the batch, as they do for a class of a single group.
+    """
+    features = [f for fs in stride_class.tables.values() for f in fs]
+    first = sparse.keys.index(features[0])
+    counts = [sum(sparse.num_values(f) for f in fs) for fs in stride_class.tables.values()]
+    if sparse.keys[first : first + len(features)] == tuple(features):
+        row = sum(sparse.num_rows(sparse.group_of(k)) for k in sparse.keys[:first])
+        num_rows = sum(sparse.num_rows(sparse.group_of(f)) for f in features)
+        values = sparse.values[sparse.value_offsets[first] : sparse.value_offsets[first + len(features)]]
+        lengths = sparse.lengths[row : row + num_rows]
+    else:
+        values = torch.cat([sparse.values_of(f) for f in features])
+        lengths = torch.cat([sparse.lengths_of(f) for f in features])
+    return KeyedJaggedTensor(
+        keys=list(stride_class.tables),
+        values=values,
+        lengths=lengths,
+        stride=sum(sparse.num_rows(g) for g in stride_class.groups),
+        length_per_key=counts,
+    )
+
+
+def _split_rows(sparse: IKJT, stride_class: StrideClass, out: KeyedTensor) -> dict[str, Tensor]:
+    """A class's output [stride, sum of dims] -> [U, dim] per feature, views.
+
+    Splitting, not slicing: the gradient of a split is one concatenation, that of slices a zero matrix for each.
+    """
+    tables = out.keys()
+    parts = {}
+    blocks = out.values().split([sparse.num_rows(g) for g in stride_class.groups])
+    for number, block in enumerate(blocks):
+        columns = block.split(out.length_per_key(), dim=1)
+        parts.update({stride_class.tables[t][number]: c for t, c in zip(tables, columns, strict=True)})
+    return parts
+
+
+def _side_by_side(features: Sequence[str], parts: Mapping[str, Tensor], inverse: Tensor | None) -> Grouped:
+    """A group's features as one matrix [U, sum of dims]."""
+    columns = [parts[f] for f in features]
+    values = columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
+    return Grouped(values, inverse, tuple(features), tuple(c.shape[1] for c in columns))
+
+
+def _lengths_by_feature(sparse: IKJT, sent: Mapping[str, Any], dedup: bool) -> Any:
+    """A function from a feature to its list lengths, int32 [rows]."""
+    if dedup:
+        return sparse.lengths_of
+    kjt: KeyedJaggedTensor = next(v for k, v in sent.items() if k != INVERSE)
+    by_key = kjt.lengths().view(len(kjt.keys()), -1)
+    return lambda feature: by_key[kjt.keys().index(feature)]
