@@ -104,7 +104,8 @@ class SyntheticSpec:
 
         Args:
             value: the section as plain data: the attributes above, ``groups`` as
-                ``{name: {stay, update, ids: {feature: {table, length}}, dense: [names]}}``.
+                ``{name: {stay, update, ids: {feature: {table, length}}, dense: [names]}}``; a feature that names no
+                table draws from one of its own name, and a list of such names will do for ``ids``.
 
         Raises:
             ConfigError: an unknown or missing key, or values that contradict each other.
@@ -139,9 +140,11 @@ def _group(name: str, value: Mapping[str, Any]) -> GroupSpec:
     where = f"data.synthetic.groups.{name}"
     _only(value, dict.fromkeys(("stay", "update", "ids", "dense")), where)
     ids = []
-    for feature, body in (value.get("ids") or {}).items():
-        _only(body or {}, dict.fromkeys(("table", "length")), f"{where}.ids.{feature}")
-        ids.append(IdFeature(feature, (body or {}).get("table", feature), (body or {}).get("length")))
+    listed = value.get("ids") or {}
+    for feature, body in listed.items() if isinstance(listed, Mapping) else ((name, None) for name in listed):
+        options = body or {}
+        _only(options, dict.fromkeys(("table", "length")), f"{where}.ids.{feature}")
+        ids.append(IdFeature(feature, str(options.get("table", feature)), options.get("length")))
     update = value.get("update", RESAMPLE)
     return GroupSpec(name, float(value.get("stay", 0.0)), update, tuple(ids), tuple(value.get("dense") or ()))
 
