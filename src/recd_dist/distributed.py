@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,14 +61,32 @@ def process_group(device: str = "auto", backend: str | None = None, timeout_s: f
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     timeout = timedelta(seconds=timeout_s)
-    if "RANK" in os.environ:
-        dist.init_process_group(name, timeout=timeout)
-    else:
+    if "RANK" not in os.environ:
         dist.init_process_group(name, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
+    elif _is_alone(local_world_size):
+        rank, world_size = int(os.environ["RANK"]), local_world_size
+        store = _loopback_store(rank, world_size, timeout)
+        dist.init_process_group(name, store=store, rank=rank, world_size=world_size, timeout=timeout)
+    else:
+        dist.init_process_group(name, timeout=timeout)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size(), local_rank, local_world_size, chosen, name)
     finally:
         dist.destroy_process_group()
+
+
+def _is_alone(local_world_size: int) -> bool:
+    """True when all ranks are on this host and the launcher keeps no store for them."""
+    on_loopback = os.environ.get("MASTER_ADDR") in ("127.0.0.1", "localhost")
+    kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return on_loopback and not kept and os.environ.get("WORLD_SIZE") == str(local_world_size)
+
+
+def _loopback_store(rank: int, world_size: int, timeout: timedelta) -> dist.Store:
+    """The store where the ranks of one host meet. The one that torch makes listens on every network interface."""
+    host, port = "127.0.0.1", int(os.environ["MASTER_PORT"])
+    listener = socket.create_server((host, port)).detach() if rank == 0 else None
+    return dist.TCPStore(host, port, world_size, rank == 0, timeout, master_listen_fd=listener)
 
 
 def _device(device: str, local_rank: int, local_world_size: int) -> torch.device:

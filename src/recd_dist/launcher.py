@@ -25,6 +25,7 @@ from pathlib import Path
 
 from recd_dist.rank import USER_ERROR, Failure
 
+PREFLIGHT = "recd_dist.preflight"
 AGENT_LOGGER = "torch.distributed.elastic.agent.server.api"
 
 
@@ -127,9 +128,9 @@ def read_failures(directory: Path, exit_codes: Mapping[int, int]) -> list[Failur
         if rank not in told:
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
             hint = " (out of memory?)" if code == -signal.SIGKILL else ""
-            failures.append(
-                Failure(rank, f"rank {rank} {how}{hint}; the same command resumes from the last checkpoint")
-            )
+            message = f"rank {rank} {how}{hint}; the same command resumes from the last checkpoint"
+            # SIGTERM comes from the agent, to those that are left.
+            failures.append(Failure(rank, message, lost_peer=code == -signal.SIGTERM))
     return failures
 
 
@@ -195,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments(sys.argv[1:] if argv is None else argv)
     os.environ.update(rank_environment(options.max_nodes, options.nproc_per_node))
     if options.node == 0:
-        with subprocess.Popen([sys.executable, "-m", "recd_dist.preflight", *options.overrides]) as preflight:
+        with subprocess.Popen([sys.executable, "-m", PREFLIGHT, *options.overrides]) as preflight:
             import torch.distributed.launcher.api  # noqa: F401  (in the shadow of the check)
 
             code = preflight.wait()

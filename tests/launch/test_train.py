@@ -1,0 +1,106 @@
+"""The training component as a pure function, and its scheduler requests as dry runs."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from launch.train import train
+from torchx.runner import get_runner
+from torchx.schedulers import get_scheduler_factories
+from torchx.specs import AppDef, macros
+from torchx.specs.file_linter import validate
+
+ROOT = Path(__file__).parents[2]
+NASTY = [
+    "data=tiny",
+    "+a.b={x: 1}",
+    "note='it''s \"so\"'",
+    "path=/a b/*.parquet",
+    "v=${data.name}",
+    "p=$HOME",
+    "q=$$",
+    "x=;ls",
+]
+
+
+def script(app: AppDef) -> str:
+    """The bash line of host 0 as a scheduler would run it."""
+    values = macros.Values(img_root="/", app_id="job-7", replica_id="0", rank0_env="RANK0_HOST")
+    return values.apply(app.roles[0]).args[1]
+
+
+def command(app: AppDef, tmp_path: Path, env: dict[str, str] | None = None) -> list[str]:
+    """The argument list that bash hands to the interpreter."""
+    probe = tmp_path / "probe"
+    probe.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
+    probe.chmod(0o755)
+    line = script(app).replace("THE_PYTHON", shlex.quote(str(probe)))
+    shown = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True, env=env or {})
+    return json.loads(shown.stdout)
+
+
+def test_one_host_has_no_rendezvous_address(tmp_path: Path) -> None:
+    assert command(train("data=tiny", python="THE_PYTHON"), tmp_path) == [
+        *("-m", "recd_dist.launcher", "--nnodes", "1", "--nproc-per-node", "2", "--", "data=tiny")
+    ]
+
+
+def test_hosts_meet_at_the_first_one(tmp_path: Path) -> None:
+    app = train("lr=1", j="2:4x8", rdzv_port=1234, max_restarts=3, python="THE_PYTHON")
+    expected = (
+        "-m recd_dist.launcher --nnodes 2:4 --nproc-per-node 8 --max-restarts 3 --node 0 --rdzv-id job-7 "
+        "--rdzv-endpoint {}:1234 -- lr=1"
+    )
+    assert command(app, tmp_path, {"RANK0_HOST": "host9"}) == expected.format("host9").split()
+    assert command(app, tmp_path) == expected.format("localhost").split()
+    assert (app.roles[0].num_replicas, app.roles[0].min_replicas) == (4, 2)
+
+
+def test_overrides_arrive_verbatim(tmp_path: Path) -> None:
+    assert command(train(*NASTY, python="THE_PYTHON"), tmp_path)[-len(NASTY) :] == NASTY
+
+
+def test_own_interpreter_is_used_where_the_host_has_it_else_python3() -> None:
+    line = script(train("a=1"))
+    assert line.startswith(f'python={sys.executable}; [ -x "$python" ] || python=python3; exec "$python" -m')
+
+
+def test_run_directory_and_environment_reach_the_role() -> None:
+    role = train(run="runs/a", env={"A": "1"}, gpu=8, cpu=4, memMB=10, image="me:1").roles[0]
+    assert role.env == {"RECD_RUN_DIR": "runs/a", "PYTHONUNBUFFERED": "1", "A": "1"}
+    assert (role.resource.gpu, role.resource.cpu, role.resource.memMB, role.image) == (8, 4, 10, "me:1")
+    assert "RECD_RUN_DIR" not in train().roles[0].env
+
+
+@pytest.mark.parametrize("j", ["2", "0x1", "1x0", "x2", "2x", "1x2x3", "a"])
+def test_malformed_j_names_the_wanted_form(j: str) -> None:
+    with pytest.raises(ValueError, match=rf"-j {j}: wanted hosts x ranks on each, for example 1x2"):
+        train(j=j)
+
+
+@pytest.mark.parametrize("name", ["train", "etl"])
+def test_torchx_accepts_the_components(name: str) -> None:
+    assert validate(str(ROOT / "launch" / f"{name}.py"), name, None) == []
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "config"),
+    [
+        ("local_cwd", {}),
+        ("slurm", {}),
+        ("kubernetes", {"queue": "default", "validate_spec": False}),
+        ("local_docker", {}),
+    ],
+)
+def test_every_scheduler_takes_two_hosts(scheduler: str, config: dict[str, object]) -> None:
+    if scheduler not in get_scheduler_factories():
+        pytest.skip(f"{scheduler} is not installed")
+    if scheduler == "kubernetes":
+        pytest.importorskip("kubernetes")
+    with get_runner("test") as runner:
+        request = str(runner.dryrun(train("data=tiny", j="2x1"), scheduler, config))
+    assert request.count("--node 0") == request.count("--node 1") == 1
+    assert "data=tiny" in request
