@@ -1,0 +1,36 @@
+"""A clustered table as flat samples again, in any SQL engine that reads Parquet."""
+
+from pathlib import Path
+
+from recd_dist.etl.sql import identifier, quoted
+from recd_dist.etl.write import ROW
+from recd_dist.manifest import Manifest
+from recd_dist.schema import KEYS, SAMPLE
+
+
+def flat_view(table: Path) -> str:
+    """A DuckDB query that returns the flat samples: keys, labels and every feature, one row per sample.
+
+    Args:
+        table: directory of one split.
+
+    Raises:
+        DataError: no table there.
+    """
+    schema = Manifest.load(table).schema
+    columns = [f"samples.{identifier(name)}" for name in (*KEYS, *schema.labels)]
+    columns += [f"{identifier(_alias(feature.group))}.{identifier(feature.name)}" for feature in schema.features]
+    joins = [
+        f"join {_files(table, group)} as {identifier(_alias(group))} "
+        f"on {identifier(_alias(group))}.{ROW} = samples.{identifier(f'{group}_{ROW}')}"
+        for group in schema.dedup_groups
+    ]
+    return "\n".join([f"select {', '.join(columns)}", f"from {_files(table, 'samples')} as samples", *joins])
+
+
+def _alias(group: str) -> str:
+    return "samples" if group == SAMPLE else f"{group}_rows"
+
+
+def _files(table: Path, directory: str) -> str:
+    return f"read_parquet({quoted(str(table / directory / '*.parquet'))})"

@@ -1,0 +1,161 @@
+"""What the writer measures on the way: per feature and per embedding table."""
+
+import math
+from dataclasses import dataclass, field
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from recd_dist.manifest import FeatureStats, IdStats
+
+_EXACT = 1 << 16  # distinct ids counted exactly; beyond, HyperLogLog
+_PRECISION = 14  # 16,384 registers: 0.8% standard error
+
+
+@dataclass
+class Measured:
+    """Sums of one feature over some samples, added up over row groups and parts."""
+
+    num_values_unique: int = 0
+    num_values_expanded: int = 0
+    max_length: int = 0
+    num_same: int = 0
+    num_pairs: int = 0
+    num_null: int = 0
+    num: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
+    min: float = math.inf
+    max: float = -math.inf
+
+    def add(self, column: pa.Array, repeats: npt.NDArray[np.int64], num_changed: int, num_pairs: int) -> None:
+        """Takes the unique rows of one row group into account.
+
+        Args:
+            column: unique rows [U] as stored.
+            repeats: int64 [U], samples that have each row.
+            num_changed: neighbours in one session between which the value changes.
+            num_pairs: neighbours in one session.
+        """
+        self.num_pairs += num_pairs
+        self.num_same += num_pairs - num_changed
+        if pa.types.is_list(column.type):
+            lengths = np.diff(column.offsets.to_numpy()).astype(np.int64)
+            self.num_values_unique += int(lengths.sum())
+            self.num_values_expanded += int((lengths * repeats).sum())
+            self.max_length = max(self.max_length, int(lengths.max(initial=0)))
+            return
+        self.num_values_unique += len(column)
+        self.num_values_expanded += int(repeats.sum())
+        self.max_length = 1
+        if pa.types.is_floating(column.type):
+            self._add_numbers(column.to_numpy(zero_copy_only=False).astype(np.float64), repeats)
+
+    def _add_numbers(self, numbers: npt.NDArray[np.float64], repeats: npt.NDArray[np.int64]) -> None:
+        num = int(repeats.sum())
+        mean = float(np.average(numbers, weights=repeats))
+        squares = float((repeats * (numbers - mean) ** 2).sum())
+        self.merge_numbers(Measured(num=num, mean=mean, squares=squares, min=numbers.min(), max=numbers.max()))
+
+    def merge(self, other: "Measured") -> None:
+        """Adds what was measured on other samples."""
+        self.num_values_unique += other.num_values_unique
+        self.num_values_expanded += other.num_values_expanded
+        self.max_length = max(self.max_length, other.max_length)
+        self.num_same += other.num_same
+        self.num_pairs += other.num_pairs
+        self.num_null += other.num_null
+        self.merge_numbers(other)
+
+    def merge_numbers(self, other: "Measured") -> None:
+        """Joins mean and variance (Chan et al. 1983), which stays exact for large means."""
+        if not other.num:
+            return
+        num, delta = self.num + other.num, other.mean - self.mean
+        self.squares += other.squares + delta * delta * self.num * other.num / num
+        self.mean += delta * other.num / num
+        self.num = num
+        self.min, self.max = min(self.min, float(other.min)), max(self.max, float(other.max))
+
+    def stats(self, numbers: "Measured") -> FeatureStats:
+        """As the manifest has it; mean and spread come from ``numbers``, the train split's measurement."""
+        spread = {}
+        if numbers.num:
+            std = math.sqrt(numbers.squares / numbers.num)
+            spread = {"mean": numbers.mean, "std": std, "min": numbers.min, "max": numbers.max}
+        return FeatureStats(
+            num_values_unique=self.num_values_unique,
+            num_values_expanded=self.num_values_expanded,
+            max_length=self.max_length,
+            stay_rate=self.num_same / self.num_pairs if self.num_pairs else math.nan,
+            num_null=self.num_null,
+            **spread,
+        )
+
+
+@dataclass
+class Distinct:
+    """Distinct ids of one embedding table: exact up to 65,536, then estimated by HyperLogLog."""
+
+    exact: npt.NDArray[np.int64] | None = field(default_factory=lambda: np.empty(0, np.int64))
+    registers: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(1 << _PRECISION, np.uint8))
+    min_id: int = 0
+    max_id: int = -1
+
+    def add(self, ids: npt.NDArray[np.integer]) -> None:
+        """Takes ids [n] into account."""
+        if not len(ids):
+            return
+        wide = np.ascontiguousarray(ids, np.int64)
+        _register(wide, self.registers)
+        self._extend(int(wide.min()), int(wide.max()))
+        if self.exact is not None:
+            self._keep(np.union1d(self.exact, wide))
+
+    def merge(self, other: "Distinct") -> None:
+        """Adds the ids that another one counted."""
+        np.maximum(self.registers, other.registers, out=self.registers)
+        if other.max_id >= other.min_id:
+            self._extend(other.min_id, other.max_id)
+        if self.exact is not None:
+            self._keep(None if other.exact is None else np.union1d(self.exact, other.exact))
+
+    def stats(self) -> IdStats:
+        """As the manifest has it."""
+        return IdStats(self.min_id, self.max_id, self._count())
+
+    def _count(self) -> int:
+        if self.exact is not None:
+            return len(self.exact)
+        num = len(self.registers)
+        estimate = 0.7213 / (1 + 1.079 / num) * num * num / float(np.exp2(-self.registers.astype(np.float64)).sum())
+        num_empty = int((self.registers == 0).sum())
+        if estimate <= 2.5 * num and num_empty:
+            estimate = num * math.log(num / num_empty)
+        return max(round(estimate), _EXACT)
+
+    def _extend(self, low: int, high: int) -> None:
+        none_yet = self.max_id < self.min_id
+        self.min_id = low if none_yet else min(self.min_id, low)
+        self.max_id = high if none_yet else max(self.max_id, high)
+
+    def _keep(self, exact: npt.NDArray[np.int64] | None) -> None:
+        self.exact = exact if exact is not None and len(exact) <= _EXACT else None
+
+
+@numba.njit(cache=True, nogil=True)
+def _register(ids: npt.NDArray[np.int64], registers: npt.NDArray[np.uint8]) -> None:
+    """HyperLogLog: each id, mixed by splitmix64, sets the register of its low bits to its leading zeros + 1."""
+    for i in range(len(ids)):
+        x = np.uint64(ids[i]) + np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x = x ^ (x >> np.uint64(31))
+        place = x & np.uint64(16383)
+        mask, rank = np.uint64(1 << 63), np.uint8(1)
+        while rank < 51 and x & mask == np.uint64(0):
+            mask = mask >> np.uint64(1)
+            rank += np.uint8(1)
+        registers[place] = max(registers[place], rank)

@@ -1,0 +1,47 @@
+"""A progress bar of two steps: rows read, samples written."""
+
+import sys
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.text import Text
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} rows/s" if speed else "")
+
+
+class Progress:
+    """Shows what the ETL is at, on stderr; silent when ``shown`` is False."""
+
+    def __init__(self, shown: bool) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
+        self._bar = RichProgress(*columns, console=Console(file=sys.stderr), disable=not shown, refresh_per_second=4)
+        self._task = self._bar.add_task("reading", total=None, visible=False)
+
+    def reading(self) -> None:
+        """Starts to count rows read, of which nobody knows how many there are."""
+        self._bar.update(self._task, visible=True)
+
+    def writing(self, num_samples: int) -> None:
+        """Starts to count samples written."""
+        task = self._bar.tasks[0]
+        self._bar.update(self._task, total=task.completed, refresh=True)
+        self._task = self._bar.add_task("writing", total=num_samples)
+
+    def advance(self, num_rows: int) -> None:
+        """Counts rows; any thread may call it."""
+        self._bar.advance(self._task, num_rows)
+
+    def __enter__(self) -> "Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
