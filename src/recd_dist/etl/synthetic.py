@@ -15,7 +15,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd_dist.errors import ConfigError, DataError
+from recd_dist.etl.progress import Progress
 from recd_dist.etl.synthetic_columns import Columns, Lists
 from recd_dist.etl.synthetic_kernels import I64
 from recd_dist.etl.synthetic_labels import HiddenModel, Oracle, score, true_probabilities
@@ -43,17 +44,19 @@ _CHUNK_VALUES = 8_000_000
 _FILE_VALUES = 64_000_000
 """Ids in a file."""
 
-Progress = Callable[[int, int], None]
 
-
-def generate(spec: SyntheticSpec, out: Path, *, split: str | None = None, progress: Progress | None = None) -> Path:
+def generate(
+    spec: SyntheticSpec, out: Path, *, seed: int = 0, split: str | float | None = None, progress: bool = True
+) -> Path:
     """Writes the raw logs of a spec, unless they are there already.
 
     Args:
         spec: what to write.
         out: directory for them; replaced when it holds logs of another spec.
-        split: SQL predicate over the columns, true for test samples, for the oracle's scores per split.
-        progress: called with (samples done, samples in all).
+        seed: the logs are a function of it and the spec.
+        split: SQL predicate over the columns, true for test samples, for the oracle's scores per split (a share of
+            the sessions is no predicate: ``table_oracle`` knows what it came to).
+        progress: show a progress bar.
 
     Returns:
         out.
@@ -62,19 +65,24 @@ def generate(spec: SyntheticSpec, out: Path, *, split: str | None = None, progre
         DataError: out holds something else, or cannot be written.
         ConfigError: the split names columns that do not exist.
     """
-    out = Path(out)
+    out, spec = Path(out), replace(spec, seed=seed)
     if not _is_finished(spec, out):
         work = out.with_name(f".{out.name}.{os.getpid()}.partial")
         try:
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
-            _write(spec, work, progress)
+            with Progress(progress) as bar:
+                bar.writing(spec.num_samples)
+                _write(spec, work, bar.advance)
             _move_into_place(work, out)
         except OSError as error:
             raise DataError(f"{out}: cannot write synthetic logs ({error}); choose another data.path") from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    _write_json(out / "oracle.json", {name: o.to_json() for name, o in oracles(out, split).items()})
+    scores = oracles(out, split if isinstance(split, str) else None)
+    _write_json(out / "oracle.json", {name: oracle.to_json() for name, oracle in scores.items()})
+    best = scores.get("test", scores["all"])
+    _log.info("%s: the best possible AUC on its test samples is %.4f, NE %.4f", out, best.auc, best.ne)
     return out
 
 
@@ -133,7 +141,7 @@ def _marker(spec: SyntheticSpec) -> str:
     return json.dumps({"version": VERSION, **asdict(spec)}, indent=1)
 
 
-def _write(spec: SyntheticSpec, work: Path, progress: Progress | None) -> None:
+def _write(spec: SyntheticSpec, work: Path, done: Callable[[int], None]) -> None:
     """Writes the files of finished logs into an empty directory; the marker last."""
     logs = traffic(spec)
     columns = Columns(spec, logs)
@@ -153,8 +161,7 @@ def _write(spec: SyntheticSpec, work: Path, progress: Progress | None) -> None:
                 num_files, room = num_files + 1, max(1, _FILE_VALUES // _CHUNK_VALUES) * chunk
             writer.write_batch(batch)
             room -= len(index)
-            if progress:
-                progress(int(index[-1]) + 1, len(logs))
+            done(len(index))
     finally:
         if writer is not None:
             writer.close()

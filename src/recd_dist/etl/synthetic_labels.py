@@ -56,7 +56,7 @@ class HiddenModel:
         self._mean = {name: float(term.mean()) for name, term in terms.items()}
         self._scale = self._scales(terms)
         self._bias = 0.0
-        self._bias = _bias_for(spec.click_rate, self._logit(terms))
+        self._bias = _bias_for(spec.click_rate, self._logit(len(pilot), terms))
 
     def probability(self, index: I64, ids: Ids, dense: Dense) -> F64:
         """True probability of a click: float64 [n].
@@ -66,7 +66,7 @@ class HiddenModel:
             ids: their id features, as ``Columns.ids`` gives them.
             dense: their dense features, as ``Columns.dense`` gives them.
         """
-        return 1 / (1 + np.exp(-self._logit(self._terms(index, ids, dense))))
+        return 1 / (1 + np.exp(-self._logit(len(index), self._terms(index, ids, dense))))
 
     def labels(self, index: I64, probability: F64) -> NDArray[np.float32]:
         """0 or 1 for each sample, float32 [n], drawn with the given probabilities."""
@@ -101,11 +101,10 @@ class HiddenModel:
             return {}
         return {n: float(self._spec.signal * np.sqrt(self._spec.shares.get(n, 0.0) / total) / wide[n]) for n in wide}
 
-    def _logit(self, terms: dict[str, F64]) -> F64:
+    def _logit(self, num: int, terms: dict[str, F64]) -> F64:
         """Bias plus the scaled terms."""
         parts = [scale * (terms[name] - self._mean[name]) for name, scale in self._scale.items()]
-        some = next(iter(terms.values()))
-        return np.asarray(self._bias + sum(parts, np.zeros(len(some))), np.float64)
+        return np.asarray(self._bias + sum(parts, np.zeros(num)), np.float64)
 
 
 def _bias_for(rate: float, logit: F64) -> float:

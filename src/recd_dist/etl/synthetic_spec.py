@@ -57,7 +57,7 @@ class SyntheticSpec:
 
     Attributes:
         num_samples: samples in all, over every split.
-        seed: everything is a function of it.
+        seed: everything is a function of it; an argument of ``generate``, not of the section.
         session_mean, session_median, session_max: samples per session (log-normal; mean 1 = one sample each).
         request_mean: samples per request; groups other than ``sample`` change between requests only.
         rate_per_s: samples a second over all sessions.
@@ -99,7 +99,7 @@ class SyntheticSpec:
         return ((g, f) for g in self.groups for f in g.ids)
 
     @staticmethod
-    def from_mapping(value: Mapping[str, Any]) -> "SyntheticSpec":
+    def from_dict(value: Mapping[str, Any]) -> "SyntheticSpec":
         """The spec of a ``synthetic:`` section.
 
         Args:
@@ -110,7 +110,7 @@ class SyntheticSpec:
         Raises:
             ConfigError: an unknown or missing key, or values that contradict each other.
         """
-        known = {f.name: f for f in fields(SyntheticSpec)}
+        known = {f.name: f for f in fields(SyntheticSpec) if f.name != "seed"}  # `recd etl seed=...` sets it
         _only(value, known, "data.synthetic")
         if missing := {"num_samples", "groups", "tables"} - set(value):
             raise ConfigError(f"data.synthetic: {', '.join(sorted(missing))} missing; see configs/data/tiny.yaml")
