@@ -1,0 +1,240 @@
+"""``recd``: the commands. Arguments are Hydra overrides of configs/etl.yaml, train.yaml and evaluate.yaml."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+
+from recd_dist.config import EtlConfig, load, resolve, to_yaml
+from recd_dist.errors import ConfigError, UserError, nearest
+
+_DESCRIPTION = """\
+Train recommendation models on each distinct row once.
+
+  raw logs --etl--> clustered table --train--> model --evaluate--> quality
+                       |                 '--board--> curves
+                       '--stats--> what deduplication gains    '--plan--> where tables go
+"""
+
+_COMMANDS: dict[str, tuple[str, str]] = {
+    "etl": (
+        "raw logs -> clustered table",
+        "recd etl data=tiny\n"
+        "recd etl data=ebnerd data.path=~/ebnerd/train\n"
+        "recd etl data=parquet data.name=mine data.path=clicks.parquet data.keys.session=session_id "
+        "data.keys.timestamp=time 'data.labels=[clicked]'\n"
+        "recd etl data=tiny overwrite=true compression=lz4",
+    ),
+    "stats": (
+        "samples per session, dedup factors, cost expanded and unique",
+        "recd stats data=ebnerd\nrecd stats data=ebnerd --json stats.json\nrecd stats data.table=tables/ebnerd",
+    ),
+    "plan": (
+        "tables x ranks x bytes, without starting a job",
+        "recd plan data=ebnerd plan.world_size=2\nrecd plan data=rm1 plan=row_wise plan.world_size=8",
+    ),
+    "train": (
+        "train on this machine (many machines: torchx run launch/train.py:train)",
+        "recd train data=tiny --nproc 2\n"
+        "recd train data=ebnerd model=dlrm batch_size=2048 model.dim=32 optim.dense.lr=0.005 --nproc 2\n"
+        "recd train data=tiny 'data.drop=[position]' plan=row_wise dedup=off run_dir=runs/expanded",
+    ),
+    "evaluate": (
+        "quality of a trained run",
+        "recd evaluate run_dir=runs/tiny-dlrm\nrecd evaluate run_dir=runs/tiny-dlrm split=train",
+    ),
+    "board": ("TensorBoard over one or many runs", "recd board runs\nrecd board runs/tiny-dlrm --port 6007"),
+    "seen": ("how often each sample was trained (needs record_samples=true)", "recd seen run_dir=runs/tiny-dlrm"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see `{self.prog} --help`")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser("recd", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, (text, examples) in _COMMANDS.items():
+        epilog = "examples:\n  " + examples.replace("\n", "\n  ")
+        if name != "board":
+            epilog += f"\n\nEvery option with its default and meaning: recd {name} --options"
+        command = commands.add_parser(
+            name, help=text, description=text, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        if name == "board":
+            command.add_argument("run_dir", nargs="?", default="runs", help="a run, or a directory of runs")
+            command.add_argument("--port", type=int, default=6006)
+            command.add_argument("--host", default="127.0.0.1", help="TensorBoard asks for no password: keep loopback")
+            continue
+        command.add_argument("overrides", nargs="*", metavar="name=value", help="overrides of the config")
+        command.add_argument("--config-dir", help="a directory with configs of your own, e.g. DIR/data/mine.yaml")
+        command.add_argument("--options", action="store_true", help="print the composed config and stop")
+        if name == "train":
+            command.add_argument("--nproc", type=int, default=1, help="ranks on this machine (default 1)")
+        if name in ("stats", "plan", "evaluate"):
+            command.add_argument("--json", metavar="FILE", help="also write the result as JSON")
+    return parser
+
+
+def _etl(options: argparse.Namespace) -> int:
+    config: EtlConfig = load("etl", options.overrides, options.config_dir)
+    from recd_dist.etl.run import etl
+    from recd_dist.etl.source import Source
+
+    data = {k: v for k, v in asdict(config.data).items() if k not in ("source", "table", "tables", "synthetic")}
+    if config.data.source == "synthetic":
+        from recd_dist.etl.synthetic import generate
+        from recd_dist.etl.synthetic_spec import SyntheticSpec
+
+        generate(SyntheticSpec.from_dict(config.data.synthetic), Path(str(config.data.path)), seed=config.seed)
+    elif config.data.source != "sql":
+        raise ConfigError(f"data.source={config.data.source}: unknown{nearest(config.data.source, ('sql', 'synthetic'))}")
+    manifests = etl(
+        Source.from_dict(data),
+        Path(config.data.table),
+        overwrite=config.overwrite,
+        row_group_samples=config.row_group_samples,
+        compression=config.compression,
+        memory_limit=config.memory_limit,
+    )
+    console = Console(stderr=True)
+    for split, manifest in manifests.items():
+        factors = ", ".join(f"{g} {manifest.dedup_factor(g):.2f}" for g in manifest.schema.dedup_groups)
+        console.print(
+            f"{config.data.table}/{split}: {manifest.num_samples:,} samples of {manifest.num_sessions:,} sessions, "
+            f"{manifest.num_bytes / 2**20:.1f} MiB" + (f"; samples per stored row: {factors}" if factors else ""),
+            highlight=False,
+            soft_wrap=True,
+        )
+    return 0
+
+
+def _stats(options: argparse.Namespace) -> int:
+    config: EtlConfig = load("etl", options.overrides, options.config_dir)
+    from recd_dist.etl.stats import render, table_stats
+
+    root = Path(config.data.table)
+    tables = [p.parent for p in sorted(root.glob("*/manifest.json"), reverse=True)]
+    if (root / "manifest.json").is_file():
+        tables = [root]
+    if not tables:
+        raise ConfigError(f"data.table={root}: no clustered table there; make it with `recd etl data={config.data.name}`")
+    results = {}
+    for table in tables:
+        stats = table_stats(table)
+        results[table.name] = stats.to_json()
+        Console(width=None if sys.stdout.isatty() else 120).print(render(stats))
+    _write_json(options.json, results)
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    config = load("train", options.overrides, options.config_dir)
+    job = resolve(config)
+    from recd_dist.train import describe_plan
+
+    table, rows = describe_plan(job, config.plan.world_size or 2)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    _write_json(options.json, rows)
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from recd_dist.launcher import main as launch
+
+    if options.nproc < 1:
+        raise ConfigError(f"--nproc {options.nproc}: must be at least 1")
+    overrides = list(options.overrides)
+    if options.config_dir:
+        overrides.insert(0, f"hydra.searchpath=[file://{Path(options.config_dir).resolve()}]")
+    return launch(["--nproc-per-node", str(options.nproc), "--", *overrides])
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    config = load("evaluate", options.overrides, options.config_dir)
+    from recd_dist.distributed import process_group
+    from recd_dist.evaluate import evaluate, report
+
+    logging.disable(logging.WARNING)
+    with process_group(config.device) as ranks:
+        result = evaluate(config, ranks)
+    Console(width=None if sys.stdout.isatty() else 120).print(report(result))
+    _write_json(options.json, result)
+    return 0
+
+
+def _board(options: argparse.Namespace) -> int:
+    from recd_dist.metrics.board import serve
+
+    return int(serve(Path(options.run_dir), host=options.host, port=options.port) or 0)
+
+
+def _seen(options: argparse.Namespace) -> int:
+    config = load("evaluate", options.overrides, options.config_dir)
+    from recd_dist.evaluate import count_seen
+
+    counted = count_seen(Path(config.run_dir))
+    Console(width=120).print(counted.render(), highlight=False)
+    return 0 if counted.exactly_once else 1
+
+
+def _write_json(path: str | None, value: object) -> None:
+    if path:
+        Path(path).write_text(json.dumps(value, indent=1) + "\n")
+
+
+_RUN: dict[str, Callable[[argparse.Namespace], int]] = {
+    "etl": _etl,
+    "stats": _stats,
+    "plan": _plan,
+    "train": _train,
+    "evaluate": _evaluate,
+    "board": _board,
+    "seen": _seen,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: arguments; those of the process by default.
+
+    Returns:
+        Exit code: 0 done, 2 something the user can mend (one line on stderr), 130 stopped by Ctrl-C.
+    """
+    logging.basicConfig(level=logging.WARNING, format="recd: %(message)s")
+    logging.getLogger("recd_dist").setLevel(logging.INFO)
+    parser = _parser()
+    try:
+        options, unknown = parser.parse_known_args(argv)
+        if unknown:
+            known = [a for a in ("--help", "--options", "--config-dir", "--json", "--nproc", "--port", "--host")]
+            raise ConfigError(f"unknown option '{unknown[0]}'{nearest(unknown[0], known)}")
+        if options.command is None:
+            parser.print_help()
+            return 2
+        if getattr(options, "options", False):
+            name = {"etl": "etl", "stats": "etl", "plan": "train", "train": "train"}.get(options.command, "evaluate")
+            config = load(name, options.overrides, options.config_dir)
+            sys.stdout.write(to_yaml(config))
+            return 0
+        return _RUN[options.command](options)
+    except UserError as error:
+        sys.stderr.write(f"recd: error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("recd: stopped\n")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,361 @@
+"""Config: what ``configs/`` says, composed by Hydra, checked against these types and then against the data.
+
+The dataclasses are the reference: type, default and meaning of every field. YAML holds values. Hydra is used through
+its Compose API, so that a command makes no directory of its own and every rank composes the same values.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from recd_dist.errors import ConfigError, nearest
+from recd_dist.inference import infer_tables
+from recd_dist.manifest import Manifest
+from recd_dist.schema import Schema, Table
+
+
+@dataclass
+class Keys:
+    """Columns that say who and when."""
+
+    session: str | None = None
+    request: str | None = None
+    timestamp: str | None = None
+
+
+@dataclass
+class Data:
+    """A source and its clustered table; configs/data/ has one file each, docs/data.md explains the fields."""
+
+    name: str = "data"
+    path: str | None = None  # raw input: file, directory or glob
+    table: str = "tables/${data.name}"  # clustered tables, one per split below
+    source: str = "sql"  # sql | synthetic
+    samples: str | None = None  # DuckDB SQL, one row per sample
+    keys: Keys = field(default_factory=Keys)
+    labels: list[str] = field(default_factory=lambda: ["label"])  # the first is trained on
+    split: Any = None  # SQL predicate that is true for test samples, or the share of the latest sessions
+    groups: dict[str, Any] | None = None  # None: every feature is its own group where that pays
+    features: dict[str, Any] = field(default_factory=dict)  # table, kind, transforms where types cannot tell
+    tables: dict[str, Any] = field(default_factory=dict)  # num_embeddings, hashed; inferred where absent
+    drop: list[str] = field(default_factory=list)  # columns or features to leave out
+    synthetic: dict[str, Any] = field(default_factory=dict)  # parameters of the synthetic source
+
+
+@dataclass
+class Optimizer:
+    """One optimizer."""
+
+    name: str = "adagrad"
+    lr: float = 0.01
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+
+@dataclass
+class Optim:
+    """Tables are updated inside their backward pass, the dense part by a torch optimizer."""
+
+    tables: Optimizer = field(default_factory=lambda: Optimizer("rowwise_adagrad"))
+    dense: Optimizer = field(default_factory=Optimizer)
+
+
+@dataclass
+class Plan:
+    """How tables are spread over ranks."""
+
+    sharding: str = "auto"
+    tables: dict[str, str] = field(default_factory=dict)
+    world_size: int | None = None
+
+
+@dataclass
+class Reader:
+    """How a rank reads."""
+
+    num_workers: int = 1
+    shuffle: bool = True
+    window: int = 8  # row groups
+    prefetch: int = 4  # batches per worker
+
+
+@dataclass
+class Checkpoint:
+    """When to save."""
+
+    every: int = 500  # steps
+    keep: int = 2
+
+
+@dataclass
+class EvaluateAtEnd:
+    """What is evaluated when training ends."""
+
+    split: str = "test"
+    batch_size: int | None = None
+
+
+@dataclass
+class TrainConfig:
+    """``recd train``."""
+
+    data: Data = field(default_factory=Data)
+    model: dict[str, Any] = field(default_factory=dict)  # name, dim and the model's own arguments
+    optim: Optim = field(default_factory=Optim)
+    plan: Plan = field(default_factory=Plan)
+    experiment: Any = None
+    run_dir: str = "runs/run"
+    resume: bool = True
+    dedup: bool = True
+    batch_size: int = 1024  # samples per rank and step, at most
+    epochs: int = 1
+    max_steps: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    log_every: int = 20  # steps
+    record_samples: bool = False
+    reader: Reader = field(default_factory=Reader)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    evaluate: EvaluateAtEnd = field(default_factory=EvaluateAtEnd)
+
+
+@dataclass
+class EtlConfig:
+    """``recd etl`` and ``recd stats``."""
+
+    data: Data = field(default_factory=Data)
+    overwrite: bool = False
+    compression: str = "zstd"
+    row_group_samples: int = 8192
+    memory_limit: str = "1GB"
+    seed: int = 0
+
+
+@dataclass
+class EvaluateConfig:
+    """``recd evaluate``."""
+
+    run_dir: str = "???"
+    split: str = "test"
+    table: str | None = None
+    batch_size: int | None = None
+    device: str = "auto"
+    num_workers: int = 1
+
+
+_TYPES: dict[str, type] = {"train": TrainConfig, "etl": EtlConfig, "evaluate": EvaluateConfig}
+
+
+def config_dir() -> Path:
+    """The directory of the shipped configs: of the checkout, or of the installed package."""
+    here = Path(__file__).resolve().parent
+    for candidate in (here.parent.parent / "configs", here / "configs"):
+        if (candidate / "train.yaml").is_file():
+            return candidate
+    raise ConfigError("the shipped configs are missing; reinstall recd_dist")
+
+
+def load(name: str, overrides: Sequence[str] = (), user_dir: str | None = None) -> Any:
+    """Composes and checks a config.
+
+    Args:
+        name: ``train``, ``etl`` or ``evaluate``.
+        overrides: Hydra overrides, e.g. ``["data=ebnerd", "batch_size=2048"]``.
+        user_dir: a directory with configs of the user's own, searched first (``data/mine.yaml``).
+
+    Returns:
+        TrainConfig, EtlConfig or EvaluateConfig.
+
+    Raises:
+        ConfigError: one line that names the option and the nearest one that exists.
+    """
+    composed = _compose(name, list(overrides), user_dir)
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(_TYPES[name]), composed)
+        return OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_explain(error, composed)) from error
+
+
+def to_yaml(config: Any) -> str:
+    """A loaded config as YAML, every value resolved: what a run directory keeps."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
+
+
+def from_yaml(name: str, path: Path) -> Any:
+    """The config that ``to_yaml`` wrote.
+
+    Raises:
+        ConfigError: no such file, or not such a config.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: not there; is this the directory of a run?")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(_TYPES[name]), OmegaConf.load(path))
+        return OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
+
+
+def _compose(name: str, overrides: list[str], user_dir: str | None) -> DictConfig:
+    if user_dir is not None:
+        if not Path(user_dir).is_dir():
+            raise ConfigError(f"--config-dir {user_dir}: no such directory")
+        overrides = [f"hydra.searchpath=[file://{Path(user_dir).resolve()}]", *overrides]
+    for override in overrides:
+        if override.startswith("-"):
+            raise ConfigError(f"'{override}' is no override; options of the config are written name=value")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir=str(config_dir()), version_base="1.3"):
+        try:
+            return compose(config_name=name, overrides=overrides)
+        except OverrideParseException as error:
+            raise ConfigError(f"'{error.override}' is no override; write name=value") from error
+        except MissingConfigException as error:
+            raise ConfigError(_missing(error, user_dir)) from error
+        except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
+            chosen = [o for o in overrides if o.partition("=")[0] in {*_groups(), "hydra.searchpath"}]
+            raise ConfigError(_explain(error, _known(name, chosen))) from error
+
+
+def _known(name: str, chosen: list[str]) -> DictConfig:
+    """The options there are, for suggestions; none when even these do not compose."""
+    try:
+        return compose(config_name=name, overrides=chosen)
+    except (HydraException, OmegaConfBaseException):
+        return DictConfig({})
+
+
+def _missing(error: MissingConfigException, user_dir: str | None) -> str:
+    """``data=ebnrd``: which file was looked for, and what there is."""
+    wanted = str(error.missing_cfg_file or "")
+    group, _, option = wanted.rpartition("/")
+    if not group:
+        group, option = "", wanted
+    folders = [config_dir() / group, *([Path(user_dir) / group] if user_dir else [])]
+    options = {p.stem for folder in folders if folder.is_dir() for p in folder.glob("*.yaml")}
+    if not options:
+        return f"no config group '{group or option}'{nearest(group or option, _groups())}"
+    return f"{group}={option}: no such config{nearest(option, options)}"
+
+
+def _groups() -> list[str]:
+    return [p.name for p in config_dir().iterdir() if p.is_dir()]
+
+
+def _explain(error: Exception, known: DictConfig) -> str:
+    """One line for what Hydra and OmegaConf say in many."""
+    cause: BaseException = error
+    while cause.__cause__ is not None and not getattr(cause, "full_key", None):
+        cause = cause.__cause__
+    key = str(getattr(cause, "full_key", None) or "")
+    text = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+    if "not in struct" in text or "not in '" in text or "Could not override" in text:
+        return f"unknown option '{key}'{_nearest_key(key, known)}"
+    first = str(error).splitlines()[0]
+    if first.startswith("Could not find"):
+        wanted = first.split("'")[1] if "'" in first else first
+        return f"unknown option or config '{wanted}'{nearest(wanted, _groups())}"
+    if "mandatory value" in text.lower() or "missing mandatory" in text.lower():
+        return f"option '{key}' must be given: {key}=..."
+    return f"option '{key}': {text}" if key else text
+
+
+def _nearest_key(key: str, known: DictConfig) -> str:
+    """The option that a misspelt one most likely means."""
+    names = list(flatten(OmegaConf.to_container(known, resolve=False)))
+    parents = {n.rpartition(".")[0] for n in names} - {""}
+    tails = [n for n in (*names, *parents) if n.rpartition(".")[2] == key.rpartition(".")[2]]
+    if tails:
+        return f"; did you mean '{tails[0]}'?"
+    return nearest(key, [*names, *parents])
+
+
+def flatten(value: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all leaves of nested dicts."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from flatten(inner, f"{prefix}{key}.") if isinstance(inner, Mapping) and inner else [f"{prefix}{key}"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A train config that was checked against its table.
+
+    Attributes:
+        config: the config.
+        table: directory of the split that is trained on.
+        manifest: of that table.
+        schema: its features less the dropped ones.
+        tables: embedding tables, sizes inferred where the config leaves them open.
+        transforms: per feature, as the reader takes them.
+    """
+
+    config: TrainConfig
+    table: Path
+    manifest: Manifest
+    schema: Schema
+    tables: dict[str, Table]
+    transforms: dict[str, list[Any]]
+
+
+def resolve(config: TrainConfig, split: str = "train") -> Job:
+    """Reads the table's manifest and settles features, table sizes and transforms.
+
+    Raises:
+        ConfigError, DataError: what does not fit, by name, and the remedy.
+    """
+    table = Path(config.data.table) / split
+    if not (table / "manifest.json").is_file():
+        raise ConfigError(
+            f"data.table={config.data.table}: no clustered table at '{table}'; "
+            f"make it with `recd etl data={config.data.name}` (the same data overrides), or correct data.table"
+        )
+    manifest = Manifest.load(table)
+    schema = manifest.schema.without(n for n in config.data.drop if n in manifest.schema)
+    columns = [*(f.name for f in manifest.schema.features), *manifest.schema.labels, *manifest.source.get("drop", [])]
+    for name in [*config.data.features, *config.data.drop]:
+        if name not in columns and name not in manifest.source.get("columns", []):
+            raise ConfigError(f"data: the table {table} has no feature '{name}'{nearest(name, columns)}")
+    dim = int(config.model.get("dim", 16))
+    overrides = {name: dict(value or {}) for name, value in config.data.tables.items()}
+    unknown = [n for n in overrides if n not in manifest.schema.tables]
+    if unknown:
+        raise ConfigError(f"data.tables: no table '{unknown[0]}'{nearest(unknown[0], manifest.schema.tables)}")
+    tables = infer_tables(manifest, schema, {n: v for n, v in overrides.items() if n in schema.tables}, dim)
+    return Job(config, table, manifest, schema, tables, _transforms(config, schema, manifest))
+
+
+def _transforms(config: TrainConfig, schema: Schema, manifest: Manifest) -> dict[str, list[Any]]:
+    """The config's transforms; dense features that have none are standardised, heavy tails after a logarithm."""
+    given = {n: list((f or {}).get("transforms") or []) for n, f in config.data.features.items() if n in schema}
+    for feature in schema.dense:
+        if "transforms" not in (config.data.features.get(feature.name) or {}):
+            stats = manifest.features[feature.name]
+            heavy = stats.min >= 0 and stats.max > stats.mean + 10 * stats.std
+            given[feature.name] = ["log", "standardize"] if heavy else ["standardize"]
+    return {name: steps for name, steps in given.items() if steps}
+
+
+def writable(directory: Path) -> None:
+    """Makes a directory and shows that it can be written.
+
+    Raises:
+        ConfigError: it cannot, with the path and the reason.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / f".writable-{os.getpid()}"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"{directory}: cannot be written ({reason}); choose another with run_dir=...") from error
