@@ -45,6 +45,24 @@ def value_index(lengths: Tensor, rows: Tensor, out_lengths: Tensor) -> Tensor:
     return shifts + torch.arange(len(shifts), device=shifts.device)
 
 
+def last_values(lengths: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
+    """Where each row's last ``max_length`` values stand.
+
+    Args:
+        lengths: int32 [R].
+        max_length: values kept of a row, at most.
+
+    Returns:
+        index: int64 [sum of the new lengths] into the values.
+        lengths: int32 [R], the new lengths.
+    """
+    kept = lengths.clamp(max=max_length)
+    ends = torch.cumsum(lengths, 0, dtype=torch.int64)
+    new_ends = torch.cumsum(kept, 0, dtype=torch.int64)
+    shifts = torch.repeat_interleave(ends - new_ends, kept.long())
+    return shifts + torch.arange(len(shifts), device=shifts.device), kept
+
+
 def find_unique_rows(columns: Sequence[Jagged], num_rows: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Deduplicates rows that are equal in every column; a hash finds candidates, values and lengths decide.
 

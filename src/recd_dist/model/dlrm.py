@@ -1,0 +1,58 @@
+"""DLRM: sum-pooled embeddings, a bottom MLP, dot products of all pairs, an over-arch (Naumov et al., 2019).
+
+With deduplication on, each part is computed on the rows where it is unique (interaction.py, layers.py); off, every
+part is computed per sample. Parameters and results are the same.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from recd_dist.grouped import Embedded, Grouped
+from recd_dist.model.head import DotHead, batch_size_of, pooled_vectors
+from recd_dist.model.rows import shared_rows
+from recd_dist.schema import SAMPLE, Schema
+
+
+class DLRM(nn.Module):
+    """The dot-interaction model.
+
+    Args:
+        schema: the features; every table must be ``dim`` wide.
+        dim: width of the embeddings.
+        bottom: widths of the bottom MLP over dense features.
+        over: widths of the over-arch's hidden layers.
+        dropout: share of the over-arch's activations that is dropped in training.
+
+    Raises:
+        ConfigError: a width or share out of range.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        dim: int,
+        bottom: Sequence[int] = (128, 64),
+        over: Sequence[int] = (256, 128),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        shared = [name for group in schema.dedup_groups for name in schema.sparse_of(group)]
+        self.head = DotHead(schema, shared, schema.sparse_of(SAMPLE), dim, bottom, over, dropout)
+
+    @staticmethod
+    def sequence_features(schema: Schema) -> tuple[str, ...]:
+        """Features that this model wants un-pooled: none, lists are sum-pooled."""
+        del schema
+        return ()
+
+    def forward(self, embedded: Embedded, dense: Mapping[str, Grouped]) -> Tensor:
+        """Logits float [B].
+
+        Args:
+            embedded: pooled features per group, [U, n * dim].
+            dense: dense features per group, [U, n].
+        """
+        rows = shared_rows(embedded, dense)
+        return self.head(pooled_vectors(embedded, rows, self.dim), dense, rows, batch_size_of(embedded, dense))
