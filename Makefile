@@ -1,42 +1,55 @@
-# The project's commands. `make` alone lists them.
+# The project's commands; `make` alone lists them. Recipes use relative paths: the checkout may lie anywhere.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 
 PY := .venv/bin/python
-ENV := .venv/.ready
+READY := .venv/.ready
+PYTEST := $(PY) -m pytest -q -n 2 --dist loadfile
 export PYTHON VARIANT TORCH_INDEX
 
-.PHONY: help env test test-all lint format clean
+.PHONY: help env demo test test-all lint docker-lint format bench clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
-	@echo "Variables: PYTHON=python3.12, TORCH_INDEX=url (another pip index for torch), VARIANT=cpu|cuda"
+	@echo "Variables: PYTHON=python3.12  TORCH_INDEX=url (another pip index for torch)  VARIANT=cpu|cuda"
 
-env: $(ENV) ## the environment: .venv in the checkout, reused until pyproject.toml or constraints.txt change
+env: $(READY) ## the environment: .venv in the checkout, made once, renewed when the versions change
 
-$(ENV): pyproject.toml constraints.txt packaging/env.sh packaging/fbgemm-gpu-cpu-shim/pyproject.toml
+$(READY): pyproject.toml constraints.txt packaging/env.sh packaging/fbgemm-gpu-cpu-shim/pyproject.toml
 	@packaging/env.sh
 	@touch $@
 
-lint: $(ENV) ## ruff, mypy, import-linter
-	@$(PY) -m ruff check --quiet .
-	@$(PY) -m ruff format --quiet --check . || { echo "ruff format: run make format"; exit 1; }
-	@$(PY) -m mypy --no-error-summary
-	@.venv/bin/lint-imports --no-cache >.venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
-	@echo "lint: clean"
+demo: $(READY) ## from raw logs to a trained and evaluated model on two local ranks, in minutes
+	@launch/demo.sh
 
-format: $(ENV) ## ruff format and ruff's safe repairs
-	@$(PY) -m ruff check --quiet --fix-only .
-	@$(PY) -m ruff format .
-
-test: lint ## set up, lint and run the tests: the whole check, one command
-	@$(PY) -m pytest -q -n 2 --dist loadfile -m "not slow and not slurm"
+test: lint ## set up, lint, test: the whole check in one command
+	@$(PYTEST) -m "not slow and not slurm"
 	@$(PY) -m pip check
 
-test-all: lint ## the slow tests too
-	@$(PY) -m pytest -q -n 2 --dist loadfile
+test-all: lint ## the slow tests and those on a private Slurm too
+	@$(PYTEST)
+
+lint: $(READY) docker-lint ## ruff, mypy, import-linter, hadolint
+	@$(PY) -m ruff check --quiet
+	@$(PY) -m ruff format --quiet --check || { echo "to repair: make format"; exit 1; }
+	@$(PY) -m mypy --no-error-summary
+	@.venv/bin/lint-imports --no-cache >.venv/imports.log || { cat .venv/imports.log; exit 1; }
+	@echo "lint: clean"
+
+docker-lint: $(READY) ## hadolint, and docker compose config where it is installed
+	@.venv/bin/hadolint docker/Dockerfile
+	@if docker compose version >/dev/null 2>&1; then docker compose -f docker/compose.yaml config --quiet; \
+	elif command -v docker-compose >/dev/null; then docker-compose -f docker/compose.yaml config --quiet; fi
+
+format: $(READY) ## ruff format, and what ruff can repair
+	@$(PY) -m ruff check --quiet --fix-only
+	@$(PY) -m ruff format
+
+bench: $(READY) ## every script of benchmarks/; each measures its baseline in the same run and prints a ratio
+	@found=0; for script in benchmarks/*.py; do [ -f "$$script" ] || continue; \
+	found=1; echo "== $$script"; $(PY) "$$script"; done; [ $$found = 1 ] || { echo "benchmarks/ is empty"; exit 1; }
 
 clean: ## remove caches and builds; .venv, runs/ and tables/ stay
 	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

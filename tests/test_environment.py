@@ -1,0 +1,111 @@
+"""packaging/env.sh: what it says on a machine that lacks something, and that it works in a path with spaces."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TOOLS = ["bash", "dirname", "awk", "df", "head", "tail", "grep", "mkdir"]
+
+
+def executable(path: Path, text: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout, in a path with a space, on a machine with TOOLS in bin/ and no Python."""
+    path = tmp_path / "my checkout"
+    (path / "packaging").mkdir(parents=True)
+    shutil.copy(ROOT / "packaging/env.sh", path / "packaging")
+    (path / "bin").mkdir()
+    for tool in TOOLS:
+        (path / "bin" / tool).symlink_to(str(shutil.which(tool)))
+    return path
+
+
+def env_sh(checkout: Path, **variables: str) -> tuple[int, str]:
+    """Exit code and everything printed."""
+    shown = subprocess.run(
+        ["bash", str(checkout / "packaging/env.sh")],
+        env={"PATH": str(checkout / "bin"), "HOME": os.environ.get("HOME", "/"), **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return shown.returncode, shown.stdout
+
+
+NEW_PYTHON = """case "$*" in
+  *venv*--clear*) mkdir -p .venv/bin && cp "$0" .venv/bin/python;;
+  *-V*) echo Python 3.12.1;;
+  *pip*install*) echo "$@" >> calls;;
+esac"""
+
+
+def test_no_python(checkout: Path) -> None:
+    code, shown = env_sh(checkout)
+    assert code == 1
+    assert shown.startswith("make env: no Python 3.11 or newer found (tried python3.13 python3.12 python3.11 python3).")
+
+
+def test_python_shim_that_does_not_run_is_passed_over(checkout: Path) -> None:
+    executable(checkout / "bin/python3.13", "echo no such version >&2; exit 127")
+    executable(checkout / "bin/python3.12", NEW_PYTHON)
+    (checkout / "bin/cp").symlink_to(str(shutil.which("cp")))
+    code, shown = env_sh(checkout)
+    assert (code, shown.splitlines()[0]) == (0, "make env: new .venv with Python 3.12.1, variant cpu")
+    assert "./packaging/fbgemm-gpu-cpu-shim --editable .[cpu,dev]" in (checkout / "calls").read_text()
+
+
+def test_old_python_by_name(checkout: Path) -> None:
+    old = executable(checkout / "bin/python3.9", '[ "$1" = -V ] && echo Python 3.9.1; exit 1')
+    code, shown = env_sh(checkout, PYTHON=str(old))
+    assert (code, shown) == (1, f"make env: PYTHON={old} does not run, or is older than 3.11 (Python 3.9.1).\n")
+
+
+def test_no_venv_module(checkout: Path) -> None:
+    executable(checkout / "bin/python3.12", 'case "$2" in *ensurepip*) exit 1;; esac')
+    code, shown = env_sh(checkout)
+    assert (code, shown.count("\n")) == (1, 1)
+    assert "python3.12 has no venv module. On Debian or Ubuntu: apt install python3-venv" in shown
+
+
+def test_full_disk(checkout: Path) -> None:
+    executable(checkout / "bin/python3.12", NEW_PYTHON)
+    (checkout / "bin/df").unlink()
+    executable(checkout / "bin/df", "echo h; echo /dev/x 1 1 2097152 1 /")
+    code, shown = env_sh(checkout)
+    assert (code, shown) == (
+        1,
+        "make env: 2048 MiB free here, the environment needs 4 GiB. Make room, or clone to another disk.\n",
+    )
+
+
+def test_unknown_variant(checkout: Path) -> None:
+    assert env_sh(checkout, VARIANT="rocm") == (1, "make env: VARIANT=rocm: there are cpu and cuda\n")
+
+
+def test_failing_pip_shows_its_error_and_its_log(checkout: Path) -> None:
+    fails = NEW_PYTHON.replace('echo "$@" >> calls', "echo ERROR: No matching distribution found for torch; exit 1")
+    executable(checkout / "bin/python3.12", fails)
+    (checkout / "bin/cp").symlink_to(str(shutil.which("cp")))
+    code, shown = env_sh(checkout)
+    assert code == 1
+    assert "ERROR: No matching distribution found for torch\n" in shown
+    assert "pip failed; its log is .venv/install.log. Another index for torch: make env TORCH_INDEX=URL" in shown
+
+
+def test_other_index_is_for_torch_alone(checkout: Path) -> None:
+    executable(checkout / "bin/python3.12", NEW_PYTHON)
+    (checkout / "bin/cp").symlink_to(str(shutil.which("cp")))
+    assert env_sh(checkout, TORCH_INDEX="https://example.com/whl")[0] == 0
+    first, second = (checkout / "calls").read_text().splitlines()
+    assert first.endswith("--no-deps --index-url https://example.com/whl torch")
+    assert "example.com" not in second

@@ -1,0 +1,200 @@
+"""Guards of the house: what the style asks of every file, and places that must agree with each other."""
+
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+MAX_LINES, MAX_FUNCTION_LINES = 400, 60
+README = (ROOT / "README.md").read_text()
+PAGES = {
+    path.name: path.read_text() for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]
+}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+readme_written = pytest.mark.skipif("## " not in README, reason="README.md has no section yet")
+
+
+def tracked_files() -> list[Path]:
+    """The files that are or would be committed."""
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def pins() -> dict[str, str]:
+    """Distribution -> version of constraints.txt."""
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+
+
+def requirements(*extras: str) -> list[Requirement]:
+    groups = [PROJECT["optional-dependencies"][extra] for extra in extras] or [PROJECT["dependencies"]]
+    return [Requirement(text) for group in groups for text in group]
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [
+        path for path in SOURCES if path.read_text().strip() and not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+    assert silent == []
+
+
+def test_the_library_logs_and_does_not_print() -> None:
+    printing = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in SOURCES
+        if path.name != "cli.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert printing == []
+
+
+def test_files_and_functions_stay_short() -> None:
+    long = []
+    for path in [*SOURCES, *ROOT.glob("launch/*.py"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/*.py")]:
+        text = path.read_text()
+        if (num_lines := len(text.splitlines())) > MAX_LINES:
+            long.append(f"{path.relative_to(ROOT)}: {num_lines} lines")
+        for node in ast.walk(ast.parse(text)):
+            if (
+                isinstance(node, ast.FunctionDef)
+                and (num_lines := node.end_lineno - node.lineno + 1) > MAX_FUNCTION_LINES
+            ):
+                long.append(f"{path.relative_to(ROOT)}: {node.name} has {num_lines} lines")
+    assert long == []
+
+
+def test_no_drawer_for_odds_and_ends() -> None:
+    drawers = {"utils", "util", "common", "helpers", "misc"}
+    assert [path for path in SOURCES if drawers & {path.stem, *path.relative_to(ROOT).parts}] == []
+
+
+def test_nothing_names_a_machine_or_a_registry() -> None:
+    hosts = ["pypi" + r"\.org", "python" + r"hosted\.org", "download" + r"\.pytorch", "npm" + r"js\.(org|com)"]
+    forbidden = re.compile(r"(?<![\w.}])/(work" + "|root" + r")/|" + "|".join(hosts))
+    found = []
+    for path in tracked_files():
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            continue
+        found += [f"{path.relative_to(ROOT)}: {match.group()}" for match in forbidden.finditer(text)]
+    assert found == []
+
+
+def test_light_modules_do_not_load_torch() -> None:
+    light = ["", ".cli", ".config", ".preflight", ".launcher", ".rank", ".schema", ".manifest", ".errors"]
+    rooms = [f".etl.{path.stem}" for path in (ROOT / "src/recd_dist/etl").glob("[a-z]*.py")]
+    names = [f"recd_dist{name}" for name in [*light, *rooms]]
+    code = (
+        f"import importlib, sys\nfor name in {names}:\n"
+        " importlib.import_module(name)\n assert 'torch' not in sys.modules, name"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+
+
+@readme_written
+def test_every_config_is_documented() -> None:
+    text = "\n".join(PAGES.values())
+    unnamed = []
+    for path in ROOT.glob("configs/**/*.yaml"):
+        group, name = path.parent.name, path.stem
+        words = [f"{name}.yaml", f"{group}={name}", f"`{name}`", f"configs/{name}"]
+        if not any(word in text for word in words):
+            unnamed.append(str(path.relative_to(ROOT)))
+    assert unnamed == []
+
+
+def commands(pattern: str) -> set[tuple[str, str]]:
+    """(page, name) of every command of that pattern in code on a page."""
+    code = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
+    return {
+        (page, name)
+        for page, text in PAGES.items()
+        for span in code.findall(text)
+        for name in re.findall(pattern, span)
+    }
+
+
+def test_documented_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {
+        (page, name) for page, name in commands(r"(?:^|[`\n$ ])make ([a-z][a-z-]*)") if name not in targets
+    } == set()
+
+
+def test_documented_recd_commands_exist() -> None:
+    from recd_dist.cli import _COMMANDS
+
+    assert {(page, name) for page, name in commands(r"(?:^|[`\n$ /])recd ([a-z]+)") if name not in _COMMANDS} == set()
+
+
+def test_documented_components_and_files_exist() -> None:
+    named = commands(r"(?:^|[`\n$ ])((?:launch|docs|docker|packaging|benchmarks|src|configs|tests)/[\w./-]*\w)")
+    assert {(page, name) for page, name in named if not (ROOT / name).exists()} == set()
+    functions = commands(r"launch/(\w+\.py:\w+)")
+    for page, name in functions:
+        file, _, function = name.partition(":")
+        assert f"def {function}(" in (ROOT / "launch" / file).read_text(), f"{page}: {name}"
+
+
+def test_every_make_target_has_a_line_of_help() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    phony = set(re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split())
+    assert phony == set(re.findall(r"^([a-z-]+):.*## \w", makefile, re.MULTILINE))
+
+
+def test_constraints_pin_the_release_lines_of_the_extras() -> None:
+    pinned = pins()
+    for requirement in [*requirements(), *requirements("cpu", "cuda", "dev")]:
+        version = pinned[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), f"{requirement}: constraints.txt has {version}"
+    shim = tomllib.loads((ROOT / "packaging/fbgemm-gpu-cpu-shim/pyproject.toml").read_text())["project"]
+    assert shim["version"] == f"{pinned['fbgemm-gpu-cpu']}+cpu"
+    assert shim["dependencies"] == [f"fbgemm-gpu-cpu=={pinned['fbgemm-gpu-cpu']}"]
+
+
+def test_constraints_name_no_local_build() -> None:
+    assert [name for name, version in pins().items() if "+" in version] == []
+
+
+def test_installed_versions_are_the_pinned_ones() -> None:
+    pinned = pins()
+    # torch pins what a CUDA build of it brings; pip and setuptools come with the interpreter.
+    free = re.compile(r"recd-dist|pip|setuptools|triton|nvidia-.*|cuda-.*")
+    wrong = []
+    for distribution in importlib.metadata.distributions():
+        name, version = canonicalize_name(distribution.name), distribution.version.partition("+")[0]
+        if not free.fullmatch(name) and pinned.get(name) != version:
+            wrong.append(f"{name}: installed {version}, constraints.txt {pinned.get(name)}")
+    assert wrong == []
+
+
+@readme_written
+def test_readme_names_the_versions_that_belong_together() -> None:
+    pinned = pins()
+    for name in ("torch", "torchrec", "fbgemm-gpu", "fbgemm-gpu-cpu"):
+        assert re.search(rf"{name}\b.*\b{re.escape(pinned[name])}\b", README), f"{name} {pinned[name]}"
+
+
+def test_changelog_has_this_version() -> None:
+    from recd_dist import __version__
+
+    assert re.search(rf"^## {re.escape(__version__)}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
