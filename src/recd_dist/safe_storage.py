@@ -1,0 +1,89 @@
+"""Reading a torch.distributed.checkpoint directory without running anything that a file says.
+
+torch 2.13 unpickles ``.metadata`` without limits (filesystem.py, ``FileSystemReader.read_metadata``) and byte entries
+with ``weights_only=False`` (default_planner.py, ``load_bytes``); tensors it reads with ``weights_only=True``. Here the
+metadata may name only the classes that torch itself writes there, and byte entries are refused: we store tensors only.
+"""
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+from torch.distributed.checkpoint.planner import ReadItem
+
+from recd_dist.errors import DataError
+
+_METADATA = "torch.distributed.checkpoint.metadata"
+_ALLOWED = {
+    *((_METADATA, name) for name in ("Metadata", "MetadataIndex", "TensorStorageMetadata", "ChunkStorageMetadata")),
+    *((_METADATA, name) for name in ("TensorProperties", "StorageMeta", "_MEM_FORMAT_ENCODING")),
+    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
+    ("torch.serialization", "_get_layout"),
+    ("torch", "Size"),
+    ("pathlib", "Path"),
+    ("pathlib", "PosixPath"),
+    ("pathlib", "PurePosixPath"),
+}
+
+
+class _MetadataUnpickler(pickle.Unpickler):
+    """Knows the classes of a checkpoint's metadata and no others."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The class, if torch writes it into ``.metadata``."""
+        is_dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        if is_dtype or (module, name) in _ALLOWED:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"it names {module}.{name}, which has no place there")
+
+
+def read_metadata(directory: Path) -> Metadata:
+    """What a checkpoint holds: names, shapes, dtypes and where they lie.
+
+    Args:
+        directory: holds ``.metadata`` and the ``.distcp`` files.
+
+    Raises:
+        DataError: missing, damaged, or naming anything but a checkpoint's own classes or files.
+    """
+    path = directory / ".metadata"
+    try:
+        with path.open("rb") as file:
+            metadata = _MetadataUnpickler(file).load()
+        if not isinstance(metadata, Metadata) or metadata.storage_data is None:
+            raise pickle.UnpicklingError("it is no checkpoint's metadata")
+        for info in metadata.storage_data.values():
+            if Path(info.relative_path).name != info.relative_path:
+                raise pickle.UnpicklingError(f"it points to {info.relative_path}, outside the checkpoint")
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; the checkpoint is not whole, use an older one") from error
+    except Exception as error:  # unpickling damaged bytes can raise nearly anything
+        raise DataError(f"{path}: refused: {error}; use a checkpoint that recd_dist wrote") from error
+    return metadata
+
+
+class SafeReader(FileSystemReader):
+    """``FileSystemReader`` whose metadata comes from ``read_metadata``."""
+
+    def read_metadata(self, *_args: Any, **_kwargs: Any) -> Metadata:
+        """The metadata of the checkpoint at ``self.path``."""
+        metadata = read_metadata(Path(self.path))
+        metadata.storage_meta = StorageMeta(load_id=self.load_id)
+        return metadata
+
+
+class TensorsOnlyPlanner(DefaultLoadPlanner):
+    """``DefaultLoadPlanner`` that refuses pickled bytes."""
+
+    def load_bytes(self, read_item: ReadItem, _value: io.BytesIO) -> NoReturn:
+        """Refuses.
+
+        Raises:
+            DataError: always.
+        """
+        raise DataError(f"checkpoint entry {read_item.dest_index.fqn}: pickled bytes; only tensors are loaded")
