@@ -6,6 +6,8 @@
 Each host runs one ``recd_dist.launcher``, which checks the input, starts the host's ranks and reports their failures.
 """
 
+import logging
+import os
 import re
 import shlex
 import sys
@@ -13,8 +15,19 @@ from collections.abc import Sequence
 
 from torchx import specs
 from torchx.specs import macros
+from torchx.specs.finder import ComponentValidationException
 
 NODES_BY_RANKS = re.compile(r"^(?:(?P<least>[1-9]\d*):)?(?P<most>[1-9]\d*)x(?P<ranks>[1-9]\d*)$")
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING and not isinstance(record.msg, specs.AppStatus)
+
+
+# TorchX frames what the job writes with sixteen lines of its own log. LOGLEVEL=INFO shows them.
+if "LOGLEVEL" not in os.environ:
+    for name in ("torchx.cli.cmd_run", "torchx.runner.api", "torchx.schedulers.local_scheduler"):
+        logging.getLogger(name).addFilter(_is_news)
 
 
 def train(
@@ -55,7 +68,9 @@ def train(
     """
     shape = NODES_BY_RANKS.match(j)
     if shape is None:
-        raise ValueError(f"-j {j}: wanted hosts x ranks on each, for example 1x2, or fewest:most x ranks, as 2:4x8")
+        raise ComponentValidationException(
+            f"-j {j}: wanted hosts x ranks on each, for example 1x2, or fewest:most x ranks, as 2:4x8"
+        )
     num_hosts, num_ranks = int(shape["most"]), int(shape["ranks"])
     return specs.AppDef(
         name=name,

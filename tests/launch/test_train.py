@@ -12,6 +12,7 @@ from torchx.runner import get_runner
 from torchx.schedulers import get_scheduler_factories
 from torchx.specs import AppDef, macros
 from torchx.specs.file_linter import validate
+from torchx.specs.finder import ComponentValidationException
 
 ROOT = Path(__file__).parents[2]
 NASTY = [
@@ -77,7 +78,7 @@ def test_run_directory_and_environment_reach_the_role() -> None:
 
 @pytest.mark.parametrize("j", ["2", "0x1", "1x0", "x2", "2x", "1x2x3", "a"])
 def test_malformed_j_names_the_wanted_form(j: str) -> None:
-    with pytest.raises(ValueError, match=rf"-j {j}: wanted hosts x ranks on each, for example 1x2"):
+    with pytest.raises(ComponentValidationException, match=rf"-j {j}: wanted hosts x ranks on each, for example 1x2"):
         train(j=j)
 
 
