@@ -82,7 +82,7 @@ def generate(
     scores = oracles(out, split if isinstance(split, str) else None)
     _write_json(out / "oracle.json", {name: oracle.to_json() for name, oracle in scores.items()})
     name, best = ("test", scores["test"]) if "test" in scores else ("all", scores["all"])
-    _log.info("%s: the best possible AUC on its %s samples is %.4f, NE %.4f", out, name, best.auc, best.ne)
+    _log.info("%s: the best possible AUC on %s samples is %.4f, NE %.4f", out, name, best.auc, best.ne)
     return out
 
 
