@@ -1,0 +1,146 @@
+"""Counts the bytes that leave this rank through collectives, by direction.
+
+One place wraps the functions of ``torch.distributed`` that TorchRec calls. What a rank sends to itself is not counted.
+A direction is told by what travels: integers are ids and lengths (``input``; without split sizes: ``splits``), floats
+outside a backward pass are embedded rows (``output``), floats inside one are gradients (``backward``). DDP's all-reduce
+runs in C++ and is given by formula; everything else (metrics, checkpoints) is counted as ``other``.
+"""
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+Sent = tuple[int, Tensor, bool]
+"""Bytes that leave the rank, the tensor that tells their direction, and whether split sizes were given."""
+
+DIRECTIONS = ("input", "output", "backward", "splits", "other")
+
+
+class TrafficCounter:
+    """Counts from ``install`` to ``uninstall``, or inside a ``with``.
+
+    Attributes:
+        sent_bytes: bytes sent to other ranks since the last ``take``, by direction.
+        num_collectives: calls counted since the last ``take``.
+    """
+
+    def __init__(self) -> None:
+        self.sent_bytes = dict.fromkeys(DIRECTIONS, 0)
+        self.num_collectives = 0
+        self._stock: dict[str, Callable[..., Any]] = {}
+
+    def install(self) -> None:
+        """Wraps the collectives; safe to call twice."""
+        if self._stock:
+            return
+        sizes: dict[str, Callable[..., Sent]] = {
+            "all_to_all_single": _all_to_all_single,
+            "reduce_scatter_tensor": _reduce_scatter_tensor,
+            "reduce_scatter": _reduce_scatter,
+            "all_gather_into_tensor": _all_gather_into_tensor,
+            "all_gather": _all_gather,
+            "all_reduce": _all_reduce,
+        }
+        for name, size in sizes.items():
+            self._stock[name] = getattr(dist, name)
+            setattr(dist, name, self._wrapped(name, self._stock[name], size))
+
+    def uninstall(self) -> None:
+        """Puts the stock functions back."""
+        for name, function in self._stock.items():
+            setattr(dist, name, function)
+        self._stock.clear()
+
+    def take(self) -> dict[str, int]:
+        """The bytes by direction since the last call, and starts again at 0."""
+        taken = self.sent_bytes
+        self.sent_bytes = dict.fromkeys(DIRECTIONS, 0)
+        self.num_collectives = 0
+        return taken
+
+    def __enter__(self) -> "TrafficCounter":
+        self.install()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.uninstall()
+
+    def _wrapped(self, name: str, function: Callable[..., Any], size: Callable[..., Sent]) -> Callable[..., Any]:
+        exchange = name in ("all_to_all_single", "reduce_scatter_tensor", "reduce_scatter", "all_gather_into_tensor")
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            num_bytes, tensor, has_splits = size(*args, **kwargs)
+            self.num_collectives += 1
+            self.sent_bytes[_direction(tensor, has_splits) if exchange else "other"] += num_bytes
+            return function(*args, **kwargs)
+
+        return counted
+
+
+def _direction(tensor: Tensor, has_splits: bool) -> str:
+    """What travels, told by dtype and by whether a backward pass is running on this thread."""
+    if not tensor.is_floating_point():
+        return "input" if has_splits else "splits"
+    return "output" if torch._C._current_graph_task_id() == -1 else "backward"
+
+
+def _num_bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _all_to_all_single(
+    output: Tensor,
+    input: Tensor,
+    output_split_sizes: list[int] | None = None,
+    input_split_sizes: list[int] | None = None,
+    group: Any = None,
+    async_op: bool = False,
+) -> Sent:
+    """Every chunk but this rank's own."""
+    del output, output_split_sizes, async_op
+    total = _num_bytes(input)
+    world_size = dist.get_world_size(group)
+    if not input_split_sizes:
+        return total - total // world_size, input, False
+    rows = sum(input_split_sizes)
+    own = input_split_sizes[dist.get_rank(group)]
+    return (total * (rows - own) // rows if rows else 0), input, True
+
+
+def _reduce_scatter_tensor(output: Tensor, input: Tensor, op: Any = None, group: Any = None, **_: Any) -> Sent:
+    """A ring passes on every chunk but one."""
+    del output, op
+    world_size = dist.get_world_size(group)
+    return _num_bytes(input) * (world_size - 1) // world_size, input, True
+
+
+def _reduce_scatter(output: Tensor, input_list: list[Tensor], op: Any = None, group: Any = None, **_: Any) -> Sent:
+    """The same for chunks of different sizes."""
+    del op
+    own = input_list[dist.get_rank(group)]
+    return sum(map(_num_bytes, input_list)) - _num_bytes(own), output, True
+
+
+def _all_gather_into_tensor(output_tensor: Tensor, input_tensor: Tensor, group: Any = None, **_: Any) -> Sent:
+    """This rank's part goes to every other rank."""
+    del output_tensor
+    return _num_bytes(input_tensor) * (dist.get_world_size(group) - 1), input_tensor, True
+
+
+def _all_gather(tensor_list: list[Tensor], tensor: Tensor, group: Any = None, **_: Any) -> Sent:
+    """The same, into a list."""
+    del tensor_list
+    return _num_bytes(tensor) * (dist.get_world_size(group) - 1), tensor, True
+
+
+def _all_reduce(tensor: Tensor, op: Any = None, group: Any = None, **_: Any) -> Sent:
+    """A ring sends every chunk twice."""
+    del op
+    world_size = dist.get_world_size(group)
+    return 2 * _num_bytes(tensor) * (world_size - 1) // world_size, tensor, True
