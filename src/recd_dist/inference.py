@@ -1,0 +1,83 @@
+"""Sizes of embedding tables, inferred from the ids that the ETL counted. No torch: the preflight uses it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from recd_dist.errors import ConfigError, nearest
+from recd_dist.manifest import IdStats, Manifest
+from recd_dist.schema import Schema, Table
+
+_OPTIONS = ("num_embeddings", "dim", "hashed")
+_MULTIPLE = 64
+_MAX_ROWS = 2**40
+
+
+def infer_tables(
+    manifest: Manifest, schema: Schema, overrides: Mapping[str, Mapping[str, Any]], dim: int
+) -> dict[str, Table]:
+    """The embedding tables that a schema needs.
+
+    Ids that nearly fill [0, max_id] are row numbers; sparse or negative ones are hashed into twice as many rows as
+    there are distinct ids: about 0.6 of them (e^-0.5) then have a row to themselves.
+
+    Args:
+        manifest: of the training table; its id statistics cover every split.
+        schema: the features that are trained.
+        overrides: per table any of num_embeddings, dim, hashed; None means inferred.
+        dim: width of a table that names none.
+
+    Returns:
+        Tables by name, in order of first use.
+
+    Raises:
+        ConfigError: an unknown table or option, or a size that the ids do not fit; every mistake in one message.
+    """
+    mistakes: list[str] = []
+    known = set(schema.tables) | set(manifest.schema.tables)
+    for name, options in overrides.items():
+        if name not in known:
+            mistakes.append(f"tables.{name}: no feature looks it up{nearest(name, known)}")
+        mistakes += [
+            f"tables.{name}.{option}: unknown option{nearest(option, _OPTIONS)}"
+            for option in options
+            if option not in _OPTIONS
+        ]
+    if mistakes:
+        raise ConfigError("\n  ".join(mistakes))
+    tables = {}
+    for name in schema.tables:
+        options = {k: v for k, v in overrides.get(name, {}).items() if v is not None}
+        stats = manifest.ids.get(name) or IdStats(0, -1, 0)
+        try:
+            tables[name] = _table(name, stats, options, dim)
+        except ConfigError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise ConfigError("\n  ".join(mistakes))
+    return tables
+
+
+def _table(name: str, stats: IdStats, options: Mapping[str, Any], dim: int) -> Table:
+    """One table; every option that is absent is inferred."""
+    width, rows, hashed = options.get("dim", dim), options.get("num_embeddings"), options.get("hashed")
+    for option, value in (("dim", width), ("num_embeddings", rows)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 < value < _MAX_ROWS):
+            raise ConfigError(f"tables.{name}.{option}={value}: wanted a whole number above 0")
+    if hashed is not None and not isinstance(hashed, bool):
+        raise ConfigError(f"tables.{name}.hashed={hashed}: wanted true or false")
+    sparse = stats.min_id < 0 or stats.max_id + 1 > 4 * stats.num_distinct + 1000
+    if hashed is None:
+        hashed = sparse and rows is None
+    if hashed:
+        roomy = max(-(-2 * stats.num_distinct // _MULTIPLE) * _MULTIPLE, _MULTIPLE)
+        return Table(name, rows or roomy, width, hashed=True)
+    if stats.min_id < 0:
+        raise ConfigError(f"tables.{name}: ids go down to {stats.min_id}; set tables.{name}.hashed=true")
+    if rows is None:
+        rows = max(stats.max_id + 1, 1)
+    if stats.max_id >= rows:
+        raise ConfigError(
+            f"tables.{name}.num_embeddings={rows}: ids go up to {stats.max_id}; "
+            f"set num_embeddings={stats.max_id + 1} or more, or tables.{name}.hashed=true"
+        )
+    return Table(name, rows, width)

@@ -1,0 +1,92 @@
+"""The loops that numpy has no word for, compiled by numba on first use (about 0.3 s each, then cached on disk).
+
+They release the GIL, use one thread, and take writable arrays only (a read-only one would be compiled a second time).
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numba
+import numpy as np
+
+from recd_dist.reader.files import Array
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def compiled(function: F) -> F:
+    """Compiles with a cache beside the source or in the user's cache directory, or without one: neither is writable."""
+    try:
+        return numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:
+        return numba.njit(nogil=True)(function)
+
+
+@compiled
+def unique_rows(rows: Array, picked: Array, seen: Array, shift: int, first: Array, inverse: Array) -> int:
+    """The distinct rows of some samples, in order of first appearance.
+
+    Args:
+        rows: int32 [N], the stored row of each sample of the window.
+        picked: int64 [B], the samples.
+        seen: int32 [rows of the window], all -1 before and after.
+        shift: added to what is written to inverse.
+        first: int32 [at least min(B, rows)], receives the distinct rows.
+        inverse: int32 [B], receives each sample's place among them.
+
+    Returns:
+        U.
+    """
+    size = 0
+    for i in range(len(picked)):
+        row = rows[picked[i]]
+        if seen[row] < 0:
+            seen[row] = size
+            first[size] = row
+            size += 1
+        inverse[i] = seen[row] + shift
+    for i in range(size):
+        seen[first[i]] = -1
+    return size
+
+
+@compiled
+def gather_lengths(offsets: Array, rows: Array, lengths: Array) -> int:
+    """Writes the lengths of some rows (int32) and returns their sum."""
+    total = 0
+    for i in range(len(rows)):
+        length = offsets[rows[i] + 1] - offsets[rows[i]]
+        lengths[i] = length
+        total += length
+    return total
+
+
+@compiled
+def gather_lists(values: Array, offsets: Array, rows: Array, out: Array) -> int:
+    """Writes the values of some rows, row after row (RecD's O6, JaggedIndexSelect), and returns how many."""
+    place = 0
+    for i in range(len(rows)):
+        start = offsets[rows[i]]
+        length = offsets[rows[i] + 1] - start
+        for j in range(length):
+            out[place + j] = values[start + j]
+        place += length
+    return place
+
+
+@compiled
+def gather_scalars(values: Array, rows: Array, out: Array) -> None:
+    """Writes the one value of each of some rows."""
+    for i in range(len(rows)):
+        out[i] = values[rows[i]]
+
+
+@compiled
+def hash_ids(ids: Array, num_embeddings: int, out: Array) -> None:
+    """Maps int64 ids into [0, num_embeddings): splitmix64, then modulo; out may be ids."""
+    for i in range(len(ids)):
+        x = np.uint64(ids[i]) + np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x = x ^ (x >> np.uint64(31))
+        out[i] = np.int64(x % np.uint64(num_embeddings))
