@@ -7,11 +7,12 @@ from torch import nn
 
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.model.dlrm import DLRM
+from recd_dist.model.sequence import SequenceModel
 from recd_dist.schema import Schema
 
-__all__ = ["DLRM", "models", "new_model", "sequence_features"]
+__all__ = ["DLRM", "SequenceModel", "models", "new_model", "sequence_features"]
 
-models: dict[str, type[nn.Module]] = {"dlrm": DLRM}
+models: dict[str, type[nn.Module]] = {"dlrm": DLRM, "sequence": SequenceModel}
 """By the name that ``model.name`` gives."""
 
 

@@ -54,5 +54,5 @@ class DLRM(nn.Module):
             embedded: pooled features per group, [U, n * dim].
             dense: dense features per group, [U, n].
         """
-        rows = shared_rows(embedded, dense)
+        rows = shared_rows({**dense, **embedded.pooled})
         return self.head(pooled_vectors(embedded, rows, self.dim), dense, rows, batch_size_of(embedded, dense))

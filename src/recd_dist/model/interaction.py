@@ -18,10 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from recd_dist.model.layers import SplitLinear
-from recd_dist.model.rows import SharedRows, Slots
-
-MAX_SLOT = 16
-"""Samples per slot: wider slots save little and pad more when sessions are short."""
+from recd_dist.model.rows import SharedRows, Slots, slot_width
 
 
 class DotInteraction(nn.Module):
@@ -125,12 +122,3 @@ def _cross(sample: Tensor, shared: Tensor, rows: SharedRows) -> Tensor:
     left = slots.fill(sample.reshape(size, num_sample * dim)).view(-1, width * num_sample, dim)
     products = torch.bmm(left, slots.rows(shared).mT)
     return slots.take(products.view(-1, num_sample * num_shared))
-
-
-def slot_width(batch_size: int, num_rows: int) -> int:
-    """Samples per slot, from the mean samples per row: a power of two up to ``MAX_SLOT``."""
-    mean = batch_size / max(num_rows, 1)
-    width = 1
-    while width < mean and width < MAX_SLOT:
-        width *= 2
-    return width

@@ -17,10 +17,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recd_dist.grouped import Embedded, Grouped, expand_rows
+from recd_dist.grouped import Grouped, expand_rows
 
 MIN_SHARED = 1.25
 """Samples per shared row from which computing once and expanding is faster than computing per sample (measured)."""
+
+MAX_SLOT = 8
+"""Samples per slot: with 16 samples a row in the mean, heavy-tailed, 8 was as fast as 4 or 16, or faster."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,14 +50,12 @@ class SharedRows:
         return expand_rows(values, self.inverse)
 
 
-def shared_rows(embedded: Embedded, dense: Mapping[str, Grouped]) -> SharedRows | None:
+def shared_rows(tensors: Mapping[str, Grouped]) -> SharedRows | None:
     """The shared rows of a batch; None where nothing is deduplicated, or too little to be worth it.
 
     Args:
-        embedded: pooled features per group.
-        dense: dense features per group.
+        tensors: per group something that carries its inverse.
     """
-    tensors = {**dense, **embedded.pooled}
     groups = {g: x for g, x in tensors.items() if x.inverse is not None}
     if not groups:
         return None
@@ -129,17 +130,33 @@ class Slots:
 
     def take(self, values: Tensor) -> Tensor:
         """The samples' values out of their slots, [B, ...]: the inverse of ``fill``."""
-        taken: Tensor = _Take.apply(values, self.place)  # type: ignore[no-untyped-call]
-        return taken
+        return take_places(values, self.place)
 
     def rows(self, values: Tensor) -> Tensor:
         """Each slot's row, [number of slots, ...], of values [U, ...]."""
         return expand_rows(values, self.row)
 
 
-class _Take(torch.autograd.Function):
-    """index_select at places that differ from each other: the gradient is a copy, not a sum."""
+def slot_width(batch_size: int, num_rows: int) -> int:
+    """Samples per slot: a power of two, at most the mean samples per row and at most ``MAX_SLOT``."""
+    width = 1
+    while 2 * width * num_rows <= batch_size and width < MAX_SLOT:
+        width *= 2
+    return width
 
+
+def take_places(values: Tensor, place: Tensor) -> Tensor:
+    """``values[place]`` for places that all differ: the gradient is a copy, not a sum.
+
+    Args:
+        values: [N, ...].
+        place: int64 [M] in [0, N), without repeats.
+    """
+    taken: Tensor = _Take.apply(values, place)  # type: ignore[no-untyped-call]
+    return taken
+
+
+class _Take(torch.autograd.Function):
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, values: Tensor, place: Tensor) -> Tensor:
         ctx.save_for_backward(place)

@@ -1,0 +1,143 @@
+"""A sequence model: candidates attend to the session's histories, then everything meets as in DLRM.
+
+A *history* is a list feature of a deduplicated group. Its *candidate* is the first single-id feature of the group
+``sample`` that looks up the same table. Position, history layers, keys and values are computed once per unique row;
+a history without a candidate is pooled by learned queries, once per unique row too. Lists of the group ``sample`` are
+sum-pooled. After Deep Interest Network (Zhou et al., 2018), with dot products instead of its small network.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from recd_dist.errors import ConfigError
+from recd_dist.grouped import Embedded, Grouped, GroupedJagged
+from recd_dist.model.attention import HistoryLayer, LearnedPooling, TargetAttention
+from recd_dist.model.head import DotHead, Vectors, batch_size_of, pooled_vectors
+from recd_dist.model.rows import shared_rows
+from recd_dist.schema import SAMPLE, Kind, Schema
+
+
+def candidate_of(schema: Schema, history: str) -> str | None:
+    """The feature that attends to a history: the first single id of the group ``sample`` in the same table.
+
+    Args:
+        schema: the features.
+        history: a list feature.
+    """
+    table = schema[history].table
+    ids = (f for f in schema.of_group(SAMPLE) if f.kind is Kind.id)
+    return next((f.name for f in ids if f.table == table), None)
+
+
+class SequenceModel(nn.Module):
+    """Target attention over histories, then dot interaction and over-arch.
+
+    Args:
+        schema: the features; every table must be ``dim`` wide.
+        dim: width of the embeddings.
+        bottom: widths of the bottom MLP over dense features.
+        over: widths of the over-arch's hidden layers.
+        dropout: share of the over-arch's activations that is dropped in training.
+        heads: attention heads; they divide ``dim``.
+        max_length: a history's last so many ids are used.
+        history_layers: transformer layers over each history, before candidates attend: 0 or 1.
+
+    Raises:
+        ConfigError: no history in the schema, or a value out of range.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        dim: int,
+        bottom: Sequence[int] = (128, 64),
+        over: Sequence[int] = (256, 128),
+        dropout: float = 0.0,
+        heads: int = 2,
+        max_length: int = 64,
+        history_layers: int = 1,
+    ) -> None:
+        super().__init__()
+        _check(dim, heads, max_length, history_layers)
+        self.dim = dim
+        names = self.sequence_features(schema)
+        self.candidates = {name: candidate_of(schema, name) for name in names}
+        self.groups = {name: schema[name].group for name in names}
+        self.histories = nn.ModuleDict({name: _History(dim, heads, max_length, history_layers) for name in names})
+        self.pools = nn.ModuleDict(
+            {n: TargetAttention(dim, heads) if self.candidates[n] else LearnedPooling(dim, heads) for n in names}
+        )
+        shared = [name for group in schema.dedup_groups for name in schema.sparse_of(group) if name not in names]
+        shared += [name for name in names if not self.candidates[name]]
+        sample = [*schema.sparse_of(SAMPLE), *(name for name in names if self.candidates[name])]
+        self.head = DotHead(schema, shared, sample, dim, bottom, over, dropout)
+
+    @staticmethod
+    def sequence_features(schema: Schema) -> tuple[str, ...]:
+        """Features that this model wants un-pooled: the lists of deduplicated groups.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        names = tuple(f.name for f in schema.sparse if f.kind is Kind.ids and f.group != SAMPLE)
+        if not names:
+            raise ConfigError(
+                "model 'sequence' needs a list feature in a deduplicated group (a history), and best a single-id "
+                "feature of the samples in the same table (the candidate); this data has none: use model=dlrm"
+            )
+        return names
+
+    def forward(self, embedded: Embedded, dense: Mapping[str, Grouped]) -> Tensor:
+        """Logits float [B].
+
+        Args:
+            embedded: pooled features per group, [U, n * dim], and histories, [N, dim].
+            dense: dense features per group, [U, n].
+        """
+        pooled, seen = {}, []
+        for name, candidate in self.candidates.items():
+            history = self.histories[name](embedded.sequences[name])
+            if candidate is None:
+                pooled[name] = self.pools[name](history)
+            else:
+                seen.append(Vectors((name,), self.pools[name](history, embedded.pooled[SAMPLE][candidate])))
+        rows = shared_rows({**{self.groups[n]: x for n, x in pooled.items()}, **dense, **embedded.pooled})
+        vectors = pooled_vectors(embedded, rows, self.dim)
+        for name, x in pooled.items():
+            values = x.expand() if rows is None else rows.of(self.groups[name], x.values)
+            vectors.append(Vectors((name,), values))
+        return self.head([*vectors, *seen], dense, rows, batch_size_of(embedded, dense))
+
+
+class _History(nn.Module):
+    """A history's newest ids with a learned vector per position, counted from the end, through history layers."""
+
+    def __init__(self, dim: int, heads: int, max_length: int, num_layers: int) -> None:
+        super().__init__()
+        self.max_length = max_length
+        self.position = nn.Parameter(torch.empty(max_length, dim).normal_(std=0.02))
+        self.layers = nn.ModuleList(HistoryLayer(dim, heads) for _ in range(num_layers))
+
+    def forward(self, history: GroupedJagged) -> GroupedJagged:
+        """Vectors [N, dim] of the same rows, at most ``max_length`` a row."""
+        history = history.last(self.max_length)
+        ends = torch.cumsum(history.lengths, 0, dtype=torch.int64)
+        size = history.values.shape[0]
+        last = torch.repeat_interleave(ends, history.lengths.long(), output_size=size) - 1
+        age = last - torch.arange(size, device=last.device)
+        vectors = history.values + nn.functional.embedding(age, self.position)
+        history = GroupedJagged(vectors, history.lengths, history.inverse)
+        for layer in self.layers:
+            history = layer(history)
+        return history
+
+
+def _check(dim: int, heads: int, max_length: int, history_layers: int) -> None:
+    if heads < 1 or dim % heads:
+        raise ConfigError(f"model.heads is {heads}; it must divide model.dim, which is {dim}")
+    if max_length < 1:
+        raise ConfigError(f"model.max_length is {max_length}; a history needs at least 1")
+    if history_layers not in (0, 1):
+        raise ConfigError(f"model.history_layers is {history_layers}; it must be 0 or 1")
