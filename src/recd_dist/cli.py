@@ -161,11 +161,11 @@ def _train(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     config = load("evaluate", options.overrides, options.config_dir)
     from recd_dist.distributed import process_group
-    from recd_dist.evaluate import evaluate, report
+    from recd_dist.evaluate import evaluate_run, report
 
     logging.disable(logging.WARNING)
     with process_group(config.device) as ranks:
-        result = evaluate(config, ranks)
+        result = evaluate_run(config, ranks)
     Console(width=None if sys.stdout.isatty() else 120).print(report(result))
     _write_json(options.json, result)
     return 0
@@ -216,6 +216,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     try:
         options, unknown = parser.parse_known_args(argv)
+        if hasattr(options, "overrides"):  # overrides may stand before and after options
+            options.overrides += [u for u in unknown if not u.startswith("-")]
+            unknown = [u for u in unknown if u.startswith("-")]
         if unknown:
             known = [a for a in ("--help", "--options", "--config-dir", "--json", "--nproc", "--port", "--host")]
             raise ConfigError(f"unknown option '{unknown[0]}'{nearest(unknown[0], known)}")

@@ -178,11 +178,22 @@ def load(name: str, overrides: Sequence[str] = (), user_dir: str | None = None) 
         ConfigError: one line that names the option and the nearest one that exists.
     """
     composed = _compose(name, list(overrides), user_dir)
+    if "data" in composed:
+        _fill_missing(composed.data)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(_TYPES[name]), composed)
         return OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise ConfigError(_explain(error, composed)) from error
+
+
+def _fill_missing(data: DictConfig) -> None:
+    """``path: ???`` matters to the ETL alone, which asks for it by name; other commands do without."""
+    for key in list(data):
+        if OmegaConf.is_missing(data, key):
+            data[key] = None
+        elif isinstance(OmegaConf.to_container(data, throw_on_missing=False, resolve=False).get(key), dict):
+            _fill_missing(data[key])
 
 
 def to_yaml(config: Any) -> str:
@@ -271,7 +282,7 @@ def _explain(error: Exception, known: DictConfig) -> str:
 
 def _nearest_key(key: str, known: DictConfig) -> str:
     """The option that a misspelt one most likely means."""
-    names = list(flatten(OmegaConf.to_container(known, resolve=False)))
+    names = [n for n in flatten(OmegaConf.to_container(known, resolve=False)) if n != key]
     parents = {n.rpartition(".")[0] for n in names} - {""}
     tails = [n for n in (*names, *parents) if n.rpartition(".")[2] == key.rpartition(".")[2]]
     if tails:

@@ -1,0 +1,160 @@
+"""Quality of a trained run on a split of its table: every prediction gathered, the numbers exact."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from recd_dist import assembly, checkpoint
+from recd_dist.batch import Batch
+from recd_dist.config import EvaluateConfig, Job, TrainConfig, from_yaml, load, resolve
+from recd_dist.distributed import Ranks, process_group
+from recd_dist.embedding.plan import plan
+from recd_dist.embedding.shard import shard
+from recd_dist.embedding.tables import portable_name
+from recd_dist.errors import ConfigError, nearest
+from recd_dist.manifest import Manifest
+from recd_dist.metrics.quality import Quality, evaluate
+from recd_dist.metrics.ranks import gather_columns
+from recd_dist.reader.transform import Transforms
+
+
+def quality_of(model: nn.Module, batches: Iterable[Batch], device: torch.device) -> Quality | None:
+    """Exact quality over the batches of all ranks; a collective.
+
+    Args:
+        model: a TrainModel, sharded or not; left in evaluation mode.
+        batches: this rank's; every rank has the same number.
+        device: where the model computes.
+
+    Returns:
+        The numbers on rank 0, None on the others.
+    """
+    model.eval()
+    rows: list[tuple[torch.Tensor, ...]] = []
+    with torch.no_grad():
+        for batch in batches:
+            batch = batch.to(device)
+            _, (_, logits, _) = model(batch)
+            rows.append((logits.float(), batch.labels[:, 0].float(), batch.request_ids))
+    logits, labels, requests = (torch.cat(column) for column in zip(*rows, strict=True))
+    found = gather_columns({"logits": logits, "labels": labels, "requests": requests})
+    return None if found is None else evaluate(found["logits"], found["labels"], found["requests"])
+
+
+def evaluate_run(config: EvaluateConfig, ranks: Ranks) -> dict[str, Any]:
+    """Loads the newest checkpoint of a run and evaluates it; table sizes and transforms are those of the run.
+
+    Args:
+        config: which run, which split.
+        ranks: this rank's place; the default process group is up.
+
+    Returns:
+        Quality, run, step, table; with ``oracle_auc`` and ``oracle_ne`` for a synthetic source.
+
+    Raises:
+        ConfigError, DataError: no such run, split or checkpoint.
+    """
+    run_dir = Path(config.run_dir)
+    trained: TrainConfig = from_yaml("train", run_dir / "config.yaml")
+    path = checkpoint.latest(run_dir / "checkpoints")
+    if path is None:
+        raise ConfigError(f"{run_dir}: no checkpoint in it; train first: `recd train ... run_dir={run_dir}`")
+    trained.batch_size = config.batch_size or trained.batch_size
+    trained.reader.num_workers = config.num_workers
+    job = resolve(trained)
+    table = Path(config.table) if config.table else table_of(job, config.split)
+    require_same_features(job, table)
+    model = assembly.train_model(job, trained.dedup)
+    chosen = plan(model.embeddings, ranks.world_size, assembly.sharding(job), device_type=ranks.device.type)
+    parallel = shard(model, chosen, ranks)
+    found = checkpoint.load(path, parallel, None, job.schema, rename=portable_name)
+    transforms = Transforms.parse(job.schema, found.extra["transforms"])
+    batches = assembly.loader(job, ranks, transforms, table=table, shuffle=False)
+    quality = quality_of(parallel, batches, ranks.device)
+    result = {"run_dir": str(run_dir), "step": found.step, "table": str(table)}
+    return {**result, **(quality.to_json() if quality else {}), **oracle(job, table.name)}
+
+
+def table_of(job: Job, split: str) -> Path:
+    """The directory of another split of the job's table.
+
+    Raises:
+        ConfigError: there is no such split.
+    """
+    root = job.table.parent
+    if not (root / split / "manifest.json").is_file():
+        splits = [p.parent.name for p in root.glob("*/manifest.json")]
+        raise ConfigError(f"split={split}: the table {root} has no such split{nearest(split, splits)}")
+    return root / split
+
+
+def require_same_features(job: Job, table: Path) -> None:
+    """Refuses to evaluate on a table that lacks what the model reads.
+
+    Raises:
+        ConfigError: names the feature.
+    """
+    known = {f.name: f for f in Manifest.load(table).schema.features}
+    for feature in job.schema.features:
+        if known.get(feature.name) != feature:
+            raise ConfigError(
+                f"table={table}: the model was trained on feature '{feature.name}' ({feature.kind}, group "
+                f"'{feature.group}'), the table has {known.get(feature.name, 'none of that name')}; make it by the same ETL"
+            )
+
+
+def oracle(job: Job, split: str) -> dict[str, float]:
+    """What the best model could reach, where the source knows it (synthetic logs write oracle.json)."""
+    path = Path(str(job.config.data.path or "")) / "oracle.json"
+    if job.config.data.source != "synthetic" or not path.is_file():
+        return {}
+    known = json.loads(path.read_text()).get(split, {})
+    return {f"oracle_{name}": known[name] for name in ("auc", "ne") if name in known}
+
+
+def report(result: dict[str, Any]) -> Table:
+    """The result as a table for people."""
+    table = Table(title=f"{result['run_dir']}, step {result['step']}, on {result['table']}", title_justify="left")
+    table.add_column("")
+    table.add_column("model", justify="right")
+    has_oracle = "oracle_auc" in result
+    if has_oracle:
+        table.add_column("oracle", justify="right")
+    names = {
+        "auc": "AUC",
+        "auc_per_request": "AUC per request",
+        "ne": "NE (1 = no better than the base rate)",
+        "calibration": "calibration",
+        "loss": "log loss",
+        "base_rate": "base rate",
+        "num_samples": "samples",
+    }
+    for key, label in names.items():
+        value = result.get(key, float("nan"))
+        shown = f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+        best = f"{result[f'oracle_{key}']:.4f}" if f"oracle_{key}" in result else ""
+        table.add_row(label, shown, *([best] if has_oracle else []))
+    return table
+
+
+def main(overrides: Sequence[str] | None = None) -> None:
+    """One rank of an evaluation.
+
+    Args:
+        overrides: of configs/evaluate.yaml; those of the process by default.
+    """
+    config: EvaluateConfig = load("evaluate", sys.argv[1:] if overrides is None else overrides)
+    with process_group(config.device) as ranks:
+        result = evaluate_run(config, ranks)
+        if ranks.is_first:
+            Console(width=None if sys.stdout.isatty() else 120).print(report(result))
+
+

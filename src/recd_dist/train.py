@@ -1,0 +1,239 @@
+"""Training, on one page: process group, table, model, plan, shard, pipeline, loop.
+
+::
+
+    Loader --Batch--> TrainPipelineSparseDist --> loss --> tables (fused in backward), dense (optimizer)
+      |  position       next batch's ids travel     |
+      '--> checkpoint <-- step, model, optimizer <--+--> progress, TensorBoard, summary.json
+"""
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torchrec.distributed import TrainPipelineSparseDist
+from torchrec.streamable import Pipelineable
+
+from recd_dist import assembly, checkpoint
+from recd_dist.batch import Batch
+from recd_dist.config import Job, TrainConfig, load, to_yaml
+from recd_dist.distributed import Ranks, process_group
+from recd_dist.embedding import floor, init
+from recd_dist.embedding.plan import placement, plan
+from recd_dist.embedding.shard import TableOptimizer, num_replicated, optimizers, shard
+from recd_dist.embedding.tables import portable_name
+from recd_dist.errors import ConfigError
+from recd_dist.evaluate import oracle, quality_of
+from recd_dist.ikjt import IKJT
+from recd_dist.metrics.traffic import TrafficCounter
+from recd_dist.preflight import check
+from recd_dist.reader.transform import Transforms
+from recd_dist.watch import Watch
+
+logger = logging.getLogger(__name__)
+Pipelineable.register(Batch)
+Pipelineable.register(IKJT)
+
+
+def main(overrides: Sequence[str] | None = None) -> None:
+    """One rank of a training job.
+
+    Args:
+        overrides: Hydra overrides of configs/train.yaml; those of the process by default.
+
+    Raises:
+        ConfigError, DataError: what the user can mend.
+    """
+    config: TrainConfig = load("train", sys.argv[1:] if overrides is None else overrides)
+    with process_group(config.device) as ranks:
+        train(config, ranks)
+
+
+def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
+    """Trains to the end of ``epochs`` or ``max_steps``, from the newest checkpoint when the run directory has one.
+
+    Args:
+        config: of the job.
+        ranks: this rank's place; the default process group is up.
+
+    Returns:
+        What summary.json holds.
+    """
+    job = check(config, ranks.world_size)
+    run_dir = Path(config.run_dir)
+    transforms = Transforms.parse(job.schema, job.transforms).fitted(job.table)
+    model, optimizer, placed = sharded(job, ranks)
+    start = resume(job, ranks, model, optimizer)
+    loader = assembly.loader(job, ranks, transforms, state=start.get("reader"))
+    step, num_samples = int(start.get("step", 0)), int(start.get("num_samples", 0))
+    require_work(config, step, loader.epoch)
+    last_step = config.max_steps if config.max_steps is not None else sys.maxsize
+    pipeline = TrainPipelineSparseDist(model, optimizer, ranks.device, pipeline_postproc=True)
+    saved = {"transforms": transforms.to_json(), "config": to_yaml(config)}
+    path, stop = checkpoint.latest(run_dir / "checkpoints"), Stop()
+    with TrafficCounter() as traffic, Watch(job, ranks, loader, placed, step) as watch:
+        while loader.epoch < config.epochs and step < last_step and not stop.asked:
+            model.train()
+            batches, num_trained = watch.reader(iter(loader)), 0
+            while step < last_step and not stop.asked and (output := _progress(pipeline, batches)) is not None:
+                step, num_trained = step + 1, num_trained + 1
+                num_samples = watch.step(step, num_samples, output)
+                if step == 1 or step % config.log_every == 0:
+                    watch.point(step, traffic)
+                    stop.agree()
+                whole = num_trained == len(loader)
+                if whole or stop.asked or step == last_step or step % config.checkpoint.every == 0:
+                    watch.flush()
+                    extra = {**saved, "reader": loader.state(num_trained), "num_samples": num_samples}
+                    path = save(job, step, model, optimizer, extra)
+            if num_trained == len(loader):
+                loader.start_epoch(loader.epoch + 1)
+        return finish(job, ranks, pipeline, transforms, watch, step, num_samples, path, stopped=stop.asked)
+
+
+def sharded(job: Job, ranks: Ranks) -> tuple[Any, Any, floor.Placement]:
+    """Model and optimizer over the ranks, and where the tables lie; initial weights do not depend on the plan."""
+    config = job.config
+    model = assembly.train_model(job, config.dedup)
+    tables = TableOptimizer(config.optim.tables.name, config.optim.tables.lr, config.optim.tables.eps)  # type: ignore[arg-type]
+    chosen = plan(
+        model.embeddings,
+        ranks.world_size,
+        assembly.sharding(job),
+        step=assembly.step_rows(job),
+        local_world_size=ranks.local_world_size,
+        device_type=ranks.device.type,
+    )
+    parallel = shard(model, chosen, ranks, tables)
+    init.initialize(parallel, config.seed)
+    optimizer = optimizers(parallel, lambda ps: assembly.dense_optimizer(list(ps), config.optim.dense), tables)
+    return parallel, optimizer, placement(chosen, ranks.world_size)
+
+
+def resume(job: Job, ranks: Ranks, model: Any, optimizer: Any) -> dict[str, Any]:
+    """Loads the newest checkpoint, or starts the run directory afresh.
+
+    Returns:
+        What the checkpoint knows beside the weights; empty at the start.
+    """
+    run_dir = Path(job.config.run_dir)
+    if not job.config.resume and ranks.is_first:
+        start_afresh(run_dir)
+    dist.barrier()
+    checkpoint.sweep(run_dir / "checkpoints")
+    path = checkpoint.latest(run_dir / "checkpoints")
+    if ranks.is_first:
+        (run_dir / "config.yaml").write_text(to_yaml(job.config))
+    if path is None:
+        return {}
+    found = checkpoint.load(path, model, optimizer, job.schema, rename=portable_name)
+    if ranks.is_first:
+        logger.info("resuming from %s", path)
+    return found.extra
+
+
+def start_afresh(run_dir: Path) -> None:
+    """Removes what an earlier run left in its directory; files of others stay."""
+    import shutil
+
+    for name in ("checkpoints", "board", "seen"):
+        shutil.rmtree(run_dir / name, ignore_errors=True)
+    (run_dir / "summary.json").unlink(missing_ok=True)
+
+
+def require_work(config: TrainConfig, step: int, epoch: int) -> None:
+    """Refuses a run that is complete: a command never succeeds without having trained.
+
+    Raises:
+        ConfigError: nothing is left to train, and how to go on.
+    """
+    if epoch >= config.epochs or (config.max_steps is not None and step >= config.max_steps):
+        more = f"max_steps={step + 1000}" if epoch < config.epochs else f"epochs={epoch + 1}"
+        raise ConfigError(
+            f"{config.run_dir}: trained to the end already ({step} steps, {epoch} whole epochs); go on with {more}, "
+            "start afresh with resume=false, or take another run_dir=..."
+        )
+
+
+def _progress(pipeline: Any, batches: Iterator[Batch]) -> assembly.Output | None:
+    """One step of the pipeline; None at the end of the epoch."""
+    try:
+        return pipeline.progress(batches)
+    except StopIteration:
+        return None
+
+
+def save(job: Job, step: int, model: Any, optimizer: Any, extra: dict[str, Any]) -> Path:
+    """Writes a checkpoint of the job; a collective."""
+    keep, directory = job.config.checkpoint.keep, Path(job.config.run_dir) / "checkpoints"
+    return checkpoint.save(
+        directory, step, model, optimizer, job.schema, {**extra, "step": step}, keep=keep, rename=portable_name
+    )
+
+
+class Stop:
+    """SIGTERM asks for a checkpoint and a clean end; the ranks agree on the step."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._signalled = False
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._signalled = True
+
+    def agree(self) -> None:
+        """Every rank stops when one was asked to; a collective."""
+        flag = torch.tensor([int(self._signalled)], device="cuda" if dist.get_backend() == "nccl" else "cpu")
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        self.asked = bool(flag.item())
+
+
+def finish(
+    job: Job,
+    ranks: Ranks,
+    pipeline: Any,
+    transforms: Transforms,
+    watch: Watch,
+    step: int,
+    num_samples: int,
+    path: Path | None,
+    *,
+    stopped: bool,
+) -> dict[str, Any]:
+    """Evaluates, where there is a split for it, and writes summary.json.
+
+    Raises:
+        SystemExit: 143 after a SIGTERM, when the checkpoint is written.
+    """
+    if stopped:
+        logger.info("stopped by SIGTERM after step %d; the same command goes on from %s", step, path)
+        raise SystemExit(128 + signal.SIGTERM)
+    summary = watch.summary(step, num_samples)
+    model = pipeline.detach()
+    wanted = job.config.evaluate
+    if (job.table.parent / wanted.split / "manifest.json").is_file():
+        table = job.table.parent / wanted.split
+        batches = assembly.loader(job, ranks, transforms, table=table, batch_size=wanted.batch_size, shuffle=False)
+        quality = quality_of(model, batches, ranks.device)
+        summary |= {"split": wanted.split, **(quality.to_json() if quality else {}), **oracle(job, wanted.split)}
+    summary |= {"samples": num_samples, "steps": step, "checkpoint": str(path), "world_size": ranks.world_size}
+    if ranks.is_first:
+        target = Path(job.config.run_dir) / "summary.json"
+        partial = target.with_suffix(".partial")
+        partial.write_text(json.dumps(summary, indent=1) + "\n")
+        partial.replace(target)
+    watch.finish(summary)
+    return summary
+
+
+if __name__ == "__main__":
+    main()
