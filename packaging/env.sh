@@ -4,7 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 VARIANT=${VARIANT:-cpu}
-NEEDED_GIB=4
+NEEDED_GIB=4 # measured: 1.6 GB installed with a CPU build of torch, 5.7 GB with a CUDA build, and pip's cache
+CUDA_GIB=10
 LOG=.venv/install.log
 
 fail() { printf 'make env: %s\n' "$1" >&2; exit 1; }
@@ -28,6 +29,8 @@ make_venv() {
     free_kib=$(df -Pk . | awk 'NR == 2 { print $4 }')
     [ "$free_kib" -ge $((NEEDED_GIB * 1024 * 1024)) ] ||
         fail "$((free_kib / 1024)) MiB free here, the environment needs $NEEDED_GIB GiB. Make room, or clone to another disk."
+    [ "$free_kib" -ge $((CUDA_GIB * 1024 * 1024)) ] ||
+        echo "make env: $((free_kib / 1024 / 1024)) GiB free: enough for a CPU build of torch, a CUDA build needs $CUDA_GIB GiB (TORCH_INDEX=URL chooses)"
     echo "make env: new .venv with $("$python" -V), variant $VARIANT"
     "$python" -m venv --clear .venv
 }
@@ -47,7 +50,7 @@ esac
 
 runs_new_enough .venv/bin/python || make_venv
 : >"$LOG"
-echo "make env: installing (about 2 minutes and 1.6 GB where pip finds a CPU build of torch)"
+echo "make env: installing, 2-4 minutes (1.6 GB where pip finds a CPU build of torch, 5.7 GB with a CUDA build)"
 if [ -n "${TORCH_INDEX:-}" ]; then install --no-deps --index-url "$TORCH_INDEX" torch; fi
 install "${packages[@]}"
 .venv/bin/python -m pip check >>"$LOG" || fail "the versions do not fit together: $(tail -n 1 "$LOG")"

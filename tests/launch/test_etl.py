@@ -1,5 +1,6 @@
 """The ETL component as a pure function."""
 
+import shlex
 import sys
 
 from launch.etl import etl
@@ -11,7 +12,7 @@ def test_runs_recd_etl_with_the_overrides_verbatim() -> None:
     role = macros.Values(img_root="/", app_id="1", replica_id="0", rank0_env="R").apply(app.roles[0])
     assert role.args == [
         "-c",
-        f'python={sys.executable}; [ -x "$python" ] || python=python3; '
+        f'python={shlex.quote(sys.executable)}; [ -x "$python" ] || python=python3; '
         "exec \"$python\" -m recd_dist.cli etl data=tiny 'data.path=/a b/${x}'",
     ]
     assert (role.num_replicas, role.resource.cpu, role.resource.memMB) == (1, 8, 100)

@@ -36,7 +36,8 @@ def script(app: AppDef) -> str:
 def command(app: AppDef, tmp_path: Path, env: dict[str, str] | None = None) -> list[str]:
     """The argument list that bash hands to the interpreter."""
     probe = tmp_path / "probe"
-    probe.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
+    show = "import json, sys; print(json.dumps(sys.argv[1:]))"
+    probe.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(show)} "$@"\n')
     probe.chmod(0o755)
     line = script(app).replace("THE_PYTHON", shlex.quote(str(probe)))
     shown = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True, env=env or {})
@@ -66,7 +67,9 @@ def test_overrides_arrive_verbatim(tmp_path: Path) -> None:
 
 def test_own_interpreter_is_used_where_the_host_has_it_else_python3() -> None:
     line = script(train("a=1"))
-    assert line.startswith(f'python={sys.executable}; [ -x "$python" ] || python=python3; exec "$python" -m')
+    assert line.startswith(
+        f'python={shlex.quote(sys.executable)}; [ -x "$python" ] || python=python3; exec "$python" -m'
+    )
 
 
 def test_run_directory_and_environment_reach_the_role() -> None:
