@@ -1,0 +1,85 @@
+"""Metrics over two ranks with uneven rows."""
+
+import numpy as np
+import pytest
+import torch
+
+from recd_dist.distributed import Ranks
+from recd_dist.metrics.quality import QualityWindow, evaluate
+from recd_dist.metrics.ranks import gather_columns, over_ranks
+from recd_dist.metrics.speed import Speed
+from recd_dist.seen import EpochCount, Seen, count
+
+
+def _gathered(ranks: Ranks, sizes: list[int]) -> dict | None:
+    n = sizes[ranks.rank]
+    ids = torch.arange(n) + 10 * ranks.rank
+    return gather_columns({"ids": ids, "logits": ids.float() / 2})
+
+
+@pytest.mark.parametrize("sizes", [[3, 1], [0, 2], [2, 2]])
+def test_gathers_uneven_ranks_on_rank_0(two_ranks, sizes: list[int]) -> None:
+    first, second = two_ranks(_gathered, sizes)
+    assert second is None
+    wanted = [*range(sizes[0]), *range(10, 10 + sizes[1])]
+    assert first["ids"].tolist() == wanted
+    assert first["ids"].dtype == np.int64
+    assert first["logits"].tolist() == [i / 2 for i in wanted]
+
+
+def _reduced(ranks: Ranks) -> dict[str, float]:
+    mine = {"a": 1.0 + ranks.rank, "b": 1.0 + ranks.rank, "c": 1.0 + ranks.rank}
+    return over_ranks(mine, {"a": "sum", "b": "mean", "c": "max"}, ranks.device)
+
+
+def test_over_ranks(two_ranks) -> None:
+    assert two_ranks(_reduced) == [{"a": 3.0, "b": 1.5, "c": 2.0}] * 2
+
+
+def _speed(ranks: Ranks) -> dict[str, float]:
+    now = [0.0]
+    speed = Speed(ranks.device, lambda: now[0])
+    now[0] = 1.0 + ranks.rank  # the slower rank decides
+    speed.step(100)
+    return speed.compute()
+
+
+def test_speed_is_that_of_all_ranks(two_ranks) -> None:
+    assert two_ranks(_speed) == [{"samples_per_s": 100.0, "step_ms": 2000.0, "reader_wait_share": 0.0}] * 2
+
+
+def _samples(rank: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(10 * step + rank)
+    size = 64 if step < 9 else 7 + rank  # a smaller, uneven last batch
+    logits = torch.randn(size, generator=generator)
+    return logits, (torch.rand(size, generator=generator) < torch.sigmoid(logits)).float()
+
+
+def _window(ranks: Ranks) -> tuple[dict[str, float], dict[str, float]]:
+    window = QualityWindow(batch_size=64, window=10_000, device=ranks.device)
+    before = window.compute()
+    for step in range(10):
+        window.update(*_samples(ranks.rank, step))
+    return before, window.compute()
+
+
+def test_window_equals_the_exact_numbers(two_ranks) -> None:
+    (before, first), (_, second) = two_ranks(_window)
+    columns = [_samples(rank, step) for rank in (0, 1) for step in range(10)]
+    exact = evaluate(*(torch.cat(c).numpy() for c in zip(*columns, strict=True)))
+    assert before == second == {}
+    assert first["auc"] == pytest.approx(exact.auc, abs=1e-5)
+    assert first["ne"] == first["lifetime_ne"] == pytest.approx(exact.ne, abs=1e-5)
+    assert first["calibration"] == first["lifetime_calibration"] == pytest.approx(exact.calibration, abs=1e-5)
+
+
+def _see(ranks: Ranks, run_dir, start: int, batches: list[list[int]]) -> None:
+    with Seen(run_dir, start) as seen:
+        for step, ids in enumerate(batches, start=start + 1):
+            seen.append(0, step, np.array(ids[ranks.rank :: 2]))
+
+
+def test_seen_by_two_ranks_and_resumed(two_ranks, tmp_path) -> None:
+    two_ranks(_see, tmp_path, 0, [[0, 1], [2, 3]])
+    two_ranks(_see, tmp_path, 1, [[4, 5], [3, 2]])
+    assert count(tmp_path, 6) == [EpochCount(0, 6, 0, 6, 0)]

@@ -1,0 +1,70 @@
+"""What TensorBoard reads back."""
+
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from recd_dist.errors import ConfigError
+from recd_dist.metrics import board
+from recd_dist.metrics.board import Board
+
+
+def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(run_dir / board.DIRECTORY))
+    events.Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_tags_and_points(tmp_path: Path) -> None:
+    with Board(tmp_path) as run:
+        run.add(10, "quality", {"loss": 0.5, "auc": float("nan")}, line="train")
+        run.add(10, "speed", {"samples_per_s": 1000.0})
+    assert curves(tmp_path) == {"quality/loss/train": [(10, 0.5)], "speed/samples_per_s": [(10, 1000.0)]}
+
+
+def test_resume_drops_what_the_dead_attempt_wrote_beyond_its_checkpoint(tmp_path: Path) -> None:
+    with Board(tmp_path) as run:
+        for step in (100, 110, 120):
+            run.add(step, "quality", {"loss": 1.0}, line="train")
+    with Board(tmp_path, start_step=110) as run:
+        run.add(115, "quality", {"loss": 2.0}, line="train")
+    assert curves(tmp_path) == {"quality/loss/train": [(100, 1.0), (110, 1.0), (115, 2.0)]}
+
+
+def test_other_ranks_write_nothing(tmp_path: Path) -> None:
+    with Board(tmp_path, is_writer=False) as run:
+        run.add(1, "quality", {"loss": 1.0})
+        run.text("config", "a: 1")
+        run.hparams({"lr": 0.1}, {"auc": 0.7})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dashboard_text_and_hparams(tmp_path: Path) -> None:
+    with Board(tmp_path) as run:
+        run.text("config", "model:\n  name: dlrm")
+        run.hparams({"optim.lr": 0.1, "layers": [1, 2], "resume": None}, {"auc": 0.7})
+    events = EventAccumulator(str(tmp_path / board.DIRECTORY))
+    events.Reload()
+    assert events.Tags()["tensors"] == ["custom_scalars__config__", "config/text_summary"]
+    (text,) = events.Tensors("config/text_summary")
+    assert text.tensor_proto.string_val[0] == b"    model:\n      name: dlrm"
+    assert curves(tmp_path) == {"result/auc": [(0, pytest.approx(0.7))]}
+
+
+def test_serves_on_loopback_only(tmp_path: Path) -> None:
+    with Board(tmp_path):
+        pass
+    served = board.command(tmp_path, port=6007)
+    assert served[-4:] == ["--host", "127.0.0.1", "--port", "6007"]
+    for host in ("0.0.0.0", "::", "10.0.0.1", "trainer.example"):
+        with pytest.raises(ConfigError, match=r"no authentication.*ssh -L 6006:127\.0\.0\.1:6006"):
+            board.command(tmp_path, host=host)
+    for host in ("localhost", "::1"):
+        assert host in board.command(tmp_path, host=host)
+    assert "0.0.0.0" in board.command(tmp_path, host="0.0.0.0", no_authentication=True)
+
+
+def test_nothing_to_serve(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no TensorBoard files here"):
+        board.command(tmp_path)
