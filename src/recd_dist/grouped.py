@@ -163,6 +163,10 @@ class GroupedJagged:
         lengths = self.lengths[rows]
         return GroupedJagged(self.values.index_select(0, value_index(self.lengths, rows, lengths)), lengths)
 
+    def with_values(self, values: Tensor) -> "GroupedJagged":
+        """Other vectors [N, ...] in the same lists."""
+        return GroupedJagged(values, self.lengths, self.inverse)
+
     def last(self, max_length: int) -> "GroupedJagged":
         """Each row's last ``max_length`` vectors: of a history in order of time, the newest."""
         index, lengths = last_values(self.lengths, max_length)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from recd_dist.errors import ConfigError
 from recd_dist.grouped import Embedded, Grouped, GroupedJagged
 from recd_dist.model import SequenceModel
+from recd_dist.model.attention import TargetAttention
 from recd_dist.schema import Schema
 
 DIM = 4
@@ -63,12 +64,12 @@ def test_on_equals_off_for_any_inverse(data: st.DataObject) -> None:
 
 def test_target_attention_by_hand() -> None:
     """One head, identity projections: weights are softmax(candidate . history / sqrt(dim)); empty gives zeros."""
-    model = model_for(SCHEMAS["pair"], 0).pools["h"]
-    model.heads = 1
+    model = TargetAttention(DIM, heads=1).double()
     with torch.no_grad():
         model.query.weight.copy_(torch.eye(DIM))
         model.query.bias.zero_()
-        model.key_value.weight.copy_(torch.cat([torch.eye(DIM), torch.eye(DIM)]))
+        model.key.weight.copy_(torch.eye(DIM))
+        model.value.weight.copy_(torch.eye(DIM))
     a, b = torch.tensor([[1.0, 0, 0, 0], [0, 2.0, 0, 0]], dtype=torch.float64)
     history = GroupedJagged(
         torch.stack([a, b]), torch.tensor([2, 0], dtype=torch.int32), torch.tensor([0, 1, 0], dtype=torch.int32)

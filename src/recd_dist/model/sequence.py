@@ -128,7 +128,7 @@ class _History(nn.Module):
         last = torch.repeat_interleave(ends, history.lengths.long(), output_size=size) - 1
         age = last - torch.arange(size, device=last.device)
         vectors = history.values + nn.functional.embedding(age, self.position)
-        history = GroupedJagged(vectors, history.lengths, history.inverse)
+        history = history.with_values(vectors)
         for layer in self.layers:
             history = layer(history)
         return history
