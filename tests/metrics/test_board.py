@@ -10,26 +10,38 @@ from recd_dist.metrics import board
 from recd_dist.metrics.board import Board
 
 
-def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
-    events = EventAccumulator(str(run_dir / board.DIRECTORY))
-    events.Reload()
-    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+def events(run_dir: Path, line: str) -> EventAccumulator:
+    read = EventAccumulator(str(run_dir / board.DIRECTORY / line))
+    read.Reload()
+    return read
+
+
+def curves(run_dir: Path, line: str = "train") -> dict[str, list[tuple[int, float]]]:
+    read = events(run_dir, line)
+    return {tag: [(e.step, e.value) for e in read.Scalars(tag)] for tag in read.Tags()["scalars"]}
 
 
 def test_tags_and_points(tmp_path: Path) -> None:
     with Board(tmp_path) as run:
-        run.add(10, "quality", {"loss": 0.5, "auc": float("nan")}, line="train")
+        run.add(10, "quality", {"loss": 0.5, "auc": float("nan")})
+        run.add(10, "quality", {"loss": 0.25}, line="eval")
         run.add(10, "speed", {"samples_per_s": 1000.0})
-    assert curves(tmp_path) == {"quality/loss/train": [(10, 0.5)], "speed/samples_per_s": [(10, 1000.0)]}
+        run.add_lines(10, "traffic", "bytes", {"sent": 2.0, "expanded": 8.0})
+    assert curves(tmp_path) == {"quality/loss": [(10, 0.5)], "speed/samples_per_s": [(10, 1000.0)]}
+    assert curves(tmp_path, "eval") == {"quality/loss": [(10, 0.25)]}
+    assert curves(tmp_path, "sent") == {"traffic/bytes": [(10, 2.0)]}
+    assert curves(tmp_path, "expanded") == {"traffic/bytes": [(10, 8.0)]}
 
 
 def test_resume_drops_what_the_dead_attempt_wrote_beyond_its_checkpoint(tmp_path: Path) -> None:
     with Board(tmp_path) as run:
         for step in (100, 110, 120):
-            run.add(step, "quality", {"loss": 1.0}, line="train")
+            run.add(step, "quality", {"loss": 1.0})
+            run.add(step, "quality", {"loss": 3.0}, line="eval")
     with Board(tmp_path, start_step=110) as run:
-        run.add(115, "quality", {"loss": 2.0}, line="train")
-    assert curves(tmp_path) == {"quality/loss/train": [(100, 1.0), (110, 1.0), (115, 2.0)]}
+        run.add(115, "quality", {"loss": 2.0})
+    assert curves(tmp_path) == {"quality/loss": [(100, 1.0), (110, 1.0), (115, 2.0)]}
+    assert curves(tmp_path, "eval") == {"quality/loss": [(100, 3.0), (110, 3.0)]}
 
 
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
@@ -44,10 +56,9 @@ def test_dashboard_text_and_hparams(tmp_path: Path) -> None:
     with Board(tmp_path) as run:
         run.text("config", "model:\n  name: dlrm")
         run.hparams({"optim.lr": 0.1, "layers": [1, 2], "resume": None}, {"auc": 0.7})
-    events = EventAccumulator(str(tmp_path / board.DIRECTORY))
-    events.Reload()
-    assert events.Tags()["tensors"] == ["custom_scalars__config__", "config/text_summary"]
-    (text,) = events.Tensors("config/text_summary")
+    read = events(tmp_path, "train")
+    assert read.Tags()["tensors"] == ["custom_scalars__config__", "config/text_summary"]
+    (text,) = read.Tensors("config/text_summary")
     assert text.tensor_proto.string_val[0] == b"    model:\n      name: dlrm"
     assert curves(tmp_path) == {"result/auc": [(0, pytest.approx(0.7))]}
 

@@ -1,7 +1,8 @@
 """TensorBoard: scalars by subject, a dashboard that is ready when it opens, and a safe way to serve it.
 
-Tags are ``subject/name`` or ``subject/name/line``; lines of one name share a chart (``quality/loss/train`` and
-``quality/loss/eval``). Subjects: quality, speed, dedup, traffic, memory.
+Tags are ``subject/name``; subjects are quality, speed, dedup, traffic, memory. Curves that share a chart (train and
+eval, one per group, sent and expanded) have one tag and a line each: TensorBoard colours by run, so each line is a run
+of its own, a directory below ``RUN/board``.
 """
 
 import ipaddress
@@ -12,30 +13,31 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from recd_dist.errors import ConfigError
 
-DIRECTORY = "tensorboard"
-"""Where in the run's directory the event files lie."""
+DIRECTORY = "board"
+"""Where in the run's directory the event files lie, one directory per line."""
 
 # category -> chart -> tags (regular expressions)
 _LAYOUT: dict[str, dict[str, list[str]]] = {
     "quality": {
-        "loss": [r"quality/loss/.*"],
-        "NE (below 1 beats the base rate)": [r"quality/ne/.*"],
-        "AUC": [r"quality/auc/.*"],
-        "calibration (1 is right)": [r"quality/calibration/.*"],
+        "loss": ["quality/loss"],
+        "NE: below 1 beats the base rate": ["quality/ne"],
+        "AUC": ["quality/auc"],
+        "calibration: 1 is right": ["quality/calibration"],
     },
     "speed": {
-        "samples per second, all ranks": [r"speed/samples_per_s"],
-        "step, ms": [r"speed/step_ms"],
-        "reader wait, share of a step": [r"speed/reader_wait_share"],
+        "samples/s of all ranks": ["speed/samples_per_s"],
+        "step, ms": ["speed/step_ms"],
+        "reader wait, share of time": ["speed/reader_wait_share"],
     },
-    "deduplication": {
-        "samples per unique row, by group": [r"dedup/factor/.*"],
-        "bytes per step: sent, and what expanded would send": [r"traffic/(sent|expanded)_bytes"],
+    "what deduplication saves": {
+        "dedup factor by group": ["dedup/factor"],
+        "bytes a step, sent and expanded": ["traffic/bytes"],
     },
-    "memory": {"GiB of rank 0": [r"memory/.*_gib"]},
+    "memory": {"GiB, rank 0": ["memory/gib"]},
 }
 
 
@@ -49,36 +51,53 @@ class Board:
     """
 
     def __init__(self, run_dir: Path, start_step: int = 0, is_writer: bool = True) -> None:
-        self._writer = None
+        self._directory, self._is_writer = run_dir / DIRECTORY, is_writer
+        self._purge_step = start_step + 1 if start_step else None
+        self._writers: dict[str, Any] = {}
         if is_writer:
+            layout = {c: {t: ["Multiline", tags] for t, tags in charts.items()} for c, charts in _LAYOUT.items()}
+            self._line("train").add_custom_scalars(layout)
+            for path in sorted(self._directory.iterdir()):
+                self._line(path.name)  # each line of an earlier attempt is purged, also one without new points
+
+    def _line(self, name: str) -> Any:
+        """The writer of a line."""
+        if name not in self._writers:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(
-                str(run_dir / DIRECTORY), purge_step=start_step + 1 if start_step else None, flush_secs=10
-            )
-            layout = {c: {t: ["Multiline", tags] for t, tags in charts.items()} for c, charts in _LAYOUT.items()}
-            self._writer.add_custom_scalars(layout)
+            path = str(self._directory / name)
+            self._writers[name] = SummaryWriter(path, purge_step=self._purge_step, flush_secs=10)
+        return self._writers[name]
 
-    def add(self, step: int, subject: str, numbers: Mapping[str, float], line: str = "") -> None:
+    def add(self, step: int, subject: str, numbers: Mapping[str, float], line: str = "train") -> None:
         """Adds a point to each curve; nan and infinity are left out.
 
         Args:
             step: optimizer steps done.
             subject: quality, speed, dedup, traffic or memory.
             numbers: by name.
-            line: ``train``, ``eval``, a group: curves of one name and several lines share a chart.
+            line: ``train``, ``eval``, ...: curves of one name and several lines share a chart.
         """
-        if self._writer is None:
-            return
         for name, number in numbers.items():
-            if math.isfinite(number):
-                tag = f"{subject}/{name}/{line}" if line else f"{subject}/{name}"
-                self._writer.add_scalar(tag, number, step)
+            if self._is_writer and math.isfinite(number):
+                self._line(line).add_scalar(f"{subject}/{name}", number, step)
+
+    def add_lines(self, step: int, subject: str, name: str, numbers: Mapping[str, float]) -> None:
+        """Adds a point to each line of one chart.
+
+        Args:
+            step: optimizer steps done.
+            subject: as for ``add``.
+            name: of the chart: ``dedup/factor``, ``traffic/bytes`` and ``memory/gib`` have theirs on the dashboard.
+            numbers: by line, e.g. ``{"sent": 4.3e5, "expanded": 6.9e6}``.
+        """
+        for line, number in numbers.items():
+            self.add(step, subject, {name: number}, line)
 
     def text(self, name: str, text: str) -> None:
         """Adds a text, such as the resolved config, shown as it is."""
-        if self._writer is not None:
-            self._writer.add_text(name, "\n".join("    " + line for line in text.splitlines()))
+        if self._is_writer:
+            self._line("train").add_text(name, "\n".join("    " + line for line in text.splitlines()))
 
     def hparams(self, config: Mapping[str, object], results: Mapping[str, float]) -> None:
         """Adds the run's line to the HParams table; call it once, at the end.
@@ -87,15 +106,20 @@ class Board:
             config: flat (dotted names); values that are no number, bool or string are shown as text.
             results: e.g. ``{"auc": 0.79}``; shown as ``result/auc``.
         """
-        if self._writer is not None:
+        if self._is_writer:
             plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in config.items()}
             numbers = {f"result/{k}": v for k, v in results.items() if math.isfinite(v)}
-            self._writer.add_hparams(plain, numbers, run_name=".")
+            self._line("train").add_hparams(plain, numbers, run_name=".")
+
+    def flush(self) -> None:
+        """Writes what is pending."""
+        for writer in self._writers.values():
+            writer.flush()
 
     def close(self) -> None:
         """Writes what is pending and closes."""
-        if self._writer is not None:
-            self._writer.close()
+        for writer in self._writers.values():
+            writer.close()
 
     def __enter__(self) -> "Board":
         return self
