@@ -143,6 +143,6 @@ def num_replicated(model: DistributedModelParallel) -> int:
 
 
 def _dense_parameters(model: DistributedModelParallel) -> dict[str, nn.Parameter]:
-    """Parameters that no fused optimizer updates."""
+    """Parameters that no fused optimizer updates; not the empty ones that stand for tables of other ranks."""
     fused = set(model.fused_optimizer.params)
-    return {n: p for n, p in model.named_parameters() if n not in fused and p.requires_grad}
+    return {n: p for n, p in model.named_parameters() if n not in fused and p.requires_grad and p.numel()}
