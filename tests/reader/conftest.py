@@ -143,7 +143,7 @@ def write_table(
         }
         parts.append(Part(entries.pop("samples"), entries))
         num_rows = {g: num_rows[g] + first_rows[g] for g in num_rows}
-    ages, prices = [s.age for s in samples], [s.price for s in samples]
+    ages, prices = [s.age for s in samples], [s.price for s in samples if np.isfinite(s.price)]
     stats = {
         f.name: FeatureStats(0, 0, 0, 0.8, 0, *((np.mean(v), np.std(v), min(v), max(v)) if v else ()))
         for f, v in zip(SCHEMA.features, ([], ages, [], [], [], prices), strict=True)

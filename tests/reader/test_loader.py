@@ -2,8 +2,12 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -310,3 +314,49 @@ def test_leaving_the_loop_early_and_coming_back(small):
         next(iter(reader))
     assert sorted(ids_of(reader)) == list(range(len(small.samples)))
     reader.close()
+
+
+def test_a_newer_iteration_ends_the_older_one(small):
+    reader = loader(small, batch_size=8)
+    older = iter(reader)
+    next(older)
+    assert sorted(ids_of(reader)) == list(range(len(small.samples)))
+    with pytest.raises(RuntimeError, match=r"ended by a newer one"):
+        list(older)
+    reader.close()
+
+
+ORPHAN = """
+import os, sys, time
+sys.path.insert(0, {tests!r})
+from conftest import SCHEMA, TABLES
+from pathlib import Path
+from recd_dist.reader.loader import Loader
+import multiprocessing
+if __name__ == "__main__":
+    batches = iter(Loader(Path({table!r}), SCHEMA, TABLES, batch_size=2, num_workers=2))
+    next(batches)
+    print(*(p.pid for p in multiprocessing.active_children()), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_no_worker_outlives_a_killed_trainer(small, tmp_path):
+    script = tmp_path / "trainer.py"
+    script.write_text(ORPHAN.format(tests=str(Path(__file__).parent), table=str(small.path)))
+    trainer = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    workers = [int(pid) for pid in trainer.stdout.readline().split()]
+    assert len(workers) == 2
+    trainer.kill()
+    trainer.wait()
+    deadline = time.monotonic() + 30
+    while any(is_running(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(is_running(pid) for pid in workers)
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -6,5 +6,6 @@
 4. ``transform``  log, clamp, first_x, ... once per stored row.
 5. ``window``     the decoded row groups of a window side by side.
 6. ``convert``    an interval of the stream as a Batch.
-7. ``loader``     the loop over batches: worker processes or a thread, waiting time, position.
+7. ``worker``     tasks in, batches out; ``transport`` hands them over in one block of shared memory.
+8. ``loader``     the loop over batches: worker processes or a thread, waiting time, position.
 """

@@ -148,11 +148,10 @@ class TableFiles:
         """Some columns of a row group, and where they stand."""
         place = Place(self.table / entry.path, index)
         file = self._file(entry)
-        absent = [name for name in names if name not in file.schema_arrow.names]
+        there = file.schema_arrow.names  # pyarrow builds it anew at every look
+        absent = [name for name in names if name not in there]
         if absent:
-            raise DataError(
-                f"{place.file}: no column '{absent[0]}'{nearest(absent[0], file.schema_arrow.names)}; {_REMEDY}"
-            )
+            raise DataError(f"{place.file}: no column '{absent[0]}'{nearest(absent[0], there)}; {_REMEDY}")
         try:
             table = file.read_row_group(index, columns=list(names), use_threads=False)
         except (pa.ArrowException, OSError) as error:

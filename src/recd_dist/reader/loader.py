@@ -22,6 +22,7 @@ from recd_dist.manifest import Manifest
 from recd_dist.reader.order import Shuffle
 from recd_dist.reader.stream import Deal, Position
 from recd_dist.reader.transform import Transforms
+from recd_dist.reader.transport import Packed
 from recd_dist.reader.worker import BatchReader, Failure, ReaderOptions, Result, Task, Tasks, start_worker, unchanged
 from recd_dist.schema import Schema, Table
 
@@ -95,6 +96,7 @@ class Loader:
         self._pin_memory, self._start_method = pin_memory, start_method
         self._loader: DataLoader[Result] | None = None
         self._reader: BatchReader | None = None
+        self._results_taken: ThreadedResults | None = None
         self.wait_s = 0.0
         self.counts: Counter[str] = Counter()
         start = Position.start(self._manifest, order)
@@ -155,14 +157,16 @@ class Loader:
                     return
                 yield self._batch(*result)
 
-    def _batch(self, batch: Batch | Failure, counts: Mapping[str, int]) -> Batch:
+    def _batch(self, batch: Batch | Packed | Failure, counts: Mapping[str, int]) -> Batch:
         """A batch that is whole; what was dropped is counted and said once per feature."""
         for name in counts.keys() - self.counts.keys():
             logger.warning("reader: %s: %d so far, dropped or set to 0", name, counts[name])
         self.counts.update(counts)
         if isinstance(batch, Failure):
             raise batch.error(batch.message)
-        return batch.pin_memory() if self._pin_memory and not self._num_workers else batch
+        if isinstance(batch, Packed):
+            return batch.batch()
+        return batch.pin_memory() if self._pin_memory else batch
 
     @contextmanager
     def _results(self) -> "Iterator[Iterator[Result]]":
@@ -170,7 +174,9 @@ class Loader:
         if self._num_workers:
             yield self._from_processes()
             return
-        results = ThreadedResults(self._in_process(), self.tasks(), self._prefetch)
+        if self._results_taken is not None:  # an iteration left early and still referred to: one reader, one thread
+            self._results_taken.close()
+        self._results_taken = results = ThreadedResults(self._in_process(), self.tasks(), self._prefetch)
         try:
             yield iter(results)
         finally:
@@ -213,6 +219,8 @@ class Loader:
 
     def close(self) -> None:
         """Ends worker processes and threads."""
+        if self._results_taken is not None:
+            self._results_taken.close()
         if self._reader is not None:
             self._reader.close()
         self._reader = self._loader = None
@@ -272,6 +280,9 @@ class ThreadedResults:
             yield item
 
     def close(self) -> None:
-        """Ends the thread after the batch that it is reading."""
+        """Ends the thread after the batch that it is reading; who still takes results gets an error, not a hang."""
         self._stopped.set()
         self._thread.join()
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        self._queue.put(RuntimeError("reader: this iteration was ended by a newer one or by close()"))

@@ -1,6 +1,7 @@
 """What a worker process (or the reading thread) does: a task in, a batch out."""
 
 import os
+import signal
 import threading
 from bisect import bisect_right
 from collections import Counter
@@ -21,6 +22,7 @@ from recd_dist.reader.files import TableFiles
 from recd_dist.reader.order import Shuffle, Window, epoch_windows
 from recd_dist.reader.stream import Interval
 from recd_dist.reader.transform import Transforms
+from recd_dist.reader.transport import Packed, pack
 from recd_dist.reader.window import WindowCache, WindowDecoder
 from recd_dist.schema import Schema, Table
 
@@ -48,7 +50,7 @@ class Failure:
     message: str
 
 
-Result = tuple[Batch | Failure, dict[str, int]]
+Result = tuple[Batch | Packed | Failure, dict[str, int]]
 """A batch and what was dropped or zeroed since the last one, per feature."""
 
 
@@ -139,7 +141,7 @@ class BatchReader:
 
 @dataclass
 class Tasks(Dataset[Result]):
-    """torch's view of the reader: indexed by tasks. Each worker opens its own files."""
+    """torch's view of the reader, indexed by tasks: what a worker process holds. Each opens its own files."""
 
     options: ReaderOptions
     _reader: BatchReader | None = field(default=None, repr=False)
@@ -150,15 +152,19 @@ class Tasks(Dataset[Result]):
                 self._reader = BatchReader(self.options)
             except UserError as error:
                 return Failure(type(error), str(error)), {}
-        return self._reader.result(task)
+        batch, counts = self._reader.result(task)
+        return pack(batch) if isinstance(batch, Batch) else batch, counts
 
 
 def start_worker(_number: int) -> None:
-    """Sets up a worker process: one thread for torch, and an end when the trainer is killed.
+    """Sets up a worker process: one thread for torch, and an end with the trainer, not before.
 
-    A forkserver's worker is no child of the trainer, so that neither a signal nor torch's own watch would end it.
+    Signals sent to the whole job are the trainer's to answer: it may want a few more batches and a checkpoint. A
+    forkserver's worker is no child of the trainer, so torch's own watch would not end it after a kill -9.
     """
     torch.set_num_threads(1)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     parent = parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()

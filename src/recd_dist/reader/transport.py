@@ -1,0 +1,70 @@
+"""A batch in one block of shared memory: how it goes from a worker process to the trainer.
+
+torch hands over each tensor in a file of its own; a batch of ten tensors took 11 ms that way, as long as reading it
+(rm1, 4096 samples). One block takes one file, one copy and, for CUDA, one pinning.
+"""
+
+from dataclasses import dataclass, replace
+from math import prod
+
+import torch
+from torch import Tensor
+
+from recd_dist.batch import Batch
+from recd_dist.ikjt import IKJT, GroupLayout
+
+_ALIGN = 64  # bytes, a cache line
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A batch in one block.
+
+    Attributes:
+        block: uint8, in shared memory; every tensor begins at a multiple of 64 bytes.
+        tensors: where each tensor begins, its dtype and shape, in the order of ``_tensors``.
+        groups, batch_size, value_offsets: of the IKJT.
+        dense: names of the groups that have dense features.
+    """
+
+    block: Tensor
+    tensors: tuple[tuple[int, torch.dtype, tuple[int, ...]], ...]
+    groups: tuple[GroupLayout, ...]
+    batch_size: int
+    value_offsets: tuple[int, ...]
+    dense: tuple[str, ...]
+
+    def pin_memory(self) -> "Packed":
+        """The same in page-locked memory."""
+        return replace(self, block=self.block.pin_memory())
+
+    def batch(self) -> Batch:
+        """The batch, as views of the block."""
+        values, lengths, inverse, labels, sample_ids, request_ids, *dense = map(self._view, range(len(self.tensors)))
+        sparse = IKJT(self.groups, self.batch_size, values, lengths, inverse, self.value_offsets)
+        return Batch(sparse, dict(zip(self.dense, dense, strict=True)), labels, sample_ids, request_ids)
+
+    def _view(self, number: int) -> Tensor:
+        start, dtype, shape = self.tensors[number]
+        size = prod(shape) * dtype.itemsize
+        return self.block[start : start + size].view(dtype).view(shape)
+
+
+def _tensors(batch: Batch) -> list[Tensor]:
+    sparse = batch.sparse
+    first = [sparse.values, sparse.lengths, sparse.inverse, batch.labels, batch.sample_ids, batch.request_ids]
+    return [*first, *batch.dense.values()]
+
+
+def pack(batch: Batch) -> Packed:
+    """Copies a batch (on the CPU, without weights) into one block of shared memory."""
+    tensors, places, size = _tensors(batch), [], 0
+    for tensor in tensors:
+        places.append((size, tensor.dtype, tuple(tensor.shape)))
+        size += -(-tensor.nbytes // _ALIGN) * _ALIGN
+    block = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(max(size, 1)))
+    sparse = batch.sparse
+    packed = Packed(block, tuple(places), sparse.groups, sparse.batch_size, sparse.value_offsets, tuple(batch.dense))
+    for number, tensor in enumerate(tensors):
+        packed._view(number).copy_(tensor)
+    return packed
