@@ -328,7 +328,7 @@ def _planned(
     )
     noisy = logging.getLogger("torchrec.distributed.planner")
     level = noisy.level
-    noisy.setLevel(logging.WARNING)
+    noisy.setLevel(logging.ERROR)
     try:
         sharders: list[Any] = [BagSharder(), ListSharder()]
         return planner.plan(module=holder, sharders=sharders)

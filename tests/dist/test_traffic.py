@@ -1,0 +1,83 @@
+"""Counted bytes equal the formula for unique rows (and, with dedup off, for expanded ones), per direction."""
+
+import numpy as np
+import pytest
+import torch
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from recd_dist.distributed import Ranks
+from recd_dist.embedding.floor import StepRows, step_bytes, table_uses
+from recd_dist.embedding.init import initialize
+from recd_dist.embedding.plan import placement, plan
+from recd_dist.embedding.shard import shard
+from recd_dist.embedding.tables import Embeddings
+from recd_dist.ikjt import IKJT
+from recd_dist.metrics.traffic import TrafficCounter
+from recd_dist.schema import Feature, Kind, Schema, Table
+
+SCHEMA = Schema(
+    (
+        Feature("history", Kind.ids, "user", "item"),
+        Feature("clicks", Kind.ids, "user", "article"),
+        Feature("candidate", Kind.id, "sample", "item"),
+        Feature("target", Kind.id, "sample", "article"),
+    )
+)
+TABLES = {"item": Table("item", 4000, 16), "article": Table("article", 4000, 8)}
+
+
+def batch(rank: int, ids: torch.dtype) -> IKJT:
+    """400 samples of 40 users, 20 ids a list, ids uniform over the table."""
+    random = np.random.default_rng(rank)
+    users = np.sort(random.integers(0, 40 + 10 * rank, 400))
+    lists = {f: {u: random.integers(0, 4000, 20).tolist() for u in set(users.tolist())} for f in ("history", "clicks")}
+    rows = [lists[f][u] for f in ("history", "clicks") for u in users.tolist()]
+    rows += [[int(i)] for i in random.integers(0, 4000, 800)]
+    kjt = KeyedJaggedTensor(
+        ["history", "clicks", "candidate", "target"],
+        torch.tensor([i for row in rows for i in row], dtype=ids),
+        lengths=torch.tensor([len(row) for row in rows], dtype=torch.int32),
+    )
+    return IKJT.from_kjt(kjt, {"user": ["history", "clicks"]})
+
+
+def counted(ranks: Ranks, sharding: str, sequences: list[str], dedup: bool, ids: torch.dtype) -> dict[str, object]:
+    embeddings = Embeddings(SCHEMA, TABLES, sequence_features=sequences, dedup=dedup, device="meta")
+    chosen = plan(embeddings, ranks.world_size, sharding)
+    uses = table_uses(embeddings)
+    model = shard(Outer(embeddings), chosen, ranks)
+    initialize(model, 0)
+    sparse = batch(ranks.rank, ids)
+    with TrafficCounter() as counter:
+        out = model(sparse if dedup else sparse.expanded())
+        values = [g.values for g in out.pooled.values()] + [s.values for s in out.sequences.values()]
+        sum((v * v).sum() for v in values).backward()
+        num_collectives = counter.num_collectives
+        sent = counter.take()
+    step = StepRows.of_batch(sparse)
+    want = step_bytes(uses, placement(chosen, ranks.world_size), step, ranks.world_size, dedup=dedup, rank=ranks.rank)
+    formula = {"input": want.input, "output": want.output, "backward": want.backward}
+    return {"sent": sent, "formula": formula, "num_collectives": num_collectives}
+
+
+class Outer(torch.nn.Module):
+    def __init__(self, embeddings: Embeddings) -> None:
+        super().__init__()
+        self.embeddings = embeddings
+
+    def forward(self, sparse: IKJT) -> object:
+        return self.embeddings(sparse)
+
+
+@pytest.mark.parametrize("ids", [torch.int32, torch.int64])
+@pytest.mark.parametrize("dedup", [True, False])
+@pytest.mark.parametrize("sequences", [[], ["clicks"]])
+@pytest.mark.parametrize("sharding", ["TW", "RW", "CW"])
+def test_counted_equals_formula(two_ranks, sharding: str, sequences: list[str], dedup: bool, ids: torch.dtype) -> None:
+    results = two_ranks(counted, sharding, sequences, dedup, ids)
+    for direction in ("input", "output", "backward"):
+        sent = sum(r["sent"][direction] for r in results)
+        formula = sum(r["formula"][direction] for r in results)
+        assert formula > 10_000
+        assert sent == pytest.approx(formula, rel=0.02), direction
+    assert all(r["sent"]["splits"] <= 200 for r in results)
