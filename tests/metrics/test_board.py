@@ -1,5 +1,11 @@
 """What TensorBoard reads back."""
 
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -74,6 +80,38 @@ def test_serves_on_loopback_only(tmp_path: Path) -> None:
     for host in ("localhost", "::1"):
         assert host in board.command(tmp_path, host=host)
     assert "0.0.0.0" in board.command(tmp_path, host="0.0.0.0", no_authentication=True)
+
+
+def test_the_served_dashboard_is_ready_and_ends_with_its_process(tmp_path: Path) -> None:
+    with Board(tmp_path) as run:
+        run.add(1, "quality", {"loss": 0.5})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = (
+        f"from pathlib import Path; from recd_dist.metrics import board; board.serve(Path({str(tmp_path)!r}), {port})"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as server:
+        layout = json.loads(fetched(f"http://127.0.0.1:{port}/data/plugin/custom_scalars/layout"))
+        server.terminate()
+        server.wait(timeout=20)
+    assert [c["title"] for c in layout["category"]] == ["quality", "speed", "what deduplication saves", "memory"]
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5)
+
+
+def fetched(url: str, deadline_s: float = 60.0) -> bytes:
+    """What a server that is starting answers; empty answers are asked again."""
+    end = time.monotonic() + deadline_s
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                if len(body := answer.read()) > 2:
+                    return body
+        except OSError:
+            pass
+        time.sleep(0.2)
+    pytest.fail(f"{url} did not answer in {deadline_s} s")
 
 
 def test_nothing_to_serve(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from recd_dist.metrics.memory import usage_gib
+from recd_dist.metrics.memory import usage
 from recd_dist.metrics.speed import Speed
 
 
@@ -67,9 +67,9 @@ def test_no_step_yet() -> None:
 
 def test_memory_counts_a_large_block() -> None:
     device = torch.device("cpu")
-    before = usage_gib(device)["rss"]
+    before = usage(device)["rss_gib"]
     block = torch.ones(2**26, dtype=torch.uint8)
-    after = usage_gib(device)
-    assert after["rss"] - before == pytest.approx(1 / 16, rel=0.5)
-    assert after["rss_peak"] >= after["rss"] - 0.01
+    after = usage(device)
+    assert after["rss_gib"] - before == pytest.approx(1 / 16, rel=0.5)
+    assert after["rss_peak_gib"] >= after["rss_gib"] - 0.01
     assert block.numel() == 2**26

@@ -8,36 +8,35 @@ of its own, a directory below ``RUN/board``.
 import ipaddress
 import math
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from recd_dist.errors import ConfigError
 
 DIRECTORY = "board"
 """Where in the run's directory the event files lie, one directory per line."""
 
-# category -> chart -> tags (regular expressions)
+# category -> chart -> tags (regular expressions, matched from the start)
 _LAYOUT: dict[str, dict[str, list[str]]] = {
     "quality": {
-        "loss": ["quality/loss"],
-        "NE: below 1 beats the base rate": ["quality/ne"],
-        "AUC": ["quality/auc"],
-        "calibration: 1 is right": ["quality/calibration"],
+        "loss": ["quality/loss$"],
+        "NE: below 1 beats the base rate": ["quality/ne$"],
+        "AUC": ["quality/auc$"],
+        "calibration: 1 is right": ["quality/calibration$"],
     },
     "speed": {
-        "samples/s of all ranks": ["speed/samples_per_s"],
-        "step, ms": ["speed/step_ms"],
-        "reader wait, share of time": ["speed/reader_wait_share"],
+        "samples/s of all ranks": ["speed/samples_per_s$"],
+        "step, ms": ["speed/step_ms$"],
+        "reader wait, share of time": ["speed/reader_wait_share$"],
     },
     "what deduplication saves": {
-        "dedup factor by group": ["dedup/factor"],
-        "bytes a step, sent and expanded": ["traffic/bytes"],
+        "dedup factor by group": ["dedup/factor$"],
+        "bytes a step: sent (train), expanded": ["traffic/bytes$"],
     },
-    "memory": {"GiB, rank 0": ["memory/gib"]},
+    "memory": {"GiB, rank 0": ["memory/.*"]},
 }
 
 
@@ -57,6 +56,7 @@ class Board:
         if is_writer:
             layout = {c: {t: ["Multiline", tags] for t, tags in charts.items()} for c, charts in _LAYOUT.items()}
             self._line("train").add_custom_scalars(layout)
+            self._line("eval")  # the first two take the first two of TensorBoard's seven colours
             for path in sorted(self._directory.iterdir()):
                 self._line(path.name)  # each line of an earlier attempt is purged, also one without new points
 
@@ -88,8 +88,8 @@ class Board:
         Args:
             step: optimizer steps done.
             subject: as for ``add``.
-            name: of the chart: ``dedup/factor``, ``traffic/bytes`` and ``memory/gib`` have theirs on the dashboard.
-            numbers: by line, e.g. ``{"sent": 4.3e5, "expanded": 6.9e6}``.
+            name: of the chart: ``dedup/factor`` and ``traffic/bytes`` have theirs on the dashboard.
+            numbers: by line, e.g. ``{"train": 4.3e5, "expanded": 6.9e6}`` for bytes sent and what expanded would send.
         """
         for line, number in numbers.items():
             self.add(step, subject, {name: number}, line)
@@ -150,22 +150,17 @@ def command(directory: Path, port: int = 6006, host: str = "127.0.0.1", no_authe
             f"keep 127.0.0.1 and tunnel: ssh -L {port}:127.0.0.1:{port} THIS_HOST "
             "(or accept it by no_authentication=true)"
         )
-    return [sys.executable, "-m", "tensorboard.main", "--logdir", str(directory), "--host", host, "--port", str(port)]
+    listen = ["--host", host, "--port", str(port)]
+    return [sys.executable, "-m", "tensorboard.main", "--load_fast=false", "--logdir", str(directory), *listen]
 
 
-def serve(directory: Path, port: int = 6006, host: str = "127.0.0.1", no_authentication: bool = False) -> int:
-    """Serves a dashboard until interrupted; arguments and errors as for ``command``.
+def serve(directory: Path, port: int = 6006, host: str = "127.0.0.1", no_authentication: bool = False) -> NoReturn:
+    """Becomes the dashboard's server: this process is replaced, so that a signal to it ends the server.
 
-    Returns:
-        TensorBoard's exit code; 0 after an interrupt.
+    Arguments and errors as for ``command``.
     """
-    quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"}
-    with subprocess.Popen(command(directory, port, host, no_authentication), env=quiet) as server:
-        try:
-            return server.wait()
-        except KeyboardInterrupt:
-            server.terminate()
-            return 0
+    line = command(directory, port, host, no_authentication)
+    os.execve(line[0], line, {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"})
 
 
 def _is_loopback(host: str) -> bool:
