@@ -97,9 +97,18 @@ class Measured:
 
 @dataclass
 class Distinct:
-    """Distinct ids of one embedding table: exact up to 65,536, then estimated by HyperLogLog."""
+    """Distinct ids of one embedding table: exact up to 65,536, then estimated by HyperLogLog.
 
-    exact: npt.NDArray[np.int64] | None = field(default_factory=lambda: np.empty(0, np.int64))
+    Attributes:
+        slots, used: an open-addressing hash set of the ids, while they are few enough.
+        num_exact: ids in it; -1 when there were too many.
+        registers: of HyperLogLog.
+        min_id, max_id: 0 and -1 when there is none.
+    """
+
+    slots: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(4 * _EXACT, np.int64))
+    used: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(4 * _EXACT, np.bool_))
+    num_exact: int = 0
     registers: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(1 << _PRECISION, np.uint8))
     min_id: int = 0
     max_id: int = -1
@@ -109,26 +118,26 @@ class Distinct:
         if not len(ids):
             return
         wide = np.ascontiguousarray(ids, np.int64)
-        _register(wide, self.registers)
+        self.num_exact = _count(wide, self.slots, self.used, self.num_exact, self.registers)
         self._extend(int(wide.min()), int(wide.max()))
-        if self.exact is not None:
-            self._keep(np.union1d(self.exact, wide))
 
     def merge(self, other: "Distinct") -> None:
         """Adds the ids that another one counted."""
         np.maximum(self.registers, other.registers, out=self.registers)
         if other.max_id >= other.min_id:
             self._extend(other.min_id, other.max_id)
-        if self.exact is not None:
-            self._keep(None if other.exact is None else np.union1d(self.exact, other.exact))
+        if other.num_exact < 0:
+            self.num_exact = -1
+        elif other.num_exact:
+            self.num_exact = _count(other.slots[other.used], self.slots, self.used, self.num_exact, self.registers)
 
     def stats(self) -> IdStats:
         """As the manifest has it."""
-        return IdStats(self.min_id, self.max_id, self._count())
+        return IdStats(self.min_id, self.max_id, self._num_distinct())
 
-    def _count(self) -> int:
-        if self.exact is not None:
-            return len(self.exact)
+    def _num_distinct(self) -> int:
+        if self.num_exact >= 0:
+            return self.num_exact
         num = len(self.registers)
         estimate = 0.7213 / (1 + 1.079 / num) * num * num / float(np.exp2(-self.registers.astype(np.float64)).sum())
         num_empty = int((self.registers == 0).sum())
@@ -141,21 +150,40 @@ class Distinct:
         self.min_id = low if none_yet else min(self.min_id, low)
         self.max_id = high if none_yet else max(self.max_id, high)
 
-    def _keep(self, exact: npt.NDArray[np.int64] | None) -> None:
-        self.exact = exact if exact is not None and len(exact) <= _EXACT else None
-
 
 @numba.njit(cache=True, nogil=True)
-def _register(ids: npt.NDArray[np.int64], registers: npt.NDArray[np.uint8]) -> None:
-    """HyperLogLog: each id, mixed by splitmix64, sets the register of its low bits to its leading zeros + 1."""
+def _count(
+    ids: npt.NDArray[np.int64],
+    slots: npt.NDArray[np.int64],
+    used: npt.NDArray[np.bool_],
+    num_exact: int,
+    registers: npt.NDArray[np.uint8],
+) -> int:
+    """Enters ids into the set, until it is too full, and into the registers; returns the size of the set or -1.
+
+    HyperLogLog: each id is mixed by splitmix64 and sets the register of its low bits to its leading zeros + 1.
+    """
+    before = np.int64(0)
     for i in range(len(ids)):
-        x = np.uint64(ids[i]) + np.uint64(0x9E3779B97F4A7C15)
+        if i > 0 and ids[i] == before:
+            continue
+        before = ids[i]
+        x = np.uint64(before) + np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         x = x ^ (x >> np.uint64(31))
-        place = x & np.uint64(16383)
+        if num_exact >= 0:
+            slot = np.int64(x >> np.uint64(20)) & (len(slots) - 1)
+            while used[slot] and slots[slot] != before:
+                slot = (slot + 1) & (len(slots) - 1)
+            if used[slot]:
+                continue
+            used[slot], slots[slot] = True, before
+            num_exact = num_exact + 1 if num_exact < _EXACT else -1
         mask, rank = np.uint64(1 << 63), np.uint8(1)
         while rank < 51 and x & mask == np.uint64(0):
             mask = mask >> np.uint64(1)
             rank += np.uint8(1)
+        place = x & np.uint64(16383)
         registers[place] = max(registers[place], rank)
+    return num_exact

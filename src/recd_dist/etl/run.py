@@ -40,7 +40,7 @@ WORTH_A_GROUP = 1.5
 """A feature is deduplicated on its own from this dedup factor on (RecD's rule of thumb)."""
 
 _BATCH_ROWS = 8192
-_SHARD_BYTES = 256 << 20
+_SHARD_BYTES = 128 << 20
 _MEASURED_ROW_GROUPS = 32
 _NUM_WORKERS = 2
 

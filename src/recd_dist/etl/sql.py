@@ -39,6 +39,7 @@ def connect(
     except duckdb.Error as error:
         raise DataError(f"memory_limit '{memory_limit}': {short(error)}; write it as 1GB or 512MB") from error
     connection.execute("set enable_progress_bar = false")
+    connection.execute("set python_enable_replacements = false")  # a misspelt table must not find a Python variable
     if threads is not None:
         connection.execute(f"set threads = {int(threads)}")
     if spill is not None:
