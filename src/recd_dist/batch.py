@@ -40,7 +40,9 @@ class Batch:
     def expanded(self) -> "Batch":
         """The same samples with nothing deduplicated: what ``dedup=off`` trains."""
         dense = {g: self.dense_of(g).expand() for g in self.dense}
-        return replace(self, sparse=self.sparse.expanded(), dense={"sample": torch.cat(list(dense.values()), 1)} if dense else {})
+        return replace(
+            self, sparse=self.sparse.expanded(), dense={"sample": torch.cat(list(dense.values()), 1)} if dense else {}
+        )
 
     def _map(self, sparse: IKJT, move: Callable[[Tensor], Tensor]) -> "Batch":
         dense = {g: move(t) for g, t in self.dense.items()}
@@ -60,4 +62,4 @@ class Batch:
         self.sparse.record_stream(stream)
         for tensor in (*self.dense.values(), self.labels, self.sample_ids, self.request_ids):
             if tensor.is_cuda:
-                tensor.record_stream(stream)  # type: ignore[arg-type]
+                tensor.record_stream(stream)

@@ -95,7 +95,9 @@ class IKJT:
                 raise ValueError(f"IKJT: {name} are {getattr(self, name).dtype}, wanted int32")
         for g in self.groups:
             if g.name == SAMPLE and g.num_rows != self.batch_size:
-                raise ValueError(f"IKJT: group 'sample' has {g.num_rows} rows, wanted one per sample: {self.batch_size}")
+                raise ValueError(
+                    f"IKJT: group 'sample' has {g.num_rows} rows, wanted one per sample: {self.batch_size}"
+                )
             if g.num_rows == 0 and self.batch_size > 0:
                 raise ValueError(f"IKJT: group '{g.name}' has no rows for {self.batch_size} samples, wanted at least 1")
 
@@ -373,7 +375,7 @@ class IKJT:
         """Tells the CUDA allocator that a stream uses these tensors."""
         for tensor in (self.values, self.lengths, self.inverse, self.weights):
             if tensor is not None and tensor.is_cuda:
-                tensor.record_stream(stream)  # type: ignore[arg-type]
+                tensor.record_stream(stream)
 
     def __repr__(self) -> str:
         lines = [f"IKJT({self.batch_size} samples, {len(self.values)} {str(self.values.dtype)[6:]} ids)"]

@@ -29,9 +29,9 @@ def to_arrow(ikjt: IKJT) -> dict[str, pa.RecordBatch]:
                 columns[f"{key}_weights"] = _list_array(weights, ikjt.lengths_of(key))
         if group.name == SAMPLE:
             columns |= _inverse_columns(ikjt)
-        batches[group.name] = _record_batch(columns)
+        batches[group.name] = _record_batch(columns, group.num_rows)
     if SAMPLE not in batches:
-        batches[SAMPLE] = _record_batch(_inverse_columns(ikjt))
+        batches[SAMPLE] = _record_batch(_inverse_columns(ikjt), ikjt.batch_size)
     return batches
 
 
@@ -46,7 +46,10 @@ def _list_array(values: torch.Tensor, lengths: torch.Tensor) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), flat, type=pa.list_(pa.field("item", flat.type, nullable=False)))
 
 
-def _record_batch(columns: Mapping[str, pa.Array]) -> pa.RecordBatch:
+def _record_batch(columns: Mapping[str, pa.Array], num_rows: int) -> pa.RecordBatch:
+    """Columns as a record batch; without columns it still knows its number of rows."""
+    if not columns:
+        return pa.RecordBatch.from_struct_array(pa.array([{}] * num_rows, pa.struct([])))
     fields = [pa.field(name, column.type, nullable=False) for name, column in columns.items()]
     return pa.RecordBatch.from_arrays(list(columns.values()), schema=pa.schema(fields))
 
@@ -61,12 +64,12 @@ def from_arrow(groups: Mapping[str, pa.RecordBatch]) -> IKJT:
     layouts, values, lengths, weights = [], [], [], []
     for name, batch in ordered.items():
         named = [c for c in batch.schema.names if not (name == SAMPLE and c in row_columns)]
-        keys = [c for c in named if not (c.endswith("_weights") and c.removesuffix("_weights") in named)]
+        keys = [c for c in named if not _is_weights(batch.schema.field(c), named)]
         for key in keys:
             ids, sizes = _jagged(batch.column(key), name, key)
             values.append(ids)
             lengths.append(sizes)
-            if f"{key}_weights" in named:
+            if f"{key}_weights" in named and f"{key}_weights" not in keys:
                 weights.append(_jagged(batch.column(f"{key}_weights"), name, key)[0].astype(np.float32, copy=False))
         layouts.append(GroupLayout(name, tuple(keys), batch.num_rows))
     if weights and sum(map(len, weights)) != sum(map(len, values)):
@@ -83,15 +86,29 @@ def from_arrow(groups: Mapping[str, pa.RecordBatch]) -> IKJT:
     )
 
 
+def _is_weights(column: pa.Field, names: list[str]) -> bool:
+    """Whether a column holds the weights of another; ids may be called so too, and are integers."""
+    holds = column.type.value_type if pa.types.is_list(column.type) else column.type
+    return (
+        column.name.endswith("_weights")
+        and column.name.removesuffix("_weights") in names
+        and pa.types.is_floating(holds)
+    )
+
+
 def _jagged(column: pa.Array, group: str, key: str) -> tuple[np.ndarray, np.ndarray]:
     if column.null_count:
-        raise ValueError(f"IKJT.from_arrow: column '{key}' of group '{group}' has {column.null_count} nulls, wanted none")
+        raise ValueError(
+            f"IKJT.from_arrow: column '{key}' of group '{group}' has {column.null_count} nulls, wanted none"
+        )
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         flat, sizes = column.flatten(), np.diff(column.offsets.to_numpy())
     else:
         flat, sizes = column, np.ones(len(column))
     if flat.null_count:
-        raise ValueError(f"IKJT.from_arrow: lists of '{key}' in group '{group}' hold {flat.null_count} nulls, wanted none")
+        raise ValueError(
+            f"IKJT.from_arrow: lists of '{key}' in group '{group}' hold {flat.null_count} nulls, wanted none"
+        )
     return flat.to_numpy(zero_copy_only=False), sizes.astype(np.int32)
 
 

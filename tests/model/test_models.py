@@ -1,0 +1,44 @@
+"""Models by name."""
+
+import pytest
+import torch
+from batches import schema_of
+
+from recd_dist.errors import ConfigError
+from recd_dist.model import DLRM, SequenceModel, models, new_model, sequence_features
+
+SCHEMA = schema_of(user="h:ids:item", sample="c:id:item")
+
+
+def test_by_name() -> None:
+    assert isinstance(new_model("dlrm", SCHEMA, 4, over=[8]), DLRM)
+    assert isinstance(new_model("sequence", SCHEMA, 4, heads=1), SequenceModel)
+    assert set(models) == {"dlrm", "sequence"}
+
+
+def test_sequence_features() -> None:
+    assert sequence_features("dlrm", SCHEMA) == ()
+    assert sequence_features("sequence", SCHEMA) == ("h",)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("dlmr", {}, r"model.name is 'dlmr'; did you mean 'dlrm'\?"),
+        ("dlrm", {"dropuot": 0.1}, r"model.dropuot: model 'dlrm' has no such option; did you mean 'dropout'\?"),
+        ("dlrm", {"heads": 2}, r"model.heads: model 'dlrm' has no such option; there are: bottom, dropout, over"),
+    ],
+)
+def test_mistakes(name: str, options: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        new_model(name, SCHEMA, 4, **options)
+
+
+@pytest.mark.parametrize("name", sorted(models))
+def test_every_parameter_is_a_function_of_the_seed(name: str) -> None:
+    states = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        states.append(new_model(name, SCHEMA, 4).state_dict())
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
