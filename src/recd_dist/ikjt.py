@@ -1,4 +1,4 @@
-"""IKJT, the InverseKeyedJaggedTensor: each group's distinct rows once, and for each sample the row that holds its values.
+"""IKJT, the InverseKeyedJaggedTensor: each group's distinct rows once, and for each sample the row with its values.
 
 RecD (MLSys 2023), section 4. Four samples, the group ``history`` with keys ``item`` and ``shop``, candidates never
 deduplicated::
@@ -19,7 +19,7 @@ Flat storage: moving a batch moves at most four tensors, and a group's slice is 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -234,7 +234,7 @@ class IKJT:
 
     def rows_as_kjt(self, group: str) -> "KeyedJaggedTensor":
         """A group's unique rows as a KeyedJaggedTensor of stride U: views, nothing is copied or expanded."""
-        from torchrec.sparse.jagged_tensor import KeyedJaggedTensor  # noqa: PLC0415  (readers never need torchrec)
+        from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
         layout = self.group(group)
         if not layout.keys:
@@ -247,7 +247,7 @@ class IKJT:
             lengths=self.lengths[row : row + len(layout.keys) * layout.num_rows],
             weights=None if self.weights is None else self.weights[offsets[0] : offsets[-1]],
             stride=layout.num_rows,
-            length_per_key=[b - a for a, b in zip(offsets, offsets[1:], strict=False)],
+            length_per_key=[b - a for a, b in pairwise(offsets)],
         )
 
     def select(self, keys: Sequence[str]) -> "IKJT":
@@ -288,7 +288,7 @@ class IKJT:
             raise ValueError(f"IKJT.from_kjt: a key may be in one group only, found {dict(groups)}")
         size = kjt.stride()
         per_key = dict(zip(kjt.keys(), kjt.length_per_key(), strict=True))
-        rest = tuple(k for k in kjt.keys() if k not in named)
+        rest = tuple(k for k in per_key if k not in named)
         flat = IKJT(
             groups=(GroupLayout(SAMPLE, tuple(kjt.keys()), size),),
             batch_size=size,
@@ -334,7 +334,7 @@ class IKJT:
 
         The inverse of a deduplicated group g stands in the batch ``sample`` as int32 column ``<g>_row``.
         """
-        from recd_dist.ikjt_arrow import to_arrow  # noqa: PLC0415  (pyarrow only where it is used)
+        from recd_dist.ikjt_arrow import to_arrow
 
         return to_arrow(self)
 
@@ -348,7 +348,7 @@ class IKJT:
         Raises:
             ValueError: nulls, a missing row column, or a row number outside its group.
         """
-        from recd_dist.ikjt_arrow import from_arrow  # noqa: PLC0415
+        from recd_dist.ikjt_arrow import from_arrow
 
         return from_arrow(groups)
 
@@ -384,9 +384,9 @@ class IKJT:
             lines.append(f"  {g.name}: {g.num_rows} rows{factor}")
             for key in g.keys:
                 heads = torch.split(self.values_of(key), self.lengths_of(key).tolist())[:3]
-                shown = " ".join(str(h[:4].tolist())[:-1] + (", ..]" if len(h) > 4 else "]") for h in heads)  # noqa: PLR2004
+                shown = " ".join(str(h[:4].tolist())[:-1] + (", ..]" if len(h) > 4 else "]") for h in heads)
                 lines.append(f"    {key}: {shown}{' ..' if g.num_rows > len(heads) else ''}")
             inverse = self.inverse_of(g.name)
             if inverse is not None:
-                lines.append(f"    inverse: {inverse[:16].tolist()}{' ..' if self.batch_size > 16 else ''}")  # noqa: PLR2004
+                lines.append(f"    inverse: {inverse[:16].tolist()}{' ..' if self.batch_size > 16 else ''}")
         return "\n".join(lines)
