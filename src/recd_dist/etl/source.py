@@ -90,7 +90,7 @@ class Source:
             ConfigError: one error that lists every mistake.
         """
         mistakes = [
-            f"unknown option '{key}'{nearest(key, (*_OPTIONS, *_ELSEWHERE))}"
+            f"unknown option '{key}'{nearest(key, _OPTIONS)}"
             for key in value
             if key not in _OPTIONS and key not in _ELSEWHERE
         ]
