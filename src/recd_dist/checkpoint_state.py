@@ -125,10 +125,11 @@ def require_same_tensors(path: Path, there: Mapping[str, Shape], here: Mapping[s
         return
     sizes = [d for d in differ if d.startswith("model/")]
     what, remedy = (
-        ("another model", "use the model and table sizes it was trained with")
-        if sizes
-        else ("another optimizer", "use the optimizer it was trained with")
+        "another optimizer",
+        "use the optimizer it was trained with (and its plan, if tables are replicated)",
     )
+    if sizes:
+        what, remedy = "another model", "use the model and table sizes it was trained with"
     raise DataError(f"{path}: a checkpoint of {what}: {_some(sizes or differ)}; {remedy} or start a new run directory")
 
 
