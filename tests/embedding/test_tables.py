@@ -130,6 +130,16 @@ def test_everything_in_sample_is_plain_torchrec() -> None:
     assert (a.values().data_ptr(), a.lengths().data_ptr()) == (b.values().data_ptr(), b.lengths().data_ptr())
 
 
+@pytest.mark.parametrize("dedup", [True, False])
+def test_sequences_only(dedup: bool) -> None:
+    schema = Schema((Feature("history", Kind.ids, "user", "item"),))
+    embeddings = Embeddings(schema, {"item": TABLES["item"]}, sequence_features=["history"], dedup=dedup)
+    ikjt = batch().select(["history"])
+    out = numbered(embeddings)(ikjt if dedup else ikjt.expanded())
+    assert out.pooled == {}
+    assert out.sequences["history"].expand().values[:, 0].tolist() == [700, 800, 800] * 3
+
+
 def test_gradients_are_exact_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "float", lambda self: self)  # TorchRec's unsharded modules end with .float()
     grads = []

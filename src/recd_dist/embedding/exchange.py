@@ -16,7 +16,7 @@ The modules here hold no parameters and are leaves for torch.fx, so that TrainPi
 "postproc" in its words) and the input exchange of the next batch while this one computes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,7 +148,8 @@ class Assemble(nn.Module):
         self.dedup = dedup
         features = {g: [f for f in schema.sparse_of(g) if f not in sequence_features] for g in schema.groups}
         everything = [f.name for f in schema.sparse if f.name not in sequence_features]
-        self.pooled_features = {g: fs for g, fs in features.items() if fs} if dedup else {SAMPLE: everything}
+        wanted = features if dedup else {SAMPLE: everything}
+        self.pooled_features = {g: fs for g, fs in wanted.items() if fs}
 
     def forward(self, sparse: IKJT, sent: Mapping[str, Any], pooled: Sequence[KeyedTensor], sequences: Any) -> Embedded:
         """Embedded rows per group, and vectors per un-pooled feature.
@@ -163,20 +164,18 @@ class Assemble(nn.Module):
         vectors: dict[str, GroupedJagged] = {}
         if sequences is not None:
             vectors = self._split_tables(sparse, sent, sequences) if self.dedup else self._split_features(sequences)
-        parts: dict[str, Tensor] = {}
         if self.dedup:
-            for stride_class, out in zip(self.classes, pooled, strict=True):
-                parts.update(_split_rows(sparse, stride_class, out))
+            found = [b for c, out in zip(self.classes, pooled, strict=True) for b in _row_blocks(sparse, c, out)]
         else:
-            for out in pooled:
-                parts.update(out.to_dict())
+            found = [Block(tuple(out.keys()), tuple(out.length_per_key()), out.values()) for out in pooled]
         for name, jagged in vectors.items():
             if name not in self.sequence_features:
-                parts[name] = jagged.pool().values
+                rows = jagged.pool().values
+                found.append(Block((name,), (rows.shape[1],), rows))
         if self.mean:
             lengths = _lengths_by_feature(sparse, sent, self.dedup)
-            parts = {f: v / lengths(f).clamp(min=1)[:, None] for f, v in parts.items()}
-        groups = {g: _side_by_side(fs, parts, inverse_of(g)) for g, fs in self.pooled_features.items() if fs}
+            found = [b.divided(lengths) for b in found]
+        groups = {g: _side_by_side(fs, found, inverse_of(g)) for g, fs in self.pooled_features.items()}
         return Embedded(groups, {f: vectors[f] for f in vectors if f in self.sequence_features})
 
     def _split_tables(
@@ -241,28 +240,52 @@ def _rows_of_class(sparse: IKJT, stride_class: StrideClass) -> KeyedJaggedTensor
     )
 
 
-def _split_rows(sparse: IKJT, stride_class: StrideClass, out: KeyedTensor) -> dict[str, Tensor]:
-    """A class's output [stride, sum of dims] -> [U, dim] per feature, views.
+@dataclass(frozen=True)
+class Block:
+    """Pooled features side by side as a module handed them over.
 
-    Splitting, not slicing: the gradient of a split is one concatenation, that of slices a zero matrix for each.
+    Attributes:
+        features: in the order of the columns, which depends on the plan.
+        dims: their widths.
+        values: float [rows, sum of dims].
     """
-    tables = out.keys()
-    parts = {}
-    blocks = out.values().split([sparse.num_rows(g) for g in stride_class.groups])
-    for number, block in enumerate(blocks):
-        columns = block.split(out.length_per_key(), dim=1)
-        parts.update({stride_class.tables[t][number]: c for t, c in zip(tables, columns, strict=True)})
-    return parts
+
+    features: tuple[str, ...]
+    dims: tuple[int, ...]
+    values: Tensor
+
+    def columns(self) -> dict[str, Tensor]:
+        """[rows, dim] by feature, views; a split, whose gradient is one concatenation, not a zero matrix a slice."""
+        return dict(zip(self.features, self.values.split(self.dims, dim=1), strict=True))
+
+    def divided(self, lengths: Callable[[str], Tensor]) -> "Block":
+        """Sums -> means."""
+        means = [v / lengths(f).clamp(min=1)[:, None] for f, v in self.columns().items()]
+        return Block(self.features, self.dims, torch.cat(means, dim=1))
 
 
-def _side_by_side(features: Sequence[str], parts: Mapping[str, Tensor], inverse: Tensor | None) -> Grouped:
-    """A group's features as one matrix [U, sum of dims]."""
-    columns = [parts[f] for f in features]
-    values = columns[0] if len(columns) == 1 else torch.cat(columns, dim=1)
-    return Grouped(values, inverse, tuple(features), tuple(c.shape[1] for c in columns))
+def _row_blocks(sparse: IKJT, stride_class: StrideClass, out: KeyedTensor) -> list[Block]:
+    """A class's output [stride, sum of dims] -> a block for each of its groups, views."""
+    values, tables, dims = out.values(), out.keys(), tuple(out.length_per_key())
+    groups = stride_class.groups
+    # A split of one piece is a view forward and a copy backward.
+    rows = [values] if len(groups) == 1 else values.split([sparse.num_rows(g) for g in groups])
+    return [Block(tuple(stride_class.tables[t][n] for t in tables), dims, block) for n, block in enumerate(rows)]
 
 
-def _lengths_by_feature(sparse: IKJT, sent: Mapping[str, Any], dedup: bool) -> Any:
+def _side_by_side(features: Sequence[str], found: Sequence[Block], inverse: Tensor | None) -> Grouped:
+    """A group's features as one matrix [U, sum of dims], in the order asked for; no copy where they lie so."""
+    own = [b for b in found if b.features[0] in features]
+    if len(own) == 1 and own[0].features == tuple(features):
+        return Grouped(own[0].values, inverse, own[0].features, own[0].dims)
+    columns: dict[str, Tensor] = {}
+    for block in own:
+        columns.update(block.columns())
+    ordered = [columns[f] for f in features]
+    return Grouped(torch.cat(ordered, dim=1), inverse, tuple(features), tuple(c.shape[1] for c in ordered))
+
+
+def _lengths_by_feature(sparse: IKJT, sent: Mapping[str, Any], dedup: bool) -> Callable[[str], Tensor]:
     """A function from a feature to its list lengths, int32 [rows]."""
     if dedup:
         return sparse.lengths_of
