@@ -10,6 +10,7 @@ from recd_dist.errors import ConfigError
 from recd_dist.grouped import Embedded, Grouped, GroupedJagged
 from recd_dist.model import SequenceModel
 from recd_dist.model.attention import TargetAttention
+from recd_dist.model.rows import Slots
 from recd_dist.schema import Schema
 
 DIM = 4
@@ -74,11 +75,13 @@ def test_target_attention_by_hand() -> None:
     history = GroupedJagged(
         torch.stack([a, b]), torch.tensor([2, 0], dtype=torch.int32), torch.tensor([0, 1, 0], dtype=torch.int32)
     )
-    seen = model(history, torch.stack([a, a, b]))
+    seen = model(history, torch.stack([a, a, b]), Slots.of_group(history.inverse, 2))
+    full = model(history.expand(), torch.stack([a, a, b]), None)
     first = torch.softmax(torch.tensor([0.5, 0.0], dtype=torch.float64), 0)
     third = torch.softmax(torch.tensor([0.0, 2.0], dtype=torch.float64), 0)
     wanted = torch.stack([first[0] * a + first[1] * b, torch.zeros(DIM), third[0] * a + third[1] * b])
     torch.testing.assert_close(seen, wanted)
+    torch.testing.assert_close(full, wanted)
 
 
 def test_only_the_newest_ids_count() -> None:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recd_dist.grouped import Grouped, GroupedJagged
-from recd_dist.model.rows import Slots, slot_width, take_places
+from recd_dist.model.rows import Slots, take_places
 
 
 def score_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -47,20 +47,20 @@ class TargetAttention(nn.Module):
         self.register_buffer("heads", columns, persistent=False)
         self.scale = (dim // heads) ** -0.5
 
-    def forward(self, history: GroupedJagged, candidates: Tensor) -> Tensor:
+    def forward(self, history: GroupedJagged, candidates: Tensor, slots: Slots | None) -> Tensor:
         """What each sample's candidate sees, [B, dim]; zeros for an empty history.
 
         Args:
             history: vectors [N, dim] of unique rows.
             candidates: [B, dim].
+            slots: the samples beside their rows; None where every sample has its own row.
         """
         key, mask = history.with_values(self.key(history.values)).padded()
         value, _ = history.with_values(self.value(history.values)).padded(key.shape[1])
         bias = score_bias(mask, key.dtype)
         query = self.query(candidates) * self.scale
-        if history.inverse is None:
+        if slots is None:
             return self._attend(query[:, None, :], key, value, bias).squeeze(1)
-        slots = Slots.of(history.inverse, history.num_rows, slot_width(len(query), history.num_rows))
         query = slots.fill(query).view(-1, slots.width, query.shape[1])
         seen = self._attend(query, slots.rows(key), slots.rows(value), bias.index_select(0, slots.row))
         return slots.take(seen.reshape(-1, seen.shape[2]))

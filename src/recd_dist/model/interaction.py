@@ -117,8 +117,7 @@ def _cross(sample: Tensor, shared: Tensor, rows: SharedRows) -> Tensor:
     """
     size, num_sample, dim = sample.shape
     num_shared = shared.shape[1]
-    width = slot_width(size, rows.num_rows)
-    slots = Slots.of(rows.inverse, rows.num_rows, width)
-    left = slots.fill(sample.reshape(size, num_sample * dim)).view(-1, width * num_sample, dim)
+    slots = Slots.of(rows.inverse, rows.num_rows, slot_width(size, rows.num_rows))
+    left = slots.fill(sample.reshape(size, num_sample * dim)).view(-1, slots.width * num_sample, dim)
     products = torch.bmm(left, slots.rows(shared).mT)
     return slots.take(products.view(-1, num_sample * num_shared))

@@ -124,6 +124,11 @@ class Slots:
         place[order] = first_slot[rows] * width + rank
         return Slots(place, torch.repeat_interleave(torch.arange(num_rows, device=rows.device), slots_of), width)
 
+    @staticmethod
+    def of_group(inverse: Tensor | None, num_rows: int) -> "Slots | None":
+        """The slots of a group, of a width that suits its samples per row; None where there is no inverse."""
+        return None if inverse is None else Slots.of(inverse, num_rows, slot_width(len(inverse), num_rows))
+
     def fill(self, values: Tensor) -> Tensor:
         """Per-sample values [B, ...] laid into slots, [number of slots * width, ...], zero where a slot is not full."""
         return values.new_zeros(len(self.row) * self.width, *values.shape[1:]).index_copy(0, self.place, values)

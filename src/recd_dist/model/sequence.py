@@ -15,7 +15,7 @@ from recd_dist.errors import ConfigError
 from recd_dist.grouped import Embedded, Grouped, GroupedJagged
 from recd_dist.model.attention import HistoryLayer, LearnedPooling, TargetAttention
 from recd_dist.model.head import DotHead, Vectors, batch_size_of, pooled_vectors
-from recd_dist.model.rows import shared_rows
+from recd_dist.model.rows import Slots, shared_rows
 from recd_dist.schema import SAMPLE, Kind, Schema
 
 
@@ -56,8 +56,8 @@ class SequenceModel(nn.Module):
         over: Sequence[int] = (256, 128),
         dropout: float = 0.0,
         heads: int = 2,
-        max_length: int = 64,
-        history_layers: int = 1,
+        max_length: int = 200,
+        history_layers: int = 0,
     ) -> None:
         super().__init__()
         _check(dim, heads, max_length, history_layers)
@@ -96,19 +96,22 @@ class SequenceModel(nn.Module):
             embedded: pooled features per group, [U, n * dim], and histories, [N, dim].
             dense: dense features per group, [U, n].
         """
-        pooled, seen = {}, []
+        pooled, seen, slots = {}, [], dict[str, Slots | None]()
         for name, candidate in self.candidates.items():
-            history = self.histories[name](embedded.sequences[name])
+            history, group = self.histories[name](embedded.sequences[name]), self.groups[name]
             if candidate is None:
                 pooled[name] = self.pools[name](history)
-            else:
-                seen.append(Vectors((name,), self.pools[name](history, embedded.pooled[SAMPLE][candidate])))
+                continue
+            if group not in slots:
+                slots[group] = Slots.of_group(history.inverse, history.num_rows)
+            vectors = self.pools[name](history, embedded.pooled[SAMPLE][candidate], slots[group])
+            seen.append(Vectors((name,), vectors))
         rows = shared_rows({**{self.groups[n]: x for n, x in pooled.items()}, **dense, **embedded.pooled})
-        vectors = pooled_vectors(embedded, rows, self.dim)
         for name, x in pooled.items():
             values = x.expand() if rows is None else rows.of(self.groups[name], x.values)
-            vectors.append(Vectors((name,), values))
-        return self.head([*vectors, *seen], dense, rows, batch_size_of(embedded, dense))
+            seen.append(Vectors((name,), values))
+        plain = pooled_vectors(embedded, rows, self.dim)
+        return self.head([*plain, *seen], dense, rows, batch_size_of(embedded, dense))
 
 
 class _History(nn.Module):

@@ -1,0 +1,140 @@
+"""What computing on unique rows saves inside the model: claims compute.interaction and compute.attention.
+
+    python benchmarks/compute.py [--quick] [--json FILE] [--threads N]
+
+Baseline, in the same run and alternating with ours (A B A B ...): the same modules with the same parameters on the
+same samples, expanded, as a well-written model without deduplication runs them (one batched product for all pairs,
+one matrix product for the first layer; keys and values per sample, scores as batched products). Each time is one
+forward and backward, down to the gradients of the embeddings. Sessions are log-normal, 16.3 samples in the mean.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from recd_dist.grouped import Grouped, GroupedJagged
+from recd_dist.model.attention import HistoryLayer, TargetAttention
+from recd_dist.model.interaction import DotInteraction
+from recd_dist.model.rows import Slots, shared_rows
+
+Case = tuple[Callable[[], Tensor], Callable[[], Tensor], list[Tensor]]
+"""Ours, the baseline, and the tensors whose gradients both compute."""
+
+
+def sessions(batch_size: int, generator: torch.Generator) -> Tensor:
+    """Inverse int32 [B]: session sizes log-normal, mean 16.3, median 10."""
+    sigma = math.sqrt(2 * math.log(16.3 / 10))
+    sizes = torch.exp(math.log(10) + sigma * torch.randn(batch_size, generator=generator)).round().clamp(min=1).long()
+    return torch.repeat_interleave(torch.arange(batch_size), sizes)[:batch_size].to(torch.int32)
+
+
+def interaction(batch_size: int, session: int, sample: int, dim: int, width: int) -> Case:
+    """Dot products of all pairs and the first layer over them."""
+    generator = torch.Generator().manual_seed(0)
+    inverse = sessions(batch_size, generator)
+    num_rows = int(inverse.max()) + 1
+    names = [f"s{n}" for n in range(session)], [f"c{n}" for n in range(sample)]
+    layer = DotInteraction(*names, dim, 0, False, width)
+    unique = torch.randn(num_rows, session, dim, generator=generator, requires_grad=True)
+    own = torch.randn(batch_size, sample, dim, generator=generator, requires_grad=True)
+    full = torch.cat([unique.detach()[inverse.long()], own.detach()], 1).requires_grad_()
+    group = Grouped(unique, inverse)
+
+    def ours() -> Tensor:
+        rows = shared_rows({"session": group})
+        if rows is None:
+            raise RuntimeError("these sessions are shared rows")
+        return layer(unique, own, None, rows)
+
+    def baseline() -> Tensor:
+        return layer.per_sample(full, (*names[0], *names[1]), None)
+
+    return ours, baseline, [unique, own, full, *layer.parameters()]
+
+
+def attention(batch_size: int, length: int, dim: int, heads: int, layers: int) -> Case:
+    """Candidates attend to a history of the session, after so many transformer layers over it."""
+    generator = torch.Generator().manual_seed(0)
+    inverse = sessions(batch_size, generator)
+    num_rows = int(inverse.max()) + 1
+    lengths = torch.randint(length // 2, length + 1, (num_rows,), generator=generator, dtype=torch.int32)
+    values = torch.randn(int(lengths.sum()), dim, generator=generator)
+    history = GroupedJagged(values.requires_grad_(), lengths, inverse)
+    expanded = history.expand()
+    full = GroupedJagged(expanded.values.detach().requires_grad_(), expanded.lengths)
+    candidates = torch.randn(batch_size, dim, generator=generator, requires_grad=True)
+    stack, target = nn.Sequential(*(HistoryLayer(dim, heads) for _ in range(layers))), TargetAttention(dim, heads)
+
+    def ours() -> Tensor:
+        return target(stack(history), candidates, Slots.of_group(inverse, num_rows))
+
+    def baseline() -> Tensor:
+        return target(stack(full), candidates, None)
+
+    return ours, baseline, [values, candidates, full.values, *stack.parameters(), *target.parameters()]
+
+
+def seconds(forward: Callable[[], Tensor], leaves: list[Tensor]) -> float:
+    """One forward and backward."""
+    for leaf in leaves:
+        leaf.grad = None
+    start = time.perf_counter()
+    forward().sum().backward()
+    return time.perf_counter() - start
+
+
+def compare(claim: str, case: Case, config: str, rounds: int) -> dict[str, object]:
+    """Ratios baseline / ours, pair by pair."""
+    ours, baseline, leaves = case
+    with torch.no_grad():
+        torch.testing.assert_close(ours(), baseline(), rtol=1e-3, atol=1e-3)
+    pairs = [(seconds(ours, leaves), seconds(baseline, leaves)) for _ in range(rounds + 1)][1:]
+    ratios = [b / a for a, b in pairs]
+    return {
+        "claim": claim,
+        "value": round(statistics.median(ratios), 3),
+        "low": round(min(ratios), 3),
+        "high": round(max(ratios), 3),
+        "baseline": "the same modules per sample, on expanded rows",
+        "unit": "ratio",
+        "config": config,
+        "ours_ms": round(1e3 * statistics.median(a for a, _ in pairs), 2),
+        "baseline_ms": round(1e3 * statistics.median(b for _, b in pairs), 2),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", type=Path, help="also write the results there")
+    parser.add_argument("--quick", action="store_true", help="smaller batches, fewer rounds")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    size, rounds = (2048, 7) if options.quick else (4096, 15)
+    common = f"S=16.3 heavy-tailed, fwd+bwd, {options.threads} threads, torch {torch.__version__}"
+    results = []
+    for session, sample, dim in ((24, 16, 64), (24, 4, 64), (12, 3, 32)):
+        config = f"B={size}, {session} session and {sample} sample vectors, D={dim}, 512 outputs; {common}"
+        case = interaction(size, session, sample, dim, 512)
+        results.append(compare("compute.interaction", case, config, rounds))
+    for length, layers in ((64, 0), (64, 1), (188, 0)):
+        config = f"B={size // 2}, history of {length}, D=32, 2 heads, {layers} history layers; {common}"
+        case = attention(size // 2, length, 32, 2, layers)
+        results.append(compare("compute.attention", case, config, rounds))
+    for r in results:
+        line = f"{r['claim']:20} {r['value']:6.2f} ({r['low']:.2f}-{r['high']:.2f})  {r['ours_ms']:8.1f} ms ours"
+        sys.stdout.write(f"{line} {r['baseline_ms']:8.1f} ms baseline  {r['config']}\n")
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
