@@ -94,7 +94,8 @@ def _etl(options: argparse.Namespace) -> int:
         from recd_dist.etl.synthetic import generate
         from recd_dist.etl.synthetic_spec import SyntheticSpec
 
-        generate(SyntheticSpec.from_dict(config.data.synthetic), Path(str(config.data.path)), seed=config.seed)
+        spec = SyntheticSpec.from_dict(config.data.synthetic)
+        generate(spec, Path(str(config.data.path)), seed=config.seed, split=config.data.split)
     elif config.data.source != "sql":
         raise ConfigError(f"data.source={config.data.source}: unknown{nearest(config.data.source, ('sql', 'synthetic'))}")
     manifests = etl(
@@ -181,9 +182,14 @@ def _seen(options: argparse.Namespace) -> int:
     config = load("evaluate", options.overrides, options.config_dir)
     from recd_dist.evaluate import count_seen
 
-    counted = count_seen(Path(config.run_dir))
-    Console(width=120).print(counted.render(), highlight=False)
-    return 0 if counted.exactly_once else 1
+    counts = count_seen(Path(config.run_dir))
+    for each in counts:
+        Console(width=120).print(
+            f"epoch {each.epoch}: {each.num_samples:,} samples, {each.num_once:,} trained once, {each.num_never:,} never, "
+            f"{each.num_more:,} more than once",
+            highlight=False,
+        )
+    return 0 if all(each.is_exact for each in counts) else 1
 
 
 def _write_json(path: str | None, value: object) -> None:
