@@ -326,33 +326,54 @@ def test_a_newer_iteration_ends_the_older_one(small):
     reader.close()
 
 
-ORPHAN = """
-import os, sys, time
+TRAINER = """
+import multiprocessing, sys, time
+from pathlib import Path
 sys.path.insert(0, {tests!r})
 from conftest import SCHEMA, TABLES
-from pathlib import Path
 from recd_dist.reader.loader import Loader
-import multiprocessing
 if __name__ == "__main__":
-    batches = iter(Loader(Path({table!r}), SCHEMA, TABLES, batch_size=2, num_workers=2))
-    next(batches)
-    print(*(p.pid for p in multiprocessing.active_children()), flush=True)
-    time.sleep(600)
+    for number, batch in enumerate(Loader(Path({table!r}), SCHEMA, TABLES, batch_size=2, num_workers=2)):
+        if number == 0:
+            print(*(p.pid for p in multiprocessing.active_children()), flush=True)
+        time.sleep(1)
 """
 
 
-def test_no_worker_outlives_a_killed_trainer(small, tmp_path):
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, -signal.SIGTERM)],
+)
+def test_workers_end_with_the_trainer(small, tmp_path, sent, code):
+    """The signal goes to the whole process group, as a terminal or a launcher sends it."""
     script = tmp_path / "trainer.py"
-    script.write_text(ORPHAN.format(tests=str(Path(__file__).parent), table=str(small.path)))
-    trainer = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    script.write_text(TRAINER.format(tests=str(Path(__file__).parent), table=str(small.path)))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    trainer = subprocess.Popen([sys.executable, str(script)], **pipes)
     workers = [int(pid) for pid in trainer.stdout.readline().split()]
     assert len(workers) == 2
-    trainer.kill()
-    trainer.wait()
+    os.killpg(trainer.pid, sent)
+    _, said = trainer.communicate(timeout=30)
+    assert trainer.returncode == code
+    assert "died" not in said
     deadline = time.monotonic() + 30
     while any(is_running(pid) for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(is_running(pid) for pid in workers)
+
+
+def test_a_signal_to_the_group_leaves_the_workers_to_a_trainer_that_goes_on(small, tmp_path):
+    script = tmp_path / "trainer.py"
+    source = TRAINER.format(tests=str(Path(__file__).parent), table=str(small.path)).replace("sleep(1)", "sleep(0.01)")
+    ignore = "    import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    for number"
+    script.write_text(source.replace("    for number", ignore) + "    print(number + 1)\n")
+    pipes = {"stdout": subprocess.PIPE, "text": True, "start_new_session": True}
+    trainer = subprocess.Popen([sys.executable, str(script)], **pipes)
+    trainer.stdout.readline()
+    os.killpg(trainer.pid, signal.SIGTERM)
+    said, _ = trainer.communicate(timeout=60)
+    assert trainer.returncode == 0
+    assert int(said) == len(loader(small, batch_size=2, num_workers=2))
 
 
 def is_running(pid):

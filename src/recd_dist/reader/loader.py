@@ -27,7 +27,7 @@ from recd_dist.reader.worker import BatchReader, Failure, ReaderOptions, Result,
 from recd_dist.schema import Schema, Table
 
 logger = logging.getLogger(__name__)
-_PRELOAD = ["recd_dist.reader.worker"]
+_PRELOAD = ["recd_dist.reader.forkserver"]
 
 
 class Loader:

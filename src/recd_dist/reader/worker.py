@@ -1,7 +1,6 @@
 """What a worker process (or the reading thread) does: a task in, a batch out."""
 
 import os
-import signal
 import threading
 from bisect import bisect_right
 from collections import Counter
@@ -157,14 +156,11 @@ class Tasks(Dataset[Result]):
 
 
 def start_worker(_number: int) -> None:
-    """Sets up a worker process: one thread for torch, and an end with the trainer, not before.
+    """Sets up a worker process: one thread for torch, and an end when the trainer is killed.
 
-    Signals sent to the whole job are the trainer's to answer: it may want a few more batches and a checkpoint. A
-    forkserver's worker is no child of the trainer, so torch's own watch would not end it after a kill -9.
+    A forkserver's worker is no child of the trainer, so torch's own watch would not end it.
     """
     torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
     parent = parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()

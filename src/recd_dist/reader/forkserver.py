@@ -1,0 +1,13 @@
+"""Imported by the forkserver that workers come from, and by nothing else: it leaves the trainer's process group.
+
+A signal to the group (Ctrl-C, a launcher that ends its ranks) then reaches the trainer alone, which may want a few more
+batches before it writes its last checkpoint. The server and its workers end when the trainer does, however it ends.
+"""
+
+import contextlib
+import os
+
+import recd_dist.reader.worker  # noqa: F401  (torch, pyarrow and the reader are loaded once, for all workers)
+
+with contextlib.suppress(PermissionError):  # a session's leader has a group of its own already
+    os.setpgid(0, 0)
