@@ -1,0 +1,85 @@
+"""A checkpoint of dedup=on loads into dedup=off under another sharding, and back, bit for bit."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from recd_dist import checkpoint
+from recd_dist.distributed import Ranks
+from recd_dist.embedding.tables import portable_name
+from recd_dist.errors import DataError
+
+
+def _exchange() -> ModuleType:
+    """The model of test_exchange.py, whose tables serve several groups."""
+    spec = importlib.util.spec_from_file_location("exchange", Path(__file__).with_name("test_exchange.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _shards(model: Any, optimizer: Any) -> list[tuple[str, list[int], torch.Tensor]]:
+    """This rank's pieces of the state: name in the checkpoint, offsets, values."""
+    found = []
+    for name, value in checkpoint.flatten(model.state_dict(), optimizer.state_dict(), portable_name).items():
+        if hasattr(value, "local_shards"):
+            found += [(name, list(s.metadata.shard_offsets), s.tensor.clone()) for s in value.local_shards()]
+        else:
+            found.append((name, [0] * value.dim(), value.clone()))
+    return found
+
+
+def _saved(ranks: Ranks, directory: Path, dedup: bool, sharding: Any) -> list:
+    exchange = _exchange()
+    model, optimizer = exchange.built(ranks, dedup, sharding, "rowwise_adagrad")
+    for batch in exchange.batches(ranks.rank, 3):
+        optimizer.zero_grad()
+        model(batch if dedup else batch.expanded())[0].backward()
+        optimizer.step()
+    checkpoint.save(directory, 3, model, optimizer, exchange.SCHEMA, rename=portable_name)
+    return _shards(model, optimizer)
+
+
+def _loaded(ranks: Ranks, path: Path, dedup: bool, sharding: Any) -> Any:
+    exchange = _exchange()
+    model, optimizer = exchange.built(ranks, dedup, sharding, "rowwise_adagrad")
+    try:
+        checkpoint.load(path, model, optimizer, exchange.SCHEMA, rename=portable_name)
+    except DataError as error:
+        return str(error)
+    return _shards(model, optimizer)
+
+
+def whole(ranks: list[list]) -> dict[str, torch.Tensor]:
+    sizes: dict[str, list[int]] = {}
+    for name, offsets, tensor in (piece for rank in ranks for piece in rank):
+        end = [o + n for o, n in zip(offsets, tensor.shape, strict=True)]
+        sizes[name] = [max(a, b) for a, b in zip(sizes.get(name, end), end, strict=True)]
+    tables = {name: torch.full(size, torch.nan) for name, size in sizes.items()}
+    for name, offsets, tensor in (piece for rank in ranks for piece in rank):
+        tables[name][tuple(slice(o, o + n) for o, n in zip(offsets, tensor.shape, strict=True))] = tensor
+    return tables
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [((True, "TW"), (False, "RW")), ((False, {"city": "DP", "item": "RW"}), (True, {"city": "DP"}))],
+)
+def test_loads_across_dedup_and_sharding(two_ranks, tmp_path: Path, before: tuple, after: tuple) -> None:
+    saved = whole(two_ranks(_saved, tmp_path, *before))
+    loaded = whole(two_ranks(_loaded, tmp_path / "step-00000003", *after))
+    assert saved.keys() == loaded.keys()
+    assert "optimizer/tables.embeddings.tables.item.weight/item.momentum1" in saved
+    for name, tensor in saved.items():
+        assert torch.equal(tensor, loaded[name]), name
+
+
+def test_a_table_that_was_replicated_and_is_sharded_is_refused(two_ranks, tmp_path: Path) -> None:
+    two_ranks(_saved, tmp_path, True, {"city": "DP"})
+    for error in two_ranks(_loaded, tmp_path / "step-00000003", True, "TW"):
+        assert "another optimizer" in error
+        assert "its plan, if tables are replicated" in error
