@@ -1,5 +1,7 @@
 """Order, row groups and neighbours: literals in, literals out."""
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -12,7 +14,9 @@ from recd_dist.etl.shard import ORDER
 
 
 def test_order_is_session_then_time_then_request_then_as_it_came():
-    shard = pa.table({SESSION: [2, 1, 1, 1, 1], TIMESTAMP: [0, 9, 5, 5, 5], REQUEST: [0, 0, 8, 7, 7], ORDER: [0, 1, 2, 4, 3]})
+    shard = pa.table(
+        {SESSION: [2, 1, 1, 1, 1], TIMESTAMP: [0, 9, 5, 5, 5], REQUEST: [0, 0, 8, 7, 7], ORDER: [0, 1, 2, 4, 3]}
+    )
     assert clustered_order(shard, np.ones(5, bool)).tolist() == [4, 3, 2, 1, 0]
     assert clustered_order(shard, np.array([1, 1, 0, 0, 1], bool)).tolist() == [4, 1, 0]
 
@@ -49,5 +53,5 @@ def test_changed_compares_lengths_and_values(rows, type_, flags):
 
 @given(st.lists(st.lists(st.integers(0, 2), max_size=3), min_size=1, max_size=30))
 def test_changed_is_inequality_of_neighbours(rows):
-    expected = [True, *(a != b for a, b in zip(rows, rows[1:], strict=False))]
+    expected = [True, *(a != b for a, b in pairwise(rows))]
     assert changed(pa.array(rows, pa.list_(pa.int64()))).tolist() == expected

@@ -56,5 +56,5 @@ def test_each_column_is_encoded_as_its_values_ask(tmp_path):
 
 
 def test_an_unknown_codec_is_refused():
-    with pytest.raises(ConfigError, match="compression 'zst': no such codec; did you mean 'zstd'?"):
+    with pytest.raises(ConfigError, match=r"compression 'zst': no such codec; did you mean 'zstd'\?"):
         checked_compression("zst")

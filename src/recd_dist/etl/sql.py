@@ -123,12 +123,8 @@ def described(connection: duckdb.DuckDBPyConnection, sql: str, where: str) -> di
 
 def short(error: BaseException) -> str:
     """DuckDB's message in one line: what is wrong, the candidates it offers and where, without the whole query."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    kept = [lines[0]] if lines else [type(error).__name__]
-    for line, following in zip(lines[1:], [*lines[2:], ""], strict=True):
-        if line.startswith(("Candidate", "Did you mean", "*")) or "candidate" in line.lower():
-            kept.append(line)
-        elif line.startswith("LINE "):
-            kept.append(f"at {line}" + (" ^" if following == "^" and not line else ""))
+    first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    kept = [first, *(line for line in rest if "candidate" in line.lower() or line.startswith("Did you mean"))]
+    kept += [f"at {line}" for line in rest if line.startswith("LINE ")]
     text = "; ".join(kept)
     return text if len(text) <= 500 else text[:497] + "..."
