@@ -41,6 +41,13 @@ def test_given(options, table):
     assert tables(IdStats(0, 999, 900), **options) == {"item": table}
 
 
+def test_transforms_that_bound_every_feature_bound_the_table():
+    manifest = Manifest("t", "train", SCHEMA, 0, 0, 0, {}, {}, {"item": IdStats(-5, 10**9, 10**6)}, ())
+    bounded = infer_tables(manifest, SCHEMA, {}, 8, limits={"history": 100, "candidate": 300})
+    assert bounded == {"item": Table("item", 300, 8)}
+    assert infer_tables(manifest, SCHEMA, {}, 8, limits={"history": 100})["item"].hashed
+
+
 def test_too_small():
     message = r"tables.item.num_embeddings=10: ids go up to 999; set num_embeddings=1000 or more, or .*hashed=true"
     with pytest.raises(ConfigError, match=message):

@@ -13,7 +13,11 @@ _MAX_ROWS = 2**40
 
 
 def infer_tables(
-    manifest: Manifest, schema: Schema, overrides: Mapping[str, Mapping[str, Any]], dim: int
+    manifest: Manifest,
+    schema: Schema,
+    overrides: Mapping[str, Mapping[str, Any]],
+    dim: int,
+    limits: Mapping[str, int] | None = None,
 ) -> dict[str, Table]:
     """The embedding tables that a schema needs.
 
@@ -25,6 +29,8 @@ def infer_tables(
         schema: the features that are trained.
         overrides: per table any of num_embeddings, dim, hashed; None means inferred.
         dim: width of a table that names none.
+        limits: features whose transforms bring every id into [0, limit); ``Transforms.id_limits`` tells. A table that
+            is looked up by such features only needs no more rows than the largest limit.
 
     Returns:
         Tables by name, in order of first use.
@@ -47,7 +53,11 @@ def infer_tables(
     tables = {}
     for name in schema.tables:
         options = {k: v for k, v in overrides.get(name, {}).items() if v is not None}
+        bounds = [(limits or {}).get(f.name) for f in schema.sparse if f.table == name]
+        known_bounds = [b for b in bounds if b is not None]
         stats = manifest.ids.get(name) or IdStats(0, -1, 0)
+        if len(known_bounds) == len(bounds):
+            stats = IdStats(0, max(known_bounds) - 1, max(known_bounds))
         try:
             tables[name] = _table(name, stats, options, dim)
         except ConfigError as error:

@@ -127,3 +127,14 @@ def test_mistakes_in_a_config(small, specs, message):
 def test_all_mistakes_at_once(small):
     with pytest.raises(ConfigError, match=r"'lgo'(.|\n)*works on dense"):
         Transforms.parse(small.schema, {"price": ["lgo"], "history": ["log"]})
+
+
+def test_limits_of_ids_after_transforms(small):
+    specs = {
+        "history": [{"hash": 500}, {"last_x": 3}],
+        "country": [{"clamp": [0, 9]}],
+        "candidate": [{"clamp": {"max": 9}}],  # a negative id stays negative
+        "tags": [{"hash": 500}, {"bucketize": [10, 20]}],
+        "price": ["log"],
+    }
+    assert Transforms.parse(small.schema, specs).id_limits() == {"history": 500, "country": 10, "tags": 3}

@@ -183,6 +183,19 @@ class Transforms:
         """A feature's rows, transformed."""
         return _applied(self.steps.get(feature, ()), column)
 
+    def id_limits(self) -> dict[str, int]:
+        """Features whose ids lie in [0, limit) after their transforms, whatever they were; for ``infer_tables``."""
+        limits: dict[str, int] = {}
+        for name, steps in self.steps.items():
+            for step in steps:
+                if step.name == "hash":
+                    limits[name] = step.arguments["n"]
+                elif step.name == "bucketize":
+                    limits[name] = len(step.arguments["boundaries"]) + 1
+                elif step.name == "clamp" and step.arguments.get("min", -1) >= 0 and "max" in step.arguments:
+                    limits[name] = int(step.arguments["max"]) + 1
+        return limits
+
     def fitted(self, table: Path) -> "Transforms":
         """The same with every ``standardize`` given its mean and deviation over the samples of a table.
 
