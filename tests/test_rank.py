@@ -1,5 +1,6 @@
 """One rank: exit codes and the error it leaves for the launcher."""
 
+import logging
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -71,3 +72,13 @@ def test_without_an_agent_the_error_goes_to_stderr(
 )
 def test_losing_a_peer_is_told_from_failing(error: Exception, lost: bool) -> None:
     assert Failure.of(error, rank=0).lost_peer is lost
+
+
+def test_warnings_of_libraries_are_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("torchrec.some.module")
+    logger.setLevel(logging.WARNING)
+    rank.quiet_libraries()
+    logger.warning("not for the user")
+    logger.error("for the user")
+    logging.getLogger("torchrecommended").warning("another library")
+    assert [record.getMessage() for record in caplog.records] == ["for the user", "another library"]

@@ -8,6 +8,7 @@ fail together; the launcher prints the one error that the others follow from.
 
 import importlib
 import json
+import logging
 import os
 import re
 import signal
@@ -21,6 +22,7 @@ from pathlib import Path
 from recd_dist.errors import UserError
 
 USER_ERROR = 2  # exit code
+LIBRARIES = ("torch", "torchrec", "fbgemm_gpu")
 LOST_PEER = re.compile(r"gloo|nccl|tcpstore|connection (closed|reset|refused)|broken pipe", re.IGNORECASE)
 
 
@@ -83,6 +85,13 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
 
 
+def quiet_libraries() -> None:
+    """Show only errors of torch and TorchRec, whose warnings are meant for those who write trainers."""
+    for name in [*LIBRARIES, *logging.root.manager.loggerDict]:
+        if name.partition(".")[0] in LIBRARIES:
+            logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def main(argv: Sequence[str]) -> int:
     """Run ``argv[0]``'s main with the rest.
 
@@ -95,7 +104,9 @@ def main(argv: Sequence[str]) -> int:
     die_with_parent()
     module, *overrides = argv
     try:
-        importlib.import_module(module).main(overrides)
+        run = importlib.import_module(module).main
+        quiet_libraries()  # after the import, in which they set levels of their own
+        run(overrides)
     except Exception as error:
         failure = Failure.of(error, int(os.environ.get("RANK", "0")))
         if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
