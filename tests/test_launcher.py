@@ -13,7 +13,7 @@ from recd_dist.launcher import arguments, rank_environment, read_failures, root_
 from recd_dist.rank import Failure
 
 MODULE = """
-import os, signal, time
+import os, signal, threading, time
 from recd_dist.errors import DataError
 
 def main(overrides):
@@ -34,6 +34,7 @@ def main(overrides):
         if action == "data":
             raise DataError("part-0.parquet: column clicked: NaN")
         if action == "bug":
+            threading.Thread(target=time.sleep, args=(600,)).start()
             raise KeyError("k")
         if action in ("kill", "once"):
             os.kill(os.getpid(), signal.SIGKILL)

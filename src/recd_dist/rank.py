@@ -118,4 +118,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    if code:
+        # A failed rank leaves at once: the usual end waits for threads and children that may wait for dead peers.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
