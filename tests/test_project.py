@@ -175,14 +175,28 @@ def test_constraints_name_no_local_build() -> None:
     assert [name for name, version in pins().items() if "+" in version] == []
 
 
+def installed_requirements() -> set[str]:
+    """Every distribution that this project needs here, directly or not."""
+    waiting, found = [("recd-dist", frozenset({"cpu", "dev"}))], set()
+    while waiting:
+        name, extras = waiting.pop()
+        for text in importlib.metadata.requires(name) or []:
+            needed = Requirement(text)
+            wanted = needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras | {""})
+            if wanted and canonicalize_name(needed.name) not in found:
+                found.add(canonicalize_name(needed.name))
+                waiting.append((needed.name, frozenset(needed.extras)))
+    return found
+
+
 def test_installed_versions_are_the_pinned_ones() -> None:
     pinned = pins()
-    # torch pins what a CUDA build of it brings; pip and setuptools come with the interpreter.
-    free = re.compile(r"recd-dist|pip|setuptools|triton|nvidia-.*|cuda-.*")
+    # torch pins what a CUDA build of it brings; setuptools comes with the interpreter.
+    free = re.compile(r"setuptools|triton|nvidia-.*|cuda-.*")
     wrong = []
-    for distribution in importlib.metadata.distributions():
-        name, version = canonicalize_name(distribution.name), distribution.version.partition("+")[0]
-        if not free.fullmatch(name) and pinned.get(name) != version:
+    for name in sorted(name for name in installed_requirements() if not free.fullmatch(name)):
+        version = importlib.metadata.version(name).partition("+")[0]
+        if pinned.get(name) != version:
             wrong.append(f"{name}: installed {version}, constraints.txt {pinned.get(name)}")
     assert wrong == []
 
