@@ -19,13 +19,14 @@ from recd_dist.grouped import Embedded
 from recd_dist.ikjt import IKJT
 from recd_dist.schema import Feature, Kind, Schema, Table
 
-GROUPS = {"user": ["history", "city", "clicks"], "request": ["device"]}
+GROUPS = {"user": ["history", "city", "clicks"], "request": ["device", "flag"]}
 SCHEMA = Schema(
     (
         Feature("history", Kind.ids, "user", "item"),  # a table shared by two groups, pooled
         Feature("city", Kind.id, "user", "city"),
         Feature("clicks", Kind.ids, "user", "article"),  # un-pooled, its table shared with a pooled feature
         Feature("device", Kind.id, "request", "device"),
+        Feature("flag", Kind.ids, "request", "flag"),  # fewer rows than ranks
         Feature("candidate", Kind.id, "sample", "item"),
         Feature("target", Kind.id, "sample", "article"),
         Feature("place", Kind.ids, "sample", "place"),
@@ -36,6 +37,7 @@ TABLES = {
     "city": Table("city", 5, 8),
     "article": Table("article", 23, 8),
     "device": Table("device", 3, 8),
+    "flag": Table("flag", 1, 8),
     "place": Table("place", 17, 8),
 }
 KEYS = [f.name for f in SCHEMA.sparse]

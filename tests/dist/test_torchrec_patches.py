@@ -48,7 +48,6 @@ def test_the_sum_and_its_gradient(two_ranks, rows: list[int]) -> None:
 def test_upstream_row_wise_backward_still_fails(two_ranks) -> None:
     """comm_ops.py:2667: gloo's all_gather of unequal sizes. When this fails, patch 1 can go."""
     said = two_ranks(stock_backward, [2, 5])
-    two_ranks.stop()  # the failed collectives leave the group unusable
     assert all("no error" not in s for s in said), said
 
 

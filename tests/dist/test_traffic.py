@@ -41,8 +41,11 @@ def batch(rank: int, ids: torch.dtype) -> IKJT:
     return IKJT.from_kjt(kjt, {"user": ["history", "clicks"]})
 
 
-def counted(ranks: Ranks, sharding: str, sequences: list[str], dedup: bool, ids: torch.dtype) -> dict[str, object]:
-    embeddings = Embeddings(SCHEMA, TABLES, sequence_features=sequences, dedup=dedup, device="meta")
+def counted(
+    ranks: Ranks, sharding: str, sequences: list[str], dedup: bool, ids: torch.dtype, unique_ids: bool = False
+) -> dict[str, object]:
+    options = {"sequence_features": sequences, "dedup": dedup, "unique_ids": unique_ids}
+    embeddings = Embeddings(SCHEMA, TABLES, device="meta", **options)
     chosen = plan(embeddings, ranks.world_size, sharding)
     uses = table_uses(embeddings)
     model = shard(Outer(embeddings), chosen, ranks)
@@ -54,7 +57,7 @@ def counted(ranks: Ranks, sharding: str, sequences: list[str], dedup: bool, ids:
         sum((v * v).sum() for v in values).backward()
         num_collectives = counter.num_collectives
         sent = counter.take()
-    step = StepRows.of_batch(sparse)
+    step = StepRows.of_batch(sparse, embeddings)
     want = step_bytes(uses, placement(chosen, ranks.world_size), step, ranks.world_size, dedup=dedup, rank=ranks.rank)
     formula = {"input": want.input, "output": want.output, "backward": want.backward}
     return {"sent": sent, "formula": formula, "num_collectives": num_collectives}
@@ -81,3 +84,13 @@ def test_counted_equals_formula(two_ranks, sharding: str, sequences: list[str], 
         assert formula > 10_000
         assert sent == pytest.approx(formula, rel=0.02), direction
     assert all(r["sent"]["splits"] <= 200 for r in results)
+
+
+@pytest.mark.parametrize("sharding", ["TW", "RW"])
+def test_each_distinct_id_is_sent_once(two_ranks, sharding: str) -> None:
+    once = two_ranks(counted, sharding, ["clicks"], True, torch.int32, True)
+    often = two_ranks(counted, sharding, ["clicks"], True, torch.int32, False)
+    for direction in ("input", "output", "backward"):
+        sent = sum(r["sent"][direction] for r in once)
+        assert sent == pytest.approx(sum(r["formula"][direction] for r in once), rel=0.02)
+        assert sent < sum(r["sent"][direction] for r in often)

@@ -44,6 +44,14 @@ def test_types_per_table_for_any_world() -> None:
     }
 
 
+@pytest.mark.parametrize(("rows", "world_size", "kind"), [(10, 2, "RW"), (10, 4, "RW"), (5, 4, "TW"), (1, 2, "TW")])
+def test_too_few_rows_are_not_split(rows: int, world_size: int, kind: str) -> None:
+    """5 rows over 4 ranks are blocks of 2, 2, 1 and 0."""
+    tables = {**TABLES, "place": Table("place", rows, 4)}
+    found = plan(Embeddings(SCHEMA, tables, device="meta"), world_size, "RW")
+    assert placement(found, world_size)["place"][0] == kind
+
+
 def test_table_wise_fills_the_idlest_rank() -> None:
     assert {t: r for t, (_, r) in placement(plan(embeddings(), 2, "TW", step=STEP), 2).items()} == {
         "item": (0,),  # (300 ids + 2 * 110 rows) * 16
@@ -72,11 +80,14 @@ def test_planner_knows_every_table() -> None:
         ({"item": {"type": "TW", "rank": 0}}, "unknown option 'rank'; did you mean 'ranks'"),
         ({"place": {"type": "CW", "ranks": [0, 1]}}, "4 columns cannot be split over 2 ranks"),
         ({"item": {"type": "RW", "ranks": [0]}}, "does not fit row_wise"),
+        ({"flag": "RW"}, "table 'flag' has 1 rows, too few to reach all 2 ranks"),
     ],
 )
 def test_mistakes_are_named(sharding: object, message: str) -> None:
+    schema = Schema((*SCHEMA.features, Feature("flag", Kind.id, "sample", "flag")))
+    tables = Embeddings(schema, {**TABLES, "flag": Table("flag", 1, 4)}, sequence_features=["clicks"], device="meta")
     with pytest.raises(ConfigError, match=message):
-        plan(embeddings(), 2, sharding)
+        plan(tables, 2, sharding)
 
 
 def test_width_must_fit_the_kernels() -> None:

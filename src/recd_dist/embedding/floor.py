@@ -12,7 +12,9 @@ R rows, N ids, width D, W ranks; a share of (W-1)/W stands for "not on my own ra
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import torch
 
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.ikjt import IKJT
@@ -54,6 +56,7 @@ class StepRows:
         unique_ids: ids of each feature over unique rows.
         expanded_ids: ids of each feature when every sample has its own copy.
         id_bytes: 4 or 8.
+        distinct_ids: of un-pooled tables of which each distinct id is sent once, their number by table.
     """
 
     batch_size: int
@@ -61,6 +64,7 @@ class StepRows:
     unique_ids: Mapping[str, float]
     expanded_ids: Mapping[str, float]
     id_bytes: int = 4
+    distinct_ids: Mapping[str, float] = field(default_factory=dict)
 
     def num_rows(self, features: Iterable[str], dedup: bool) -> float:
         """Rows sent for some features."""
@@ -72,9 +76,19 @@ class StepRows:
         return sum(counts[f] for f in features)
 
     @staticmethod
-    def of_batch(sparse: IKJT) -> "StepRows":
-        """The counts of one batch (reads lengths: copies them to the host)."""
+    def of_batch(sparse: IKJT, embeddings: Embeddings | None = None) -> "StepRows":
+        """The counts of one batch (copies lengths to the host).
+
+        Args:
+            sparse: deduplicated batch.
+            embeddings: counts distinct ids too, where these tables send each once.
+        """
+        distinct: dict[str, float] = {}
+        if embeddings is not None and embeddings.unique_ids:
+            for table, features in embeddings.sequence_tables.items():
+                distinct[table] = len(torch.unique(torch.cat([sparse.values_of(f) for f in features])))
         return StepRows(
+            distinct_ids=distinct,
             batch_size=sparse.batch_size,
             rows={k: sparse.num_rows(sparse.group_of(k)) for k in sparse.keys},
             unique_ids={k: sparse.num_values(k) for k in sparse.keys},
@@ -176,7 +190,8 @@ def _table_bytes(
     lengths = rows * LENGTH_BYTES
     if use.is_sequence:
         # Deduplicated, a table is one list of ids: a single length; plain TorchRec sends a length per sample.
-        lengths = LENGTH_BYTES if dedup else lengths
+        if dedup:
+            lengths, ids = LENGTH_BYTES, step.distinct_ids.get(use.table, ids)
         rows = ids
     vectors = rows * use.dim * FLOAT_BYTES
     if sharding == "DP":

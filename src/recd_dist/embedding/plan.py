@@ -224,7 +224,24 @@ def _choices(embeddings: Embeddings, world_size: int, sharding: Sharding) -> dic
     for table in named:
         if table not in embeddings.tables:
             raise ConfigError(f"plan: no table '{table}'{nearest(table, embeddings.tables)}")
-    return {t: _choice(embeddings, t, named.get(t, default), world_size) for t in embeddings.tables}
+    chosen = {t: _choice(embeddings, t, named.get(t, default), world_size) for t in embeddings.tables}
+    for table, (kind, _) in chosen.items():
+        if kind == "row_wise" and not _rows_reach(embeddings.tables[table].num_embeddings, world_size):
+            few = f"plan: table '{table}' has {embeddings.tables[table].num_embeddings} rows, too few to reach all "
+            if table in named:
+                raise ConfigError(f"{few}{world_size} ranks in equal blocks; use TW, CW or DP for it")
+            logger.warning("%s%d ranks row-wise: it is placed table-wise", few, world_size)
+            chosen[table] = ("table_wise", None)
+    return chosen
+
+
+def _rows_reach(num_embeddings: int, world_size: int) -> bool:
+    """Whether row-wise sharding leaves every rank at least one row.
+
+    fbgemm's CPU backward reads past its table sizes where a shard is empty (embedding_backward_split_cpu_template.cpp,
+    ``get_hash_size``): sometimes an error about 2B rows, sometimes garbage.
+    """
+    return -(-num_embeddings // world_size) * (world_size - 1) < num_embeddings
 
 
 def _choice(embeddings: Embeddings, table: str, value: Any, world_size: int) -> tuple[str, list[int] | None]:
@@ -320,7 +337,7 @@ def _planned(
     """TorchRec's planner, told the unique rows and ids of each table instead of the batch's."""
     holder = _Holder()
     holder.add_module(prefix, embeddings)
-    constraints = {u.table: _constraints(embeddings, u, step) for u in table_uses(embeddings)}
+    constraints = {u.table: _constraints(embeddings, u, step, world_size) for u in table_uses(embeddings)}
     planner = EmbeddingShardingPlanner(
         topology=Topology(world_size=world_size, compute_device=device_type, local_world_size=local_world_size),
         batch_size=step.batch_size if step else 512,
@@ -338,10 +355,11 @@ def _planned(
         noisy.setLevel(level)
 
 
-def _constraints(embeddings: Embeddings, use: TableUse, step: StepRows | None) -> ParameterConstraints:
+def _constraints(embeddings: Embeddings, use: TableUse, step: StepRows | None, world_size: int) -> ParameterConstraints:
     """What the planner must know of a table: types and kernels offered, rows and ids of a step."""
     width = embeddings.tables[use.table].dim
-    types = ["table_wise", "row_wise"] + (["column_wise"] if width % (2 * WIDTH_UNIT) == 0 else [])
+    rows_reach = _rows_reach(embeddings.tables[use.table].num_embeddings, world_size)
+    types = ["table_wise"] + ["row_wise"] * rows_reach + ["column_wise"] * (width % (2 * WIDTH_UNIT) == 0)
     options: dict[str, Any] = {}
     if step is not None:
         keys = 1 if embeddings.dedup else len(use.features)

@@ -63,7 +63,7 @@ class Embeddings(nn.Module):
     ) -> None:
         super().__init__()
         _check(schema, tables, sequence_features, pooling)
-        self.schema, self.dedup = schema, dedup
+        self.schema, self.dedup, self.unique_ids = schema, dedup, unique_ids and dedup
         self.tables = {name: tables[name] for name in schema.tables}
         features = {t: tuple(f.name for f in schema.sparse if f.table == t) for t in schema.tables}
         kept = frozenset(sequence_features)
