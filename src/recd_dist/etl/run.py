@@ -245,7 +245,7 @@ def _report(out: Path, manifests: dict[str, Manifest]) -> None:
         if filled:
             shown = ", ".join(f"{name} {num}" for name, num in list(filled.items())[:20])
             logger.info("%s/%s: values missing and filled: %s", out, split, shown)
-        logger.info(
+        logger.debug(
             "%s/%s: %d samples in %d sessions, %.1f MB, dedup factors %s",
             out,
             split,

@@ -21,7 +21,7 @@ KEY_NAMES = ("session", "request", "timestamp")
 """What a source may name as keys; a missing session makes every sample its own."""
 
 _OPTIONS = ("name", "path", "samples", "keys", "labels", "split", "groups", "features", "drop")
-_ELSEWHERE = ("source", "table", "tables")  # of the data config, read by other rooms
+_ELSEWHERE = ("source", "table", "tables", "synthetic")  # of the data config, read by other rooms
 _TRAIN, _TEST = "train", "test"
 
 
