@@ -1,4 +1,4 @@
-"""From a job that was checked to its parts: model, plan, optimizers, loader. Train, evaluate and plan build the same."""
+"""From a job that was checked to its parts: model, optimizers, loader. Train, evaluate and plan build the same."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from recd_dist.batch import Batch
 from recd_dist.config import Job, Optimizer
 from recd_dist.distributed import Ranks
 from recd_dist.embedding.floor import StepRows
-from recd_dist.embedding.plan import Sharding
+from recd_dist.embedding.plan import PlanRow, Sharding, describe, plan
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.grouped import Embedded
 from recd_dist.model import new_model, sequence_features
@@ -86,7 +86,15 @@ def sharding(job: Job) -> Sharding:
     if not wanted.tables:
         return wanted.sharding
     default = "TW" if wanted.sharding == "auto" else wanted.sharding
-    return {**{t: default for t in job.tables}, **wanted.tables}
+    return {**dict.fromkeys(job.tables, default), **wanted.tables}
+
+
+def planned(job: Job, world_size: int) -> list[PlanRow]:
+    """Where each table would lie and what it would cost, without starting a rank."""
+    embeddings = train_model(job, job.config.dedup).embeddings
+    rows = step_rows(job)
+    found = plan(embeddings, world_size, sharding(job), step=rows)
+    return describe(found, embeddings, world_size, rows, job.config.optim.tables.name)
 
 
 def step_rows(job: Job) -> StepRows:

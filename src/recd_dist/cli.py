@@ -97,7 +97,9 @@ def _etl(options: argparse.Namespace) -> int:
         spec = SyntheticSpec.from_dict(config.data.synthetic)
         generate(spec, Path(str(config.data.path)), seed=config.seed, split=config.data.split)
     elif config.data.source != "sql":
-        raise ConfigError(f"data.source={config.data.source}: unknown{nearest(config.data.source, ('sql', 'synthetic'))}")
+        raise ConfigError(
+            f"data.source={config.data.source}: unknown{nearest(config.data.source, ('sql', 'synthetic'))}"
+        )
     manifests = etl(
         Source.from_dict(data),
         Path(config.data.table),
@@ -127,7 +129,9 @@ def _stats(options: argparse.Namespace) -> int:
     if (root / "manifest.json").is_file():
         tables = [root]
     if not tables:
-        raise ConfigError(f"data.table={root}: no clustered table there; make it with `recd etl data={config.data.name}`")
+        raise ConfigError(
+            f"data.table={root}: no clustered table there; make it with `recd etl data={config.data.name}`"
+        )
     results = {}
     for table in tables:
         stats = table_stats(table)
@@ -140,11 +144,13 @@ def _stats(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> int:
     config = load("train", options.overrides, options.config_dir)
     job = resolve(config)
-    from recd_dist.train import describe_plan
+    from recd_dist.assembly import planned
+    from recd_dist.watch import render_plan
 
-    table, rows = describe_plan(job, config.plan.world_size or 2)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
-    _write_json(options.json, rows)
+    world_size = config.plan.world_size or 2
+    rows = planned(job, world_size)
+    Console(width=None if sys.stdout.isatty() else 120).print(render_plan(rows, job, world_size))
+    _write_json(options.json, [asdict(row) for row in rows])
     return 0
 
 
@@ -185,8 +191,8 @@ def _seen(options: argparse.Namespace) -> int:
     counts = count_seen(Path(config.run_dir))
     for each in counts:
         Console(width=120).print(
-            f"epoch {each.epoch}: {each.num_samples:,} samples, {each.num_once:,} trained once, {each.num_never:,} never, "
-            f"{each.num_more:,} more than once",
+            f"epoch {each.epoch}: {each.num_samples:,} samples, {each.num_once:,} trained once, "
+            f"{each.num_never:,} never, {each.num_more:,} more than once",
             highlight=False,
         )
     return 0 if all(each.is_exact for each in counts) else 1
@@ -226,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.overrides += [u for u in unknown if not u.startswith("-")]
             unknown = [u for u in unknown if u.startswith("-")]
         if unknown:
-            known = [a for a in ("--help", "--options", "--config-dir", "--json", "--nproc", "--port", "--host")]
+            known = ("--help", "--options", "--config-dir", "--json", "--nproc", "--port", "--host")
             raise ConfigError(f"unknown option '{unknown[0]}'{nearest(unknown[0], known)}")
         if options.command is None:
             parser.print_help()

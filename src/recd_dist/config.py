@@ -81,7 +81,7 @@ class Plan:
 class Reader:
     """How a rank reads."""
 
-    num_workers: int = 1
+    num_workers: int = 0
     shuffle: bool = True
     window: int = 8  # row groups
     prefetch: int = 4  # batches per worker
@@ -148,7 +148,7 @@ class EvaluateConfig:
     table: str | None = None
     batch_size: int | None = None
     device: str = "auto"
-    num_workers: int = 1
+    num_workers: int = 0
 
 
 _TYPES: dict[str, type] = {"train": TrainConfig, "etl": EtlConfig, "evaluate": EvaluateConfig}

@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from recd_dist.manifest import Manifest
 from recd_dist.metrics.quality import Quality, evaluate
 from recd_dist.metrics.ranks import gather_columns
 from recd_dist.reader.transform import Transforms
+from recd_dist.seen import EpochCount, count
 
 
 def quality_of(model: nn.Module, batches: Iterable[Batch], device: torch.device) -> Quality | None:
@@ -40,9 +40,8 @@ def quality_of(model: nn.Module, batches: Iterable[Batch], device: torch.device)
     model.eval()
     rows: list[tuple[torch.Tensor, ...]] = []
     with torch.no_grad():
-        for batch in batches:
-            batch = batch.to(device)
-            _, (_, logits, _) = model(batch)
+        for read in batches:
+            _, (_, logits, batch) = model(read.to(device))
             rows.append((logits.float(), batch.labels[:, 0].float(), batch.request_ids))
     logits, labels, requests = (torch.cat(column) for column in zip(*rows, strict=True))
     found = gather_columns({"logits": logits, "labels": labels, "requests": requests})
@@ -107,8 +106,19 @@ def require_same_features(job: Job, table: Path) -> None:
         if known.get(feature.name) != feature:
             raise ConfigError(
                 f"table={table}: the model was trained on feature '{feature.name}' ({feature.kind}, group "
-                f"'{feature.group}'), the table has {known.get(feature.name, 'none of that name')}; make it by the same ETL"
+                f"'{feature.group}'), the table has {known.get(feature.name, 'none of that name')}; "
+                "make it by the same ETL"
             )
+
+
+def count_seen(run_dir: Path) -> list[EpochCount]:
+    """How often each sample of the training table was trained, epoch by epoch, across kills and resumes.
+
+    Raises:
+        ConfigError, DataError: no such run, or it kept no record.
+    """
+    trained: TrainConfig = from_yaml("train", run_dir / "config.yaml")
+    return count(run_dir, resolve(trained).manifest.num_samples)
 
 
 def oracle(job: Job, split: str) -> dict[str, float]:
@@ -156,5 +166,3 @@ def main(overrides: Sequence[str] | None = None) -> None:
         result = evaluate_run(config, ranks)
         if ranks.is_first:
             Console(width=None if sys.stdout.isatty() else 120).print(report(result))
-
-

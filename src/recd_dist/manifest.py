@@ -171,8 +171,6 @@ def _from_json(value: Mapping[str, Any]) -> Manifest:
         group_rows=dict(value["group_rows"]),
         features={k: FeatureStats(**v) for k, v in value["features"].items()},
         ids={k: IdStats(**v) for k, v in value["ids"].items()},
-        parts=tuple(
-            Part(_file(p["samples"]), {g: _file(f) for g, f in p["groups"].items()}) for p in value["parts"]
-        ),
+        parts=tuple(Part(_file(p["samples"]), {g: _file(f) for g, f in p["groups"].items()}) for p in value["parts"]),
         source=dict(value["source"]),
     )

@@ -5,6 +5,7 @@
 Light (no torch), run once per job by the launcher; prints one short error and exits with 2, or nothing and 0.
 """
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ def check(config: TrainConfig, world_size: int = 1) -> Job:
         raise ConfigError(f"plan.tables: no table '{unknown[0]}'{nearest(unknown[0], job.tables)}")
     writable(Path(config.run_dir))
     _check_resume(config)
+    _check_work(config)
     return job
 
 
@@ -82,11 +84,10 @@ def _check_files(job: Job) -> None:
 
 
 def _check_steps(job: Job, world_size: int) -> None:
-    shares = world_size * max(1, job.config.reader.num_workers)
-    if job.manifest.num_samples < shares:
+    if job.manifest.num_samples < world_size:
         raise ConfigError(
-            f"{job.table}: {job.manifest.num_samples} samples for {world_size} ranks with "
-            f"{max(1, job.config.reader.num_workers)} readers each; start fewer ranks or set reader.num_workers=1"
+            f"{job.table}: {job.manifest.num_samples} samples for {world_size} ranks, each needs at least one; "
+            f"start at most {job.manifest.num_samples} ranks"
         )
 
 
@@ -110,9 +111,40 @@ def _check_resume(config: TrainConfig) -> None:
             keys = sorted({*flatten({name: before.get(name)}), *flatten({name: now[name]})})
             changed = [k for k in keys if _at(before, k) != _at(now, k)] or [name]
             raise ConfigError(
-                f"{config.run_dir} holds a run with {changed[0]}={_at(before, changed[0])}, now {_at(now, changed[0])}; "
-                "take another run_dir=..., or resume=false to start it afresh"
+                f"{config.run_dir} holds a run with {changed[0]}={_at(before, changed[0])}, now "
+                f"{_at(now, changed[0])}; take another run_dir=..., or resume=false to start it afresh"
             )
+
+
+def _check_work(config: TrainConfig) -> None:
+    """A run that is complete has nothing to do: said before any rank starts.
+
+    Raises:
+        ConfigError: how to go on.
+    """
+    found = sorted(Path(config.run_dir, "checkpoints").glob("step-*/checkpoint.json")) if config.resume else []
+    if found:
+        header = json.loads(found[-1].read_text())
+        require_work(config, int(header["step"]), int(header["extra"]["reader"]["epoch"]))
+
+
+def require_work(config: TrainConfig, step: int, epoch: int) -> None:
+    """Refuses a run that is complete: a command never succeeds without having trained.
+
+    Args:
+        config: of the run.
+        step: steps done.
+        epoch: whole epochs done.
+
+    Raises:
+        ConfigError: nothing is left to train, and how to go on.
+    """
+    if epoch >= config.epochs or (config.max_steps is not None and step >= config.max_steps):
+        more = f"max_steps={step + 1000}" if epoch < config.epochs else f"epochs={epoch + 1}"
+        raise ConfigError(
+            f"{config.run_dir}: trained to the end already ({step} steps, {epoch} whole epochs); go on with {more}, "
+            "start afresh with resume=false, or take another run_dir=..."
+        )
 
 
 def _at(value: object, key: str) -> object:

@@ -9,9 +9,11 @@
 
 import json
 import logging
+import math
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -29,11 +31,12 @@ from recd_dist.embedding import floor, init
 from recd_dist.embedding.plan import placement, plan
 from recd_dist.embedding.shard import TableOptimizer, num_replicated, optimizers, shard
 from recd_dist.embedding.tables import portable_name
-from recd_dist.errors import ConfigError
 from recd_dist.evaluate import oracle, quality_of
 from recd_dist.ikjt import IKJT
+from recd_dist.metrics.board import DIRECTORY
 from recd_dist.metrics.traffic import TrafficCounter
-from recd_dist.preflight import check
+from recd_dist.preflight import check, require_work
+from recd_dist.reader.loader import Loader
 from recd_dist.reader.transform import Transforms
 from recd_dist.watch import Watch
 
@@ -52,8 +55,18 @@ def main(overrides: Sequence[str] | None = None) -> None:
         ConfigError, DataError: what the user can mend.
     """
     config: TrainConfig = load("train", sys.argv[1:] if overrides is None else overrides)
+    quiet()
     with process_group(config.device) as ranks:
         train(config, ranks)
+
+
+def quiet() -> None:
+    """Keeps the libraries' warnings off the screen: none of them is for the user of this program."""
+    warnings.filterwarnings("ignore")
+    logging.basicConfig(level=logging.WARNING, format="recd: %(message)s")
+    logging.getLogger("recd_dist").setLevel(logging.INFO)
+    for name in ("torchrec", "torch", "fbgemm_gpu", "torchmetrics"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
@@ -67,35 +80,51 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
         What summary.json holds.
     """
     job = check(config, ranks.world_size)
-    run_dir = Path(config.run_dir)
     transforms = Transforms.parse(job.schema, job.transforms).fitted(job.table)
     model, optimizer, placed = sharded(job, ranks)
     start = resume(job, ranks, model, optimizer)
     loader = assembly.loader(job, ranks, transforms, state=start.get("reader"))
-    step, num_samples = int(start.get("step", 0)), int(start.get("num_samples", 0))
+    step = first = int(start.get("step", 0))
     require_work(config, step, loader.epoch)
-    last_step = config.max_steps if config.max_steps is not None else sys.maxsize
+    last = config.max_steps if config.max_steps is not None else sys.maxsize
     pipeline = TrainPipelineSparseDist(model, optimizer, ranks.device, pipeline_postproc=True)
-    saved = {"transforms": transforms.to_json(), "config": to_yaml(config)}
-    path, stop = checkpoint.latest(run_dir / "checkpoints"), Stop()
-    with TrafficCounter() as traffic, Watch(job, ranks, loader, placed, step) as watch:
-        while loader.epoch < config.epochs and step < last_step and not stop.asked:
+    known = {"transforms": transforms.to_json(), "config": to_yaml(config)}
+    path, stop = checkpoint.latest(Path(config.run_dir) / "checkpoints"), Stop()
+    with TrafficCounter() as traffic, watch_of(job, ranks, model, placed, loader, step) as watch:
+        while loader.epoch < config.epochs and step < last and not stop.asked:
             model.train()
             batches, num_trained = watch.reader(iter(loader)), 0
-            while step < last_step and not stop.asked and (output := _progress(pipeline, batches)) is not None:
+            while step < last and not stop.asked and (output := _progress(pipeline, batches)) is not None:
                 step, num_trained = step + 1, num_trained + 1
-                num_samples = watch.step(step, num_samples, output)
-                if step == 1 or step % config.log_every == 0:
+                watch.step(loader.epoch, step, output)
+                ended = num_trained == len(loader) or step == last
+                if ended or step == first + 1 or step % config.log_every == 0:
                     watch.point(step, traffic)
                     stop.agree()
-                whole = num_trained == len(loader)
-                if whole or stop.asked or step == last_step or step % config.checkpoint.every == 0:
-                    watch.flush()
-                    extra = {**saved, "reader": loader.state(num_trained), "num_samples": num_samples}
-                    path = save(job, step, model, optimizer, extra)
+                watch.show(step)
+                if ended or stop.asked or step % config.checkpoint.every == 0:
+                    watch.paused()
+                    path = save(job, step, model, optimizer, {**known, "reader": loader.state(num_trained)})
             if num_trained == len(loader):
                 loader.start_epoch(loader.epoch + 1)
-        return finish(job, ranks, pipeline, transforms, watch, step, num_samples, path, stopped=stop.asked)
+            num_samples = samples_trained(job, loader.state(num_trained % max(1, len(loader))))
+        return finish(job, ranks, pipeline.detach(), transforms, watch, step, num_samples, path, stopped=stop.asked)
+
+
+def watch_of(job: Job, ranks: Ranks, model: Any, placed: floor.Placement, loader: Loader, step: int) -> Watch:
+    """What shows the run, told how long it will be and what the tables exchange."""
+    left = len(loader) + (job.config.epochs - loader.epoch - 1) * math.ceil(
+        job.manifest.num_samples / (job.config.batch_size * ranks.world_size)
+    )
+    last = min(step + left, job.config.max_steps or sys.maxsize)
+    uses = floor.table_uses(model.module.embeddings)
+    return Watch(job, ranks, uses, placed, last, step, floor.all_reduce_bytes(num_replicated(model), ranks.world_size))
+
+
+def samples_trained(job: Job, position: Mapping[str, Any]) -> int:
+    """Samples of all ranks, since the first step of the run, at a reader position."""
+    left = sum(end - start for start, end in position["remaining"])
+    return int(position["epoch"]) * job.manifest.num_samples + job.manifest.num_samples - left
 
 
 def sharded(job: Job, ranks: Ranks) -> tuple[Any, Any, floor.Placement]:
@@ -143,23 +172,9 @@ def start_afresh(run_dir: Path) -> None:
     """Removes what an earlier run left in its directory; files of others stay."""
     import shutil
 
-    for name in ("checkpoints", "board", "seen"):
+    for name in ("checkpoints", DIRECTORY, "seen"):
         shutil.rmtree(run_dir / name, ignore_errors=True)
     (run_dir / "summary.json").unlink(missing_ok=True)
-
-
-def require_work(config: TrainConfig, step: int, epoch: int) -> None:
-    """Refuses a run that is complete: a command never succeeds without having trained.
-
-    Raises:
-        ConfigError: nothing is left to train, and how to go on.
-    """
-    if epoch >= config.epochs or (config.max_steps is not None and step >= config.max_steps):
-        more = f"max_steps={step + 1000}" if epoch < config.epochs else f"epochs={epoch + 1}"
-        raise ConfigError(
-            f"{config.run_dir}: trained to the end already ({step} steps, {epoch} whole epochs); go on with {more}, "
-            "start afresh with resume=false, or take another run_dir=..."
-        )
 
 
 def _progress(pipeline: Any, batches: Iterator[Batch]) -> assembly.Output | None:
@@ -200,7 +215,7 @@ class Stop:
 def finish(
     job: Job,
     ranks: Ranks,
-    pipeline: Any,
+    model: Any,
     transforms: Transforms,
     watch: Watch,
     step: int,
@@ -217,8 +232,7 @@ def finish(
     if stopped:
         logger.info("stopped by SIGTERM after step %d; the same command goes on from %s", step, path)
         raise SystemExit(128 + signal.SIGTERM)
-    summary = watch.summary(step, num_samples)
-    model = pipeline.detach()
+    summary = watch.summary(step)
     wanted = job.config.evaluate
     if (job.table.parent / wanted.split / "manifest.json").is_file():
         table = job.table.parent / wanted.split
@@ -231,7 +245,7 @@ def finish(
         partial = target.with_suffix(".partial")
         partial.write_text(json.dumps(summary, indent=1) + "\n")
         partial.replace(target)
-    watch.finish(summary)
+    watch.finish(step, summary)
     return summary
 
 

@@ -1,0 +1,269 @@
+"""What a run shows of itself: progress on the screen, curves on the board, the summary at the end."""
+
+import math
+import sys
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from recd_dist.assembly import Output
+from recd_dist.batch import Batch
+from recd_dist.config import Job, flatten, to_yaml
+from recd_dist.distributed import Ranks
+from recd_dist.embedding.floor import Placement, StepRows, TableUse, step_bytes
+from recd_dist.embedding.plan import PlanRow
+from recd_dist.errors import UserError
+from recd_dist.metrics import memory
+from recd_dist.metrics.board import DIRECTORY, Board
+from recd_dist.metrics.progress import Progress, Smoothed
+from recd_dist.metrics.quality import QualityWindow
+from recd_dist.metrics.ranks import over_ranks
+from recd_dist.metrics.speed import Speed
+from recd_dist.metrics.traffic import TrafficCounter
+from recd_dist.schema import SAMPLE
+from recd_dist.seen import Seen
+
+WINDOW_SAMPLES = 65536
+"""Samples of all ranks that the training NE, AUC and calibration are over."""
+
+_EXCHANGE = ("input", "output", "backward")
+
+
+class Watch:
+    """Looks at every step; speaks at points. A context manager, on every rank.
+
+    Args:
+        job: the job.
+        ranks: this rank.
+        uses, placement: the tables and where they lie, for the bytes by formula.
+        num_steps: of the whole run, as far as known.
+        step: steps done before this attempt.
+        all_reduce_bytes: that a rank sends a step for replicated parameters, by formula.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        ranks: Ranks,
+        uses: list[TableUse],
+        placement: Placement,
+        num_steps: int,
+        step: int,
+        all_reduce_bytes: float,
+    ) -> None:
+        self._job, self._ranks, self._uses, self._placement = job, ranks, uses, placement
+        self._all_reduce_bytes, self._first_step, self._num_steps = all_reduce_bytes, step, num_steps
+        self._run_dir = Path(job.config.run_dir)
+        self._board = Board(self._run_dir, step, ranks.is_first)
+        self._progress = Progress(num_steps, step) if ranks.is_first else None
+        self._speed, self._loss = Speed(ranks.device), Smoothed()
+        self._quality = QualityWindow(job.config.batch_size, WINDOW_SAMPLES, ranks.device)
+        self._seen = Seen(self._run_dir, step) if job.config.record_samples else None
+        self._ahead: deque[StepRows] = deque()
+        self._bytes: Counter[str] = Counter()  # of this rank, since the last point
+        self._total: Counter[str] = Counter()  # of all ranks, this attempt
+        self._rows: Counter[str] = Counter()  # samples and rows per group, this rank, this attempt
+        self._last_point = step
+
+    def __enter__(self) -> "Watch":
+        if self._progress:
+            self._progress.__enter__()
+        self._board.text("config", to_yaml(self._job.config))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress:
+            self._progress.__exit__(kind, error, trace)
+        if self._seen:
+            self._seen.close()
+        self._board.close()
+
+    def reader(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches; waiting for them and the rows they hold are noted while they are on the host."""
+        for batch in self._speed.watch(batches):
+            self._ahead.append(StepRows.of_batch(batch.sparse))
+            yield batch
+
+    def step(self, epoch: int, step: int, output: Output) -> None:
+        """Takes the result of a step.
+
+        Args:
+            epoch: from 0.
+            step: steps done, this one included.
+            output: loss, logits and batch.
+        """
+        loss, logits, batch = output
+        rows = self._ahead.popleft()
+        for name, dedup in (("unique", True), ("expanded", False)):
+            parts = step_bytes(
+                self._uses, self._placement, rows, self._ranks.world_size, dedup=dedup, rank=self._ranks.rank
+            )
+            self._bytes[name] += round(parts.total)
+        for group in batch.sparse.groups:
+            self._rows[group.name] += group.num_rows
+        self._rows["samples"] += batch.batch_size
+        self._loss.update(loss)
+        self._quality.update(logits, batch.labels[:, 0])
+        self._speed.step(batch.batch_size)
+        if self._seen:
+            self._seen.append(epoch, step, batch.sample_ids.cpu().numpy())
+
+    def show(self, step: int) -> None:
+        """Moves the progress bar on; free between two redraws."""
+        if self._progress and self._progress.due(step):
+            self._progress.update(step, {"loss": self._loss.value()})
+
+    def point(self, step: int, traffic: TrafficCounter) -> None:
+        """Adds a point to every curve; a collective.
+
+        Raises:
+            UserError: the loss is no number any more.
+        """
+        loss = self._loss.value()
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss is {loss} at step {step}; lower optim.dense.lr and optim.tables.lr, and start again: the "
+                "last checkpoint is from before"
+            )
+        num_steps, self._last_point = step - self._last_point, step
+        taken = traffic.take()
+        self._bytes.update({f"sent_{k}": taken[k] for k in _EXCHANGE})
+        sums = over_ranks({k: float(v) for k, v in self._bytes.items()}, "sum", self._ranks.device)
+        self._bytes.clear()
+        self._total.update({k: round(v) for k, v in sums.items()})
+        sent = sum(sums[f"sent_{k}"] for k in _EXCHANGE)
+        if step == self._first_step + 1:
+            self._speed.restart()  # the first step starts readers and kernels: it says nothing of the pace
+        speed = self._speed.compute() if step > self._first_step + 1 else {}
+        quality = self._quality.compute()
+        numbers = {
+            "sent_bytes": sent,
+            "expanded_bytes": sums["expanded"],
+            "unique_bytes_by_formula": sums["unique"],
+            "all_reduce_bytes": self._all_reduce_bytes * self._ranks.world_size * num_steps,
+            **{f"sent_{k}_bytes": sums[f"sent_{k}"] for k in _EXCHANGE},
+        }
+        board = self._board
+        per_step = {k: v / max(1, num_steps) for k, v in numbers.items()}
+        board.add(step, "traffic", per_step)
+        board.add_lines(
+            step, "traffic", "bytes", {"train": per_step["sent_bytes"], "expanded": per_step["expanded_bytes"]}
+        )
+        board.add(step, "speed", speed)
+        board.add(step, "quality", {"loss": loss, **quality})
+        board.add_lines(step, "dedup", "factor", self.dedup_factors())
+        board.add(step, "memory", memory.usage(self._ranks.device))
+        if self._progress and self._progress.due(step):
+            self._progress.update(step, {"loss": loss, **quality, **speed})
+        self._speed.restart()
+
+    def paused(self) -> None:
+        """What follows is no training: it does not count as a slow step."""
+        if self._seen:
+            self._seen.flush()
+        self._speed.restart()
+
+    def dedup_factors(self) -> dict[str, float]:
+        """Samples per unique row of each group of this rank's batches, so far."""
+        return {
+            group: self._rows["samples"] / rows
+            for group, rows in self._rows.items()
+            if group not in ("samples", SAMPLE) and rows
+        }
+
+    def summary(self, step: int) -> dict[str, Any]:
+        """Speed, bytes and dedup factors of this attempt."""
+        steps = max(1, step - self._first_step)
+        sent = sum(self._total[f"sent_{k}"] for k in _EXCHANGE)
+        return {
+            "steps_this_attempt": step - self._first_step,
+            "samples_per_s": self._speed.samples_per_s,
+            "dedup_factor": self.dedup_factors(),
+            "sent_bytes": sent,
+            "unique_bytes_by_formula": self._total["unique"],
+            "expanded_bytes": self._total["expanded"],
+            "sent_bytes_per_step": sent / steps,
+            "expanded_bytes_per_step": self._total["expanded"] / steps,
+            "tensorboard": str(self._run_dir / DIRECTORY),
+        }
+
+    def finish(self, step: int, summary: Mapping[str, Any]) -> None:
+        """Adds the evaluation and the run's line in the table of runs; shows the summary on the screen."""
+        results = {
+            k: float(summary[k]) for k in ("auc", "auc_per_request", "ne", "loss", "calibration") if k in summary
+        }
+        self._board.add(step, "quality", results, "eval")
+        config = asdict(self._job.config)
+        flat = {name: _at(config, name) for name in flatten(config) if not name.startswith("data.samples")}
+        results["samples_per_s"] = summary["samples_per_s"]
+        self._board.hparams({k: v for k, v in flat.items() if v is not None}, results)
+        if self._progress:
+            self._progress.__exit__(None, None, None)
+            Console(stderr=True, width=None if sys.stderr.isatty() else 120).print(render(summary))
+
+
+def _at(value: Any, name: str) -> Any:
+    for key in name.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def render(summary: Mapping[str, Any]) -> Table:
+    """summary.json as a table for people."""
+    table = Table(title="Trained", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    steps, world_size = summary["steps"], summary["world_size"]
+    table.add_row("samples", f"{summary['samples']:,} in {steps:,} steps on {world_size} rank{'s'[: world_size > 1]}")
+    table.add_row("speed", f"{summary['samples_per_s']:,.0f} samples/s")
+    if "auc" in summary:
+        best = f" (best possible {summary['oracle_auc']:.4f})" if "oracle_auc" in summary else ""
+        table.add_row(f"AUC, {summary['split']}", f"{summary['auc']:.4f}{best}")
+        if math.isfinite(summary["auc_per_request"]):
+            table.add_row("AUC per request", f"{summary['auc_per_request']:.4f}")
+        best = f" (best possible {summary['oracle_ne']:.4f})" if "oracle_ne" in summary else ""
+        table.add_row(f"NE, {summary['split']}", f"{summary['ne']:.4f}{best}")
+        table.add_row(f"loss, {summary['split']}", f"{summary['loss']:.4f}, calibration {summary['calibration']:.3f}")
+    factors = ", ".join(f"{group} {factor:.2f}" for group, factor in summary["dedup_factor"].items())
+    table.add_row("samples per unique row", factors or "nothing deduplicated")
+    sent, expanded = summary["sent_bytes_per_step"], summary["expanded_bytes_per_step"]
+    if expanded:
+        saved = f"{expanded / sent:.2f}x fewer" if sent else "-"
+        table.add_row("exchanged per step", f"{sent / 1e3:,.1f} kB sent, {expanded / 1e3:,.1f} kB expanded: {saved}")
+    table.add_row("checkpoint", summary["checkpoint"])
+    table.add_row("curves", f"recd board {Path(summary['tensorboard']).parent}   ({summary['tensorboard']})")
+    return table
+
+
+def render_plan(rows: Sequence[PlanRow], job: Job, world_size: int) -> Table:
+    """A plan as a table for people: where tables lie, and what a step sends for one rank's batch."""
+    title = f"{job.table}: {world_size} ranks, {job.config.batch_size} samples each; bytes a step per rank, by formula"
+    table = Table(title=title, title_justify="left")
+    for name in ("table", "rows", "dim", "features", "groups", "sharding", "ranks", "memory", "unique", "expanded"):
+        right = name in ("rows", "dim", "memory", "unique", "expanded")
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        ranks = ",".join(map(str, row.ranks)) if len(row.ranks) <= 4 else f"{row.ranks[0]}..{row.ranks[-1]}"
+        sizes = (_bytes(row.memory_bytes), _bytes(row.unique_bytes), _bytes(row.expanded_bytes))
+        what = (row.table, f"{row.num_embeddings:,}", str(row.dim), row.features, row.groups, row.sharding, ranks)
+        table.add_row(*what, *sizes)
+    total = (sum(getattr(r, n) for r in rows) for n in ("memory_bytes", "unique_bytes", "expanded_bytes"))
+    table.add_section()
+    table.add_row("all", f"{sum(r.num_embeddings for r in rows):,}", "", "", "", "", "", *map(_bytes, total))
+    return table
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:,.0f} {unit}" if unit == "B" else f"{number:,.1f} {unit}"
+        number /= 1000
+    return f"{number:,.1f} TB"
