@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from recd_dist.batch import Batch
-from recd_dist.config import Job, Optimizer
+from recd_dist.config import Optimizer
 from recd_dist.distributed import Ranks
 from recd_dist.embedding.floor import StepRows
 from recd_dist.embedding.plan import PlanRow, Sharding, describe, plan
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.grouped import Embedded
+from recd_dist.job import Job
 from recd_dist.model import new_model, sequence_features
 from recd_dist.model.loss import click_loss
 from recd_dist.reader.loader import Loader

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from recd_dist.config import EtlConfig, load, resolve, to_yaml
+from recd_dist.config import EtlConfig, load, to_yaml
 from recd_dist.errors import ConfigError, UserError, nearest
 
 _DESCRIPTION = """\
@@ -143,6 +143,8 @@ def _stats(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace) -> int:
     config = load("train", options.overrides, options.config_dir)
+    from recd_dist.job import resolve
+
     job = resolve(config)
     from recd_dist.assembly import planned
     from recd_dist.watch import render_plan

@@ -13,12 +13,13 @@ from torch import nn
 
 from recd_dist import assembly, checkpoint
 from recd_dist.batch import Batch
-from recd_dist.config import EvaluateConfig, Job, TrainConfig, from_yaml, load, resolve
+from recd_dist.config import EvaluateConfig, TrainConfig, from_yaml, load
 from recd_dist.distributed import Ranks, process_group
 from recd_dist.embedding.plan import plan
 from recd_dist.embedding.shard import shard
 from recd_dist.embedding.tables import portable_name
 from recd_dist.errors import ConfigError, nearest
+from recd_dist.job import Job, resolve
 from recd_dist.manifest import Manifest
 from recd_dist.metrics.quality import Quality, evaluate
 from recd_dist.metrics.ranks import gather_columns

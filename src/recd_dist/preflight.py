@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from recd_dist.config import Job, TrainConfig, flatten, from_yaml, load, resolve, writable
+from recd_dist.config import TrainConfig, flatten, from_yaml, load
 from recd_dist.errors import ConfigError, DataError, UserError, nearest
+from recd_dist.job import Job, resolve, writable
 
 TABLE_OPTIMIZERS = ("rowwise_adagrad", "adagrad", "sgd", "adam", "partial_rowwise_adam", "lamb", "lars_sgd")
 DENSE_OPTIMIZERS = ("adagrad", "adam", "adamw", "sgd")

@@ -25,7 +25,7 @@ from torchrec.streamable import Pipelineable
 
 from recd_dist import assembly, checkpoint
 from recd_dist.batch import Batch
-from recd_dist.config import Job, TrainConfig, load, to_yaml
+from recd_dist.config import TrainConfig, load, to_yaml
 from recd_dist.distributed import Ranks, process_group
 from recd_dist.embedding import floor, init
 from recd_dist.embedding.plan import placement, plan
@@ -33,6 +33,7 @@ from recd_dist.embedding.shard import TableOptimizer, num_replicated, optimizers
 from recd_dist.embedding.tables import portable_name
 from recd_dist.evaluate import oracle, quality_of
 from recd_dist.ikjt import IKJT
+from recd_dist.job import Job
 from recd_dist.metrics.board import DIRECTORY
 from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.preflight import check, require_work
@@ -80,7 +81,7 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
         What summary.json holds.
     """
     job = check(config, ranks.world_size)
-    transforms = Transforms.parse(job.schema, job.transforms).fitted(job.table)
+    transforms = job.transforms.fitted(job.table)
     model, optimizer, placed = sharded(job, ranks)
     start = resume(job, ranks, model, optimizer)
     loader = assembly.loader(job, ranks, transforms, state=start.get("reader"))

@@ -14,11 +14,12 @@ from rich.table import Table
 
 from recd_dist.assembly import Output
 from recd_dist.batch import Batch
-from recd_dist.config import Job, flatten, to_yaml
+from recd_dist.config import flatten, to_yaml
 from recd_dist.distributed import Ranks
 from recd_dist.embedding.floor import Placement, StepRows, TableUse, step_bytes
 from recd_dist.embedding.plan import PlanRow
 from recd_dist.errors import UserError
+from recd_dist.job import Job
 from recd_dist.metrics import memory
 from recd_dist.metrics.board import DIRECTORY, Board
 from recd_dist.metrics.progress import Progress, Smoothed
