@@ -221,10 +221,12 @@ def test_every_input_exchange_is_pipelined(two_ranks, sharding: str, dedup: bool
     assert_same(piped, two_ranks(train, dedup, sharding, "rowwise_adagrad", 5))
 
 
-@pytest.mark.parametrize("options", [{"unique_ids": True}, {"pooling": "mean"}])
+@pytest.mark.parametrize(
+    "options", [{"unique_ids": True, "group_rows": {"user": 9, "request": 9, "sample": 9}}, {"pooling": "mean"}]
+)
 @pytest.mark.parametrize("sharding", ["TW", "RW"])
 def test_options_change_nothing_but_the_way(two_ranks, sharding: str, options: dict[str, object]) -> None:
-    off = {k: v for k, v in options.items() if k != "unique_ids"}
+    off = {k: v for k, v in options.items() if k == "pooling"}
     assert_same(
         two_ranks(train, True, sharding, "adagrad", 4, (9, 14), options),
         two_ranks(train, False, sharding, "adagrad", 4, (9, 14), off),

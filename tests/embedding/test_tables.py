@@ -51,17 +51,49 @@ def numbered(embeddings: Embeddings) -> Embeddings:
     return embeddings
 
 
+def classes(embeddings: Embeddings) -> list[tuple[str, dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]]:
+    return [(c.name, dict(c.stacks), dict(c.tables)) for c in embeddings.classes]
+
+
 def test_shared_table_is_one_class_of_both_groups() -> None:
     embeddings = Embeddings(SCHEMA, TABLES)
-    assert [(c.name, c.groups, dict(c.tables)) for c in embeddings.classes] == [
-        ("user-sample", ("user", "sample"), {"item": ("history", "candidate")}),
-        ("user", ("user",), {"city": ("city",)}),
-        ("request", ("request",), {"device": ("device",)}),
-        ("sample", ("sample",), {"place": ("place",)}),
+    assert classes(embeddings) == [
+        ("user-sample", {"history": ("history", "candidate")}, {"item": ("history",)}),
+        ("user", {"city": ("city",)}, {"city": ("city",)}),
+        ("request", {"device": ("device",)}, {"device": ("device",)}),
+        ("sample", {"place": ("place",)}, {"place": ("place",)}),
     ]
-    sent = embeddings.rows(batch())
-    assert sent["user-sample"].to_dict()["item"].to_dense()[0].tolist() == [7, 8, 8]
-    assert [r.tolist() for r in sent["user-sample"].to_dict()["item"].to_dense()] == [[7, 8, 8], [], [5], [6], [5], [0]]
+    sent = embeddings.rows(batch())["user-sample"].to_dict()["history"]
+    assert [r.tolist() for r in sent.to_dense()] == [[7, 8, 8], [], [5], [6], [5], [0]]
+
+
+def test_features_of_one_group_are_keys_of_one_stride() -> None:
+    schema = Schema(tuple(Feature(f, Kind.ids, g, "t") for f, g in [("a", "x"), ("b", "x"), ("c", "y"), ("d", "y")]))
+    table = {"t": Table("t", 4, 4)}
+    assert classes(Embeddings(schema, table)) == [("x-y", {"a": ("a", "c"), "b": ("b", "d")}, {"t": ("a", "b")})]
+    uneven = schema.without(["d"])
+    assert classes(Embeddings(uneven, table)) == [("x-x-y", {"a": ("a", "b", "c")}, {"t": ("a",)})]
+
+
+def test_classes_of_near_stride_are_merged() -> None:
+    def names(**rows: float) -> list[str]:
+        return [name for name, _, _ in classes(Embeddings(SCHEMA, TABLES, group_rows=rows))]
+
+    assert names(user=100, request=101, sample=1000) == ["user-sample", "request+user", "sample"]
+    assert names(user=100, request=300, sample=1000) == ["user-sample", "user", "request", "sample"]
+    assert names(user=1, request=1000, sample=1000) == ["user-sample+request+sample", "user"]
+
+
+def test_a_merged_class_is_padded_with_empty_rows() -> None:
+    embeddings = Embeddings(SCHEMA, TABLES, group_rows={"user": 2, "request": 2, "sample": 1})
+    merged = next(c for c in embeddings.classes if "device" in c.tables)
+    ikjt = IKJT.from_kjt(batch().to_kjt(KEYS), {"user": ["history", "city"], "request": ["device"]})
+    assert "+" in merged.name
+    sent = embeddings.rows(ikjt)[merged.name]
+    heights = {k: sum(ikjt.num_rows(ikjt.group_of(f)) for f in stack) for k, stack in merged.stacks.items()}
+    assert sent.stride() == max(heights.values())
+    for key, jagged in sent.to_dict().items():
+        assert jagged.lengths()[heights[key] :].tolist() == [0] * (sent.stride() - heights[key])
 
 
 def test_rows_stay_unique_and_are_in_schema_order() -> None:
@@ -80,9 +112,12 @@ def test_rows_stay_unique_and_are_in_schema_order() -> None:
 @pytest.mark.parametrize("pooling", ["sum", "mean"])
 @pytest.mark.parametrize("sequences", [(), ("history",)])
 @pytest.mark.parametrize("unique_ids", [False, True])
-def test_equals_plain_torchrec(ids: torch.dtype, pooling: str, sequences: tuple[str, ...], unique_ids: bool) -> None:
+@pytest.mark.parametrize("rows", [None, {"user": 5, "request": 5, "sample": 5}])
+def test_equals_plain_torchrec(
+    ids: torch.dtype, pooling: str, sequences: tuple[str, ...], unique_ids: bool, rows: dict[str, float] | None
+) -> None:
     options = {"sequence_features": sequences, "pooling": pooling}
-    on = Embeddings(SCHEMA, TABLES, dedup=True, unique_ids=unique_ids, **options)
+    on = Embeddings(SCHEMA, TABLES, dedup=True, unique_ids=unique_ids, group_rows=rows, **options)
     off = Embeddings(SCHEMA, TABLES, dedup=False, **options)
     for name, weight in table_weights(off).items():
         weight.copy_(table_weights(on)[name])

@@ -19,7 +19,7 @@ import torch
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.ikjt import IKJT
 from recd_dist.manifest import Manifest
-from recd_dist.schema import SAMPLE
+from recd_dist.schema import SAMPLE, Schema
 
 FLOAT_BYTES = 4
 LENGTH_BYTES = 4
@@ -74,6 +74,10 @@ class StepRows:
         """Ids sent for some features."""
         counts = self.unique_ids if dedup else self.expanded_ids
         return sum(counts[f] for f in features)
+
+    def by_group(self, schema: Schema) -> dict[str, float]:
+        """Rows of each group that has id features: what ``Embeddings(group_rows=...)`` takes."""
+        return {f.group: self.rows[f.name] for f in schema.sparse}
 
     @staticmethod
     def of_batch(sparse: IKJT, embeddings: Embeddings | None = None) -> "StepRows":

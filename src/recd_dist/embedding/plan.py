@@ -362,7 +362,8 @@ def _constraints(embeddings: Embeddings, use: TableUse, step: StepRows | None, w
     types = ["table_wise"] + ["row_wise"] * rows_reach + ["column_wise"] * (width % (2 * WIDTH_UNIT) == 0)
     options: dict[str, Any] = {}
     if step is not None:
-        keys = 1 if embeddings.dedup else len(use.features)
+        stacked = [c.tables[use.table] for c in embeddings.classes if use.table in c.tables] or [(use.table,)]
+        keys = len(stacked[0]) if embeddings.dedup else len(use.features)
         rows = max(1.0, step.num_rows(use.features, embeddings.dedup))
         ids = step.num_ids(use.features, embeddings.dedup)
         options = {

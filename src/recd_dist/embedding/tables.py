@@ -43,6 +43,7 @@ class Embeddings(nn.Module):
         sequence_features: features handed on as jagged vectors.
         dedup: send unique rows; False trains the expanded batch through plain TorchRec.
         pooling: ``sum`` or ``mean`` of a row's vectors (we divide: TorchRec's MEAN is wrong under row-wise sharding).
+        group_rows: expected unique rows of each group in a batch; classes of near stride are then sent as one.
         unique_ids: of un-pooled tables send each distinct id of a batch once.
         device: where weights are made; ``meta`` before sharding, so that no rank holds a whole table.
 
@@ -58,6 +59,7 @@ class Embeddings(nn.Module):
         sequence_features: Collection[str] = (),
         dedup: bool = True,
         pooling: Pooling = "sum",
+        group_rows: Mapping[str, float] | None = None,
         unique_ids: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -68,13 +70,14 @@ class Embeddings(nn.Module):
         features = {t: tuple(f.name for f in schema.sparse if f.table == t) for t in schema.tables}
         kept = frozenset(sequence_features)
         self.sequence_tables = {t: fs for t, fs in features.items() if kept.intersection(fs)}
-        self.classes = stride_classes(schema, tuple(self.sequence_tables))
+        dims = {t: size.dim for t, size in self.tables.items()}
+        self.classes = stride_classes(schema, dims, self.sequence_tables, group_rows)
         pooled = [t for t in schema.tables if t not in self.sequence_tables]
         self.pooled = nn.ModuleDict()
         if dedup:
             self.rows: nn.Module = UniqueRows(self.classes, self.sequence_tables, unique_ids)
             for each in self.classes:
-                self.pooled[each.name] = _bags(self.tables, {t: (t,) for t in each.tables}, device)
+                self.pooled[each.name] = _bags(self.tables, each.tables, device)
         else:
             names = ([SAMPLE] if pooled else []) + ([SEQUENCES] if self.sequence_tables else [])
             self.rows = ExpandedRows(names)
