@@ -22,6 +22,26 @@ Train recommendation models on each distinct row once.
                        '--stats--> what deduplication gains    '--plan--> where tables go
 """
 
+_FIRST_STEPS = """\
+first steps:
+  recd etl data=tiny
+  recd train data=tiny --nproc 2
+  recd evaluate run_dir=runs/tiny-dlrm
+
+Arguments written name=value override the config (configs/, docs/configuration.md); a misspelt name is refused.
+recd COMMAND --help shows examples, recd COMMAND --options the config that a command would run with.
+"""
+
+_MORE = {
+    "etl": "The source is SQL, in configs/data/NAME.yaml. The table stands in data.table/train and data.table/test.",
+    "stats": "Reads the table that `recd etl` made, and no raw logs.",
+    "plan": "The same table and options as for `recd train`; plan.world_size says for how many ranks (default 2).",
+    "train": "The same command again goes on from the newest checkpoint in run_dir. SIGTERM writes one, then stops.",
+    "evaluate": "Table sizes, transforms and features are those of the run; the numbers are exact, over every sample.",
+    "board": "Ctrl-C stops it.",
+    "seen": "Exit code 0 when each sample of each epoch was trained exactly once.",
+}
+
 _COMMANDS: dict[str, tuple[str, str]] = {
     "etl": (
         "raw logs -> clustered table",
@@ -42,6 +62,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "train": (
         "train on this machine (many machines: torchx run launch/train.py:train)",
         "recd train data=tiny --nproc 2\n"
+        "recd train data=mine --config-dir my_configs --nproc 2\n"
         "recd train data=ebnerd model=dlrm batch_size=2048 model.dim=32 optim.dense.lr=0.005 --nproc 2\n"
         "recd train data=tiny 'data.drop=[position]' plan=row_wise dedup=off run_dir=runs/expanded",
     ),
@@ -60,23 +81,23 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser("recd", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = _Parser("recd", description=_DESCRIPTION, epilog=_FIRST_STEPS, formatter_class=plain)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for name, (text, examples) in _COMMANDS.items():
         epilog = "examples:\n  " + examples.replace("\n", "\n  ")
         if name != "board":
-            epilog += f"\n\nEvery option with its default and meaning: recd {name} --options"
-        command = commands.add_parser(
-            name, help=text, description=text, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+            epilog += f"\n\nEvery option with its value: recd {name} --options (meanings: docs/configuration.md)"
+        description = f"{text[0].upper()}{text[1:]}.\n{_MORE[name]}"
+        command = commands.add_parser(name, help=text, description=description, epilog=epilog, formatter_class=plain)
         if name == "board":
             command.add_argument("run_dir", nargs="?", default="runs", help="a run, or a directory of runs")
-            command.add_argument("--port", type=int, default=6006)
+            command.add_argument("--port", type=int, default=6006, help="default 6006")
             command.add_argument("--host", default="127.0.0.1", help="TensorBoard asks for no password: keep loopback")
             continue
         command.add_argument("overrides", nargs="*", metavar="name=value", help="overrides of the config")
-        command.add_argument("--config-dir", help="a directory with configs of your own, e.g. DIR/data/mine.yaml")
-        command.add_argument("--options", action="store_true", help="print the composed config and stop")
+        command.add_argument("--config-dir", metavar="DIR", help="configs of your own, such as DIR/data/mine.yaml")
+        command.add_argument("--options", action="store_true", help="print the config, every option, and stop")
         if name == "train":
             command.add_argument("--nproc", type=int, default=1, help="ranks on this machine (default 1)")
         if name in ("stats", "plan", "evaluate"):
@@ -147,7 +168,10 @@ def _plan(options: argparse.Namespace) -> int:
 
     job = resolve(config)
     from recd_dist.assembly import planned
+    from recd_dist.train import quiet
     from recd_dist.watch import render_plan
+
+    quiet()
 
     world_size = config.plan.world_size or 2
     rows = planned(job, world_size)
@@ -171,8 +195,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     config = load("evaluate", options.overrides, options.config_dir)
     from recd_dist.distributed import process_group
     from recd_dist.evaluate import evaluate_run, report
+    from recd_dist.train import quiet
 
-    logging.disable(logging.WARNING)
+    quiet()
     with process_group(config.device) as ranks:
         result = evaluate_run(config, ranks)
     Console(width=None if sys.stdout.isatty() else 120).print(report(result))

@@ -187,7 +187,7 @@ def _fill_missing(data: DictConfig) -> None:
     """``path: ???`` matters to the ETL alone, which asks for it by name; other commands do without."""
     for key in list(data):
         if OmegaConf.is_missing(data, key):
-            data[key] = None
+            data[key] = [] if key == "labels" else None
         elif isinstance(OmegaConf.to_container(data, throw_on_missing=False, resolve=False).get(key), dict):
             _fill_missing(data[key])
 

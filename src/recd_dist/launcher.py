@@ -1,6 +1,6 @@
 """Start the ranks of one host and, when one fails, say why in one place: torchrun without its walls of text.
 
-    python -m recd_dist.launcher --nproc-per-node 2 -- data=tiny train.steps=100
+    python -m recd_dist.launcher --nproc-per-node 2 -- data=tiny max_steps=100
 
 1. ``recd_dist.preflight`` checks config and data in a light process while this one imports torch (1.2 s).
 2. torch's elastic agent starts the ranks (``recd_dist.rank``) and restarts all of them when one dies.

@@ -21,7 +21,7 @@ def usage(device: torch.device) -> dict[str, float]:
         "rss_gib": num_pages * resource.getpagesize() / _GIB,
         "rss_peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _GIB,
     }
-    if device.type == "cuda_gib":
+    if device.type == "cuda":
         found["cuda_gib"] = torch.cuda.memory_allocated(device) / _GIB
         found["cuda_peak_gib"] = torch.cuda.max_memory_allocated(device) / _GIB
     return found
