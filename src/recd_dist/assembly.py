@@ -76,6 +76,7 @@ def train_model(job: Job, dedup: bool, device: str | torch.device = "meta") -> T
         sequence_features=sequence_features(name, job.schema),
         dedup=dedup,
         pooling=job.config.model.get("pooling", "sum"),
+        group_rows=step_rows(job).by_group(job.schema),
         device=device,
     )
     return TrainModel(embeddings, model)

@@ -191,7 +191,7 @@ SHARDINGS = {
     "CW": "CW",
     "DP": {"default": "DP", "article": "TW"},
     "mixed": {"default": "TW", "item": "RW", "article": "CW", "device": "DP"},
-    "auto": "auto",
+    "planner": "planner",
 }
 
 

@@ -64,7 +64,7 @@ def test_table_wise_fills_the_idlest_rank() -> None:
 
 def test_planner_knows_every_table() -> None:
     for world_size in (1, 2, 16):
-        found = plan(embeddings(), world_size, "auto", step=STEP, local_world_size=min(8, world_size))
+        found = plan(embeddings(), world_size, "planner", step=STEP, local_world_size=min(8, world_size))
         assert set(placement(found, world_size)) == set(TABLES)
         check_world(found, world_size)
 

@@ -37,7 +37,8 @@ WIDTH_UNIT = 4
 """fbgemm's kernels want every shard's width to be a multiple of this."""
 
 Sharding = str | Mapping[str, Any]
-"""``auto``, one type for all tables, or per table a type or ``{type: TW, ranks: [0]}``; ``default`` names the rest."""
+"""``auto`` (table-wise on CPU, TorchRec's planner on CUDA), ``planner``, one type for all tables, or per table a type or
+``{type: TW, ranks: [0]}``; ``default`` names the rest."""
 
 
 class BagSharder(EmbeddingBagCollectionSharder):
@@ -116,6 +117,10 @@ def plan(
             )
     local = local_world_size or world_size
     if sharding == "auto":
+        # On gloo a row-wise table sends (W - 1) times its rows, a table-wise one (W - 1) / W times; TorchRec's planner
+        # has no figures for CPU hosts and chose row-wise even for tables of ten rows.
+        sharding = "planner" if device_type == "cuda" else "table_wise"
+    if sharding == "planner":
         return _planned(embeddings, world_size, local, device_type, prefix, step)
     chosen = _choices(embeddings, world_size, sharding)
     placed = _placed(embeddings, world_size, chosen, step)
@@ -350,7 +355,9 @@ def _planned(
         sharders: list[Any] = [BagSharder(), ListSharder()]
         return planner.plan(module=holder, sharders=sharders)
     except PlannerError as error:
-        raise ConfigError(f"plan=auto: TorchRec's planner found none ({error}); name a plan, e.g. plan=RW") from error
+        raise ConfigError(
+            f"plan.sharding=planner: TorchRec's planner found none ({error}); name one, e.g. plan=row_wise"
+        ) from error
     finally:
         noisy.setLevel(level)
 
