@@ -64,7 +64,7 @@ def main(overrides: Sequence[str] | None = None) -> None:
 def quiet() -> None:
     """Keeps the libraries' warnings off the screen: none of them is for the user of this program."""
     warnings.filterwarnings("ignore")
-    logging.basicConfig(level=logging.WARNING, format="recd: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="recd: %(message)s", force=True)
     logging.getLogger("recd_dist").setLevel(logging.INFO)
     for name in ("torchrec", "torch", "fbgemm_gpu", "torchmetrics"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -90,6 +90,7 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     last = config.max_steps if config.max_steps is not None else sys.maxsize
     pipeline = TrainPipelineSparseDist(model, optimizer, ranks.device, pipeline_postproc=True)
     known = {"transforms": transforms.to_json(), "config": to_yaml(config)}
+    position = loader.state(0)
     path, stop = checkpoint.latest(Path(config.run_dir) / "checkpoints"), Stop()
     with TrafficCounter() as traffic, watch_of(job, ranks, model, placed, loader, step) as watch:
         while loader.epoch < config.epochs and step < last and not stop.asked:
@@ -98,6 +99,7 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
             while step < last and not stop.asked and (output := _progress(pipeline, batches)) is not None:
                 step, num_trained = step + 1, num_trained + 1
                 watch.step(loader.epoch, step, output)
+                position = loader.state(num_trained)
                 ended = num_trained == len(loader) or step == last
                 if ended or step == first + 1 or step % config.log_every == 0:
                     watch.point(step, traffic)
@@ -105,11 +107,20 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
                 watch.show(step)
                 if ended or stop.asked or step % config.checkpoint.every == 0:
                     watch.paused()
-                    path = save(job, step, model, optimizer, {**known, "reader": loader.state(num_trained)})
+                    path = save(job, step, model, optimizer, {**known, "reader": position})
             if num_trained == len(loader):
                 loader.start_epoch(loader.epoch + 1)
-            num_samples = samples_trained(job, loader.state(num_trained % max(1, len(loader))))
-        return finish(job, ranks, pipeline.detach(), transforms, watch, step, num_samples, path, stopped=stop.asked)
+        return finish(
+            job,
+            ranks,
+            pipeline.detach(),
+            transforms,
+            watch,
+            step,
+            samples_trained(job, position),
+            path,
+            stopped=stop.asked,
+        )
 
 
 def watch_of(job: Job, ranks: Ranks, model: Any, placed: floor.Placement, loader: Loader, step: int) -> Watch:

@@ -71,6 +71,7 @@ class Watch:
         self._total: Counter[str] = Counter()  # of all ranks, this attempt
         self._rows: Counter[str] = Counter()  # samples and rows per group, this rank, this attempt
         self._last_point = step
+        self._latest: dict[str, float] = {}  # of the last point, for the progress bar
 
     def __enter__(self) -> "Watch":
         if self._progress:
@@ -120,7 +121,7 @@ class Watch:
     def show(self, step: int) -> None:
         """Moves the progress bar on; free between two redraws."""
         if self._progress and self._progress.due(step):
-            self._progress.update(step, {"loss": self._loss.value()})
+            self._progress.update(step, {"loss": self._loss.value(), **self._latest})
 
     def point(self, step: int, traffic: TrafficCounter) -> None:
         """Adds a point to every curve; a collective.
@@ -162,8 +163,7 @@ class Watch:
         board.add(step, "quality", {"loss": loss, **quality})
         board.add_lines(step, "dedup", "factor", self.dedup_factors())
         board.add(step, "memory", memory.usage(self._ranks.device))
-        if self._progress and self._progress.due(step):
-            self._progress.update(step, {"loss": loss, **quality, **speed})
+        self._latest |= {**quality, **speed}
         self._speed.restart()
 
     def paused(self) -> None:

@@ -37,7 +37,7 @@ WIDTH_UNIT = 4
 """fbgemm's kernels want every shard's width to be a multiple of this."""
 
 Sharding = str | Mapping[str, Any]
-"""``auto`` (table-wise on CPU, TorchRec's planner on CUDA), ``planner``, one type for all tables, or per table a type or
+"""``auto`` (table-wise on CPU, TorchRec's planner on CUDA), ``planner``, a type for all tables, or per table a type or
 ``{type: TW, ranks: [0]}``; ``default`` names the rest."""
 
 
