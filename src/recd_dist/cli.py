@@ -187,6 +187,8 @@ def _train(options: argparse.Namespace) -> int:
         raise ConfigError(f"--nproc {options.nproc}: must be at least 1")
     overrides = list(options.overrides)
     if options.config_dir:
+        if not Path(options.config_dir).is_dir():
+            raise ConfigError(f"--config-dir {options.config_dir}: no such directory")
         overrides.insert(0, f"hydra.searchpath=[file://{Path(options.config_dir).resolve()}]")
     return launch(["--nproc-per-node", str(options.nproc), "--", *overrides])
 

@@ -119,7 +119,7 @@ def count(run_dir: Path, num_samples: int) -> list[EpochCount]:
     """
     attempts = _attempts(run_dir)
     if not attempts:
-        raise DataError(f"{run_dir}/seen: no records of trained samples; train with the record of seen samples on")
+        raise DataError(f"{run_dir}/seen: no records of trained samples; train with record_samples=true")
     times: dict[int, NDArray[np.int64]] = {}
     for i, (_, directory) in enumerate(attempts):
         last_step = min((start for start, _ in attempts[i + 1 :]), default=None)

@@ -147,8 +147,7 @@ def command(directory: Path, port: int = 6006, host: str = "127.0.0.1", no_authe
     if not _is_loopback(host) and not no_authentication:
         raise ConfigError(
             f"host={host}: TensorBoard has no authentication, anyone who reaches that address could read the run; "
-            f"keep 127.0.0.1 and tunnel: ssh -L {port}:127.0.0.1:{port} THIS_HOST "
-            "(or accept it by no_authentication=true)"
+            f"keep 127.0.0.1 and tunnel: ssh -L {port}:127.0.0.1:{port} THIS_HOST"
         )
     listen = ["--host", host, "--port", str(port)]
     return [sys.executable, "-m", "tensorboard.main", "--load_fast=false", "--logdir", str(directory), *listen]
