@@ -11,18 +11,15 @@ Everything is read from the manifest, the Parquet footers, the labels and the in
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from recd_dist.errors import DataError
-from recd_dist.manifest import FileEntry, Manifest
+from recd_dist.etl.stats_disk import Footer, opened, raw_bytes, table_bytes
+from recd_dist.manifest import Manifest
 from recd_dist.schema import REQUEST_ID, SAMPLE, SESSION_ID, TIMESTAMP, Kind
 
 BATCH_SIZES = (512, 2048, 4096)
@@ -36,7 +33,6 @@ DIM = 64
 
 _WINDOW = 4096
 _LENGTH_BYTES = 4
-_RAW_SUFFIXES = (".parquet", ".pq", ".csv", ".tsv", ".gz", ".zst")
 
 I64 = NDArray[np.int64]
 
@@ -176,7 +172,7 @@ def table_stats(table: Path) -> TableStats:
     manifest = Manifest.load(table)
     seen = _Seen.of(table, manifest)
     sizes = _run_lengths(seen.sessions)
-    footers = {group: _footer(table, manifest, group) for group in manifest.schema.groups}
+    footers = {group: Footer.of(table, manifest, group) for group in manifest.schema.groups}
     features = tuple(_feature(manifest, name, footers) for name in (f.name for f in manifest.schema.features))
     groups = tuple(_group(manifest, group, features, seen, footers) for group in manifest.schema.groups)
     return TableStats(
@@ -194,8 +190,8 @@ def table_stats(table: Path) -> TableStats:
         groups=groups,
         total=_total(manifest, features, groups),
         num_bytes=manifest.num_bytes,
-        num_table_bytes=_table_bytes(table, manifest),
-        num_raw_bytes=_raw_bytes(manifest),
+        num_table_bytes=table_bytes(table, manifest),
+        num_raw_bytes=raw_bytes(manifest),
     )
 
 
@@ -227,7 +223,7 @@ class _Seen:
         sums = dict.fromkeys(labels, 0.0)
         repeats = {name: _Repeats(0, 0, dict.fromkeys(BATCH_SIZES, 0)) for name in names}
         for part in manifest.parts:
-            with _opened(table, part.samples) as file:
+            with opened(table, part.samples) as file:
                 samples = file.read(columns)
             for name, chunks in keys.items():
                 chunks.append(samples[name].to_numpy())
@@ -265,49 +261,7 @@ def _with_rows(before: _Repeats, rows: I64, same_session: NDArray[np.bool_]) -> 
     )
 
 
-def _opened(table: Path, entry: FileEntry) -> pq.ParquetFile:
-    """A Parquet file of the table.
-
-    Raises:
-        DataError: it is missing or cut off.
-    """
-    path = table / entry.path
-    if not path.is_file():
-        raise DataError(f"{path}: missing, though the manifest names it; make the table again with `recd etl`")
-    try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(
-            f"{path}: not readable as Parquet ({path.stat().st_size} bytes, {entry.num_bytes} were written): "
-            f"{str(error).splitlines()[0]}; make the table again with `recd etl`"
-        ) from error
-
-
-@dataclass(frozen=True)
-class _Footer:
-    """Of a group's files: compressed bytes and bytes per value, by column."""
-
-    num_bytes: dict[str, int]
-    widths: dict[str, int]
-
-
-def _footer(table: Path, manifest: Manifest, group: str) -> _Footer:
-    """Reads the footers of a group's files."""
-    num_bytes: dict[str, int] = {}
-    widths: dict[str, int] = {}
-    for part in manifest.parts:
-        with _opened(table, part.samples if group == SAMPLE else part.groups[group]) as file:
-            metadata = file.metadata
-        for i in range(metadata.num_row_groups):
-            for j in range(metadata.num_columns):
-                column = metadata.row_group(i).column(j)
-                name = column.path_in_schema.split(".")[0]
-                num_bytes[name] = num_bytes.get(name, 0) + column.total_compressed_size
-                widths[name] = 8 if column.physical_type in ("INT64", "DOUBLE") else 4
-    return _Footer(num_bytes, widths)
-
-
-def _feature(manifest: Manifest, name: str, footers: dict[str, _Footer]) -> FeatureStat:
+def _feature(manifest: Manifest, name: str, footers: dict[str, Footer]) -> FeatureStat:
     """One feature's numbers."""
     feature, stats = manifest.schema[name], manifest.features[name]
     footer = footers[feature.group]
@@ -328,7 +282,7 @@ def _feature(manifest: Manifest, name: str, footers: dict[str, _Footer]) -> Feat
 
 
 def _group(
-    manifest: Manifest, name: str, features: tuple[FeatureStat, ...], seen: _Seen, footers: dict[str, _Footer]
+    manifest: Manifest, name: str, features: tuple[FeatureStat, ...], seen: _Seen, footers: dict[str, Footer]
 ) -> GroupStat:
     """One group's numbers."""
     mine = tuple(f for f in features if f.group == name)
@@ -411,33 +365,6 @@ def _spread(counts: I64) -> Spread:
     if not len(counts):
         return Spread(0.0, 0.0, 0)
     return Spread(float(counts.mean()), float(np.median(counts)), int(counts.max()))
-
-
-def _table_bytes(table: Path, manifest: Manifest) -> int:
-    """Bytes of all splits of the table: its neighbours of the same name."""
-    others = [p.parent for p in table.resolve().parent.glob("*/manifest.json") if p.parent != table.resolve()]
-    loaded = [m for m in map(Manifest.load, others) if m.name == manifest.name]
-    return manifest.num_bytes + sum(m.num_bytes for m in loaded)
-
-
-def _raw_bytes(manifest: Manifest) -> int | None:
-    """Bytes of the raw files, if the source's path still leads to some on this machine."""
-    path = str(manifest.source.get("path") or "")
-    if not path or "://" in path:
-        return None
-    files = [f for f in _raw_files(Path(path).expanduser()) if f.name.endswith(_RAW_SUFFIXES)]
-    return sum(f.stat().st_size for f in files) or None
-
-
-def _raw_files(path: Path) -> Iterator[Path]:
-    """Files that a path names: itself, those below a directory, or those that a glob matches."""
-    if path.is_file():
-        yield path
-    elif path.is_dir():
-        yield from (p for p in path.rglob("*") if p.is_file())
-    elif set(str(path)) & set("*?["):
-        root = Path(path.anchor)
-        yield from (p for p in root.glob(str(path.relative_to(root))) if p.is_file())
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,83 @@
+"""What a clustered table takes on disk: the footers of its files, the weight of its splits and of its raw logs."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recd_dist.errors import DataError
+from recd_dist.manifest import FileEntry, Manifest
+from recd_dist.schema import SAMPLE
+
+_RAW_SUFFIXES = (".parquet", ".pq", ".csv", ".tsv", ".gz", ".zst")
+
+
+def opened(table: Path, entry: FileEntry) -> pq.ParquetFile:
+    """A Parquet file of the table.
+
+    Raises:
+        DataError: it is missing or cut off.
+    """
+    path = table / entry.path
+    if not path.is_file():
+        raise DataError(f"{path}: missing, though the manifest names it; make the table again with `recd etl`")
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(
+            f"{path}: not readable as Parquet ({path.stat().st_size} bytes, {entry.num_bytes} were written): "
+            f"{str(error).splitlines()[0]}; make the table again with `recd etl`"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Footer:
+    """Of a group's files: compressed bytes and bytes per value, by column."""
+
+    num_bytes: dict[str, int]
+    widths: dict[str, int]
+
+    @staticmethod
+    def of(table: Path, manifest: Manifest, group: str) -> "Footer":
+        """Reads the footers of a group's files."""
+        num_bytes: dict[str, int] = {}
+        widths: dict[str, int] = {}
+        for part in manifest.parts:
+            with opened(table, part.samples if group == SAMPLE else part.groups[group]) as file:
+                metadata = file.metadata
+            for i in range(metadata.num_row_groups):
+                for j in range(metadata.num_columns):
+                    column = metadata.row_group(i).column(j)
+                    name = column.path_in_schema.split(".")[0]
+                    num_bytes[name] = num_bytes.get(name, 0) + column.total_compressed_size
+                    widths[name] = 8 if column.physical_type in ("INT64", "DOUBLE") else 4
+        return Footer(num_bytes, widths)
+
+
+def table_bytes(table: Path, manifest: Manifest) -> int:
+    """Bytes of all splits of the table: its neighbours of the same name."""
+    others = [p.parent for p in table.resolve().parent.glob("*/manifest.json") if p.parent != table.resolve()]
+    loaded = [m for m in map(Manifest.load, others) if m.name == manifest.name]
+    return manifest.num_bytes + sum(m.num_bytes for m in loaded)
+
+
+def raw_bytes(manifest: Manifest) -> int | None:
+    """Bytes of the raw files, if the source's path still leads to some on this machine."""
+    path = str(manifest.source.get("path") or "")
+    if not path or "://" in path:
+        return None
+    files = [f for f in _raw_files(Path(path).expanduser()) if f.name.endswith(_RAW_SUFFIXES)]
+    return sum(f.stat().st_size for f in files) or None
+
+
+def _raw_files(path: Path) -> Iterator[Path]:
+    """Files that a path names: itself, those below a directory, or those that a glob matches."""
+    if path.is_file():
+        yield path
+    elif path.is_dir():
+        yield from (p for p in path.rglob("*") if p.is_file())
+    elif set(str(path)) & set("*?["):
+        root = Path(path.anchor)
+        yield from (p for p in root.glob(str(path.relative_to(root))) if p.is_file())
