@@ -1,0 +1,206 @@
+"""Deduplication is lossless: dedup=on and dedup=off train the same model, step by step, on 2 ranks.
+
+    python benchmarks/equality.py [OVERRIDE ...] [--steps 200] [--markdown] [--json FILE]
+
+Both modes start from the same weights and train the same batches through the same pipeline; dedup=off is plain TorchRec
+on expanded KeyedJaggedTensors. Printed at a few steps: the largest relative difference of the losses so far, and of the
+table weights (the largest difference of a table over its largest weight). float32 sums in another order differ by
+rounding, and training lets a difference grow. That it is rounding and nothing else is shown by the same model and
+batches in float64 (one process, unsharded tables, plain Adagrad): there the difference lies a billion times lower.
+"""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import measure
+
+SHOWN = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+NUM_RANKS = 2
+BASELINE = "dedup=off: plain TorchRec on expanded KeyedJaggedTensors"
+Row = dict[str, float]
+
+
+def loss_difference(ours: list[float], plain: list[float]) -> float:
+    """The largest relative difference of two loss curves."""
+    return max(abs(a - b) / abs(b) for a, b in zip(ours, plain, strict=True))
+
+
+def full_weights(model: Any) -> dict[str, Any]:
+    """Every table whole, on every rank: the two modes may place their shards differently. A collective."""
+    import torch
+    import torch.distributed as dist
+
+    from recd_dist.embedding.init import local_shards
+    from recd_dist.embedding.tables import table_weights
+
+    whole = {}
+    for name, weight in table_weights(model).items():
+        full = torch.zeros(tuple(weight.size()), dtype=weight.dtype)
+        for part, row, column in local_shards(weight):
+            full[row : row + part.shape[0], column : column + part.shape[1]] = part
+        dist.all_reduce(full)
+        whole[name] = full
+    return whole
+
+
+def weight_difference(ours: Any, plain: Any, start: dict[str, Any]) -> tuple[float, float]:
+    """The largest difference of a table over its largest weight, and the least that a table has moved since."""
+    mine, others = full_weights(ours), full_weights(plain)
+    worst = max(float((mine[t] - others[t]).abs().max() / others[t].abs().max()) for t in mine)
+    return worst, min(float((mine[t] - start[t]).abs().max()) for t in mine)
+
+
+def rank_main(config: dict[str, Any]) -> None:
+    """One rank: trains both modes side by side and looks at both at the steps shown."""
+    import torch
+
+    from recd_dist import assembly, train
+    from recd_dist.config import load
+    from recd_dist.distributed import process_group
+    from recd_dist.job import resolve
+    from recd_dist.metrics.ranks import over_ranks
+
+    torch.set_num_threads(1)
+    train.quiet()
+    with process_group("cpu") as ranks:
+        job = resolve(load("train", config["overrides"]))
+        loader = assembly.loader(job, ranks, job.transforms.fitted(job.table))
+        if len(loader) < config["steps"]:
+            raise SystemExit(f"equality: the table has {len(loader)} steps; lower batch_size or --steps")
+        batches = list(islice(iter(loader), config["steps"]))
+        loader.close()
+        plain_job = replace(job, config=replace(job.config, dedup=False))
+        sides = [train.sharded(each, ranks)[:2] for each in (job, plain_job)]
+        models = [model for model, _ in sides]
+        pipelines = [train.TrainPipelineSparseDist(m, o, ranks.device, pipeline_postproc=True) for m, o in sides]
+        start, rows = full_weights(models[0]), []
+        streams = [iter(batches), (batch.expanded() for batch in batches)]
+        losses: list[list[float]] = [[], []]
+        for step in range(1, config["steps"] + 1):
+            for pipeline, stream, curve in zip(pipelines, streams, losses, strict=True):
+                curve.append(float(pipeline.progress(stream)[0]))
+            if step in SHOWN or step == config["steps"]:
+                worst, moved = weight_difference(*models, start)
+                difference = over_ranks({"loss": loss_difference(*losses)}, "max", ranks.device)["loss"]
+                row = {"loss_difference": difference, "weight_difference": worst, "moved": moved}
+                rows.append({"step": step, "loss": losses[1][-1], **row})
+        if ranks.is_first:
+            Path(config["out"]).write_text(json.dumps(rows))
+
+
+def float64_rows(overrides: list[str], steps: int) -> list[Row]:
+    """The same comparison in float64: one process, unsharded tables, torch's Adagrad for everything."""
+    import torch
+
+    from recd_dist import assembly
+    from recd_dist.config import load
+    from recd_dist.distributed import process_group
+    from recd_dist.embedding.init import initialize
+    from recd_dist.job import resolve
+
+    # TorchRec's unsharded collections end in .float(); in float64 they must not.
+    single, torch.Tensor.float = torch.Tensor.float, torch.Tensor.double  # type: ignore[method-assign]
+    try:
+        with process_group("cpu") as ranks:
+            job = resolve(load("train", overrides))
+            loader = assembly.loader(job, ranks, job.transforms.fitted(job.table))
+            batches = list(islice(iter(loader), steps))
+            models = [assembly.train_model(job, dedup, "cpu") for dedup in (True, False)]
+            for model in models:
+                initialize(model, job.config.seed)
+                model.double()
+            optimizers = [torch.optim.Adagrad(m.parameters(), lr=0.02) for m in models]
+            start, rows = full_weights(models[0]), []
+            losses: list[list[float]] = [[], []]
+            for step, batch in enumerate(batches, 1):
+                for model, optimizer, curve, each in zip(
+                    models, optimizers, losses, (batch, batch.expanded()), strict=True
+                ):
+                    optimizer.zero_grad()
+                    loss, _ = model(in_float64(each))
+                    loss.backward()
+                    optimizer.step()
+                    curve.append(loss.item())
+                if step in SHOWN or step == steps:
+                    worst, moved = weight_difference(*models, start)
+                    row = {"loss_difference": loss_difference(*losses), "weight_difference": worst, "moved": moved}
+                    rows.append({"step": step, "loss": losses[1][-1], **row})
+            return rows
+    finally:
+        torch.Tensor.float = single  # type: ignore[method-assign]
+
+
+def in_float64(batch: Any) -> Any:
+    """A batch with float64 dense features and labels."""
+    dense = {group: values.double() for group, values in batch.dense.items()}
+    return replace(batch, dense=dense, labels=batch.labels.double())
+
+
+def float32_rows(overrides: list[str], steps: int) -> list[Row]:
+    """Starts the ranks and hands back what rank 0 wrote."""
+    from recd_dist.launcher import rank_environment
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with tempfile.TemporaryDirectory() as scratch:
+        config = {
+            "overrides": [*overrides, f"run_dir={scratch}", "device=cpu"],
+            "steps": steps,
+            "out": f"{scratch}/rows",
+        }
+        places = {"WORLD_SIZE": str(NUM_RANKS), "LOCAL_WORLD_SIZE": str(NUM_RANKS), "MASTER_ADDR": "127.0.0.1"}
+        env = (
+            rank_environment(1, NUM_RANKS) | os.environ | {"OMP_NUM_THREADS": "1"} | places | {"MASTER_PORT": str(port)}
+        )
+        command = [sys.executable, str(Path(__file__)), "--rank", json.dumps(config)]
+        ranks = [subprocess.Popen(command, env=env | {"RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(NUM_RANKS)]
+        if sum(rank.wait() for rank in ranks):
+            raise SystemExit("equality: a rank failed")
+        return list(json.loads(Path(config["out"]).read_text()))
+
+
+def main() -> None:
+    """Prints both tables."""
+    parser = measure.parser(__doc__)
+    parser.add_argument("overrides", nargs="*", default=["data=tiny"], help="of recd train; default data=tiny")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--rank", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.rank:
+        rank_main(json.loads(options.rank))
+        return
+    single = float32_rows(options.overrides, options.steps)
+    tiny = ["data=tiny", "batch_size=256"]
+    double = float64_rows(tiny, min(options.steps, 100))
+    head = ["step", "loss", "loss, largest relative difference", "weights, largest relative difference", "moved"]
+    results = []
+    for title, rows, claim in (
+        (f"float32, {NUM_RANKS} ranks, {' '.join(options.overrides)}", single, "equality.float32"),
+        (f"float64, 1 process, {' '.join(tiny)}", double, "equality.float64"),
+    ):
+        sys.stdout.write(f"\n{title}\n\n")
+        cells = [
+            [f"{r['step']:.0f}", f"{r['loss']:.4f}"]
+            + [f"{r[k]:.1e}" for k in ("loss_difference", "weight_difference", "moved")]
+            for r in rows
+        ]
+        sys.stdout.write(measure.table(head, cells, markdown=options.markdown))
+        worst = [r["loss_difference"] for r in rows]
+        results.append(measure.Result(claim, worst[-1], worst[0], worst[-1], BASELINE, "relative", title))
+    sys.stdout.write(f"\n{measure.machine()}\n")
+    if options.json:
+        options.json.write_text(json.dumps([r.to_json() for r in results], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
