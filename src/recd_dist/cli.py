@@ -70,6 +70,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
         "quality of a trained run",
         "recd evaluate run_dir=runs/tiny-dlrm\nrecd evaluate run_dir=runs/tiny-dlrm split=train",
     ),
+    "summary": ("what a finished run came to", "recd summary run_dir=runs/tiny-dlrm"),
     "board": ("TensorBoard over one or many runs", "recd board runs\nrecd board runs/tiny-dlrm --port 6007"),
     "seen": ("how often each sample was trained (needs record_samples=true)", "recd seen run_dir=runs/tiny-dlrm"),
 }
@@ -207,6 +208,17 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _summary(options: argparse.Namespace) -> int:
+    config = load("evaluate", options.overrides, options.config_dir)
+    path = Path(config.run_dir) / "summary.json"
+    if not path.is_file():
+        raise ConfigError(f"{path}: not there; the run has not ended, or this is no run's directory")
+    from recd_dist.watch import render
+
+    Console(width=None if sys.stdout.isatty() else 120).print(render(json.loads(path.read_text())))
+    return 0
+
+
 def _board(options: argparse.Namespace) -> int:
     from recd_dist.metrics.board import serve
 
@@ -238,6 +250,7 @@ _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "plan": _plan,
     "train": _train,
     "evaluate": _evaluate,
+    "summary": _summary,
     "board": _board,
     "seen": _seen,
 }
