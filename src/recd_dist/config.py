@@ -4,6 +4,7 @@ The dataclasses are the reference: type, default and meaning of every field. YAM
 its Compose API, so that a command makes no directory of its own and every rank composes the same values.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +70,7 @@ class Plan:
     """How tables are spread over ranks."""
 
     sharding: str = "auto"
-    tables: dict[str, str] = field(default_factory=dict)
+    tables: dict[str, Any] = field(default_factory=dict)  # a type, or {type: TW, ranks: [0]}
     world_size: int | None = None
 
 
@@ -95,7 +96,7 @@ class Checkpoint:
 class EvaluateAtEnd:
     """What is evaluated when training ends."""
 
-    split: str = "test"
+    split: str | None = "test"  # null: nothing
     batch_size: int | None = None
 
 
@@ -147,6 +148,9 @@ class EvaluateConfig:
     num_workers: int = 0
 
 
+_SEARCHED = re.compile(r"file://([^,\]]+)")
+_FEATURE_OPTIONS = ("table", "kind", "transforms")
+_TABLE_OPTIONS = ("num_embeddings", "dim", "hashed")
 _TYPES: dict[str, type] = {"train": TrainConfig, "etl": EtlConfig, "evaluate": EvaluateConfig}
 
 
@@ -178,9 +182,23 @@ def load(name: str, overrides: Sequence[str] = (), user_dir: str | None = None) 
         _fill_missing(composed.data)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(_TYPES[name]), composed)
-        return OmegaConf.to_object(merged)
+        config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise ConfigError(_explain(error, composed)) from error
+        raise ConfigError(_explain(error, composed, name)) from error
+    if hasattr(config, "data"):
+        _check_options(config.data)
+    return config
+
+
+def _check_options(data: Data) -> None:
+    """What one feature or table may say: these maps have names of the user's own, so that Hydra checks none of them."""
+    for part, known in (("features", _FEATURE_OPTIONS), ("tables", _TABLE_OPTIONS)):
+        for name, given in getattr(data, part).items():
+            if given is not None and not isinstance(given, Mapping):
+                raise ConfigError(f"data.{part}.{name}={given}: must be a map of {', '.join(known)}")
+            for option in given or {}:
+                if option not in known:
+                    raise ConfigError(f"unknown option 'data.{part}.{name}.{option}'{nearest(str(option), known)}")
 
 
 def _fill_missing(data: DictConfig) -> None:
@@ -223,14 +241,15 @@ def _compose(name: str, overrides: list[str], user_dir: str | None) -> DictConfi
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir=str(config_dir()), version_base="1.3"):
         try:
+            _check_experiment(overrides, user_dir)
             return compose(config_name=name, overrides=overrides)
         except OverrideParseException as error:
             raise ConfigError(f"'{error.override}' is no override; write name=value") from error
         except MissingConfigException as error:
-            raise ConfigError(_missing(error, user_dir)) from error
+            raise ConfigError(_missing(error, user_dir, overrides)) from error
         except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
             chosen = [o for o in overrides if o.partition("=")[0] in {*_groups(), "hydra.searchpath"}]
-            raise ConfigError(_explain(error, _known(name, chosen))) from error
+            raise ConfigError(_explain(error, _known(name, chosen), name)) from error
 
 
 def _known(name: str, chosen: list[str]) -> DictConfig:
@@ -241,14 +260,30 @@ def _known(name: str, chosen: list[str]) -> DictConfig:
         return DictConfig({})
 
 
-def _missing(error: MissingConfigException, user_dir: str | None) -> str:
+def _check_experiment(overrides: list[str], user_dir: str | None) -> None:
+    """The experiment is optional, so that Hydra passes over one that does not exist."""
+    named = [value for o in overrides for key, _, value in [o.partition("=")] if key.lstrip("+") == "experiment"]
+    for name in named:
+        options = _options("experiment", user_dir, overrides)
+        if name not in ("", "null", *options) and not name.startswith("["):
+            raise ConfigError(f"experiment={name}: no such config{nearest(name, options)}")
+
+
+def _options(group: str, user_dir: str | None, overrides: Sequence[str] = ()) -> set[str]:
+    """The configs of a group: shipped, and of the user's own directories."""
+    own = [user_dir] if user_dir else []
+    own += [path for o in overrides if o.startswith("hydra.searchpath=") for path in _SEARCHED.findall(o)]
+    folders = [config_dir() / group, *(Path(path) / group for path in own)]
+    return {p.stem for folder in folders if folder.is_dir() for p in folder.glob("*.yaml")}
+
+
+def _missing(error: MissingConfigException, user_dir: str | None, overrides: Sequence[str]) -> str:
     """``data=ebnrd``: which file was looked for, and what there is."""
     wanted = str(error.missing_cfg_file or "")
     group, _, option = wanted.rpartition("/")
     if not group:
         group, option = "", wanted
-    folders = [config_dir() / group, *([Path(user_dir) / group] if user_dir else [])]
-    options = {p.stem for folder in folders if folder.is_dir() for p in folder.glob("*.yaml")}
+    options = _options(group, user_dir, overrides)
     if not options:
         return f"no config group '{group or option}'{nearest(group or option, _groups())}"
     return f"{group}={option}: no such config{nearest(option, options)}"
@@ -258,7 +293,7 @@ def _groups() -> list[str]:
     return [p.name for p in config_dir().iterdir() if p.is_dir()]
 
 
-def _explain(error: Exception, known: DictConfig) -> str:
+def _explain(error: Exception, known: DictConfig, name: str) -> str:
     """One line for what Hydra and OmegaConf say in many."""
     cause: BaseException = error
     while cause.__cause__ is not None and not getattr(cause, "full_key", None):
@@ -266,7 +301,7 @@ def _explain(error: Exception, known: DictConfig) -> str:
     key = str(getattr(cause, "full_key", None) or "")
     text = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
     if "not in struct" in text or "not in '" in text or "Could not override" in text:
-        return f"unknown option '{key}'{_nearest_key(key, known)}"
+        return f"unknown option '{key}'{_nearest_key(key, known) or f'; every option: recd {name} --options'}"
     first = str(error).splitlines()[0]
     if first.startswith("Could not find"):
         wanted = first.split("'")[1] if "'" in first else first
@@ -277,13 +312,14 @@ def _explain(error: Exception, known: DictConfig) -> str:
 
 
 def _nearest_key(key: str, known: DictConfig) -> str:
-    """The option that a misspelt one most likely means."""
+    """The option that a misspelt one most likely means; empty when none is near."""
     names = [n for n in flatten(OmegaConf.to_container(known, resolve=False)) if n != key]
     parents = {n.rpartition(".")[0] for n in names} - {""}
     tails = [n for n in (*names, *parents) if n.rpartition(".")[2] == key.rpartition(".")[2]]
     if tails:
         return f"; did you mean '{tails[0]}'?"
-    return nearest(key, [*names, *parents])
+    close = nearest(key, [*names, *parents])
+    return close if "did you mean" in close else ""
 
 
 def flatten(value: Any, prefix: str = "") -> Iterator[str]:

@@ -1,7 +1,7 @@
 """A train config that was checked against its table. No torch: the check before a job uses it."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,8 @@ def resolve(config: TrainConfig, split: str = "train") -> Job:
     for name in [*config.data.features, *config.data.drop]:
         if name not in columns and name not in manifest.source.get("columns", []):
             raise ConfigError(f"data: the table {table} has no feature '{name}'{nearest(name, columns)}")
-    dim = int(config.model.get("dim", 16))
+    _check_as_made(config, table, manifest)
+    dim = _dim(config)
     overrides = {name: dict(value or {}) for name, value in config.data.tables.items()}
     unknown = [n for n in overrides if n not in manifest.schema.tables]
     if unknown:
@@ -61,6 +62,41 @@ def resolve(config: TrainConfig, split: str = "train") -> Job:
     overrides = {n: v for n, v in overrides.items() if n in schema.tables}
     tables = infer_tables(manifest, schema, overrides, dim, transforms.id_limits())
     return Job(config, table, manifest, schema, tables, transforms)
+
+
+def _dim(config: TrainConfig) -> int:
+    """Width of the embeddings."""
+    dim = config.model.get("dim", 16)
+    if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
+        raise ConfigError(f"model.dim={dim}: must be a whole number, at least 1")
+    return dim
+
+
+def _check_as_made(config: TrainConfig, table: Path, manifest: Manifest) -> None:
+    """What the ETL has settled cannot be changed by training: an option that says otherwise would be passed over."""
+    data, made = config.data, manifest.schema
+    again = "make it again by `recd etl ... overwrite=true`, or leave the option as it was"
+    if data.labels and tuple(data.labels) != made.labels:
+        raise ConfigError(f"data.labels={data.labels}: the table {table} holds {list(made.labels)}; {again}")
+    keys = manifest.source.get("keys", {})
+    for name, column in asdict(data.keys).items():
+        if column and name in keys and keys[name] not in (None, column):
+            raise ConfigError(f"data.keys.{name}={column}: the table {table} was made by '{keys[name]}'; {again}")
+    known = {feature.name: feature for feature in made.features}
+    for name, options in data.features.items():
+        feature = known.get(name)
+        for option, found in (("table", feature and feature.table), ("kind", feature and feature.kind.value)):
+            wanted = (options or {}).get(option)
+            if wanted is not None and feature is not None and wanted != found and (wanted, found) != ("id", "ids"):
+                raise ConfigError(
+                    f"data.features.{name}.{option}={wanted}: in the table {table} it is {found}; {again}"
+                )
+    for group, given in (data.groups or {}).items():
+        members = given if isinstance(given, list) else (given or {}).get("features") or []
+        for name in members:
+            if name in made and made[name].group != group:
+                found = made[name].group
+                raise ConfigError(f"data.groups.{group}: '{name}' is in group '{found}' of the table {table}; {again}")
 
 
 def _transforms(config: TrainConfig, schema: Schema, manifest: Manifest) -> dict[str, list[Any]]:

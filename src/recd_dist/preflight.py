@@ -12,12 +12,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from recd_dist.config import TrainConfig, flatten, from_yaml, load
+from recd_dist.config import TrainConfig, config_dir, flatten, from_yaml, load
 from recd_dist.errors import ConfigError, DataError, UserError, nearest
 from recd_dist.job import Job, resolve, writable
 
-TABLE_OPTIMIZERS = ("rowwise_adagrad", "adagrad", "sgd", "adam", "partial_rowwise_adam", "lamb", "lars_sgd")
+TABLE_OPTIMIZERS = ("rowwise_adagrad", "adagrad", "sgd", "adam", "partial_rowwise_adam", "lamb")
+ON_CPU = ("sgd", "adagrad", "rowwise_adagrad")
 DENSE_OPTIMIZERS = ("adagrad", "adam", "adamw", "sgd")
+SHARDING_TYPES = ("table_wise", "row_wise", "column_wise", "data_parallel", "TW", "RW", "CW", "DP")
+SOURCES = ("sql", "synthetic")
+WIDTH_UNIT = 4
+"""These are other rooms' words, said again because those rooms load torch; tests/test_preflight.py compares them."""
 
 
 def check(config: TrainConfig, world_size: int = 1) -> Job:
@@ -38,14 +43,14 @@ def check(config: TrainConfig, world_size: int = 1) -> Job:
     _check_files(job)
     _check_steps(job, world_size)
     _check_names(config)
+    _check_model(job)
+    _check_plan(job, world_size)
+    _check_split(job)
     if config.plan.world_size not in (None, world_size):
         raise ConfigError(
             f"plan.world_size={config.plan.world_size}: the plan is for {config.plan.world_size} ranks, the job has "
             f"{world_size}; start as many (-j 1x{config.plan.world_size}) or plan.world_size=null"
         )
-    unknown = [t for t in config.plan.tables if t not in job.tables]
-    if unknown:
-        raise ConfigError(f"plan.tables: no table '{unknown[0]}'{nearest(unknown[0], job.tables)}")
     writable(Path(config.run_dir))
     _check_resume(config)
     _check_work(config)
@@ -67,6 +72,8 @@ def _check_numbers(config: TrainConfig) -> None:
     for name, (value, least) in wanted.items():
         if value < least:
             raise ConfigError(f"{name}={value}: must be at least {least}")
+    if config.evaluate.batch_size is not None and config.evaluate.batch_size < 1:
+        raise ConfigError(f"evaluate.batch_size={config.evaluate.batch_size}: must be at least 1, or null")
     for name in ("tables", "dense"):
         lr = getattr(config.optim, name).lr
         if not lr > 0:
@@ -99,6 +106,85 @@ def _check_names(config: TrainConfig) -> None:
             raise ConfigError(f"optim.{part}.name={name}: unknown{nearest(name, known)}")
     if config.device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device={config.device}: unknown{nearest(config.device, ('auto', 'cpu', 'cuda'))}")
+    name = config.optim.tables.name
+    if config.device == "cpu" and name not in ON_CPU:
+        raise ConfigError(
+            f"optim.tables.name={name}: fbgemm has no CPU kernel for it; use {', '.join(ON_CPU)}, or device=cuda"
+        )
+    if config.data.source not in SOURCES:
+        raise ConfigError(f"data.source={config.data.source}: unknown{nearest(config.data.source, SOURCES)}")
+
+
+def _check_model(job: Job) -> None:
+    """The options that every model has; the rest is checked by the model itself, when a rank builds it."""
+    model = job.config.model
+    names = {path.stem for path in (config_dir() / "model").glob("*.yaml")}
+    if model.get("name") not in names:
+        raise ConfigError(f"model.name={model.get('name')}: no such model{nearest(str(model.get('name')), names)}")
+    dim = int(model.get("dim", 16))
+    if dim % WIDTH_UNIT:
+        raise ConfigError(
+            f"model.dim={dim}: must be a multiple of {WIDTH_UNIT}; use {-(-dim // WIDTH_UNIT) * WIDTH_UNIT}"
+        )
+    for table in job.tables.values():
+        if table.dim != dim:
+            raise ConfigError(f"data.tables.{table.name}.dim={table.dim}: model.dim is {dim}; make them agree")
+    for option in ("bottom", "over"):
+        sizes = model.get(option, [1])
+        if not isinstance(sizes, list) or not sizes or not all(_is_count(size) for size in sizes):
+            raise ConfigError(f"model.{option}={sizes}: must be a list of widths, each at least 1, such as [64,32]")
+    dropout = model.get("dropout", 0.0)
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise ConfigError(f"model.dropout={dropout}: must be at least 0 and less than 1")
+    if (pooling := model.get("pooling", "sum")) not in ("sum", "mean"):
+        raise ConfigError(f"model.pooling={pooling}: unknown{nearest(str(pooling), ('sum', 'mean'))}")
+    for option in ("heads", "max_length"):
+        if not _is_count(model.get(option, 1)):
+            raise ConfigError(f"model.{option}={model[option]}: must be a whole number, at least 1")
+    if dim % model.get("heads", 1):
+        raise ConfigError(f"model.heads={model['heads']}: must divide model.dim, which is {dim}")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _check_plan(job: Job, world_size: int) -> None:
+    """Names, types and ranks of a plan; whether it fits in memory is the planner's to say."""
+    plan = job.config.plan
+    known = ("auto", "planner", *SHARDING_TYPES)
+    if plan.sharding not in known:
+        raise ConfigError(f"plan.sharding={plan.sharding}: unknown{nearest(plan.sharding, known)}")
+    if plan.tables and plan.sharding == "planner":
+        raise ConfigError("plan.tables: TorchRec's planner places every table itself; choose plan=auto to name some")
+    for table, given in plan.tables.items():
+        if table not in job.tables:
+            raise ConfigError(f"plan.tables.{table}: no such table{nearest(str(table), job.tables)}")
+        options = given if isinstance(given, dict) else {"type": given}
+        if unknown := [option for option in options if option not in ("type", "ranks")]:
+            raise ConfigError(
+                f"unknown option 'plan.tables.{table}.{unknown[0]}'{nearest(unknown[0], ('type', 'ranks'))}"
+            )
+        kind = str(options.get("type", "TW"))
+        if kind.upper() not in SHARDING_TYPES and kind not in SHARDING_TYPES:
+            raise ConfigError(f"plan.tables.{table}={kind}: unknown sharding type{nearest(kind, SHARDING_TYPES)}")
+        ranks = options.get("ranks", [])
+        for rank in ranks if isinstance(ranks, list) else [ranks]:
+            if not isinstance(rank, int) or not 0 <= rank < world_size:
+                raise ConfigError(
+                    f"plan.tables.{table}: rank {rank} is named, this job has {world_size} ranks (0 to "
+                    f"{world_size - 1}); start more, or plan again"
+                )
+
+
+def _check_split(job: Job) -> None:
+    """The split to evaluate at the end is there; a table made without a test split is trained without evaluation."""
+    wanted = job.config.evaluate.split
+    splits = [path.parent.name for path in job.table.parent.glob("*/manifest.json")]
+    if wanted is not None and wanted not in splits and not (wanted == "test" and splits == ["train"]):
+        raise ConfigError(
+            f"evaluate.split={wanted}: the table {job.table.parent} has no such split{nearest(wanted, splits)}"
+        )
 
 
 def _check_resume(config: TrainConfig) -> None:

@@ -246,7 +246,7 @@ def finish(
         raise SystemExit(128 + signal.SIGTERM)
     summary = watch.summary(step)
     wanted = job.config.evaluate
-    if (job.table.parent / wanted.split / "manifest.json").is_file():
+    if wanted.split and (job.table.parent / wanted.split / "manifest.json").is_file():
         table = job.table.parent / wanted.split
         batches = assembly.loader(job, ranks, transforms, table=table, batch_size=wanted.batch_size, shuffle=False)
         quality = quality_of(model, batches, ranks.device)
