@@ -86,4 +86,4 @@ def _reason(out: Path, error: OSError) -> str:
         return f"{out}: the disk is full; nothing was left there. Free some space or choose another directory"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{out}: no permission to write ({error.strerror} on {error.filename}); choose another directory"
-    return f"{out}: cannot be written ({error})"
+    return f"{out}: cannot be written ({error.strerror or error}); choose another directory"

@@ -25,6 +25,7 @@ class Progress:
 
     def reading(self) -> None:
         """Starts to count rows read, of which nobody knows how many there are."""
+        self._bar.start()  # not before: an error in the description is all that is shown of it
         self._bar.update(self._task, visible=True)
 
     def writing(self, num_samples: int) -> None:
@@ -38,10 +39,10 @@ class Progress:
         self._bar.advance(self._task, num_rows)
 
     def __enter__(self) -> "Progress":
-        self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._bar.live.is_started:
+            self._bar.stop()

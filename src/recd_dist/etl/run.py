@@ -19,7 +19,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from recd_dist.errors import DataError
+from recd_dist.errors import ConfigError, DataError
 from recd_dist.etl import cluster
 from recd_dist.etl import sql as engine
 from recd_dist.etl.columns import SESSION, Inspection, inspected
@@ -73,9 +73,11 @@ def etl(
 
     Raises:
         DataError: data that does not fit its description, a table that is there already, or a disk that is full.
-        ConfigError: an unknown compression.
+        ConfigError: an unknown compression, or row groups of no sample.
     """
     checked_compression(compression)
+    if row_group_samples < 1:
+        raise ConfigError(f"row_group_samples={row_group_samples}: must be at least 1")
     with built(out, overwrite) as partial, Progress(progress) as bar:
         work = partial / "work"
         work.mkdir()
