@@ -38,7 +38,7 @@ _MORE = {
     "plan": "The same table and options as for `recd train`; plan.world_size says for how many ranks (default 2).",
     "train": "The same command again goes on from the newest checkpoint in run_dir. SIGTERM writes one, then stops.",
     "evaluate": "Table sizes, transforms and features are those of the run; the numbers are exact, over every sample.",
-    "summary": "Reads summary.json, which `recd train` writes at its end: speed, quality on the test split, bytes exchanged.",
+    "summary": "Reads summary.json, which `recd train` writes at its end: speed, quality, bytes exchanged.",
     "summary": "Speed, quality, bytes, and where checkpoint and curves lie: what training printed at its end.",
     "board": "Ctrl-C stops it.",
     "seen": "Exit code 0 when each sample of each epoch was trained exactly once.",
@@ -66,7 +66,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
         "recd train data=tiny --nproc 2\n"
         "recd train data=mine --config-dir my_configs --nproc 2\n"
         "recd train data=ebnerd model=dlrm batch_size=2048 model.dim=32 optim.dense.lr=0.005 --nproc 2\n"
-        "recd train data=tiny 'data.drop=[position]' plan=row_wise dedup=off run_dir=runs/expanded",
+        "recd train data=tiny 'data.drop=[placement]' plan=row_wise dedup=off run_dir=runs/expanded",
     ),
     "evaluate": (
         "quality of a trained run",
