@@ -39,7 +39,6 @@ _MORE = {
     "train": "The same command again goes on from the newest checkpoint in run_dir. SIGTERM writes one, then stops.",
     "evaluate": "Table sizes, transforms and features are those of the run; the numbers are exact, over every sample.",
     "summary": "Reads summary.json, which `recd train` writes at its end: speed, quality, bytes exchanged.",
-    "summary": "Speed, quality, bytes, and where checkpoint and curves lie: what training printed at its end.",
     "board": "Ctrl-C stops it.",
     "seen": "Exit code 0 when each sample of each epoch was trained exactly once.",
 }
