@@ -93,7 +93,7 @@ def sharding(job: Job) -> Sharding:
 
 def planned(job: Job, world_size: int) -> list[PlanRow]:
     """Where each table would lie and what it would cost, without starting a rank."""
-    embeddings = train_model(job, job.config.dedup).embeddings
+    embeddings = train_model(job, job.dedup).embeddings
     rows = step_rows(job)
     found = plan(embeddings, world_size, sharding(job), step=rows)
     return describe(found, embeddings, world_size, rows, job.config.optim.tables.name)
@@ -148,7 +148,7 @@ def loader(
         shuffle=reader.shuffle if shuffle is None else shuffle,
         window=reader.window,
         state=state,
-        expand=not job.config.dedup,
+        expand=not job.dedup,
         prefetch=reader.prefetch,
         pin_memory=ranks.device.type == "cuda",
     )

@@ -72,7 +72,7 @@ def evaluate_run(config: EvaluateConfig, ranks: Ranks) -> dict[str, Any]:
     job = resolve(trained)
     table = Path(config.table) if config.table else table_of(job, config.split)
     require_same_features(job, table)
-    model = assembly.train_model(job, trained.dedup)
+    model = assembly.train_model(job, job.dedup)
     chosen = plan(model.embeddings, ranks.world_size, assembly.sharding(job), device_type=ranks.device.type)
     parallel = shard(model, chosen, ranks)
     found = checkpoint.load(path, parallel, None, job.schema, rename=portable_name)

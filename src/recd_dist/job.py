@@ -12,6 +12,9 @@ from recd_dist.manifest import Manifest
 from recd_dist.reader.transform import Transforms
 from recd_dist.schema import Schema, Table
 
+WORTH_DEDUP = 1.1
+"""Samples per stored row from which unique rows are worth finding: at 1.0 a step gains nothing and costs 1-5% more."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -32,6 +35,15 @@ class Job:
     schema: Schema
     tables: dict[str, Table]
     transforms: Transforms
+
+    @property
+    def dedup(self) -> bool:
+        """Whether to train on unique rows: as the config says, unless no group of the table has rows to save.
+
+        The parameters are the same either way, and so are the numbers but for rounding.
+        """
+        factors = [self.manifest.dedup_factor(g) for g in self.schema.dedup_groups]
+        return self.config.dedup and max(factors, default=1.0) >= WORTH_DEDUP
 
 
 def resolve(config: TrainConfig, split: str = "train") -> Job:

@@ -142,7 +142,9 @@ def samples_trained(job: Job, position: Mapping[str, Any]) -> int:
 def sharded(job: Job, ranks: Ranks) -> tuple[Any, Any, floor.Placement]:
     """Model and optimizer over the ranks, and where the tables lie; initial weights do not depend on the plan."""
     config = job.config
-    model = assembly.train_model(job, config.dedup)
+    model = assembly.train_model(job, job.dedup)
+    if config.dedup and not job.dedup and ranks.is_first:
+        logger.info("dedup: no group of this table holds fewer rows than samples; batches are trained expanded")
     tables = TableOptimizer(config.optim.tables.name, config.optim.tables.lr, config.optim.tables.eps)  # type: ignore[arg-type]
     chosen = plan(
         model.embeddings,
