@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -38,7 +39,6 @@ _MORE = {
     "plan": "The same table and options as for `recd train`; plan.world_size says for how many ranks (default 2).",
     "train": "The same command again goes on from the newest checkpoint in run_dir. SIGTERM writes one, then stops.",
     "evaluate": "Table sizes, transforms and features are those of the run; the numbers are exact, over every sample.",
-    "summary": "Reads summary.json, which `recd train` writes at its end: speed, quality, bytes exchanged.",
     "board": "Ctrl-C stops it.",
     "seen": "Exit code 0 when each sample of each epoch was trained exactly once.",
 }
@@ -65,7 +65,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
         "recd train data=tiny --nproc 2\n"
         "recd train data=mine --config-dir my_configs --nproc 2\n"
         "recd train data=ebnerd model=dlrm batch_size=2048 model.dim=32 optim.dense.lr=0.005 --nproc 2\n"
-        "recd train data=tiny 'data.drop=[placement]' plan=row_wise dedup=off run_dir=runs/expanded",
+        "recd train data=tiny 'data.drop=[position]' plan=row_wise dedup=off run_dir=runs/expanded",
     ),
     "evaluate": (
         "quality of a trained run",
@@ -79,6 +79,8 @@ _COMMANDS: dict[str, tuple[str, str]] = {
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        if wrong := re.match("argument COMMAND: invalid choice: '(.*?)'", message):
+            raise ConfigError(f"unknown command '{wrong[1]}'{nearest(wrong[1], _COMMANDS)}")
         raise ConfigError(f"{message}; see `{self.prog} --help`")
 
 
@@ -241,8 +243,12 @@ def _seen(options: argparse.Namespace) -> int:
 
 
 def _write_json(path: str | None, value: object) -> None:
-    if path:
+    if not path:
+        return
+    try:
         Path(path).write_text(json.dumps(value, indent=1) + "\n")
+    except OSError as error:
+        raise ConfigError(f"--json {path}: cannot be written ({error.strerror})") from error
 
 
 _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
