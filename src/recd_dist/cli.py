@@ -39,6 +39,7 @@ _MORE = {
     "plan": "The same table and options as for `recd train`; plan.world_size says for how many ranks (default 2).",
     "train": "The same command again goes on from the newest checkpoint in run_dir. SIGTERM writes one, then stops.",
     "evaluate": "Table sizes, transforms and features are those of the run; the numbers are exact, over every sample.",
+    "summary": "Prints what `recd train` printed at its end, from summary.json.",
     "board": "Ctrl-C stops it.",
     "seen": "Exit code 0 when each sample of each epoch was trained exactly once.",
 }

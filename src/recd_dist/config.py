@@ -148,6 +148,8 @@ class EvaluateConfig:
     num_workers: int = 0
 
 
+_OF_THE_USERS = re.compile(r"(data\.(features|groups|tables)|plan\.tables)\.\w")
+"""Maps whose names are of the user's own: an override may add to them without the + that Hydra asks for."""
 _SEARCHED = re.compile(r"file://([^,\]]+)")
 _FEATURE_OPTIONS = ("table", "kind", "transforms")
 _TABLE_OPTIONS = ("num_embeddings", "dim", "hashed")
@@ -238,6 +240,10 @@ def _compose(name: str, overrides: list[str], user_dir: str | None) -> DictConfi
     for override in overrides:
         if override.startswith("-"):
             raise ConfigError(f"'{override}' is no override; options of the config are written name=value")
+    overrides = [f"++{o}" if _OF_THE_USERS.match(o) else o for o in overrides]
+    for path in (p for o in overrides if o.startswith("hydra.searchpath=") for p in _SEARCHED.findall(o)):
+        if not Path(path).is_dir():
+            raise ConfigError(f"hydra.searchpath: {path}: no such directory")
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir=str(config_dir()), version_base="1.3"):
         try:
@@ -303,6 +309,8 @@ def _explain(error: Exception, known: DictConfig, name: str) -> str:
     if "not in struct" in text or "not in '" in text or "Could not override" in text:
         return f"unknown option '{key}'{_nearest_key(key, known) or f'; every option: recd {name} --options'}"
     first = str(error).splitlines()[0]
+    if first.startswith("Could not append to config. An item is already at"):
+        return f"option '{first.split(chr(39))[1]}' is there already; write it without +"
     if first.startswith("Could not find"):
         wanted = first.split("'")[1] if "'" in first else first
         return f"unknown option or config '{wanted}'{nearest(wanted, _groups())}"

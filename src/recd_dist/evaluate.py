@@ -62,6 +62,9 @@ def evaluate_run(config: EvaluateConfig, ranks: Ranks) -> dict[str, Any]:
     Raises:
         ConfigError, DataError: no such run, split or checkpoint.
     """
+    for name, value, least in (("batch_size", config.batch_size, 1), ("num_workers", config.num_workers, 0)):
+        if value is not None and value < least:
+            raise ConfigError(f"{name}={value}: must be at least {least}")
     run_dir = Path(config.run_dir)
     trained: TrainConfig = from_yaml("train", run_dir / "config.yaml")
     path = checkpoint.latest(run_dir / "checkpoints")

@@ -126,5 +126,7 @@ def short(error: BaseException) -> str:
     first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     kept = [first, *(line for line in rest if "candidate" in line.lower() or line.startswith("Did you mean"))]
     kept += [f"at {line}" for line in rest if line.startswith("LINE ")]
+    if "No magic bytes found" in first or "too small to be a Parquet file" in first:
+        kept = [f"{first}; the file is cut off or no Parquet: fetch it again"]
     text = "; ".join(kept)
     return text if len(text) <= 500 else text[:497] + "..."
