@@ -1,0 +1,131 @@
+"""Measuring, shared by the scripts here: pairs A B A B ..., ratios with their extremes, tables for people and as JSON.
+
+A ratio is taken within a pair, so that a machine whose speed drifts, or that others use too, moves both sides of it.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+Pair = tuple[float, float]
+"""Of one round: ours and the baseline, in the same unit."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a claim came to.
+
+    Attributes:
+        claim: its id.
+        value: the median of the pairwise ratios.
+        low, high: their extremes.
+        baseline: what a user would have without us.
+        unit: of value.
+        config: what was measured, in words.
+        details: more columns, for people; in JSON too.
+    """
+
+    claim: str
+    value: float
+    low: float
+    high: float
+    baseline: str
+    unit: str
+    config: str
+    details: dict[str, object] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, object]:
+        """The object that --json lists."""
+        plain = asdict(self)
+        details = plain.pop("details")
+        return {**plain, **details}
+
+
+def alternate(ours: Callable[[], float], baseline: Callable[[], float], num_pairs: int) -> list[Pair]:
+    """Measures ours and the baseline by turns; who begins changes every round, so that neither always follows.
+
+    Args:
+        ours: does the work once and returns what was measured.
+        baseline: the same, without us.
+        num_pairs: rounds.
+    """
+    pairs = []
+    for number in range(num_pairs):
+        if number % 2:
+            second = baseline()
+            pairs.append((ours(), second))
+        else:
+            first = ours()
+            pairs.append((first, baseline()))
+    return pairs
+
+
+def speed_up(claim: str, pairs: Sequence[Pair], baseline: str, config: str, **details: object) -> Result:
+    """How many times as fast ours is, from pairs of times."""
+    ratios = [b / a for a, b in pairs]
+    return Result(
+        claim,
+        round(statistics.median(ratios), 3),
+        round(min(ratios), 3),
+        round(max(ratios), 3),
+        baseline,
+        "ratio",
+        config,
+        details,
+    )
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """The options that every script has."""
+    found = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    found.add_argument("--json", type=Path, metavar="FILE", help="also write the results there, as a list of objects")
+    found.add_argument("--markdown", action="store_true", help="print the tables as Markdown, for docs/results/")
+    found.add_argument("--quick", action="store_true", help="smaller data of the same shape; under 5 minutes")
+    return found
+
+
+def report(results: Sequence[Result], options: argparse.Namespace) -> None:
+    """Prints the table, and writes the JSON that was asked for."""
+    for columns in dict.fromkeys(tuple(r.details) for r in results):
+        chosen = [r for r in results if tuple(r.details) == columns]
+        rows = [[r.claim, f"{r.value:.3f}", f"{r.low:.3f}–{r.high:.3f}", *map(str, r.details.values())] for r in chosen]
+        head = ["claim", "median", "range", *(name.replace("_", " ") for name in columns)]
+        sys.stdout.write(table(head, rows, markdown=options.markdown))
+    for config in dict.fromkeys(f"{r.claim}: {r.config}; baseline: {r.baseline}" for r in results):
+        sys.stdout.write(f"{'- ' if options.markdown else ''}{config}\n")
+    if options.json:
+        options.json.write_text(json.dumps([r.to_json() for r in results], indent=1) + "\n")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, markdown: bool) -> str:
+    """Columns, aligned for people or as Markdown."""
+    if markdown:
+        lines = [head, ["---"] * len(head), *rows]
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    return "".join("  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() + "\n" for r in [head, *rows])
+
+
+def machine() -> str:
+    """Date, hardware, versions and commit, in one line."""
+    model = next((x.partition(":")[2] for x in _lines("/proc/cpuinfo") if x.startswith("model name")), "").strip()
+    cores = sum(line.startswith("processor") for line in _lines("/proc/cpuinfo"))
+    memory = next((int(x.split()[1]) / 2**20 for x in _lines("/proc/meminfo") if x.startswith("MemTotal")), 0.0)
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchrec"))
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}, {cores} cores ({model or platform.machine()}), {memory:.0f} GiB, no GPU used; "
+        f"Python {platform.python_version()}, {versions}; commit {found.stdout.strip() or 'unknown'}"
+    )
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).is_file() else []

@@ -1,0 +1,286 @@
+"""The whole training step on unique rows: claims step.rm1, step.rm2, step.rm3, step.s1, and exchange.bytes on rm1-3.
+
+    python benchmarks/step.py [CASE ...] [--quick] [--markdown] [--json FILE] [--dir DIR]
+
+Baseline, in the same processes and alternating with ours (A B A B ...): the same model with dedup=off, which is plain
+TorchRec fed expanded KeyedJaggedTensors. Both have the same tables, first weights, optimizers and TorchRec's planner,
+and run under TrainPipelineSparseDist on 2 gloo ranks of one thread each. Batches are read once and held in memory,
+expanded ones too, so that reading and expanding cost nothing here (for that, see the reader's and path's claims).
+The losses of both are compared step by step: they are the same training.
+
+rm1 is trained with model=sequence (candidates attend to long histories), rm2 and rm3 with model=dlrm (sum pooling);
+s1 is rm1 with one sample a session, where deduplication has nothing to gain. The presets are ours, modelled on RecD's
+words; its own models are not public.
+"""
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import measure
+
+BASELINE = "dedup=off: plain TorchRec on expanded KeyedJaggedTensors"
+DIRECTIONS = ("input", "output", "backward")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A preset as it is trained here.
+
+    Attributes:
+        data: overrides of the data config.
+        train: overrides of the train config.
+        words: for the result page.
+    """
+
+    data: tuple[str, ...]
+    train: tuple[str, ...]
+    words: str
+
+
+# Small steps: with the default ones, batches met again and again are learnt by heart, and rounding is all that is left.
+_RATES = ("optim.tables.lr=0.01", "optim.dense.lr=0.001")
+_SEQUENCE = ("model=sequence", "model.dim=32", "batch_size=512", *_RATES)
+_DLRM = ("model=dlrm", "model.dim=64", "batch_size=1024", *_RATES)
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
+    "MALLOC_TOP_PAD_": str(256 << 20),
+}
+"""glibc keeps freed memory. By default it hands blocks this large back and page-faults them in again, every step: the
+baseline on rm1 was 1.35 times slower so, ours hardly. A careful user of TorchRec on CPUs sees to that."""
+CASES = {
+    "rm1": Case(("data=rm1",), _SEQUENCE, "sequence model, dim 32, B=512 a rank"),
+    "rm2": Case(("data=rm2",), _DLRM, "DLRM, dim 64, B=1024 a rank"),
+    "rm3": Case(("data=rm3",), _DLRM, "DLRM, dim 64, B=1024 a rank"),
+    "s1": Case(
+        ("data=rm1", "data.name=s1", "data.synthetic.session_mean=1", "data.synthetic.session_median=1"),
+        _SEQUENCE,
+        "rm1 with one sample a session, sequence model, dim 32, B=512 a rank",
+    ),
+    "tiny": Case(("data=tiny",), ("model=sequence", "batch_size=64"), "for the tests; no claim"),
+}
+
+
+def overrides(case: Case, directory: Path, num_samples: int) -> list[str]:
+    """Of the data config: where the logs and the table lie, and how large they are."""
+    name = case.data[-1] if len(case.data) == 1 else case.data[1]
+    name = f"{name.partition('=')[2]}-{num_samples}"
+    return [
+        *case.data,
+        f"data.synthetic.num_samples={num_samples}",
+        f"data.synthetic.num_users={max(100, num_samples // 33)}",
+        f"data.path={directory}/raw/{name}",
+        f"data.table={directory}/tables/{name}",
+    ]
+
+
+def table_of(case: Case, directory: Path, num_samples: int) -> None:
+    """Makes the clustered table, unless it is there."""
+    from recd_dist.cli import main as recd
+
+    wanted = overrides(case, directory, num_samples)
+    if not Path(wanted[-1].partition("=")[2], "train", "manifest.json").is_file() and recd(["etl", *wanted]):
+        raise SystemExit(1)
+
+
+class Trainer:
+    """One mode of training on batches in memory.
+
+    Args:
+        job: what to train; its ``dedup`` is the mode.
+        ranks: this rank.
+        batches: the same for both modes, expanded for dedup=off; taken over and over.
+
+    Attributes:
+        losses: of this rank, step by step.
+    """
+
+    def __init__(self, job: Any, ranks: Any, batches: list[Any]) -> None:
+        from recd_dist import train
+
+        self.model, optimizer, self.placement = train.sharded(job, ranks)
+        self.model.train()
+        self.pipeline = train.TrainPipelineSparseDist(self.model, optimizer, ranks.device, pipeline_postproc=True)
+        self.batches = cycle(batches)
+        self.losses: list[float] = []
+
+    def steps(self, num_steps: int) -> float:
+        """Seconds for so many steps, from all ranks ready to all ranks done."""
+        import torch.distributed as dist
+
+        losses = []
+        dist.barrier()
+        start = time.perf_counter()
+        for _ in range(num_steps):
+            losses.append(self.pipeline.progress(self.batches)[0])
+        dist.barrier()
+        seconds = time.perf_counter() - start
+        self.losses += [float(loss) for loss in losses]
+        return seconds
+
+
+def rank_main(config: dict[str, Any]) -> None:
+    """One rank: builds both modes, counts bytes over every batch once, measures, and rank 0 writes what it found."""
+    import torch
+
+    from recd_dist import assembly, train
+    from recd_dist.config import load
+    from recd_dist.distributed import process_group
+    from recd_dist.job import resolve
+
+    torch.set_num_threads(1)
+    train.quiet()
+    with process_group("cpu") as ranks:
+        job = resolve(load("train", config["overrides"]))
+        plain = replace(job, config=replace(job.config, dedup=False))
+        loader = assembly.loader(job, ranks, job.transforms.fitted(job.table))
+        batches = list(islice(iter(loader), min(config["num_batches"], len(loader))))
+        loader.close()
+        ours = Trainer(job, ranks, batches)
+        baseline = Trainer(plain, ranks, [b.expanded() for b in batches])
+        modes = (ours, job.dedup), (baseline, False)
+        counted = [bytes_of(trainer, ranks, batches, dedup) for trainer, dedup in modes]
+        block = config["block"]
+        pairs = measure.alternate(lambda: ours.steps(block), lambda: baseline.steps(block), config["pairs"] + 1)[1:]
+        differences = [abs(a - b) / abs(b) for a, b in zip(ours.losses, baseline.losses, strict=True)]
+        found = {
+            "pairs": [(a / block, b / block) for a, b in pairs],
+            "samples": statistics.mean(b.batch_size for b in batches) * ranks.world_size,
+            "bytes": counted,
+            "loss": {"first": baseline.losses[0], "last": baseline.losses[-1], "num_steps": len(differences)},
+            "loss_difference": max(differences),
+            "factors": {g: round(job.manifest.dedup_factor(g), 2) for g in job.schema.dedup_groups},
+            "threads": torch.get_num_threads(),
+        }
+        if ranks.is_first:
+            Path(config["out"]).write_text(json.dumps(found))
+
+
+def bytes_of(trainer: Trainer, ranks: Any, batches: list[Any], dedup: bool) -> dict[str, list[float]]:
+    """Bytes a step, of all ranks, by direction: counted at the collectives, and by formula. Trains every batch once."""
+    import torch
+    import torch.distributed as dist
+
+    from recd_dist.embedding.floor import StepBytes, StepRows, step_bytes, table_uses
+    from recd_dist.metrics.traffic import TrafficCounter
+
+    embeddings = trainer.model.module.embeddings
+    trainer.steps(1)  # the pipeline reads ahead: from here on a step sends as much as it uses, over a whole cycle
+    with TrafficCounter() as traffic:
+        trainer.steps(len(batches))
+        sent = traffic.take()
+    due = StepBytes()
+    for batch in batches:
+        rows = StepRows.of_batch(batch.sparse, embeddings)
+        uses = table_uses(embeddings)
+        due += step_bytes(uses, trainer.placement, rows, ranks.world_size, dedup=dedup, rank=ranks.rank)
+    both = torch.tensor([[sent[d], getattr(due, d)] for d in DIRECTIONS], dtype=torch.float64) / len(batches)
+    dist.all_reduce(both)
+    return {d: both[n].tolist() for n, d in enumerate(DIRECTIONS)}
+
+
+def run_ranks(case: Case, directory: Path, num_samples: int, options: dict[str, int]) -> dict[str, Any]:
+    """Starts the ranks of a case and hands back what rank 0 wrote.
+
+    Raises:
+        SystemExit: a rank failed; its error is on the screen.
+    """
+    from recd_dist.launcher import rank_environment
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    num_ranks = 2
+    with tempfile.TemporaryDirectory() as scratch:
+        wanted = [*overrides(case, directory, num_samples), *case.train, f"run_dir={scratch}", "device=cpu"]
+        config = {**options, "overrides": wanted, "out": f"{scratch}/found.json"}
+        places = {"WORLD_SIZE": str(num_ranks), "LOCAL_WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1"}
+        env = ALLOCATOR | os.environ | {"OMP_NUM_THREADS": "1"} | places | {"MASTER_PORT": str(port)}
+        env = rank_environment(1, num_ranks) | env
+        command = [sys.executable, str(Path(__file__)), "--rank", json.dumps(config)]
+        ranks = [subprocess.Popen(command, env=env | {"RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(num_ranks)]
+        codes = [rank.wait() for rank in ranks]
+        if any(codes):
+            raise SystemExit("step: a rank failed")
+        return dict(json.loads(Path(config["out"]).read_text()))
+
+
+def results_of(name: str, case: Case, found: dict[str, Any]) -> list[measure.Result]:
+    """The speed and the bytes of a case."""
+    pairs = [(a, b) for a, b in found["pairs"]]
+    samples = found["samples"]
+    ours, expanded = (sum(counted for counted, _ in mode.values()) for mode in found["bytes"])
+    config = f"{case.words}; samples per stored row: " + ", ".join(f"{g} {f}" for g, f in found["factors"].items())
+    times = [statistics.median(side) for side in zip(*pairs, strict=True)]
+    step = measure.speed_up(
+        f"step.{name}",
+        pairs,
+        BASELINE,
+        f"{config}; 2 gloo ranks, {found['threads']} thread each, {len(pairs)} pairs",
+        ours_samples_per_s=round(samples / times[0]),
+        baseline_samples_per_s=round(samples / times[1]),
+        ours_ms=round(1e3 * times[0], 1),
+        baseline_ms=round(1e3 * times[1], 1),
+        largest_loss_difference=f"{found['loss_difference']:.1e} in {found['loss']['num_steps']} steps",
+        ours_sent_MB=round(ours / 1e6, 3),
+        baseline_sent_MB=round(expanded / 1e6, 3),
+    )
+    return [step]
+
+
+def bytes_result(found: dict[str, dict[str, Any]]) -> measure.Result:
+    """Bytes counted against the formula for unique rows, the worst case and direction."""
+    ratios: Counter[str] = Counter()
+    for name, values in found.items():
+        for direction, (counted, due) in values["bytes"][0].items():
+            ratios[f"{name} {direction}"] = counted / due if due else 1.0
+    worst = max(ratios, key=lambda key: abs(ratios[key] - 1))
+    return measure.Result(
+        "exchange.bytes",
+        round(ratios[worst], 4),
+        round(min(ratios.values()), 4),
+        round(max(ratios.values()), 4),
+        "formula of embedding/floor.py for unique rows",
+        "counted / formula",
+        f"TorchRec's plan, 2 ranks, every batch once; worst: {worst}",
+    )
+
+
+def main() -> None:
+    parser = measure.parser(__doc__)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default: all but tiny")
+    parser.add_argument("--dir", type=Path, default=Path(".bench"), help="raw logs and tables, kept (default .bench)")
+    parser.add_argument("--pairs", type=int, help="rounds (default 15, quick 5)")
+    parser.add_argument("--samples", type=int, help="of each table (default 50000, quick 20000)")
+    parser.add_argument("--rank", type=json.loads, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.rank:
+        rank_main(options.rank)
+        return
+    if unknown := set(options.cases) - set(CASES):
+        parser.error(f"unknown case {sorted(unknown)}; there are {', '.join(CASES)}")
+    num_samples = options.samples or (20000 if options.quick else 50000)
+    chosen = {"pairs": options.pairs or (5 if options.quick else 15), "block": 4, "num_batches": 16}
+    found: dict[str, dict[str, Any]] = {}
+    results: list[measure.Result] = []
+    for name in options.cases or [n for n in CASES if n != "tiny"]:
+        table_of(CASES[name], options.dir, num_samples)
+        found[name] = run_ranks(CASES[name], options.dir, num_samples, chosen)
+        results += results_of(name, CASES[name], found[name])
+    measure.report([*results, bytes_result(found)], options)
+
+
+if __name__ == "__main__":
+    main()
