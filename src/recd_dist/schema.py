@@ -176,7 +176,7 @@ def _mistakes(features: Iterable[Feature], labels: tuple[str, ...]) -> Iterable[
         if count > 1:
             yield f"'{name}' is named {count} times; names of features and labels must differ"
         if name in reserved:
-            yield f"'{name}' is a reserved column name; rename it in the SQL"
+            yield f"'{name}' is a reserved column name; name it in keys, drop it or rename it in the SQL"
     for name in dict.fromkeys([*counts, *groups, *(f.table for f in features if f.table)]):
         if not _NAME.match(name):
             yield f"'{name}' is no plain name; use letters, digits and _ (rename it in the SQL)"
