@@ -22,3 +22,15 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no data at {path}; set RECD_SHARED")
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides that name a clustered table of 3,000 synthetic samples, which nobody changes."""
+    from recd_dist.cli import main
+
+    root = tmp_path_factory.mktemp("tiny")
+    overrides = ["data=tiny", f"data.path={root / 'raw'}", f"data.table={root / 'table'}"]
+    sizes = ["data.synthetic.num_samples=3000", "data.synthetic.num_users=200", "row_group_samples=256"]
+    assert main(["etl", *overrides, *sizes]) == 0
+    return overrides
