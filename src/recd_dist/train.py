@@ -110,17 +110,9 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
                     path = save(job, step, model, optimizer, {**known, "reader": position})
             if num_trained == len(loader):
                 loader.start_epoch(loader.epoch + 1)
-        return finish(
-            job,
-            ranks,
-            pipeline.detach(),
-            transforms,
-            watch,
-            step,
-            samples_trained(job, position),
-            path,
-            stopped=stop.asked,
-        )
+        loader.close()
+        num_samples, trained = samples_trained(job, position), pipeline.detach()
+        return finish(job, ranks, trained, transforms, watch, step, num_samples, path, stopped=stop.asked)
 
 
 def watch_of(job: Job, ranks: Ranks, model: Any, placed: floor.Placement, loader: Loader, step: int) -> Watch:
