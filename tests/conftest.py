@@ -1,6 +1,8 @@
 """Settings that all tests share."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,3 +36,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     sizes = ["data.synthetic.num_samples=3000", "data.synthetic.num_users=200", "row_group_samples=256"]
     assert main(["etl", *overrides, *sizes]) == 0
     return overrides
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """Commands set up logging for a process of their own: undone at the end of a test."""
+    names = [None, "recd_dist", "torch", "torchrec", "fbgemm_gpu", "torchmetrics"]
+    before = [(name, logging.getLogger(name).level, list(logging.getLogger(name).handlers)) for name in names]
+    yield
+    for name, level, handlers in before:
+        logging.getLogger(name).setLevel(level)
+        logging.getLogger(name).handlers[:] = handlers
