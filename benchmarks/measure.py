@@ -5,6 +5,7 @@ A ratio is taken within a pair, so that a machine whose speed drifts, or that ot
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -93,7 +94,9 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 def report(results: Sequence[Result], options: argparse.Namespace) -> None:
-    """Prints the table, and writes the JSON that was asked for."""
+    """Prints where it was measured, tables, and what was compared; writes the JSON that was asked for."""
+    command = " ".join(["python", *sys.argv])
+    sys.stdout.write(f"{machine()}; load {os.getloadavg()[0]:.1f} at the end; `{command}`\n\n")
     for columns in dict.fromkeys(tuple(r.details) for r in results):
         chosen = [r for r in results if tuple(r.details) == columns]
         rows = [[r.claim, f"{r.value:.3f}", f"{r.low:.3f}–{r.high:.3f}", *map(str, r.details.values())] for r in chosen]
