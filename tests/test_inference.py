@@ -55,7 +55,7 @@ def test_too_small():
 
 
 def test_negative_ids_want_hashing():
-    with pytest.raises(ConfigError, match=r"tables.item: ids go down to -3; set tables.item.hashed=true"):
+    with pytest.raises(ConfigError, match=r"tables.item: ids go down to -3; set data.tables.item.hashed=true"):
         tables(IdStats(-3, 9, 9), num_embeddings=10)
 
 

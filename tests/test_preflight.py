@@ -44,6 +44,7 @@ def test_a_good_job_is_resolved_against_its_table(tiny: list[str], tmp_path: Pat
         ("epochs=0", "epochs=0: must be at least 1"),
         ("reader.num_workers=-1", "reader.num_workers=-1: must be at least 0"),
         ("evaluate.batch_size=0", "evaluate.batch_size=0: must be at least 1, or null"),
+        ("reader.on_bad_id=drp", "reader.on_bad_id=drp: unknown; did you mean 'drop'?"),
         ("optim.dense.lr=0", "optim.dense.lr=0.0: must be above 0"),
         ("optim.tables.name=adagradd", "optim.tables.name=adagradd: unknown; did you mean 'adagrad'?"),
         ("optim.dense.name=adan", "optim.dense.name=adan: unknown; did you mean 'adam'?"),
@@ -58,9 +59,9 @@ def test_a_good_job_is_resolved_against_its_table(tiny: list[str], tmp_path: Pat
         ("model.pooling=men", "model.pooling=men: unknown; did you mean 'mean'?"),
         ("data.tables.item.dim=32", "data.tables.item.dim=32: model.dim is 16; make them agree"),
         ("data.tables.itm.num_embeddings=9999", "data.tables: no table 'itm'; did you mean 'item'?"),
-        ("data.tables.item.num_embeddings=many", "tables.item.num_embeddings=many: wanted a whole number above 0"),
-        ("data.tables.item.num_embeddings=50", "tables.item.num_embeddings=50: ids go up to 999; set "
-         "num_embeddings=1000 or more, or tables.item.hashed=true"),
+        ("data.tables.item.num_embeddings=many", "data.tables.item.num_embeddings=many: wanted a whole number above 0"),
+        ("data.tables.item.num_embeddings=50", "data.tables.item.num_embeddings=50: ids go up to 999; set "
+         "num_embeddings=1000 or more, or data.tables.item.hashed=true"),
         ("data.features.price.transforms=[lg]", "feature 'price': unknown transform 'lg'; did you mean 'log'?"),
         ("plan.sharding=row_wis", "plan.sharding=row_wis: unknown; did you mean 'row_wise'?"),
         ("plan.tables.itm=RW", "plan.tables.itm: no such table; did you mean 'item'?"),

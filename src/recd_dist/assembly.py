@@ -150,5 +150,7 @@ def loader(
         state=state,
         expand=not job.dedup,
         prefetch=reader.prefetch,
+        on_bad_id=reader.on_bad_id,
+        on_nan=reader.on_nan,
         pin_memory=ranks.device.type == "cuda",
     )

@@ -82,6 +82,8 @@ class Reader:
     shuffle: bool = True
     window: int = 8  # row groups
     prefetch: int = 4  # batches per worker
+    on_bad_id: str = "error"  # or drop: ids outside their table
+    on_nan: str = "error"  # or zero: dense values that are not finite
 
 
 @dataclass

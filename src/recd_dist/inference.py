@@ -42,9 +42,9 @@ def infer_tables(
     known = set(schema.tables) | set(manifest.schema.tables)
     for name, options in overrides.items():
         if name not in known:
-            mistakes.append(f"tables.{name}: no feature looks it up{nearest(name, known)}")
+            mistakes.append(f"data.tables.{name}: no feature looks it up{nearest(name, known)}")
         mistakes += [
-            f"tables.{name}.{option}: unknown option{nearest(option, _OPTIONS)}"
+            f"data.tables.{name}.{option}: unknown option{nearest(option, _OPTIONS)}"
             for option in options
             if option not in _OPTIONS
         ]
@@ -72,9 +72,9 @@ def _table(name: str, stats: IdStats, options: Mapping[str, Any], dim: int) -> T
     width, rows, hashed = options.get("dim", dim), options.get("num_embeddings"), options.get("hashed")
     for option, value in (("dim", width), ("num_embeddings", rows)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 < value < _MAX_ROWS):
-            raise ConfigError(f"tables.{name}.{option}={value}: wanted a whole number above 0")
+            raise ConfigError(f"data.tables.{name}.{option}={value}: wanted a whole number above 0")
     if hashed is not None and not isinstance(hashed, bool):
-        raise ConfigError(f"tables.{name}.hashed={hashed}: wanted true or false")
+        raise ConfigError(f"data.tables.{name}.hashed={hashed}: wanted true or false")
     sparse = stats.min_id < 0 or stats.max_id + 1 > 4 * stats.num_distinct + 1000
     if hashed is None:
         hashed = sparse and rows is None
@@ -82,12 +82,12 @@ def _table(name: str, stats: IdStats, options: Mapping[str, Any], dim: int) -> T
         roomy = max(-(-2 * stats.num_distinct // _MULTIPLE) * _MULTIPLE, _MULTIPLE)
         return Table(name, rows or roomy, width, hashed=True)
     if stats.min_id < 0:
-        raise ConfigError(f"tables.{name}: ids go down to {stats.min_id}; set tables.{name}.hashed=true")
+        raise ConfigError(f"data.tables.{name}: ids go down to {stats.min_id}; set data.tables.{name}.hashed=true")
     if rows is None:
         rows = max(stats.max_id + 1, 1)
     if stats.max_id >= rows:
         raise ConfigError(
-            f"tables.{name}.num_embeddings={rows}: ids go up to {stats.max_id}; "
-            f"set num_embeddings={stats.max_id + 1} or more, or tables.{name}.hashed=true"
+            f"data.tables.{name}.num_embeddings={rows}: ids go up to {stats.max_id}; "
+            f"set num_embeddings={stats.max_id + 1} or more, or data.tables.{name}.hashed=true"
         )
     return Table(name, rows, width)

@@ -104,6 +104,9 @@ def _check_names(config: TrainConfig) -> None:
         name = getattr(config.optim, part).name
         if name not in known:
             raise ConfigError(f"optim.{part}.name={name}: unknown{nearest(name, known)}")
+    for option, choices in (("on_bad_id", ("error", "drop")), ("on_nan", ("error", "zero"))):
+        if (chosen := getattr(config.reader, option)) not in choices:
+            raise ConfigError(f"reader.{option}={chosen}: unknown{nearest(chosen, choices)}")
     if config.device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device={config.device}: unknown{nearest(config.device, ('auto', 'cpu', 'cuda'))}")
     name = config.optim.tables.name

@@ -161,10 +161,10 @@ class WindowDecoder:
         if self._on_bad_id == "error":
             first = int(bad.argmax())
             value = int(column.values[first])
-            grow = f"set tables.{table.name}.num_embeddings={value + 1} or more, " if value >= 0 else ""
+            grow = f"set data.tables.{table.name}.num_embeddings={value + 1} or more, " if value >= 0 else ""
             raise DataError(
                 f"{place}, row {column.row_of(first)}: feature '{feature.name}' holds id {value}, table '{table.name}' "
-                f"has rows 0..{table.num_embeddings - 1}; {grow}tables.{table.name}.hashed=true, or "
+                f"has rows 0..{table.num_embeddings - 1}; {grow}data.tables.{table.name}.hashed=true, or "
                 "reader.on_bad_id=drop"
             )
         self.counts[f"{feature.name}: id outside table '{table.name}'"] += int(bad.sum())
