@@ -14,7 +14,7 @@ from recd_dist.errors import ConfigError
 from recd_dist.evaluate import evaluate_run, report
 from recd_dist.train import train
 
-pytestmark = pytest.mark.usefixtures("own_logging")
+pytestmark = [pytest.mark.usefixtures("own_logging"), pytest.mark.filterwarnings("ignore::FutureWarning")]
 QUALITY = ("auc", "auc_per_request", "ne", "loss", "calibration", "num_samples", "oracle_auc", "oracle_ne")
 
 

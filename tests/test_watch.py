@@ -16,7 +16,7 @@ from recd_dist.preflight import check
 from recd_dist.train import sharded, watch_of
 from recd_dist.watch import Watch, render, render_plan
 
-pytestmark = pytest.mark.usefixtures("own_logging")
+pytestmark = [pytest.mark.usefixtures("own_logging"), pytest.mark.filterwarnings("ignore::FutureWarning")]
 
 
 @pytest.fixture
