@@ -126,6 +126,7 @@ def main(mode: str, sharding: str, directory: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         told["left"] = sorted(p.name for p in directory.iterdir())
         (directory.parent / f"killed-rank{dist.get_rank()}.json").write_text(json.dumps(told))
+        dist.barrier()  # both have looked before either starts step 3
         if dist.get_rank() == 0:
             checkpoint._finish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
         checkpoint.save(directory, 3, model, optimizer, SCHEMA)
