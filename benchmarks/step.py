@@ -55,13 +55,6 @@ _RATES = ("optim.tables.lr=0.01", "optim.dense.lr=0.001")
 _SEQUENCE = ("model=sequence", "model.dim=32", "batch_size=512", *_RATES)
 _SEQUENCE_SHORT = ("model=sequence", "model.dim=32", "batch_size=1024", *_RATES)
 _DLRM = ("model=dlrm", "model.dim=64", "batch_size=1024", *_RATES)
-ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
-    "MALLOC_TOP_PAD_": str(256 << 20),
-}
-"""glibc keeps freed memory. By default it hands blocks this large back and page-faults them in again, every step: the
-baseline on rm1 was 1.35 times slower so, ours hardly. A careful user of TorchRec on CPUs sees to that."""
 CASES = {
     "rm1": Case(("data=rm1",), _SEQUENCE, "sequence model, dim 32, B=512 a rank"),
     "rm2": Case(("data=rm2",), _SEQUENCE_SHORT, "sequence model, dim 32, B=1024 a rank"),
@@ -212,7 +205,7 @@ def run_ranks(case: Case, directory: Path, num_samples: int, options: dict[str, 
         wanted = [*overrides(case, directory, num_samples), *case.train, f"run_dir={scratch}", "device=cpu"]
         config = {**options, "overrides": wanted, "out": f"{scratch}/found.json"}
         places = {"WORLD_SIZE": str(num_ranks), "LOCAL_WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1"}
-        env = ALLOCATOR | os.environ | {"OMP_NUM_THREADS": "1"} | places | {"MASTER_PORT": str(port)}
+        env = os.environ | {"OMP_NUM_THREADS": "1"} | places | {"MASTER_PORT": str(port)}
         env = rank_environment(1, num_ranks) | env
         command = [sys.executable, str(Path(__file__)), "--rank", json.dumps(config)]
         ranks = [subprocess.Popen(command, env=env | {"RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(num_ranks)]
