@@ -13,7 +13,7 @@ from recd_dist.rank import Failure
 
 
 def run(
-    monkeypatch: pytest.MonkeyPatch, error: Exception | None, error_file: Path | None = None
+    monkeypatch: pytest.MonkeyPatch, error: BaseException | None, error_file: Path | None = None
 ) -> tuple[int, list[str]]:
     """Run rank.main on a module that raises `error`; the exit code and the overrides that the module saw."""
     seen: list[str] = []
@@ -51,6 +51,14 @@ def test_bug_keeps_its_traceback_and_exits_1(monkeypatch: pytest.MonkeyPatch, tm
     assert failure.message.endswith("KeyError: 'k'")
     assert "raise error" in failure.message
     assert not failure.user
+
+
+def test_ctrl_c_says_nothing_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, KeyboardInterrupt(), tmp_path / "error.json")[0] == 130
+    assert not (tmp_path / "error.json").exists()
+    assert capsys.readouterr().err == ""
 
 
 def test_without_an_agent_the_error_goes_to_stderr(

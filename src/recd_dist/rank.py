@@ -99,7 +99,7 @@ def main(argv: Sequence[str]) -> int:
         argv: a module's name, then its overrides.
 
     Returns:
-        The exit code: 0, 2 for an error of the user's, 1 for any other.
+        The exit code: 0, 2 for an error of the user's, 130 after Ctrl-C, 1 for any other.
     """
     die_with_parent()
     module, *overrides = argv
@@ -107,6 +107,8 @@ def main(argv: Sequence[str]) -> int:
         run = importlib.import_module(module).main
         quiet_libraries()  # after the import, in which they set levels of their own
         run(overrides)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT  # the launcher says it once for all ranks
     except Exception as error:
         failure = Failure.of(error, int(os.environ.get("RANK", "0")))
         if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
