@@ -8,14 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from recd_dist import train as training
 from recd_dist.cli import main
+from recd_dist.config import load
+from recd_dist.distributed import Ranks, process_group
+from recd_dist.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("own_logging")
+pytestmark = [pytest.mark.usefixtures("own_logging"), pytest.mark.filterwarnings("ignore::FutureWarning")]
 
 SUMMARY = {
     "samples", "steps", "samples_per_s", "auc", "ne", "loss", "dedup_factor", "sent_bytes", "expanded_bytes",
@@ -119,11 +123,13 @@ def test_a_complete_run_is_refused(trained: Path, tiny: list[str]) -> None:
 
 def test_a_checkpoint_of_another_schema_is_refused_once(trained: Path, tiny: list[str], tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "run")
+    config = (tmp_path / "run/config.yaml").read_text()
     ended = run([*tiny, f"run_dir={tmp_path / 'run'}", "batch_size=64", "epochs=2", "data.drop=[position]"], 2)
 
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.count("recd: error:") == ended.stderr.count("\n") == 1
     assert "a checkpoint of another schema: feature 'position' is only in the checkpoint" in ended.stderr
+    assert (tmp_path / "run/config.yaml").read_text() == config  # that of the checkpoints that are there
 
 
 def test_killed_stopped_and_resumed_with_fewer_ranks(tiny: list[str], tmp_path: Path) -> None:
@@ -178,3 +184,46 @@ def test_an_id_beyond_its_table_is_one_error_of_all_ranks(tiny: list[str], tmp_p
     assert not (tmp_path / "run/checkpoints").exists()
 
     assert run([*overrides, "reader.on_bad_id=drop", "max_steps=3"], 2).returncode == 0
+
+
+@pytest.fixture
+def alone() -> Iterator[Ranks]:
+    with process_group("cpu") as ranks:
+        yield ranks
+
+
+def test_a_loss_of_nan_is_never_saved(alone: Ranks, tiny: list[str], tmp_path: Path) -> None:
+    """A checkpoint that falls between two points of the log looks at the loss first."""
+    cadence = ["batch_size=128", "log_every=1000", "checkpoint.every=5"]
+    config = load("train", [*tiny, f"run_dir={tmp_path / 'run'}", *cadence, "optim.dense.lr=1e38"])
+
+    with pytest.raises(UserError, match=r"the loss is \w+ at step 5; lower optim\.dense\.lr"):
+        training.train(config, alone)
+    assert newest(tmp_path / "run") == 0
+
+
+class _Signalled(training.Stop):
+    """A SIGTERM that came before the first step."""
+
+    def __enter__(self) -> "_Signalled":
+        super().__enter__()
+        os.kill(os.getpid(), signal.SIGTERM)
+        return self
+
+
+@pytest.mark.parametrize(("max_steps", "is_complete"), [(1, True), (2, False)])
+def test_a_stop_at_the_last_step_is_the_end(
+    alone: Ranks, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_steps: int, is_complete: bool
+) -> None:
+    monkeypatch.setattr(training, "Stop", _Signalled)
+    config = load("train", [*tiny, f"run_dir={tmp_path / 'run'}", f"max_steps={max_steps}"])
+    before = signal.getsignal(signal.SIGTERM)
+
+    if is_complete:
+        assert training.train(config, alone)["steps"] == 1
+    else:
+        with pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)):
+            training.train(config, alone)
+    assert (tmp_path / "run/summary.json").exists() is is_complete
+    assert newest(tmp_path / "run") == 1
+    assert signal.getsignal(signal.SIGTERM) is before

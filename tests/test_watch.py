@@ -68,6 +68,18 @@ def test_a_loss_that_is_no_number_ends_the_run(tiny: list[str], tmp_path: Path, 
             watch.point(1, traffic)
 
 
+def test_a_loss_of_nan_on_another_rank_ends_this_one_too(
+    tiny: list[str], tmp_path: Path, ranks: Ranks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums over the ranks carry it, so that no rank waits in a collective for one that has ended."""
+    monkeypatch.setattr("recd_dist.watch.over_ranks", lambda mine, *_: {**mine, "loss": mine["loss"] + float("nan")})
+    watch, outputs = watched(tiny, tmp_path, ranks)
+    with TrafficCounter() as traffic, watch:
+        watch.step(0, 1, outputs[0])
+        with pytest.raises(UserError, match="the loss is nan at step 1"):
+            watch.point(1, traffic)
+
+
 def shown(value: object) -> str:
     console = Console(width=120, record=True, file=None, quiet=False)
     with console.capture() as captured:

@@ -14,8 +14,9 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -91,8 +92,8 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     pipeline = TrainPipelineSparseDist(model, optimizer, ranks.device, pipeline_postproc=True)
     known = {"transforms": transforms.to_json(), "config": to_yaml(config)}
     position = loader.state(0)
-    path, stop = checkpoint.latest(Path(config.run_dir) / "checkpoints"), Stop()
-    with TrafficCounter() as traffic, watch_of(job, ranks, model, placed, loader, step) as watch:
+    path = checkpoint.latest(Path(config.run_dir) / "checkpoints")
+    with Stop() as stop, TrafficCounter() as traffic, watch_of(job, ranks, model, placed, loader, step) as watch:
         while loader.epoch < config.epochs and step < last and not stop.asked:
             model.train()
             batches, num_trained = watch.reader(iter(loader)), 0
@@ -100,19 +101,20 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
                 step, num_trained = step + 1, num_trained + 1
                 watch.step(loader.epoch, step, output)
                 position = loader.state(num_trained)
-                ended = num_trained == len(loader) or step == last
-                if ended or step == first + 1 or step % config.log_every == 0:
+                due = num_trained == len(loader) or step == last or step % config.checkpoint.every == 0
+                if due or step == first + 1 or step % config.log_every == 0:  # a point first: it refuses a loss of nan
                     watch.point(step, traffic)
                     stop.agree()
                 watch.show(step)
-                if ended or stop.asked or step % config.checkpoint.every == 0:
+                if due or stop.asked:
                     watch.paused()
                     path = save(job, step, model, optimizer, {**known, "reader": position})
             if num_trained == len(loader):
                 loader.start_epoch(loader.epoch + 1)
         loader.close()
         num_samples, trained = samples_trained(job, position), pipeline.detach()
-        return finish(job, ranks, trained, transforms, watch, step, num_samples, path, stopped=stop.asked)
+        stopped = stop.asked and loader.epoch < config.epochs and step < last
+        return finish(job, ranks, trained, transforms, watch, step, num_samples, path, stopped=stopped)
 
 
 def watch_of(job: Job, ranks: Ranks, model: Any, placed: floor.Placement, loader: Loader, step: int) -> Watch:
@@ -164,14 +166,13 @@ def resume(job: Job, ranks: Ranks, model: Any, optimizer: Any) -> dict[str, Any]
     dist.barrier()
     checkpoint.sweep(run_dir / "checkpoints")
     path = checkpoint.latest(run_dir / "checkpoints")
+    found = checkpoint.load(path, model, optimizer, job.schema, rename=portable_name) if path else None
     if ranks.is_first:
-        (run_dir / "config.yaml").write_text(to_yaml(job.config))
-    if path is None:
-        return {}
-    found = checkpoint.load(path, model, optimizer, job.schema, rename=portable_name)
-    if ranks.is_first:
-        logger.info("resuming from %s", path)
-    return found.extra
+        # Not before the checkpoint was found to fit: config.yaml says how to read those that are there.
+        write(run_dir / "config.yaml", to_yaml(job.config))
+        if path:
+            logger.info("resuming from %s", path)
+    return found.extra if found else {}
 
 
 def start_afresh(run_dir: Path) -> None:
@@ -199,13 +200,28 @@ def save(job: Job, step: int, model: Any, optimizer: Any, extra: dict[str, Any])
     )
 
 
+def write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
 class Stop:
-    """SIGTERM asks for a checkpoint and a clean end; the ranks agree on the step."""
+    """SIGTERM asks for a checkpoint and a clean end; the ranks agree on the step. A context manager."""
 
     def __init__(self) -> None:
         self.asked = False
         self._signalled = False
-        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def __enter__(self) -> "Stop":
+        self._before = signal.signal(signal.SIGTERM, self._on_signal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        signal.signal(signal.SIGTERM, self._before)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -242,15 +258,13 @@ def finish(
     wanted = job.config.evaluate
     if wanted.split and (job.table.parent / wanted.split / "manifest.json").is_file():
         table = job.table.parent / wanted.split
-        batches = assembly.loader(job, ranks, transforms, table=table, batch_size=wanted.batch_size, shuffle=False)
-        quality = quality_of(model, batches, ranks.device)
+        size = wanted.batch_size
+        with closing(assembly.loader(job, ranks, transforms, table=table, batch_size=size, shuffle=False)) as batches:
+            quality = quality_of(model, batches, ranks.device)
         summary |= {"split": wanted.split, **(quality.to_json() if quality else {}), **oracle(job, wanted.split)}
     summary |= {"samples": num_samples, "steps": step, "checkpoint": str(path), "world_size": ranks.world_size}
     if ranks.is_first:
-        target = Path(job.config.run_dir) / "summary.json"
-        partial = target.with_suffix(".partial")
-        partial.write_text(json.dumps(summary, indent=1) + "\n")
-        partial.replace(target)
+        write(Path(job.config.run_dir) / "summary.json", json.dumps(summary, indent=1) + "\n")
     watch.finish(step, summary)
     return summary
 

@@ -130,15 +130,17 @@ class Watch:
             UserError: the loss is no number any more.
         """
         loss = self._loss.value()
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the loss is {loss} at step {step}; lower optim.dense.lr and optim.tables.lr, and start again: the "
-                "last checkpoint is from before"
-            )
         num_steps, self._last_point = step - self._last_point, step
         taken = traffic.take()
         self._bytes.update({f"sent_{k}": taken[k] for k in _EXCHANGE})
-        sums = over_ranks({k: float(v) for k, v in self._bytes.items()}, "sum", self._ranks.device)
+        mine = {k: float(v) for k, v in self._bytes.items()}
+        sums = over_ranks({**mine, "loss": loss}, "sum", self._ranks.device)
+        of_all = sums.pop("loss")
+        if not math.isfinite(of_all):  # on any rank: then all ranks end, and none waits for one that has ended
+            raise UserError(
+                f"the loss is {of_all} at step {step}; lower optim.dense.lr and optim.tables.lr, and start again: the "
+                "last checkpoint is from before"
+            )
         self._bytes.clear()
         self._total.update({k: round(v) for k, v in sums.items()})
         sent = sum(sums[f"sent_{k}"] for k in _EXCHANGE)
