@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,8 @@ def evaluate_run(config: EvaluateConfig, ranks: Ranks) -> dict[str, Any]:
     parallel = shard(model, chosen, ranks)
     found = checkpoint.load(path, parallel, None, job.schema, rename=portable_name)
     transforms = Transforms.parse(job.schema, found.extra["transforms"])
-    batches = assembly.loader(job, ranks, transforms, table=table, shuffle=False)
-    quality = quality_of(parallel, batches, ranks.device)
+    with closing(assembly.loader(job, ranks, transforms, table=table, shuffle=False)) as batches:
+        quality = quality_of(parallel, batches, ranks.device)
     result = {"run_dir": str(run_dir), "step": found.step, "table": str(table)}
     return {**result, **(quality.to_json() if quality else {}), **oracle(job, table.name)}
 

@@ -308,7 +308,6 @@ class IKJT:
             if name != SAMPLE and self.batch_size:
                 first, inverse = find_unique_rows(part, self.batch_size, self.lengths.device)
                 part = [gather_rows(v, n, first, w) for v, n, w in part]
-                part = [(v, n, w) for v, n, w in part]
                 inverses.append(inverse)
                 layouts.append(GroupLayout(name, keys, len(first)))
             else:
