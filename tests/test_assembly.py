@@ -116,3 +116,14 @@ def test_a_plan_is_described_without_a_rank(job) -> None:
         "RW", (0, 1), "history_item, candidate_item",
     )  # fmt: skip
     assert 0 < rows["item"].unique_bytes < rows["item"].expanded_bytes
+
+
+def test_the_plan_shown_is_that_of_the_device(job) -> None:
+    """On CUDA ``auto`` is TorchRec's planner: ``recd plan device=cuda`` shows what it chooses, not what CPUs get."""
+    resolved = job("device=cuda")
+    embeddings = assembly.train_model(resolved, resolved.dedup).embeddings
+    rows = assembly.step_rows(resolved)
+    on_cuda = placement(plan(embeddings, 2, "planner", step=rows, device_type="cuda"), 2)
+
+    assert {row.table: (row.sharding, row.ranks) for row in assembly.planned(resolved, 2)} == on_cuda
+    assert {row.table: (row.sharding, row.ranks) for row in assembly.planned(job("device=cpu"), 2)} != on_cuda

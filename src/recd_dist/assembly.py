@@ -95,7 +95,10 @@ def planned(job: Job, world_size: int) -> list[PlanRow]:
     """Where each table would lie and what it would cost, without starting a rank."""
     embeddings = train_model(job, job.dedup).embeddings
     rows = step_rows(job)
-    found = plan(embeddings, world_size, sharding(job), step=rows)
+    device = job.config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    found = plan(embeddings, world_size, sharding(job), step=rows, device_type=device)
     return describe(found, embeddings, world_size, rows, job.config.optim.tables.name)
 
 
