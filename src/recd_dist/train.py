@@ -28,7 +28,7 @@ from recd_dist import assembly, checkpoint
 from recd_dist.batch import Batch
 from recd_dist.config import TrainConfig, load, to_yaml
 from recd_dist.distributed import Ranks, process_group
-from recd_dist.embedding import floor, init
+from recd_dist.embedding import floor, init, torchrec_patches
 from recd_dist.embedding.plan import placement, plan
 from recd_dist.embedding.shard import TableOptimizer, num_replicated, optimizers, shard
 from recd_dist.embedding.tables import portable_name
@@ -113,6 +113,7 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
                 loader.start_epoch(loader.epoch + 1)
         loader.close()
         num_samples, trained = samples_trained(job, position), pipeline.detach()
+        torchrec_patches.restore_postprocs(model.module)
         stopped = stop.asked and loader.epoch < config.epochs and step < last
         return finish(job, ranks, trained, transforms, watch, step, num_samples, path, stopped=stopped)
 

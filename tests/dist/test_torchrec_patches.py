@@ -3,8 +3,12 @@
 import pytest
 import torch
 import torch.distributed as dist
+from torch import nn
 from torchrec.distributed import comm_ops
 from torchrec.distributed.dist_data import PooledEmbeddingsReduceScatter
+from torchrec.distributed.train_pipeline.pipeline_context import TrainPipelineContext
+from torchrec.distributed.train_pipeline.postproc import PipelinedPostproc
+from torchrec.distributed.train_pipeline.types import CallArgs
 
 from recd_dist.distributed import Ranks
 from recd_dist.embedding import torchrec_patches
@@ -55,6 +59,20 @@ def test_row_wise_sends_no_more_than_the_formula(two_ranks) -> None:
     """A rank's rows are sent to it by the others, and its gradients to them: 7 * WIDTH floats over both ranks."""
     sent = [r["sent"] for r in two_ranks(reduce_scatter, [2, 5], True)]
     assert sum(s["output"] for s in sent) == sum(s["backward"] for s in sent) == 7 * WIDTH * 4
+
+
+def test_nested_modules_are_put_back() -> None:
+    """What detach of 1.6.1 leaves: the pipelined module in its place, its own under a dotted name at the root."""
+    model, rows = nn.Module(), nn.Linear(1, 1)
+    model.embeddings = nn.Module()
+    model.embeddings.rows = PipelinedPostproc(
+        rows, "embeddings.rows", CallArgs([], {}), TrainPipelineContext(), default_stream=None, dist_stream=None
+    )
+    setattr(model, "embeddings.rows", rows)
+    torchrec_patches.restore_postprocs(model)
+
+    assert model.embeddings.rows is rows
+    assert list(dict(model.named_children())) == ["embeddings"]
 
 
 def test_unknown_release_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,11 @@ runs stock TorchRec.
    1.6 to 1.9): gloo's reduce-scatter put 30.8 MB on the wire where 22.3 MB were due. Replaced by one
    ``all_to_all_single`` and a local sum, also for equal sizes; the sum runs in rank order, so that it is deterministic.
    Guard: tests/dist/test_torchrec_patches.py::test_row_wise_sends_no_more_than_the_formula.
+3. ``restore_postprocs``: ``_pipeline_detach_model`` (train_pipeline/utils.py:321 of 1.6.1; mended in 1.8) puts a
+   nested module back under its dotted name at the root, where nothing looks. The pipelined one stays in its place and
+   hands every later batch the ids of the last one trained: an evaluation after training would be of those. Called
+   after ``detach``; finds nothing to do from 1.8 on.
+   Guard: tests/dist/test_torchrec_patches.py::test_nested_modules_are_put_back.
 """
 
 import logging
@@ -19,8 +24,9 @@ from typing import Any
 
 import torch.distributed as dist
 import torchrec
-from torch import Tensor
+from torch import Tensor, nn
 from torchrec.distributed import comm_ops, dist_data
+from torchrec.distributed.train_pipeline.postproc import PipelinedPostproc
 
 from recd_dist.errors import ConfigError
 
@@ -66,6 +72,20 @@ def remove() -> None:
     comm_ops.ReduceScatterV_Wait.backward = staticmethod(_STOCK["wait_backward"])
     dist_data.PooledEmbeddingsReduceScatter.forward = _STOCK["module"]
     _STOCK.clear()
+
+
+def restore_postprocs(model: nn.Module) -> None:
+    """Puts modules that a detached pipeline left pipelined back in their places.
+
+    Args:
+        model: the module inside DistributedModelParallel, after ``pipeline.detach()``.
+    """
+    for path, module in list(model.named_modules()):
+        if isinstance(module, PipelinedPostproc):
+            parent, _, name = path.rpartition(".")
+            setattr(model.get_submodule(parent), name, module.postproc_module)
+            if parent:
+                model._modules.pop(path, None)
 
 
 def _on_gloo(group: dist.ProcessGroup, codecs: Any) -> bool:
