@@ -181,3 +181,12 @@ def test_the_command_prints_one_line_and_exits_with_2(
     assert preflight.main([*tiny, run_dir]) == 0
     assert preflight.main([*tiny, run_dir, "batch_sizee=3"]) == 2
     assert capsys.readouterr() == ("", "recd: error: unknown option 'batch_sizee'; did you mean 'batch_size'?\n")
+
+
+def test_a_split_too_small_to_evaluate_is_found_before_training(tiny: list[str], tmp_path: Path) -> None:
+    table = Path(next(o for o in tiny if o.startswith("data.table=")).partition("=")[2])
+    num_samples = json.loads((table / "test/manifest.json").read_text())["num_samples"]
+
+    with pytest.raises(ConfigError, match=rf"evaluate\.split=test: {num_samples} samples for {num_samples + 1} ranks"):
+        preflight.check(config(tiny, tmp_path), world_size=num_samples + 1)
+    preflight.check(config(tiny, tmp_path, "evaluate.split=null"), world_size=num_samples + 1)

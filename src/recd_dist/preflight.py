@@ -15,6 +15,7 @@ from pathlib import Path
 from recd_dist.config import TrainConfig, config_dir, flatten, from_yaml, load
 from recd_dist.errors import ConfigError, DataError, UserError, nearest
 from recd_dist.job import Job, resolve, writable
+from recd_dist.manifest import Manifest
 
 TABLE_OPTIMIZERS = ("rowwise_adagrad", "adagrad", "sgd", "adam", "partial_rowwise_adam", "lamb")
 ON_CPU = ("sgd", "adagrad", "rowwise_adagrad")
@@ -45,7 +46,7 @@ def check(config: TrainConfig, world_size: int = 1) -> Job:
     _check_names(config)
     _check_model(job)
     _check_plan(job, world_size)
-    _check_split(job)
+    _check_split(job, world_size)
     if config.plan.world_size not in (None, world_size):
         raise ConfigError(
             f"plan.world_size={config.plan.world_size}: the plan is for {config.plan.world_size} ranks, the job has "
@@ -180,14 +181,24 @@ def _check_plan(job: Job, world_size: int) -> None:
                 )
 
 
-def _check_split(job: Job) -> None:
-    """The split to evaluate at the end is there; a table made without a test split is trained without evaluation."""
+def _check_split(job: Job, world_size: int) -> None:
+    """The split to evaluate at the end is there, with a sample for every rank: said before training, not after.
+
+    A table made without a test split is trained without evaluation.
+    """
     wanted = job.config.evaluate.split
     splits = [path.parent.name for path in job.table.parent.glob("*/manifest.json")]
     if wanted is not None and wanted not in splits and not (wanted == "test" and splits == ["train"]):
         raise ConfigError(
             f"evaluate.split={wanted}: the table {job.table.parent} has no such split{nearest(wanted, splits)}"
         )
+    if wanted in splits:
+        num_samples = Manifest.load(job.table.parent / wanted).num_samples
+        if num_samples < world_size:
+            raise ConfigError(
+                f"evaluate.split={wanted}: {num_samples} samples for {world_size} ranks, each needs at least one; "
+                "start fewer ranks, or evaluate.split=null"
+            )
 
 
 def _check_resume(config: TrainConfig) -> None:
