@@ -85,6 +85,16 @@ def test_unique_rows_are_views(batch: IKJT) -> None:
     assert rows.lengths().data_ptr() == batch.lengths.data_ptr()
 
 
+def test_select_of_no_key_keeps_the_groups_and_weights_of_none() -> None:
+    lengths, none = torch.tensor([1, 2], dtype=torch.int32), torch.empty(0, dtype=torch.int32)
+    groups = (GroupLayout("sample", ("item",), 2),)
+    part = IKJT(groups, 2, torch.tensor([1, 2, 3]), lengths, none, (0, 3), torch.ones(3)).select([])
+
+    assert part.groups == (GroupLayout("sample", (), 2),)
+    assert part.weights is not None
+    assert part.weights.shape == (0,)
+
+
 def test_select_keeps_every_group(batch: IKJT) -> None:
     part = batch.select(["cand", "shop"])
     assert part.groups == (GroupLayout("history", ("shop",), 2), GroupLayout("sample", ("cand",), 4))

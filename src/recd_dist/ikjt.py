@@ -264,8 +264,15 @@ class IKJT:
             lengths=torch.cat([self.lengths_of(k) for k in ordered]) if ordered else self.lengths[:0],
             inverse=self.inverse,
             value_offsets=tuple(accumulate((self.num_values(k) for k in ordered), initial=0)),
-            weights=None if self.weights is None else torch.cat([self.weights_of(k) for k in ordered]),  # type: ignore[misc]
+            weights=self._weights_of_all(ordered),
         )
+
+    def _weights_of_all(self, keys: Sequence[str]) -> Tensor | None:
+        """Weights of some keys one after the other; None when there are none."""
+        if self.weights is None:
+            return None
+        parts = [w for k in keys if (w := self.weights_of(k)) is not None]
+        return torch.cat(parts) if parts else self.weights[:0]
 
     @staticmethod
     def from_kjt(kjt: "KeyedJaggedTensor", groups: Mapping[str, Sequence[str]]) -> "IKJT":
