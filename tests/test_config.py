@@ -121,6 +121,39 @@ def test_mistakes_are_one_line_with_the_nearest_name(override: str, message: str
     assert str(caught.value) == message
 
 
+def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+
+    config = load("train", ["data.path=~/logs/a", "run_dir=~"])
+
+    assert (config.data.path, config.run_dir) == ("/home/ann/logs/a", "/home/ann")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: mine\n keys: {a: b}\n", "line 2, column 6: not YAML (mapping values are not allowed here)"),
+        ("name: mine\nnmae: other\n", "unknown option 'data.nmae'; did you mean 'data.name'?"),
+    ],
+)
+def test_a_config_of_ones_own_that_is_wrong_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text(text)
+
+    with pytest.raises(ConfigError) as caught:
+        load("etl", ["data=mine"], str(tmp_path))
+
+    assert str(caught.value).endswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_saved_config_that_is_no_yaml_names_the_place(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("seed: [1")
+
+    with pytest.raises(ConfigError, match=r"config.yaml, line 1, column 9: not YAML"):
+        from_yaml("train", tmp_path / "config.yaml")
+
+
 def test_a_config_directory_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match="--config-dir /no/such: no such directory"):
         load("train", [], "/no/such")

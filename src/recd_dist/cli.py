@@ -264,6 +264,12 @@ _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
 }
 
 
+def _flags(options: argparse.Namespace) -> list[str]:
+    """The flags of the command that was parsed, for suggestions."""
+    values = {"config_dir", "options", "json", "nproc", "port", "host"} & set(vars(options))
+    return ["--help", *(f"--{name.replace('_', '-')}" for name in values)]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
@@ -282,8 +288,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.overrides += [u for u in unknown if not u.startswith("-")]
             unknown = [u for u in unknown if u.startswith("-")]
         if unknown:
-            known = ("--help", "--options", "--config-dir", "--json", "--nproc", "--port", "--host")
-            raise ConfigError(f"unknown option '{unknown[0]}'{nearest(unknown[0], known)}")
+            raise ConfigError(f"unknown option '{unknown[0]}'{nearest(unknown[0], _flags(options))}")
         if options.command is None:
             parser.print_help()
             return 2

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
@@ -152,6 +153,8 @@ class EvaluateConfig:
 
 _OF_THE_USERS = re.compile(r"(data\.(features|groups|tables)|plan\.tables)\.\w")
 """Maps whose names are of the user's own: an override may add to them without the + that Hydra asks for."""
+_HOME = re.compile(r"([^=]+=)~(?=/|$)")
+"""``data.path=~/logs``: a shell leaves such a ~ alone, and Hydra knows none."""
 _SEARCHED = re.compile(r"file://([^,\]]+)")
 _FEATURE_OPTIONS = ("table", "kind", "transforms")
 _TABLE_OPTIONS = ("num_embeddings", "dim", "hashed")
@@ -188,7 +191,7 @@ def load(name: str, overrides: Sequence[str] = (), user_dir: str | None = None) 
         merged = OmegaConf.merge(OmegaConf.structured(_TYPES[name]), composed)
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise ConfigError(_explain(error, composed, name)) from error
+        raise ConfigError(_explain(error, OmegaConf.structured(_TYPES[name]), name)) from error
     if hasattr(config, "data"):
         _check_options(config.data)
     return config
@@ -230,6 +233,8 @@ def from_yaml(name: str, path: Path) -> Any:
     try:
         merged = OmegaConf.merge(OmegaConf.structured(_TYPES[name]), OmegaConf.load(path))
         return OmegaConf.to_object(merged)
+    except yaml.YAMLError as error:
+        raise ConfigError(_not_yaml(error)) from error
     except OmegaConfBaseException as error:
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
 
@@ -242,6 +247,7 @@ def _compose(name: str, overrides: list[str], user_dir: str | None) -> DictConfi
     for override in overrides:
         if override.startswith("-"):
             raise ConfigError(f"'{override}' is no override; options of the config are written name=value")
+    overrides = [_HOME.sub(lambda found: f"{found[1]}{Path.home()}", o, count=1) for o in overrides]
     overrides = [f"++{o}" if _OF_THE_USERS.match(o) else o for o in overrides]
     for path in (p for o in overrides if o.startswith("hydra.searchpath=") for p in _SEARCHED.findall(o)):
         if not Path(path).is_dir():
@@ -255,9 +261,18 @@ def _compose(name: str, overrides: list[str], user_dir: str | None) -> DictConfi
             raise ConfigError(f"'{error.override}' is no override; write name=value") from error
         except MissingConfigException as error:
             raise ConfigError(_missing(error, user_dir, overrides)) from error
+        except yaml.YAMLError as error:
+            raise ConfigError(_not_yaml(error)) from error
         except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
             chosen = [o for o in overrides if o.partition("=")[0] in {*_groups(), "hydra.searchpath"}]
             raise ConfigError(_explain(error, _known(name, chosen), name)) from error
+
+
+def _not_yaml(error: yaml.YAMLError) -> str:
+    """Where a file stops being YAML, in one line."""
+    mark = getattr(error, "problem_mark", None)
+    where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a config"
+    return f"{where}: not YAML ({getattr(error, 'problem', None) or str(error).splitlines()[0]})"
 
 
 def _known(name: str, chosen: list[str]) -> DictConfig:
