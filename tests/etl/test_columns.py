@@ -57,6 +57,12 @@ def test_other_types_are_refused_with_a_remedy(tmp_path, sql, message):
         inspect(source(tmp_path, f"select {sql} as x, 1 as y"))
 
 
+def test_a_query_may_end_in_a_comment(tmp_path):
+    groups = {"g": {"sql": "select 1 as u, 2 as z -- ends here", "key": "u"}}
+    schema = inspect(source(tmp_path, "select 1 as u, 3 as x, 1 as y -- so does this", groups=groups)).schema
+    assert [f.name for f in schema.features] == ["z", "x"]
+
+
 def test_kind_and_table_can_be_said(tmp_path):
     features = {"a": {"kind": "dense"}, "b": {"kind": "ids", "table": "t"}, "c": {"kind": "id"}}
     found = inspect(source(tmp_path, "select 1 as a, 2 as b, 3.0 as c, 1 as y", features=features))

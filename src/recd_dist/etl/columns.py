@@ -79,12 +79,12 @@ def inspected(source: Source, connection: duckdb.DuckDBPyConnection) -> Inspecti
     for name, (query, _) in own.items():
         features, group_select = resolver.group(name)
         schema_features += features
-        group_selects[name] = f"select {group_select} from ({query})"
+        group_selects[name] = f"select {group_select} from ({query}\n)"  # a query may end in a comment
     if resolver.mistakes:
         raise DataError(f"data source '{source.name}': " + "\n  ".join(dict.fromkeys(resolver.mistakes)))
     order = {name: i for i, name in enumerate((*(source.groups or {}), SAMPLE))}
     ordered = tuple(sorted(schema_features, key=lambda feature: order[feature.group]))
-    samples = f"select {select} from ({sql})"
+    samples = f"select {select} from ({sql}\n)"
     for name, query in (("split", samples), *((f"group '{g}'", q) for g, q in group_selects.items())):
         engine.described(connection, query, f"data source '{source.name}', {name}")
     return Inspection(Schema(ordered, source.labels), samples, group_selects, source.groups is None)
