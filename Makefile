@@ -9,6 +9,14 @@ READY := .venv/.ready
 PYTEST := $(PY) -m pytest -q -n 2 --dist loadfile
 export PYTHON VARIANT TORCH_INDEX
 
+# An environment keeps the variant that it was made with.
+ifneq ($(VARIANT),)
+MADE := $(or $(shell cat $(READY) 2>/dev/null),$(if $(wildcard $(READY)),cpu))
+ifneq ($(MADE),$(if $(MADE),$(VARIANT)))
+$(error VARIANT=$(VARIANT): .venv was made for $(MADE); remove .venv first)
+endif
+endif
+
 .PHONY: help env demo test test-all lint docker-lint format bench clean
 
 help: ## list these commands
@@ -19,7 +27,6 @@ env: $(READY) ## the environment: .venv in the checkout, made once, renewed when
 
 $(READY): pyproject.toml constraints.txt packaging/env.sh packaging/fbgemm-gpu-cpu-shim/pyproject.toml
 	@packaging/env.sh
-	@touch $@
 
 demo: $(READY) ## from raw logs to a trained and evaluated model on two local ranks, in minutes
 	@launch/demo.sh
@@ -28,7 +35,7 @@ test: lint ## set up, lint, test: the whole check in one command
 	@$(PYTEST) -m "not slow and not slurm"
 	@$(PY) -m pip check
 
-test-all: lint ## the slow tests and those on a private Slurm too
+test-all: lint ## tests marked slow or slurm too (none yet)
 	@$(PYTEST)
 
 lint: $(READY) docker-lint ## ruff, mypy, import-linter, hadolint

@@ -3,7 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-VARIANT=${VARIANT:-cpu}
+READY=.venv/.ready # holds the variant
+[ -n "${VARIANT:-}" ] || { [ -s $READY ] && read -r VARIANT <$READY; } || VARIANT=cpu
 NEEDED_GIB=4 # measured: 1.6 GB installed with a CPU build of torch, 5.7 GB with a CUDA build, and pip's cache
 CUDA_GIB=10
 LOG=.venv/install.log
@@ -54,4 +55,5 @@ echo "make env: installing, 2-4 minutes (1.6 GB where pip finds a CPU build of t
 if [ -n "${TORCH_INDEX:-}" ]; then install --no-deps --index-url "$TORCH_INDEX" torch; fi
 install "${packages[@]}"
 .venv/bin/python -m pip check >>"$LOG" || fail "the versions do not fit together: $(tail -n 1 "$LOG")"
+echo "$VARIANT" >$READY
 echo "make env: ready"

@@ -109,3 +109,32 @@ def test_other_index_is_for_torch_alone(checkout: Path) -> None:
     first, second = (checkout / "calls").read_text().splitlines()
     assert first.endswith("--no-deps --index-url https://example.com/whl torch")
     assert "example.com" not in second
+
+
+def test_an_environment_keeps_its_variant_when_it_is_renewed(checkout: Path) -> None:
+    executable(checkout / "bin/python3.12", NEW_PYTHON)
+    (checkout / "bin/cp").symlink_to(str(shutil.which("cp")))
+    assert env_sh(checkout, VARIANT="cuda")[0] == 0
+    assert (checkout / ".venv/.ready").read_text() == "cuda\n"
+
+    assert env_sh(checkout)[0] == 0
+    first, second = (checkout / "calls").read_text().splitlines()
+    assert first.endswith("--editable .[cuda,dev]")
+    assert second == first
+
+
+@pytest.mark.parametrize(
+    ("stamp", "variant", "code"), [("cuda", "cuda", 0), ("cuda", "cpu", 2), ("", "cpu", 0), ("", "cuda", 2)]
+)
+def test_another_variant_is_not_passed_over(checkout: Path, stamp: str, variant: str, code: int) -> None:
+    shutil.copy(ROOT / "Makefile", checkout)
+    (checkout / ".venv").mkdir()
+    (checkout / ".venv/.ready").write_text(stamp)
+
+    done = subprocess.run(
+        ["make", "help", f"VARIANT={variant}"], cwd=checkout, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == code
+    message = f"VARIANT={variant}: .venv was made for {stamp or 'cpu'}; remove .venv first"
+    assert (message in done.stderr) == (code == 2)
