@@ -191,6 +191,12 @@ def test_commands_that_cannot_run(capsys: pytest.CaptureFixture[str], arguments:
     assert fails(capsys, arguments) == message
 
 
+def test_a_damaged_summary_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "summary.json").write_text("{")
+
+    assert f"{tmp_path / 'summary.json'}: damaged (" in fails(capsys, ["summary", f"run_dir={tmp_path}"])
+
+
 def test_help_of_every_command_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("etl", "stats", "plan", "train", "evaluate", "summary", "board", "seen"):
         with pytest.raises(SystemExit) as ended:

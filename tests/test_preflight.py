@@ -103,6 +103,27 @@ def test_options_that_the_table_contradicts(
         preflight.check(config(tiny, tmp_path, *overrides))
 
 
+def test_a_model_needs_ids(tiny: list[str], tmp_path: Path) -> None:
+    job = config(tiny, tmp_path)
+    ids = [feature.name for feature in resolve(job).schema.sparse]
+
+    with pytest.raises(ConfigError, match="no feature that is trained holds ids"):
+        preflight.check(config(tiny, tmp_path, f"data.drop=[{','.join(ids)}]"))
+    assert preflight.check(config(tiny, tmp_path, f"data.drop=[{','.join(ids[1:])}]")).schema.sparse
+
+
+def test_a_damaged_checkpoint_names_its_file(tiny: list[str], tmp_path: Path) -> None:
+    checkpoint_at(tmp_path / "run", 5, 0)
+    newest = tmp_path / "run/checkpoints/step-00000005/checkpoint.json"
+    newest.write_text("{")
+
+    with pytest.raises(ConfigError) as caught:
+        preflight.check(config(tiny, tmp_path))
+
+    assert str(caught.value).startswith(f"{newest}: damaged (")
+    assert str(caught.value).endswith(f"remove {newest.parent} to go on without it")
+
+
 def test_no_table(tiny: list[str], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no clustered table at .*; make it with `recd etl data=tiny`"):
         preflight.check(config(tiny, tmp_path, f"data.table={tmp_path / 'nothing'}"))

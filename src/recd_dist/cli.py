@@ -217,9 +217,13 @@ def _summary(options: argparse.Namespace) -> int:
     path = Path(config.run_dir) / "summary.json"
     if not path.is_file():
         raise ConfigError(f"{path}: not there; the run has not ended, or this is no run's directory")
+    try:
+        summary = json.loads(path.read_text())
+    except ValueError as error:
+        raise ConfigError(f"{path}: damaged ({error}); `recd evaluate run_dir={config.run_dir}` still works") from error
     from recd_dist.watch import render
 
-    Console(width=None if sys.stdout.isatty() else 120).print(render(json.loads(path.read_text())))
+    Console(width=None if sys.stdout.isatty() else 120).print(render(summary))
     return 0
 
 

@@ -121,6 +121,11 @@ def _check_names(config: TrainConfig) -> None:
 
 def _check_model(job: Job) -> None:
     """The options that every model has; the rest is checked by the model itself, when a rank builds it."""
+    if not job.schema.sparse:
+        raise ConfigError(
+            f"{job.table}: no feature that is trained holds ids, models need at least one; shorten data.drop, or "
+            "make a column an id in the ETL (data.features.NAME.kind=id)"
+        )
     model = job.config.model
     names = {path.stem for path in (config_dir() / "model").glob("*.yaml")}
     if model.get("name") not in names:
@@ -221,12 +226,18 @@ def _check_work(config: TrainConfig) -> None:
     """A run that is complete has nothing to do: said before any rank starts.
 
     Raises:
-        ConfigError: how to go on.
+        ConfigError: how to go on, also when the newest checkpoint cannot be read.
     """
     found = sorted(Path(config.run_dir, "checkpoints").glob("step-*/checkpoint.json")) if config.resume else []
     if found:
-        header = json.loads(found[-1].read_text())
-        require_work(config, int(header["step"]), int(header["extra"]["reader"]["epoch"]))
+        try:
+            header = json.loads(found[-1].read_text())
+            step, epoch = int(header["step"]), int(header["extra"]["reader"]["epoch"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{found[-1]}: damaged ({error}); remove {found[-1].parent} to go on without it"
+            ) from error
+        require_work(config, step, epoch)
 
 
 def require_work(config: TrainConfig, step: int, epoch: int) -> None:
