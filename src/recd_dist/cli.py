@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -223,7 +224,9 @@ def _summary(options: argparse.Namespace) -> int:
         raise ConfigError(f"{path}: damaged ({error}); `recd evaluate run_dir={config.run_dir}` still works") from error
     from recd_dist.watch import render
 
-    Console(width=None if sys.stdout.isatty() else 120).print(render(summary))
+    Console(width=None if sys.stdout.isatty() else 120).print(
+        render({name: math.nan if value is None else value for name, value in summary.items()})
+    )
     return 0
 
 

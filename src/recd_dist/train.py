@@ -265,7 +265,9 @@ def finish(
         summary |= {"split": wanted.split, **(quality.to_json() if quality else {}), **oracle(job, wanted.split)}
     summary |= {"samples": num_samples, "steps": step, "checkpoint": str(path), "world_size": ranks.world_size}
     if ranks.is_first:
-        write(Path(job.config.run_dir) / "summary.json", json.dumps(summary, indent=1) + "\n")
+        # JSON has no nan: what is undefined (an AUC of one class) is null there.
+        plain = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in summary.items()}
+        write(Path(job.config.run_dir) / "summary.json", json.dumps(plain, indent=1, allow_nan=False) + "\n")
     watch.finish(step, summary)
     return summary
 
