@@ -100,6 +100,7 @@ def test_a_users_config_is_suggested(tmp_path: Path) -> None:
         ("plan=rowwise", "plan=rowwise: no such config; did you mean 'row_wise'?"),
         ("experiment=dedup_of", "experiment=dedup_of: no such config; did you mean 'dedup_off'?"),
         ("dat=tiny", "unknown option 'dat'; did you mean 'data'?"),
+        ("optm=adam", "unknown option 'optm'; did you mean 'optim'?"),
         ("modle=dlrm", "unknown option 'modle'; did you mean 'model'?"),
         ("data.features.price.tabel=x", "unknown option 'data.features.price.tabel'; did you mean 'table'?"),
         ("data.tables.item.num_embeding=5", "unknown option 'data.tables.item.num_embeding'; did you mean "

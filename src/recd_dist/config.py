@@ -339,7 +339,7 @@ def _explain(error: Exception, known: DictConfig, name: str) -> str:
 def _nearest_key(key: str, known: DictConfig) -> str:
     """The option that a misspelt one most likely means; empty when none is near."""
     names = [n for n in flatten(OmegaConf.to_container(known, resolve=False)) if n != key]
-    parents = {n.rpartition(".")[0] for n in names} - {""}
+    parents = {n[:at] for n in names for at, letter in enumerate(n) if letter == "."}
     tails = [n for n in (*names, *parents) if n.rpartition(".")[2] == key.rpartition(".")[2]]
     if tails:
         return f"; did you mean '{tails[0]}'?"
