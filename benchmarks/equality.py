@@ -1,5 +1,6 @@
 """Deduplication is lossless: dedup=on and dedup=off train the same model, step by step, on 2 ranks.
 
+    recd etl data=tiny
     python benchmarks/equality.py [OVERRIDE ...] [--steps 200] [--markdown] [--json FILE]
 
 Both modes start from the same weights and train the same batches through the same pipeline; dedup=off is plain TorchRec
@@ -11,11 +12,7 @@ batches in float64 (one process, unsharded tables, plain Adagrad): there the dif
 
 import argparse
 import json
-import os
-import socket
-import subprocess
 import sys
-import tempfile
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -24,7 +21,6 @@ from typing import Any
 import measure
 
 SHOWN = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
-NUM_RANKS = 2
 BASELINE = "dedup=off: plain TorchRec on expanded KeyedJaggedTensors"
 Row = dict[str, float]
 
@@ -145,30 +141,6 @@ def in_float64(batch: Any) -> Any:
     return replace(batch, dense=dense, labels=batch.labels.double())
 
 
-def float32_rows(overrides: list[str], steps: int) -> list[Row]:
-    """Starts the ranks and hands back what rank 0 wrote."""
-    from recd_dist.launcher import rank_environment
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory() as scratch:
-        config = {
-            "overrides": [*overrides, f"run_dir={scratch}", "device=cpu"],
-            "steps": steps,
-            "out": f"{scratch}/rows",
-        }
-        places = {"WORLD_SIZE": str(NUM_RANKS), "LOCAL_WORLD_SIZE": str(NUM_RANKS), "MASTER_ADDR": "127.0.0.1"}
-        env = (
-            rank_environment(1, NUM_RANKS) | os.environ | {"OMP_NUM_THREADS": "1"} | places | {"MASTER_PORT": str(port)}
-        )
-        command = [sys.executable, str(Path(__file__)), "--rank", json.dumps(config)]
-        ranks = [subprocess.Popen(command, env=env | {"RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(NUM_RANKS)]
-        if sum(rank.wait() for rank in ranks):
-            raise SystemExit("equality: a rank failed")
-        return list(json.loads(Path(config["out"]).read_text()))
-
-
 def main() -> None:
     """Prints both tables."""
     parser = measure.parser(__doc__)
@@ -179,13 +151,13 @@ def main() -> None:
     if options.rank:
         rank_main(json.loads(options.rank))
         return
-    single = float32_rows(options.overrides, options.steps)
+    single = measure.run_ranks(__file__, {"steps": options.steps}, options.overrides)
     tiny = ["data=tiny", "batch_size=256"]
     double = float64_rows(tiny, min(options.steps, 100))
     head = ["step", "loss", "loss, largest relative difference", "weights, largest relative difference", "moved"]
     results = []
     for title, rows, claim in (
-        (f"float32, {NUM_RANKS} ranks, {' '.join(options.overrides)}", single, "equality.float32"),
+        (f"float32, {measure.NUM_RANKS} ranks, {' '.join(options.overrides)}", single, "equality.float32"),
         (f"float64, 1 process, {' '.join(tiny)}", double, "equality.float64"),
     ):
         sys.stdout.write(f"\n{title}\n\n")

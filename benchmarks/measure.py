@@ -7,14 +7,19 @@ import argparse
 import json
 import os
 import platform
+import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+NUM_RANKS = 2
 
 Pair = tuple[float, float]
 """Of one round: ours and the baseline, in the same unit."""
@@ -82,6 +87,39 @@ def speed_up(claim: str, pairs: Sequence[Pair], baseline: str, config: str, **de
         config,
         details,
     )
+
+
+def run_ranks(script: str, config: dict[str, Any], overrides: Sequence[str]) -> Any:
+    """Runs a script's ``--rank CONFIG`` on two gloo ranks over loopback, one thread each.
+
+    Args:
+        script: ``__file__`` of the caller.
+        config: JSON-ready, handed to each rank, with ``overrides`` of recd train and ``out`` added.
+        overrides: of recd train; run_dir and device are added.
+
+    Returns:
+        What rank 0 wrote to ``out`` as JSON.
+
+    Raises:
+        SystemExit: a rank failed; its error is on the screen.
+    """
+    from recd_dist.launcher import rank_environment
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    size = str(NUM_RANKS)
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch, "found.json")
+        whole = {**config, "overrides": [*overrides, f"run_dir={scratch}", "device=cpu"], "out": str(out)}
+        places = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        env = rank_environment(1, NUM_RANKS) | os.environ | {"OMP_NUM_THREADS": "1"} | places
+        command = [sys.executable, str(Path(script)), "--rank", json.dumps(whole)]
+        ranks = [subprocess.Popen(command, env=env | {"RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(NUM_RANKS)]
+        codes = [rank.wait() for rank in ranks]
+        if any(codes):
+            raise SystemExit(f"{Path(script).stem}: a rank failed")
+        return json.loads(out.read_text())
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:

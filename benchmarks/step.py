@@ -16,12 +16,7 @@ gain. The presets are ours, modelled on RecD's words; its own models are not pub
 
 import argparse
 import json
-import os
-import socket
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -189,32 +184,6 @@ def bytes_of(trainer: Trainer, ranks: Any, batches: list[Any], dedup: bool) -> d
     return {d: both[n].tolist() for n, d in enumerate(DIRECTIONS)}
 
 
-def run_ranks(case: Case, directory: Path, num_samples: int, options: dict[str, int]) -> dict[str, Any]:
-    """Starts the ranks of a case and hands back what rank 0 wrote.
-
-    Raises:
-        SystemExit: a rank failed; its error is on the screen.
-    """
-    from recd_dist.launcher import rank_environment
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    num_ranks = 2
-    with tempfile.TemporaryDirectory() as scratch:
-        wanted = [*overrides(case, directory, num_samples), *case.train, f"run_dir={scratch}", "device=cpu"]
-        config = {**options, "overrides": wanted, "out": f"{scratch}/found.json"}
-        places = {"WORLD_SIZE": str(num_ranks), "LOCAL_WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1"}
-        env = os.environ | {"OMP_NUM_THREADS": "1"} | places | {"MASTER_PORT": str(port)}
-        env = rank_environment(1, num_ranks) | env
-        command = [sys.executable, str(Path(__file__)), "--rank", json.dumps(config)]
-        ranks = [subprocess.Popen(command, env=env | {"RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(num_ranks)]
-        codes = [rank.wait() for rank in ranks]
-        if any(codes):
-            raise SystemExit("step: a rank failed")
-        return dict(json.loads(Path(config["out"]).read_text()))
-
-
 def results_of(name: str, case: Case, found: dict[str, Any]) -> list[measure.Result]:
     """The speed and the bytes of a case."""
     pairs = [(a, b) for a, b in found["pairs"]]
@@ -277,7 +246,9 @@ def main() -> None:
     results: list[measure.Result] = []
     for name in options.cases or [n for n in CASES if n != "tiny"]:
         table_of(CASES[name], options.dir, num_samples)
-        found[name] = run_ranks(CASES[name], options.dir, num_samples, chosen)
+        case = CASES[name]
+        wanted = [*overrides(case, options.dir, num_samples), *case.train]
+        found[name] = measure.run_ranks(__file__, chosen, wanted)
         results += results_of(name, CASES[name], found[name])
     measure.report([*results, bytes_result(found)], options)
 

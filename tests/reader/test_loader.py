@@ -308,6 +308,19 @@ def test_a_dead_worker_is_an_error(small):
     reader.close()
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError("reset"), EOFError()])
+def test_a_worker_that_dies_while_it_hands_a_batch_over_is_the_same_error(small, monkeypatch, error):
+    def broken():
+        raise error
+        yield
+
+    reader = loader(small, num_workers=1, batch_size=2)
+    monkeypatch.setattr(reader, "_data_loader", broken)
+    with pytest.raises(RuntimeError, match=r"worker process of rank 0 has died"):
+        list(reader)
+    reader.close()
+
+
 def test_leaving_the_loop_early_and_coming_back(small):
     reader = loader(small, batch_size=8)
     for _ in range(3):

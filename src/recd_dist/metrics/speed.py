@@ -32,7 +32,7 @@ class Speed:
         self._device, self._clock = device, clock
         self._started = clock()
         self._num_steps, self._num_samples, self._wait_s = 0, 0, 0.0
-        self._total_steps, self._total_samples, self._total_s = 0, 0.0, 0.0
+        self._total_samples, self._total_s = 0.0, 0.0
 
     def watch(self, batches: Iterator[T]) -> Iterator[T]:
         """The same batches; the time spent in fetching each counts as waiting for the reader."""
@@ -64,7 +64,6 @@ class Speed:
         elapsed_s = max(self._clock() - self._started, 1e-9)
         mine = {"samples": float(self._num_samples), "wait": self._wait_s / elapsed_s, "elapsed": elapsed_s}
         all_ranks = over_ranks(mine, {"samples": "sum", "wait": "mean", "elapsed": "max"}, self._device)
-        self._total_steps += self._num_steps
         self._total_samples += all_ranks["samples"]
         self._total_s += all_ranks["elapsed"]
         step_ms = 1e3 * all_ranks["elapsed"] / max(self._num_steps, 1)
@@ -84,7 +83,3 @@ class Speed:
     def samples_per_s(self) -> float:
         """Of all ranks, over everything that ``compute`` has reported."""
         return self._total_samples / self._total_s if self._total_s else 0.0
-
-    def eta_s(self, num_steps_left: int) -> float:
-        """Seconds left at the mean pace so far (nan before the first ``compute``)."""
-        return num_steps_left * self._total_s / self._total_steps if self._total_steps else float("nan")

@@ -190,8 +190,9 @@ class Loader:
     def _from_processes(self) -> Iterator[Result]:
         try:
             yield from self._data_loader()
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            # A worker killed while it hands a batch over shows as a connection that ended.
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
             raise RuntimeError(
                 f"reader: a worker process of rank {self._rank} has died ({error}); out of memory, or /dev/shm is too "
