@@ -55,3 +55,13 @@ def test_pickle_and_moves(batch: Batch) -> None:
         assert other.request_ids.tolist() == [1, 1, 2]
         assert other.labels.tolist() == batch.labels.tolist()
     batch.record_stream(None)  # type: ignore[arg-type]
+
+
+def test_expanded_by_group(batch: Batch) -> None:
+    full = batch.expanded(["user"])
+    assert [(g.name, g.keys) for g in full.sparse.groups] == [("sample", ("u", "c"))]
+    assert torch.equal(full.dense["sample"], batch.expanded().dense["sample"])
+    same = batch.expanded([])
+    assert same.sparse.groups == batch.sparse.groups
+    assert torch.equal(same.sparse.inverse, batch.sparse.inverse)
+    assert list(same.dense) == ["user", "sample"]

@@ -78,3 +78,16 @@ def test_every_mistake_is_told_at_once() -> None:
         "'b c' is no plain name; use letters, digits and _ (rename it in the SQL)",
         "feature 'a' holds ids but names no table; give it one (its own name will do)",
     ]
+
+
+def test_expanded_groups_stand_before_the_features_of_samples() -> None:
+    schema = Schema(
+        (
+            Feature("history", Kind.ids, "user", "item"),
+            Feature("candidate", Kind.id, "sample", "item"),
+            Feature("page", Kind.id, "request", "page"),
+        )
+    )
+    assert schema.expanded(["request"]).groups == ("user", "sample")
+    assert schema.expanded(["request"]).sparse_of("sample") == ("page", "candidate")
+    assert schema.expanded([]) is schema

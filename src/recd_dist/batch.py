@@ -1,6 +1,6 @@
 """Batch: the one noun that flows from reader to loss."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from recd_dist.grouped import Grouped
 from recd_dist.ikjt import IKJT
+from recd_dist.schema import SAMPLE
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +38,17 @@ class Batch:
         """A group's dense features with its inverse."""
         return Grouped(self.dense[group], self.sparse.inverse_of(group))
 
-    def expanded(self) -> "Batch":
-        """The same samples with nothing deduplicated: what ``dedup=off`` trains."""
-        dense = {g: self.dense_of(g).expand() for g in self.dense}
-        return replace(
-            self, sparse=self.sparse.expanded(), dense={"sample": torch.cat(list(dense.values()), 1)} if dense else {}
-        )
+    def expanded(self, groups: Collection[str] | None = None) -> "Batch":
+        """The same samples with groups moved into ``sample``: all of them (what ``dedup=off`` trains), or those named.
+
+        Args:
+            groups: deduplicated groups; all when absent.
+        """
+        kept = [g for g in self.dense if groups is not None and g not in (SAMPLE, *groups)]
+        dense = {g: self.dense[g] for g in kept}
+        if moved := [self.dense_of(g).expand() for g in self.dense if g not in kept]:
+            dense[SAMPLE] = torch.cat(moved, 1)
+        return replace(self, sparse=self.sparse.expanded(groups), dense=dense)
 
     def _map(self, sparse: IKJT, move: Callable[[Tensor], Tensor]) -> "Batch":
         dense = {g: move(t) for g, t in self.dense.items()}

@@ -16,7 +16,7 @@ Flat storage: moving a batch moves at most four tensors, and a group's slice is 
 "Unique" means deduplicated, not proven distinct: a repeated row is wasteful and never wrong.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -189,30 +189,30 @@ class IKJT:
 
     # --- conversions -----------------------------------------------------------------------------------------------
 
-    def expanded(self) -> "IKJT":
-        """The same samples with every key in the group ``sample``: one row per sample, no inverse, same key order."""
-        parts = [self._expanded_group(g) for g in self.groups if g.keys]
-        counts = [c for _, _, _, group_counts in parts for c in group_counts]
-        empty = self.lengths[:0]
+    def expanded(self, groups: Collection[str] | None = None) -> "IKJT":
+        """The same samples with some groups (all when None) in ``sample``, a row per sample; keys keep their order."""
+        kept = [g for g in self.groups if groups is not None and g.name not in (SAMPLE, *groups)]
+        moved = [g for g in self.groups if g not in kept]
+        parts = [self._part(g, expand=g in moved) for g in (*kept, *moved) if g.keys]
+        inverses = [i for g in kept if (i := self.inverse_of(g.name)) is not None]
         return IKJT(
-            groups=(GroupLayout(SAMPLE, self.keys, self.batch_size),),
+            groups=(*kept, GroupLayout(SAMPLE, tuple(k for g in moved for k in g.keys), self.batch_size)),
             batch_size=self.batch_size,
             values=torch.cat([p[0] for p in parts]) if parts else self.values,
-            lengths=torch.cat([p[1] for p in parts]) if parts else empty,
-            inverse=self.inverse[:0],
-            value_offsets=tuple(accumulate(counts, initial=0)),
+            lengths=torch.cat([p[1] for p in parts]) if parts else self.lengths[:0],
+            inverse=torch.cat(inverses) if inverses else self.inverse[:0],
+            value_offsets=tuple(accumulate((c for p in parts for c in p[3]), initial=0)),
             weights=None if self.weights is None or not parts else torch.cat([p[2] for p in parts if p[2] is not None]),
         )
 
-    def _expanded_group(self, group: GroupLayout) -> tuple[Tensor, Tensor, Tensor | None, list[int]]:
-        """Values, lengths, weights and values per key of one group, a row per sample."""
+    def _part(self, group: GroupLayout, expand: bool) -> tuple[Tensor, Tensor, Tensor | None, list[int]]:
+        """Values, lengths, weights and values per key of one group: its rows, or a row per sample."""
         _, first, row = self._place(group.keys[0])
-        last = first + len(group.keys)
-        start, end = self.value_offsets[first], self.value_offsets[last]
+        start, end = self.value_offsets[first], self.value_offsets[first + len(group.keys)]
         values = self.values[start:end]
         weights = None if self.weights is None else self.weights[start:end]
         lengths = self.lengths[row : row + len(group.keys) * group.num_rows]
-        inverse = self.inverse_of(group.name)
+        inverse = self.inverse_of(group.name) if expand else None
         if inverse is None:
             return values, lengths, weights, [self.num_values(k) for k in group.keys]
         shift = torch.arange(len(group.keys), device=inverse.device)[:, None] * group.num_rows

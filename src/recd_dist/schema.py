@@ -12,8 +12,8 @@ This file imports nothing but the standard library: etl, reader and model all sp
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -150,6 +150,16 @@ class Schema:
         """
         dropped = {self[name].name for name in names}
         return Schema(tuple(f for f in self.features if f.name not in dropped), self.labels)
+
+    def expanded(self, groups: Collection[str]) -> "Schema":
+        """The schema with the features of some groups moved into ``sample``, before those that were there.
+
+        Args:
+            groups: deduplicated groups; none leaves the schema as it is.
+        """
+        kept = [f for f in self.features if f.group not in (SAMPLE, *groups)]
+        moved = [replace(f, group=SAMPLE) for g in self.dedup_groups if g in groups for f in self.of_group(g)]
+        return Schema((*kept, *moved, *self.of_group(SAMPLE)), self.labels) if moved else self
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict; ``Schema.from_json`` is its inverse."""

@@ -9,7 +9,7 @@
 """
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
 
 import numpy as np
 import torch
@@ -25,29 +25,33 @@ Piece = tuple[Decoded, Array]
 """A window and int64 [n], the places of a batch's samples in it."""
 
 
-def to_batch(pieces: Sequence[Piece], schema: Schema, expand: bool = False) -> Batch:
+def to_batch(pieces: Sequence[Piece], schema: Schema, expand: bool = False, stored: Schema | None = None) -> Batch:
     """The samples of some windows as one batch.
 
     Args:
         pieces: windows with the samples to take, in the order of the batch; at least one sample.
         schema: features in the order of keys and dense columns.
         expand: nothing deduplicated, every feature in the group ``sample``; the same as ``.expanded()`` of the batch.
+        stored: the same features in the groups of the table, where ``schema`` has moved some of them to ``sample``.
     """
+    stored = stored or schema
     size = sum(len(picked) for _, picked in pieces)
     inverse = np.empty((0 if expand else len(schema.dedup_groups), size), np.int32)
-    rows = {}
-    for number, group in enumerate(schema.dedup_groups):
-        rows[group] = _sample_rows(pieces, group) if expand else _unique_rows(pieces, group, inverse[number])
-    rows[SAMPLE] = [picked for _, picked in pieces]
-    dense = {
-        g: np.concatenate([w.dense[g][r] for (w, _), r in zip(pieces, rows[g], strict=True)])
-        for g in schema.groups
-        if schema.dense_of(g)
-    }
+    unique = {g: _unique_rows(pieces, g, inverse[n]) for n, g in enumerate(schema.dedup_groups if not expand else ())}
+    copies = {g: [w.rows[g][picked] for w, picked in pieces] for g in stored.dedup_groups}
+    copies[SAMPLE] = [picked for _, picked in pieces]
+    rows = {f.name: unique.get(f.group, copies[stored[f.name].group]) for f in schema.features}
+    dense = {g: _dense(pieces, stored, schema.dense_of(g), rows) for g in schema.groups if schema.dense_of(g)}
     if expand and dense:
         dense = {SAMPLE: np.concatenate(list(dense.values()), 1)}
+    keys = {g: schema.sparse_of(g) for g in schema.groups}
+    layouts = tuple(
+        GroupLayout(g, names, sum(map(len, unique[g])) if g in unique else size) for g, names in keys.items()
+    )
+    if expand:
+        layouts = (GroupLayout(SAMPLE, tuple(key for names in keys.values() for key in names), size),)
     return Batch(
-        sparse=_ikjt(pieces, schema, rows, inverse, size, expand),
+        sparse=_ikjt(pieces, layouts, rows, inverse, size),
         dense={g: torch.from_numpy(x) for g, x in dense.items()},
         labels=torch.from_numpy(np.concatenate([w.labels[picked] for w, picked in pieces])),
         sample_ids=torch.from_numpy(np.concatenate([w.sample_ids[picked] for w, picked in pieces])),
@@ -55,9 +59,18 @@ def to_batch(pieces: Sequence[Piece], schema: Schema, expand: bool = False) -> B
     )
 
 
-def _sample_rows(pieces: Sequence[Piece], group: str) -> list[Array]:
-    """Per piece the stored row of every sample."""
-    return [w.rows[group][picked] for w, picked in pieces]
+def _dense(pieces: Sequence[Piece], stored: Schema, names: Sequence[str], rows: dict[str, list[Array]]) -> Array:
+    """Some dense features side by side, float32 [rows, n]: neighbours that are stored together are taken together."""
+    parts = []
+    for group, run in groupby(names, lambda name: stored[name].group):
+        members = list(run)
+        columns = stored.dense_of(group)
+        chosen: list[int] | slice = [columns.index(name) for name in members]
+        if chosen == list(range(len(columns))):
+            chosen = slice(None)  # a gather of whole rows
+        taken = [w.dense[group][r] for (w, _), r in zip(pieces, rows[members[0]], strict=True)]
+        parts.append(np.concatenate(taken)[:, chosen])
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
 
 
 def _unique_rows(pieces: Sequence[Piece], group: str, inverse: Array) -> list[Array]:
@@ -73,26 +86,20 @@ def _unique_rows(pieces: Sequence[Piece], group: str, inverse: Array) -> list[Ar
 
 
 def _ikjt(
-    pieces: Sequence[Piece], schema: Schema, rows: dict[str, list[Array]], inverse: Array, size: int, expand: bool
+    pieces: Sequence[Piece], layouts: tuple[GroupLayout, ...], rows: dict[str, list[Array]], inverse: Array, size: int
 ) -> IKJT:
     """The id features of some rows, in flat storage."""
-    num_rows = {g: sum(map(len, r)) for g, r in rows.items()}
-    keys = [(key, g) for g in schema.groups for key in schema.sparse_of(g)]
-    lengths = np.empty(sum(num_rows[g] for _, g in keys), np.int32)
+    keys = [(key, layout.num_rows) for layout in layouts for key in layout.keys]
+    lengths = np.empty(sum(num_rows for _, num_rows in keys), np.int32)
     counts, start = [], 0
-    for key, g in keys:
-        counts.append(_fill_lengths(pieces, key, rows[g], lengths[start : start + num_rows[g]]))
-        start += num_rows[g]
+    for key, num_rows in keys:
+        counts.append(_fill_lengths(pieces, key, rows[key], lengths[start : start + num_rows]))
+        start += num_rows
     offsets = tuple(accumulate(counts, initial=0))
     dtype = pieces[0][0].ids[keys[0][0]].values.dtype if keys else np.dtype(np.int32)
     values = np.empty(offsets[-1], dtype)
-    for number, (key, g) in enumerate(keys):
-        _fill_values(pieces, key, rows[g], values[offsets[number] : offsets[number + 1]])
-    layouts: tuple[GroupLayout, ...]
-    if expand:
-        layouts = (GroupLayout(SAMPLE, tuple(key for key, _ in keys), size),)
-    else:
-        layouts = tuple(GroupLayout(g, schema.sparse_of(g), num_rows[g]) for g in schema.groups)
+    for number, (key, _) in enumerate(keys):
+        _fill_values(pieces, key, rows[key], values[offsets[number] : offsets[number + 1]])
     return IKJT(
         groups=layouts,
         batch_size=size,

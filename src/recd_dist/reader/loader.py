@@ -38,7 +38,7 @@ class Loader:
 
     Args:
         table: directory of one split.
-        schema: features to read, all of the table's or fewer.
+        schema: features to read, all of the table's or fewer; those that it has in ``sample`` are read expanded.
         tables: embedding tables by name; ids are hashed or checked against them.
         transforms: fitted on the training table; none when absent.
         batch_size: largest batch of a rank.

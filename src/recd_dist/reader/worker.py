@@ -5,7 +5,7 @@ import threading
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from recd_dist.reader.stream import Interval
 from recd_dist.reader.transform import Transforms
 from recd_dist.reader.transport import Packed, pack
 from recd_dist.reader.window import WindowCache, WindowDecoder
-from recd_dist.schema import Schema, Table
+from recd_dist.schema import SAMPLE, Schema, Table
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,16 @@ class ReaderOptions:
     on_bad_id: str = "error"
     on_nan: str = "error"
 
+    @property
+    def stored(self) -> Schema:
+        """The features in the groups of the table; ``schema`` may have moved some of them to ``sample``."""
+        there = self.manifest.schema
+        features = tuple(
+            replace(f, group=there[f.name].group) if f.group == SAMPLE and f.name in there else f
+            for f in self.schema.features
+        )
+        return replace(self.schema, features=features)
+
 
 class BatchReader:
     """Reads batches of a table, with the windows in use kept in memory.
@@ -79,8 +89,8 @@ class BatchReader:
     """
 
     def __init__(self, options: ReaderOptions) -> None:
-        self._options = options
-        files = TableFiles(options.table, options.schema, options.manifest)
+        self._options, self._stored = options, options.stored
+        files = TableFiles(options.table, options.stored, options.manifest)
         self._decoder = WindowDecoder(
             files, options.tables, options.transforms, options.shuffle, options.on_bad_id, options.on_nan
         )
@@ -92,7 +102,7 @@ class BatchReader:
     @staticmethod
     def check(options: ReaderOptions) -> None:
         """Raises what reading would: options that do not fit the table, files missing or truncated. Decodes nothing."""
-        files = TableFiles(options.table, options.schema, options.manifest)
+        files = TableFiles(options.table, options.stored, options.manifest)
         WindowDecoder(files, options.tables, options.transforms, options.shuffle, options.on_bad_id, options.on_nan)
         files.check_sizes()
 
@@ -110,7 +120,7 @@ class BatchReader:
                 decoded = self._cache.window(task.epoch, window, self._following(task, number))
                 pieces.append((decoded, decoded.order[start - window.start : stop - window.start]))
                 start = stop  # noqa: PLW2901
-        return to_batch(pieces, self._options.schema, self._options.expand)
+        return to_batch(pieces, self._options.schema, self._options.expand, self._stored)
 
     def _number(self, sample: int) -> int:
         """The window that holds a sample of the stream."""
