@@ -4,6 +4,7 @@ A ratio is taken within a pair, so that a machine whose speed drifts, or that ot
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -17,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 NUM_RANKS = 2
@@ -55,23 +57,33 @@ class Result:
         return {**plain, **details}
 
 
+def rounds(sides: Sequence[Callable[[], float]], num_rounds: int) -> list[tuple[float, ...]]:
+    """Measures several sides by turns; who begins moves on every round, so that none always follows another.
+
+    Args:
+        sides: each does its work once and returns what was measured.
+        num_rounds: how often each is measured.
+
+    Returns:
+        Of each round what was measured, in the order of ``sides``.
+    """
+    found = []
+    for number in range(num_rounds):
+        order = [(number + n) % len(sides) for n in range(len(sides))]
+        measured = {n: sides[n]() for n in order}
+        found.append(tuple(measured[n] for n in range(len(sides))))
+    return found
+
+
 def alternate(ours: Callable[[], float], baseline: Callable[[], float], num_pairs: int) -> list[Pair]:
-    """Measures ours and the baseline by turns; who begins changes every round, so that neither always follows.
+    """Measures ours and the baseline by turns; who begins changes every round.
 
     Args:
         ours: does the work once and returns what was measured.
         baseline: the same, without us.
         num_pairs: rounds.
     """
-    pairs = []
-    for number in range(num_pairs):
-        if number % 2:
-            second = baseline()
-            pairs.append((ours(), second))
-        else:
-            first = ours()
-            pairs.append((first, baseline()))
-    return pairs
+    return [(a, b) for a, b in rounds((ours, baseline), num_pairs)]
 
 
 def speed_up(claim: str, pairs: Sequence[Pair], baseline: str, config: str, **details: object) -> Result:
@@ -89,13 +101,14 @@ def speed_up(claim: str, pairs: Sequence[Pair], baseline: str, config: str, **de
     )
 
 
-def run_ranks(script: str, config: dict[str, Any], overrides: Sequence[str]) -> Any:
-    """Runs a script's ``--rank CONFIG`` on two gloo ranks over loopback, one thread each.
+def run_ranks(script: str, config: dict[str, Any], overrides: Sequence[str] = (), num_ranks: int = NUM_RANKS) -> Any:
+    """Runs a script's ``--rank CONFIG`` on gloo ranks over loopback, one thread each.
 
     Args:
         script: ``__file__`` of the caller.
         config: JSON-ready, handed to each rank, with ``overrides`` of recd train and ``out`` added.
         overrides: of recd train; run_dir and device are added.
+        num_ranks: processes.
 
     Returns:
         What rank 0 wrote to ``out`` as JSON.
@@ -108,18 +121,30 @@ def run_ranks(script: str, config: dict[str, Any], overrides: Sequence[str]) -> 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    size = str(NUM_RANKS)
+    size = str(num_ranks)
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch, "found.json")
         whole = {**config, "overrides": [*overrides, f"run_dir={scratch}", "device=cpu"], "out": str(out)}
         places = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        env = rank_environment(1, NUM_RANKS) | os.environ | {"OMP_NUM_THREADS": "1"} | places
+        env = rank_environment(1, num_ranks) | os.environ | {"OMP_NUM_THREADS": "1"} | places
         command = [sys.executable, str(Path(script)), "--rank", json.dumps(whole)]
-        ranks = [subprocess.Popen(command, env=env | {"RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(NUM_RANKS)]
+        ranks = [subprocess.Popen(command, env=env | {"RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(num_ranks)]
         codes = [rank.wait() for rank in ranks]
         if any(codes):
             raise SystemExit(f"{Path(script).stem}: a rank failed")
         return json.loads(out.read_text())
+
+
+def network_lab() -> ModuleType:
+    """The tests' network lab, tests/cluster/lab.py: several hosts on this machine."""
+    path = Path(__file__).parents[1] / "tests" / "cluster" / "lab.py"
+    spec = importlib.util.spec_from_file_location("lab", path)
+    if spec is None or spec.loader is None:
+        raise SystemExit(f"{path} is missing")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:

@@ -1,0 +1,337 @@
+"""The embedding part of a step on unique rows: claims exchange.s16.kjt, s16.vbe, s1.kjt, mixed, bytes, expand, link.
+
+    python benchmarks/exchange.py [CASE ...] [--quick] [--markdown] [--json FILE] [--profile [MODE]]
+
+8 tables of 100,000 rows, D=64, B=2048 a rank, 40 ids a list, S samples a session that share all lists; 2 gloo ranks of
+one thread each, tables whole, 4 a rank, rowwise Adagrad, int32 ids. Ours looks up unique rows and expands every group.
+Two baselines run in the same processes by turns: plain TorchRec on the expanded KeyedJaggedTensor (with int32 and with
+int64 ids; the faster counts) and TorchRec's own deduplication, a variable-batch KeyedJaggedTensor with inverse indices
+(VBE). Before anything is measured, outputs on every batch and weights after some steps are compared.
+
+| case | measures |
+|---|---|
+| s1 s2 s4 s8 s16 s64 | S samples a session; at s1 the group is kept though nothing repeats, as a user might |
+| sample | S=1 again, with the features in the group ``sample``, where what does not repeat belongs |
+| mixed | S=16 for half the features, the other half never repeats |
+| expand | expansion forward and backward against one copy of its output |
+| bytes | bytes at the collectives against the formula, every sharding type, rows and ids, 4 ranks as 2 hosts x 2 |
+| link | s16 over two hosts of the network lab with 1 Gbit/s between them (root, iproute2) |
+| gpu | 100 tables, B=8192, one GPU: time and peak memory |
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import measure
+
+PLAIN = ("kjt int32", "kjt int64")
+BASELINES = {
+    "kjt": "plain TorchRec, expanded KeyedJaggedTensor",
+    "vbe": "TorchRec VBE, KeyedJaggedTensor of unique rows",
+}
+SESSIONS = {f"s{n}": n for n in (1, 2, 4, 8, 16, 64)}
+CASES = (*SESSIONS, "sample", "mixed", "expand", "bytes", "link", "gpu")
+DIRECTIONS = ("input", "output", "backward")
+
+
+def workload_of(name: str, small: bool) -> dict[str, Any]:
+    """Arguments of a case's Workload."""
+    if name == "gpu":
+        return {"samples_per_session": 16, "num_tables": 100, "batch_size": 8192}
+    size: dict[str, Any] = {"num_embeddings": 2000, "batch_size": 128, "num_ids": 10} if small else {}
+    if name == "sample":
+        return {"samples_per_session": 1, "num_plain": 8, **size}
+    if name == "mixed":
+        return {"samples_per_session": 16, "num_plain": 4, **size}
+    return {"samples_per_session": SESSIONS.get(name, 16), **size}
+
+
+def rank_main(config: dict[str, Any]) -> None:
+    """One rank: what the case asks for; rank 0 writes what was found."""
+    import exchange_bytes
+    import exchange_modes
+    import torch
+
+    from recd_dist.distributed import process_group
+    from recd_dist.train import quiet
+
+    torch.set_num_threads(1)
+    quiet()
+    workload = exchange_modes.Workload(**config["workload"])
+    with process_group(config["device"]) as ranks:
+        what = {"bytes": exchange_bytes.every_plan, "expand": expansion, "profile": profile}
+        found = what.get(config["what"], speed)(workload, ranks, config)
+        if ranks.is_first:
+            Path(config["out"]).write_text(json.dumps(found))
+
+
+def speed(workload: Any, ranks: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """Checks that the modes are one training, counts what they send, measures them by turns."""
+    import exchange_bytes
+    import exchange_modes
+    import torch
+
+    modes = exchange_modes.modes(workload, ranks, config["num_batches"], config["modes"])
+    difference = exchange_modes.check(modes, config["num_batches"])
+    sent = {name: exchange_bytes.sent_per_step(mode, config["num_batches"]) for name, mode in modes.items()}
+    peaks = {name: exchange_modes.peak_bytes(mode) for name, mode in modes.items()} if torch.cuda.is_available() else {}
+    block = config["block"]
+    sides = [lambda mode=mode: mode.steps(block) / block for mode in modes.values()]
+    return {
+        "rounds": measure.rounds(sides, config["pairs"] + 1)[1:],
+        "sent": sent,
+        "peaks": peaks,
+        "difference": difference,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def expansion(workload: Any, _: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of an expansion with its backward pass, and of copying as much as it yields to memory that lies ready."""
+    import time
+
+    import torch
+
+    from recd_dist.grouped import Grouped
+
+    batch = workload.batch(0, 0)
+    group = batch.groups[0]
+    unique = torch.randn(group.num_rows, workload.dim * len(group.keys), requires_grad=True)
+    gradient = torch.randn(workload.batch_size, unique.shape[1])
+    copy = torch.empty_like(gradient)
+    inverse = batch.inverse_of(group.name)
+
+    def ours() -> float:
+        start = time.perf_counter()
+        for _ in range(config["block"]):
+            torch.autograd.grad(Grouped(unique, inverse).expand(), unique, gradient)
+        return time.perf_counter() - start
+
+    def baseline() -> float:
+        start = time.perf_counter()
+        for _ in range(config["block"]):
+            copy.copy_(gradient)
+        return time.perf_counter() - start
+
+    pairs = measure.alternate(ours, baseline, config["pairs"] + 1)[1:]
+    return {"pairs": [(a / config["block"], b / config["block"]) for a, b in pairs], "shape": tuple(gradient.shape)}
+
+
+def profile(workload: Any, ranks: Any, config: dict[str, Any]) -> str:
+    """Where a mode spends its time on rank 0: operators (torch.profiler) and Python functions (cProfile)."""
+    import cProfile
+    import io
+    import pstats
+
+    import exchange_modes
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as torch_profile
+
+    (mode,) = exchange_modes.modes(workload, ranks, config["num_batches"], config["modes"]).values()
+    num_steps = 5 * config["num_batches"]
+    mode.steps(num_steps)
+    plain_s = mode.steps(num_steps) / num_steps
+    with torch_profile(activities=[ProfilerActivity.CPU]) as operators:
+        mode.steps(num_steps)
+    functions = cProfile.Profile()
+    functions.runcall(mode.steps, num_steps)
+    text = io.StringIO()
+    pstats.Stats(functions, stream=text).strip_dirs().sort_stats("tottime").print_stats(20)
+    table = operators.key_averages().table(sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=60)
+    head = f"{1e3 * plain_s:.2f} ms a step without a profiler; both tables: {num_steps} steps"
+    return f"{head}\n{table}\n{text.getvalue()}"
+
+
+def faster_plain(rounds: Sequence[Sequence[float]], names: Sequence[str]) -> str:
+    """Of the plain baselines the one with the smaller median."""
+    return min(
+        (n for n in names if n in PLAIN), key=lambda name: statistics.median(r[names.index(name)] for r in rounds)
+    )
+
+
+def speed_results(name: str, found: dict[str, Any], modes: Sequence[str], words: str) -> list[measure.Result]:
+    """A case's ratios to the plain and to the deduplicating baseline."""
+    rounds = found["rounds"]
+    medians = {n: statistics.median(r[i] for r in rounds) for i, n in enumerate(modes)}
+    plain = faster_plain(rounds, modes)
+    results = []
+    for short, baseline in {"kjt": plain, "vbe": "vbe"}.items():
+        if baseline not in modes:
+            continue
+        pairs = [(r[modes.index("ours")], r[modes.index(baseline)]) for r in rounds]
+        results.append(
+            measure.speed_up(
+                f"exchange.{claim_name(name, short)}",
+                pairs,
+                f"{BASELINES[short]}{' with ' + plain.split()[1] + ' ids' if short == 'kjt' else ''}",
+                f"{words}, {found['threads']} thread each, {len(pairs)} rounds",
+                ours_ms=round(1e3 * medians["ours"], 2),
+                baseline_ms=round(1e3 * medians[baseline], 2),
+                ours_sent_MB=round(sum(found["sent"]["ours"].values()) / 1e6, 3),
+                baseline_sent_MB=round(sum(found["sent"][baseline].values()) / 1e6, 3),
+                weights_differ=float(f"{found['difference']:.0e}"),
+            )
+        )
+    return results
+
+
+def claim_name(case: str, short: str) -> str:
+    """``exchange.`` and this is a claim's id; the plain baseline is meant where a case has one claim."""
+    if case in ("mixed", "link"):
+        return case if short == "kjt" else f"{case}.{short}"
+    return f"{case}.{short}"
+
+
+def words_of(name: str, workload: dict[str, Any], where: str) -> str:
+    """A case in words."""
+    shape = {"num_tables": 8, "num_embeddings": 100_000, "batch_size": 2048, "num_ids": 40, **workload}
+    plain = shape.get("num_plain", 0)
+    repeats = f"S={shape['samples_per_session']}"
+    if name == "sample":
+        repeats += ", all features in group sample"
+    elif plain:
+        repeats += f" for {shape['num_tables'] - plain} features, {plain} in group sample"
+    if name == "s1":
+        repeats += ", group kept"
+    tables = f"{shape['num_tables']} tables of {shape['num_embeddings']:,} rows, D=64"
+    return f"{repeats}, B={shape['batch_size']} a rank, {shape['num_ids']} ids a list, {tables}; {where}"
+
+
+def measured(name: str, options: argparse.Namespace) -> list[measure.Result]:
+    """The results of one case."""
+    workload = workload_of(name, options.small)
+    rounds = options.pairs or (5 if options.quick else 15)
+    config = {"what": name, "workload": workload, "device": "cpu", "pairs": rounds, "block": 4, "num_batches": 8}
+    if name == "expand":
+        found = measure.run_ranks(__file__, {**config, "block": 50}, num_ranks=1)
+        return [expand_result(found)]
+    if name == "bytes":
+        found = measure.run_ranks(__file__, config, num_ranks=4)
+        return [bytes_result(found)]
+    if name == "gpu":
+        return gpu(config)
+    if name == "link":
+        modes = [PLAIN[0], "ours"]
+        found = over_link({**config, "modes": modes, "block": 2, "num_batches": 4})
+        where = "2 hosts (network namespaces) of 1 gloo rank, 1 Gbit/s between them"
+        return speed_results(name, found, modes, words_of(name, workload, where)) if found else []
+    modes = [*(PLAIN[:1] if options.quick and name != "s16" else PLAIN), "vbe", "ours"]
+    found = measure.run_ranks(__file__, {**config, "modes": modes})
+    return speed_results(name, found, modes, words_of(name, workload, "2 gloo ranks"))
+
+
+def skipped(name: str, reason: str) -> None:
+    """Says why a case was left out."""
+    sys.stderr.write(f"exchange: {name} skipped: {reason}\n")
+
+
+def over_link(config: dict[str, Any]) -> dict[str, Any] | None:
+    """Runs a rank on each of two hosts of the network lab; None where there is no lab."""
+    import tempfile
+
+    from recd_dist.launcher import rank_environment
+
+    lab = measure.network_lab()
+    if reason := lab.unavailable():
+        skipped("link", reason)
+        return None
+    with tempfile.TemporaryDirectory() as scratch, lab.Lab(num_hosts=2, mbit=1000) as hosts:
+        out = Path(scratch, "found.json")
+        rank = [str(Path(__file__).resolve()), "--rank", json.dumps({**config, "out": str(out)})]
+        env = rank_environment(2, 1) | {"OMP_NUM_THREADS": "1"}
+        hosts.torchrun(rank, env=env, timeout_s=300)
+        return json.loads(out.read_text())
+
+
+def gpu(config: dict[str, Any]) -> list[measure.Result]:
+    """Time and peak memory of a step on one GPU, unique rows against both baselines."""
+    import torch
+
+    if not torch.cuda.is_available():
+        skipped("gpu", "torch sees no CUDA device here")
+        return []
+    modes = [PLAIN[0], "vbe", "ours"]
+    chosen = {**config, "modes": modes, "device": "cuda", "num_batches": 4, "block": 8}
+    found = measure.run_ranks(__file__, chosen, num_ranks=1)
+    words = words_of("gpu", config["workload"], f"1 NCCL rank, {torch.cuda.get_device_name(0)}")
+    times = speed_results("gpu", found, modes, words)
+    peak = {name: found["peaks"][name] for name in modes}
+    ratio = round(peak[PLAIN[0]] / peak["ours"], 3)
+    words += "; one batch and its step, no tables"
+    columns = {f"{name.replace(' ', '_')}_MiB": round(value / 2**20) for name, value in peak.items()}
+    memory = measure.Result(
+        "exchange.gpu.memory", ratio, ratio, ratio, BASELINES["kjt"], "ratio", words, details=columns
+    )
+    return [*times, memory]
+
+
+def expand_result(found: dict[str, Any]) -> measure.Result:
+    """Expansion against a copy: a cost, so the ratio is ours / baseline."""
+    ratios = [a / b for a, b in found["pairs"]]
+    times = [round(1e3 * statistics.median(side), 3) for side in zip(*found["pairs"], strict=True)]
+    return measure.Result(
+        "exchange.expand",
+        round(statistics.median(ratios), 3),
+        round(min(ratios), 3),
+        round(max(ratios), 3),
+        "one copy of the output to memory that lies ready",
+        "ours / baseline",
+        f"output {found['shape'][0]} x {found['shape'][1]} float32, S=16, forward and backward, 1 thread",
+        {"ours_ms": times[0], "baseline_ms": times[1]},
+    )
+
+
+def bytes_result(found: dict[str, Any]) -> measure.Result:
+    """Bytes counted against the formula: the worst sharding type, kind of sending and direction."""
+    ratios = {
+        f"{plan} {direction}": counted / due
+        for plan, values in found.items()
+        for direction, (counted, due) in values.items()
+        if due
+    }
+    worst = max(ratios, key=lambda key: abs(ratios[key] - 1))
+    sizes = sum(values["splits"][0] for values in found.values())
+    whole = sum(counted for values in found.values() for counted, _ in values.values())
+    return measure.Result(
+        "exchange.bytes",
+        round(ratios[worst], 4),
+        round(min(ratios.values()), 4),
+        round(max(ratios.values()), 4),
+        "formula of embedding/floor.py for unique rows and unique ids",
+        "counted / formula",
+        f"{len(found)} plans ({', '.join(found)}), 4 ranks as 2 hosts x 2, half the features at S=16; worst: {worst}",
+        {"sizes_that_are_sent_too": f"{100 * sizes / whole:.3f}%"},
+    )
+
+
+def main() -> None:
+    parser = measure.parser(__doc__)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default: all")
+    parser.add_argument("--pairs", type=int, help="rounds (default 15, quick 5)")
+    parser.add_argument("--small", action="store_true", help="tiny tables and batches, for the tests; no claim")
+    parser.add_argument("--profile", nargs="?", const="ours", metavar="MODE", help="only show where a mode's time goes")
+    parser.add_argument("--rank", type=json.loads, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.rank:
+        rank_main(options.rank)
+        return
+    if unknown := [name for name in options.cases if name not in CASES]:
+        parser.error(f"unknown case '{unknown[0]}'; there are {', '.join(CASES)}")
+    if options.profile:
+        if options.profile not in (*PLAIN, "vbe", "ours"):
+            parser.error(f"--profile {options.profile}: there are {', '.join((*PLAIN, 'vbe', 'ours'))}")
+        workload = workload_of(options.cases[0] if options.cases else "s16", options.small)
+        chosen = {"what": "profile", "workload": workload, "modes": [options.profile], "num_batches": 8}
+        sys.stdout.write(measure.run_ranks(__file__, {**chosen, "device": "cpu"}))
+        return
+    results = [result for name in options.cases or CASES for result in measured(name, options)]
+    measure.report(results, options)
+
+
+if __name__ == "__main__":
+    main()

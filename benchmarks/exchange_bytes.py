@@ -1,0 +1,77 @@
+"""Bytes of the embedding exchange: counted at the collectives, and by the formula of embedding/floor.py."""
+
+from dataclasses import replace
+from typing import Any
+
+import exchange_modes
+import torch
+import torch.distributed as dist
+
+from recd_dist.distributed import Ranks
+from recd_dist.embedding.floor import StepBytes, StepRows, step_bytes, table_uses
+from recd_dist.embedding.init import initialize
+from recd_dist.embedding.plan import plan
+from recd_dist.embedding.shard import shard
+from recd_dist.embedding.shards import TYPES, placement
+from recd_dist.embedding.tables import Embeddings
+from recd_dist.metrics.traffic import TrafficCounter
+
+DIRECTIONS = ("input", "output", "backward")
+RANKS_PER_HOST = 2
+
+
+def sent_per_step(mode: exchange_modes.Mode, num_steps: int) -> dict[str, float]:
+    """Bytes a step, of all ranks, by direction; ``splits`` are the sizes that are told first."""
+    with TrafficCounter() as traffic:
+        for _ in range(num_steps):
+            mode.step()
+        sent = traffic.take()
+    total = torch.tensor([sent[d] for d in (*DIRECTIONS, "splits")], dtype=torch.float64)
+    device = next(iter(mode.gradients)).device
+    total = total.to(device)
+    dist.all_reduce(total)
+    return dict(zip((*DIRECTIONS, "splits"), (total / num_steps).tolist(), strict=True))
+
+
+def every_plan(
+    workload: exchange_modes.Workload, ranks: Ranks, config: dict[str, Any]
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """For every sharding type, sending rows and sending ids: bytes counted and due, of all ranks, by direction.
+
+    Args:
+        workload: half of its features repeat.
+        ranks: of one machine, taken for hosts of two ranks each.
+        config: number of batches.
+    """
+    hosts = replace(ranks, local_rank=ranks.rank % RANKS_PER_HOST, local_world_size=RANKS_PER_HOST)
+    batches = [workload.batch(ranks.rank, n) for n in range(config["num_batches"])]
+    found = {}
+    for sharding in TYPES:
+        for send in ("rows", "ids"):
+            if sharding != "DP":
+                found[f"{sharding} {send}"] = _one_plan(workload, hosts, batches, sharding, send)
+    return found
+
+
+def _one_plan(
+    workload: exchange_modes.Workload, ranks: Ranks, batches: list[Any], sharding: str, send: str
+) -> dict[str, tuple[float, float]]:
+    """A plan that puts every table under one sharding type, run on each batch once."""
+    embeddings = Embeddings(workload.schema, workload.tables, send=dict.fromkeys(workload.tables, send), device="meta")
+    chosen = plan(embeddings, ranks.world_size, sharding, local_world_size=ranks.local_world_size)
+    uses, places = table_uses(embeddings), placement(chosen)
+    due = StepBytes()
+    for batch in batches:
+        rows = StepRows.of_batch(batch, embeddings)
+        due += step_bytes(uses, places, rows, ranks.world_size, dedup=True, rank=ranks.rank)
+    model = shard(exchange_modes.Holder(embeddings), chosen, ranks, exchange_modes.OPTIMIZER)
+    initialize(model, exchange_modes.SEED)
+    with TrafficCounter() as traffic:
+        for batch in batches:
+            out = model(batch)
+            sum(g.values.sum() for g in out.pooled.values()).backward()
+        sent = traffic.take()
+    both = [[sent[d], getattr(due, d)] for d in DIRECTIONS] + [[sent["splits"], 0.0]]
+    total = torch.tensor(both, dtype=torch.float64) / len(batches)
+    dist.all_reduce(total)
+    return dict(zip((*DIRECTIONS, "splits"), map(tuple, total.tolist()), strict=True))
