@@ -17,7 +17,7 @@ $(error VARIANT=$(VARIANT): .venv was made for $(MADE); remove .venv first)
 endif
 endif
 
-.PHONY: help env demo test test-all lint docker-lint format bench clean
+.PHONY: help env demo test test-all test-cluster lint docker-lint format bench clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -32,11 +32,14 @@ demo: $(READY) ## from raw logs to a trained and evaluated model on two local ra
 	@launch/demo.sh
 
 test: lint ## set up, lint, test: the whole check in one command
-	@$(PYTEST) -m "not slow and not slurm"
+	@$(PYTEST) -m "not slow and not slurm and not cluster"
 	@$(PY) -m pip check
 
-test-all: lint ## tests marked slow or slurm too (none yet)
+test-all: lint ## tests marked slow, slurm or cluster too
 	@$(PYTEST)
+
+test-cluster: $(READY) ## jobs over hosts made of network namespaces; needs root and iproute2
+	@$(PY) -m pytest -q tests/cluster
 
 lint: $(READY) docker-lint ## ruff, mypy, import-linter, hadolint
 	@$(PY) -m ruff check --quiet
