@@ -22,10 +22,13 @@ TIMEOUT_S = 90.0
 
 
 class Pool:
-    """Two worker processes and a pipe to each."""
+    """Worker processes and a pipe to each.
 
-    def __init__(self, world_size: int = 2) -> None:
-        self.world_size = world_size
+    Fewer ranks a host than ranks pretend to be several hosts.
+    """
+
+    def __init__(self, world_size: int = 2, local_world_size: int | None = None) -> None:
+        self.world_size, self.local_world_size = world_size, local_world_size or world_size
         self.processes: list[subprocess.Popen[bytes]] = []
         self.pipes: list[Connection] = []
 
@@ -37,9 +40,9 @@ class Pool:
             here, there = Pipe()
             env = os.environ | {
                 "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
+                "LOCAL_RANK": str(rank % self.local_world_size),
                 "WORLD_SIZE": str(self.world_size),
-                "LOCAL_WORLD_SIZE": str(self.world_size),
+                "LOCAL_WORLD_SIZE": str(self.local_world_size),
                 "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": str(port),
                 "RECD_TEST_FD": str(there.fileno()),
@@ -94,5 +97,13 @@ class Pool:
 @pytest.fixture(scope="session")
 def two_ranks() -> Iterator[Pool]:
     pool = Pool()
+    yield pool
+    pool.stop()
+
+
+@pytest.fixture(scope="session")
+def four_ranks() -> Iterator[Pool]:
+    """As two hosts of two ranks each, for the shardings that know hosts."""
+    pool = Pool(4, 2)
     yield pool
     pool.stop()

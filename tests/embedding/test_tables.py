@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
+from recd_dist.embedding.classes import class_rows
 from recd_dist.embedding.tables import Embeddings, portable_name, table_weights
 from recd_dist.errors import ConfigError
 from recd_dist.ikjt import IKJT
@@ -63,8 +66,9 @@ def test_shared_table_is_one_class_of_both_groups() -> None:
         ("request", {"device": ("device",)}, {"device": ("device",)}),
         ("sample", {"place": ("place",)}, {"place": ("place",)}),
     ]
-    sent = embeddings.rows(batch())["user-sample"].to_dict()["history"]
-    assert [r.tolist() for r in sent.to_dense()] == [[7, 8, 8], [], [5], [6], [5], [0]]
+    sent = class_rows(batch(), embeddings.classes[0])
+    assert sent.values.tolist() == [7, 8, 8, 5, 6, 5, 0]
+    assert (sent.num_rows, sent.lengths.tolist()) == (6, [3, 0, 1, 1, 1, 1])
 
 
 def test_features_of_one_group_are_keys_of_one_stride() -> None:
@@ -75,25 +79,17 @@ def test_features_of_one_group_are_keys_of_one_stride() -> None:
     assert classes(Embeddings(uneven, table)) == [("x-x-y", {"a": ("a", "b", "c")}, {"t": ("a",)})]
 
 
-def test_classes_of_near_stride_are_merged() -> None:
-    def names(**rows: float) -> list[str]:
-        return [name for name, _, _ in classes(Embeddings(SCHEMA, TABLES, group_rows=rows))]
-
-    assert names(user=100, request=101, sample=1000) == ["user-sample", "request+user", "sample"]
-    assert names(user=100, request=300, sample=1000) == ["user-sample", "user", "request", "sample"]
-    assert names(user=1, request=1000, sample=1000) == ["user-sample+request+sample", "user"]
-
-
-def test_a_merged_class_is_padded_with_empty_rows() -> None:
-    embeddings = Embeddings(SCHEMA, TABLES, group_rows={"user": 2, "request": 2, "sample": 1})
-    merged = next(c for c in embeddings.classes if "device" in c.tables)
-    ikjt = IKJT.from_kjt(batch().to_kjt(KEYS), {"user": ["history", "city"], "request": ["device"]})
-    assert "+" in merged.name
-    sent = embeddings.rows(ikjt)[merged.name]
-    heights = {k: sum(ikjt.num_rows(ikjt.group_of(f)) for f in stack) for k, stack in merged.stacks.items()}
-    assert sent.stride() == max(heights.values())
-    for key, jagged in sent.to_dict().items():
-        assert jagged.lengths()[heights[key] :].tolist() == [0] * (sent.stride() - heights[key])
+def test_tables_by_ids_are_classes_of_their_own() -> None:
+    embeddings = Embeddings(SCHEMA, TABLES, send={"item": "ids", "city": "ids"})
+    assert [(c.name, c.send, c.pooled) for c in embeddings.classes] == [
+        ("request", "rows", True), ("sample", "rows", True), ("item:ids", "ids", False), ("city:ids", "ids", False)
+    ]  # fmt: skip
+    sent = class_rows(batch(), embeddings.classes[2])
+    assert (sent.num_rows, sent.values.tolist(), sent.lengths) == (5, [7, 8, 5, 6, 0], None)
+    assert sent.index.tolist() == [0, 1, 1, 2, 3, 2, 4]
+    all_ids = Embeddings(SCHEMA, TABLES, send={"item": "rows"}, sequence_features=["history"])
+    sent = class_rows(batch(), all_ids.classes[-1])
+    assert (sent.num_rows, sent.values.tolist(), sent.index) == (7, [7, 8, 8, 5, 6, 5, 0], None)
 
 
 def test_rows_stay_unique_and_are_in_schema_order() -> None:
@@ -111,13 +107,10 @@ def test_rows_stay_unique_and_are_in_schema_order() -> None:
 @pytest.mark.parametrize("ids", [torch.int32, torch.int64])
 @pytest.mark.parametrize("pooling", ["sum", "mean"])
 @pytest.mark.parametrize("sequences", [(), ("history",)])
-@pytest.mark.parametrize("unique_ids", [False, True])
-@pytest.mark.parametrize("rows", [None, {"user": 5, "request": 5, "sample": 5}])
-def test_equals_plain_torchrec(
-    ids: torch.dtype, pooling: str, sequences: tuple[str, ...], unique_ids: bool, rows: dict[str, float] | None
-) -> None:
+@pytest.mark.parametrize("send", ["rows", "ids"])
+def test_equals_plain_torchrec(ids: torch.dtype, pooling: str, sequences: tuple[str, ...], send: str) -> None:
     options = {"sequence_features": sequences, "pooling": pooling}
-    on = Embeddings(SCHEMA, TABLES, dedup=True, unique_ids=unique_ids, group_rows=rows, **options)
+    on = Embeddings(SCHEMA, TABLES, dedup=True, send=dict.fromkeys(TABLES, send), **options)
     off = Embeddings(SCHEMA, TABLES, dedup=False, **options)
     for name, weight in table_weights(off).items():
         weight.copy_(table_weights(on)[name])
@@ -148,10 +141,9 @@ def test_a_class_of_one_group_is_sent_without_a_copy() -> None:
         {"user": ["a", "b"]},
     )
     embeddings = Embeddings(schema, {"a": Table("a", 4, 4), "b": Table("b", 4, 4)})
-    sent = embeddings.rows(ikjt)["user"]
-    assert sent.values().data_ptr() == ikjt.values.data_ptr()
-    assert sent.lengths().data_ptr() == ikjt.lengths.data_ptr()
-    assert sent.length_per_key() == [1, 2]
+    sent = class_rows(ikjt, embeddings.classes[0])
+    assert sent.values.data_ptr() == ikjt.values.data_ptr()
+    assert sent.lengths.data_ptr() == ikjt.lengths.data_ptr()
 
 
 def test_everything_in_sample_is_plain_torchrec() -> None:
@@ -161,8 +153,8 @@ def test_everything_in_sample_is_plain_torchrec() -> None:
     on, off = Embeddings(schema, tables, dedup=True), Embeddings(schema, tables, dedup=False)
     assert list(on.state_dict()) == list(off.state_dict())
     ikjt = IKJT.from_kjt(batch().to_kjt(KEYS), {})
-    a, b = on.rows(ikjt)["sample"], off.rows(ikjt)["sample"]
-    assert (a.values().data_ptr(), a.lengths().data_ptr()) == (b.values().data_ptr(), b.lengths().data_ptr())
+    a, b = class_rows(ikjt, on.classes[0]), off.rows(ikjt)
+    assert (a.values.data_ptr(), a.lengths.data_ptr()) == (b.values().data_ptr(), b.lengths().data_ptr())
 
 
 @pytest.mark.parametrize("dedup", [True, False])
@@ -216,3 +208,28 @@ def test_mistakes_are_named() -> None:
         Embeddings(SCHEMA, TABLES, sequence_features=["history", "city"])
     with pytest.raises(ConfigError, match="pooling=max: unknown"):
         Embeddings(SCHEMA, TABLES, pooling="max")
+    with pytest.raises(ConfigError, match=r"plan\.send: no table 'itm'; did you mean 'item'"):
+        Embeddings(SCHEMA, TABLES, send={"itm": "ids"})
+    with pytest.raises(ConfigError, match=r"plan\.send\.item=id: unknown; did you mean 'ids'"):
+        Embeddings(SCHEMA, TABLES, send={"item": "id"})
+    with pytest.raises(ConfigError, match="weighted tables are summed"):
+        Embeddings(SCHEMA, TABLES, weighted=True, pooling="mean")
+
+
+def test_weights_are_neither_passed_over_nor_made_up() -> None:
+    plain = batch()
+    weighted = replace(plain, weights=torch.ones(len(plain.values)))
+    for dedup in (True, False):
+        with pytest.raises(ValueError, match=r"carries weights.*weighted=True"):
+            Embeddings(SCHEMA, TABLES, dedup=dedup)(weighted)
+        with pytest.raises(ValueError, match="carries no weights"):
+            Embeddings(SCHEMA, TABLES, dedup=dedup, weighted=True)(plain)
+
+
+@pytest.mark.parametrize("send", ["rows", "ids"])
+def test_weights_multiply_vectors(send: str) -> None:
+    embeddings = numbered(Embeddings(SCHEMA, TABLES, weighted=True, send=dict.fromkeys(TABLES, send)))
+    plain = batch()
+    out = embeddings(replace(plain, weights=torch.arange(len(plain.values), dtype=torch.float32)))
+    assert plain.values_of("history").tolist() == [7, 8, 8]
+    assert out.pooled["user"]["history"][:, 0].tolist() == [700 * 0 + 800 * 1 + 800 * 2, 0]

@@ -16,7 +16,9 @@ from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from recd_dist.distributed import Ranks
 from recd_dist.embedding import torchrec_patches
+from recd_dist.embedding.codec import Codecs
 from recd_dist.embedding.plan import BagSharder, ListSharder, check_world
+from recd_dist.embedding.sharded import EmbeddingsSharder
 from recd_dist.embedding.tables import portable_name
 from recd_dist.errors import ConfigError, nearest
 
@@ -78,7 +80,11 @@ class TableOptimizer:
 
 
 def shard(
-    model: nn.Module, plan: ShardingPlan, ranks: Ranks, table_optimizer: TableOptimizer | None = None
+    model: nn.Module,
+    plan: ShardingPlan,
+    ranks: Ranks,
+    table_optimizer: TableOptimizer | None = None,
+    codecs: Codecs | None = None,
 ) -> DistributedModelParallel:
     """Distributes a model over the ranks of the default process group.
 
@@ -88,6 +94,7 @@ def shard(
         plan: from ``plan.plan`` for this world size, with the path of the embeddings in the model as prefix.
         ranks: this process's place.
         table_optimizer: of the tables; rowwise Adagrad when absent.
+        codecs: of vectors and gradients on the wire, where unique rows are sent; float32 when absent.
 
     Raises:
         ConfigError: a plan for another world size, or an optimizer without a kernel on this device.
@@ -105,7 +112,11 @@ def shard(
         env=ShardingEnv.from_process_group(group),
         device=ranks.device,
         plan=plan,
-        sharders=[BagSharder(fused_params=fused), ListSharder(fused_params=fused)],
+        sharders=[
+            EmbeddingsSharder(fused_params=fused, codecs=codecs),
+            BagSharder(fused_params=fused),
+            ListSharder(fused_params=fused),
+        ],
     )
 
 

@@ -1,0 +1,171 @@
+"""What travels where, as far as the plan decides it: computed once, the same on every rank.
+
+A *unit* is the tables of one class and one sharding type: what one lookup of a rank computes. A *segment* is one key's
+ids of one bucket (a block of a table's rows; the whole table where its rows are not split). Each rank is sent the
+segments of the rows it holds, and sends back a matrix a unit, its columns side by side::
+
+    unit 0: item (TW on rank 1), shop (CW on 0 and 1)    rank 0 is sent  shop        sends back  [R, shop's left half]
+                                                         rank 1 is sent  item, shop              [R, item | right half]
+    unit 1: user (RW on 0 and 1)                         rank 0 is sent  user below 5            [R, partial sum]
+                                                         rank 1 is sent  user from 5             [R, partial sum]
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from recd_dist.embedding.classes import TableClass
+from recd_dist.embedding.shards import Placement, Shard
+
+REPLICATED = "DP"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Columns of one key that a rank computes, for the ids of one bucket."""
+
+    key: str
+    bucket: int
+    column: int
+    num_columns: int
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Tables of one class and one sharding type.
+
+    Attributes:
+        module: name of the class, and of the module that holds its tables.
+        sharding: short name of the type.
+        rows: the class, less the tables of other types.
+        block_rows: for each key the rows of a block; empty where rows are not split.
+        num_buckets: blocks of a table; 1 where rows are not split.
+        parts: by rank what it computes, in the order of its columns.
+    """
+
+    module: str
+    sharding: str
+    rows: TableClass
+    block_rows: tuple[int, ...]
+    num_buckets: int
+    parts: Mapping[int, tuple[Part, ...]]
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """Keys, in order."""
+        return tuple(self.rows.stacks)
+
+    def segments(self, rank: int) -> tuple[int, ...]:
+        """The segments that a rank is sent, by number: bucket * keys + key; each once, whatever columns it holds."""
+        numbers = (p.bucket * len(self.keys) + self.keys.index(p.key) for p in self.parts.get(rank, ()))
+        return tuple(sorted(set(numbers)))
+
+    def width(self, rank: int) -> int:
+        """Columns of the matrix that a rank sends back."""
+        return sum(p.num_columns for p in self.parts.get(rank, ()))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All units of a plan, seen from one rank.
+
+    Attributes:
+        units: those that are exchanged.
+        replicated: those of which every rank holds a copy.
+        rank, world_size: this rank's place.
+    """
+
+    units: tuple[Unit, ...]
+    replicated: tuple[Unit, ...]
+    rank: int
+    world_size: int
+
+    @cached_property
+    def first_segment(self) -> tuple[int, ...]:
+        """Where each unit's segments begin among all that a rank makes of a batch, and their number."""
+        starts = [0]
+        for unit in self.units:
+            starts.append(starts[-1] + unit.num_buckets * len(unit.keys))
+        return tuple(starts)
+
+    @cached_property
+    def sent_segments(self) -> tuple[tuple[int, ...], ...]:
+        """For each rank the segments it is sent, unit after unit."""
+        return tuple(
+            tuple(
+                first + s for unit, first in zip(self.units, self.first_segment, strict=False) for s in unit.segments(q)
+            )
+            for q in range(self.world_size)
+        )
+
+    @cached_property
+    def local(self) -> tuple[int, ...]:
+        """Numbers of the units of which this rank holds something."""
+        return tuple(n for n, unit in enumerate(self.units) if unit.parts.get(self.rank))
+
+    def received_order(self, units: Sequence[int]) -> list[int]:
+        """Order of the received segments of some local units (numbered source by source) for the lookups.
+
+        For each unit and each of its parts here, that part's segment of every source, one after the other.
+        """
+        numbers, count = dict[tuple[int, int], int](), 0
+        for n in units:
+            for segment in self.units[n].segments(self.rank):
+                numbers[n, segment] = count
+                count += 1
+        order = []
+        for n in units:
+            unit = self.units[n]
+            for part in unit.parts[self.rank]:
+                own = numbers[n, part.bucket * len(unit.keys) + unit.keys.index(part.key)]
+                order += [source * count + own for source in range(self.world_size)]
+        return order
+
+
+def layout_of(classes: Sequence[TableClass], placement: Placement, rank: int, world_size: int) -> Layout:
+    """The layout of a plan.
+
+    Args:
+        classes: of the tables.
+        placement: where they lie.
+        rank: this rank.
+        world_size: W.
+    """
+    units = []
+    for each in classes:
+        for sharding in dict.fromkeys(placement[t].sharding for t in each.tables):
+            tables = {t: keys for t, keys in each.tables.items() if placement[t].sharding == sharding}
+            stacks = {k: each.stacks[k] for keys in tables.values() for k in keys}
+            units.append(_unit(each.name, sharding, replace(each, stacks=stacks, tables=tables), placement))
+    return Layout(
+        tuple(u for u in units if u.sharding != REPLICATED),
+        tuple(u for u in units if u.sharding == REPLICATED),
+        rank,
+        world_size,
+    )
+
+
+def _unit(module: str, sharding: str, rows: TableClass, placement: Placement) -> Unit:
+    blocks = {t: _blocks(placement[t].shards) for t in rows.tables}
+    parts: dict[int, list[Part]] = {}
+    for table, keys in rows.tables.items():
+        for shard in placement[table].shards:
+            bucket = blocks[table].index((shard.row, shard.num_rows))
+            found = [Part(key, bucket, shard.column, shard.num_columns) for key in keys]
+            parts.setdefault(shard.rank, []).extend(found)
+    num_buckets = max((len(b) for b in blocks.values()), default=1)
+    sizes = tuple(blocks[t][0][1] for t, keys in rows.tables.items() for _ in keys) if num_buckets > 1 else ()
+    return Unit(module, sharding, rows, sizes, num_buckets, {r: tuple(p) for r, p in parts.items()})
+
+
+def _blocks(shards: Sequence[Shard]) -> list[tuple[int, int]]:
+    """Row ranges of a table, ascending.
+
+    Raises:
+        ValueError: blocks of different sizes, of which an id's block cannot be told by a division.
+    """
+    blocks = sorted({(s.row, s.num_rows) for s in shards})
+    size = blocks[0][1] if blocks else 0
+    if any(row != n * size for n, (row, _) in enumerate(blocks)):
+        raise ValueError(f"layout: row blocks {blocks} are not of one size; plan this table again")
+    return blocks
