@@ -14,7 +14,9 @@ either way.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numba import njit
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
@@ -24,8 +26,9 @@ from recd_dist.jagged import last_values, value_index
 def expand_rows(values: Tensor, inverse: Tensor) -> Tensor:
     """A row per sample: ``values[inverse]``, [B, ...]; its gradient is ``sum_rows``.
 
-    index_select's own gradient adds sample by sample (0.79 ms for 4096 int32 rows of 1536 floats, two cores);
-    sorting first and summing segments takes 0.14 ms, and on CUDA needs no atomics: the same sum every time.
+    index_select's own gradient adds sample by sample through index_add: 0.2-0.3 ms for 2048 int32 rows of 512 floats on
+    one core, 0.06 ms here, as fast as the copy. On CUDA sorting first and summing segments needs no atomics: the same
+    sum every time.
 
     Args:
         values: [U, ...].
@@ -36,7 +39,7 @@ def expand_rows(values: Tensor, inverse: Tensor) -> Tensor:
 
 
 def sum_rows(values: Tensor, inverse: Tensor, num_rows: int) -> Tensor:
-    """For each unique row the sum over its samples, [U, ...]; zero for a row that no sample has.
+    """For each unique row the sum over its samples, [U, ...]; zero for a row that no sample has. Has no gradient.
 
     Args:
         values: float [B, ...].
@@ -46,10 +49,23 @@ def sum_rows(values: Tensor, inverse: Tensor, num_rows: int) -> Tensor:
     width = values[:1].numel() if len(values) else 0
     if width == 0 or num_rows == 0:
         return values.new_zeros(num_rows, *values.shape[1:])
+    if values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64):
+        sums = values.new_zeros(num_rows, width)
+        _add_rows(values.detach().reshape(len(values), width).numpy(), inverse.numpy(), sums.numpy())
+        return sums.view(num_rows, *values.shape[1:])
     rows, order = torch.sort(inverse.long(), stable=True)
     starts = torch.searchsorted(rows, torch.arange(num_rows, device=rows.device))
     sums = torch.embedding_bag(values.reshape(len(values), width), order, starts)[0]
     return sums.view(num_rows, *values.shape[1:])
+
+
+@njit(cache=True, nogil=True)
+def _add_rows(values: np.ndarray, inverse: np.ndarray, sums: np.ndarray) -> None:
+    """``sums[inverse[b]] += values[b]``, in order of b."""
+    for sample in range(len(inverse)):
+        row = inverse[sample]
+        for column in range(values.shape[1]):
+            sums[row, column] += values[sample, column]
 
 
 class _Expand(torch.autograd.Function):
