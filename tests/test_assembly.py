@@ -1,5 +1,6 @@
 """Overrides of five kinds, seen in the parts that are built and not in what is printed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ import torch
 from recd_dist import assembly, preflight
 from recd_dist.config import load
 from recd_dist.distributed import Ranks
-from recd_dist.embedding.plan import placement, plan
+from recd_dist.embedding.floor import StepRows
+from recd_dist.embedding.plan import plan
+from recd_dist.embedding.shards import placement
 from recd_dist.job import Job
 from recd_dist.model import DLRM, SequenceModel
 
@@ -61,9 +64,9 @@ def test_batch_size(job) -> None:
 def test_plan(job, overrides: list[str], kinds: dict[str, str]) -> None:
     resolved = job(*overrides)
     embeddings = assembly.train_model(resolved, dedup=True).embeddings
-    placed = placement(plan(embeddings, 2, assembly.sharding(resolved)), 2)
+    placed = placement(plan(embeddings, 2, assembly.sharding(resolved)))
 
-    assert {name: placed[name][0] for name in kinds} == kinds
+    assert {name: placed[name].sharding for name in kinds} == kinds
 
 
 @pytest.mark.parametrize(
@@ -109,21 +112,27 @@ def test_dense_weights_follow_from_the_seed(job) -> None:
     assert not torch.equal(weights(), weights("seed=1"))
 
 
-def test_a_plan_is_described_without_a_rank(job) -> None:
-    rows = {row.table: row for row in assembly.planned(job("plan=row_wise"), 2)}
+def test_rows_and_ids_are_counted_in_batches(job) -> None:
+    """The manifest cannot know how many distinct ids a batch has; for the rest the two must agree roughly."""
+    resolved = job("batch_size=500")
+    counted, known = assembly.step_rows(resolved), StepRows.of_table(resolved.manifest, resolved.schema, 500)
 
-    assert (rows["item"].sharding, rows["item"].ranks, rows["item"].features) == (
-        "RW", (0, 1), "history_item, candidate_item",
-    )  # fmt: skip
-    assert 0 < rows["item"].unique_bytes < rows["item"].expanded_bytes
+    assert counted == assembly.step_rows(resolved)
+    assert counted.batch_size == pytest.approx(500, rel=0.1)
+    assert counted.expanded_ids["history_item"] == pytest.approx(known.expanded_ids["history_item"], rel=0.3)
+    assert counted.unique_ids["history_item"] == pytest.approx(known.unique_ids["history_item"], rel=0.5)
+    assert 0 < counted.distinct_ids["item"] < counted.unique_ids["history_item"] + counted.unique_ids["candidate_item"]
 
 
-def test_the_plan_shown_is_that_of_the_device(job) -> None:
-    """On CUDA ``auto`` is TorchRec's planner: ``recd plan device=cuda`` shows what it chooses, not what CPUs get."""
-    resolved = job("device=cuda")
-    embeddings = assembly.train_model(resolved, resolved.dedup).embeddings
-    rows = assembly.step_rows(resolved)
-    on_cuda = placement(plan(embeddings, 2, "planner", step=rows, device_type="cuda"), 2)
+def test_without_files_the_manifest_must_do(job, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolved = job()
+    broken = replace(resolved, table=resolved.table / "moved")
 
-    assert {row.table: (row.sharding, row.ranks) for row in assembly.planned(resolved, 2)} == on_cuda
-    assert {row.table: (row.sharding, row.ranks) for row in assembly.planned(job("device=cpu"), 2)} != on_cuda
+    assert assembly.step_rows(broken) == StepRows.of_table(resolved.manifest, resolved.schema, 1024)
+
+
+def test_places_are_left_out_for_another_world(job) -> None:
+    pinned = job("plan.tables.item={type: TW, ranks: [0]}")
+
+    assert assembly.sharding(pinned)["item"] == {"type": "TW", "ranks": [0]}
+    assert assembly.sharding(pinned, places=False)["item"] == "TW"

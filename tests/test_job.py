@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from recd_dist.config import TrainConfig
-from recd_dist.job import Job
+from recd_dist.errors import ConfigError
+from recd_dist.job import Job, group_choices
 from recd_dist.manifest import Manifest
 from recd_dist.reader.transform import Transforms
 from recd_dist.schema import Feature, Kind, Schema
@@ -20,18 +21,26 @@ SCHEMA = Schema(
 )
 
 
+MANIFEST = Manifest("t", "train", SCHEMA, 100, 50, 50, {"user": 10, "request": 95}, features={}, ids={}, parts=())
+
+
 def job(user_rows: int, request_rows: int, *, dedup: bool = True) -> Job:
     rows = {"user": user_rows, "request": request_rows}
-    manifest = Manifest("t", "train", SCHEMA, 100, 50, 50, rows, features={}, ids={}, parts=())
-    return Job(TrainConfig(dedup=dedup), Path("t"), manifest, SCHEMA, {}, Transforms({}))
+    manifest = replace(MANIFEST, group_rows=rows)
+    groups = group_choices(manifest, SCHEMA)
+    schema = SCHEMA.expanded([g.group for g in groups if g.expanded])
+    return Job(TrainConfig(dedup=dedup), Path("t"), manifest, schema, {}, Transforms({}), groups)
 
 
 @pytest.mark.parametrize(
-    ("user_rows", "request_rows", "worth"),
-    [(100, 100, False), (95, 99, False), (90, 100, True), (10, 100, True), (100, 10, True)],
+    ("user_rows", "request_rows", "deduplicated"),
+    [(100, 100, ()), (95, 99, ()), (90, 100, ("user",)), (10, 100, ("user",)), (100, 10, ("request",))],
 )
-def test_one_group_with_rows_to_save_is_enough(user_rows: int, request_rows: int, worth: bool) -> None:
-    assert job(user_rows, request_rows).dedup is worth
+def test_groups_without_rows_to_save_are_expanded(
+    user_rows: int, request_rows: int, deduplicated: tuple[str, ...]
+) -> None:
+    assert job(user_rows, request_rows).schema.dedup_groups == deduplicated
+    assert job(user_rows, request_rows).dedup is bool(deduplicated)
 
 
 def test_dedup_off_stays_off() -> None:
@@ -42,3 +51,15 @@ def test_a_table_without_groups_is_trained_as_it_is() -> None:
     plain = replace(job(100, 100), schema=SCHEMA.without(["history", "page"]))
 
     assert not plain.dedup
+
+
+def test_groups_can_be_pinned() -> None:
+    measured = group_choices(MANIFEST, SCHEMA)
+    assert [(g.group, g.expanded, g.reason) for g in measured] == [
+        ("user", False, "10.0 samples a stored row"),
+        ("request", True, "1.05 samples a stored row, below 1.1: nothing to gain"),
+    ]
+    assert [g.expanded for g in group_choices(MANIFEST, SCHEMA, ["user"])] == [True, False]
+    assert [g.expanded for g in group_choices(MANIFEST, SCHEMA, [])] == [False, False]
+    with pytest.raises(ConfigError, match=r"plan\.expand: no group 'usr'; did you mean 'user'"):
+        group_choices(MANIFEST, SCHEMA, ["usr"])

@@ -8,7 +8,7 @@ import pytest
 
 from recd_dist import preflight
 from recd_dist.config import TrainConfig, config_dir, load
-from recd_dist.embedding import plan, shard
+from recd_dist.embedding import placing, shard, shards
 from recd_dist.errors import ConfigError, DataError
 from recd_dist.job import resolve
 from recd_dist.model import models
@@ -21,8 +21,8 @@ def config(tiny: list[str], tmp_path: Path, *overrides: str) -> TrainConfig:
 def test_words_of_other_rooms_are_theirs() -> None:
     assert set(preflight.TABLE_OPTIMIZERS) == set(shard.OPTIMIZERS)
     assert set(preflight.ON_CPU) == set(shard.ON_CPU)
-    assert set(preflight.SHARDING_TYPES) == {*plan.TYPES, *plan.TYPES.values()}
-    assert preflight.WIDTH_UNIT == plan.WIDTH_UNIT
+    assert preflight.SHARDING_TYPES == shards.TYPES
+    assert preflight.WIDTH_UNIT == placing.WIDTH_UNIT
     assert {path.stem for path in config_dir().glob("model/*.yaml")} == set(models)
 
 
@@ -69,6 +69,14 @@ def test_a_good_job_is_resolved_against_its_table(tiny: list[str], tmp_path: Pat
         ("plan.tables.item={typ: RW}", "unknown option 'plan.tables.item.typ'; did you mean 'type'?"),
         ("plan.tables.item={type: TW, ranks: [5]}", "plan.tables.item: rank 5 is named, this job has 2 ranks (0 to 1); "
          "start more, or plan again"),
+        ("plan.send.itm=ids", "plan.send.itm: no such table; did you mean 'item'?"),
+        ("plan.send.item=id", "plan.send.item=id: unknown; did you mean 'ids'?"),
+        ("plan.expand=[usr]", "plan.expand: no group 'usr'; there are: history, profile"),
+        ("plan.topology=h10x8", "plan.topology=h10x8: unknown; did you mean 'h100'?; NAMExN has N ranks a host"),
+        ("plan.costs=no/such.json", "plan.costs=no/such.json: cannot be read (No such file or directory); measure with "
+         "`recd plan --probe`"),
+        ("plan.file=no/such.json", "plan.file=no/such.json: cannot be read (No such file or directory); `recd plan "
+         "--save` writes one"),
         ("plan.world_size=4", "plan.world_size=4: the plan is for 4 ranks, the job has 2; start as many (-j 1x4) or "
          "plan.world_size=null"),
     ],

@@ -14,7 +14,7 @@ from recd_dist.errors import UserError
 from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.preflight import check
 from recd_dist.train import sharded, watch_of
-from recd_dist.watch import Watch, render, render_plan
+from recd_dist.watch import Watch, render
 
 pytestmark = [pytest.mark.usefixtures("own_logging"), pytest.mark.filterwarnings("ignore::FutureWarning")]
 
@@ -100,13 +100,3 @@ def test_the_summary_as_text() -> None:
                  "1.0 kB sent, 2.5 kB expanded: 2.50x fewer", "recd board run"):  # fmt: skip
         assert part in text
     assert "per request" not in text
-
-
-def test_a_plan_as_text(tiny: list[str], tmp_path: Path) -> None:
-    job = check(load("train", [*tiny, f"run_dir={tmp_path / 'run'}", "plan=row_wise"]))
-    text = shown(render_plan(assembly.planned(job, 2), job, 2))
-
-    assert "2 ranks, 1024 samples each" in text
-    assert [line.split()[1] for line in text.splitlines() if " RW " in line] == [
-        "item", "category", "region", "device", "position",
-    ]  # fmt: skip

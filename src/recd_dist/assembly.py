@@ -1,6 +1,10 @@
 """From a job that was checked to its parts: model, optimizers, loader. Train, evaluate and plan build the same."""
 
+import logging
 from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +14,24 @@ from torch import Tensor, nn
 from recd_dist.batch import Batch
 from recd_dist.config import Optimizer
 from recd_dist.distributed import Ranks
+from recd_dist.embedding.classes import Send
 from recd_dist.embedding.floor import StepRows
-from recd_dist.embedding.plan import PlanRow, Sharding, describe, plan
+from recd_dist.embedding.plan import Sharding
 from recd_dist.embedding.tables import Embeddings
+from recd_dist.errors import DataError
 from recd_dist.grouped import Embedded
+from recd_dist.ikjt import IKJT
 from recd_dist.job import Job
 from recd_dist.model import new_model, sequence_features
 from recd_dist.model.loss import click_loss
 from recd_dist.reader.loader import Loader
 from recd_dist.reader.transform import Transforms
+from recd_dist.schema import Schema
+
+logger = logging.getLogger(__name__)
+
+SAMPLED_BATCHES = 4
+"""Batches read to count rows and ids before a plan is made."""
 
 Output = tuple[Tensor, Tensor, Batch]
 """Of one batch: loss, logits float [B], and the batch itself."""
@@ -58,53 +71,80 @@ class TrainModel(nn.Module):
         return self.head(embedded, batch)
 
 
-def train_model(job: Job, dedup: bool, device: str | torch.device = "meta") -> TrainModel:
+def train_model(
+    job: Job, dedup: bool, device: str | torch.device = "meta", send: Mapping[str, Send] | None = None
+) -> TrainModel:
     """The model of a job; dense weights follow from ``seed``, tables are filled after sharding.
 
     Args:
         job: resolved config.
         dedup: compute on unique rows.
         device: of the tables; ``meta`` when they are to be sharded.
+        send: per table what travels, from a plan; the usual when absent.
     """
     options = {k: v for k, v in job.config.model.items() if k not in ("name", "dim", "pooling")}
-    name, dim = str(job.config.model["name"]), int(job.config.model["dim"])
     torch.manual_seed(job.config.seed)
-    model = new_model(name, job.schema, dim, **options)
-    embeddings = Embeddings(
+    model = new_model(str(job.config.model["name"]), job.schema, int(job.config.model["dim"]), **options)
+    return TrainModel(tables_of(job, dedup, device, send), model)
+
+
+def tables_of(
+    job: Job, dedup: bool, device: str | torch.device = "meta", send: Mapping[str, Send] | None = None
+) -> Embeddings:
+    """The tables of a job alone; arguments as of ``train_model``."""
+    return Embeddings(
         job.schema,
         job.tables,
-        sequence_features=sequence_features(name, job.schema),
+        sequence_features=sequence_features(str(job.config.model["name"]), job.schema),
         dedup=dedup,
         pooling=job.config.model.get("pooling", "sum"),
-        group_rows=step_rows(job).by_group(job.schema),
+        send=send,
         device=device,
     )
-    return TrainModel(embeddings, model)
 
 
-def sharding(job: Job) -> Sharding:
-    """What the config says about sharding, as the planner takes it."""
+def sharding(job: Job, *, places: bool = True) -> Sharding:
+    """What the config says about sharding, as the planner takes it.
+
+    Args:
+        job: resolved config.
+        places: with the ranks and hosts that are named; False for another world than the one of the plan.
+    """
     wanted = job.config.plan
     if not wanted.tables:
         return wanted.sharding
     default = "TW" if wanted.sharding == "auto" else wanted.sharding
-    return {**dict.fromkeys(job.tables, default), **wanted.tables}
-
-
-def planned(job: Job, world_size: int) -> list[PlanRow]:
-    """Where each table would lie and what it would cost, without starting a rank."""
-    embeddings = train_model(job, job.dedup).embeddings
-    rows = step_rows(job)
-    device = job.config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    found = plan(embeddings, world_size, sharding(job), step=rows, device_type=device)
-    return describe(found, embeddings, world_size, rows, job.config.optim.tables.name)
+    named = wanted.tables
+    if not places:
+        named = {t: w.get("type", "TW") if isinstance(w, Mapping) else w for t, w in named.items()}
+    return {**dict.fromkeys(job.tables, default), **named}
 
 
 def step_rows(job: Job) -> StepRows:
-    """Rows and ids of an average batch of one rank."""
-    return StepRows.of_table(job.manifest, job.config.batch_size)
+    """Rows and ids of one rank's batch: the mean of a few that are read, the same ones on every rank.
+
+    They hold what the manifest cannot say: how many distinct ids a table sees in a batch. Where the table cannot be
+    read, the manifest's means must do.
+    """
+    ids_only = job.schema.without(f.name for f in job.schema.dense)
+    transforms = Transforms({n: steps for n, steps in job.transforms.steps.items() if n in ids_only})
+    size = job.config.batch_size
+    try:
+        reader = Loader(
+            job.table, ids_only, job.tables, transforms, batch_size=size, seed=job.config.seed, window=1, prefetch=1,
+            on_bad_id=job.config.reader.on_bad_id,
+        )  # fmt: skip
+        with closing(reader):
+            return StepRows.mean([_counted(b.sparse, ids_only) for b in islice(reader, SAMPLED_BATCHES)])
+    except (DataError, OSError) as error:
+        logger.warning("plan: no batch can be read, its rows are taken from the manifest (%s)", error)
+        return StepRows.of_table(job.manifest, job.schema, size)
+
+
+def _counted(sparse: IKJT, schema: Schema) -> StepRows:
+    """The counts of a batch, distinct ids of each table among them."""
+    ids = {t: [sparse.values_of(f.name) for f in schema.sparse if f.table == t] for t in schema.tables}
+    return replace(StepRows.of_batch(sparse), distinct_ids={t: len(torch.unique(torch.cat(v))) for t, v in ids.items()})
 
 
 def dense_optimizer(parameters: list[Tensor], wanted: Optimizer) -> torch.optim.Optimizer:

@@ -37,7 +37,8 @@ recd COMMAND --help shows examples, recd COMMAND --options the config that a com
 _MORE = {
     "etl": "The source is SQL, in configs/data/NAME.yaml. The table stands in data.table/train and data.table/test.",
     "stats": "Reads the table that `recd etl` made, and no raw logs.",
-    "plan": "The same table and options as for `recd train`; plan.world_size says for how many ranks (default 2).",
+    "plan": "The same table and options as for `recd train`; plan.world_size says for how many ranks (default 2), "
+    "plan.topology on\nwhich machines (h100x8: hosts of 8 H100). docs/planning.md explains what is printed.",
     "train": "The same command again goes on from the newest checkpoint in run_dir. SIGTERM writes one, then stops.",
     "evaluate": "Table sizes, transforms and features are those of the run; the numbers are exact, over every sample.",
     "summary": "Prints what `recd train` printed at its end, from summary.json.",
@@ -59,8 +60,11 @@ _COMMANDS: dict[str, tuple[str, str]] = {
         "recd stats data=ebnerd\nrecd stats data=ebnerd --json stats.json\nrecd stats data.table=tables/ebnerd",
     ),
     "plan": (
-        "tables x ranks x bytes, without starting a job",
-        "recd plan data=ebnerd plan.world_size=2\nrecd plan data=rm1 plan=row_wise plan.world_size=8",
+        "tables x ranks x bytes x milliseconds, without starting a job",
+        "recd plan data=ebnerd plan.world_size=2\nrecd plan data=rm1 plan=row_wise plan.world_size=8\n"
+        "recd plan data=rm1 plan.world_size=1024 plan.topology=h100x8 --simulate\n"
+        "recd plan data=tiny --probe\nrecd plan data=tiny --save plan.json; recd train data=tiny plan.file=plan.json "
+        "--nproc 2",
     ),
     "train": (
         "train on this machine (many machines: torchx run launch/train.py:train)",
@@ -108,6 +112,11 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--nproc", type=int, default=1, help="ranks on this machine (default 1)")
         if name in ("stats", "plan", "evaluate"):
             command.add_argument("--json", metavar="FILE", help="also write the result as JSON")
+        if name == "plan":
+            command.add_argument("--save", metavar="FILE", help="write the plan; plan.file=FILE trains by it")
+            command.add_argument("--diff", metavar="FILE", help="show what differs from a saved plan")
+            command.add_argument("--simulate", action="store_true", help="show how a step grows, from 1 to 1024 ranks")
+            command.add_argument("--probe", action="store_true", help="measure this machine first, for plan.costs")
     return parser
 
 
@@ -171,18 +180,18 @@ def _stats(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> int:
     config = load("train", options.overrides, options.config_dir)
     from recd_dist.job import resolve
+    from recd_dist.plan_command import run
 
-    job = resolve(config)
-    from recd_dist.assembly import planned
-    from recd_dist.train import quiet
-    from recd_dist.watch import render_plan
-
-    quiet()
-
-    world_size = config.plan.world_size or 2
-    rows = planned(job, world_size)
-    Console(width=None if sys.stdout.isatty() else 120).print(render_plan(rows, job, world_size))
-    _write_json(options.json, [asdict(row) for row in rows])
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    result = run(
+        resolve(config),
+        console,
+        probe=options.probe,
+        save=options.save,
+        diff=options.diff,
+        simulated=options.simulate,
+    )
+    _write_json(options.json, result)
     return 0
 
 
@@ -271,9 +280,12 @@ _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
 }
 
 
+_FLAGS = {"config_dir", "options", "json", "nproc", "port", "host", "save", "diff", "simulate", "probe"}
+
+
 def _flags(options: argparse.Namespace) -> list[str]:
     """The flags of the command that was parsed, for suggestions."""
-    values = {"config_dir", "options", "json", "nproc", "port", "host"} & set(vars(options))
+    values = _FLAGS & set(vars(options))
     return ["--help", *(f"--{name.replace('_', '-')}" for name in values)]
 
 

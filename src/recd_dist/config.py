@@ -68,11 +68,16 @@ class Optim:
 
 @dataclass
 class Plan:
-    """How tables are spread over ranks."""
+    """How tables are spread over ranks, and what is deduplicated; docs/planning.md."""
 
     sharding: str = "auto"
     tables: dict[str, Any] = field(default_factory=dict)  # a type, or {type: TW, ranks: [0]}
+    send: dict[str, str] = field(default_factory=dict)  # rows or ids, per table; the cheaper one where absent
+    expand: list[str] | None = None  # groups trained expanded; None: those with hardly a row to save
     world_size: int | None = None
+    topology: str | None = None  # machines the plan is for; None: this one
+    costs: str | None = None  # file that `recd plan --probe` wrote; None: the topology's figures
+    file: str | None = None  # a plan that `recd plan --save` wrote
 
 
 @dataclass
@@ -151,7 +156,7 @@ class EvaluateConfig:
     num_workers: int = 0
 
 
-_OF_THE_USERS = re.compile(r"(data\.(features|groups|tables)|plan\.tables)\.\w")
+_OF_THE_USERS = re.compile(r"(data\.(features|groups|tables)|plan\.(tables|send))\.\w")
 """Maps whose names are of the user's own: an override may add to them without the + that Hydra asks for."""
 _HOME = re.compile(r"([^=]+=)~(?=/|$)")
 """``data.path=~/logs``: a shell leaves such a ~ alone, and Hydra knows none."""

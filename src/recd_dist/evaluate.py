@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from recd_dist.manifest import Manifest
 from recd_dist.metrics.quality import Quality, evaluate
 from recd_dist.metrics.ranks import gather_columns
 from recd_dist.reader.transform import Transforms
+from recd_dist.schema import SAMPLE
 from recd_dist.seen import EpochCount, count
 
 
@@ -77,7 +79,8 @@ def evaluate_run(config: EvaluateConfig, ranks: Ranks) -> dict[str, Any]:
     table = Path(config.table) if config.table else table_of(job, config.split)
     require_same_features(job, table)
     model = assembly.train_model(job, job.dedup)
-    chosen = plan(model.embeddings, ranks.world_size, assembly.sharding(job), device_type=ranks.device.type)
+    wanted = assembly.sharding(job, places=False)  # other ranks than in training, perhaps
+    chosen = plan(model.embeddings, ranks.world_size, wanted, device_type=ranks.device.type)
     parallel = shard(model, chosen, ranks)
     found = checkpoint.load(path, parallel, None, job.schema, rename=portable_name)
     transforms = Transforms.parse(job.schema, found.extra["transforms"])
@@ -108,7 +111,9 @@ def require_same_features(job: Job, table: Path) -> None:
     """
     known = {f.name: f for f in Manifest.load(table).schema.features}
     for feature in job.schema.features:
-        if known.get(feature.name) != feature:
+        there = known.get(feature.name)
+        # An expanded group stands in `sample` here, in its own group there.
+        if there is None or feature not in (there, replace(there, group=SAMPLE)):
             raise ConfigError(
                 f"table={table}: the model was trained on feature '{feature.name}' ({feature.kind}, group "
                 f"'{feature.group}'), the table has {known.get(feature.name, 'none of that name')}; "

@@ -1,6 +1,7 @@
 """A train config that was checked against its table. No torch: the check before a job uses it."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,53 @@ WORTH_DEDUP = 1.1
 
 
 @dataclass(frozen=True)
+class GroupChoice:
+    """Whether a group of the table is trained on its unique rows.
+
+    It follows from the table and the config alone, never from a measurement: it shapes the dense layers.
+
+    Attributes:
+        group: its name.
+        factor: samples per stored row.
+        expanded: trained as features of ``sample``, a row per sample.
+        reason: in words.
+    """
+
+    group: str
+    factor: float
+    expanded: bool
+    reason: str
+
+
+def group_choices(manifest: Manifest, schema: Schema, expand: Sequence[str] | None = None) -> tuple[GroupChoice, ...]:
+    """For each group that the table stores deduplicated, whether it stays so.
+
+    Args:
+        manifest: of the table.
+        schema: the features that are trained, in the groups of the table.
+        expand: groups to expand; None leaves it to the table.
+
+    Raises:
+        ConfigError: a name that is no group.
+    """
+    for name in expand or ():
+        if name not in schema.dedup_groups:
+            raise ConfigError(f"plan.expand: no group '{name}'{nearest(name, schema.dedup_groups)}")
+    found = []
+    for group in schema.dedup_groups:
+        factor = manifest.dedup_factor(group)
+        saved = f"{factor:.1f} samples a stored row"
+        if expand is not None:
+            found.append(GroupChoice(group, factor, group in expand, f"{saved}; plan.expand says so"))
+        elif factor < WORTH_DEDUP:
+            reason = f"{factor:.2f} samples a stored row, below {WORTH_DEDUP}: nothing to gain"
+            found.append(GroupChoice(group, factor, True, reason))
+        else:
+            found.append(GroupChoice(group, factor, False, saved))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
 class Job:
     """A train config that was checked against its table.
 
@@ -24,9 +72,10 @@ class Job:
         config: the config.
         table: directory of the split that is trained on.
         manifest: of that table.
-        schema: its features less the dropped ones.
+        schema: its features less the dropped ones, those of expanded groups in ``sample``.
         tables: embedding tables, sizes inferred where the config leaves them open.
         transforms: of the features, not fitted yet.
+        groups: which groups of the table stay deduplicated, and why.
     """
 
     config: TrainConfig
@@ -35,15 +84,15 @@ class Job:
     schema: Schema
     tables: dict[str, Table]
     transforms: Transforms
+    groups: tuple[GroupChoice, ...] = ()
 
     @property
     def dedup(self) -> bool:
-        """Whether to train on unique rows: as the config says, unless no group of the table has rows to save.
+        """Whether to train on unique rows: as the config says, unless no group is left that has rows to save.
 
         The parameters are the same either way, and so are the numbers but for rounding.
         """
-        factors = [self.manifest.dedup_factor(g) for g in self.schema.dedup_groups]
-        return self.config.dedup and max(factors, default=1.0) >= WORTH_DEDUP
+        return self.config.dedup and bool(self.schema.dedup_groups)
 
 
 def resolve(config: TrainConfig, split: str = "train") -> Job:
@@ -59,7 +108,9 @@ def resolve(config: TrainConfig, split: str = "train") -> Job:
             f"make it with `recd etl data={config.data.name}` (the same data overrides), or correct data.table"
         )
     manifest = Manifest.load(table)
-    schema = manifest.schema.without(n for n in config.data.drop if n in manifest.schema)
+    stored = manifest.schema.without(n for n in config.data.drop if n in manifest.schema)
+    groups = group_choices(manifest, stored, config.plan.expand)
+    schema = stored.expanded([g.group for g in groups if g.expanded])
     columns = [*(f.name for f in manifest.schema.features), *manifest.schema.labels, *manifest.source.get("drop", [])]
     for name in [*config.data.features, *config.data.drop]:
         if name not in columns and name not in manifest.source.get("columns", []):
@@ -73,7 +124,7 @@ def resolve(config: TrainConfig, split: str = "train") -> Job:
     transforms = Transforms.parse(schema, _transforms(config, schema, manifest))
     overrides = {n: v for n, v in overrides.items() if n in schema.tables}
     tables = infer_tables(manifest, schema, overrides, dim, transforms.id_limits())
-    return Job(config, table, manifest, schema, tables, transforms)
+    return Job(config, table, manifest, schema, tables, transforms, groups)
 
 
 def _dim(config: TrainConfig) -> int:

@@ -8,11 +8,14 @@ Light (no torch), run once per job by the launcher; prints one short error and e
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from recd_dist.config import TrainConfig, config_dir, flatten, from_yaml, load
+from recd_dist.embedding.machines import machine_of
+from recd_dist.embedding.saved import load as load_plan
 from recd_dist.errors import ConfigError, DataError, UserError, nearest
 from recd_dist.job import Job, resolve, writable
 from recd_dist.manifest import Manifest
@@ -20,7 +23,16 @@ from recd_dist.manifest import Manifest
 TABLE_OPTIMIZERS = ("rowwise_adagrad", "adagrad", "sgd", "adam", "partial_rowwise_adam", "lamb")
 ON_CPU = ("sgd", "adagrad", "rowwise_adagrad")
 DENSE_OPTIMIZERS = ("adagrad", "adam", "adamw", "sgd")
-SHARDING_TYPES = ("table_wise", "row_wise", "column_wise", "data_parallel", "TW", "RW", "CW", "DP")
+SHARDING_TYPES = {
+    "TW": "table_wise",
+    "RW": "row_wise",
+    "CW": "column_wise",
+    "TWCW": "table_column_wise",
+    "TWRW": "table_row_wise",
+    "GRID": "grid_shard",
+    "DP": "data_parallel",
+}
+PLACES = ("type", "ranks", "host", "hosts")
 SOURCES = ("sql", "synthetic")
 WIDTH_UNIT = 4
 """These are other rooms' words, said again because those rooms load torch; tests/test_preflight.py compares them."""
@@ -161,7 +173,8 @@ def _is_count(value: object) -> bool:
 def _check_plan(job: Job, world_size: int) -> None:
     """Names, types and ranks of a plan; whether it fits in memory is the planner's to say."""
     plan = job.config.plan
-    known = ("auto", "planner", *SHARDING_TYPES)
+    types = [*SHARDING_TYPES, *SHARDING_TYPES.values()]
+    known = ("auto", "planner", *types)
     if plan.sharding not in known:
         raise ConfigError(f"plan.sharding={plan.sharding}: unknown{nearest(plan.sharding, known)}")
     if plan.tables and plan.sharding == "planner":
@@ -169,21 +182,35 @@ def _check_plan(job: Job, world_size: int) -> None:
     for table, given in plan.tables.items():
         if table not in job.tables:
             raise ConfigError(f"plan.tables.{table}: no such table{nearest(str(table), job.tables)}")
-        options = given if isinstance(given, dict) else {"type": given}
-        if unknown := [option for option in options if option not in ("type", "ranks")]:
+        _check_place(str(table), given if isinstance(given, dict) else {"type": given}, types, world_size)
+    for table, send in plan.send.items():
+        if table not in job.tables:
+            raise ConfigError(f"plan.send.{table}: no such table{nearest(str(table), job.tables)}")
+        if send not in ("rows", "ids"):
+            raise ConfigError(f"plan.send.{table}={send}: unknown{nearest(str(send), ('rows', 'ids'))}")
+    machine_of(plan.topology, measured=Path(plan.costs) if plan.costs else None)
+    if plan.file:
+        if plan.tables or plan.sharding != "auto":
             raise ConfigError(
-                f"unknown option 'plan.tables.{table}.{unknown[0]}'{nearest(unknown[0], ('type', 'ranks'))}"
+                f"plan.file={plan.file} places every table; leave plan.sharding=auto and plan.tables={{}}"
             )
-        kind = str(options.get("type", "TW"))
-        if kind.upper() not in SHARDING_TYPES and kind not in SHARDING_TYPES:
-            raise ConfigError(f"plan.tables.{table}={kind}: unknown sharding type{nearest(kind, SHARDING_TYPES)}")
-        ranks = options.get("ranks", [])
-        for rank in ranks if isinstance(ranks, list) else [ranks]:
-            if not isinstance(rank, int) or not 0 <= rank < world_size:
-                raise ConfigError(
-                    f"plan.tables.{table}: rank {rank} is named, this job has {world_size} ranks (0 to "
-                    f"{world_size - 1}); start more, or plan again"
-                )
+        load_plan(Path(plan.file)).check({t.name: (t.num_embeddings, t.dim) for t in job.tables.values()}, world_size)
+
+
+def _check_place(table: str, options: Mapping[str, Any], types: Sequence[str], world_size: int) -> None:
+    """One table's sharding: a type that there is, on ranks that there are."""
+    if unknown := [option for option in options if option not in PLACES]:
+        raise ConfigError(f"unknown option 'plan.tables.{table}.{unknown[0]}'{nearest(unknown[0], PLACES)}")
+    kind = str(options.get("type", "TW"))
+    if kind.upper() not in types and kind not in types:
+        raise ConfigError(f"plan.tables.{table}={kind}: unknown sharding type{nearest(kind, types)}")
+    ranks = options.get("ranks", [])
+    for rank in ranks if isinstance(ranks, list) else [ranks]:
+        if not isinstance(rank, int) or not 0 <= rank < world_size:
+            raise ConfigError(
+                f"plan.tables.{table}: rank {rank} is named, this job has {world_size} ranks (0 to "
+                f"{world_size - 1}); start more, or plan again"
+            )
 
 
 def _check_split(job: Job, world_size: int) -> None:
@@ -212,9 +239,10 @@ def _check_resume(config: TrainConfig) -> None:
     if not config.resume or not saved.is_file() or not any(Path(config.run_dir, "checkpoints").glob("step-*")):
         return
     before, now = asdict(from_yaml("train", saved)), asdict(config)
-    for name in ("model", "seed", "dedup"):
-        if before.get(name) != now[name]:
-            keys = sorted({*flatten({name: before.get(name)}), *flatten({name: now[name]})})
+    for name in ("model", "seed", "dedup", "plan.expand"):
+        was, wanted = _at(before, name), _at(now, name)
+        if was != wanted:
+            keys = sorted({*flatten({name: was}), *flatten({name: wanted})})
             changed = [k for k in keys if _at(before, k) != _at(now, k)] or [name]
             raise ConfigError(
                 f"{config.run_dir} holds a run with {changed[0]}={_at(before, changed[0])}, now "

@@ -29,14 +29,15 @@ from recd_dist.batch import Batch
 from recd_dist.config import TrainConfig, load, to_yaml
 from recd_dist.distributed import Ranks, process_group
 from recd_dist.embedding import floor, init, torchrec_patches
-from recd_dist.embedding.plan import placement, plan
 from recd_dist.embedding.shard import TableOptimizer, num_replicated, optimizers, shard
+from recd_dist.embedding.shards import Placement
 from recd_dist.embedding.tables import portable_name
 from recd_dist.evaluate import oracle, quality_of
 from recd_dist.ikjt import IKJT
 from recd_dist.job import Job
 from recd_dist.metrics.board import DIRECTORY
 from recd_dist.metrics.traffic import TrafficCounter
+from recd_dist.planning import Planned, planned
 from recd_dist.preflight import check, require_work
 from recd_dist.reader.loader import Loader
 from recd_dist.reader.transform import Transforms
@@ -83,7 +84,8 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     """
     job = check(config, ranks.world_size)
     transforms = job.transforms.fitted(job.table)
-    model, optimizer, placed = sharded(job, ranks)
+    found = plan_of(job, ranks)
+    model, optimizer, placed = sharded(job, ranks, found)
     start = resume(job, ranks, model, optimizer)
     loader = assembly.loader(job, ranks, transforms, state=start.get("reader"))
     step = first = int(start.get("step", 0))
@@ -118,7 +120,7 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
         return finish(job, ranks, trained, transforms, watch, step, num_samples, path, stopped=stopped)
 
 
-def watch_of(job: Job, ranks: Ranks, model: Any, placed: floor.Placement, loader: Loader, step: int) -> Watch:
+def watch_of(job: Job, ranks: Ranks, model: Any, placed: Placement, loader: Loader, step: int) -> Watch:
     """What shows the run, told how long it will be and what the tables exchange."""
     left = len(loader) + (job.config.epochs - loader.epoch - 1) * math.ceil(
         job.manifest.num_samples / (job.config.batch_size * ranks.world_size)
@@ -134,25 +136,29 @@ def samples_trained(job: Job, position: Mapping[str, Any]) -> int:
     return int(position["epoch"]) * job.manifest.num_samples + job.manifest.num_samples - left
 
 
-def sharded(job: Job, ranks: Ranks) -> tuple[Any, Any, floor.Placement]:
-    """Model and optimizer over the ranks, and where the tables lie; initial weights do not depend on the plan."""
+def plan_of(job: Job, ranks: Ranks) -> Planned:
+    """Where the tables of a job lie on the ranks there are, and what travels; the same on every rank."""
+    return planned(job, ranks.world_size, local_world_size=ranks.local_world_size, device_type=ranks.device.type)
+
+
+def sharded(job: Job, ranks: Ranks, found: Planned | None = None) -> tuple[Any, Any, Placement]:
+    """Model and optimizer over the ranks, and where the tables lie; initial weights do not depend on the plan.
+
+    Args:
+        job: resolved config.
+        ranks: this rank's place.
+        found: the plan; made when absent.
+    """
     config = job.config
-    model = assembly.train_model(job, job.dedup)
+    found = found or plan_of(job, ranks)
+    model = assembly.train_model(job, job.dedup, send=found.send)
     if config.dedup and not job.dedup and ranks.is_first:
         logger.info("dedup: no group of this table holds fewer rows than samples; batches are trained expanded")
     tables = TableOptimizer(config.optim.tables.name, config.optim.tables.lr, config.optim.tables.eps)  # type: ignore[arg-type]
-    chosen = plan(
-        model.embeddings,
-        ranks.world_size,
-        assembly.sharding(job),
-        step=assembly.step_rows(job),
-        local_world_size=ranks.local_world_size,
-        device_type=ranks.device.type,
-    )
-    parallel = shard(model, chosen, ranks, tables)
+    parallel = shard(model, found.sharding, ranks, tables)
     init.initialize(parallel, config.seed)
     optimizer = optimizers(parallel, lambda ps: assembly.dense_optimizer(list(ps), config.optim.dense), tables)
-    return parallel, optimizer, placement(chosen, ranks.world_size)
+    return parallel, optimizer, found.placement
 
 
 def resume(job: Job, ranks: Ranks, model: Any, optimizer: Any) -> dict[str, Any]:

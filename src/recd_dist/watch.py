@@ -3,7 +3,7 @@
 import math
 import sys
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -16,8 +16,8 @@ from recd_dist.assembly import Output
 from recd_dist.batch import Batch
 from recd_dist.config import flatten, to_yaml
 from recd_dist.distributed import Ranks
-from recd_dist.embedding.floor import Placement, StepRows, TableUse, step_bytes
-from recd_dist.embedding.plan import PlanRow
+from recd_dist.embedding.floor import StepRows, TableUse, step_bytes
+from recd_dist.embedding.shards import Placement
 from recd_dist.errors import UserError
 from recd_dist.job import Job
 from recd_dist.metrics import memory
@@ -244,29 +244,3 @@ def render(summary: Mapping[str, Any]) -> Table:
     table.add_row("checkpoint", summary["checkpoint"])
     table.add_row("curves", f"recd board {Path(summary['tensorboard']).parent}   ({summary['tensorboard']})")
     return table
-
-
-def render_plan(rows: Sequence[PlanRow], job: Job, world_size: int) -> Table:
-    """A plan as a table for people: where tables lie, and what a step sends for one rank's batch."""
-    title = f"{job.table}: {world_size} ranks, {job.config.batch_size} samples each; bytes a step per rank, by formula"
-    table = Table(title=title, title_justify="left")
-    for name in ("table", "rows", "dim", "features", "groups", "sharding", "ranks", "memory", "unique", "expanded"):
-        right = name in ("rows", "dim", "memory", "unique", "expanded")
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        ranks = ",".join(map(str, row.ranks)) if len(row.ranks) <= 4 else f"{row.ranks[0]}..{row.ranks[-1]}"
-        sizes = (_bytes(row.memory_bytes), _bytes(row.unique_bytes), _bytes(row.expanded_bytes))
-        what = (row.table, f"{row.num_embeddings:,}", str(row.dim), row.features, row.groups, row.sharding, ranks)
-        table.add_row(*what, *sizes)
-    total = (sum(getattr(r, n) for r in rows) for n in ("memory_bytes", "unique_bytes", "expanded_bytes"))
-    table.add_section()
-    table.add_row("all", f"{sum(r.num_embeddings for r in rows):,}", "", "", "", "", "", *map(_bytes, total))
-    return table
-
-
-def _bytes(number: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:,.0f} {unit}" if unit == "B" else f"{number:,.1f} {unit}"
-        number /= 1000
-    return f"{number:,.1f} TB"

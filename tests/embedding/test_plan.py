@@ -1,8 +1,16 @@
-import pytest
+"""Where tables lie: explicit sharding of every type, free places by load, TorchRec's planner, mistakes."""
 
-from recd_dist.embedding.floor import StepRows, all_reduce_bytes, step_bytes, table_uses
-from recd_dist.embedding.plan import check_world, describe, placement, plan
+from dataclasses import replace
+
+import pytest
+from torchrec.distributed.types import ShardingPlan
+
+from recd_dist.embedding.floor import StepRows, table_uses
+from recd_dist.embedding.placing import World
+from recd_dist.embedding.plan import check_world, plan
+from recd_dist.embedding.planner import _constraints
 from recd_dist.embedding.shard import TableOptimizer
+from recd_dist.embedding.shards import Shard, placement
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.errors import ConfigError
 from recd_dist.manifest import FeatureStats, IdStats, Manifest
@@ -23,25 +31,51 @@ STEP = StepRows(
     rows={"history": 10, "clicks": 10, "candidate": 100, "place": 100},
     unique_ids={"history": 200, "clicks": 50, "candidate": 100, "place": 100},
     expanded_ids={"history": 2000, "clicks": 500, "candidate": 100, "place": 100},
+    length_bytes=1,
 )
 
 
-def embeddings(dedup: bool = True) -> Embeddings:
-    return Embeddings(SCHEMA, TABLES, sequence_features=["clicks"], dedup=dedup, device="meta")
+def embeddings(dedup: bool = True, **options: object) -> Embeddings:
+    return Embeddings(SCHEMA, TABLES, sequence_features=["clicks"], dedup=dedup, device="meta", **options)
+
+
+def places(found: ShardingPlan) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {t: (p.sharding, p.ranks) for t, p in placement(found).items()}
 
 
 def test_types_per_table_for_any_world() -> None:
     found = plan(embeddings(), 4, {"default": "TW", "item": "RW", "article": "CW", "place": "data_parallel"})
-    assert set(found.plan) == {
-        "embeddings.pooled.user-sample",
-        "embeddings.pooled.sample",
-        "embeddings.sequences",
-    }
-    assert placement(found, 4) == {
+    assert set(found.plan) == {"embeddings"}
+    assert places(found) == {
         "item": ("RW", (0, 1, 2, 3)),
         "article": ("CW", (0, 1)),  # 8 columns: two shards of 4
-        "place": ("DP", (0, 1, 2, 3)),
+        "place": ("DP", ()),
     }
+
+
+def test_without_dedup_the_modules_are_torchrecs() -> None:
+    found = plan(embeddings(dedup=False), 4, {"default": "TW", "item": "RW"})
+    assert {path: set(part) for path, part in found.plan.items()} == {
+        "embeddings.pooled.sample": {"item", "place"},
+        "embeddings.sequences": {"article"},
+    }
+    assert places(found)["item"] == ("RW", (0, 1, 2, 3))
+
+
+def test_hosts_of_ranks() -> None:
+    """Two hosts of two ranks; 1,000 rows and 16 columns."""
+
+    def shards(choice: object) -> list[Shard]:
+        return list(placement(plan(embeddings(), 4, {"item": choice}, local_world_size=2))["item"].shards)
+
+    assert shards({"type": "TWRW", "host": 1}) == [Shard(2, 0, 500, 0, 16), Shard(3, 500, 500, 0, 16)]
+    assert shards({"type": "GRID", "hosts": [1, 0]}) == [
+        Shard(2, 0, 500, 0, 8), Shard(3, 500, 500, 0, 8), Shard(0, 0, 500, 8, 8), Shard(1, 500, 500, 8, 8),
+    ]  # fmt: skip
+    assert shards({"type": "TWCW", "ranks": [2, 3]}) == [Shard(2, 0, 1000, 0, 8), Shard(3, 0, 1000, 8, 8)]
+    assert shards("TWRW") == [Shard(0, 0, 500, 0, 16), Shard(1, 500, 500, 0, 16)]
+    assert {s.rank // 2 for s in shards("TWCW")} == {0}
+    assert len(shards("GRID")) == 4
 
 
 @pytest.mark.parametrize(("rows", "world_size", "kind"), [(10, 2, "RW"), (10, 4, "RW"), (5, 4, "TW"), (1, 2, "TW")])
@@ -49,24 +83,38 @@ def test_too_few_rows_are_not_split(rows: int, world_size: int, kind: str) -> No
     """5 rows over 4 ranks are blocks of 2, 2, 1 and 0."""
     tables = {**TABLES, "place": Table("place", rows, 4)}
     found = plan(Embeddings(SCHEMA, tables, device="meta"), world_size, "RW")
-    assert placement(found, world_size)["place"][0] == kind
+    assert places(found)["place"][0] == kind
 
 
 def test_table_wise_fills_the_idlest_rank() -> None:
-    assert {t: r for t, (_, r) in placement(plan(embeddings(), 2, "TW", step=STEP), 2).items()} == {
+    assert {t: r for t, (_, r) in places(plan(embeddings(), 2, "TW", step=STEP)).items()} == {
         "item": (0,),  # (300 ids + 2 * 110 rows) * 16
         "place": (1,),  # (100 + 2 * 100) * 4
         "article": (1,),  # (50 + 2 * 50) * 8: the same, later
     }
     chosen = plan(embeddings(), 2, {"item": {"type": "TW", "ranks": 1}})
-    assert placement(chosen, 2)["item"] == ("TW", (1,))
+    assert places(chosen)["item"] == ("TW", (1,))
 
 
-def test_planner_knows_every_table() -> None:
+@pytest.mark.parametrize("dedup", [True, False])
+def test_planner_knows_every_table(dedup: bool) -> None:
     for world_size in (1, 2, 16):
-        found = plan(embeddings(), world_size, "planner", step=STEP, local_world_size=min(8, world_size))
-        assert set(placement(found, world_size)) == set(TABLES)
+        found = plan(embeddings(dedup), world_size, "planner", step=STEP, local_world_size=min(8, world_size))
+        assert set(places(found)) == set(TABLES)
         check_world(found, world_size)
+
+
+def test_planner_is_told_what_travels() -> None:
+    """Distinct ids are rows of one id; unique rows have their mean length."""
+    world = World(2, 2)
+    uses = {u.table: u for u in table_uses(embeddings(send={"item": "ids"}))}
+    step = replace(STEP, distinct_ids={"item": 80, "article": 40})
+    ids = _constraints(embeddings(), uses["item"], step, world)
+    assert (ids.batch_sizes, ids.pooling_factors, ids.num_poolings) == ([80], [1.0], [1.0])
+    rows = _constraints(embeddings(), uses["place"], step, world)
+    assert (rows.batch_sizes, rows.pooling_factors) == ([100], [1.0])
+    expanded = _constraints(embeddings(dedup=False), uses["item"], step, world)
+    assert (expanded.batch_sizes, expanded.pooling_factors) == ([100, 100], [10.5, 10.5])
 
 
 @pytest.mark.parametrize(
@@ -76,18 +124,34 @@ def test_planner_knows_every_table() -> None:
         ("ROW", "plan.item=ROW: unknown sharding type"),
         ({"item": "rowwise"}, "unknown sharding type; did you mean 'row_wise'"),
         ("DP", "plan.article=DP: TorchRec cannot replicate un-pooled tables"),
-        ({"item": {"type": "TW", "ranks": [5]}}, r"rank 5 is named, this job has 2 ranks .* wrong world size"),
+        ({"article": "GRID"}, "plan.article=GRID: TorchRec has no grid_shard sharding of un-pooled tables"),
+        ({"item": {"type": "TW", "ranks": [5]}}, r"rank 5 is named, this job has 4 ranks .* wrong world size"),
+        ({"item": {"type": "TWRW", "host": 2}}, r"host 2 is named, this job has 2 hosts .* wrong world size"),
+        ({"item": {"type": "TWRW", "ranks": [0]}}, r"ranks=\[0\] does not fit table_row_wise; name host"),
+        ({"item": {"type": "TWCW", "ranks": [1, 2]}}, "are of several hosts of 2 ranks, table_column_wise keeps"),
+        ({"item": {"type": "GRID", "hosts": [0, 1, 0, 1, 0]}}, "16 columns cannot be split over 5 hosts"),
         ({"item": {"type": "TW", "rank": 0}}, "unknown option 'rank'; did you mean 'ranks'"),
         ({"place": {"type": "CW", "ranks": [0, 1]}}, "4 columns cannot be split over 2 ranks"),
-        ({"item": {"type": "RW", "ranks": [0]}}, "does not fit row_wise"),
-        ({"flag": "RW"}, "table 'flag' has 1 rows, too few to reach all 2 ranks"),
+        ({"item": {"type": "RW", "ranks": [0]}}, "does not fit row_wise; its shards lie on all ranks"),
+        ({"flag": "RW"}, "table 'flag' has 1 rows, too few to reach all 4 ranks"),
     ],
 )
 def test_mistakes_are_named(sharding: object, message: str) -> None:
     schema = Schema((*SCHEMA.features, Feature("flag", Kind.id, "sample", "flag")))
     tables = Embeddings(schema, {**TABLES, "flag": Table("flag", 1, 4)}, sequence_features=["clicks"], device="meta")
     with pytest.raises(ConfigError, match=message):
-        plan(tables, 2, sharding)
+        plan(tables, 4, sharding, local_world_size=2)
+
+
+def test_what_plain_torchrec_cannot_do_on_gloo_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"plan\.item=TWRW: with dedup=off .* fails on gloo"):
+        plan(embeddings(dedup=False), 4, {"item": "TWRW"}, local_world_size=2)
+    assert places(plan(embeddings(dedup=False), 4, {"item": "TWRW"}, local_world_size=2, device_type="cuda"))
+
+
+def test_hosts_must_be_of_one_size() -> None:
+    with pytest.raises(ConfigError, match=r"plan\.item=GRID: wants hosts of equal size, 3 ranks are 2 hosts of 2"):
+        plan(embeddings(), 3, {"item": "GRID"}, local_world_size=2)
 
 
 def test_width_must_fit_the_kernels() -> None:
@@ -101,37 +165,6 @@ def test_a_plan_for_more_ranks_is_refused() -> None:
         check_world(plan(embeddings(), 4, "RW"), 2)
 
 
-def test_rows_of_a_plan() -> None:
-    rows = {r.table: r for r in describe(plan(embeddings(), 2, "TW", step=STEP), embeddings(), 2, STEP)}
-    item = rows["item"]
-    assert (item.features, item.groups, item.sharding, item.ranks) == ("history, candidate", "user, sample", "TW", (0,))
-    assert item.memory_bytes == 1000 * (16 + 1) * 4
-    # half of: 300 ids and 110 lengths, 110 rows of 16 there and back
-    assert item.unique_bytes == (300 * 4 + 110 * 4 + 2 * 110 * 16 * 4) / 2
-    assert item.expanded_bytes == (2100 * 4 + 200 * 4 + 2 * 200 * 16 * 4) / 2
-    # un-pooled: the vectors of all 50 (500) ids of `clicks`; one length, or one a sample
-    assert rows["article"].unique_bytes == (50 * 4 + 4 + 2 * 50 * 8 * 4) / 2
-    assert rows["article"].expanded_bytes == (500 * 4 + 100 * 4 + 2 * 500 * 8 * 4) / 2
-
-
-def test_bytes_by_sharding() -> None:
-    uses = [u for u in table_uses(embeddings()) if u.table == "item"]
-    ids, lengths, rows = 300 * 4, 110 * 4, 110 * 16 * 4
-
-    def sent(sharding: str, ranks: tuple[int, ...], rank: int | None = None) -> tuple[float, float]:
-        found = step_bytes(uses, {"item": (sharding, ranks)}, STEP, 4, dedup=True, rank=rank)
-        assert found.backward == found.output
-        return found.input, found.output
-
-    assert sent("TW", (1,), rank=0) == (ids + lengths, rows)
-    assert sent("TW", (1,), rank=1) == (0, 0)
-    assert sent("CW", (1, 2), rank=0) == (2 * (ids + lengths), rows)
-    assert sent("CW", (1, 2), rank=1) == (ids + lengths, rows / 2)
-    assert sent("RW", (0, 1, 2, 3)) == (ids * 3 / 4 + lengths * 3, rows * 3)
-    assert sent("DP", (0, 1, 2, 3)) == (0, 0)
-    assert all_reduce_bytes(1000, 4) == 6000
-
-
 def test_statistics_of_a_table() -> None:
     stats = {
         "history": FeatureStats(2000, 20000, 30, 0.9),
@@ -141,7 +174,7 @@ def test_statistics_of_a_table() -> None:
     }
     ids = {t: IdStats(0, 9, 10) for t in TABLES}
     manifest = Manifest("t", "train", SCHEMA, 1000, 100, 100, {"user": 100}, stats, ids, ())
-    assert StepRows.of_table(manifest, 100) == STEP
+    assert StepRows.of_table(manifest, SCHEMA, 100) == STEP
 
 
 def test_optimizers_without_a_cpu_kernel_are_refused() -> None:

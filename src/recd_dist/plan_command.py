@@ -1,0 +1,99 @@
+"""``recd plan``: measures if asked, plans, shows, saves, compares and simulates; starts no job."""
+
+import json
+import logging
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from recd_dist.embedding import machines
+from recd_dist.embedding.probe import measure
+from recd_dist.embedding.saved import Saved, differences, load
+from recd_dist.errors import ConfigError
+from recd_dist.job import Job
+from recd_dist.plan_text import render_differences, render_plan, render_simulation
+from recd_dist.planning import Planned, planned, simulate
+from recd_dist.train import quiet
+
+logger = logging.getLogger(__name__)
+
+COSTS = "costs.json"
+"""Where ``--probe`` writes when ``plan.costs`` names no file."""
+
+LARGEST = 1024
+"""Ranks up to which ``--simulate`` goes, or to the plan's own where they are more."""
+
+
+def run(
+    job: Job, console: Console, *, probe: bool, save: str | None, diff: str | None, simulated: bool
+) -> dict[str, Any]:
+    """Prints a plan.
+
+    Args:
+        job: resolved config.
+        console: where to.
+        probe: measure this machine first.
+        save: file for the plan.
+        diff: saved plan to compare with.
+        simulated: show how a step grows with the ranks.
+
+    Returns:
+        All that was shown, JSON-ready.
+
+    Raises:
+        ConfigError: what the user can mend.
+    """
+    quiet()
+    before = load(Path(diff), option="--diff ") if diff else None
+    if probe:
+        job = _probed(job)
+    found = planned(job, job.config.plan.world_size or 2)
+    console.print(render_plan(found, job))
+    result: dict[str, Any] = {
+        "tables": [asdict(row) for row in found.rows],
+        "groups": [asdict(group) for group in job.groups],
+        "step": asdict(found.estimate),
+        "machine": asdict(found.machine),
+    }
+    if before:
+        differing = differences(before, _as_saved(found))
+        console.print(render_differences(differing, str(diff)))
+        result["differences"] = differing
+    if save:
+        _write(Path(save), found)
+    if simulated:
+        estimates = simulate(job, _world_sizes(found.world.size), found.step)
+        console.print(render_simulation(estimates, found))
+        result["simulation"] = [asdict(each) for each in estimates]
+    return result
+
+
+def _probed(job: Job) -> Job:
+    """Measures this machine, and has the plan use what was found."""
+    path = Path(job.config.plan.costs or COSTS)
+    device = job.config.device if job.config.device != "auto" else None
+    machines.save(path, measure(device))
+    logger.info("measured figures are in %s; plan.costs=%s uses them", path, path)
+    return replace(job, config=replace(job.config, plan=replace(job.config.plan, costs=str(path))))
+
+
+def _as_saved(found: Planned) -> Saved:
+    """The plan as it would be read again."""
+    value = found.to_json()
+    return Saved(Path("this plan"), value["world_size"], value["local_world_size"], value["tables"], value["numbers"])
+
+
+def _write(path: Path, found: Planned) -> None:
+    try:
+        path.write_text(json.dumps(found.to_json(), indent=1) + "\n")
+    except OSError as error:
+        raise ConfigError(f"--save {path}: cannot be written ({error.strerror})") from error
+    logger.info("the plan is in %s; plan.file=%s trains by it", path, path)
+
+
+def _world_sizes(world_size: int) -> list[int]:
+    """1, 2, 4, ... and the plan's own."""
+    powers = [2**n for n in range(21) if 2**n <= max(LARGEST, world_size)]
+    return sorted({*powers, world_size})

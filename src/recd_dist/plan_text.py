@@ -1,0 +1,170 @@
+"""A plan as text for people: where tables lie, what was chosen and why, what a step comes to, how it grows."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import fields
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from recd_dist.embedding.cost import StepTime
+from recd_dist.embedding.describe import Estimate, Side
+from recd_dist.embedding.saved import spans
+from recd_dist.job import Job
+from recd_dist.planning import Planned
+
+NUM_REASONS = 12
+"""Tables whose reasons are shown, the dearest; all of them are in ``--json``."""
+
+BAR_WIDTH = 24
+
+
+def render_plan(planned: Planned, job: Job) -> RenderableType:
+    """A whole plan.
+
+    Args:
+        planned: the plan.
+        job: what it is for.
+    """
+    parts: list[RenderableType] = [_tables(planned, job)]
+    if job.groups:
+        parts.append(_groups(planned, job))
+    return Group(*parts, _reasons(planned), _totals(planned.estimate, planned.machine.memory_bytes, planned))
+
+
+def _table(title: str, *columns: str, left: Sequence[str] = ()) -> Table:
+    """An empty table whose columns are right-aligned but for those named."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        table.add_column(name, justify="left" if name in left else "right", overflow="fold")
+    return table
+
+
+def _tables(planned: Planned, job: Job) -> Table:
+    machine, world = planned.machine, planned.world
+    hosts = f"{world.num_hosts} host{'s'[: world.num_hosts > 1]}"
+    title = f"{job.table} on {world.size} ranks, {hosts} ({machine.name}), {planned.step.batch_size} samples a rank"
+    names = ("table", "rows x dim", "groups", "sends", "sharding", "ranks", "MiB a rank", "kB unique", "expanded")
+    left = ("table", "groups", "sends", "sharding", "ranks")
+    table = _table(title, *names, "ms unique", "expanded", left=left)
+    for row in planned.rows:
+        size = f"{row.num_embeddings:,} x {row.dim}"
+        sent = (f"{row.unique_bytes / 1e3:,.1f}", f"{row.expanded_bytes / 1e3:,.1f}")
+        times = (_ms(row.unique_ms), _ms(row.expanded_ms))
+        ranks = spans(row.ranks)
+        memory = f"{row.rank_bytes / 2**20:,.2f}"
+        table.add_row(row.table, size, row.groups, row.send, row.sharding, ranks, memory, *sent, *times)
+    return table
+
+
+def _groups(planned: Planned, job: Job) -> Table:
+    """How each group of the table is trained."""
+    table = _table("Groups", "group", "trained", "samples a row in a batch", "why", left=("group", "trained", "why"))
+    for choice in job.groups:
+        members = [f.name for f in job.schema.sparse if f.name in planned.step.rows and f.group == choice.group]
+        seen = f"{planned.step.batch_size / planned.step.rows[members[0]]:.1f}" if members else ""
+        how = "expanded" if choice.expanded or not job.dedup else "unique rows"
+        table.add_row(choice.group, how, seen, choice.reason if job.dedup else "dedup=off")
+    return table
+
+
+def _reasons(planned: Planned) -> Table:
+    """Why rows or ids travel, of the dearest tables."""
+    table = _table(
+        "What travels, and why (the dearest tables)", "table", "sends", "why", left=("table", "sends", "why")
+    )
+    dearest = sorted(planned.rows, key=lambda row: -row.unique_ms)
+    for row in dearest[:NUM_REASONS]:
+        table.add_row(row.table, row.send, row.reason)
+    for send, count in Counter(row.send for row in dearest[NUM_REASONS:]).items():
+        table.add_row(f"{count} more", send, "")
+    return table
+
+
+def _totals(estimate: Estimate, memory_bytes: float, planned: Planned) -> Table:
+    """What a step comes to, by part."""
+    table = _table("A step of the tables, by formula", "", "unique", "expanded", "", left=("",))
+    for part in fields(StepTime):
+        unique, expanded = (getattr(side.time, part.name) for side in (estimate.unique, estimate.expanded))
+        if unique or expanded:
+            table.add_row(part.name.replace("_", "-"), f"{_ms(unique)} ms", f"{_ms(expanded)} ms", "")
+    table.add_section()
+    unique, expanded = estimate.unique, estimate.expanded
+    ratio = _ratio(unique.time.total, expanded.time.total)
+    table.add_row("together", f"{_ms(unique.time.total)} ms", f"{_ms(expanded.time.total)} ms", ratio)
+    table.add_row("sent by a rank", _kb(unique), _kb(expanded), _ratio(unique.num_bytes, expanded.num_bytes))
+    if planned.world.num_hosts > 1:
+        between = [f"{side.between_bytes / 1e3:,.1f} kB" for side in (unique, expanded)]
+        table.add_row("  to other hosts", *between, "")
+    full = "" if estimate.rank_bytes <= memory_bytes else "more than there is: choose another sharding or more ranks"
+    memory = f"{estimate.rank_bytes / 2**20:,.1f} MiB"
+    table.add_row("tables of the fullest rank", memory, f"of {memory_bytes / 2**30:,.0f} GiB", full)
+    table.caption = f"Figures: {planned.machine.source}."
+    table.caption_justify = "left"
+    return table
+
+
+def render_simulation(estimates: Sequence[Estimate], planned: Planned) -> Table:
+    """How a step grows with the ranks, each with a batch of its own.
+
+    Args:
+        estimates: by number of ranks.
+        planned: the plan whose machines they are of.
+    """
+    title = f"The same batch on every rank of more and more ({planned.machine.name}); a plan for each number of ranks"
+    table = _table(
+        title, "ranks", "hosts", "MiB a rank", "kB unique", "expanded", "ms unique", "expanded", "gain", "",
+        left=("",),
+    )  # fmt: skip
+    most = max(e.expanded.time.total for e in estimates)
+    for each in estimates:
+        unique, expanded = each.unique, each.expanded
+        hosts = -(-each.world_size // planned.machine.local_world_size(each.world_size))
+        table.add_row(
+            str(each.world_size),
+            str(hosts),
+            f"{each.rank_bytes / 2**20:,.1f}",
+            f"{unique.num_bytes / 1e3:,.1f}",
+            f"{expanded.num_bytes / 1e3:,.1f}",
+            _ms(unique.time.total),
+            _ms(expanded.time.total),
+            _ratio(unique.time.total, expanded.time.total),
+            _bar(unique.time.total / most, expanded.time.total / most),
+        )
+    table.caption = "█ unique, ░ what expanded takes beyond it"
+    table.caption_justify = "left"
+    return table
+
+
+def render_differences(found: Sequence[tuple[str, str, str]], path: str) -> Table:
+    """What differs between a saved plan and this one.
+
+    Args:
+        found: from ``saved.differences``.
+        path: of the saved plan.
+    """
+    table = _table(f"Compared with {path}", "", "there", "here", left=("", "there", "here"))
+    for row in found:
+        table.add_row(*row)
+    if not found:
+        table.add_row("nothing differs", "", "")
+    return table
+
+
+def _bar(unique: float, expanded: float) -> str:
+    """Both as one bar of shares of BAR_WIDTH."""
+    full, all_of_it = round(unique * BAR_WIDTH), round(max(unique, expanded) * BAR_WIDTH)
+    return "█" * full + "░" * (all_of_it - full)
+
+
+def _ms(number: float) -> str:
+    return f"{number:,.1f}" if number >= 100 else f"{number:.2f}" if number >= 0.1 else f"{number:.3f}"
+
+
+def _kb(side: Side) -> str:
+    return f"{side.num_bytes / 1e3:,.1f} kB"
+
+
+def _ratio(unique: float, expanded: float) -> str:
+    return f"{expanded / unique:.2f}x" if unique else "-"

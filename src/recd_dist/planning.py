@@ -1,0 +1,160 @@
+"""From a job to its plan: rows counted in a few batches, tables placed, what travels chosen, all of it costed.
+
+::
+
+    manifest, a few batches --> StepRows --.
+    config, topology, costs --> Machine ---+--> plan --> rows or ids per table --> memory, bytes, milliseconds
+
+Training and ``recd plan`` call the same function, and every rank of a job computes the same plan.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torchrec.distributed.types import ShardingPlan
+
+from recd_dist import assembly
+from recd_dist.embedding.choose import SendChoice, choose_send
+from recd_dist.embedding.classes import Send
+from recd_dist.embedding.describe import Estimate, PlanRow, describe, estimate, to_json
+from recd_dist.embedding.floor import StepRows, TableUse, table_uses
+from recd_dist.embedding.machines import Machine, machine_of
+from recd_dist.embedding.placing import World
+from recd_dist.embedding.plan import plan
+from recd_dist.embedding.saved import Saved, load
+from recd_dist.embedding.shards import Placement, placement
+from recd_dist.job import Job
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan with all that it follows from.
+
+    Attributes:
+        sharding: as TorchRec takes it.
+        uses: the tables, with what travels of each.
+        choices: why.
+        world: ranks it is for.
+        machine: figures of device and links.
+        step: rows and ids of one rank's batch.
+        rows: table by table, for people.
+        estimate: memory, bytes and milliseconds of a step.
+    """
+
+    sharding: ShardingPlan
+    uses: tuple[TableUse, ...]
+    choices: Mapping[str, SendChoice]
+    world: World
+    machine: Machine
+    step: StepRows
+    rows: tuple[PlanRow, ...]
+    estimate: Estimate
+
+    @property
+    def send(self) -> dict[str, Send]:
+        """What travels of each table."""
+        return {u.table: u.send for u in self.uses}
+
+    @property
+    def placement(self) -> Placement:
+        """Where each table lies."""
+        return placement(self.sharding)
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``plan.file`` reads."""
+        sides = {"unique": self.estimate.unique, "expanded": self.estimate.expanded}
+        numbers = {"rank_mib": self.estimate.rank_bytes / 2**20}
+        numbers |= {f"{name}_kb_a_step": side.num_bytes / 1e3 for name, side in sides.items()}
+        numbers |= {f"{name}_ms_a_step": side.time.total for name, side in sides.items()}
+        return to_json(self.uses, self.placement, self.world, {k: round(v, 3) for k, v in numbers.items()})
+
+
+def planned(
+    job: Job,
+    world_size: int,
+    *,
+    local_world_size: int | None = None,
+    device_type: str | None = None,
+    step: StepRows | None = None,
+) -> Planned:
+    """Where each table of a job lies, what travels of it, and what that costs; starts no rank.
+
+    Args:
+        job: resolved config.
+        world_size: ranks.
+        local_world_size: ranks of a host; the topology's when absent.
+        device_type: ``cpu`` or ``cuda``; the topology's, or what the config and this machine say, when absent.
+        step: rows and ids of a batch; counted in a few batches of the table when absent.
+
+    Raises:
+        ConfigError: a plan that is not possible, with the remedy.
+    """
+    wanted = job.config.plan
+    machine = machine_of(
+        wanted.topology, device_type or _device_type(job), Path(wanted.costs) if wanted.costs else None
+    )
+    if local_world_size is not None:
+        machine = replace(machine, ranks_per_host=local_world_size)
+    device_type = device_type or machine.device_type
+    world = World(world_size, machine.local_world_size(world_size), device_type)
+    step = step or assembly.step_rows(job)
+    saved = _saved(job, world)
+    embeddings = assembly.tables_of(job, job.dedup)
+    found = plan(
+        embeddings,
+        world_size,
+        saved.sharding if saved else assembly.sharding(job),
+        step=step,
+        local_world_size=world.local,
+        device_type=device_type,
+        machine=machine,
+    )
+    pinned = cast(Mapping[str, Send], {**(saved.send if saved else {}), **wanted.send})
+    choices = choose_send(table_uses(embeddings), placement(found), step, world_size, machine, pinned)
+    embeddings = assembly.tables_of(job, job.dedup, send={t: c.send for t, c in choices.items()})
+    uses, optimizer = tuple(table_uses(embeddings)), job.config.optim.tables.name
+    reasons = {t: c.reason for t, c in choices.items()}
+    return Planned(
+        found,
+        uses,
+        choices,
+        world,
+        machine,
+        step,
+        tuple(describe(found, embeddings, world_size, machine, step, optimizer, reasons)),
+        estimate(uses, placement(found), step, world_size, machine, optimizer=optimizer, num_dense=_num_dense(job)),
+    )
+
+
+def simulate(job: Job, world_sizes: Iterable[int], step: StepRows) -> list[Estimate]:
+    """How a step grows with the ranks, each with a batch of its own; every size gets a plan of its own.
+
+    Args:
+        job: resolved config.
+        world_sizes: ranks.
+        step: rows and ids of one rank's batch.
+    """
+    return [planned(job, size, step=step).estimate for size in world_sizes]
+
+
+def _device_type(job: Job) -> str:
+    """Where a job without a topology would run."""
+    device = job.config.device
+    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _saved(job: Job, world: World) -> Saved | None:
+    """The plan that the config names."""
+    if not job.config.plan.file:
+        return None
+    found = load(Path(job.config.plan.file))
+    found.check({t.name: (t.num_embeddings, t.dim) for t in job.tables.values()}, world.size, world.local)
+    return found
+
+
+def _num_dense(job: Job) -> int:
+    """Parameters of the dense layers."""
+    return sum(p.numel() for p in assembly.train_model(job, job.dedup).head.parameters())
