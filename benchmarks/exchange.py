@@ -58,10 +58,10 @@ def rank_main(config: dict[str, Any]) -> None:
     import torch
 
     from recd_dist.distributed import process_group
-    from recd_dist.train import quiet
+    from recd_dist.rank import quiet_libraries
 
     torch.set_num_threads(1)
-    quiet()
+    quiet_libraries()
     workload = exchange_modes.Workload(**config["workload"])
     with process_group(config["device"]) as ranks:
         what = {"bytes": exchange_bytes.every_plan, "expand": expansion, "profile": profile}
@@ -206,7 +206,9 @@ def measured(name: str, options: argparse.Namespace) -> list[measure.Result]:
     """The results of one case."""
     workload = workload_of(name, options.small)
     rounds = options.pairs or (5 if options.quick else 15)
-    config = {"what": name, "workload": workload, "device": "cpu", "pairs": rounds, "block": 4, "num_batches": 8}
+    num_batches = 2 if options.small else 8
+    config = {"what": name, "workload": workload, "device": "cpu", "pairs": rounds, "block": 4}
+    config["num_batches"] = num_batches
     if name == "expand":
         found = measure.run_ranks(__file__, {**config, "block": 50}, num_ranks=1)
         return [expand_result(found)]

@@ -1,5 +1,6 @@
 """Bytes of the embedding exchange: counted at the collectives, and by the formula of embedding/floor.py."""
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -44,6 +45,7 @@ def every_plan(
         config: number of batches.
     """
     hosts = replace(ranks, local_rank=ranks.rank % RANKS_PER_HOST, local_world_size=RANKS_PER_HOST)
+    os.environ |= {"LOCAL_RANK": str(hosts.local_rank), "LOCAL_WORLD_SIZE": str(RANKS_PER_HOST)}  # TorchRec reads them
     batches = [workload.batch(ranks.rank, n) for n in range(config["num_batches"])]
     found = {}
     for sharding in TYPES:
