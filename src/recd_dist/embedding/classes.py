@@ -19,7 +19,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from recd_dist.embedding.distinct import distinct_ids
 from recd_dist.ikjt import IKJT
 from recd_dist.schema import Schema
 
@@ -89,14 +88,12 @@ class ClassRows:
         values: ids [N], key after key, row after row.
         lengths: int32 [keys * num_rows], or None where every row is one id.
         weights: float32 [N] or None.
-        index: int64, for each id of the batch its place among ``values``; None where they are the same.
     """
 
     num_rows: int
     values: Tensor
     lengths: Tensor | None = None
     weights: Tensor | None = None
-    index: Tensor | None = None
 
 
 def class_rows(sparse: IKJT, table_class: TableClass) -> ClassRows:
@@ -111,10 +108,7 @@ def class_rows(sparse: IKJT, table_class: TableClass) -> ClassRows:
     features = table_class.features
     if not table_class.pooled:
         values = joined([sparse.values_of(f) for f in features])
-        if table_class.send == "rows":
-            return ClassRows(len(values), values)
-        values, index = distinct_ids(values)
-        return ClassRows(len(values), values, index=index)
+        return ClassRows(len(values), values)
     stack = next(iter(table_class.stacks.values()))
     num_rows = sum(sparse.num_rows(sparse.group_of(f)) for f in stack)
     first = sparse.keys.index(features[0])

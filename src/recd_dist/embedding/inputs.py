@@ -12,9 +12,8 @@ the step's one synchronisation, as it is TorchRec's.
 TrainPipelineSparseDist calls the two waits for the next batch while this one computes (``Sizes``, then ``Ids``).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -23,9 +22,9 @@ from torch import Tensor
 from torchrec.distributed.types import Awaitable
 from torchrec.streamable import Multistreamable
 
-from recd_dist.embedding.buckets import bucketize, bucketize_ids
-from recd_dist.embedding.classes import ClassRows, class_rows, joined
-from recd_dist.embedding.layout import Layout, Unit
+from recd_dist.embedding.classes import joined
+from recd_dist.embedding.layout import Layout
+from recd_dist.embedding.unit_rows import UnitRows, constant, host_integers, unit_rows
 from recd_dist.ikjt import IKJT
 
 LENGTH_TYPES = (torch.uint8, torch.int16, torch.int32)
@@ -33,52 +32,8 @@ LENGTH_TYPES = (torch.uint8, torch.int16, torch.int32)
 ALIGNMENT = 8
 """Bytes of which each rank's chunk is a multiple, so that it can be read as ids."""
 
-
-@dataclass(frozen=True, eq=False)
-class UnitRows:
-    """A unit's rows of one batch, sorted by bucket.
-
-    Attributes:
-        num_rows: rows of each key; 0 where every row is one id, whose number differs from rank to rank.
-        values: ids, segment after segment, counted from the first row of their block.
-        counts: int64 [segments], ids of each.
-        lengths: int32 [segments * num_rows], or None where every row is one id.
-        weights: float32, as ``values``, or None.
-        index: int64, for each id of the batch its place among ``values``; None where they are the same.
-    """
-
-    num_rows: int
-    values: Tensor
-    counts: Tensor
-    lengths: Tensor | None
-    weights: Tensor | None
-    index: Tensor | None
-
-
-def unit_rows(sparse: IKJT, unit: Unit) -> UnitRows:
-    """A unit's rows of a batch."""
-    rows = class_rows(sparse, unit.rows)
-    if rows.lengths is None:
-        return _unit_ids(rows, unit)
-    if unit.num_buckets > 1:
-        values, lengths, weights = bucketize(rows.values, rows.lengths, rows.weights, unit.block_rows, unit.num_buckets)
-        counts = lengths.view(unit.num_buckets * len(unit.keys), rows.num_rows).sum(1, dtype=torch.int64)
-        return UnitRows(rows.num_rows, values, counts, lengths, weights, None)
-    sizes = [sum(sparse.num_values(f) for f in stack) for stack in unit.rows.stacks.values()]
-    return UnitRows(rows.num_rows, rows.values, _on(rows.values, sizes), rows.lengths, rows.weights, None)
-
-
-def _unit_ids(rows: ClassRows, unit: Unit) -> UnitRows:
-    if unit.num_buckets == 1:
-        return UnitRows(0, rows.values, _on(rows.values, [len(rows.values)]), None, None, rows.index)
-    values, place, counts = bucketize_ids(rows.values, unit.block_rows[0], unit.num_buckets)
-    return UnitRows(0, values, counts, None, None, place if rows.index is None else place[rows.index])
-
-
-def _on(like: Tensor, numbers: Sequence[int]) -> Tensor:
-    """Host integers as int64 on a tensor's device."""
-    made = torch.tensor(numbers, dtype=torch.int64)
-    return made if not like.is_cuda else made.pin_memory().to(like.device, non_blocking=True)
+Line = list[int]
+"""Sizes of one rank: the width code, then of each unit its rows and ids."""
 
 
 @dataclass(eq=False)
@@ -101,10 +56,9 @@ class Context(Multistreamable):
         """Tells the CUDA allocator that a stream uses these tensors."""
         if self.sparse is not None:
             self.sparse.record_stream(stream)
-        for rows in self.units:
-            for tensor in (rows.values, rows.counts, rows.lengths, rows.weights, rows.index):
-                if tensor is not None and tensor.is_cuda:
-                    tensor.record_stream(stream)
+        for tensor in (t for rows in self.units for t in rows.tensors()):
+            if tensor.is_cuda:
+                tensor.record_stream(stream)
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +75,7 @@ class LookUp:
     rows: tuple[int, ...]
     values: Tensor
     lengths: Tensor
-    weights: Tensor | None
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,21 +115,15 @@ class Sizes(Awaitable[Awaitable[Received]]):
         self.work: Any = dist.all_to_all_single(self.theirs, self.mine, group=group, async_op=True)
 
     def _message(self, sparse: IKJT) -> Tensor:
-        """For each rank: the width code, then a unit's rows and ids, int64 [W, 1 + 2 * units]."""
-        layout, num_units = self.layout, len(self.layout.units)
-        rows = torch.tensor([[0, *(n for u in self.context.units for n in (u.num_rows, 0))]], dtype=torch.int64)
-        message = rows.to(self.counts.device, non_blocking=True).repeat(layout.world_size, 1)
+        """For each rank its line, int64 [W, 1 + 2 * units]."""
+        layout, device = self.layout, self.counts.device
+        line = host_integers([0, *(n for u in self.context.units for n in (u.num_rows, 0))], self.counts)
+        message = line.repeat(layout.world_size, 1)
         if len(sparse.lengths):
             longest = sparse.lengths.max()
             message[:, 0] = (longest > 255).long() + (longest > 32767).long()
-        places = [
-            q * (1 + 2 * num_units) + 2 + 2 * n
-            for q in range(layout.world_size)
-            for n, unit in enumerate(layout.units)
-            for _ in unit.segments(q)
-        ]
-        segments = [s for sent in layout.sent_segments for s in sent]
-        message.view(-1).index_add_(0, _on(self.counts, places), self.counts[_on(self.counts, segments)])
+        sent = self.counts[constant(layout.sent_segments, device)]
+        message.view(-1).index_add_(0, constant(layout.size_places, device), sent)
         return message
 
     def _wait_impl(self) -> "Ids":
@@ -196,148 +144,136 @@ class Ids(Awaitable[Received]):
         mine, theirs: the sizes sent to each rank, and received from each.
     """
 
-    def __init__(self, sizes: Sizes, mine: list[list[int]], theirs: list[list[int]]) -> None:
+    def __init__(self, sizes: Sizes, mine: list[Line], theirs: list[Line]) -> None:
         super().__init__()
         self.layout, self.weighted, self.theirs = sizes.layout, sizes.weighted, theirs
-        self.by_rows = [n for n, u in enumerate(self.layout.units) if u.rows.pooled]
-        self.by_ids = [n for n, u in enumerate(self.layout.units) if not u.rows.pooled]
-        values, sent = _sections(sizes, mine)
-        splits = [sum(map(len, parts)) for parts in sent]
-        self.received = [self._section_bytes(line, values.element_size()) for line in theirs]
-        self.buffer = torch.empty(sum(map(sum, self.received)), dtype=torch.uint8, device=values.device)
-        self.id_type = values.dtype
+        self.id_type = sizes.context.units[0].values.dtype
+        chunks = _chunks(sizes, mine)
+        self.received = [self._sections(line) for line in theirs]
+        self.buffer = chunks[0][0].new_empty(sum(map(sum, self.received)))
         self.work: Any = dist.all_to_all_single(
             self.buffer,
-            torch.cat([part for parts in sent for part in parts]),
+            torch.cat([section for chunk in chunks for section in chunk]),
             output_split_sizes=[sum(sections) for sections in self.received],
-            input_split_sizes=splits,
+            input_split_sizes=[sum(map(len, chunk)) for chunk in chunks],
             group=sizes.group,
             async_op=True,
         )
 
-    def _section_bytes(self, line: list[int], id_bytes: int) -> list[int]:
+    def _sections(self, line: Line) -> list[int]:
         """Bytes of ids, weights, lengths and padding from one source."""
-        units, rank = self.layout.units, self.layout.rank
-        ids = sum(line[2 + 2 * n] for n in range(len(units)))
-        weighted = sum(line[2 + 2 * n] for n in self.by_rows) if self.weighted else 0
-        lengths = sum(line[1 + 2 * n] * len(units[n].segments(rank)) for n in self.by_rows)
-        return _padded([ids * id_bytes, weighted * 4, lengths * LENGTH_TYPES[line[0]].itemsize])
+        layout = self.layout
+        weighted = sum(line[2 + 2 * n] for n in layout.by_rows) if self.weighted else 0
+        lengths = sum(line[1 + 2 * n] * len(layout.units[n].segments(layout.rank)) for n in layout.by_rows)
+        return _padded([sum(line[2::2]) * self.id_type.itemsize, weighted * 4, lengths * _length_type(line).itemsize])
 
     def _wait_impl(self) -> Received:
         self.work.wait()
         pieces = self.buffer.split([size for sections in self.received for size in sections])
         values = torch.cat(pieces[0::4]).view(self.id_type)
         weights = torch.cat(pieces[1::4]).view(torch.float32) if self.weighted else None
-        lengths = torch.cat(
-            [p.view(LENGTH_TYPES[line[0]]).to(torch.int32) for p, line in zip(pieces[2::4], self.theirs, strict=True)]
-        )
-        return Received(self._lookups(values, weights, lengths))
-
-    def _lookups(self, values: Tensor, weights: Tensor | None, lengths: Tensor) -> dict[int, LookUp]:
-        """What came, source after source, put into the order of the lookups: key after key."""
-        layout, found = self.layout, dict[int, LookUp]()
-        rows = [n for n in layout.local if layout.units[n].rows.pooled]
-        ids = [n for n in layout.local if not layout.units[n].rows.pooled]
+        typed = [p.view(_length_type(line)) for p, line in zip(pieces[2::4], self.theirs, strict=True)]
+        lengths = torch.cat([p.to(torch.int32) for p in typed])
         # Ids of the units by rows stand first in each source's section, those of the units by ids behind them.
-        num_by_rows = [sum(line[2 + 2 * n] for n in rows) for line in self.theirs]
-        num_by_ids = [sum(line[2 + 2 * n] for n in ids) for line in self.theirs]
-        parts = values.split([n for pair in zip(num_by_rows, num_by_ids, strict=True) for n in pair])
-        if rows:
-            found |= self._row_lookups(rows, joined(list(parts[0::2])), weights, lengths)
-        if ids:
-            counts = [[line[2 + 2 * n]] for line in self.theirs for n in ids]
-            order = layout.received_order(ids)
-            sorted_values = _permuted(joined(list(parts[1::2])), _on(values, [c[0] for c in counts]), order, None)[0]
-            sizes = [counts[number][0] for number in order]
-            per_unit = [len(layout.units[n].parts[layout.rank]) * layout.world_size for n in ids]
-            ends = [sum(sizes[a:b]) for a, b in pairwise(accumulate(per_unit, initial=0))]
-            for n, piece in zip(ids, sorted_values.split(ends), strict=True):
-                sources = tuple(line[2 + 2 * n] for line in self.theirs)
-                ones = torch.ones(len(piece), dtype=torch.int32, device=piece.device)
-                found[n] = LookUp(sources, piece, ones, None)
-        return found
+        kinds = [sum(line[2 + 2 * n] for n in units) for line in self.theirs for units in self._local_kinds()]
+        parts = values.split(kinds)
+        by_rows = self._by_rows(joined(list(parts[0::2])), weights, lengths)
+        return Received({**by_rows, **self._by_ids(joined(list(parts[1::2])))})
 
-    def _row_lookups(
-        self, units: list[int], values: Tensor, weights: Tensor | None, lengths: Tensor
-    ) -> dict[int, LookUp]:
-        """The lookups of units whose rows are lists."""
+    def _local_kinds(self) -> tuple[list[int], list[int]]:
+        """Numbers of the local units by rows, and of those by ids."""
         layout = self.layout
-        order = layout.received_order(units)
+        return [n for n in layout.local if n in layout.by_rows], [n for n in layout.local if n in layout.by_ids]
+
+    def _by_rows(self, values: Tensor, weights: Tensor | None, lengths: Tensor) -> dict[int, LookUp]:
+        """What came source after source, put into the order of the lookups: key after key."""
+        layout, (units, _), order = self.layout, self._local_kinds(), self.layout.received_rows
         heights = [
             line[1 + 2 * n] for line in self.theirs for n in units for _ in layout.units[n].segments(layout.rank)
         ]
+        repeats = len(order) > len(heights)
         ends = torch.nn.functional.pad(torch.cumsum(lengths, 0, dtype=torch.int64), (1, 0))
-        bounds = ends[_on(lengths, list(accumulate(heights, initial=0)))]
-        values, weights = _permuted(values, bounds.diff(), order, weights)
-        lengths = _permuted(lengths, _on(lengths, heights), order, None)[0]
+        bounds = ends[host_integers(list(accumulate(heights, initial=0)), lengths)]
+        values, weights = _permuted(values, bounds.diff(), order, weights, None if repeats else len(values))
+        lengths, _ = _permuted(lengths, host_integers(heights, lengths), order, None, sum(heights[n] for n in order))
         found, first, row = dict[int, LookUp](), 0, 0
         for n in units:
-            parts = layout.units[n].parts[layout.rank]
-            sources = tuple(line[1 + 2 * n] for line in self.theirs)
-            num_lengths = sum(sources) * len(parts)
+            unit, sources = layout.units[n], tuple(line[1 + 2 * n] for line in self.theirs)
+            num_lengths = sum(sources) * len(unit.parts[layout.rank])
             num_ids = sum(line[2 + 2 * n] for line in self.theirs)
-            if len(layout.units[n].segments(layout.rank)) != len(parts):
+            if len(unit.segments(layout.rank)) != len(unit.parts[layout.rank]):
                 # Two column shards of a table on one rank: its ids came once and are looked up once for each.
                 num_ids = int(lengths[row : row + num_lengths].sum())
             own = slice(first, first + num_ids)
-            found[n] = LookUp(
-                sources, values[own], lengths[row : row + num_lengths], None if weights is None else weights[own]
-            )
+            part_weights = None if weights is None else weights[own]
+            found[n] = LookUp(sources, values[own], lengths[row : row + num_lengths], part_weights)
             first, row = first + num_ids, row + num_lengths
         return found
 
+    def _by_ids(self, values: Tensor) -> dict[int, LookUp]:
+        """The same where every row is one id."""
+        layout, (_, units), order = self.layout, self._local_kinds(), self.layout.received_ids
+        counts = [line[2 + 2 * n] for line in self.theirs for n in units for _ in layout.units[n].segments(layout.rank)]
+        values, _ = _permuted(values, host_integers(counts, values), order, None, sum(counts[n] for n in order))
+        found, first = dict[int, LookUp](), 0
+        for n in units:
+            sources = tuple(line[2 + 2 * n] for line in self.theirs)
+            own = values[first : first + sum(sources) * len(layout.units[n].parts[layout.rank])]
+            found[n] = LookUp(sources, own, torch.ones(len(own), dtype=torch.int32, device=own.device))
+            first += len(own)
+        return found
 
-def _sections(sizes: Sizes, mine: list[list[int]]) -> tuple[Tensor, list[list[Tensor]]]:
-    """All ids, and for each rank the sections that it is sent, as bytes."""
+
+def _chunks(sizes: Sizes, mine: list[Line]) -> list[list[Tensor]]:
+    """For each rank the sections that it is sent, as bytes."""
     layout, units = sizes.layout, sizes.context.units
-    segments = [s for sent in layout.sent_segments for s in sent]
     num_ids = [sum(line[2::2]) for line in mine]
     every = joined([u.values for u in units])
-    values = _permuted(every, sizes.counts, segments, None, sum(num_ids))[0]
-    parts = [list(values.view(torch.uint8).split([n * values.element_size() for n in num_ids]))]
-    by_rows = [n for n, u in enumerate(layout.units) if u.rows.pooled]
+    values, _ = _permuted(every, sizes.counts, layout.sent_segments, None, sum(num_ids))
+    ids = values.view(torch.uint8).split([n * values.element_size() for n in num_ids])
+    weights: list[Tensor] | tuple[Tensor, ...] = [ids[0][:0]] * layout.world_size
     if sizes.weighted:
-        weights, weighted = _sent_weights(sizes, by_rows)
-        parts.append(list(weights.view(torch.uint8).split([n * 4 for n in weighted])))
-    else:
-        parts.append([values.new_empty(0, dtype=torch.uint8)] * layout.world_size)
-    parts.append(_sent_lengths(sizes, by_rows, LENGTH_TYPES[mine[0][0]]))
-    zeros = torch.zeros(ALIGNMENT, dtype=torch.uint8, device=values.device)
-    chunks = [list(chunk) for chunk in zip(*parts, strict=True)]
-    for chunk in chunks:
-        chunk.append(zeros[: _padded([len(c) for c in chunk])[-1]])
-    return values, chunks
+        num_weights = [sum(line[2 + 2 * n] for n in layout.by_rows) for line in mine]
+        weights = _sent_weights(sizes, sum(num_weights)).view(torch.uint8).split([n * 4 for n in num_weights])
+    zeros = ids[0].new_zeros(ALIGNMENT)
+    chunks = []
+    for sections in zip(ids, weights, _sent_lengths(sizes, _length_type(mine[0])), strict=True):
+        chunks.append([*sections, zeros[: _padded(list(map(len, sections)))[-1]]])
+    return chunks
 
 
-def _sent_lengths(sizes: Sizes, by_rows: list[int], dtype: torch.dtype) -> list[Tensor]:
+def _sent_lengths(sizes: Sizes, dtype: torch.dtype) -> list[Tensor]:
     """For each rank the lengths that it is sent, as bytes."""
     layout, units = sizes.layout, sizes.context.units
     pieces: dict[tuple[int, int], Tensor] = {}
-    for n in by_rows:
+    for n in layout.by_rows:
         lengths = units[n].lengths
         if lengths is not None:
-            num_segments = layout.units[n].num_buckets * len(layout.units[n].keys)
-            for s, piece in enumerate(lengths.to(dtype).split([units[n].num_rows] * num_segments)):
-                pieces[n, s] = piece
+            split = lengths.to(dtype).split([units[n].num_rows] * layout.units[n].num_segments)
+            pieces |= {(n, s): piece for s, piece in enumerate(split)}
     empty = torch.empty(0, dtype=dtype, device=sizes.counts.device)
     return [
-        torch.cat([empty, *(pieces[n, s] for n in by_rows for s in layout.units[n].segments(q))]).view(torch.uint8)
+        torch.cat([empty, *(pieces[n, s] for n in layout.by_rows for s in layout.units[n].segments(q))]).view(
+            torch.uint8
+        )
         for q in range(layout.world_size)
     ]
 
 
-def _sent_weights(sizes: Sizes, by_rows: list[int]) -> tuple[Tensor, list[int]]:
-    """Weights of the rows' ids in the order in which they are sent, and for each rank their number."""
+def _sent_weights(sizes: Sizes, total: int) -> Tensor:
+    """Weights of the rows' ids in the order in which they are sent, float32 [total]."""
     layout, units = sizes.layout, sizes.context.units
-    starts = list(accumulate((layout.units[n].num_buckets * len(layout.units[n].keys) for n in by_rows), initial=0))
-    sent = [
-        [start + s for n, start in zip(by_rows, starts, strict=False) for s in layout.units[n].segments(q)]
-        for q in range(layout.world_size)
-    ]
-    given = [w for n in by_rows if (w := units[n].weights) is not None]
-    counts = joined([units[n].counts for n in by_rows]).tolist()  # weights are rare: a synchronisation is not
-    weights, _ = _permuted(joined(given), _on(given[0], counts), [s for each in sent for s in each], None)
-    return weights, [sum(counts[s] for s in each) for each in sent]
+    # Units by rows come first, and so do their segments.
+    end = sum(layout.units[n].num_segments for n in layout.by_rows)
+    order = tuple(s for s in layout.sent_segments if s < end)
+    given = [w for n in layout.by_rows if (w := units[n].weights) is not None]
+    if not given:
+        return torch.empty(0, device=sizes.counts.device)
+    return _permuted(joined(given), sizes.counts[:end], order, None, total)[0]
+
+
+def _length_type(line: Line) -> torch.dtype:
+    return LENGTH_TYPES[line[0]]
 
 
 def _padded(sections: list[int]) -> list[int]:
@@ -346,7 +282,7 @@ def _padded(sections: list[int]) -> list[int]:
 
 
 def _permuted(
-    values: Tensor, counts: Tensor, order: list[int], weights: Tensor | None, total: int | None = None
+    values: Tensor, counts: Tensor, order: tuple[int, ...], weights: Tensor | None, total: int | None
 ) -> tuple[Tensor, Tensor | None]:
     """Segments of a tensor in another order, repeated or left out.
 
@@ -357,8 +293,8 @@ def _permuted(
         weights: as values, or None.
         total: size of the result; None asks the device.
     """
-    if order == list(range(len(counts))):
+    if order == tuple(range(len(counts))):
         return values, weights
-    index = _on(counts, order).to(torch.int32)
+    index = constant(order, counts.device).to(torch.int32)
     _, out, out_weights = torch.ops.fbgemm.permute_1D_sparse_data(index, counts, values, weights, total)
     return out, out_weights

@@ -13,6 +13,7 @@ segments of the rows it holds, and sends back a matrix a unit, its columns side 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 
 from recd_dist.embedding.classes import TableClass
 from recd_dist.embedding.shards import Placement, Shard
@@ -55,6 +56,11 @@ class Unit:
         """Keys, in order."""
         return tuple(self.rows.stacks)
 
+    @cached_property
+    def num_segments(self) -> int:
+        """Segments that a rank makes of a batch; one more, never sent, for what fills up a list of distinct ids."""
+        return self.num_buckets * len(self.keys) + (self.rows.send == "ids")
+
     def segments(self, rank: int) -> tuple[int, ...]:
         """The segments that a rank is sent, by number: bucket * keys + key; each once, whatever columns it holds."""
         numbers = (p.bucket * len(self.keys) + self.keys.index(p.key) for p in self.parts.get(rank, ()))
@@ -81,33 +87,54 @@ class Layout:
     world_size: int
 
     @cached_property
-    def first_segment(self) -> tuple[int, ...]:
-        """Where each unit's segments begin among all that a rank makes of a batch, and their number."""
-        starts = [0]
-        for unit in self.units:
-            starts.append(starts[-1] + unit.num_buckets * len(unit.keys))
-        return tuple(starts)
+    def by_rows(self) -> tuple[int, ...]:
+        """Numbers of the units whose rows are lists. They come first."""
+        return tuple(n for n, unit in enumerate(self.units) if unit.rows.pooled)
 
     @cached_property
-    def sent_segments(self) -> tuple[tuple[int, ...], ...]:
-        """For each rank the segments it is sent, unit after unit."""
-        return tuple(
-            tuple(
-                first + s for unit, first in zip(self.units, self.first_segment, strict=False) for s in unit.segments(q)
-            )
-            for q in range(self.world_size)
-        )
+    def by_ids(self) -> tuple[int, ...]:
+        """Numbers of the units of which every row is one id."""
+        return tuple(n for n, unit in enumerate(self.units) if not unit.rows.pooled)
 
     @cached_property
     def local(self) -> tuple[int, ...]:
         """Numbers of the units of which this rank holds something."""
         return tuple(n for n, unit in enumerate(self.units) if unit.parts.get(self.rank))
 
-    def received_order(self, units: Sequence[int]) -> list[int]:
-        """Order of the received segments of some local units (numbered source by source) for the lookups.
+    @cached_property
+    def first_segment(self) -> tuple[int, ...]:
+        """Where each unit's segments begin among all that a rank makes of a batch."""
+        return tuple(accumulate((unit.num_segments for unit in self.units), initial=0))[:-1]
 
-        For each unit and each of its parts here, that part's segment of every source, one after the other.
-        """
+    @cached_property
+    def sent_segments(self) -> tuple[int, ...]:
+        """Segments in the order in which they are sent: rank after rank, unit after unit."""
+        firsts = list(zip(self.units, self.first_segment, strict=True))
+        return tuple(first + s for q in range(self.world_size) for unit, first in firsts for s in unit.segments(q))
+
+    @cached_property
+    def size_places(self) -> tuple[int, ...]:
+        """For each of these its place in the sizes, [W, 1 + 2 * units]: of the ids of its unit."""
+        width = 1 + 2 * len(self.units)
+        return tuple(
+            q * width + 2 + 2 * n
+            for q in range(self.world_size)
+            for n, unit in enumerate(self.units)
+            for _ in unit.segments(q)
+        )
+
+    @cached_property
+    def received_rows(self) -> tuple[int, ...]:
+        """Order of the received segments of local units by rows (numbered source by source) for the lookups."""
+        return self._received([n for n in self.local if n in self.by_rows])
+
+    @cached_property
+    def received_ids(self) -> tuple[int, ...]:
+        """The same of local units by ids."""
+        return self._received([n for n in self.local if n in self.by_ids])
+
+    def _received(self, units: Sequence[int]) -> tuple[int, ...]:
+        """For each unit and each of its parts here, that part's segment of every source, one after the other."""
         numbers, count = dict[tuple[int, int], int](), 0
         for n in units:
             for segment in self.units[n].segments(self.rank):
@@ -119,7 +146,7 @@ class Layout:
             for part in unit.parts[self.rank]:
                 own = numbers[n, part.bucket * len(unit.keys) + unit.keys.index(part.key)]
                 order += [source * count + own for source in range(self.world_size)]
-        return order
+        return tuple(order)
 
 
 def layout_of(classes: Sequence[TableClass], placement: Placement, rank: int, world_size: int) -> Layout:

@@ -223,7 +223,7 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
         rows = class_rows(sparse, unit.rows)
         out = self._kernels[unit.module, unit.sharding](class_kjt(unit.rows, rows))
         dims = tuple(self.tables[t].dim for t, keys in unit.rows.tables.items() for _ in keys)
-        return Looked(unit.rows, (Block(tuple(unit.rows.stacks), dims, out),), rows.index)
+        return Looked(unit.rows, (Block(tuple(unit.rows.stacks), dims, out),))
 
     def sharded_parameter_names(self, prefix: str = "") -> Iterator[str]:
         """Parameters that DDP must leave alone."""

@@ -115,10 +115,9 @@ class Embeddings(nn.Module):
         check_weights(sparse, self.weighted)
         looked = []
         for each in self.classes:
-            rows = class_rows(sparse, each)
-            out: KeyedTensor = self.pooled[each.name](class_kjt(each, rows))
+            out: KeyedTensor = self.pooled[each.name](class_kjt(each, class_rows(sparse, each)))
             block = Block(tuple(out.keys()), tuple(out.length_per_key()), out.values())
-            looked.append(Looked(each, (block,), rows.index))
+            looked.append(Looked(each, (block,)))
         return self.assemble(sparse, looked)
 
     @property
