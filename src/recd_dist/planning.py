@@ -19,11 +19,11 @@ from torchrec.distributed.types import ShardingPlan
 from recd_dist import assembly
 from recd_dist.embedding.choose import SendChoice, choose_send
 from recd_dist.embedding.classes import Send
-from recd_dist.embedding.describe import Estimate, PlanRow, describe, estimate, to_json
+from recd_dist.embedding.describe import Estimate, PlanRow, describe, estimate, place_of, to_json
 from recd_dist.embedding.floor import StepRows, TableUse, table_uses
 from recd_dist.embedding.machines import Machine, machine_of
-from recd_dist.embedding.placing import World
-from recd_dist.embedding.plan import plan
+from recd_dist.embedding.placing import World, row_wise, rows_reach
+from recd_dist.embedding.plan import Sharding, is_planned, plan
 from recd_dist.embedding.saved import Saved, load
 from recd_dist.embedding.shards import Placement, placement
 from recd_dist.job import Job
@@ -103,17 +103,41 @@ def planned(
     step = step or assembly.step_rows(job)
     saved = _saved(job, world)
     embeddings = assembly.tables_of(job, job.dedup)
-    found = plan(
-        embeddings,
-        world_size,
-        saved.sharding if saved else assembly.sharding(job),
-        step=step,
-        local_world_size=world.local,
-        device_type=device_type,
-        machine=machine,
-    )
+    wanted_sharding = saved.sharding if saved else assembly.sharding(job)
+
+    def placed(sharding: Sharding) -> ShardingPlan:
+        return plan(
+            embeddings,
+            world_size,
+            sharding,
+            step=step,
+            local_world_size=world.local,
+            device_type=device_type,
+            machine=machine,
+        )
+
+    found = placed(wanted_sharding)
+    uses, places = table_uses(embeddings), placement(found)
     pinned = cast(Mapping[str, Send], {**(saved.send if saved else {}), **wanted.send})
-    choices = choose_send(table_uses(embeddings), placement(found), step, world_size, machine, pinned)
+    free = is_planned(wanted_sharding, device_type) and embeddings.dedup
+    splittable = [u for u in uses if free and rows_reach(u.num_embeddings, world_size, device_type)]
+    others = {u.table: row_wise(u, world) for u in splittable}
+    choices = choose_send(uses, places, step, world_size, machine, pinned, others)
+    if any(choices[t].place != places[t] for t in places):
+        found = placed({t: place_of(c.place, world) for t, c in choices.items()})
+    return _described(job, found, places, choices, world, machine, step)
+
+
+def _described(
+    job: Job,
+    found: ShardingPlan,
+    before: Placement,
+    choices: Mapping[str, SendChoice],
+    world: World,
+    machine: Machine,
+    step: StepRows,
+) -> Planned:
+    """A plan with its numbers; expanded batches are costed where tables lay before it was chosen what travels."""
     embeddings = assembly.tables_of(job, job.dedup, send={t: c.send for t, c in choices.items()})
     uses, optimizer = tuple(table_uses(embeddings)), job.config.optim.tables.name
     reasons = {t: c.reason for t, c in choices.items()}
@@ -124,8 +148,10 @@ def planned(
         world,
         machine,
         step,
-        tuple(describe(found, embeddings, world_size, machine, step, optimizer, reasons)),
-        estimate(uses, placement(found), step, world_size, machine, optimizer=optimizer, num_dense=_num_dense(job)),
+        tuple(describe(found, embeddings, world.size, machine, step, optimizer, reasons, before)),
+        estimate(
+            uses, placement(found), step, world.size, machine, before, optimizer=optimizer, num_dense=_num_dense(job)
+        ),
     )
 
 

@@ -1,25 +1,41 @@
-"""What travels of each table, unique rows or distinct ids, by what either costs; with the reason in words.
+"""What travels of each table, unique rows or distinct ids, by what either costs the step; with the reason in words.
 
 | sent | cheap where | dear where |
 |---|---|---|
 | unique rows | lists are long and seldom share ids | rows are split over ranks: each sends partial sums |
 | distinct ids | ids repeat; partial sums or un-pooled vectors are many | ids must be found, vectors gathered |
 
-Each table of which ids are sent is looked up by itself, which is one more kernel call. Whether a *group* is
-deduplicated at all follows from the table on disk (``job.group_choices``), as it shapes the model.
+Each table of which ids are sent is looked up by itself, which is one more kernel call. A table costs what the step
+gains without it, half by the slowest ranks and half by the mean one: alone, the slowest would hide what is saved on
+others. Tables are settled one by one, the dearest first, twice. Where TorchRec's planner has placed a table, dividing
+its rows over all ranks is tried too: it knows that as partial sums only, while distinct ids need none.
+
+Whether a *group* is deduplicated at all follows from the table on disk (``job.group_choices``), as it shapes the model.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from recd_dist.embedding.classes import Send
-from recd_dist.embedding.cost import mean_ms, work_of
+from recd_dist.embedding.cost import Work, mean_ms, near_slowest_ms, num_calls, work_of
 from recd_dist.embedding.floor import StepRows, TableUse
 from recd_dist.embedding.machines import Machine
 from recd_dist.embedding.shards import Placed, Placement
 
 MARGIN = 0.9
-"""The other way must cost less than this share of the usual one: the model is not exact."""
+"""Another way must cost less than this share of the usual one: the model is not exact."""
+
+PASSES = 2
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to hold and send a table."""
+
+    send: Send
+    place: Placed
 
 
 @dataclass(frozen=True)
@@ -28,11 +44,13 @@ class SendChoice:
 
     Attributes:
         send: the choice.
-        rows_ms, ids_ms: what either costs a step.
+        place: where the table lies.
+        rows_ms, ids_ms: what either costs a step, at that place.
         reason: in words.
     """
 
     send: Send
+    place: Placed
     rows_ms: float
     ids_ms: float
     reason: str
@@ -45,6 +63,7 @@ def choose_send(
     world_size: int,
     machine: Machine,
     pinned: Mapping[str, Send] | None = None,
+    others: Placement | None = None,
 ) -> dict[str, SendChoice]:
     """For each table what travels of it.
 
@@ -55,29 +74,78 @@ def choose_send(
         world_size: W.
         machine: what a rank's device and links cost.
         pinned: by table what the config says.
+        others: by table another place that it may take.
     """
-    return {u.table: _choice(u, placement[u.table], step, world_size, machine, pinned or {}) for u in uses}
+    tables = _Tables(uses, placement, step, world_size, machine)
+    ways = {u.table: _ways(u, placement[u.table], (others or {}).get(u.table), pinned or {}) for u in uses}
+    for _ in range(PASSES):
+        for table in sorted(ways, key=lambda t: -tables.cost(t, tables.chosen[t])):
+            usual, *rest = ways[table]
+            costs = {way: tables.cost(table, way) for way in rest}
+            best = min(costs, key=costs.__getitem__, default=usual)
+            tables.chosen[table] = best if costs and costs[best] < MARGIN * tables.cost(table, usual) else usual
+    return {u.table: _choice(u, tables, placement, pinned or {}) for u in uses}
 
 
-def _choice(
-    use: TableUse, place: Placed, step: StepRows, world_size: int, machine: Machine, pinned: Mapping[str, Send]
-) -> SendChoice:
-    ms: dict[Send, float] = {}
-    ways: tuple[Send, ...] = ("rows", "ids")
-    for way in ways:
-        work = work_of(replace(use, send=way), place, step, world_size, machine, dedup=True)
-        is_alone = way == "ids" or use.is_sequence
-        ms[way] = mean_ms(work, machine) + (machine.call_ms if is_alone else 0.0)
-    usual: Send = "ids" if use.is_sequence else "rows"
-    other: Send = "rows" if use.is_sequence else "ids"
-    send: Send = pinned.get(use.table, other if ms[other] < MARGIN * ms[usual] else usual)
-    costs = f"ids cost {ms['ids']:.2f} ms, rows {ms['rows']:.2f} ms"
-    repeats = step.num_ids(use.features, dedup=True) / max(1.0, step.num_distinct(use))
-    seen = f"ids repeat {repeats:.1f}x in a batch" if use.table in step.distinct_ids else "repeats of ids not counted"
+def _ways(use: TableUse, place: Placed, other: Placed | None, pinned: Mapping[str, Send]) -> list[Way]:
+    """The ways open to a table, the usual first."""
+    usual: tuple[Send, ...] = ("ids", "rows") if use.is_sequence else ("rows", "ids")
+    if not place.shards:
+        return [Way("rows", place)]  # nothing travels
+    sends = (pinned[use.table],) if use.table in pinned else usual
+    places = [place] if other is None or other.sharding == place.sharding else [place, other]
+    return [Way(send, where) for where in places for send in sends]
+
+
+class _Tables:
+    """All tables with the way each has for now.
+
+    Attributes:
+        chosen: by table.
+    """
+
+    def __init__(
+        self, uses: Sequence[TableUse], placement: Placement, step: StepRows, world_size: int, machine: Machine
+    ) -> None:
+        self.uses = {u.table: u for u in uses}
+        self.step, self.world_size, self.machine = step, world_size, machine
+        self.chosen = {u.table: Way(u.send, placement[u.table]) for u in uses}
+        self._works: dict[tuple[str, Send, str], Work] = {}
+
+    def cost(self, table: str, way: Way) -> float:
+        """Milliseconds of a step that a table costs in some way, the others as they are now."""
+        others = {t: w for t, w in self.chosen.items() if t != table}
+        return self._step_ms({**others, table: way}) - self._step_ms(others)
+
+    def _step_ms(self, ways: Mapping[str, Way]) -> float:
+        none = np.zeros(self.world_size)
+        total = sum((self._work(t, w) for t, w in ways.items()), Work(none, none, none))
+        uses = [replace(self.uses[t], send=w.send) for t, w in ways.items()]
+        calls = num_calls(uses, {t: w.place for t, w in ways.items()}, dedup=True)
+        between = (near_slowest_ms(total, self.machine) + mean_ms(total, self.machine)) / 2
+        return between + calls * self.machine.call_ms
+
+    def _work(self, table: str, way: Way) -> Work:
+        key = table, way.send, way.place.sharding  # a place itself may have thousands of shards to hash
+        if key not in self._works:
+            use = replace(self.uses[table], send=way.send)
+            self._works[key] = work_of(use, way.place, self.step, self.world_size, self.machine, dedup=True)
+        return self._works[key]
+
+
+def _choice(use: TableUse, tables: _Tables, placement: Placement, pinned: Mapping[str, Send]) -> SendChoice:
+    """What was chosen, in words."""
+    chosen, before = tables.chosen[use.table], placement[use.table]
+    rows_ms, ids_ms = (tables.cost(use.table, replace(chosen, send=send)) for send in ("rows", "ids"))
+    repeats = tables.step.num_ids(use.features, dedup=True) / max(1.0, tables.step.num_distinct(use))
+    counted = use.table in tables.step.distinct_ids
+    reasons = [f"ids repeat {repeats:.1f}x in a batch" if counted else "repeats of ids not counted"]
     if use.table in pinned:
-        seen = "plan.send says so"
-    elif not place.shards:
-        send, seen = "rows", "every rank holds a copy"
-    elif send == usual and ms[other] < ms[usual]:
-        costs += ": too near to change"
-    return SendChoice(send, ms["rows"], ms["ids"], f"{seen}; {costs}")
+        reasons = ["plan.send says so"]
+    if not chosen.place.shards:
+        reasons, rows_ms, ids_ms = ["every rank holds a copy: nothing travels"], 0.0, 0.0
+    else:
+        reasons.append(f"ids cost {ids_ms:.2f} ms, rows {rows_ms:.2f} ms")
+    if chosen.place != before:
+        reasons.append(f"{chosen.place.sharding} instead of {before.sharding}: ids need no partial sums")
+    return SendChoice(chosen.send, chosen.place, rows_ms, ids_ms, "; ".join(reasons))

@@ -94,6 +94,7 @@ def describe(
     step: StepRows | None = None,
     optimizer: str = "rowwise_adagrad",
     reasons: Mapping[str, str] | None = None,
+    expanded: Placement | None = None,
 ) -> list[PlanRow]:
     """A plan as rows, in schema order.
 
@@ -105,13 +106,15 @@ def describe(
         step: rows and ids of one rank's batch; None leaves bytes and milliseconds 0.
         optimizer: of the tables, for the memory.
         reasons: by table, why its rows or ids travel.
+        expanded: where tables would lie if batches were expanded; the same when absent.
     """
     placed = placement(found)
     rows = []
     for use in table_uses(embeddings):
         place = placed[use.table]
         memory = table_memory(use, place, world_size, optimizer)
-        numbers = _numbers(use, place, step, world_size, machine) if step else {}
+        sides = {"unique": place, "expanded": (expanded or placed)[use.table]}
+        numbers = _numbers(use, sides, step, world_size, machine) if step else {}
         rows.append(
             PlanRow(
                 table=use.table,
@@ -132,10 +135,13 @@ def describe(
     return rows
 
 
-def _numbers(use: TableUse, place: Placed, step: StepRows, world_size: int, machine: Machine) -> dict[str, Any]:
+def _numbers(
+    use: TableUse, sides: Mapping[str, Placed], step: StepRows, world_size: int, machine: Machine
+) -> dict[str, Any]:
     """Bytes and milliseconds of a table, unique and expanded."""
     numbers: dict[str, Any] = {}
-    for name, dedup in (("unique", True), ("expanded", False)):
+    for name, place in sides.items():
+        dedup = name == "unique"
         numbers[f"{name}_bytes"] = round(step_bytes([use], {use.table: place}, step, world_size, dedup=dedup).total)
         numbers[f"{name}_ms"] = mean_ms(work_of(use, place, step, world_size, machine, dedup=dedup), machine)
     return numbers
@@ -147,6 +153,7 @@ def estimate(
     step: StepRows,
     world_size: int,
     machine: Machine,
+    expanded: Placement | None = None,
     *,
     optimizer: str = "rowwise_adagrad",
     num_dense: int = 0,
@@ -159,14 +166,15 @@ def estimate(
         step: rows and ids of one rank's batch.
         world_size: ranks.
         machine: what a rank's device and links cost.
+        expanded: where they would lie if batches were expanded; the same when absent.
         optimizer: of the tables.
         num_dense: parameters of the dense layers.
     """
     sides = {}
-    for dedup in (True, False):
-        works = {u.table: work_of(u, placed[u.table], step, world_size, machine, dedup=dedup) for u in uses}
+    for dedup, places in ((True, placed), (False, expanded or placed)):
+        works = {u.table: work_of(u, places[u.table], step, world_size, machine, dedup=dedup) for u in uses}
         exchanged = sum((w.input + 2 * w.output for w in works.values()), np.zeros(world_size))
-        time = step_time(uses, placed, works, world_size, machine, dedup=dedup, num_dense=num_dense)
+        time = step_time(uses, places, works, world_size, machine, dedup=dedup, num_dense=num_dense)
         sides[dedup] = Side(time, *split_bytes(exchanged, machine))
     memory = rank_memory(uses, placed, world_size, optimizer)
     return Estimate(world_size, int(memory.max()), sides[True], sides[False])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recd_dist.embedding.floor import StepRows, TableUse, ids_and_rows
-from recd_dist.embedding.shards import TYPES, Shard
+from recd_dist.embedding.shards import TYPES, Placed, Shard
 from recd_dist.errors import ConfigError, nearest
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def choices(
     for use in uses:
         choice = _choice(use, named.get(use.table, default), world, dedup)
         over = {"RW": world.size, "TWRW": world.local, "GRID": world.local}.get(choice.sharding, 1)
-        if not rows_reach(use.num_embeddings, over):
+        if not rows_reach(use.num_embeddings, over, world.device_type):
             few = f"plan: table '{use.table}' has {use.num_embeddings} rows, too few to reach all "
             if use.table in named:
                 raise ConfigError(f"{few}{over} ranks in equal blocks; use TW, CW or DP for it")
@@ -91,13 +91,18 @@ def choices(
     return chosen
 
 
-def rows_reach(num_embeddings: int, num_ranks: int) -> bool:
-    """Whether equal blocks of rows leave every rank at least one row.
+def rows_reach(num_embeddings: int, num_ranks: int, device_type: str = "cpu") -> bool:
+    """Whether a table's rows can be divided into equal blocks, one a rank: on CPU every rank must get a row.
 
     fbgemm's CPU backward reads past its table sizes where a shard is empty (embedding_backward_split_cpu_template.cpp,
     ``get_hash_size``): sometimes an error about 2B rows, sometimes garbage.
     """
-    return -(-num_embeddings // num_ranks) * (num_ranks - 1) < num_embeddings
+    return device_type != "cpu" or -(-num_embeddings // num_ranks) * (num_ranks - 1) < num_embeddings
+
+
+def row_wise(use: TableUse, world: World) -> Placed:
+    """A table whose rows are divided over all ranks."""
+    return Placed("RW", tuple(s for s in _rows(use, range(world.size), 0, use.dim) if s.num_rows))
 
 
 def _choice(use: TableUse, value: Any, world: World, dedup: bool) -> Choice:
@@ -257,10 +262,10 @@ def _columns(use: TableUse, ranks: Sequence[int]) -> list[Shard]:
 
 
 def _rows(use: TableUse, ranks: Sequence[int], column: int, num_columns: int) -> list[Shard]:
-    """Blocks of equal height, as TorchRec cuts them; the last may be lower."""
+    """Blocks of equal height, as TorchRec cuts them; the last may be lower, or empty."""
     height = -(-use.num_embeddings // len(ranks))
-    heights = [min(height, use.num_embeddings - n * height) for n in range(len(ranks))]
-    return [Shard(r, n * height, heights[n], column, num_columns) for n, r in enumerate(ranks)]
+    starts = [min(n * height, use.num_embeddings) for n in range(len(ranks) + 1)]
+    return [Shard(r, starts[n], starts[n + 1] - starts[n], column, num_columns) for n, r in enumerate(ranks)]
 
 
 def _num_columns(use: TableUse, most: int) -> int:

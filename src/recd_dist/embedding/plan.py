@@ -108,12 +108,9 @@ def plan(
             )
     world = World(world_size, min(local_world_size or world_size, world_size), device_type)
     modules = dict(_modules(embeddings, prefix))
-    if sharding == "auto":
-        # On gloo a row-wise table sends (W - 1) times its rows, a table-wise one (W - 1) / W times; TorchRec's planner
-        # has no figures for CPU hosts and chose row-wise even for tables of ten rows.
-        sharding = "planner" if device_type == "cuda" else "table_wise"
-    if sharding == "planner":
+    if is_planned(sharding, device_type):
         return torchrec_plan(embeddings, modules, world, step, machine)
+    sharding = "table_wise" if sharding == "auto" else sharding
     uses = table_uses(embeddings)
     chosen = choices(uses, world, sharding, embeddings.dedup)
     shards = shards_of(uses, world, chosen, step, embeddings.dedup)
@@ -130,6 +127,15 @@ def plan(
             for path, (module, sharder) in modules.items()
         }
     )
+
+
+def is_planned(sharding: Sharding, device_type: str) -> bool:
+    """Whether TorchRec's planner places the tables.
+
+    Not on CPU by itself: on gloo a row-wise table sends (W - 1) times its rows, a table-wise one (W - 1) / W times, and
+    the planner, which has no figures for CPU hosts, chose row-wise even for tables of ten rows.
+    """
+    return sharding == "planner" or (sharding == "auto" and device_type == "cuda")
 
 
 def check_world(found: ShardingPlan, world_size: int) -> None:
