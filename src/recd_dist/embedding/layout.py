@@ -19,6 +19,8 @@ from recd_dist.embedding.classes import TableClass
 from recd_dist.embedding.shards import Placement, Shard
 
 REPLICATED = "DP"
+SPLIT_IN_HOST = ("TWRW", "GRID")
+"""Sharding types whose row shards are all on one host, so that their partial sums are added up there."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,14 @@ class Layout:
         units: those that are exchanged.
         replicated: those of which every rank holds a copy.
         rank, world_size: this rank's place.
+        host_size: ranks of a host.
     """
 
     units: tuple[Unit, ...]
     replicated: tuple[Unit, ...]
     rank: int
     world_size: int
+    host_size: int
 
     @cached_property
     def by_rows(self) -> tuple[int, ...]:
@@ -100,6 +104,15 @@ class Layout:
     def local(self) -> tuple[int, ...]:
         """Numbers of the units of which this rank holds something."""
         return tuple(n for n, unit in enumerate(self.units) if unit.parts.get(self.rank))
+
+    def is_summed_in_host(self, unit: Unit) -> bool:
+        """Whether partial sums are added up inside a host before they leave it."""
+        return unit.sharding in SPLIT_IN_HOST and unit.rows.pooled and 1 < self.host_size < self.world_size
+
+    def sends_back(self, unit: Unit, rank: int) -> bool:
+        """Whether a rank sends vectors of a unit to this one."""
+        same_place = rank % self.host_size == self.rank % self.host_size
+        return bool(unit.parts.get(rank)) and (same_place or not self.is_summed_in_host(unit))
 
     @cached_property
     def first_segment(self) -> tuple[int, ...]:
@@ -149,7 +162,9 @@ class Layout:
         return tuple(order)
 
 
-def layout_of(classes: Sequence[TableClass], placement: Placement, rank: int, world_size: int) -> Layout:
+def layout_of(
+    classes: Sequence[TableClass], placement: Placement, rank: int, world_size: int, host_size: int | None = None
+) -> Layout:
     """The layout of a plan.
 
     Args:
@@ -157,6 +172,7 @@ def layout_of(classes: Sequence[TableClass], placement: Placement, rank: int, wo
         placement: where they lie.
         rank: this rank.
         world_size: W.
+        host_size: ranks of a host; all when absent.
     """
     units = []
     for each in classes:
@@ -169,6 +185,7 @@ def layout_of(classes: Sequence[TableClass], placement: Placement, rank: int, wo
         tuple(u for u in units if u.sharding == REPLICATED),
         rank,
         world_size,
+        host_size or world_size,
     )
 
 

@@ -8,6 +8,7 @@ One ShardedEmbeddingBagCollection per class holds the shards: weights, optimizer
 TorchRec's. Its own exchange is not used; it would be one per class and sharding type, and expands before it returns.
 Here all tables, pooled or not, of whatever sharding type, share four collectives a step: sizes, ids, vectors and
 gradients.
+Tables whose rows are split inside a host take one more a direction, inside the host (``host_sum.py``).
 Data-parallel tables exchange nothing; TorchRec's DDP sums their gradients.
 """
 
@@ -15,7 +16,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torchrec.distributed.comm import get_local_size, intra_and_cross_node_pg
 from torchrec.distributed.embedding_sharding import KJTListSplitsAwaitable
 from torchrec.distributed.embedding_types import BaseEmbeddingSharder, KJTList
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder, ShardedEmbeddingBagCollection
@@ -32,6 +35,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from recd_dist.embedding.assemble import Assemble, Block, Looked, merged
 from recd_dist.embedding.classes import class_rows
 from recd_dist.embedding.codec import Codecs
+from recd_dist.embedding.host_sum import HostSum, host_sum
 from recd_dist.embedding.inputs import Context, LookUp, Received, Sizes
 from recd_dist.embedding.layout import Layout, Unit, layout_of
 from recd_dist.embedding.outputs import Exchange, exchange, received
@@ -120,7 +124,11 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
         for part in parts:
             part._has_uninitialized_input_dist = False  # TorchRec's own exchange, which pipelines ask for, is not used
         places = {table: placed(plan[table]) for table in module.tables}
-        self.layout: Layout = layout_of(module.classes, places, env.rank, env.world_size)
+        host_size = get_local_size(env.world_size)
+        self.layout: Layout = layout_of(module.classes, places, env.rank, env.world_size, host_size)
+        self.host: dist.ProcessGroup | None = None
+        if any(map(self.layout.is_summed_in_host, self.layout.units)):
+            self.host, _ = intra_and_cross_node_pg(device, backend=dist.get_backend(self.group))
         self._kernels = {(unit.module, unit.sharding): self._kernel(unit) for unit in self._own_units()}
         # Not a parameter: it lets gradients flow through the exchange on ranks without tables.
         self._anchor = torch.zeros(1, device=device, requires_grad=True)
@@ -190,12 +198,29 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
         if not layout.units:
             return _Result(self, ctx, None, self._anchor)
         there = [
-            [(ctx.num_sent[q][n], unit.width(q)) for n, unit in enumerate(layout.units) if unit.parts.get(q)]
+            [(ctx.num_sent[q][n], unit.width(q)) for n, unit in enumerate(layout.units) if layout.sends_back(unit, q)]
             for q in range(layout.world_size)
         ]
+        rows, matrices = self._summed_in_host(ctx.rows_here, output)
         columns = [layout.units[n].width(layout.rank) for n in layout.local]
-        step = Exchange(ctx.rows_here, columns, there, self.codecs, self.group)
-        return _Result(self, ctx, step, exchange(step, output, self._anchor))
+        step = Exchange(rows, columns, there, self.codecs, self.group)
+        return _Result(self, ctx, step, exchange(step, matrices, self._anchor))
+
+    def _summed_in_host(
+        self, rows: list[tuple[int, ...]], matrices: list[Tensor]
+    ) -> tuple[list[tuple[int, ...]], list[Tensor]]:
+        """Partial sums of tables that are split inside the host are added up; rows by source and matrices after it."""
+        layout = self.layout
+        chosen = [k for k, n in enumerate(layout.local) if layout.is_summed_in_host(layout.units[n])]
+        if self.host is None or not chosen:
+            return rows, matrices
+        columns = [layout.units[layout.local[k]].width(layout.rank) for k in chosen]
+        step = HostSum([rows[k] for k in chosen], columns, self.host)
+        summed = host_sum(step, [matrices[k] for k in chosen], self._anchor)
+        rows, matrices = list(rows), list(matrices)
+        for k, kept, matrix in zip(chosen, step.kept(), summed, strict=True):
+            rows[k], matrices[k] = kept, matrix
+        return rows, matrices
 
     def finish(self, ctx: Context, matrices: list[Tensor]) -> Embedded:
         """What came back, put together.
@@ -211,8 +236,9 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
         rest = iter(matrices)
         for q in range(self.layout.world_size):
             for n, unit in enumerate(self.layout.units):
-                if own := unit.parts.get(q):
-                    parts[n].append((tuple((p.key, p.column, p.num_columns) for p in own), next(rest)))
+                if self.layout.sends_back(unit, q):
+                    columns = tuple((p.key, p.column, p.num_columns) for p in unit.parts[q])
+                    parts[n].append((columns, next(rest)))
         for unit, rows, found in zip(self.layout.units, ctx.units, parts, strict=True):
             looked.append(Looked(unit.rows, merged(found, unit.rows.pooled), rows.index))
         looked += [self._replicated(sparse, unit) for unit in self.layout.replicated]
