@@ -91,8 +91,11 @@ class Head(nn.Module):
         return loss, (joined.detach(), loss.detach())
 
 
-def batches(rank: int, num_steps: int, size: int, longest: int = 4, weighted: bool = False) -> list[Batch]:
+def batches(
+    rank: int, num_steps: int, size: int, longest: int | tuple[int, ...] = 4, weighted: bool = False
+) -> list[Batch]:
     """Batches whose size and number of unique rows differ between ranks and steps."""
+    longest = longest[rank] if isinstance(longest, tuple) else longest
     random = np.random.default_rng(100 + rank)
     out = []
     for step in range(num_steps):
@@ -172,7 +175,7 @@ def train(
     sizes: tuple[int, ...] = (9, 14, 5, 8),
     options: dict[str, object] | None = None,
     pipelined: bool = False,
-    longest: int = 4,
+    longest: int | tuple[int, ...] = 4,
     codecs: Codecs | None = None,
 ) -> dict[str, object]:
     """Trains a few steps; hands back outputs, losses, weights and states of this rank."""
@@ -256,7 +259,7 @@ def judge(
     sizes: tuple[int, ...],
     pooling: str,
     weighted: bool,
-    longest: int,
+    longest: int | tuple[int, ...],
     splits: tuple[tuple[str, int], ...],
 ) -> dict[str, object]:
     """The same training in float64 on one process, every sample with its own rows.
@@ -303,7 +306,7 @@ def assert_judged(
     sizes: tuple[int, ...] = (9, 14),
     pooling: str = "sum",
     weighted: bool = False,
-    longest: int = 4,
+    longest: int | tuple[int, ...] = 4,
     tolerance: float = 1e-5,
     sharding: object = "TW",
 ) -> None:
@@ -402,9 +405,9 @@ def test_options_of_hosts(four_ranks, sharding: str, options: str) -> None:
     assert_judged(found, "adagrad", sizes=(9, 14, 5, 8), weighted=given_.get("weighted", False))
 
 
-@pytest.mark.parametrize("longest", [0, 3, 300])
-def test_lengths_of_any_width(two_ranks, longest: int) -> None:
-    """No ids in any list; lengths that fit a byte on both ranks; lists longer than 255."""
+@pytest.mark.parametrize("longest", [0, 3, 300, (3, 300)])
+def test_lengths_of_any_width(two_ranks, longest: int | tuple[int, int]) -> None:
+    """No ids in any list; lengths that fit a byte on both ranks, on none, on one of them."""
     args = (True, TWO["mixed"], "rowwise_adagrad", 3, (9, 14), None, False, longest)
     assert_judged(two_ranks(train, *args), "rowwise_adagrad", 3, longest=longest, tolerance=1e-4, sharding=TWO["mixed"])
 

@@ -172,13 +172,19 @@ class Ids(Awaitable[Received]):
         pieces = self.buffer.split([size for sections in self.received for size in sections])
         values = torch.cat(pieces[0::4]).view(self.id_type)
         weights = torch.cat(pieces[1::4]).view(torch.float32) if self.weighted else None
-        typed = [p.view(_length_type(line)) for p, line in zip(pieces[2::4], self.theirs, strict=True)]
-        lengths = torch.cat([p.to(torch.int32) for p in typed])
+        lengths = self._lengths(list(pieces[2::4]))
         # Ids of the units by rows stand first in each source's section, those of the units by ids behind them.
         kinds = [sum(line[2 + 2 * n] for n in units) for line in self.theirs for units in self._local_kinds()]
         parts = values.split(kinds)
         by_rows = self._by_rows(joined(list(parts[0::2])), weights, lengths)
         return Received({**by_rows, **self._by_ids(joined(list(parts[1::2])))})
+
+    def _lengths(self, pieces: list[Tensor]) -> Tensor:
+        """Lengths of every source as int32; one copy where all have the same width, as they mostly do."""
+        types = [_length_type(line) for line in self.theirs]
+        if len(set(types)) == 1:
+            return torch.cat(pieces).view(types[0]).to(torch.int32)
+        return torch.cat([p.view(t).to(torch.int32) for p, t in zip(pieces, types, strict=True)])
 
     def _local_kinds(self) -> tuple[list[int], list[int]]:
         """Numbers of the local units by rows, and of those by ids."""
@@ -237,13 +243,14 @@ def _chunks(sizes: Sizes, mine: list[Line]) -> list[list[Tensor]]:
         weights = _sent_weights(sizes, sum(num_weights)).view(torch.uint8).split([n * 4 for n in num_weights])
     zeros = ids[0].new_zeros(ALIGNMENT)
     chunks = []
-    for sections in zip(ids, weights, _sent_lengths(sizes, _length_type(mine[0])), strict=True):
+    for own_ids, own_weights, lengths in zip(ids, weights, _sent_lengths(sizes, _length_type(mine[0])), strict=True):
+        sections = [own_ids, own_weights, lengths.view(torch.uint8)]
         chunks.append([*sections, zeros[: _padded(list(map(len, sections)))[-1]]])
     return chunks
 
 
 def _sent_lengths(sizes: Sizes, dtype: torch.dtype) -> list[Tensor]:
-    """For each rank the lengths that it is sent, as bytes."""
+    """For each rank the lengths that it is sent."""
     layout, units = sizes.layout, sizes.context.units
     pieces: dict[tuple[int, int], Tensor] = {}
     for n in layout.by_rows:
@@ -251,13 +258,10 @@ def _sent_lengths(sizes: Sizes, dtype: torch.dtype) -> list[Tensor]:
         if lengths is not None:
             split = lengths.to(dtype).split([units[n].num_rows] * layout.units[n].num_segments)
             pieces |= {(n, s): piece for s, piece in enumerate(split)}
+    wanted = [[(n, s) for n in layout.by_rows for s in layout.units[n].segments(q)] for q in range(layout.world_size)]
     empty = torch.empty(0, dtype=dtype, device=sizes.counts.device)
-    return [
-        torch.cat([empty, *(pieces[n, s] for n in layout.by_rows for s in layout.units[n].segments(q))]).view(
-            torch.uint8
-        )
-        for q in range(layout.world_size)
-    ]
+    flat = torch.cat([empty, *(pieces[key] for keys in wanted for key in keys)])
+    return list(flat.split([sum(units[n].num_rows for n, _ in keys) for keys in wanted]))
 
 
 def _sent_weights(sizes: Sizes, total: int) -> Tensor:
