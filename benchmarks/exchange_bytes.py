@@ -64,7 +64,7 @@ def _one_plan(
     uses, places = table_uses(embeddings), placement(chosen)
     due = StepBytes()
     for batch in batches:
-        rows = StepRows.of_batch(batch, embeddings)
+        rows = StepRows.of_batch(batch, table_uses(embeddings), exact=True)
         due += step_bytes(uses, places, rows, ranks.world_size, dedup=True, rank=ranks.rank)
     model = shard(exchange_modes.Holder(embeddings), chosen, ranks, exchange_modes.OPTIMIZER)
     initialize(model, exchange_modes.SEED)

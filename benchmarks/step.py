@@ -176,7 +176,7 @@ def bytes_of(trainer: Trainer, ranks: Any, batches: list[Any], dedup: bool) -> d
         sent = traffic.take()
     due = StepBytes()
     for batch in batches:
-        rows = StepRows.of_batch(batch.sparse, embeddings)
+        rows = StepRows.of_batch(batch.sparse, table_uses(embeddings), exact=True)
         uses = table_uses(embeddings)
         due += step_bytes(uses, trainer.placement, rows, ranks.world_size, dedup=dedup, rank=ranks.rank)
     both = torch.tensor([[sent[d], getattr(due, d)] for d in DIRECTIONS], dtype=torch.float64) / len(batches)

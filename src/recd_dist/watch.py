@@ -16,7 +16,7 @@ from recd_dist.assembly import Output
 from recd_dist.batch import Batch
 from recd_dist.config import flatten, to_yaml
 from recd_dist.distributed import Ranks
-from recd_dist.embedding.floor import StepRows, TableUse, step_bytes
+from recd_dist.embedding.floor import StepRows, TableUse, group_bytes, step_bytes
 from recd_dist.embedding.shards import Placement
 from recd_dist.errors import UserError
 from recd_dist.job import Job
@@ -34,6 +34,7 @@ WINDOW_SAMPLES = 65536
 """Samples of all ranks that the training NE, AUC and calibration are over."""
 
 _EXCHANGE = ("input", "output", "backward")
+_GROUP = "group/"
 
 
 class Watch:
@@ -46,6 +47,7 @@ class Watch:
         num_steps: of the whole run, as far as known.
         step: steps done before this attempt.
         all_reduce_bytes: that a rank sends a step for replicated parameters, by formula.
+        facts: known at the start, for the summary.
     """
 
     def __init__(
@@ -57,7 +59,9 @@ class Watch:
         num_steps: int,
         step: int,
         all_reduce_bytes: float,
+        facts: Mapping[str, float] | None = None,
     ) -> None:
+        self._facts = dict(facts or {})
         self._job, self._ranks, self._uses, self._placement = job, ranks, uses, placement
         self._all_reduce_bytes, self._first_step, self._num_steps = all_reduce_bytes, step, num_steps
         self._run_dir = Path(job.config.run_dir)
@@ -91,7 +95,7 @@ class Watch:
     def reader(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same batches; waiting for them and the rows they hold are noted while they are on the host."""
         for batch in self._speed.watch(batches):
-            self._ahead.append(StepRows.of_batch(batch.sparse))
+            self._ahead.append(StepRows.of_batch(batch.sparse, self._uses if self._job.dedup else ()))
             yield batch
 
     def step(self, epoch: int, step: int, output: Output) -> None:
@@ -104,11 +108,12 @@ class Watch:
         """
         loss, logits, batch = output
         rows = self._ahead.popleft()
+        place = self._placement, rows, self._ranks.world_size
         for name, dedup in (("unique", True), ("expanded", False)):
-            parts = step_bytes(
-                self._uses, self._placement, rows, self._ranks.world_size, dedup=dedup, rank=self._ranks.rank
-            )
+            parts = step_bytes(self._uses, *place, dedup=dedup, rank=self._ranks.rank)
             self._bytes[name] += round(parts.total)
+        sent = group_bytes(self._job.schema, self._uses, *place, dedup=self._job.dedup, rank=self._ranks.rank)
+        self._bytes.update({f"{_GROUP}{group}": round(parts.total) for group, parts in sent.items()})
         for group in batch.sparse.groups:
             self._rows[group.name] += group.num_rows
         self._rows["samples"] += batch.batch_size
@@ -161,6 +166,8 @@ class Watch:
         board.add_lines(
             step, "traffic", "bytes", {"train": per_step["sent_bytes"], "expanded": per_step["expanded_bytes"]}
         )
+        groups = {k.removeprefix(_GROUP): v / max(1, num_steps) for k, v in sums.items() if k.startswith(_GROUP)}
+        board.add_lines(step, "traffic", "group_bytes", groups)
         board.add(step, "speed", speed)
         board.add(step, "quality", {"loss": loss, **quality})
         board.add_lines(step, "dedup", "factor", self.dedup_factors())
@@ -196,6 +203,7 @@ class Watch:
             "sent_bytes_per_step": sent / steps,
             "expanded_bytes_per_step": self._total["expanded"] / steps,
             "tensorboard": str(self._run_dir / DIRECTORY),
+            **self._facts,
         }
 
     def finish(self, step: int, summary: Mapping[str, Any]) -> None:
@@ -241,6 +249,9 @@ def render(summary: Mapping[str, Any]) -> Table:
     if expanded:
         saved = f"{expanded / sent:.2f}x fewer" if sent else "-"
         table.add_row("exchanged per step", f"{sent / 1e3:,.1f} kB sent, {expanded / 1e3:,.1f} kB expanded: {saved}")
+    if "table_bytes" in summary:
+        used, foretold = (summary[name] / 2**20 for name in ("table_bytes", "table_bytes_planned"))
+        table.add_row("tables, fullest rank", f"{used:,.1f} MiB with optimizer state, {foretold:,.1f} MiB planned")
     table.add_row("checkpoint", summary["checkpoint"])
     table.add_row("curves", f"recd board {Path(summary['tensorboard']).parent}   ({summary['tensorboard']})")
     return table

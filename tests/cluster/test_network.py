@@ -124,7 +124,7 @@ def exchanged(ranks: Ranks, sharding: str, send: str, num_steps: int) -> dict[st
     }
     due = StepBytes()
     for sparse in given:
-        rows = StepRows.of_batch(sparse, embeddings)
+        rows = StepRows.of_batch(sparse, table_uses(embeddings), exact=True)
         due += step_bytes(uses, away, rows, ranks.world_size, dedup=dedup, rank=ranks.rank)
     warm = batch(ranks.rank, 99)
     model(warm if dedup else warm.expanded()).backward()  # the first step makes connections

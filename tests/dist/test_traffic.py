@@ -58,7 +58,7 @@ def counted(
         sum((v * v).sum() for v in values).backward()
         num_collectives = counter.num_collectives
         sent = counter.take()
-    step = StepRows.of_batch(sparse, embeddings)
+    step = StepRows.of_batch(sparse, table_uses(embeddings), exact=True)
     want = step_bytes(uses, placement(chosen), step, ranks.world_size, dedup=dedup, rank=ranks.rank)
     formula = {"input": want.input, "output": want.output, "backward": want.backward}
     return {"sent": sent, "formula": formula, "num_collectives": num_collectives}

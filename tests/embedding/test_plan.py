@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from torchrec.distributed.types import ShardingPlan
 
-from recd_dist.embedding.floor import StepRows, table_uses
+from recd_dist.embedding.floor import StepRows, group_bytes, step_bytes, table_uses
 from recd_dist.embedding.placing import World
 from recd_dist.embedding.plan import check_world, plan
 from recd_dist.embedding.planner import _constraints
@@ -183,3 +183,17 @@ def test_optimizers_without_a_cpu_kernel_are_refused() -> None:
         TableOptimizer("adam").check("cpu")
     with pytest.raises(ConfigError, match="'adagrd' is unknown; did you mean 'adagrad'"):
         TableOptimizer("adagrd").check("cpu")
+
+
+def test_groups_share_what_is_sent() -> None:
+    """The groups' bytes add up to the step's; a table by ids is charged by the ids that each group has in it."""
+    tables = embeddings(send={"item": "ids"})
+    uses, placed = table_uses(tables), placement(plan(tables, 4, "TW", local_world_size=2))
+    step = replace(STEP, distinct_ids={"item": 90, "article": 50})
+    for dedup in (True, False):
+        whole = step_bytes(uses, placed, step, 4, dedup=dedup)
+        parts = group_bytes(SCHEMA, uses, placed, step, 4, dedup=dedup)
+        assert set(parts) == {"user", "sample"}
+        assert sum(p.total for p in parts.values()) == pytest.approx(whole.total)
+    ids = group_bytes(SCHEMA, [u for u in uses if u.table == "item"], placed, step, 4, dedup=True)
+    assert ids["user"].total == pytest.approx(2 * ids["sample"].total)  # 200 ids against 100

@@ -16,12 +16,13 @@ needs beside this, and we do, is left out on both sides: a few integers a step t
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from recd_dist.embedding.classes import Send
+from recd_dist.embedding.distinct import distinct_ids
 from recd_dist.embedding.shards import Placed, Placement
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.ikjt import IKJT
@@ -101,20 +102,23 @@ class StepRows:
         return self.distinct_ids.get(use.table, self.num_ids(use.features, dedup=True))
 
     @staticmethod
-    def of_batch(sparse: IKJT, embeddings: Embeddings | None = None) -> "StepRows":
-        """The counts of one batch (copies lengths to the host).
+    def of_batch(sparse: IKJT, uses: Sequence[TableUse] = (), *, exact: bool = False) -> "StepRows":
+        """The counts of one batch (copies lengths to the host, and ids where distinct ones are counted).
 
         Args:
             sparse: deduplicated batch.
-            embeddings: counts distinct ids too, and keeps the ids, for exact counts per shard.
+            uses: of tables that send distinct ids, these are counted.
+            exact: keeps all ids, for exact counts per shard, and counts the distinct ids of every table.
         """
         ids: dict[str, Tensor] = {}
         distinct: dict[str, float] = {}
-        for use in table_uses(embeddings) if embeddings is not None else ():
-            every = torch.cat([sparse.values_of(f) for f in use.features])
-            once = torch.unique(every)
-            distinct[use.table] = len(once)
-            ids[use.table] = once if use.send == "ids" else every
+        for use in uses:
+            if exact or use.send == "ids":
+                every = torch.cat([sparse.values_of(f) for f in use.features])
+                once, _, counts = distinct_ids(every, use.num_embeddings, 1)
+                distinct[use.table] = int(counts[0])
+                if exact:
+                    ids[use.table] = once[: int(counts[0])] if use.send == "ids" else every
         return StepRows(
             distinct_ids=distinct,
             batch_size=sparse.batch_size,
@@ -233,6 +237,42 @@ def step_bytes(
             away = (world_size - 1) / world_size if rank is None else float(holder != rank)
             total = total + part.scaled(away)
     return total
+
+
+def group_bytes(
+    schema: Schema,
+    uses: Sequence[TableUse],
+    placement: Placement,
+    step: StepRows,
+    world_size: int,
+    *,
+    dedup: bool,
+    rank: int | None = None,
+) -> dict[str, StepBytes]:
+    """The same by group. Ids that groups share in a table are charged by each group's share of the table's ids.
+
+    Args:
+        schema: groups of the features.
+        uses: as for ``step_bytes``.
+        placement: the same.
+        step: the same.
+        world_size: the same.
+        dedup: the same.
+        rank: the same.
+    """
+    found = {g: StepBytes() for g in schema.groups if schema.sparse_of(g)}
+    even = replace(step, ids={})
+    for use in uses:
+        total = max(1.0, step.num_ids(use.features, dedup=True))
+        whole = step_bytes([use], placement, step, world_size, dedup=dedup, rank=rank)
+        for name in use.features:
+            if dedup and use.send == "ids":
+                part = whole.scaled(step.num_ids([name], dedup=True) / total)
+            else:
+                alone = [replace(use, features=(name,))]
+                part = step_bytes(alone, placement, even, world_size, dedup=dedup, rank=rank)
+            found[schema[name].group] += part
+    return found
 
 
 def holder_bytes(use: TableUse, place: Placed, step: StepRows, *, dedup: bool) -> dict[int, StepBytes]:

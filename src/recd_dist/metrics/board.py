@@ -35,6 +35,7 @@ _LAYOUT: dict[str, dict[str, list[str]]] = {
     "what deduplication saves": {
         "dedup factor by group": ["dedup/factor$"],
         "bytes a step: sent (train), expanded": ["traffic/bytes$"],
+        "bytes a step by group, by formula": ["traffic/group_bytes$"],
     },
     "memory": {"GiB, rank 0": ["memory/.*"]},
 }
