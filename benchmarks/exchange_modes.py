@@ -115,6 +115,9 @@ class Mode:
         outputs: runs the model on one of them and hands back float [B, width] blocks.
         columns: features of each block, side by side.
         gradients: of each feature, float [B, D].
+
+    Attributes:
+        cpu_s, num_steps: processor time of this rank in ``steps`` so far, all threads, and how many there were.
     """
 
     def __init__(
@@ -129,6 +132,7 @@ class Mode:
         self._outputs = outputs
         self.gradients = [torch.cat([gradients[f] for f in features], 1) for features in columns]
         self._next = cycle(self.inputs)
+        self.cpu_s, self.num_steps = 0.0, 0
 
     def step(self) -> None:
         """One step on the next batch."""
@@ -137,9 +141,11 @@ class Mode:
     def steps(self, num_steps: int) -> float:
         """Seconds for so many steps, from all ranks ready to all ranks done."""
         _all_ready()
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         for _ in range(num_steps):
             self.step()
+        self.cpu_s += time.process_time() - cpu
+        self.num_steps += num_steps
         _all_ready()
         return time.perf_counter() - start
 
