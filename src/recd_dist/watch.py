@@ -71,6 +71,7 @@ class Watch:
         self._quality = QualityWindow(job.config.batch_size, WINDOW_SAMPLES, ranks.device)
         self._seen = Seen(self._run_dir, step) if job.config.record_samples else None
         self._ahead: deque[StepRows] = deque()
+        self._steps: list[StepRows] = []  # since the last point
         self._bytes: Counter[str] = Counter()  # of this rank, since the last point
         self._total: Counter[str] = Counter()  # of all ranks, this attempt
         self._rows: Counter[str] = Counter()  # samples and rows per group, this rank, this attempt
@@ -108,12 +109,7 @@ class Watch:
         """
         loss, logits, batch = output
         rows = self._ahead.popleft()
-        place = self._placement, rows, self._ranks.world_size
-        for name, dedup in (("unique", True), ("expanded", False)):
-            parts = step_bytes(self._uses, *place, dedup=dedup, rank=self._ranks.rank)
-            self._bytes[name] += round(parts.total)
-        sent = group_bytes(self._job.schema, self._uses, *place, dedup=self._job.dedup, rank=self._ranks.rank)
-        self._bytes.update({f"{_GROUP}{group}": round(parts.total) for group, parts in sent.items()})
+        self._steps.append(rows)
         for group in batch.sparse.groups:
             self._rows[group.name] += group.num_rows
         self._rows["samples"] += batch.batch_size
@@ -138,6 +134,7 @@ class Watch:
         num_steps, self._last_point = step - self._last_point, step
         taken = traffic.take()
         self._bytes.update({f"sent_{k}": taken[k] for k in _EXCHANGE})
+        self._add_formulas()
         mine = {k: float(v) for k, v in self._bytes.items()}
         sums = over_ranks({**mine, "loss": loss}, "sum", self._ranks.device)
         of_all = sums.pop("loss")
@@ -174,6 +171,19 @@ class Watch:
         board.add(step, "memory", memory.usage(self._ranks.device))
         self._latest |= {**quality, **speed}
         self._speed.restart()
+
+    def _add_formulas(self) -> None:
+        """Bytes by formula of the steps since the last point: once for all of them, since they are linear in rows."""
+        if not self._steps:
+            return
+        mean, num_steps = StepRows.mean(self._steps), len(self._steps)
+        where = self._placement, mean, self._ranks.world_size
+        for name, dedup in (("unique", True), ("expanded", False)):
+            parts = step_bytes(self._uses, *where, dedup=dedup, rank=self._ranks.rank)
+            self._bytes[name] += round(parts.total * num_steps)
+        sent = group_bytes(self._job.schema, self._uses, *where, dedup=self._job.dedup, rank=self._ranks.rank)
+        self._bytes.update({f"{_GROUP}{group}": round(parts.total * num_steps) for group, parts in sent.items()})
+        self._steps.clear()
 
     def paused(self) -> None:
         """What follows is no training: it does not count as a slow step."""
