@@ -153,7 +153,7 @@ def test_from_flat_parquet_to_stats_and_plan_without_yaml(tmp_path: Path, capsys
     assert main(["stats", *grouped, "--json", str(tmp_path / "stats.json")]) == 0
     assert json.loads((tmp_path / "stats.json").read_text())["train"]["num_sessions"] == 5
     assert main(["plan", *grouped, "plan.world_size=2", "--json", str(tmp_path / "plan.json")]) == 0
-    tables = {row["table"]: row for row in json.loads((tmp_path / "plan.json").read_text())}
+    tables = {row["table"]: row for row in json.loads((tmp_path / "plan.json").read_text())["tables"]}
     assert tables.keys() == {"history", "item"}
     assert tables["history"]["groups"] == "user"
 

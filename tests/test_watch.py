@@ -92,11 +92,13 @@ def test_the_summary_as_text() -> None:
         "samples": 12345, "steps": 10, "world_size": 2, "samples_per_s": 9876.5, "split": "test", "auc": 0.81234,
         "auc_per_request": float("nan"), "ne": 0.9, "loss": 0.4, "calibration": 1.01, "oracle_auc": 0.83,
         "dedup_factor": {"history": 5.25}, "sent_bytes_per_step": 1000.0, "expanded_bytes_per_step": 2500.0,
-        "checkpoint": "run/checkpoints/step-10", "tensorboard": "run/board",
+        "table_bytes": 3 * 2**20, "table_bytes_planned": 2**21, "checkpoint": "run/checkpoints/step-10",
+        "tensorboard": "run/board",
     }  # fmt: skip
     text = shown(render(summary))
 
     for part in ("12,345 in 10 steps on 2 ranks", "9,876 samples/s", "0.8123 (best possible 0.8300)", "history 5.25",
-                 "1.0 kB sent, 2.5 kB expanded: 2.50x fewer", "recd board run"):  # fmt: skip
+                 "1.0 kB sent, 2.5 kB expanded: 2.50x fewer", "3.0 MiB with optimizer state, 2.0 MiB planned",
+                 "recd board run"):  # fmt: skip
         assert part in text
     assert "per request" not in text

@@ -156,7 +156,7 @@ class EvaluateConfig:
     num_workers: int = 0
 
 
-_OF_THE_USERS = re.compile(r"(data\.(features|groups|tables)|plan\.(tables|send))\.\w")
+_OF_THE_USERS = re.compile(r"(data\.(features|groups|tables)|plan\.(tables|send))(\.\w|=)")
 """Maps whose names are of the user's own: an override may add to them without the + that Hydra asks for."""
 _HOME = re.compile(r"([^=]+=)~(?=/|$)")
 """``data.path=~/logs``: a shell leaves such a ~ alone, and Hydra knows none."""

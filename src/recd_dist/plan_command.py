@@ -1,6 +1,5 @@
 """``recd plan``: measures if asked, plans, shows, saves, compares and simulates; starts no job."""
 
-import json
 import logging
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from rich.console import Console
 
 from recd_dist.embedding import machines
 from recd_dist.embedding.probe import measure
-from recd_dist.embedding.saved import Saved, differences, load
+from recd_dist.embedding.saved import differences, from_json, load, text_of
 from recd_dist.errors import ConfigError
 from recd_dist.job import Job
 from recd_dist.plan_text import render_differences, render_plan, render_simulation
@@ -58,7 +57,7 @@ def run(
         "machine": asdict(found.machine),
     }
     if before:
-        differing = differences(before, _as_saved(found))
+        differing = differences(before, from_json(found.to_json(), Path("this plan")))
         console.print(render_differences(differing, str(diff)))
         result["differences"] = differing
     if save:
@@ -79,15 +78,9 @@ def _probed(job: Job) -> Job:
     return replace(job, config=replace(job.config, plan=replace(job.config.plan, costs=str(path))))
 
 
-def _as_saved(found: Planned) -> Saved:
-    """The plan as it would be read again."""
-    value = found.to_json()
-    return Saved(Path("this plan"), value["world_size"], value["local_world_size"], value["tables"], value["numbers"])
-
-
 def _write(path: Path, found: Planned) -> None:
     try:
-        path.write_text(json.dumps(found.to_json(), indent=1) + "\n")
+        path.write_text(text_of(found.to_json()))
     except OSError as error:
         raise ConfigError(f"--save {path}: cannot be written ({error.strerror})") from error
     logger.info("the plan is in %s; plan.file=%s trains by it", path, path)

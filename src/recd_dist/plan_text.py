@@ -19,6 +19,8 @@ NUM_REASONS = 12
 
 BAR_WIDTH = 24
 
+_SIZES = ("MiB a\nrank", "kB a step\nunique", "\nexpanded", "ms a step\nunique", "\nexpanded")
+
 
 def render_plan(planned: Planned, job: Job) -> RenderableType:
     """A whole plan.
@@ -27,17 +29,17 @@ def render_plan(planned: Planned, job: Job) -> RenderableType:
         planned: the plan.
         job: what it is for.
     """
-    parts: list[RenderableType] = [_tables(planned, job)]
-    if job.groups:
-        parts.append(_groups(planned, job))
-    return Group(*parts, _reasons(planned), _totals(planned.estimate, planned.machine.memory_bytes, planned))
+    groups = [_groups(planned, job)] if job.groups else []
+    totals = _totals(planned.estimate, planned.machine.memory_bytes, planned)
+    return Group(_tables(planned, job), "", *groups, _reasons(planned), totals)
 
 
 def _table(title: str, *columns: str, left: Sequence[str] = ()) -> Table:
-    """An empty table whose columns are right-aligned but for those named."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    """An empty table whose columns are right-aligned but for those named; only left ones wrap."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in columns:
-        table.add_column(name, justify="left" if name in left else "right", overflow="fold")
+        is_left = name in left
+        table.add_column(name, justify="left" if is_left else "right", overflow="fold", no_wrap=not is_left)
     return table
 
 
@@ -45,16 +47,19 @@ def _tables(planned: Planned, job: Job) -> Table:
     machine, world = planned.machine, planned.world
     hosts = f"{world.num_hosts} host{'s'[: world.num_hosts > 1]}"
     title = f"{job.table} on {world.size} ranks, {hosts} ({machine.name}), {planned.step.batch_size} samples a rank"
-    names = ("table", "rows x dim", "groups", "sends", "sharding", "ranks", "MiB a rank", "kB unique", "expanded")
-    left = ("table", "groups", "sends", "sharding", "ranks")
-    table = _table(title, *names, "ms unique", "expanded", left=left)
+    table = _table(title, "table", "rows x dim", "groups", "sends", "lies", *_SIZES, left=("groups",))
+    for column in (0, 3, 4):
+        table.columns[column].justify = "left"
     for row in planned.rows:
         size = f"{row.num_embeddings:,} x {row.dim}"
         sent = (f"{row.unique_bytes / 1e3:,.1f}", f"{row.expanded_bytes / 1e3:,.1f}")
         times = (_ms(row.unique_ms), _ms(row.expanded_ms))
-        ranks = spans(row.ranks)
         memory = f"{row.rank_bytes / 2**20:,.2f}"
-        table.add_row(row.table, size, row.groups, row.send, row.sharding, ranks, memory, *sent, *times)
+        table.add_row(
+            row.table, size, row.groups, row.send, f"{row.sharding} {spans(row.ranks)}", memory, *sent, *times
+        )
+    table.caption = "bytes and milliseconds of the mean rank, without latencies and kernel calls"
+    table.caption_justify = "left"
     return table
 
 
@@ -112,11 +117,8 @@ def render_simulation(estimates: Sequence[Estimate], planned: Planned) -> Table:
         estimates: by number of ranks.
         planned: the plan whose machines they are of.
     """
-    title = f"The same batch on every rank of more and more ({planned.machine.name}); a plan for each number of ranks"
-    table = _table(
-        title, "ranks", "hosts", "MiB a rank", "kB unique", "expanded", "ms unique", "expanded", "gain", "",
-        left=("",),
-    )  # fmt: skip
+    title = f"More ranks, each with as large a batch ({planned.machine.name}); planned anew for each number"
+    table = _table(title, "ranks", "hosts", *_SIZES, "gain", "", left=("",))
     most = max(e.expanded.time.total for e in estimates)
     for each in estimates:
         unique, expanded = each.unique, each.expanded
@@ -159,6 +161,8 @@ def _bar(unique: float, expanded: float) -> str:
 
 
 def _ms(number: float) -> str:
+    if number == 0:
+        return "0"
     return f"{number:,.1f}" if number >= 100 else f"{number:.2f}" if number >= 0.1 else f"{number:.3f}"
 
 

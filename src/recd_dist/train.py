@@ -29,6 +29,7 @@ from recd_dist.batch import Batch
 from recd_dist.config import TrainConfig, load, to_yaml
 from recd_dist.distributed import Ranks, process_group
 from recd_dist.embedding import floor, init, torchrec_patches
+from recd_dist.embedding.memory import table_bytes
 from recd_dist.embedding.shard import TableOptimizer, num_replicated, optimizers, shard
 from recd_dist.embedding.shards import Placement
 from recd_dist.embedding.tables import portable_name
@@ -36,6 +37,7 @@ from recd_dist.evaluate import oracle, quality_of
 from recd_dist.ikjt import IKJT
 from recd_dist.job import Job
 from recd_dist.metrics.board import DIRECTORY
+from recd_dist.metrics.ranks import over_ranks
 from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.planning import Planned, planned
 from recd_dist.preflight import check, require_work
@@ -95,7 +97,8 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     known = {"transforms": transforms.to_json(), "config": to_yaml(config)}
     position = loader.state(0)
     path = checkpoint.latest(Path(config.run_dir) / "checkpoints")
-    with Stop() as stop, TrafficCounter() as traffic, watch_of(job, ranks, model, placed, loader, step) as watch:
+    facts = memory_of(model, optimizer, found, ranks)
+    with Stop() as stop, TrafficCounter() as traffic, watch_of(job, ranks, model, placed, loader, step, facts) as watch:
         while loader.epoch < config.epochs and step < last and not stop.asked:
             model.train()
             batches, num_trained = watch.reader(iter(loader)), 0
@@ -120,14 +123,29 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
         return finish(job, ranks, trained, transforms, watch, step, num_samples, path, stopped=stopped)
 
 
-def watch_of(job: Job, ranks: Ranks, model: Any, placed: Placement, loader: Loader, step: int) -> Watch:
-    """What shows the run, told how long it will be and what the tables exchange."""
+def memory_of(model: Any, optimizer: Any, found: Planned, ranks: Ranks) -> dict[str, float]:
+    """Bytes of the tables on the rank that holds most of them, used and planned; a collective."""
+    used = over_ranks({"table_bytes": float(table_bytes(model.module, optimizer))}, "max", ranks.device)
+    return {**used, "table_bytes_planned": float(found.estimate.rank_bytes)}
+
+
+def watch_of(
+    job: Job,
+    ranks: Ranks,
+    model: Any,
+    placed: Placement,
+    loader: Loader,
+    step: int,
+    facts: Mapping[str, float] | None = None,
+) -> Watch:
+    """What shows the run, told how long it will be, what the tables exchange, and what the summary says beside."""
     left = len(loader) + (job.config.epochs - loader.epoch - 1) * math.ceil(
         job.manifest.num_samples / (job.config.batch_size * ranks.world_size)
     )
     last = min(step + left, job.config.max_steps or sys.maxsize)
     uses = floor.table_uses(model.module.embeddings)
-    return Watch(job, ranks, uses, placed, last, step, floor.all_reduce_bytes(num_replicated(model), ranks.world_size))
+    reduced = floor.all_reduce_bytes(num_replicated(model), ranks.world_size)
+    return Watch(job, ranks, uses, placed, last, step, reduced, facts)
 
 
 def samples_trained(job: Job, position: Mapping[str, Any]) -> int:

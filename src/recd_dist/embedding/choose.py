@@ -16,10 +16,8 @@ Whether a *group* is deduplicated at all follows from the table on disk (``job.g
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from recd_dist.embedding.classes import Send
-from recd_dist.embedding.cost import Work, mean_ms, near_slowest_ms, num_calls, work_of
+from recd_dist.embedding.cost import Work, mean_ms, near_slowest_ms, no_work, num_calls, work_of
 from recd_dist.embedding.floor import StepRows, TableUse
 from recd_dist.embedding.machines import Machine
 from recd_dist.embedding.shards import Placed, Placement
@@ -118,8 +116,7 @@ class _Tables:
         return self._step_ms({**others, table: way}) - self._step_ms(others)
 
     def _step_ms(self, ways: Mapping[str, Way]) -> float:
-        none = np.zeros(self.world_size)
-        total = sum((self._work(t, w) for t, w in ways.items()), Work(none, none, none))
+        total = sum((self._work(t, w) for t, w in ways.items()), no_work(self.world_size))
         uses = [replace(self.uses[t], send=w.send) for t, w in ways.items()]
         calls = num_calls(uses, {t: w.place for t, w in ways.items()}, dedup=True)
         between = (near_slowest_ms(total, self.machine) + mean_ms(total, self.machine)) / 2
@@ -147,5 +144,5 @@ def _choice(use: TableUse, tables: _Tables, placement: Placement, pinned: Mappin
     else:
         reasons.append(f"ids cost {ids_ms:.2f} ms, rows {rows_ms:.2f} ms")
     if chosen.place != before:
-        reasons.append(f"{chosen.place.sharding} instead of {before.sharding}: ids need no partial sums")
+        reasons.append(f"{chosen.place.sharding} instead of {before.sharding}: no rank is asked by all")
     return SendChoice(chosen.send, chosen.place, rows_ms, ids_ms, "; ".join(reasons))

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recd_dist.embedding.floor import FLOAT_BYTES, StepRows, TableUse, all_reduce_bytes, holder_bytes, ids_and_rows
+from recd_dist.embedding.layout import SPLIT_IN_HOST
 from recd_dist.embedding.machines import Machine
 from recd_dist.embedding.shards import Placed, Placement
 
@@ -55,6 +56,8 @@ class Work:
 
     Attributes:
         input, output: bytes float [W] that a rank exchanges with each holder; the gradients' are the output's.
+        summed: bytes float [W] that each holder exchanges inside its host, where partial sums are added up; gradients
+            again.
         lookup_ms: float [W], what each rank's shards cost it for the batches of all ranks.
         arrival_ms, expansion_ms: of the rank that asks.
         replicated: numbers that every rank holds a copy of.
@@ -62,6 +65,7 @@ class Work:
 
     input: Array
     output: Array
+    summed: Array
     lookup_ms: Array
     arrival_ms: float = 0.0
     expansion_ms: float = 0.0
@@ -69,6 +73,11 @@ class Work:
 
     def __add__(self, other: "Work") -> "Work":
         return Work(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+def no_work(world_size: int) -> Work:
+    """What no table asks."""
+    return Work(np.zeros(world_size), np.zeros(world_size), np.zeros(world_size), np.zeros(world_size))
 
 
 def work_of(use: TableUse, place: Placed, step: StepRows, world_size: int, machine: Machine, *, dedup: bool) -> Work:
@@ -87,6 +96,10 @@ def work_of(use: TableUse, place: Placed, step: StepRows, world_size: int, machi
         sent[holder], back[holder] = part.input, part.output
     ids, pooled = ids_and_rows(use, step, dedup=dedup)
     rows = ids if pooled is None else pooled
+    local = machine.local_world_size(world_size)
+    in_host = place.sharding in SPLIT_IN_HOST and pooled is not None and 1 < local < world_size
+    summed = back * (world_size * (local - 1) / local if in_host else 0.0)
+    back = back / local if in_host else back  # of a host's ranks one sends the sum
     if place.shards:
         for shard in place.shards:
             share = world_size * shard.num_rows / use.num_embeddings
@@ -97,6 +110,7 @@ def work_of(use: TableUse, place: Placed, step: StepRows, world_size: int, machi
     return Work(
         sent,
         back,
+        summed,
         lookup,
         _arrival_ms(use, step, machine) if dedup else 0.0,
         _expansion_ms(use, step, machine) if dedup else 0.0,
@@ -146,11 +160,13 @@ def step_time(
         dedup: as in ``work_of``.
         num_dense: parameters of the dense layers, which every rank holds.
     """
-    every = sum(works.values(), Work(np.zeros(world_size), np.zeros(world_size), np.zeros(world_size)))
+    every = sum(works.values(), no_work(world_size))
     exchanged = [u for u in uses if placement[u.table].shards]
     rounds = min(1, len(exchanged)) if dedup else len({(u.is_sequence, placement[u.table].sharding) for u in exchanged})
     latency = rounds * latency_ms(world_size, machine)
-    back = exchange_ms(every.output, machine) + latency
+    in_host = float(every.summed.max())
+    back = exchange_ms(every.output, machine) + latency + in_host / machine.inside_bytes_per_s * 1e3
+    back += latency_ms(machine.local_world_size(world_size), machine) if in_host else 0.0
     replicated = num_dense + every.replicated
     reduced = all_reduce_bytes(replicated, world_size) / _slowest_link(world_size, machine) * 1e3
     return StepTime(
@@ -172,7 +188,7 @@ def mean_ms(work: Work, machine: Machine) -> float:
         machine: what a rank's device and links cost.
     """
     world_size = len(work.input)
-    inside, between = split_bytes(work.input + 2 * work.output, machine)
+    inside, between = split_bytes(work, machine)
     link = inside / machine.inside_bytes_per_s + between / machine.between_bytes_per_s
     reduced = all_reduce_bytes(work.replicated, world_size) / _slowest_link(world_size, machine)
     return float((link + reduced) * 1e3 + work.lookup_ms.mean() + work.arrival_ms + work.expansion_ms)
@@ -188,22 +204,23 @@ def near_slowest_ms(work: Work, machine: Machine) -> float:
         machine: what a rank's device and links cost.
     """
     exchanged = _exchange_s(work.input, machine) + 2 * _exchange_s(work.output, machine)
-    loads = exchanged * 1e3 + work.lookup_ms
+    loads = (exchanged + 2 * work.summed / machine.inside_bytes_per_s) * 1e3 + work.lookup_ms
     reduced = all_reduce_bytes(work.replicated, len(loads)) / _slowest_link(len(loads), machine) * 1e3
     return float(np.linalg.norm(loads, ord=NORM)) + work.arrival_ms + work.expansion_ms + reduced
 
 
-def split_bytes(exchanged: Array, machine: Machine) -> tuple[float, float]:
-    """Bytes that the mean rank exchanges inside its host and with other hosts.
+def split_bytes(work: Work, machine: Machine) -> tuple[float, float]:
+    """Bytes that the mean rank sends inside its host and to other hosts: ids, vectors and gradients.
 
     Args:
-        exchanged: float [W], with each holder.
-        machine: say how many ranks a host has.
+        work: of one table or several.
+        machine: says how many ranks a host has.
     """
+    exchanged = work.input + 2 * work.output
     world_size = len(exchanged)
     hosts = np.arange(world_size) // machine.local_world_size(world_size)
     neighbours = np.bincount(hosts)[hosts] - 1  # other ranks of the holder's host
-    inside = float((exchanged * neighbours).sum()) / world_size
+    inside = float((exchanged * neighbours + 2 * work.summed).sum()) / world_size
     between = float((exchanged * (world_size - 1 - neighbours)).sum()) / world_size
     return inside, between
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torchrec.distributed.types import ShardingPlan
 
-from recd_dist.embedding.cost import Array, StepTime, mean_ms, split_bytes, step_time, work_of
+from recd_dist.embedding.cost import Array, StepTime, mean_ms, no_work, split_bytes, step_time, work_of
 from recd_dist.embedding.floor import StepRows, TableUse, step_bytes, table_uses
 from recd_dist.embedding.machines import Machine
 from recd_dist.embedding.placing import World
@@ -173,9 +173,9 @@ def estimate(
     sides = {}
     for dedup, places in ((True, placed), (False, expanded or placed)):
         works = {u.table: work_of(u, places[u.table], step, world_size, machine, dedup=dedup) for u in uses}
-        exchanged = sum((w.input + 2 * w.output for w in works.values()), np.zeros(world_size))
+        every = sum(works.values(), no_work(world_size))
         time = step_time(uses, places, works, world_size, machine, dedup=dedup, num_dense=num_dense)
-        sides[dedup] = Side(time, *split_bytes(exchanged, machine))
+        sides[dedup] = Side(time, *split_bytes(every, machine))
     memory = rank_memory(uses, placed, world_size, optimizer)
     return Estimate(world_size, int(memory.max()), sides[True], sides[False])
 

@@ -159,7 +159,8 @@ def _check_places(use: TableUse, kind: str, option: str, places: Sequence[int], 
     what, size = ("host", world.num_hosts) if option != "ranks" else ("rank", world.size)
     if wrong := [p for p in places if not 0 <= p < size]:
         raise ConfigError(
-            f"plan.{use.table}: {what} {wrong[0]} is named, this job has {size} {what}s (0 to {size - 1}); "
+            f"plan.{use.table}: {what} {wrong[0]} is named, this job has {size} {what}{'s'[: size > 1]} (0 to "
+            f"{size - 1}); "
             "wrong world size for this plan: start more ranks or plan again"
         )
     if kind == "TWCW" and len({p // world.local for p in places}) > 1:

@@ -97,6 +97,20 @@ def load(path: Path, option: str = "plan.file=") -> Saved:
         ) from error
     except ValueError as error:
         raise ConfigError(f"{option}{path}: not JSON ({error}); `recd plan --save` writes plans") from error
+    return from_json(value, path, option)
+
+
+def from_json(value: Any, path: Path, option: str = "plan.file=") -> Saved:
+    """A plan out of what was read.
+
+    Args:
+        value: from ``describe.to_json``.
+        path: where it was read, for messages.
+        option: what named it, for messages.
+
+    Raises:
+        ConfigError: not a plan.
+    """
     if not isinstance(value, dict) or value.get("format") != FORMAT or value.get("version") != VERSION:
         raise ConfigError(f"{option}{path}: not a plan of this release; `recd plan --save` writes one")
     try:
@@ -108,6 +122,17 @@ def load(path: Path, option: str = "plan.file=") -> Saved:
         return Saved(path, int(value["world_size"]), int(value["local_world_size"]), tables, dict(value["numbers"]))
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{option}{path}: incomplete ({error!r}); `recd plan --save` writes plans") from error
+
+
+def text_of(value: Mapping[str, Any]) -> str:
+    """A plan as it is written: JSON with a line for each table, so that any diff shows it well.
+
+    Args:
+        value: from ``describe.to_json``.
+    """
+    head = [f"{json.dumps(name)}: {json.dumps(value[name])}" for name in value if name != "tables"]
+    lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in value["tables"].items())
+    return "{\n " + ",\n ".join(head) + f',\n "tables": {{\n{lines}\n }}\n}}\n'
 
 
 def differences(before: Saved, after: Saved) -> list[tuple[str, str, str]]:
@@ -137,12 +162,16 @@ def _entry(entry: Mapping[str, Any] | None) -> str:
     """One table of a plan in a line."""
     if entry is None:
         return "-"
-    places = next((f" on {k} {_short(entry[k])}" for k in ("ranks", "hosts", "host") if k in entry), "")
-    return f"{entry['num_embeddings']:,} x {entry['dim']}, {entry['type']}{places}, {entry['send']}"
+    places = [entry[k] for k in ("ranks", "hosts", "host") if k in entry]
+    shown = f" {_short(places[0])}" if places else ""
+    return f"{entry['num_embeddings']:,} x {entry['dim']}, {entry['type']}{shown}, {entry['send']}"
 
 
 def _short(places: Any) -> str:
-    return spans(places) if isinstance(places, list) else str(places)
+    """Ranks or hosts; in their order while they are few."""
+    if not isinstance(places, list):
+        return str(places)
+    return ", ".join(map(str, places)) if len(places) <= 8 else spans(places)
 
 
 def spans(numbers: Sequence[int]) -> str:
