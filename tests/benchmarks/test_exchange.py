@@ -42,9 +42,10 @@ def test_features_that_never_repeat_ride_along(tmp_path: Path) -> None:
 
 
 def test_an_expansion_is_compared_with_a_copy(tmp_path: Path) -> None:
-    (found,) = results(tmp_path, "expand")
+    small, large = results(tmp_path, "expand")
 
-    assert (found["claim"], found["unit"]) == ("exchange.expand", "ours / baseline")
+    assert (small["claim"], small["unit"]) == ("exchange.expand", "ours / baseline")
+    assert large["claim"] == "exchange.expand.large"
 
 
 def test_every_plan_sends_what_the_formula_says(tmp_path: Path) -> None:
