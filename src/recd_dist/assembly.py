@@ -123,17 +123,26 @@ def sharding(job: Job, *, places: bool = True) -> Sharding:
 def step_rows(job: Job) -> StepRows:
     """Rows and ids of one rank's batch: the mean of a few that are read, the same ones on every rank.
 
-    They hold what the manifest cannot say: how many distinct ids a table sees in a batch. Where the table cannot be
-    read, the manifest's means must do.
+    They hold what the manifest cannot say: how many distinct ids a table sees in a batch. The window is that of
+    training: sessions of one user share rows where they meet in a batch. Where the table cannot be read, the
+    manifest's means must do.
     """
     ids_only = job.schema.without(f.name for f in job.schema.dense)
     transforms = Transforms({n: steps for n, steps in job.transforms.steps.items() if n in ids_only})
     size = job.config.batch_size
     try:
         reader = Loader(
-            job.table, ids_only, job.tables, transforms, batch_size=size, seed=job.config.seed, window=1, prefetch=1,
+            job.table,
+            ids_only,
+            job.tables,
+            transforms,
+            batch_size=size,
+            seed=job.config.seed,
+            shuffle=job.config.reader.shuffle,
+            window=job.config.reader.window,
+            prefetch=1,
             on_bad_id=job.config.reader.on_bad_id,
-        )  # fmt: skip
+        )
         with closing(reader):
             return StepRows.mean([_counted(b.sparse, ids_only) for b in islice(reader, SAMPLED_BATCHES)])
     except (DataError, OSError) as error:

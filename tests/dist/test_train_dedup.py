@@ -42,9 +42,18 @@ def _tables(model: Any) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("model", ["dlrm", "sequence"])
-def test_losses_and_tables_agree(two_ranks, tiny: list[str], tmp_path: Path, model: str) -> None:
-    overrides = [*tiny, f"model={model}", "batch_size=64", f"run_dir={tmp_path / 'run'}", "plan=row_wise"]
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["model=dlrm"],
+        ["model=sequence"],
+        ["model=dlrm", "plan.expand=[history]", "plan.send.item=ids"],
+        ["model=sequence", "plan.expand=[profile]", "plan.send.item=rows"],
+    ],
+    ids=["dlrm", "sequence", "dlrm, a group expanded", "sequence, a group expanded"],
+)
+def test_losses_and_tables_agree(two_ranks, tiny: list[str], tmp_path: Path, options: list[str]) -> None:
+    overrides = [*tiny, *options, "batch_size=64", f"run_dir={tmp_path / 'run'}", "plan=row_wise"]
     on = two_ranks(_trained, [*overrides, "dedup=on"])
     off = two_ranks(_trained, [*overrides, "dedup=off"])
 
