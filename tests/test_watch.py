@@ -98,7 +98,7 @@ def test_the_summary_as_text() -> None:
     text = shown(render(summary))
 
     for part in ("12,345 in 10 steps on 2 ranks", "9,876 samples/s", "0.8123 (best possible 0.8300)", "history 5.25",
-                 "1.0 kB sent, 2.5 kB expanded: 2.50x fewer", "3.0 MiB with optimizer state, 2.0 MiB planned",
+                 "1.0 kB sent, 2.5 kB expanded: 2.50x fewer", "3.00 MiB with optimizer state, 2.00 MiB planned",
                  "recd board run"):  # fmt: skip
         assert part in text
     assert "per request" not in text

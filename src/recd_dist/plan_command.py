@@ -63,7 +63,8 @@ def run(
     if save:
         _write(Path(save), found)
     if simulated:
-        estimates = simulate(job, _world_sizes(found.world.size), found.step)
+        others = simulate(job, _world_sizes(found.world.size), found.step)
+        estimates = sorted([*others, found.estimate], key=lambda each: each.world_size)
         console.print(render_simulation(estimates, found))
         result["simulation"] = [asdict(each) for each in estimates]
     return result
@@ -87,6 +88,5 @@ def _write(path: Path, found: Planned) -> None:
 
 
 def _world_sizes(world_size: int) -> list[int]:
-    """1, 2, 4, ... and the plan's own."""
-    powers = [2**n for n in range(21) if 2**n <= max(LARGEST, world_size)]
-    return sorted({*powers, world_size})
+    """1, 2, 4, ... without the plan's own, which is known."""
+    return [2**n for n in range(21) if 2**n <= max(LARGEST, world_size) and 2**n != world_size]

@@ -261,7 +261,7 @@ def render(summary: Mapping[str, Any]) -> Table:
         table.add_row("exchanged per step", f"{sent / 1e3:,.1f} kB sent, {expanded / 1e3:,.1f} kB expanded: {saved}")
     if "table_bytes" in summary:
         used, foretold = (summary[name] / 2**20 for name in ("table_bytes", "table_bytes_planned"))
-        table.add_row("tables, fullest rank", f"{used:,.1f} MiB with optimizer state, {foretold:,.1f} MiB planned")
+        table.add_row("tables, fullest rank", f"{used:,.2f} MiB with optimizer state, {foretold:,.2f} MiB planned")
     table.add_row("checkpoint", summary["checkpoint"])
     table.add_row("curves", f"recd board {Path(summary['tensorboard']).parent}   ({summary['tensorboard']})")
     return table
