@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from recd_dist.distributed import Ranks
-from recd_dist.embedding.floor import StepBytes, StepRows, step_bytes, table_uses
+from recd_dist.embedding.floor import StepBytes, StepRows, holder_bytes, table_uses
 from recd_dist.embedding.init import initialize
 from recd_dist.embedding.plan import plan
 from recd_dist.embedding.shard import TableOptimizer, optimizers, shard
@@ -36,6 +36,8 @@ ONE_RANK_A_HOST = ["TW", "RW", "CW"]
 TWO_RANKS_A_HOST = ["TW", "RW", "CW", "TWCW", "TWRW", "GRID"]
 OF_TORCHREC = ("TW", "RW", "CW")
 """What is offered with dedup=off."""
+SUMMED_IN_A_HOST = ("TWRW", "GRID")
+"""Their partial sums are added up before they leave a host: one row crosses instead of one for each of its ranks."""
 
 
 class Model(nn.Module):
@@ -118,14 +120,15 @@ def exchanged(ranks: Ranks, sharding: str, send: str, num_steps: int) -> dict[st
     model = shard(Tables(embeddings), chosen, ranks)
     initialize(model, seed=1)
     given = [batch(ranks.rank, step) for step in range(num_steps)]
-    away = {
-        t: replace(p, shards=tuple(s for s in p.shards if host_of(s.rank, ranks) != host_of(ranks.rank, ranks)))
-        for t, p in places.items()
-    }
     due = StepBytes()
     for sparse in given:
-        rows = StepRows.of_batch(sparse, table_uses(embeddings), exact=True)
-        due += step_bytes(uses, away, rows, ranks.world_size, dedup=dedup, rank=ranks.rank)
+        rows = StepRows.of_batch(sparse, uses, exact=True)
+        for use in uses:
+            for holder, part in holder_bytes(use, places[use.table], rows, dedup=dedup).items():
+                if host_of(holder, ranks) != host_of(ranks.rank, ranks):
+                    due += part
+    if sharding in SUMMED_IN_A_HOST and send == "rows":
+        due = replace(due, output=due.output / ranks.local_world_size, backward=due.backward / ranks.local_world_size)
     warm = batch(ranks.rank, 99)
     model(warm if dedup else warm.expanded()).backward()  # the first step makes connections
     dist.barrier()
