@@ -99,6 +99,7 @@ def tables_of(
         dedup=dedup,
         pooling=job.config.model.get("pooling", "sum"),
         send=send,
+        codecs=job.codecs if dedup else None,
         device=device,
     )
 
@@ -121,7 +122,7 @@ def sharding(job: Job, *, places: bool = True) -> Sharding:
 
 
 def step_rows(job: Job) -> StepRows:
-    """Rows and ids of one rank's batch: the mean of a few that are read, the same ones on every rank.
+    """Rows and ids of one rank's batch: the mean of a few that are read.
 
     They hold what the manifest cannot say: how many distinct ids a table sees in a batch. The window is that of
     training: sessions of one user share rows where they meet in a batch. Where the table cannot be read, the

@@ -155,8 +155,20 @@ def samples_trained(job: Job, position: Mapping[str, Any]) -> int:
 
 
 def plan_of(job: Job, ranks: Ranks) -> Planned:
-    """Where the tables of a job lie on the ranks there are, and what travels; the same on every rank."""
-    return planned(job, ranks.world_size, local_world_size=ranks.local_world_size, device_type=ranks.device.type)
+    """Where the tables of a job lie on the ranks there are, and what travels; a collective.
+
+    Rank 0 counts rows and ids for all: a rank that counted otherwise, because a file was slow to appear, say, would plan
+    otherwise, and the exchange would hang.
+    """
+    counted = [assembly.step_rows(job) if ranks.is_first else None]
+    dist.broadcast_object_list(counted, src=0)
+    return planned(
+        job,
+        ranks.world_size,
+        local_world_size=ranks.local_world_size,
+        device_type=ranks.device.type,
+        step=counted[0],
+    )
 
 
 def sharded(job: Job, ranks: Ranks, found: Planned | None = None) -> tuple[Any, Any, Placement]:
