@@ -7,7 +7,7 @@ import pytest
 
 from recd_dist.config import TrainConfig
 from recd_dist.errors import ConfigError
-from recd_dist.job import Job, group_choices
+from recd_dist.job import Job, _check_codec, group_choices
 from recd_dist.manifest import Manifest
 from recd_dist.reader.transform import Transforms
 from recd_dist.schema import Feature, Kind, Schema
@@ -63,3 +63,15 @@ def test_groups_can_be_pinned() -> None:
     assert [g.expanded for g in group_choices(MANIFEST, SCHEMA, [])] == [False, False]
     with pytest.raises(ConfigError, match=r"plan\.expand: no group 'usr'; did you mean 'user'"):
         group_choices(MANIFEST, SCHEMA, ["usr"])
+
+
+def test_codecs_are_for_unique_rows() -> None:
+    config = TrainConfig()
+    config.plan.codec.forward = "fp16"
+    assert replace(job(10, 10), config=config).codecs.forward == "fp16"
+    assert replace(job(100, 100), config=config).codecs.forward == "fp32"  # nothing is deduplicated
+    with pytest.raises(ConfigError, match=r"plan\.codec: dedup=off, the yardstick, is trained in fp32"):
+        _check_codec(replace(config, dedup=False))
+    config.plan.codec.backward = "int8"
+    with pytest.raises(ConfigError, match=r"plan\.codec\.backward=int8"):
+        _check_codec(config)

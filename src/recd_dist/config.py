@@ -67,12 +67,21 @@ class Optim:
 
 
 @dataclass
+class Codec:
+    """How vectors and gradients of the tables travel: fp32, fp16, bf16, forward also int8."""
+
+    forward: str = "fp32"
+    backward: str = "fp32"
+
+
+@dataclass
 class Plan:
     """How tables are spread over ranks, and what is deduplicated; docs/planning.md."""
 
     sharding: str = "auto"
     tables: dict[str, Any] = field(default_factory=dict)  # a type, or {type: TW, ranks: [0]}
     send: dict[str, str] = field(default_factory=dict)  # rows or ids, per table; the cheaper one where absent
+    codec: Codec = field(default_factory=Codec)
     expand: list[str] | None = None  # groups trained expanded; None: those with hardly a row to save
     world_size: int | None = None
     topology: str | None = None  # machines the plan is for; None: this one

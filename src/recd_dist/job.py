@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recd_dist.config import TrainConfig
+from recd_dist.embedding.codecs import Codecs
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.inference import infer_tables
 from recd_dist.manifest import Manifest
@@ -87,6 +88,12 @@ class Job:
     groups: tuple[GroupChoice, ...] = ()
 
     @property
+    def codecs(self) -> Codecs:
+        """How vectors and gradients travel; float32 where batches are trained expanded."""
+        codec = self.config.plan.codec
+        return Codecs(codec.forward, codec.backward) if self.dedup else Codecs()
+
+    @property
     def dedup(self) -> bool:
         """Whether to train on unique rows: as the config says, unless no group is left that has rows to save.
 
@@ -107,6 +114,7 @@ def resolve(config: TrainConfig, split: str = "train") -> Job:
             f"data.table={config.data.table}: no clustered table at '{table}'; "
             f"make it with `recd etl data={config.data.name}` (the same data overrides), or correct data.table"
         )
+    _check_codec(config)
     manifest = Manifest.load(table)
     stored = manifest.schema.without(n for n in config.data.drop if n in manifest.schema)
     groups = group_choices(manifest, stored, config.plan.expand)
@@ -125,6 +133,14 @@ def resolve(config: TrainConfig, split: str = "train") -> Job:
     overrides = {n: v for n, v in overrides.items() if n in schema.tables}
     tables = infer_tables(manifest, schema, overrides, dim, transforms.id_limits())
     return Job(config, table, manifest, schema, tables, transforms, groups)
+
+
+def _check_codec(config: TrainConfig) -> None:
+    """Codecs that do not exist, or that plain TorchRec is not trained with."""
+    if Codecs(config.plan.codec.forward, config.plan.codec.backward) != Codecs() and not config.dedup:
+        raise ConfigError(
+            "plan.codec: dedup=off, the yardstick, is trained in fp32; set plan.codec.* to fp32 or dedup=on"
+        )
 
 
 def _dim(config: TrainConfig) -> int:

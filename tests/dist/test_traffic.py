@@ -6,6 +6,7 @@ import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recd_dist.distributed import Ranks
+from recd_dist.embedding.codecs import Codecs
 from recd_dist.embedding.floor import StepRows, step_bytes, table_uses
 from recd_dist.embedding.init import initialize
 from recd_dist.embedding.plan import plan
@@ -43,9 +44,16 @@ def batch(rank: int, ids: torch.dtype) -> IKJT:
 
 
 def counted(
-    ranks: Ranks, sharding: object, sequences: list[str], dedup: bool, ids: torch.dtype, send: str | None = None
+    ranks: Ranks,
+    sharding: object,
+    sequences: list[str],
+    dedup: bool,
+    ids: torch.dtype,
+    send: str | None = None,
+    codecs: Codecs | None = None,
 ) -> dict[str, object]:
     options = {"sequence_features": sequences, "dedup": dedup, "send": {"article": send} if send else None}
+    options["codecs"] = codecs
     embeddings = Embeddings(SCHEMA, TABLES, device="meta", **options)
     chosen = plan(embeddings, ranks.world_size, sharding, local_world_size=ranks.local_world_size)
     uses = table_uses(embeddings)
@@ -115,3 +123,13 @@ def test_each_distinct_id_is_sent_once(two_ranks, sharding: str) -> None:
     check(often, 1e-3)
     for direction in ("input", "output", "backward"):
         assert sum(r["sent"][direction] for r in once) < sum(r["sent"][direction] for r in often)
+
+
+@pytest.mark.parametrize(("forward", "backward"), [("fp16", "fp32"), ("bf16", "fp16"), ("int8", "bf16")])
+@pytest.mark.parametrize("sharding", ["TW", "RW", "CW"])
+def test_codecs_send_what_they_say(two_ranks, sharding: str, forward: str, backward: str) -> None:
+    codecs = Codecs(forward, backward)
+    results = two_ranks(counted, sharding, ["clicks"], True, torch.int32, None, codecs)
+    check(results, 1e-3)
+    plain = two_ranks(counted, sharding, ["clicks"], True, torch.int32)
+    assert sum(r["sent"]["output"] for r in results) < 0.7 * sum(r["sent"]["output"] for r in plain)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from recd_dist.embedding.classes import Send
+from recd_dist.embedding.codecs import Codecs, row_bytes
 from recd_dist.embedding.distinct import distinct_ids
 from recd_dist.embedding.shards import Placed, Placement
 from recd_dist.embedding.tables import Embeddings
@@ -52,6 +53,7 @@ class TableUse:
         features: what looks it up.
         is_sequence: its vectors travel un-pooled in a plain TorchRec job.
         send: what travels of it when batches are deduplicated.
+        codecs: and how.
     """
 
     table: str
@@ -60,6 +62,7 @@ class TableUse:
     features: tuple[str, ...]
     is_sequence: bool
     send: Send = "rows"
+    codecs: Codecs = field(default_factory=Codecs)
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,15 @@ def table_uses(embeddings: Embeddings) -> list[TableUse]:
     """How each table is used, in schema order."""
     names = {t: tuple(f.name for f in embeddings.schema.sparse if f.table == t) for t in embeddings.tables}
     return [
-        TableUse(t, size.num_embeddings, size.dim, names[t], t in embeddings.sequence_tables, embeddings.send[t])
+        TableUse(
+            t,
+            size.num_embeddings,
+            size.dim,
+            names[t],
+            t in embeddings.sequence_tables,
+            embeddings.send[t],
+            embeddings.codecs,
+        )
         for t, size in embeddings.tables.items()
     ]
 
@@ -295,8 +306,9 @@ def holder_bytes(use: TableUse, place: Placed, step: StepRows, *, dedup: bool) -
         parts[holder] = parts[holder] + StepBytes(inside * step.id_bytes + lengths * width)
     for shard in place.shards:
         vectors = _inside(use, exact, ids, shard.row, shard.num_rows) if rows is None else rows
-        back = vectors * shard.num_columns * FLOAT_BYTES
-        parts[shard.rank] = parts[shard.rank] + StepBytes(0.0, back, back)
+        codecs = use.codecs if dedup else Codecs()
+        out, back = (vectors * row_bytes(c, [shard.num_columns]) for c in (codecs.forward, codecs.backward))
+        parts[shard.rank] = parts[shard.rank] + StepBytes(0.0, out, back)
     return parts
 
 

@@ -68,9 +68,13 @@ class Unit:
         numbers = (p.bucket * len(self.keys) + self.keys.index(p.key) for p in self.parts.get(rank, ()))
         return tuple(sorted(set(numbers)))
 
+    def columns(self, rank: int) -> tuple[int, ...]:
+        """Widths of the parts of the matrix that a rank sends back."""
+        return tuple(p.num_columns for p in self.parts.get(rank, ()))
+
     def width(self, rank: int) -> int:
-        """Columns of the matrix that a rank sends back."""
-        return sum(p.num_columns for p in self.parts.get(rank, ()))
+        """Columns of that matrix."""
+        return sum(self.columns(rank))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torchrec.distributed import comm_ops
 
-from recd_dist.embedding.codec import CODECS, Codec, Codecs
+from recd_dist.embedding.codec import CODECS, Codec, Columns
+from recd_dist.embedding.codecs import Codecs
 
 
 class Exchange:
@@ -28,8 +29,8 @@ class Exchange:
 
     Args:
         here: of each matrix computed here, its rows by source.
-        here_columns: their columns.
-        there: of each rank and matrix that it computes for this rank, its rows and columns.
+        here_columns: columns of their tables.
+        there: of each rank and matrix that it computes for this rank, its rows and its tables' columns.
         codecs: of both directions.
         group: all ranks.
     """
@@ -37,8 +38,8 @@ class Exchange:
     def __init__(
         self,
         here: Sequence[tuple[int, ...]],
-        here_columns: Sequence[int],
-        there: Sequence[Sequence[tuple[int, int]]],
+        here_columns: Sequence[Columns],
+        there: Sequence[Sequence[tuple[int, Columns]]],
         codecs: Codecs,
         group: dist.ProcessGroup,
     ) -> None:
@@ -106,9 +107,8 @@ class _Send(torch.autograd.Function):
         ctx.step = step  # type: ignore[attr-defined]
         codec = step.forward_codec
         sizes = step.here_sizes(codec)
-        step.start(
-            _by_source([codec.encode(m) for m in matrices], sizes, codec, anchor), sizes, step.there_sizes(codec)
-        )
+        encoded = [codec.encode(m, c) for m, c in zip(matrices, step.here_columns, strict=True)]
+        step.start(_by_source(encoded, sizes, codec, anchor), sizes, step.there_sizes(codec))
         return anchor.new_zeros(1)
 
     @staticmethod
@@ -123,7 +123,7 @@ class _Send(torch.autograd.Function):
         num_matrices = len(step.here)
         for n, columns in enumerate(step.here_columns):
             own = flat if num_matrices == 1 else torch.cat(pieces[n::num_matrices])
-            found = codec.decode(own.view(-1, codec.row_size(columns)))
+            found = codec.decode(own.view(-1, codec.row_size(columns)), columns)
             if comm_ops.get_gradient_division():
                 found = found.div_(len(sizes))
             grads.append(found)
@@ -138,13 +138,14 @@ class _Receive(torch.autograd.Function):
         codec = step.forward_codec
         pieces = step.finish().split([n for sizes in step.there_sizes(codec) for n in sizes])
         columns = [c for blocks in step.there for _, c in blocks]
-        return tuple(codec.decode(p.view(-1, codec.row_size(c))) for p, c in zip(pieces, columns, strict=True))
+        return tuple(codec.decode(p.view(-1, codec.row_size(c)), c) for p, c in zip(pieces, columns, strict=True))
 
     @staticmethod
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[None, Tensor]:
         step: Exchange = ctx.step  # type: ignore[attr-defined]
         codec = step.backward_codec
-        flat = [codec.encode(g).reshape(-1) for g in grads]
+        columns = [c for blocks in step.there for _, c in blocks]
+        flat = [codec.encode(g, c).reshape(-1) for g, c in zip(grads, columns, strict=True)]
         like = grads[0] if grads else torch.empty(0)
         joined = torch.cat([like.new_empty(0, dtype=codec.dtype), *flat])
         step.start(joined, step.there_sizes(codec), step.here_sizes(codec))

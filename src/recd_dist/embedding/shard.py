@@ -16,7 +16,6 @@ from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from recd_dist.distributed import Ranks
 from recd_dist.embedding import torchrec_patches
-from recd_dist.embedding.codec import Codecs
 from recd_dist.embedding.plan import BagSharder, ListSharder, check_world
 from recd_dist.embedding.sharded import EmbeddingsSharder
 from recd_dist.embedding.tables import portable_name
@@ -80,11 +79,7 @@ class TableOptimizer:
 
 
 def shard(
-    model: nn.Module,
-    plan: ShardingPlan,
-    ranks: Ranks,
-    table_optimizer: TableOptimizer | None = None,
-    codecs: Codecs | None = None,
+    model: nn.Module, plan: ShardingPlan, ranks: Ranks, table_optimizer: TableOptimizer | None = None
 ) -> DistributedModelParallel:
     """Distributes a model over the ranks of the default process group.
 
@@ -94,7 +89,6 @@ def shard(
         plan: from ``plan.plan`` for this world size, with the path of the embeddings in the model as prefix.
         ranks: this process's place.
         table_optimizer: of the tables; rowwise Adagrad when absent.
-        codecs: of vectors and gradients on the wire, where unique rows are sent; float32 when absent.
 
     Raises:
         ConfigError: a plan for another world size, or an optimizer without a kernel on this device.
@@ -113,7 +107,7 @@ def shard(
         device=ranks.device,
         plan=plan,
         sharders=[
-            EmbeddingsSharder(fused_params=fused, codecs=codecs),
+            EmbeddingsSharder(fused_params=fused),
             BagSharder(fused_params=fused),
             ListSharder(fused_params=fused),
         ],

@@ -34,7 +34,6 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recd_dist.embedding.assemble import Assemble, Block, Looked, merged
 from recd_dist.embedding.classes import class_rows
-from recd_dist.embedding.codec import Codecs
 from recd_dist.embedding.host_sum import HostSum, host_sum
 from recd_dist.embedding.inputs import Context, LookUp, Received, Sizes
 from recd_dist.embedding.layout import Layout, Unit, layout_of
@@ -46,16 +45,7 @@ from recd_dist.ikjt import IKJT
 
 
 class EmbeddingsSharder(BaseEmbeddingSharder[Embeddings]):
-    """Shards ``Embeddings`` with ``dedup=True``; DistributedModelParallel calls it.
-
-    Args:
-        fused_params: of the tables' optimizer, as TorchRec's sharders take them.
-        codecs: of vectors and gradients on the wire.
-    """
-
-    def __init__(self, fused_params: dict[str, Any] | None = None, codecs: Codecs | None = None) -> None:
-        super().__init__(fused_params=fused_params)
-        self.codecs = codecs or Codecs()
+    """Shards ``Embeddings`` with ``dedup=True``; DistributedModelParallel calls it."""
 
     def shard(
         self,
@@ -67,7 +57,7 @@ class EmbeddingsSharder(BaseEmbeddingSharder[Embeddings]):
     ) -> "ShardedEmbeddings":
         """The sharded module, in place of the other."""
         del module_fqn
-        return ShardedEmbeddings(module, params, env, self.fused_params, device, self.codecs)
+        return ShardedEmbeddings(module, params, env, self.fused_params, device)
 
     def shardable_parameters(self, module: Embeddings) -> dict[str, nn.Parameter]:
         """Every table's weight, by table."""
@@ -94,7 +84,6 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
         env: the ranks.
         fused_params: of the tables' optimizer.
         device: of this rank.
-        codecs: of vectors and gradients on the wire.
     """
 
     def __init__(
@@ -104,14 +93,13 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
         env: ShardingEnv,
         fused_params: dict[str, Any] | None,
         device: torch.device | None,
-        codecs: Codecs,
     ) -> None:
         super().__init__()
         if env.process_group is None or not isinstance(module.assemble, Assemble):
             raise ValueError("ShardedEmbeddings: wanted Embeddings(dedup=True) and a process group")
         self.schema, self.tables, self.dedup, self.weighted = module.schema, module.tables, True, module.weighted
         self.sequence_tables, self.send, self.classes = module.sequence_tables, module.send, module.classes
-        self.assemble, self.codecs, self.group = module.assemble, codecs, env.process_group
+        self.assemble, self.codecs, self.group = module.assemble, module.codecs, env.process_group
         self.pooled = nn.ModuleDict(
             {
                 name: ShardedEmbeddingBagCollection(
@@ -198,11 +186,11 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
         if not layout.units:
             return _Result(self, ctx, None, self._anchor)
         there = [
-            [(ctx.num_sent[q][n], unit.width(q)) for n, unit in enumerate(layout.units) if layout.sends_back(unit, q)]
+            [(ctx.num_sent[q][n], unit.columns(q)) for n, unit in enumerate(layout.units) if layout.sends_back(unit, q)]
             for q in range(layout.world_size)
         ]
         rows, matrices = self._summed_in_host(ctx.rows_here, output)
-        columns = [layout.units[n].width(layout.rank) for n in layout.local]
+        columns = [layout.units[n].columns(layout.rank) for n in layout.local]
         step = Exchange(rows, columns, there, self.codecs, self.group)
         return _Result(self, ctx, step, exchange(step, matrices, self._anchor))
 

@@ -21,6 +21,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
 from recd_dist.embedding.assemble import Assemble, AssembleExpanded, Block, Looked
 from recd_dist.embedding.classes import ClassRows, Send, TableClass, class_rows, table_classes
+from recd_dist.embedding.codecs import Codecs
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.grouped import Embedded
 from recd_dist.ikjt import IKJT
@@ -48,6 +49,7 @@ class Embeddings(nn.Module):
         weighted: batches carry a weight per id, by which its vector is multiplied before it is summed.
         send: per table what travels, ``rows`` or ``ids``; ``ids`` for un-pooled tables and ``rows`` for others when
             absent.
+        codecs: how vectors and gradients travel between ranks; float32 when absent. Not with ``dedup=False``.
         device: where weights are made; ``meta`` before sharding, so that no rank holds a whole table.
 
     Raises:
@@ -65,10 +67,14 @@ class Embeddings(nn.Module):
         pooling: Pooling = "sum",
         weighted: bool = False,
         send: Mapping[str, Send] | None = None,
+        codecs: Codecs | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__()
         _check(schema, tables, sequence_features, pooling, weighted, send or {})
+        self.codecs = codecs or Codecs()
+        if not dedup and self.codecs != Codecs():
+            raise ConfigError("Embeddings: dedup=False is plain TorchRec in fp32; codecs need dedup=True")
         self.schema, self.dedup, self.weighted = schema, dedup, weighted
         self.tables = {name: tables[name] for name in schema.tables}
         features = {t: tuple(f.name for f in schema.sparse if f.table == t) for t in schema.tables}

@@ -1,0 +1,325 @@
+"""A small training that two or four ranks run, and its judge: the same training in float64 on one process."""
+
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributed._shard.sharded_tensor import ShardedTensor
+from torchrec.distributed.model_parallel import ShardedModule
+from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
+from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+from torchrec.streamable import Pipelineable
+
+from recd_dist.batch import Batch
+from recd_dist.distributed import Ranks
+from recd_dist.embedding.init import initialize, local_shards
+from recd_dist.embedding.plan import plan
+from recd_dist.embedding.shard import TableOptimizer, optimizers, shard
+from recd_dist.embedding.shards import placement
+from recd_dist.embedding.tables import Embeddings, portable_name, table_weights
+from recd_dist.grouped import Embedded, Grouped
+from recd_dist.ikjt import IKJT
+from recd_dist.schema import Feature, Kind, Schema, Table
+
+GROUPS = {"user": ["history", "city", "clicks"], "request": ["device", "flag", "tags", "more_tags"]}
+SCHEMA = Schema(
+    (
+        Feature("history", Kind.ids, "user", "item"),  # a table shared by two groups, pooled
+        Feature("city", Kind.id, "user", "city"),
+        Feature("clicks", Kind.ids, "user", "article"),  # un-pooled, its table shared with a pooled feature
+        Feature("device", Kind.id, "request", "device"),
+        Feature("flag", Kind.ids, "request", "flag"),  # fewer rows than ranks
+        Feature("tags", Kind.ids, "request", "tag"),  # two features of one group in one table
+        Feature("more_tags", Kind.ids, "request", "tag"),
+        Feature("candidate", Kind.id, "sample", "item"),
+        Feature("target", Kind.id, "sample", "article"),
+        Feature("place", Kind.ids, "sample", "place"),
+    )
+)
+TABLES = {
+    "item": Table("item", 31, 16),
+    "city": Table("city", 5, 8),
+    "article": Table("article", 23, 8),
+    "device": Table("device", 3, 8),
+    "flag": Table("flag", 1, 8),
+    "tag": Table("tag", 12, 16),
+    "place": Table("place", 17, 8),
+}
+KEYS = [f.name for f in SCHEMA.sparse]
+LR = {"sgd": 0.05, "rowwise_adagrad": 0.1, "adagrad": 0.1}
+HEAD_LR = 0.05
+STEPS = 20
+
+
+class Model(nn.Module):
+    """The shape that train.py's model has: the embeddings, then a head that is a leaf to the pipeline's tracer."""
+
+    def __init__(self, embeddings: Embeddings) -> None:
+        super().__init__()
+        self.embeddings = embeddings
+        self.head = Head()
+
+    def forward(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        return self.head(self.embeddings(batch.sparse), batch)
+
+
+class Head(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.layer = nn.Linear(sum(TABLES[f.table].dim for f in SCHEMA.sparse), 1)
+
+    def forward(self, embedded: Embedded, batch: Batch) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        full = embedded.expanded()
+        parts = {k: g[k] for g in full.pooled.values() for k in g.keys}
+        parts |= {f: s.pool().values for f, s in full.sequences.items()}
+        joined = torch.cat([parts[k] for k in KEYS], 1)
+        logits = self.layer(joined).squeeze(1)
+        if joined.shape[0] == 0:
+            return logits.sum(), (joined.detach(), logits.detach())
+        loss = nn.functional.mse_loss(logits, batch.labels[:, 0].to(logits.dtype))
+        return loss, (joined.detach(), loss.detach())
+
+
+def batches(
+    rank: int, num_steps: int, size: int, longest: int | tuple[int, ...] = 4, weighted: bool = False
+) -> list[Batch]:
+    """Batches whose size and number of unique rows differ between ranks and steps."""
+    longest = longest[rank] if isinstance(longest, tuple) else longest
+    random = np.random.default_rng(100 + rank)
+    out = []
+    for step in range(num_steps):
+        num_samples = size + (step % 4 if size else 0)
+        users = np.sort(random.integers(0, 3 + 2 * rank, num_samples))
+        requests = users * 3 + random.integers(0, 2, num_samples)
+        lists = {f: [] for f in KEYS}
+        for f in SCHEMA.sparse:
+            owner = {"user": users, "request": requests, "sample": np.arange(num_samples)}[f.group]
+            rows = {
+                o: random.integers(
+                    0, TABLES[f.table].num_embeddings, random.integers(0, longest + 1) if f.kind == Kind.ids else 1
+                )
+                for o in sorted(set(owner.tolist()))
+            }
+            lists[f.name] = [rows[o].tolist() for o in owner.tolist()]
+        flat = [row for k in KEYS for row in lists[k]]
+        values = torch.tensor([i for row in flat for i in row], dtype=torch.int32)
+        kjt = KeyedJaggedTensor(
+            KEYS,
+            values,
+            # A function of the id, so that equal rows have equal weights.
+            weights=(values % 5 + 1) / 4 if weighted else None,
+            lengths=torch.tensor([len(row) for row in flat], dtype=torch.int32),
+        )
+        labels = torch.tensor(random.normal(size=(num_samples, 1)), dtype=torch.float32)
+        ids = torch.arange(num_samples)
+        out.append(Batch(IKJT.from_kjt(kjt, GROUPS), {}, labels, ids, ids))
+    return out
+
+
+# --- ours, on every rank ---------------------------------------------------------------------------------------------
+
+
+def built(
+    ranks: Ranks, dedup: bool, sharding: object, optimizer: str, options: dict[str, object]
+) -> tuple[nn.Module, object]:
+    embeddings = Embeddings(SCHEMA, TABLES, dedup=dedup, device="meta", **options)
+    chosen = plan(embeddings, ranks.world_size, sharding, local_world_size=ranks.local_world_size)
+    tables = TableOptimizer(optimizer, lr=LR[optimizer])
+    model = shard(Model(embeddings), chosen, ranks, tables)
+    initialize(model, seed=1)
+    return model, optimizers(model, lambda params: torch.optim.SGD(params, lr=HEAD_LR), tables)
+
+
+def parts(tensors: dict[str, Tensor]) -> list[tuple[str, int, int, np.ndarray]]:
+    return [
+        (name, row, column, part.numpy().copy())
+        for name, tensor in tensors.items()
+        for part, row, column in local_shards(tensor)
+    ]
+
+
+def states(model: nn.Module, optimizer: object) -> list[tuple[str, int, int, np.ndarray]]:
+    """The tables' one optimizer state, brought to the shape of the weights: a row's state stands in all its columns."""
+    places, found = table_weights(model), []
+    for name, state in optimizer.state_dict()["state"].items():
+        if portable_name(name) == name:
+            continue
+        table = portable_name(name).split(".")[-2]
+        (value,) = [v for k, v in state.items() if k.rpartition(".")[2] in ("momentum1", "sum")] or [None]
+        if value is None:
+            continue
+        own = [s.tensor for s in value.local_shards()] if isinstance(value, ShardedTensor) else [value]
+        for (weight, row, column), part in zip(local_shards(places[table]), own, strict=True):
+            shaped = part.detach().reshape(len(weight), -1).expand(weight.shape)
+            found.append((table, row, column, shaped.numpy().copy()))
+    return found
+
+
+def train(
+    ranks: Ranks,
+    dedup: bool,
+    sharding: object,
+    optimizer: str,
+    num_steps: int = STEPS,
+    sizes: tuple[int, ...] = (9, 14, 5, 8),
+    options: dict[str, object] | None = None,
+    pipelined: bool = False,
+    longest: int | tuple[int, ...] = 4,
+) -> dict[str, object]:
+    """Trains a few steps; hands back outputs, losses, weights and states of this rank."""
+    options = {"sequence_features": ["clicks"], **(options or {})}
+    model, optimizer_ = built(ranks, dedup, sharding, optimizer, options)
+    before = parts(table_weights(model))
+    weighted = bool(options.get("weighted"))
+    data = batches(ranks.rank, num_steps, sizes[ranks.rank], longest, weighted)
+    data = data if dedup else [b.expanded() for b in data]
+    outputs, num_pipelined = [], 0
+    num_sharded = sum(isinstance(m, ShardedModule) for m in model.module.embeddings.modules())
+    if pipelined:
+        Pipelineable.register(Batch)
+        pipeline = TrainPipelineSparseDist(model, optimizer_, ranks.device, pipeline_postproc=True)
+        stream = iter(data)
+        outputs = [pipeline.progress(stream) for _ in data]
+        num_pipelined = len(pipeline._pipelined_modules)
+    else:
+        for batch in data:
+            optimizer_.zero_grad()
+            loss, found = model(batch)
+            loss.backward()
+            optimizer_.step()
+            outputs.append(found)
+    return {
+        "outputs": [o.numpy() for o, _ in outputs], "losses": [float(v) if v.numel() == 1 else 0.0 for _, v in outputs],
+        "before": before, "after": parts(table_weights(model)), "states": states(model, optimizer_),
+        "head": model.module.head.layer.weight.detach().numpy().copy(),
+        "pipelined": num_pipelined, "sharded": num_sharded,
+    }  # fmt: skip
+
+
+def whole(results: list[dict[str, object]], what: str) -> dict[str, np.ndarray]:
+    """Tables put together from the shards of all ranks."""
+    tables = {t.name: np.full((t.num_embeddings, t.dim), np.nan) for t in TABLES.values()}
+    for result in results:
+        for name, row, column, part in result[what]:
+            tables[name][row : row + part.shape[0], column : column + part.shape[1]] = part
+    return tables
+
+
+# --- the judge -------------------------------------------------------------------------------------------------------
+
+
+class Plain(nn.Module):
+    """Sums by torch's own embedding_bag, every sample its own rows, in float64."""
+
+    def __init__(self, weights: dict[str, Tensor], mean: bool, splits: dict[str, int]) -> None:
+        super().__init__()
+        chunks = {name: weight.double().chunk(splits.get(name, 1), dim=1) for name, weight in weights.items()}
+        self.shards = nn.ModuleDict(
+            {n: nn.ParameterList(nn.Parameter(c.clone()) for c in cs) for n, cs in chunks.items()}
+        )
+        self.head = Head().double()
+        self.mean = mean
+
+    def forward(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        sparse, pooled, tables = batch.sparse.expanded(), {}, self.whole()
+        for f in SCHEMA.sparse:
+            lengths, weights = sparse.lengths_of(f.name).long(), sparse.weights_of(f.name)
+            weights = None if weights is None else weights.double()
+            bags = [sparse.values_of(f.name).long(), tables[f.table], torch.cumsum(lengths, 0) - lengths]
+            pooled[f.name] = nn.functional.embedding_bag(*bags, mode="sum", per_sample_weights=weights)
+            if self.mean and f.name != "clicks":  # the head sums what comes un-pooled
+                pooled[f.name] = pooled[f.name] / lengths.clamp(min=1)[:, None]
+        joined = Grouped(torch.cat([pooled[k] for k in KEYS], 1), None, tuple(KEYS), tuple(map(dim, KEYS)))
+        return self.head(Embedded({"sample": joined}, {}), batch)
+
+    def whole(self) -> dict[str, Tensor]:
+        return {name: torch.cat(list(shards), 1) for name, shards in self.shards.items()}
+
+
+def dim(feature: str) -> int:
+    return TABLES[SCHEMA[feature].table].dim
+
+
+@cache
+def judge(
+    optimizer: str,
+    num_steps: int,
+    sizes: tuple[int, ...],
+    pooling: str,
+    weighted: bool,
+    longest: int | tuple[int, ...],
+    splits: tuple[tuple[str, int], ...],
+) -> dict[str, object]:
+    """The same training in float64 on one process, every sample with its own rows.
+
+    Row-wise Adagrad has one state per row of a shard, so that it knows of how many column shards a table is made.
+    """
+    embeddings = Embeddings(SCHEMA, TABLES)
+    initialize(embeddings, seed=1)
+    weights = {n: w.detach().clone() for n, w in table_weights(embeddings).items()}
+    model = Plain(weights, pooling == "mean", dict(splits))
+    tables = list(model.shards.parameters())
+    classes = {
+        "sgd": lambda: torch.optim.SGD(tables, lr=LR["sgd"]),
+        "adagrad": lambda: torch.optim.Adagrad(tables, lr=LR["adagrad"], eps=1e-8),
+        "rowwise_adagrad": lambda: RowWiseAdagrad(tables, lr=LR["rowwise_adagrad"], eps=1e-8),
+    }
+    steppers = [classes[optimizer](), torch.optim.SGD(model.head.parameters(), lr=HEAD_LR)]
+    data = [batches(r, num_steps, s, longest, weighted) for r, s in enumerate(sizes)]
+    outputs = [[] for _ in sizes]
+    losses = [[] for _ in sizes]
+    for step in range(num_steps):
+        for each in steppers:
+            each.zero_grad()
+        for rank in range(len(sizes)):
+            loss, (joined, _) = model(data[rank][step])
+            (loss / len(sizes)).backward()
+            outputs[rank].append(joined.numpy())
+            losses[rank].append(float(loss.detach()))
+        for each in steppers:
+            each.step()
+    after = {n: w.detach().numpy() for n, w in model.whole().items()}
+    state = {}
+    for name, shards in model.shards.items() if optimizer != "sgd" else ():
+        sums = [steppers[0].state[p]["sum"].reshape(len(p), -1).expand(p.shape) for p in shards]
+        state[name] = torch.cat(sums, 1).numpy()
+    before = {n: w.numpy() for n, w in weights.items()}
+    return {"before": before, "after": after, "outputs": outputs, "losses": losses, "states": state}
+
+
+def assert_judged(
+    results: list[dict[str, object]],
+    optimizer: str,
+    num_steps: int = STEPS,
+    sizes: tuple[int, ...] = (9, 14),
+    pooling: str = "sum",
+    weighted: bool = False,
+    longest: int | tuple[int, ...] = 4,
+    tolerance: float = 1e-5,
+    sharding: object = "TW",
+) -> None:
+    """Outputs, losses, weights and optimizer states are the judge's, and every table has moved."""
+    splits = column_shards(sharding, len(sizes)) if optimizer == "rowwise_adagrad" else ()
+    want = judge(optimizer, num_steps, sizes, pooling, weighted, longest, splits)
+    for name, weight in whole(results, "before").items():
+        np.testing.assert_array_equal(weight, want["before"][name], err_msg=name)
+    for result, outputs, losses in zip(results, want["outputs"], want["losses"], strict=True):
+        for step, (x, y) in enumerate(zip(result["outputs"], outputs, strict=True)):
+            np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance, err_msg=f"step {step}")
+        np.testing.assert_allclose(result["losses"], losses, rtol=10 * tolerance, atol=tolerance)
+    for name, weight in whole(results, "after").items():
+        np.testing.assert_allclose(weight, want["after"][name], rtol=tolerance, atol=tolerance, err_msg=name)
+        if num_steps >= STEPS:
+            assert np.abs(weight - want["before"][name]).max() > 1e-3, f"{name} did not move"
+    for name, state in whole(results, "states").items() if optimizer != "sgd" else ():
+        np.testing.assert_allclose(state, want["states"][name], rtol=10 * tolerance, atol=tolerance, err_msg=name)
+
+
+def column_shards(sharding: object, world_size: int) -> tuple[tuple[str, int], ...]:
+    """Of each table the number of its column shards."""
+    embeddings = Embeddings(SCHEMA, TABLES, sequence_features=["clicks"], device="meta")
+    found = placement(plan(embeddings, world_size, sharding, local_world_size=2))
+    return tuple((t, max(1, len({s.column for s in p.shards}))) for t, p in found.items())
