@@ -14,9 +14,12 @@ from recd_dist.embedding.tables import portable_name
 from recd_dist.errors import DataError
 
 
-def _exchange() -> ModuleType:
-    """The model of test_exchange.py, whose tables serve several groups."""
-    spec = importlib.util.spec_from_file_location("exchange", Path(__file__).with_name("test_exchange.py"))
+OPTIONS = {"sequence_features": ["clicks"]}
+
+
+def _judge() -> ModuleType:
+    """The model of judge.py, whose tables serve several groups."""
+    spec = importlib.util.spec_from_file_location("judge", Path(__file__).with_name("judge.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -34,21 +37,21 @@ def _shards(model: Any, optimizer: Any) -> list[tuple[str, list[int], np.ndarray
 
 
 def _saved(ranks: Ranks, directory: Path, dedup: bool, sharding: Any) -> list:
-    exchange = _exchange()
-    model, optimizer = exchange.built(ranks, dedup, sharding, "rowwise_adagrad")
-    for batch in exchange.batches(ranks.rank, 3):
+    judge = _judge()
+    model, optimizer = judge.built(ranks, dedup, sharding, "rowwise_adagrad", OPTIONS)
+    for batch in judge.batches(ranks.rank, 3, 9 + 5 * ranks.rank):
         optimizer.zero_grad()
         model(batch if dedup else batch.expanded())[0].backward()
         optimizer.step()
-    checkpoint.save(directory, 3, model, optimizer, exchange.SCHEMA, rename=portable_name)
+    checkpoint.save(directory, 3, model, optimizer, judge.SCHEMA, rename=portable_name)
     return _shards(model, optimizer)
 
 
 def _loaded(ranks: Ranks, path: Path, dedup: bool, sharding: Any) -> Any:
-    exchange = _exchange()
-    model, optimizer = exchange.built(ranks, dedup, sharding, "rowwise_adagrad")
+    judge = _judge()
+    model, optimizer = judge.built(ranks, dedup, sharding, "rowwise_adagrad", OPTIONS)
     try:
-        checkpoint.load(path, model, optimizer, exchange.SCHEMA, rename=portable_name)
+        checkpoint.load(path, model, optimizer, judge.SCHEMA, rename=portable_name)
     except DataError as error:
         return str(error)
     return _shards(model, optimizer)
@@ -74,6 +77,14 @@ def test_loads_across_dedup_and_sharding(two_ranks, tmp_path: Path, before: tupl
     loaded = whole(two_ranks(_loaded, tmp_path / "step-00000003", *after))
     assert saved.keys() == loaded.keys()
     assert "optimizer/tables.embeddings.tables.item.weight/item.momentum1" in saved
+    for name, tensor in saved.items():
+        np.testing.assert_array_equal(tensor, loaded[name], err_msg=name)
+
+
+def test_loads_from_hosts(four_ranks, tmp_path: Path) -> None:
+    """Rows split inside a host, then over all ranks."""
+    saved = whole(four_ranks(_saved, tmp_path, True, {"default": "TW", "item": "TWRW", "tag": "TWRW"}))
+    loaded = whole(four_ranks(_loaded, tmp_path / "step-00000003", True, {"default": "TW", "item": "RW", "tag": "TW"}))
     for name, tensor in saved.items():
         np.testing.assert_array_equal(tensor, loaded[name], err_msg=name)
 
