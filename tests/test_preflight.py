@@ -8,7 +8,8 @@ import pytest
 
 from recd_dist import preflight
 from recd_dist.config import TrainConfig, config_dir, load
-from recd_dist.embedding import placing, shard, shards
+from recd_dist.embedding import shard, shards
+from recd_dist.embedding.planning import placing
 from recd_dist.errors import ConfigError, DataError
 from recd_dist.job import resolve
 from recd_dist.model import models

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from recd_dist.batch import Batch
 from recd_dist.config import Optimizer
 from recd_dist.distributed import Ranks
-from recd_dist.embedding.classes import Send
+from recd_dist.embedding.exchange.classes import Send
 from recd_dist.embedding.floor import StepRows
 from recd_dist.embedding.plan import Sharding
 from recd_dist.embedding.tables import Embeddings

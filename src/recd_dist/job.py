@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recd_dist.config import TrainConfig
-from recd_dist.embedding.codecs import Codecs
+from recd_dist.embedding.exchange.codecs import Codecs
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.inference import infer_tables
 from recd_dist.manifest import Manifest

@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
-from recd_dist.embedding import machines
-from recd_dist.embedding.probe import measure
-from recd_dist.embedding.saved import differences, from_json, load, text_of
+from recd_dist.embedding.planning import machines
+from recd_dist.embedding.planning.probe import measure
+from recd_dist.embedding.planning.saved import differences, from_json, load, text_of
 from recd_dist.errors import ConfigError
 from recd_dist.job import Job
 from recd_dist.plan_text import render_differences, render_plan, render_simulation

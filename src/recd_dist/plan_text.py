@@ -8,9 +8,9 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from recd_dist.embedding.cost import StepTime
-from recd_dist.embedding.describe import Estimate, Side
-from recd_dist.embedding.saved import spans
+from recd_dist.embedding.planning.cost import StepTime
+from recd_dist.embedding.planning.describe import Estimate, Side
+from recd_dist.embedding.planning.saved import spans
 from recd_dist.job import Job
 from recd_dist.planning import Planned
 

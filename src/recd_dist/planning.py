@@ -17,14 +17,14 @@ import torch
 from torchrec.distributed.types import ShardingPlan
 
 from recd_dist import assembly
-from recd_dist.embedding.choose import SendChoice, choose_send
-from recd_dist.embedding.classes import Send
-from recd_dist.embedding.describe import Estimate, PlanRow, describe, estimate, place_of, to_json
+from recd_dist.embedding.exchange.classes import Send
 from recd_dist.embedding.floor import StepRows, TableUse, table_uses
-from recd_dist.embedding.machines import Machine, machine_of
-from recd_dist.embedding.placing import World, row_wise, rows_reach
 from recd_dist.embedding.plan import Sharding, is_planned, plan
-from recd_dist.embedding.saved import Saved, load
+from recd_dist.embedding.planning.choose import SendChoice, choose_send
+from recd_dist.embedding.planning.describe import Estimate, PlanRow, describe, estimate, place_of, to_json
+from recd_dist.embedding.planning.machines import Machine, machine_of
+from recd_dist.embedding.planning.placing import World, row_wise, rows_reach
+from recd_dist.embedding.planning.saved import Saved, load
 from recd_dist.embedding.shards import Placement, placement
 from recd_dist.job import Job
 

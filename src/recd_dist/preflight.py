@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from recd_dist.config import TrainConfig, config_dir, flatten, from_yaml, load
-from recd_dist.embedding.machines import machine_of
-from recd_dist.embedding.saved import load as load_plan
+from recd_dist.embedding.planning.machines import machine_of
+from recd_dist.embedding.planning.saved import load as load_plan
 from recd_dist.errors import ConfigError, DataError, UserError, nearest
 from recd_dist.job import Job, resolve, writable
 from recd_dist.manifest import Manifest

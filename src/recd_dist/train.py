@@ -29,7 +29,7 @@ from recd_dist.batch import Batch
 from recd_dist.config import TrainConfig, load, to_yaml
 from recd_dist.distributed import Ranks, process_group
 from recd_dist.embedding import floor, init, torchrec_patches
-from recd_dist.embedding.memory import table_bytes
+from recd_dist.embedding.planning.memory import table_bytes
 from recd_dist.embedding.shard import TableOptimizer, num_replicated, optimizers, shard
 from recd_dist.embedding.shards import Placement
 from recd_dist.embedding.tables import portable_name
@@ -157,8 +157,8 @@ def samples_trained(job: Job, position: Mapping[str, Any]) -> int:
 def plan_of(job: Job, ranks: Ranks) -> Planned:
     """Where the tables of a job lie on the ranks there are, and what travels; a collective.
 
-    Rank 0 counts rows and ids for all: a rank that counted otherwise, because a file was slow to appear, say, would plan
-    otherwise, and the exchange would hang.
+    Rank 0 counts rows and ids for all: a rank that counted otherwise, because a file was slow to appear, say, would
+    plan otherwise, and the exchange would hang.
     """
     counted = [assembly.step_rows(job) if ranks.is_first else None]
     dist.broadcast_object_list(counted, src=0)

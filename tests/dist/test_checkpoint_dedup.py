@@ -13,7 +13,6 @@ from recd_dist.distributed import Ranks
 from recd_dist.embedding.tables import portable_name
 from recd_dist.errors import DataError
 
-
 OPTIONS = {"sequence_features": ["clicks"]}
 
 

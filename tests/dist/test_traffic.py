@@ -6,7 +6,7 @@ import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recd_dist.distributed import Ranks
-from recd_dist.embedding.codecs import Codecs
+from recd_dist.embedding.exchange.codecs import Codecs
 from recd_dist.embedding.floor import StepRows, step_bytes, table_uses
 from recd_dist.embedding.init import initialize
 from recd_dist.embedding.plan import plan

@@ -6,9 +6,9 @@ import pytest
 from torchrec.distributed.types import ShardingPlan
 
 from recd_dist.embedding.floor import StepRows, group_bytes, step_bytes, table_uses
-from recd_dist.embedding.placing import World
 from recd_dist.embedding.plan import check_world, plan
-from recd_dist.embedding.planner import _constraints
+from recd_dist.embedding.planning.placing import World
+from recd_dist.embedding.planning.planner import _constraints
 from recd_dist.embedding.shard import TableOptimizer
 from recd_dist.embedding.shards import Shard, placement
 from recd_dist.embedding.tables import Embeddings

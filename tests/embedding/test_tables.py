@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from recd_dist.embedding.classes import class_rows
+from recd_dist.embedding.exchange.classes import class_rows
 from recd_dist.embedding.tables import Embeddings, portable_name, table_weights
 from recd_dist.errors import ConfigError
 from recd_dist.ikjt import IKJT

@@ -21,9 +21,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from recd_dist.embedding.classes import Send
-from recd_dist.embedding.codecs import Codecs, row_bytes
-from recd_dist.embedding.distinct import distinct_ids
+from recd_dist.embedding.exchange.classes import Send
+from recd_dist.embedding.exchange.codecs import Codecs, row_bytes
+from recd_dist.embedding.exchange.distinct import distinct_ids
 from recd_dist.embedding.shards import Placed, Placement
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.ikjt import IKJT

@@ -32,12 +32,12 @@ from torchrec.distributed.types import (
 )
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from recd_dist.embedding.assemble import Assemble, Block, Looked, merged
-from recd_dist.embedding.classes import class_rows
-from recd_dist.embedding.host_sum import HostSum, host_sum
-from recd_dist.embedding.inputs import Context, LookUp, Received, Sizes
-from recd_dist.embedding.layout import Layout, Unit, layout_of
-from recd_dist.embedding.outputs import Exchange, exchange, received
+from recd_dist.embedding.exchange.assemble import Assemble, Block, Looked, merged
+from recd_dist.embedding.exchange.classes import class_rows
+from recd_dist.embedding.exchange.host_sum import HostSum, host_sum
+from recd_dist.embedding.exchange.inputs import Context, LookUp, Received, Sizes
+from recd_dist.embedding.exchange.layout import Layout, Unit, layout_of
+from recd_dist.embedding.exchange.outputs import Exchange, exchange, received
 from recd_dist.embedding.shards import TYPES, placed
 from recd_dist.embedding.tables import Embeddings, check_weights, class_kjt
 from recd_dist.grouped import Embedded

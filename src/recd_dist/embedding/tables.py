@@ -19,9 +19,9 @@ from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConf
 from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
-from recd_dist.embedding.assemble import Assemble, AssembleExpanded, Block, Looked
-from recd_dist.embedding.classes import ClassRows, Send, TableClass, class_rows, table_classes
-from recd_dist.embedding.codecs import Codecs
+from recd_dist.embedding.exchange.assemble import Assemble, AssembleExpanded, Block, Looked
+from recd_dist.embedding.exchange.classes import ClassRows, Send, TableClass, class_rows, table_classes
+from recd_dist.embedding.exchange.codecs import Codecs
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.grouped import Embedded
 from recd_dist.ikjt import IKJT

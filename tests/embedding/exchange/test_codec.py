@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from recd_dist.embedding.codec import CODECS
-from recd_dist.embedding.codecs import NAMES, Codecs, row_bytes
+from recd_dist.embedding.exchange.codec import CODECS
+from recd_dist.embedding.exchange.codecs import NAMES, Codecs, row_bytes
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.errors import ConfigError
 from recd_dist.schema import Feature, Kind, Schema, Table

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recd_dist.embedding import probe
+from recd_dist.embedding.planning import probe
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -21,9 +21,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from recd_dist.embedding.exchange.layout import SPLIT_IN_HOST
 from recd_dist.embedding.floor import FLOAT_BYTES, StepRows, TableUse, all_reduce_bytes, holder_bytes, ids_and_rows
-from recd_dist.embedding.layout import SPLIT_IN_HOST
-from recd_dist.embedding.machines import Machine
+from recd_dist.embedding.planning.machines import Machine
 from recd_dist.embedding.shards import Placed, Placement
 
 Array = NDArray[np.float64]

@@ -16,10 +16,10 @@ Whether a *group* is deduplicated at all follows from the table on disk (``job.g
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from recd_dist.embedding.classes import Send
-from recd_dist.embedding.cost import Work, mean_ms, near_slowest_ms, no_work, num_calls, work_of
+from recd_dist.embedding.exchange.classes import Send
 from recd_dist.embedding.floor import StepRows, TableUse
-from recd_dist.embedding.machines import Machine
+from recd_dist.embedding.planning.cost import Work, mean_ms, near_slowest_ms, no_work, num_calls, work_of
+from recd_dist.embedding.planning.machines import Machine
 from recd_dist.embedding.shards import Placed, Placement
 
 MARGIN = 0.9

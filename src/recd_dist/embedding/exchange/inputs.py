@@ -22,9 +22,9 @@ from torch import Tensor
 from torchrec.distributed.types import Awaitable
 from torchrec.streamable import Multistreamable
 
-from recd_dist.embedding.classes import joined
-from recd_dist.embedding.layout import Layout
-from recd_dist.embedding.unit_rows import UnitRows, constant, host_integers, unit_rows
+from recd_dist.embedding.exchange.classes import joined
+from recd_dist.embedding.exchange.layout import Layout
+from recd_dist.embedding.exchange.unit_rows import UnitRows, constant, host_integers, unit_rows
 from recd_dist.ikjt import IKJT
 
 LENGTH_TYPES = (torch.uint8, torch.int16, torch.int32)

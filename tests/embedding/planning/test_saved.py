@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from recd_dist.embedding.describe import to_json
 from recd_dist.embedding.floor import table_uses
-from recd_dist.embedding.placing import World
 from recd_dist.embedding.plan import plan
-from recd_dist.embedding.saved import differences, from_json, load, spans, text_of
+from recd_dist.embedding.planning.describe import to_json
+from recd_dist.embedding.planning.placing import World
+from recd_dist.embedding.planning.saved import differences, from_json, load, spans, text_of
 from recd_dist.embedding.shards import placement
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.errors import ConfigError

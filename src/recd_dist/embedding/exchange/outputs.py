@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torchrec.distributed import comm_ops
 
-from recd_dist.embedding.codec import CODECS, Codec, Columns
-from recd_dist.embedding.codecs import Codecs
+from recd_dist.embedding.exchange.codec import CODECS, Codec, Columns
+from recd_dist.embedding.exchange.codecs import Codecs
 
 
 class Exchange:

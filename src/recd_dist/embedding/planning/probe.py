@@ -23,7 +23,7 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocati
 from fbgemm_gpu.split_table_batched_embeddings_ops_training import ComputeDevice, SplitTableBatchedEmbeddingBagsCodegen
 from torch import Tensor
 
-from recd_dist.embedding.distinct import distinct_ids
+from recd_dist.embedding.exchange.distinct import distinct_ids
 from recd_dist.grouped import expand_rows
 
 logger = logging.getLogger(__name__)

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from torchrec.distributed.types import ShardingPlan
 
-from recd_dist.embedding.cost import Array, StepTime, mean_ms, no_work, split_bytes, step_time, work_of
 from recd_dist.embedding.floor import StepRows, TableUse, step_bytes, table_uses
-from recd_dist.embedding.machines import Machine
-from recd_dist.embedding.placing import World
-from recd_dist.embedding.saved import FORMAT, VERSION
+from recd_dist.embedding.planning.cost import Array, StepTime, mean_ms, no_work, split_bytes, step_time, work_of
+from recd_dist.embedding.planning.machines import Machine
+from recd_dist.embedding.planning.placing import World
+from recd_dist.embedding.planning.saved import FORMAT, VERSION
 from recd_dist.embedding.shards import Placed, Placement, placement
 from recd_dist.embedding.tables import Embeddings
 

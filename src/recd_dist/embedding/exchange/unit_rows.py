@@ -7,10 +7,10 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from recd_dist.embedding.buckets import bucketize, bucketize_ids
-from recd_dist.embedding.classes import class_rows
-from recd_dist.embedding.distinct import distinct_ids
-from recd_dist.embedding.layout import Unit
+from recd_dist.embedding.exchange.buckets import bucketize, bucketize_ids
+from recd_dist.embedding.exchange.classes import class_rows
+from recd_dist.embedding.exchange.distinct import distinct_ids
+from recd_dist.embedding.exchange.layout import Unit
 from recd_dist.ikjt import IKJT
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 
-from recd_dist.embedding.classes import TableClass
+from recd_dist.embedding.exchange.classes import TableClass
 from recd_dist.embedding.shards import Placement, Shard
 
 REPLICATED = "DP"

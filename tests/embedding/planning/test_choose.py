@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from recd_dist.embedding.choose import choose_send
 from recd_dist.embedding.floor import StepRows, TableUse
-from recd_dist.embedding.machines import PRESETS
-from recd_dist.embedding.placing import World, row_wise
+from recd_dist.embedding.planning.choose import choose_send
+from recd_dist.embedding.planning.machines import PRESETS
+from recd_dist.embedding.planning.placing import World, row_wise
 from recd_dist.embedding.shards import Placed, Shard
 
 LINK = replace(PRESETS["cpu_1gbit"], call_ms=0.0)

@@ -12,7 +12,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from recd_dist.embedding.buckets import bucketize_ids
+from recd_dist.embedding.exchange.buckets import bucketize_ids
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 

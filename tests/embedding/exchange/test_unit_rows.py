@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recd_dist.embedding.buckets import bucketize, bucketize_ids
-from recd_dist.embedding.distinct import distinct_ids, sorted_distinct
+from recd_dist.embedding.exchange.buckets import bucketize, bucketize_ids
+from recd_dist.embedding.exchange.distinct import distinct_ids, sorted_distinct
 
 BLOCK = 5
 ids = st.lists(st.integers(0, 3 * BLOCK - 1), max_size=40)

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recd_dist.embedding.cost import exchange_ms, mean_ms, no_work, split_bytes, step_time, work_of
 from recd_dist.embedding.floor import StepRows, TableUse, step_bytes
-from recd_dist.embedding.machines import PRESETS, Machine, load, machine_of, save
+from recd_dist.embedding.planning.cost import exchange_ms, mean_ms, no_work, split_bytes, step_time, work_of
+from recd_dist.embedding.planning.machines import PRESETS, Machine, load, machine_of, save
 from recd_dist.embedding.shards import Placed, Shard
 from recd_dist.errors import ConfigError
 
