@@ -110,21 +110,11 @@ class Sizes(Awaitable[Awaitable[Received]]):
         self.layout, self.context, self.weighted, self.group = layout, context, weighted, group
         context.sparse, context.units = sparse, [unit_rows(sparse, unit) for unit in layout.units]
         self.counts = joined([rows.counts for rows in context.units])
-        self.mine = self._message(sparse)
+        rows = [rows.num_rows for rows in context.units]
+        message = message_on_device if self.counts.is_cuda else message_on_host
+        self.mine = message(layout, rows, self.counts, sparse.lengths)
         self.theirs = torch.empty_like(self.mine)
         self.work: Any = dist.all_to_all_single(self.theirs, self.mine, group=group, async_op=True)
-
-    def _message(self, sparse: IKJT) -> Tensor:
-        """For each rank its line, int64 [W, 1 + 2 * units]."""
-        layout, device = self.layout, self.counts.device
-        line = host_integers([0, *(n for u in self.context.units for n in (u.num_rows, 0))], self.counts)
-        message = line.repeat(layout.world_size, 1)
-        if len(sparse.lengths):
-            longest = sparse.lengths.max()
-            message[:, 0] = (longest > 255).long() + (longest > 32767).long()
-        sent = self.counts[constant(layout.sent_segments, device)]
-        message.view(-1).index_add_(0, constant(layout.size_places, device), sent)
-        return message
 
     def _wait_impl(self) -> "Ids":
         self.work.wait()
@@ -134,6 +124,36 @@ class Sizes(Awaitable[Awaitable[Received]]):
             for line in mine
         ]
         return Ids(self, mine, theirs)
+
+
+def message_on_host(layout: Layout, rows: list[int], counts: Tensor, lengths: Tensor) -> Tensor:
+    """What each rank is told: its line, int64 [W, 1 + 2 * units].
+
+    A loop over few numbers: on CPU faster than a dozen small operators, 0.1 against 0.3 ms.
+
+    Args:
+        layout: of the plan.
+        rows: of each unit.
+        counts: int64 [segments], ids of each.
+        lengths: int32, of all lists of the batch.
+    """
+    longest = int(lengths.max()) if len(lengths) else 0
+    line = [int(longest > 255) + int(longest > 32767), *(n for r in rows for n in (r, 0))]
+    flat, ids = line * layout.world_size, counts.tolist()
+    for place, segment in zip(layout.size_places, layout.sent_segments, strict=True):
+        flat[place] += ids[segment]
+    return torch.tensor(flat, dtype=torch.int64).view(layout.world_size, -1)
+
+
+def message_on_device(layout: Layout, rows: list[int], counts: Tensor, lengths: Tensor) -> Tensor:
+    """The same without making the host wait."""
+    message = host_integers([0, *(n for r in rows for n in (r, 0))], counts).repeat(layout.world_size, 1)
+    if len(lengths):
+        longest = lengths.max()
+        message[:, 0] = (longest > 255).long() + (longest > 32767).long()
+    sent = counts[constant(layout.sent_segments, counts.device)]
+    message.view(-1).index_add_(0, constant(layout.size_places, counts.device), sent)
+    return message
 
 
 class Ids(Awaitable[Received]):
