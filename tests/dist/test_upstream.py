@@ -1,0 +1,310 @@
+"""What TorchRec still breaks over ranks: each test fails when upstream mends what we work around; see docs/upstream.md.
+
+Stock TorchRec on gloo, nothing of ours. Row i of every table is all i + 1, the loss is the sum of all outputs, the
+learning rate 1: the right numbers can be counted by hand. A test that fails here is good news: look at its upstream
+line, then at the place of ours that it names. torchrec 1.8.0, fbgemm-gpu-cpu 1.8.0, torch 2.13.0.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from fbgemm_gpu.split_embedding_configs import EmbOptimType
+from torch import Tensor, nn
+from torch.distributed._shard.sharded_tensor import ShardedTensor
+from torchrec.distributed import sharding_plan
+from torchrec.distributed.embedding import EmbeddingCollectionSharder
+from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
+from torchrec.distributed.fbgemm_qcomm_codec import CommType, QCommsConfig, get_qcomm_codecs_registry
+from torchrec.distributed.types import ShardingEnv
+from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConfig, PoolingType
+from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from recd_dist.distributed import Ranks
+
+CPU = torch.device("cpu")
+PLANS = {
+    "TW": lambda: sharding_plan.table_wise(rank=1),
+    "RW": sharding_plan.row_wise,
+    "CW": lambda: sharding_plan.column_wise(ranks=[0, 1]),  # both ranks hold a shard, so that both fail alike
+    "DP": sharding_plan.data_parallel,
+    "TWRW": lambda: sharding_plan.table_row_wise(host_index=1),
+    "GRID": lambda: sharding_plan.grid_shard(host_indexes=[0, 1]),
+}
+NUM_ROWS = 6
+UNEQUAL = "ProcessGroupGloo::allgather: invalid tensor size"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fresh_ranks(two_ranks, four_ranks) -> Iterator[None]:
+    """Processes in which nobody has patched TorchRec; none of what breaks here reaches another file."""
+    two_ranks.stop()
+    four_ranks.stop()
+    yield
+    two_ranks.stop()
+    four_ranks.stop()
+
+
+# --- on every rank ---------------------------------------------------------------------------------------------------
+
+
+def kjt(batch: dict[str, Any]) -> KeyedJaggedTensor:
+    """Lists of ids by feature; (lists, inverse) makes TorchRec's variable batch (VBE)."""
+    keys, variable = list(batch), isinstance(next(iter(batch.values())), tuple)
+    lists = [batch[k][0] if variable else batch[k] for k in keys]
+    lengths = torch.tensor([len(row) for rows in lists for row in rows], dtype=torch.int64)
+    values = torch.tensor([i for rows in lists for row in rows for i in row], dtype=torch.int64)
+    if not variable:
+        return KeyedJaggedTensor(keys, values, lengths=lengths)
+    inverse = torch.tensor([batch[k][1] for k in keys], dtype=torch.int64)
+    strides = [[len(rows)] for rows in lists]
+    return KeyedJaggedTensor(
+        keys, values, lengths=lengths, stride_per_key_per_rank=strides, inverse_indices=(keys, inverse)
+    )
+
+
+def sharded(ranks: Ranks, tables: dict[str, tuple[str, str]], options: dict[str, Any]) -> nn.Module:
+    """A table a feature, by name (sharding, pooling); "" instead of a pooling makes an EmbeddingCollection."""
+    kwargs: dict[str, Any] = {"fused_params": {"optimizer": EmbOptimType[options.get("optimizer", "EXACT_SGD")]}}
+    kwargs["fused_params"]["learning_rate"] = 1.0
+    if "wire" in options:
+        precision = QCommsConfig(CommType[options["wire"]], CommType[options["wire"]])
+        kwargs["qcomm_codecs_registry"] = get_qcomm_codecs_registry(precision, device=CPU)
+    if "use_index_dedup" in options:
+        kwargs["use_index_dedup"] = True
+    configs = []
+    for name, (sharding, pooling) in tables.items():
+        same = {"name": f"table_{name}", "num_embeddings": NUM_ROWS, "feature_names": [name]}
+        same["embedding_dim"] = 256 if sharding == "GRID" else 64
+        configs.append(EmbeddingBagConfig(pooling=PoolingType[pooling], **same) if pooling else EmbeddingConfig(**same))
+    if isinstance(configs[0], EmbeddingBagConfig):
+        module: nn.Module = EmbeddingBagCollection(tables=configs, device=torch.device("meta"))
+        sharder: Any = EmbeddingBagCollectionSharder(**kwargs)
+    else:
+        module = EmbeddingCollection(tables=configs, device=torch.device("meta"))
+        sharder = EmbeddingCollectionSharder(**kwargs)
+    chosen = {f"table_{name}": PLANS[sharding]() for name, (sharding, _) in tables.items()}
+    local, world = ranks.local_world_size, ranks.world_size
+    plan = sharding_plan.construct_module_sharding_plan(module, chosen, sharder, local, world, "cpu")
+    for parameter in plan.values():
+        if parameter.sharding_type != "data_parallel":
+            parameter.compute_kernel = "fused"
+    return sharder.shard(module, plan, ShardingEnv.from_process_group(torch.distributed.GroupMember.WORLD), CPU)
+
+
+def shards(module: nn.Module) -> Iterator[tuple[str, int, Tensor]]:
+    """Feature, first row, weights of each shard of this rank."""
+    for name, weight in module.state_dict().items():
+        feature = name.split(".")[-2].removeprefix("table_")
+        if isinstance(weight, ShardedTensor):
+            yield from ((feature, s.metadata.shard_offsets[0], s.tensor) for s in weight.local_shards())
+        else:
+            yield feature, 0, weight
+
+
+def numbers(start: int, rows: int) -> Tensor:
+    """What stands in some rows before the step."""
+    return torch.arange(start + 1.0, start + rows + 1.0)[:, None]
+
+
+def step(ranks: Ranks, tables: dict[str, Any], batches: list[Any], options: dict[str, Any]) -> dict[str, Any] | str:
+    """One step on this rank's batch: the first column of each output and how far each row has moved; or the error."""
+    try:
+        module = sharded(ranks, tables, options)
+        with torch.no_grad():
+            for _, row, weight in shards(module):
+                weight.copy_(numbers(row, len(weight)).expand_as(weight))
+        out = module(kjt(batches[ranks.rank % len(batches)]))
+        pooled = all(pooling for _, pooling in tables.values())
+        found = out.to_dict() if pooled else {k: v.values() for k, v in out.items()}
+        if options.get("backward", True):
+            torch.stack([v.sum() for v in found.values()]).sum().backward()
+        moved = {f: (w.detach() - numbers(r, len(w)))[:, 0].tolist() for f, r, w in shards(module) if w.numel()}
+        return {"out": {f: v.detach()[:, 0].tolist() for f, v in found.items()}, "moved": moved}
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def saved_behind(ranks: Ranks, path: str) -> str:
+    """What async_save says of a sharded table."""
+    try:
+        dcp.async_save(sharded(ranks, {"f": ("CW", "SUM")}, {}).state_dict(), checkpoint_id=path).result()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "saved"
+
+
+# --- on the test's side ----------------------------------------------------------------------------------------------
+
+
+def assert_all_fail(pool: Any, wanted: str, tables: dict[str, Any], batches: list[Any], **options: Any) -> None:
+    """Every rank says the same; ranks that did not are not used again."""
+    said = pool(step, tables, batches, options)
+    if not all(isinstance(each, str) and wanted in each for each in said):
+        pool.stop()
+        pytest.fail(f"upstream no longer says '{wanted}': {said}")
+
+
+def assert_gives(
+    pool: Any, wanted: list[dict[str, Any]], tables: dict[str, Any], batches: list[Any], **options: Any
+) -> None:
+    """The numbers of every rank, as far as they are named."""
+    found = pool(step, tables, batches, options)
+    for each, want in zip(found, wanted, strict=True):
+        if isinstance(each, str):
+            pool.stop()
+            pytest.fail(each)
+        for what, features in want.items():
+            for feature, numbers in features.items():
+                assert each[what][feature] == pytest.approx(numbers, rel=1e-5), (what, feature, each)
+
+
+PLAIN = [{"f": [[0], [1, 2], []]}, {"f": [[3, 4, 4], [5], [2]]}]
+VARIABLE = [{"f": ([[0], [1, 2], []], [0, 1, 1, 2])}, {"f": ([[3, 4, 4], [5], [2]], [1, 1, 0, 2])}]
+SHORTER = [{"f": [[0], [1, 2], []]}, {"f": [[3, 4, 4], [5]]}]
+VARIABLE_SHORTER = [VARIABLE[0], {"f": ([[3, 4, 4], [5]], [1, 1, 0, 1])}]
+TWO = [{"f": [[1, 2]], "g": [[1, 2]]}]
+
+
+@pytest.mark.parametrize("sharding", ["TW", "RW", "CW"])
+def test_what_upstream_does_right(two_ranks, sharding: str) -> None:
+    """The step and the counting: sums, and every use of a row moves it by 1 / ranks (TorchRec divides by them)."""
+    out = [{"out": {"f": [1.0, 5.0, 0.0]}}, {"out": {"f": [14.0, 6.0, 3.0]}}]
+    assert_gives(two_ranks, out, {"f": (sharding, "SUM")}, PLAIN)
+    out = [{"out": {"f": [1.0, 5.0, 5.0, 0.0]}}, {"out": {"f": [6.0, 6.0, 14.0, 3.0]}}]
+    moved = {"TW": [-0.5, -1.0, -1.5, -0.5, -1.0, -1.0], "RW": [-0.5, -1.0, -1.5]}
+    if sharding != "CW":
+        out[1 if sharding == "TW" else 0]["moved"] = {"f": moved[sharding]}
+    assert_gives(two_ranks, out, {"f": (sharding, "SUM")}, VARIABLE)
+
+
+# --- row-wise --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batches", [SHORTER, VARIABLE_SHORTER], ids=["plain", "VBE"])
+def test_row_wise_backward_with_other_numbers_of_rows(two_ranks, batches: list[Any]) -> None:
+    """comm_ops.py:2667: gradients go through a list all_gather of unequal parts, which gloo refuses.
+
+    Here: the exchange of embedding/exchange/outputs.py; for dedup=off patch 1 of embedding/torchrec_patches.py.
+    """
+    assert_all_fail(two_ranks, UNEQUAL, {"f": ("RW", "SUM")}, batches)
+
+
+@pytest.mark.parametrize("sharding", ["TWRW", "GRID"])
+def test_hosts_backward_with_other_numbers_of_rows(four_ranks, sharding: str) -> None:
+    """The same line under table-row-wise and grid sharding. Here: embedding/exchange/host_sum.py."""
+    assert_all_fail(four_ranks, UNEQUAL, {"f": (sharding, "SUM")}, SHORTER)
+
+
+# --- MEAN pooling ----------------------------------------------------------------------------------------------------
+
+
+def test_mean_beside_a_row_wise_mean_is_divided_twice(two_ranks) -> None:
+    """embeddingbag.py:660, 2630: the divisor of row-wise means also hits features of other shardings.
+
+    Ids 1 and 2 are 2 and 3: their mean is 2.5, a table-wise one becomes 1.25. Here: SUM in TorchRec, the division is
+    ours (embedding/exchange/assemble.py).
+    """
+    wrong = [{"out": {"f": [1.25], "g": [2.5]}}] * 2
+    assert_gives(two_ranks, wrong, {"f": ("TW", "MEAN"), "g": ("RW", "MEAN")}, TWO, backward=False)
+
+
+def test_sum_beside_a_row_wise_mean_is_divided(two_ranks) -> None:
+    """embeddingbag.py:660, 2630: a sum of another sharding, which should be 5.0, becomes a mean. Here: as above."""
+    wrong = [{"out": {"f": [2.5], "g": [2.5]}}] * 2
+    assert_gives(two_ranks, wrong, {"f": ("RW", "MEAN"), "g": ("CW", "SUM")}, TWO, backward=False)
+
+
+def test_mean_under_grid_is_a_sum(four_ranks) -> None:
+    """embeddingbag.py:660 does not list grid_shard: nothing divides; 2.5 is right. Here: as above."""
+    assert_gives(four_ranks, [{"out": {"f": [5.0]}}] * 4, {"f": ("GRID", "MEAN")}, [{"f": [[1, 2]]}], backward=False)
+
+
+def test_row_wise_mean_of_variable_batches_in_another_order_is_garbage(two_ranks) -> None:
+    """embeddingbag.py:2615: keys are put in the tables' order, inverse indices are not.
+
+    f should be 2.5, 1.0 and g 0.0, 5.0; f is divided by g's lengths, g by the empty list's 1e-6. Here: as above.
+    """
+    batch = {"g": ([[], [4]], [0, 1]), "f": ([[0], [1, 2]], [1, 0])}
+    wrong = [{"out": {"f": [5.0, 0.5], "g": [0.0, 5e6]}}] * 2
+    assert_gives(two_ranks, wrong, {"f": ("RW", "MEAN"), "g": ("RW", "MEAN")}, [batch], backward=False)
+
+
+# --- TorchRec's variable batches -------------------------------------------------------------------------------------
+
+
+def test_variable_batch_under_grid(four_ranks) -> None:
+    """grid_sharding.py:415 has no branch for it. Here: the exchange sends plain batches of unique rows."""
+    wanted = "IndexError: Dimension out of range (expected to be in range of [-1, 0], but got 1)"
+    assert_all_fail(four_ranks, wanted, {"f": ("GRID", "SUM")}, VARIABLE)
+
+
+def test_variable_batch_under_data_parallel(two_ranks) -> None:
+    """embeddingbag.py:405: fbgemm's dense CPU kernel does not know it: 3 rows of 64 come where 192 numbers should."""
+    wanted = "RuntimeError: split_with_sizes expects split_sizes to sum exactly to 3"
+    assert_all_fail(two_ranks, wanted, {"f": ("DP", "SUM")}, VARIABLE)
+
+
+def test_variable_batch_with_two_kernels(two_ranks) -> None:
+    """embedding_lookup.py:1060: tables of two poolings (dtypes, learning rates) share an output made in advance."""
+    batch = {"f": ([[1, 2]], [0]), "g": ([[1, 2]], [0])}
+    wanted = "AssertionError: [TBE API v2] Using pre-allocated vbe_output is not supported on CPU"
+    assert_all_fail(two_ranks, wanted, {"f": ("CW", "SUM"), "g": ("CW", "MEAN")}, [batch])
+
+
+def test_variable_batch_without_samples(two_ranks) -> None:
+    """embeddingbag.py:412: view(0, -1). Here: ranks without samples take part, with no rows."""
+    wanted = "RuntimeError: cannot reshape tensor of 0 elements into shape [0, -1]"
+    assert_all_fail(two_ranks, wanted, {"f": ("CW", "SUM")}, [{"f": ([], [])}])
+
+
+def test_variable_batch_without_rows_of_a_feature(two_ranks) -> None:
+    """embeddingbag.py:405: no list at all of f beside samples. Here: U = 0 is a number like others."""
+    batch = {"f": ([], [0, 0]), "g": ([[1], [2]], [0, 1])}
+    wanted = "RuntimeError: [batch_index_select_dim0] All input_rows must be the same."
+    assert_all_fail(two_ranks, wanted, {"f": ("CW", "SUM"), "g": ("CW", "SUM")}, [batch])
+
+
+def test_variable_batch_with_adagrad(two_ranks) -> None:
+    """fbgemm's training ops, line 2196: VBE for some optimizers only, EXACT_ADAGRAD is not among them."""
+    wanted = "AssertionError: Variable batch size TBE support is enabled for"
+    assert_all_fail(two_ranks, wanted, {"f": ("CW", "SUM")}, VARIABLE, optimizer="EXACT_ADAGRAD")
+
+
+def test_variable_batch_of_sequences_trains_nothing(two_ranks) -> None:
+    """modules/utils.py:244: permute_1D_sparse_data has no autograd on CPU; outputs are right, weights stay.
+
+    Each row should move by half its uses. Here: un-pooled tables are pooled ones of single ids (exchange/classes.py).
+    """
+    still = [{"out": {"f": [1.0, 2.0, 3.0, 2.0, 3.0]}, "moved": {"f": [0.0] * 3}}]
+    still += [{"out": {"f": [6.0, 6.0, 4.0, 5.0, 5.0, 3.0]}, "moved": {"f": [0.0] * 3}}]
+    assert_gives(two_ranks, still, {"f": ("RW", "")}, VARIABLE)
+
+
+# --- sequences, wire, checkpoints ------------------------------------------------------------------------------------
+
+
+def test_data_parallel_sequences(two_ranks) -> None:
+    """modules/utils.py:319: fbgemm's dense CPU kernel sums where vectors are asked for. Here: as above."""
+    wanted = "RuntimeError: split_with_sizes expects split_sizes to sum exactly to 2"
+    assert_all_fail(two_ranks, wanted, {"f": ("DP", "")}, [{"f": [[0, 1, 2], [3]]}], backward=False)
+
+
+def test_distinct_ids_of_sequences(two_ranks) -> None:
+    """embedding.py:1421: use_index_dedup calls an operator without a CPU kernel. Here: exchange/distinct.py."""
+    wanted = "NotImplementedError: Could not run 'fbgemm::jagged_unique_indices' with arguments from the 'CPU' backend"
+    assert_all_fail(two_ranks, wanted, {"f": ("CW", "")}, PLAIN, use_index_dedup=True)
+
+
+def test_int8_row_wise(two_ranks) -> None:
+    """comm_ops.py:2379 encodes without the context that INT8 needs. Here: embedding/exchange/codec.py."""
+    assert_all_fail(two_ranks, "AssertionError: Unexpected `None`", {"f": ("RW", "SUM")}, PLAIN, wire="INT8")
+
+
+def test_async_save_of_sharded_tables(two_ranks, tmp_path) -> None:
+    """torch's stager copies through data_ptr, which TorchRec's ShardedTensor lacks. Here: checkpoints wait."""
+    said = two_ranks(saved_behind, str(tmp_path))
+    assert all("data_ptr" in each and "not supported for ShardedTensor" in each for each in said), said
