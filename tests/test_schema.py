@@ -91,3 +91,10 @@ def test_expanded_groups_stand_before_the_features_of_samples() -> None:
     assert schema.expanded(["request"]).groups == ("user", "sample")
     assert schema.expanded(["request"]).sparse_of("sample") == ("page", "candidate")
     assert schema.expanded([]) is schema
+
+
+def test_an_expanded_feature_remembers_its_group() -> None:
+    schema = Schema((Feature("history", Kind.ids, "user", "item"), Feature("candidate", Kind.id, "sample", "item")))
+    moved = schema.expanded(["user"])
+    assert (moved["history"].group, moved["history"].home, moved["candidate"].home) == ("sample", "user", "sample")
+    assert Schema.from_json(moved.to_json()) == moved

@@ -46,12 +46,19 @@ class Feature:
         kind: one id, a list of ids, or one float32 a row.
         group: the group it is deduplicated with.
         table: the embedding table its ids look up; None for dense features.
+        expanded_from: the group that it had before ``Schema.expanded`` moved it into ``sample``.
     """
 
     name: str
     kind: Kind
     group: str = SAMPLE
     table: str | None = None
+    expanded_from: str | None = None
+
+    @property
+    def home(self) -> str:
+        """The group whose rows it repeats with, trained expanded or not: what it is to a model."""
+        return self.expanded_from or self.group
 
     @property
     def is_sparse(self) -> bool:
@@ -158,7 +165,12 @@ class Schema:
             groups: deduplicated groups; none leaves the schema as it is.
         """
         kept = [f for f in self.features if f.group not in (SAMPLE, *groups)]
-        moved = [replace(f, group=SAMPLE) for g in self.dedup_groups if g in groups for f in self.of_group(g)]
+        moved = [
+            replace(f, group=SAMPLE, expanded_from=g)
+            for g in self.dedup_groups
+            if g in groups
+            for f in self.of_group(g)
+        ]
         return Schema((*kept, *moved, *self.of_group(SAMPLE)), self.labels) if moved else self
 
     def to_json(self) -> dict[str, Any]:
@@ -168,7 +180,10 @@ class Schema:
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> "Schema":
         """The schema that ``to_json`` wrote."""
-        features = tuple(Feature(f["name"], Kind(f["kind"]), f["group"], f["table"]) for f in value["features"])
+        features = tuple(
+            Feature(f["name"], Kind(f["kind"]), f["group"], f["table"], f.get("expanded_from"))
+            for f in value["features"]
+        )
         return Schema(features, tuple(value["labels"]))
 
 

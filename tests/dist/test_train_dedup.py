@@ -49,8 +49,10 @@ def _tables(model: Any) -> dict[str, Any]:
         ["model=sequence"],
         ["model=dlrm", "plan.expand=[history]", "plan.send.item=ids"],
         ["model=sequence", "plan.expand=[profile]", "plan.send.item=rows"],
+        ["model=sequence", "plan.expand=[history]"],
+        ["model=sequence", "plan.expand=[history,profile]"],
     ],
-    ids=["dlrm", "sequence", "dlrm, a group expanded", "sequence, a group expanded"],
+    ids=["dlrm", "sequence", "dlrm, expanded", "sequence, expanded", "sequence, history expanded", "sequence, all expanded"],
 )
 def test_losses_and_tables_agree(two_ranks, tiny: list[str], tmp_path: Path, options: list[str]) -> None:
     overrides = [*tiny, *options, "batch_size=64", f"run_dir={tmp_path / 'run'}", "plan=row_wise"]

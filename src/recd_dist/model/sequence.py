@@ -20,14 +20,14 @@ from recd_dist.schema import SAMPLE, Kind, Schema
 
 
 def candidate_of(schema: Schema, history: str) -> str | None:
-    """The feature that attends to a history: the first single id of the group ``sample`` in the same table.
+    """The feature that attends to a history: the first single id of the samples' own in the same table.
 
     Args:
         schema: the features.
         history: a list feature.
     """
     table = schema[history].table
-    ids = (f for f in schema.of_group(SAMPLE) if f.kind is Kind.id)
+    ids = (f for f in schema.of_group(SAMPLE) if f.kind is Kind.id and f.home == SAMPLE)
     return next((f.name for f in ids if f.table == table), None)
 
 
@@ -70,18 +70,19 @@ class SequenceModel(nn.Module):
             {n: TargetAttention(dim, heads) if self.candidates[n] else LearnedPooling(dim, heads) for n in names}
         )
         shared = [name for group in schema.dedup_groups for name in schema.sparse_of(group) if name not in names]
-        shared += [name for name in names if not self.candidates[name]]
-        sample = [*schema.sparse_of(SAMPLE), *(name for name in names if self.candidates[name])]
+        shared += [name for name in names if not self.candidates[name] and self.groups[name] != SAMPLE]
+        sample = [name for name in schema.sparse_of(SAMPLE) if name not in names]
+        sample += [name for name in names if name not in shared]
         self.head = DotHead(schema, shared, sample, dim, bottom, over, dropout)
 
     @staticmethod
     def sequence_features(schema: Schema) -> tuple[str, ...]:
-        """Features that this model wants un-pooled: the lists of deduplicated groups.
+        """Features that this model wants un-pooled: the lists of deduplicated groups, trained expanded or not.
 
         Raises:
             ConfigError: there is none.
         """
-        names = tuple(f.name for f in schema.sparse if f.kind is Kind.ids and f.group != SAMPLE)
+        names = tuple(f.name for f in schema.sparse if f.kind is Kind.ids and f.home != SAMPLE)
         if not names:
             raise ConfigError(
                 "model 'sequence' needs a list feature in a deduplicated group (a history), and best a single-id "
@@ -108,7 +109,8 @@ class SequenceModel(nn.Module):
             seen.append(Vectors((name,), vectors))
         rows = shared_rows({**{self.groups[n]: x for n, x in pooled.items()}, **dense, **embedded.pooled})
         for name, x in pooled.items():
-            values = x.expand() if rows is None else rows.of(self.groups[name], x.values)
+            group = self.groups[name]
+            values = x.expand() if rows is None or group == SAMPLE else rows.of(group, x.values)
             seen.append(Vectors((name,), values))
         plain = pooled_vectors(embedded, rows, self.dim)
         return self.head([*plain, *seen], dense, rows, batch_size_of(embedded, dense))
