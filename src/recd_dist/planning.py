@@ -20,7 +20,7 @@ from recd_dist import assembly
 from recd_dist.embedding.exchange.classes import Send
 from recd_dist.embedding.floor import StepRows, TableUse, table_uses
 from recd_dist.embedding.plan import Sharding, is_planned, plan
-from recd_dist.embedding.planning.choose import SendChoice, choose_send
+from recd_dist.embedding.planning.choose import SendChoice, choose_send, expanded_places
 from recd_dist.embedding.planning.describe import Estimate, PlanRow, describe, estimate, place_of, to_json
 from recd_dist.embedding.planning.machines import Machine, machine_of
 from recd_dist.embedding.planning.placing import World, row_wise, rows_reach
@@ -125,19 +125,20 @@ def planned(
     choices = choose_send(uses, places, step, world_size, machine, pinned, others)
     if any(choices[t].place != places[t] for t in places):
         found = placed({t: place_of(c.place, world) for t, c in choices.items()})
-    return _described(job, found, places, choices, world, machine, step)
+    expanded = expanded_places(uses, places, others, step, machine) if free else places
+    return _described(job, found, expanded, choices, world, machine, step)
 
 
 def _described(
     job: Job,
     found: ShardingPlan,
-    before: Placement,
+    expanded: Placement,
     choices: Mapping[str, SendChoice],
     world: World,
     machine: Machine,
     step: StepRows,
 ) -> Planned:
-    """A plan with its numbers; expanded batches are costed where tables lay before it was chosen what travels."""
+    """A plan with its numbers; expanded batches are costed where they would want the tables."""
     embeddings = assembly.tables_of(job, job.dedup, send={t: c.send for t, c in choices.items()})
     uses, optimizer = tuple(table_uses(embeddings)), job.config.optim.tables.name
     reasons = {t: c.reason for t, c in choices.items()}
@@ -148,9 +149,9 @@ def _described(
         world,
         machine,
         step,
-        tuple(describe(found, embeddings, world.size, machine, step, optimizer, reasons, before)),
+        tuple(describe(found, embeddings, world.size, machine, step, optimizer, reasons, expanded)),
         estimate(
-            uses, placement(found), step, world.size, machine, before, optimizer=optimizer, num_dense=_num_dense(job)
+            uses, placement(found), step, world.size, machine, expanded, optimizer=optimizer, num_dense=_num_dense(job)
         ),
     )
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from recd_dist.embedding.floor import StepRows, TableUse
-from recd_dist.embedding.planning.choose import choose_send
+from recd_dist.embedding.planning.choose import choose_send, expanded_places
 from recd_dist.embedding.planning.machines import PRESETS
 from recd_dist.embedding.planning.placing import World, row_wise
 from recd_dist.embedding.shards import Placed, Shard
@@ -80,3 +80,16 @@ def test_the_choice_does_not_depend_on_the_rank_order_of_calls() -> None:
     busy = step(60_000, 20_000)
     first = choose_send([LISTS, KEPT], {"item": WHOLE, "click": WHOLE}, busy, 4, LINK)
     assert first == choose_send([LISTS, KEPT], {"click": WHOLE, "item": WHOLE}, busy, 4, LINK)
+
+
+def test_the_expanded_yardstick_gets_the_place_that_suits_it() -> None:
+    """A small table that all ranks ask of one is copied to all of them; a large one is divided over them."""
+    small = replace(LISTS, table="shop", num_embeddings=100)
+    large = replace(LISTS, num_embeddings=2_000_000)
+    places = {
+        "shop": Placed("TW", (Shard(0, 0, 100, 0, 16),)),
+        "item": Placed("TW", (Shard(0, 0, 2_000_000, 0, 16),)),
+    }
+    found = expanded_places([small, large], places, {"item": row_wise(large, World(4, 1))}, step(20_000, 50), LINK)
+    assert (found["shop"].sharding, found["item"].sharding) == ("DP", "RW")
+    assert places["shop"].sharding == "TW"

@@ -27,6 +27,9 @@ MARGIN = 0.9
 
 PASSES = 2
 
+MAX_COPIED = 2**24
+"""Numbers of a table (64 MiB) that the expanded yardstick may hold on every rank."""
+
 
 @dataclass(frozen=True)
 class Way:
@@ -146,3 +149,36 @@ def _choice(use: TableUse, tables: _Tables, placement: Placement, pinned: Mappin
     if chosen.place != before:
         reasons.append(f"{chosen.place.sharding} instead of {before.sharding}: no rank is asked by all")
     return SendChoice(chosen.send, chosen.place, rows_ms, ids_ms, "; ".join(reasons))
+
+
+def expanded_places(
+    uses: Sequence[TableUse], placement: Placement, others: Mapping[str, Placed], step: StepRows, machine: Machine
+) -> dict[str, Placed]:
+    """Where tables would lie if every sample sent its own copy: each the cheapest of three places.
+
+    The yardstick is given what suits it: its rows divided over all ranks, or a copy on every rank, where that is
+    cheaper than where deduplicated batches want the table. (TorchRec cannot replicate un-pooled tables: it is granted.)
+
+    Args:
+        uses: the tables.
+        placement: where they lie.
+        others: of tables whose rows may be divided over all ranks, that place.
+        step: rows and ids of one rank's batch.
+        machine: what a rank's device and links cost.
+    """
+    world_size = 1 + max((r for p in (*placement.values(), *others.values()) for r in p.ranks), default=0)
+    found = dict(placement)
+
+    def work(use: TableUse, place: Placed) -> Work:
+        return work_of(use, place, step, world_size, machine, dedup=False)
+
+    works = {u.table: work(u, found[u.table]) for u in uses}
+    for use in sorted(uses, key=lambda u: -mean_ms(works[u.table], machine)):
+        rest = sum((w for t, w in works.items() if t != use.table), no_work(world_size))
+        places = [found[use.table], *([others[use.table]] if use.table in others else [])]
+        if use.num_embeddings * use.dim <= MAX_COPIED:
+            places.append(Placed("DP"))
+        ways = [(work(use, place), place) for place in places]
+        costs = [near_slowest_ms(rest + w, machine) + mean_ms(rest + w, machine) for w, _ in ways]
+        works[use.table], found[use.table] = ways[costs.index(min(costs))]
+    return found
