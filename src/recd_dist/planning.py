@@ -20,12 +20,13 @@ from recd_dist import assembly
 from recd_dist.embedding.exchange.classes import Send
 from recd_dist.embedding.floor import StepRows, TableUse, table_uses
 from recd_dist.embedding.plan import Sharding, is_planned, plan
-from recd_dist.embedding.planning.choose import SendChoice, choose_send, expanded_places
+from recd_dist.embedding.planning.choose import MAX_COPIED, SendChoice, choose_send, expanded_places
 from recd_dist.embedding.planning.describe import Estimate, PlanRow, describe, estimate, place_of, to_json
 from recd_dist.embedding.planning.machines import Machine, machine_of
 from recd_dist.embedding.planning.placing import World, row_wise, rows_reach
 from recd_dist.embedding.planning.saved import Saved, load
-from recd_dist.embedding.shards import Placement, placement
+from recd_dist.embedding.shard import ON_CPU
+from recd_dist.embedding.shards import Placed, Placement, placement
 from recd_dist.job import Job
 
 
@@ -122,7 +123,12 @@ def planned(
     free = is_planned(wanted_sharding, device_type) and embeddings.dedup
     splittable = [u for u in uses if free and rows_reach(u.num_embeddings, world_size, device_type)]
     others = {u.table: row_wise(u, world) for u in splittable}
-    choices = choose_send(uses, places, step, world_size, machine, pinned, others)
+    copied = job.config.optim.tables.name in ON_CPU  # the others have no update for copies
+    ways = {u.table: [others[u.table]] if u.table in others else [] for u in uses}
+    for use in uses:
+        if free and copied and not use.is_sequence and use.num_embeddings * use.dim <= MAX_COPIED:
+            ways[use.table].append(Placed("DP"))
+    choices = choose_send(uses, places, step, world_size, machine, pinned, ways)
     if any(choices[t].place != places[t] for t in places):
         found = placed({t: place_of(c.place, world) for t, c in choices.items()})
     expanded = expanded_places(uses, places, others, step, machine) if free else places

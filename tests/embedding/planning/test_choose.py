@@ -70,7 +70,7 @@ def test_ids_not_counted_are_taken_to_differ() -> None:
 def test_a_table_that_all_ranks_ask_one_for_is_divided() -> None:
     """64 hosts look up 20,000 distinct ids each: 64 ranks answer 312 ids a batch, instead of one all of them."""
     world = World(64, 1)
-    busy, others = step(60_000, 20_000, rows=1000), {"item": row_wise(LISTS, world)}
+    busy, others = step(60_000, 20_000, rows=1000), {"item": [row_wise(LISTS, world)]}
     found = choose_send([LISTS], {"item": WHOLE}, busy, 64, PRESETS["cpu_1gbit"], others=others)["item"]
     assert (found.send, found.place.sharding) == ("ids", "RW")
     assert found.reason.endswith("RW instead of TW: no rank is asked by all")
@@ -93,3 +93,14 @@ def test_the_expanded_yardstick_gets_the_place_that_suits_it() -> None:
     found = expanded_places([small, large], places, {"item": row_wise(large, World(4, 1))}, step(20_000, 50), LINK)
     assert (found["shop"].sharding, found["item"].sharding) == ("DP", "RW")
     assert places["shop"].sharding == "TW"
+
+
+def test_a_small_pooled_table_may_be_copied() -> None:
+    """64 ranks ask one rank for a table of 100 rows, or each has a copy and sums 1,600 gradients."""
+    small = replace(LISTS, num_embeddings=100)
+    place = Placed("TW", (Shard(0, 0, 100, 0, 16),))
+    options = {"pinned": {"item": "rows"}, "others": {"item": [Placed("DP")]}}
+    busy = step(60_000, 50, rows=1000)
+    found = choose_send([small], {"item": place}, busy, 64, PRESETS["cpu_1gbit"], **options)["item"]
+    assert (found.place.sharding, found.send) == ("DP", "rows")
+    assert "nothing travels" in found.reason
