@@ -27,7 +27,8 @@ for _ in range(100):
 print(socket.gethostname())
 """
 BUILD = """
-import sys, time
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell leaves it ignored in the background
 sys.path.insert(0, sys.argv[1])
 import lab
 with lab.Lab() as hosts:
