@@ -56,6 +56,14 @@ def test_a_run_on_unique_rows_is_evaluated_expanded(alone: Ranks, trained: Path,
     assert quality(alone, tmp_path / "run") == pytest.approx(quality(alone, trained), abs=1e-5)
 
 
+def test_a_run_with_an_expanded_group(alone: Ranks, tiny: list[str], tmp_path: Path) -> None:
+    """The table keeps the group that the model has in ``sample``."""
+    overrides = [*tiny, f"run_dir={tmp_path / 'run'}", "batch_size=128", "max_steps=5", "plan.expand=[history]"]
+    summary = train(load("train", overrides), alone)
+
+    assert quality(alone, tmp_path / "run")["auc"] == pytest.approx(summary["auc"])
+
+
 def test_another_split(alone: Ranks, trained: Path) -> None:
     found = quality(alone, trained, split="train")
 

@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from recd_dist.manifest import Manifest
 from recd_dist.metrics.quality import Quality, evaluate
 from recd_dist.metrics.ranks import gather_columns
 from recd_dist.reader.transform import Transforms
-from recd_dist.schema import SAMPLE
 from recd_dist.seen import EpochCount, count
 
 
@@ -112,11 +110,11 @@ def require_same_features(job: Job, table: Path) -> None:
     known = {f.name: f for f in Manifest.load(table).schema.features}
     for feature in job.schema.features:
         there = known.get(feature.name)
-        # An expanded group stands in `sample` here, in its own group there.
-        if there is None or feature not in (there, replace(there, group=SAMPLE)):
+        wanted = feature.kind, feature.home, feature.table  # an expanded group is one of its own in the table
+        if there is None or wanted != (there.kind, there.group, there.table):
             raise ConfigError(
                 f"table={table}: the model was trained on feature '{feature.name}' ({feature.kind}, group "
-                f"'{feature.group}'), the table has {known.get(feature.name, 'none of that name')}; "
+                f"'{feature.home}'), the table has {known.get(feature.name, 'none of that name')}; "
                 "make it by the same ETL"
             )
 

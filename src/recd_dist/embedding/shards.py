@@ -67,10 +67,6 @@ class Placed:
         """Ranks that hold a shard, in order, each once."""
         return tuple(dict.fromkeys(s.rank for s in self.shards))
 
-    def ranges_on(self, rank: int) -> tuple[tuple[int, int], ...]:
-        """Distinct row ranges (row, num_rows) of which a rank holds columns: its ids are sent once a range."""
-        return tuple(dict.fromkeys((s.row, s.num_rows) for s in self.shards if s.rank == rank))
-
 
 Placement = Mapping[str, Placed]
 """By table."""

@@ -6,7 +6,7 @@ better: ``plan.costs=FILE`` replaces every figure that the file holds.
 
 import json
 import re
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -177,8 +177,3 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict) or value.get("format") != FORMAT or set(figures) - {"name", "source", *numbers}:
         raise ConfigError(f"plan.costs={path}: holds no costs; measure with `recd plan --probe`")
     return figures
-
-
-def as_json(machine: Machine) -> dict[str, Any]:
-    """A JSON-ready dict."""
-    return asdict(machine)
