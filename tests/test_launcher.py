@@ -14,12 +14,19 @@ from recd_dist.rank import Failure
 
 MODULE = """
 import os, signal, threading, time
+from pathlib import Path
 from recd_dist.errors import DataError
+
+HEARD = Path(os.environ["TMPDIR"], "heard")  # rank 0 has said its line: only then may rank 1 end the job
 
 def main(overrides):
     rank, attempt = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
     print("rank", rank, *overrides, flush=True)
     action = overrides[0]
+    if rank == 0:
+        HEARD.touch()
+    while rank == 1 and not HEARD.exists():
+        time.sleep(0.01)
     if action == "listen":
         from recd_dist.distributed import process_group
         with process_group("cpu"):
