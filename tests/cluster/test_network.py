@@ -81,8 +81,16 @@ def batch(rank: int, step: int) -> IKJT:
 
 
 def interface_bytes() -> int:
-    """Bytes that this host has sent, by its interface."""
-    return int(Path("/sys/class/net/eth0/statistics/tx_bytes").read_text())
+    """Bytes that this host has sent, by its interface, once all of them have arrived.
+
+    A rank leaves a barrier when it has heard from its peers, which says nothing of its own bytes: up to 282 kB were
+    still in a socket. A peer's second barrier follows this rank's first, and that one all bytes sent before.
+    """
+    dist.barrier()
+    dist.barrier()
+    from lab import SNMP, TX_BYTES, sent_once
+
+    return sent_once(Path(TX_BYTES).read_text(), Path(SNMP).read_text())
 
 
 def host_of(rank: int, ranks: Ranks) -> int:
@@ -94,11 +102,9 @@ def all_to_all(ranks: Ranks, num_floats: int) -> list[int]:
     given = torch.zeros(ranks.world_size * num_floats)
     found = []
     for sends in (True, False):
-        dist.barrier()
         before = interface_bytes()
         if sends:
             dist.all_to_all_single(torch.empty_like(given), given)
-        dist.barrier()
         found.append(interface_bytes() - before)
     return found
 
@@ -131,13 +137,11 @@ def exchanged(ranks: Ranks, sharding: str, send: str, num_steps: int) -> dict[st
         due = replace(due, output=due.output / ranks.local_world_size, backward=due.backward / ranks.local_world_size)
     warm = batch(ranks.rank, 99)
     model(warm if dedup else warm.expanded()).backward()  # the first step makes connections
-    dist.barrier()
     before = interface_bytes()
     with TrafficCounter() as traffic:
         for sparse in given:
             model(sparse if dedup else sparse.expanded()).backward()
         counted = sum(traffic.take().values())
-    dist.barrier()
     return {"interface": interface_bytes() - before, "counted": counted, "due": due.total}
 
 
