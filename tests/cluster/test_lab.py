@@ -55,6 +55,11 @@ def test_nothing_outside_is_reached(two_hosts: Any) -> None:
     assert [line.split()[0] for line in shown.out.splitlines()] == ["10.77.0.0/24"]
 
 
+def test_segments_sent_again_are_not_counted(network: ModuleType) -> None:
+    snmp = "Ip: Forwarding\nIp: 1\nTcp: InSegs OutSegs RetransSegs InErrs\nTcp: 7 9 3 0\n"
+    assert network.sent_once("10000\n", snmp) == 10_000 - 3 * 1514
+
+
 def test_what_takes_too_long_is_killed_and_told(network: ModuleType, two_hosts: Any) -> None:
     begun = "echo begun; sleep 61 & sleep 62"
 

@@ -83,8 +83,8 @@ def batch(rank: int, step: int) -> IKJT:
 def interface_bytes() -> int:
     """Bytes that this host has sent, by its interface, once all of them have arrived.
 
-    A rank leaves a barrier when it has heard from its peers, which says nothing of its own bytes: up to 282 kB were
-    still in a socket. A peer's second barrier follows this rank's first, and that one all bytes sent before.
+    A rank leaves a barrier when it has heard from its peers, which says nothing of its own bytes: they may still be
+    in a socket. A peer's second barrier follows this rank's first, and that one all bytes sent before.
     """
     dist.barrier()
     dist.barrier()
