@@ -8,7 +8,7 @@ import pytest
 
 from recd_dist import preflight
 from recd_dist.config import TrainConfig, config_dir, load
-from recd_dist.embedding import shard, shards
+from recd_dist.embedding import shard
 from recd_dist.embedding.planning import placing
 from recd_dist.errors import ConfigError, DataError
 from recd_dist.job import resolve
@@ -22,7 +22,6 @@ def config(tiny: list[str], tmp_path: Path, *overrides: str) -> TrainConfig:
 def test_words_of_other_rooms_are_theirs() -> None:
     assert set(preflight.TABLE_OPTIMIZERS) == set(shard.OPTIMIZERS)
     assert set(preflight.ON_CPU) == set(shard.ON_CPU)
-    assert preflight.SHARDING_TYPES == shards.TYPES
     assert preflight.WIDTH_UNIT == placing.WIDTH_UNIT
     assert {path.stem for path in config_dir().glob("model/*.yaml")} == set(models)
 

@@ -16,6 +16,7 @@ from typing import Any
 from recd_dist.config import TrainConfig, config_dir, flatten, from_yaml, load
 from recd_dist.embedding.planning.machines import machine_of
 from recd_dist.embedding.planning.saved import load as load_plan
+from recd_dist.embedding.types import TYPES
 from recd_dist.errors import ConfigError, DataError, UserError, nearest
 from recd_dist.job import Job, resolve, writable
 from recd_dist.manifest import Manifest
@@ -23,15 +24,6 @@ from recd_dist.manifest import Manifest
 TABLE_OPTIMIZERS = ("rowwise_adagrad", "adagrad", "sgd", "adam", "partial_rowwise_adam", "lamb")
 ON_CPU = ("sgd", "adagrad", "rowwise_adagrad")
 DENSE_OPTIMIZERS = ("adagrad", "adam", "adamw", "sgd")
-SHARDING_TYPES = {
-    "TW": "table_wise",
-    "RW": "row_wise",
-    "CW": "column_wise",
-    "TWCW": "table_column_wise",
-    "TWRW": "table_row_wise",
-    "GRID": "grid_shard",
-    "DP": "data_parallel",
-}
 PLACES = ("type", "ranks", "host", "hosts")
 SOURCES = ("sql", "synthetic")
 WIDTH_UNIT = 4
@@ -173,7 +165,7 @@ def _is_count(value: object) -> bool:
 def _check_plan(job: Job, world_size: int) -> None:
     """Names, types and ranks of a plan; whether it fits in memory is the planner's to say."""
     plan = job.config.plan
-    types = [*SHARDING_TYPES, *SHARDING_TYPES.values()]
+    types = [*TYPES, *TYPES.values()]
     known = ("auto", "planner", *types)
     if plan.sharding not in known:
         raise ConfigError(f"plan.sharding={plan.sharding}: unknown{nearest(plan.sharding, known)}")

@@ -23,8 +23,9 @@ from recd_dist.embedding.floor import StepRows, table_uses
 from recd_dist.embedding.planning.machines import Machine
 from recd_dist.embedding.planning.placing import UNPOOLED, WIDTH_UNIT, World, choices, shards_of
 from recd_dist.embedding.planning.planner import torchrec_plan
-from recd_dist.embedding.shards import TYPES, Shard, parameters
+from recd_dist.embedding.shards import Shard, parameters
 from recd_dist.embedding.tables import Embeddings
+from recd_dist.embedding.types import TYPES
 from recd_dist.errors import ConfigError
 
 Sharding = str | Mapping[str, Any]

@@ -38,8 +38,9 @@ from recd_dist.embedding.exchange.host_sum import HostSum, host_sum
 from recd_dist.embedding.exchange.inputs import Context, LookUp, Received, Sizes
 from recd_dist.embedding.exchange.layout import Layout, Unit, layout_of
 from recd_dist.embedding.exchange.outputs import Exchange, exchange, received
-from recd_dist.embedding.shards import TYPES, placed
+from recd_dist.embedding.shards import placed
 from recd_dist.embedding.tables import Embeddings, check_weights, class_kjt
+from recd_dist.embedding.types import TYPES
 from recd_dist.grouped import Embedded
 from recd_dist.ikjt import IKJT
 

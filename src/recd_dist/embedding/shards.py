@@ -19,18 +19,8 @@ from typing import Any
 
 from torchrec.distributed.types import EmbeddingModuleShardingPlan, ParameterSharding, ShardingPlan
 
+from recd_dist.embedding.types import TYPES
 from recd_dist.errors import ConfigError
-
-TYPES = {
-    "TW": "table_wise",
-    "RW": "row_wise",
-    "CW": "column_wise",
-    "TWCW": "table_column_wise",
-    "TWRW": "table_row_wise",
-    "GRID": "grid_shard",
-    "DP": "data_parallel",
-}
-"""Sharding types offered, by short name, in TorchRec's spelling."""
 
 
 @dataclass(frozen=True)

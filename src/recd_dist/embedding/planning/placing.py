@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from recd_dist.embedding.floor import StepRows, TableUse, ids_and_rows
-from recd_dist.embedding.shards import TYPES, Placed, Shard
+from recd_dist.embedding.shards import Placed, Shard
+from recd_dist.embedding.types import TYPES
 from recd_dist.errors import ConfigError, nearest
 
 logger = logging.getLogger(__name__)

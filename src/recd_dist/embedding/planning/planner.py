@@ -16,8 +16,8 @@ from torchrec.distributed.types import ShardingPlan
 from recd_dist.embedding.floor import StepRows, TableUse, ids_and_rows, table_uses
 from recd_dist.embedding.planning.machines import Machine
 from recd_dist.embedding.planning.placing import WIDTH_UNIT, World, rows_reach
-from recd_dist.embedding.shards import TYPES
 from recd_dist.embedding.tables import Embeddings
+from recd_dist.embedding.types import TYPES
 from recd_dist.errors import ConfigError
 
 
