@@ -55,7 +55,7 @@ def test_empty_table_has_factor_one() -> None:
         ("{", r"not readable as JSON .* make the table again"),
         ("[]", r"not a manifest of a clustered table"),
         ('{"format": "other"}', r"not a manifest of a clustered table"),
-        ('{"format": "recd_dist.table", "version": 99}', r"table version 99, this release reads 1"),
+        ('{"format": "recd_dist.table", "version": 99}', r"table version 99, this release reads 2"),
         ('{"format": "recd_dist.table", "version": 1}', r"incomplete manifest"),
     ],
 )

@@ -5,11 +5,14 @@ Layout of a table::
     TABLE/manifest.json
     TABLE/samples/part-00000.parquet   one row per sample: KEYS, labels, sample features, int64 <group>_row per group
     TABLE/<group>/part-00000.parquet   one row per unique row: row (int64), the group's features
+    TABLE/<group>.stream/part-00000.parquet   one row per stream: stream (int64), lists that the group's windows lie in
 
-Row group i of part n of ``samples`` refers only to row group i of part n of each group.
+Row group i of part n of ``samples`` refers only to row group i of part n of each group. Numbers of parts are never
+given twice to one table, so that a file of an older state is never overwritten by a newer one's.
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,7 +23,7 @@ from recd_dist.errors import DataError
 from recd_dist.schema import Schema
 
 FORMAT = "recd_dist.table"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,25 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Part:
-    """Part n of ``samples`` and of every deduplicated group; their row groups correspond one to one."""
+    """Part n of ``samples`` and of every deduplicated group; their row groups correspond one to one.
+
+    Attributes:
+        samples, groups: the files.
+        streams: per group with windowed features the file of its streams.
+        partition: what it was dealt to by time, such as ``2026-11-25``; empty where the table has no partitions.
+        number: n, part of every row number; the place in ``Manifest.parts`` may be another.
+    """
 
     samples: FileEntry
     groups: dict[str, FileEntry]
+    streams: dict[str, FileEntry] = field(default_factory=dict)
+    partition: str = ""
+    number: int = 0
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """All of its files."""
+        return (self.samples, *self.groups.values(), *self.streams.values())
 
 
 @dataclass(frozen=True)
@@ -52,6 +70,7 @@ class FeatureStats:
         stay_rate: d, the share of neighbouring samples of one session whose value is the same (nan: no neighbours).
         num_null: values missing in the source, filled as the docs say.
         mean, std, min, max: over samples, dense features only, else 0.
+        num_pairs: neighbouring samples of one session, of which ``stay_rate`` is the share.
     """
 
     num_values_unique: int
@@ -63,6 +82,7 @@ class FeatureStats:
     std: float = 0.0
     min: float = 0.0
     max: float = 0.0
+    num_pairs: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,6 +112,12 @@ class Manifest:
         ids: statistics per embedding table.
         parts: the files.
         source: how it was made (SQL, keys, options), for people.
+        sessions: what a session is, in words.
+        dropped: samples that a policy left out, by reason (``duplicate``, ``late``, ``time``, ``sampled``), and what
+            it kept but counted (``duplicate_kept``, ``late_kept``, ``time_kept``, ``session_cut``).
+        next_part: the number of the next part to be written.
+        partition: what parts are dealt by: ``day``, ``hour`` or nothing.
+        runs: ids of the ETL runs whose samples it holds.
     """
 
     name: str
@@ -105,6 +131,11 @@ class Manifest:
     ids: dict[str, IdStats]
     parts: tuple[Part, ...]
     source: dict[str, Any] = field(default_factory=dict)
+    sessions: str = ""
+    dropped: dict[str, int] = field(default_factory=dict)
+    next_part: int = 0
+    partition: str = ""
+    runs: tuple[str, ...] = ()
 
     def dedup_factor(self, group: str) -> float:
         """Samples per stored row of a group (1.0 for ``sample``)."""
@@ -114,14 +145,14 @@ class Manifest:
     @property
     def num_bytes(self) -> int:
         """Bytes of all Parquet files of the table."""
-        return sum(f.num_bytes for p in self.parts for f in (p.samples, *p.groups.values()))
+        return sum(f.num_bytes for p in self.parts for f in p.files)
 
     def save(self, table: Path) -> None:
         """Writes ``manifest.json`` whole or not at all (written beside, flushed, renamed)."""
-        value = {"format": FORMAT, "version": VERSION, **asdict(self), "schema": self.schema.to_json()}
+        value = {"format": FORMAT, "version": VERSION, **_plain(asdict(self)), "schema": self.schema.to_json()}
         partial = table / ".manifest.json.partial"
         with partial.open("w") as file:
-            json.dump(value, file, indent=1)
+            json.dump(value, file, indent=1, allow_nan=False)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(table / "manifest.json")
@@ -156,8 +187,26 @@ class Manifest:
             raise DataError(f"{path}: incomplete manifest ({error!r}); make the table again with `recd etl`") from error
 
 
+def _plain(value: Any) -> Any:
+    """JSON knows no nan: null stands for it."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
 def _file(value: Mapping[str, Any]) -> FileEntry:
     return FileEntry(value["path"], tuple(value["row_groups"]), value["num_bytes"], value["crc32"])
+
+
+def _part(value: Mapping[str, Any]) -> Part:
+    groups, streams = ({g: _file(f) for g, f in value[kind].items()} for kind in ("groups", "streams"))
+    return Part(_file(value["samples"]), groups, streams, value["partition"], value["number"])
 
 
 def _from_json(value: Mapping[str, Any]) -> Manifest:
@@ -169,8 +218,13 @@ def _from_json(value: Mapping[str, Any]) -> Manifest:
         num_sessions=value["num_sessions"],
         num_requests=value["num_requests"],
         group_rows=dict(value["group_rows"]),
-        features={k: FeatureStats(**v) for k, v in value["features"].items()},
+        features={k: FeatureStats(**v | {"stay_rate": _number(v["stay_rate"])}) for k, v in value["features"].items()},
         ids={k: IdStats(**v) for k, v in value["ids"].items()},
-        parts=tuple(Part(_file(p["samples"]), {g: _file(f) for g, f in p["groups"].items()}) for p in value["parts"]),
+        parts=tuple(_part(p) for p in value["parts"]),
         source=dict(value["source"]),
+        sessions=value["sessions"],
+        dropped=dict(value["dropped"]),
+        next_part=value["next_part"],
+        partition=value["partition"],
+        runs=tuple(value["runs"]),
     )

@@ -88,7 +88,7 @@ def _check_numbers(config: TrainConfig) -> None:
 def _check_files(job: Job) -> None:
     """Every file of the table is there with its size: a truncated one is found before the first step."""
     for part in job.manifest.parts:
-        for entry in (part.samples, *part.groups.values()):
+        for entry in part.files:
             path = job.table / entry.path
             size = path.stat().st_size if path.is_file() else -1
             if size != entry.num_bytes:

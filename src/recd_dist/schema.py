@@ -47,6 +47,8 @@ class Feature:
         group: the group it is deduplicated with.
         table: the embedding table its ids look up; None for dense features.
         expanded_from: the group that it had before ``Schema.expanded`` moved it into ``sample``.
+        weights: the column with a float32 for each id, aligned with the lists; None for unweighted ids.
+        window: stored as a window (start, length) over a stream of ids, for histories that shift.
     """
 
     name: str
@@ -54,6 +56,8 @@ class Feature:
     group: str = SAMPLE
     table: str | None = None
     expanded_from: str | None = None
+    weights: str | None = None
+    window: bool = False
 
     @property
     def home(self) -> str:
@@ -181,7 +185,15 @@ class Schema:
     def from_json(value: Mapping[str, Any]) -> "Schema":
         """The schema that ``to_json`` wrote."""
         features = tuple(
-            Feature(f["name"], Kind(f["kind"]), f["group"], f["table"], f.get("expanded_from"))
+            Feature(
+                f["name"],
+                Kind(f["kind"]),
+                f["group"],
+                f["table"],
+                f.get("expanded_from"),
+                f.get("weights"),
+                f.get("window", False),
+            )
             for f in value["features"]
         )
         return Schema(features, tuple(value["labels"]))

@@ -81,17 +81,18 @@ class Measured:
 
     def stats(self, numbers: "Measured") -> FeatureStats:
         """As the manifest has it; mean and spread come from ``numbers``, the train split's measurement."""
-        spread = {}
-        if numbers.num:
-            std = math.sqrt(numbers.squares / numbers.num)
-            spread = {"mean": numbers.mean, "std": std, "min": numbers.min, "max": numbers.max}
+        some = numbers.num > 0
         return FeatureStats(
             num_values_unique=self.num_values_unique,
             num_values_expanded=self.num_values_expanded,
             max_length=self.max_length,
             stay_rate=self.num_same / self.num_pairs if self.num_pairs else math.nan,
             num_null=self.num_null,
-            **spread,
+            mean=numbers.mean,
+            std=math.sqrt(numbers.squares / numbers.num) if some else 0.0,
+            min=numbers.min if some else 0.0,
+            max=numbers.max if some else 0.0,
+            num_pairs=self.num_pairs,
         )
 
 
