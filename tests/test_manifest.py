@@ -56,7 +56,7 @@ def test_empty_table_has_factor_one() -> None:
         ("[]", r"not a manifest of a clustered table"),
         ('{"format": "other"}', r"not a manifest of a clustered table"),
         ('{"format": "recd_dist.table", "version": 99}', r"table version 99, this release reads 2"),
-        ('{"format": "recd_dist.table", "version": 1}', r"incomplete manifest"),
+        ('{"format": "recd_dist.table", "version": 2}', r"incomplete manifest"),
     ],
 )
 def test_what_is_no_table(tmp_path: Path, text: str | None, message: str) -> None:
