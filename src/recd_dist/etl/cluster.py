@@ -16,26 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recd_dist.etl.columns import REQUEST, SESSION, TIMESTAMP
-from recd_dist.etl.shard import ORDER
-
 Flags = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
-
-
-def clustered_order(shard: pa.Table, chosen: Flags) -> Rows:
-    """Rows of a shard in clustered order: by session, timestamp, request, then as they came.
-
-    Args:
-        shard: with the key columns.
-        chosen: bool [N], the samples of one split.
-
-    Returns:
-        int64 [chosen].
-    """
-    rows = np.flatnonzero(chosen)
-    keys = [shard[name].to_numpy()[rows] for name in (ORDER, REQUEST, TIMESTAMP, SESSION)]
-    return np.asarray(rows[np.lexsort(keys)])
 
 
 def row_group_bounds(session: npt.NDArray[np.int64], num_samples: int) -> Rows:

@@ -21,6 +21,7 @@ from recd_dist.etl.source import Source
 from recd_dist.schema import SAMPLE, Feature, Kind, Schema
 
 SESSION, REQUEST, TIMESTAMP, TEST = "__session", "__request", "__timestamp", "__test"
+SAMPLE_KEY, ORDER_KEY = "__sample", "__sample_order"
 """Columns of the normalised samples query, beside labels, links and features; absent where the source has none."""
 ROW_KEY = "__key"
 """The key column of a normalised group query."""
@@ -45,12 +46,14 @@ class Inspection:
         samples: normalised query of the samples.
         groups: normalised query of each group that has its own.
         automatic: the groups are still to be found by measuring.
+        timed: the timestamp is a time, not just an integer.
     """
 
     schema: Schema
     samples: str
     groups: dict[str, str]
     automatic: bool
+    timed: bool = False
 
 
 def inspect(source: Source) -> Inspection:
@@ -87,7 +90,8 @@ def inspected(source: Source, connection: duckdb.DuckDBPyConnection) -> Inspecti
     samples = f"select {select} from ({sql}\n)"
     for name, query in (("split", samples), *((f"group '{g}'", q) for g, q in group_selects.items())):
         engine.described(connection, query, f"data source '{source.name}', {name}")
-    return Inspection(Schema(ordered, source.labels), samples, group_selects, source.groups is None)
+    timed = _is_time(columns.get(source.keys.get("timestamp", ""), ""))
+    return Inspection(Schema(ordered, source.labels), samples, group_selects, source.groups is None, timed)
 
 
 class _Resolver:
@@ -103,10 +107,14 @@ class _Resolver:
         """Features among the samples' columns, and the select list of the normalised query."""
         source = self.source
         select = []
-        for key, alias in (("session", SESSION), ("request", REQUEST), ("timestamp", TIMESTAMP)):
-            if (column := source.keys.get(key)) is not None and self._known(column, f"keys.{key}"):
-                to_sql = _time if key == "timestamp" else _key
+        keys = {"request": REQUEST, "timestamp": TIMESTAMP, "sample": SAMPLE_KEY, "order": ORDER_KEY}
+        named = [(key, source.keys.get(key), alias) for key, alias in keys.items()]
+        which = "user" if source.sessions == "gap" else "session" if source.sessions == "column" else source.sessions
+        for key, column, alias in ((which, source.session_column, SESSION), *named):
+            if column is not None and self._known(column, f"keys.{key}"):
+                to_sql = _time if key in ("timestamp", "order") else _key
                 select.append(self._aliased(to_sql(column, self.columns[column]), f"keys.{key}", alias))
+        self._check_time()
         for column in source.labels:
             if self._known(column, "labels"):
                 select.append(self._aliased(_label(column, self.columns[column]), "labels", column))
@@ -119,6 +127,15 @@ class _Resolver:
                 select.append(self._aliased(expression, f"groups.{name}.key", link(name)))
         features, expressions = self._features(self._group_of(), self.columns, "samples query")
         return features, ", ".join([*select, *expressions])
+
+    def _check_time(self) -> None:
+        """Gaps and partitions are times; of an integer nobody knows the unit."""
+        source, column = self.source, self.source.keys.get("timestamp", "")
+        if column in self.columns and not _is_time(self.columns[column]) and (source.partition or source.gap_us):
+            self.mistakes.append(
+                f"keys.timestamp: column '{column}' is {self.columns[column]}; sessions by gap and partitions need a "
+                f"TIMESTAMP: make one in the SQL, such as to_timestamp({column}) of seconds"
+            )
 
     def group(self, name: str) -> tuple[list[Feature], str]:
         """Features of a group with its own query, and the select list of that query, normalised."""

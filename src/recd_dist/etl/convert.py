@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recd_dist.etl.shard import Seen
+from recd_dist.etl.seen import Seen
 from recd_dist.schema import Feature, Kind
 
 _INT32 = np.iinfo(np.int32)
