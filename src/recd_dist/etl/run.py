@@ -28,6 +28,7 @@ from recd_dist.etl.lookup import Lookup
 from recd_dist.etl.part import Form, Result, written
 from recd_dist.etl.place import built
 from recd_dist.etl.progress import Progress
+from recd_dist.etl.settle import settled
 from recd_dist.etl.shard import Seen, Shards, sharded
 from recd_dist.etl.source import Source
 from recd_dist.etl.write import checked_compression
@@ -88,7 +89,7 @@ def etl(
             share = source.split if isinstance(source.split, float) else None
             bar.reading()
             shards = sharded(batches, found.schema, lookups, share, work, shard_bytes, bar.advance)
-        form = _form(found, shards, lookups, row_group_samples, compression)
+        form = _form(source, found, shards, lookups, row_group_samples, compression)
         bar.writing(shards.num_samples)
         results = _written(shards, form, partial, source.splits, bar)
         manifests = _manifests(source, found, form, results)
@@ -106,7 +107,12 @@ def _batches(connection: duckdb.DuckDBPyConnection, sql: str) -> Iterator[pa.Rec
 
 
 def _form(
-    found: Inspection, shards: Shards, lookups: dict[str, Lookup], row_group_samples: int, compression: str
+    source: Source,
+    found: Inspection,
+    shards: Shards,
+    lookups: dict[str, Lookup],
+    row_group_samples: int,
+    compression: str,
 ) -> Form:
     """What the rows decide: missing ids make lists, ranges of ids make types, repetition makes automatic groups."""
     for group, lookup in lookups.items():
@@ -116,7 +122,11 @@ def _form(
     schema = Schema(features, found.schema.labels)
     if found.automatic:
         schema = _grouped(schema, types, shards, row_group_samples)
-    return Form(schema, types, lookups, row_group_samples, compression)
+    form = Form(schema, types, lookups, row_group_samples, compression)
+    shard = shards.load[0]()
+    is_test = shards.is_test(shard)
+    order = cluster.clustered_order(shard, is_test if is_test.all() else ~is_test)
+    return settled(form, shard, order, {n: f.window for n, f in source.features.items() if f.window is not None})
 
 
 def _look_up(group: str, lookup: Lookup, schema: Schema, shards: Shards) -> None:
@@ -157,7 +167,8 @@ def _grouped(schema: Schema, types: dict[str, pa.DataType], shards: Shards, row_
     shard = shards.load[0]()
     is_test = shards.is_test(shard)
     order = cluster.clustered_order(shard, is_test if is_test.all() else ~is_test)
-    bounds = cluster.row_group_bounds(shard[SESSION].to_numpy()[order], row_group_samples)[: _MEASURED_ROW_GROUPS + 1]
+    bounds, _ = cluster.row_group_bounds(shard[SESSION].to_numpy()[order], row_group_samples)
+    bounds = bounds[: _MEASURED_ROW_GROUPS + 1]
     num_rows = dict.fromkeys((f.name for f in schema.features), 0)
     for start, end in pairwise(bounds.tolist()):
         samples = shard.take(pa.array(order[start:end]))
