@@ -25,6 +25,24 @@ from recd_dist.schema import Schema
 FORMAT = "recd_dist.table"
 VERSION = 2
 
+STREAM = "stream"
+"""Column of a group with windows and of its streams: which stream a row lies in."""
+
+
+def stream_directory(group: str) -> str:
+    """Where the streams of a group lie."""
+    return f"{group}.stream"
+
+
+def start_of(feature: str) -> str:
+    """The column that says where a row's window begins in its stream, int32."""
+    return f"{feature}_start"
+
+
+def length_of(feature: str) -> str:
+    """The column that says how many ids a row's window holds, int32."""
+    return f"{feature}_length"
+
 
 @dataclass(frozen=True)
 class FileEntry:
@@ -34,6 +52,11 @@ class FileEntry:
     row_groups: tuple[int, ...]
     num_bytes: int
     crc32: int
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "FileEntry":
+        """What ``asdict`` and JSON made of it."""
+        return FileEntry(value["path"], tuple(value["row_groups"]), value["num_bytes"], value["crc32"])
 
 
 @dataclass(frozen=True)
@@ -67,6 +90,19 @@ class Part:
     def files(self) -> tuple[FileEntry, ...]:
         """All of its files."""
         return (self.samples, *self.groups.values(), *self.streams.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict; ``Part.from_json`` is its inverse."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "Part":
+        """The part that ``to_json`` wrote."""
+        groups, streams = (
+            {g: FileEntry.from_json(f) for g, f in value[kind].items()} for kind in ("groups", "streams")
+        )
+        names = ("partition", "number", "num_sessions", "num_requests", "first_sample")
+        return Part(FileEntry.from_json(value["samples"]), groups, streams, *(value[name] for name in names))
 
 
 @dataclass(frozen=True)
@@ -238,16 +274,6 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _file(value: Mapping[str, Any]) -> FileEntry:
-    return FileEntry(value["path"], tuple(value["row_groups"]), value["num_bytes"], value["crc32"])
-
-
-def _part(value: Mapping[str, Any]) -> Part:
-    groups, streams = ({g: _file(f) for g, f in value[kind].items()} for kind in ("groups", "streams"))
-    names = ("partition", "number", "num_sessions", "num_requests", "first_sample")
-    return Part(_file(value["samples"]), groups, streams, *(value[name] for name in names))
-
-
 def _from_json(value: Mapping[str, Any]) -> Manifest:
     return Manifest(
         name=value["name"],
@@ -259,7 +285,7 @@ def _from_json(value: Mapping[str, Any]) -> Manifest:
         group_rows=dict(value["group_rows"]),
         features={k: FeatureStats(**v | {"stay_rate": _number(v["stay_rate"])}) for k, v in value["features"].items()},
         ids={k: IdStats(**v) for k, v in value["ids"].items()},
-        parts=tuple(_part(p) for p in value["parts"]),
+        parts=tuple(Part.from_json(p) for p in value["parts"]),
         source=dict(value["source"]),
         sessions=value["sessions"],
         dropped=dict(value["dropped"]),

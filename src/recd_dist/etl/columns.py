@@ -28,6 +28,7 @@ ROW_KEY = "__key"
 
 _INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"}
 _INTEGERS |= {"UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"}
+_NUMBERS = ("FLOAT", "DOUBLE", "DECIMAL")
 _KEPT_LISTS = {"INTEGER[]", "BIGINT[]"}
 
 
@@ -102,6 +103,7 @@ class _Resolver:
         self.columns = columns
         self.own = own
         self.mistakes: list[str] = []
+        self.weights = {f.weights: name for name, f in source.features.items() if f.weights}
 
     def samples(self) -> tuple[list[Feature], str]:
         """Features among the samples' columns, and the select list of the normalised query."""
@@ -154,7 +156,7 @@ class _Resolver:
                 self.mistakes.append(
                     f"groups.{name}.features: no column '{column}' in the group's query{nearest(column, columns)}"
                 )
-        chosen = group.features or tuple(c for c in columns if c not in group.key)
+        chosen = group.features or tuple(c for c in columns if c not in (*group.key, *self.weights))
         taken = {c: name for c in chosen if c in columns and c not in self.source.drop}
         features, expressions = self._features(taken, columns, f"query of group '{name}'")
         known_keys = {k: columns[k] for k in group.key if k in columns}
@@ -182,7 +184,7 @@ class _Resolver:
         ]
         links = {key for group in (source.groups or {}).values() for key in group.key}
         taken = {*source.keys.values(), *source.labels, *links} - set(source.features)
-        taken |= {*source.drop, *source.labels}
+        taken |= {*source.drop, *source.labels, *self.weights}
         rest = {c: SAMPLE for c in self.columns if c not in chosen and c not in taken}
         return {c: g for c, g in ((c, chosen.get(c) or rest.get(c)) for c in self.columns) if g is not None}
 
@@ -198,9 +200,26 @@ class _Resolver:
                 self.mistakes.append(f"{where}, column '{column}': {error}")
                 continue
             table = None if kind is Kind.dense else (wanted.table if wanted and wanted.table else column)
-            features.append(Feature(column, kind, group, table))
+            weights = wanted.weights if wanted else None
+            features.append(Feature(column, kind, group, table, weights=weights))
             expressions.append(f"{expression} as {engine.identifier(column)}")
+            if column in self.weights:
+                self.mistakes.append(f"{where}: '{column}' is the weights of '{self.weights[column]}', no feature")
+            if weights:
+                expressions.append(self._weights(weights, column, columns, where))
         return features, expressions
+
+    def _weights(self, name: str, feature: str, columns: dict[str, str], where: str) -> str:
+        """The SQL expression of a weights column, which must stand beside its feature as a list of numbers."""
+        if name not in columns:
+            self.mistakes.append(
+                f"features.{feature}.weights: no column '{name}' in the {where}{nearest(name, columns)}"
+            )
+        elif not _base(columns[feature]).endswith("[]"):
+            self.mistakes.append(f"features.{feature}.weights: '{feature}' is {columns[feature]}, no list of ids")
+        elif _base(columns[name]).removesuffix("[]") not in {*_INTEGERS, *_NUMBERS} or "[" not in columns[name]:
+            self.mistakes.append(f"features.{feature}.weights: '{name}' is {columns[name]}, no list of numbers")
+        return f"{engine.identifier(name)}::float[] as {engine.identifier(name)}"
 
     def _known(self, column: str, where: str) -> bool:
         if column in self.columns:
@@ -262,7 +281,7 @@ def _ids(name: str, type_name: str, base: str) -> str:
 def _kind(base: str) -> Kind | None:
     if base in _INTEGERS or base == "BOOLEAN" or _is_text(base):
         return Kind.id
-    if base in ("FLOAT", "DOUBLE", "DECIMAL"):
+    if base in _NUMBERS:
         return Kind.dense
     return None
 

@@ -27,6 +27,10 @@ def list_type(element: pa.DataType) -> pa.DataType:
     return pa.list_(pa.field("element", element, nullable=False))
 
 
+WEIGHTS = list_type(pa.float32())
+"""The type of a weights column."""
+
+
 def stored_type(feature: Feature, seen: Seen) -> pa.DataType:
     """The type of a feature's column on disk."""
     if feature.kind is Kind.dense:

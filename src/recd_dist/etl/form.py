@@ -15,7 +15,9 @@ from recd_dist.etl.lookup import Lookup
 from recd_dist.etl.part import Form
 from recd_dist.etl.prepare import Tally
 from recd_dist.etl.seen import Seen
+from recd_dist.etl.settle import settled
 from recd_dist.etl.shard import Loaded
+from recd_dist.etl.source import Source
 from recd_dist.schema import SAMPLE, Feature, Kind, Schema
 
 logger = logging.getLogger(__name__)
@@ -27,6 +29,7 @@ _MEASURED_ROW_GROUPS = 32
 
 
 def formed(
+    source: Source,
     inspection: Inspection,
     first: Loaded,
     tally: Tally,
@@ -38,6 +41,7 @@ def formed(
     """The form of every part.
 
     Args:
+        source: says where windows are wanted.
         inspection: of the source.
         first: samples of the first part: automatic groups and windows are measured on them.
         tally: of all samples.
@@ -60,7 +64,12 @@ def formed(
     schema = Schema(features, inspection.schema.labels)
     if inspection.automatic and existing is None:
         schema = _grouped(schema, types, first, row_group_samples)
-    return Form(schema, types, dict(lookups), row_group_samples, compression)
+    windows = {name: feature.window for name, feature in source.features.items() if feature.window is not None}
+    if existing is not None:
+        windows = {feature.name: feature.window for feature in existing.features}
+    return settled(
+        Form(schema, types, dict(lookups), row_group_samples, compression), first.samples, first.order, windows
+    )
 
 
 def _look_up(group: str, lookup: Lookup, schema: Schema, seen: dict[str, Seen], missing: int, num_samples: int) -> None:
@@ -111,7 +120,7 @@ def _fitted(features: tuple[Feature, ...], existing: Schema) -> tuple[Feature, .
 def _grouped(schema: Schema, types: Mapping[str, pa.DataType], first: Loaded, row_group_samples: int) -> Schema:
     """Every feature whose rows repeat enough becomes a group of its own, measured on the first part's sessions."""
     order = first.order
-    bounds = cluster.row_group_bounds(first.samples[SESSION].to_numpy()[order], row_group_samples)
+    bounds, _ = cluster.row_group_bounds(first.samples[SESSION].to_numpy()[order], row_group_samples)
     bounds = bounds[: _MEASURED_ROW_GROUPS + 1]
     num_rows = dict.fromkeys((f.name for f in schema.features), 0)
     for start, end in pairwise(bounds.tolist()):

@@ -200,6 +200,7 @@ def _made(source: Source, options: Options, found: Inputs, base: Tables, work: P
     plan = _planned(shards, rules, source, base, work / "plan.json", budget.num_threads)
     reader = ShardReader(shards, rules, plan, "timestamp" in source.keys)
     form = formed(
+        source,
         inspection,
         reader.first(),
         shards.tally,

@@ -53,10 +53,19 @@ class GroupSource:
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """What a column's type cannot tell: the embedding table it looks up and, where it is to differ, its kind."""
+    """What a column's type cannot tell.
+
+    Attributes:
+        table: the embedding table it looks up; None names it after the column.
+        kind: where it is to differ from what the column's type says.
+        weights: the column beside it with a number for each id.
+        window: stored as windows over a stream of ids or not; None leaves that to what the data gain.
+    """
 
     table: str | None = None
     kind: Kind | None = None
+    weights: str | None = None
+    window: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -331,7 +340,7 @@ def _features(value: Any, mistakes: list[str]) -> dict[str, FeatureSource]:
     features = {}
     for name, given in value.items():
         options = given or {}
-        known = ("table", "kind", "transforms")
+        known = ("table", "kind", "weights", "window", "transforms")
         if not isinstance(options, Mapping):
             mistakes.append(f"features.{name} must be a map of {', '.join(known)}, found {options!r}")
             continue
@@ -340,7 +349,16 @@ def _features(value: Any, mistakes: list[str]) -> dict[str, FeatureSource]:
         if kind is not None and kind not in list(Kind):
             mistakes.append(f"features.{name}.kind: no kind '{kind}'{nearest(str(kind), list(Kind))}")
             kind = None
-        features[str(name)] = FeatureSource(options.get("table"), Kind(kind) if kind else None)
+        weights, window = options.get("weights"), options.get("window")
+        if weights is not None and not isinstance(weights, str):
+            mistakes.append(f"features.{name}.weights must be one column name, found {weights!r}")
+            weights = None
+        if window is not None and not isinstance(window, bool):
+            mistakes.append(f"features.{name}.window must be true or false, found {window!r}")
+            window = None
+        features[str(name)] = FeatureSource(options.get("table"), Kind(kind) if kind else None, weights, window)
+    weighted = [f.weights for f in features.values() if f.weights]
+    mistakes += [f"features: '{w}' is the weights of two features" for w in set(weighted) if weighted.count(w) > 1]
     return features
 
 
