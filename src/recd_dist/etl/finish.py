@@ -17,11 +17,11 @@ from typing import Any
 from recd_dist.errors import ConfigError, DataError, nearest
 from recd_dist.etl.columns import Inspection
 from recd_dist.etl.measure import Distinct, load_sketches, save_sketches
-from recd_dist.etl.part import Form, Result
+from recd_dist.etl.part import Form
 from recd_dist.etl.place import has_table, replaced
-from recd_dist.etl.prepare import Dropped
 from recd_dist.etl.source import Source
 from recd_dist.etl.statistics import STATISTICS, PartStatistics, load_statistics, save_statistics, summed
+from recd_dist.etl.writing import Written
 from recd_dist.manifest import Manifest
 from recd_dist.schema import Schema
 
@@ -152,8 +152,7 @@ class Made:
 
     Attributes:
         source, inspection, form: what was made, of what.
-        results: per split the parts, one result each.
-        dropped: samples that policies left out, and counts of what they kept.
+        written: the parts.
         run: id of the run.
         replaces: numbers of parts that the new ones take the place of, per split; partitions that come again, say.
     """
@@ -161,8 +160,7 @@ class Made:
     source: Source
     inspection: Inspection
     form: Form
-    results: Mapping[str, list[Result]]
-    dropped: Dropped
+    written: Written
     run: str
     replaces: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
@@ -177,16 +175,15 @@ def finished(work: Path, out: Path, made: Made, base: Tables) -> dict[str, Manif
         base: the tables that are added to.
     """
     table = work / "table"
-    ids: dict[str, Distinct] = {}
-    for result in (result for results in made.results.values() for result in results):
-        for name, distinct in result.ids.items():
-            ids.setdefault(name, Distinct()).merge(distinct)
+    ids = made.written.ids
     if base.kept_in is not None:
         for name, distinct in load_sketches(base.kept_in / base.splits[0] / SKETCHES).items():
             ids.setdefault(name, Distinct()).merge(distinct)
-    statistics = {split: _statistics(split, made, base) for split in made.results}
+    statistics = {split: _statistics(split, made, base) for split in made.written.parts}
     train = summed(statistics[base.splits[0]])
-    manifests = {split: _manifest(split, made, summed(statistics[split]), train, ids, base) for split in made.results}
+    manifests = {
+        split: _manifest(split, made, summed(statistics[split]), train, ids, base) for split in made.written.parts
+    }
     for split in manifests:
         (table / split).mkdir(parents=True, exist_ok=True)
         save_sketches(table / split / SKETCHES, ids)
@@ -225,7 +222,7 @@ def _statistics(split: str, made: Made, base: Tables) -> dict[int, PartStatistic
     parts = {} if base.kept_in is None else load_statistics(base.kept_in / split / STATISTICS)
     gone = made.replaces.get(split, frozenset())
     parts = {number: features for number, features in parts.items() if number not in gone}
-    return parts | {result.parts[0].number: result.features for result in made.results[split]}
+    return parts | {result.parts[0].number: result.features for result in made.written.parts[split]}
 
 
 def _manifest(
@@ -239,12 +236,12 @@ def _manifest(
     """Both splits' manifests agree on ids and on the numbers that inputs are standardized by (the train split's)."""
     before, gone = base.manifests.get(split), made.replaces.get(split, frozenset())
     kept = () if before is None else tuple(p for p in before.parts if p.number not in gone)
-    parts = (*kept, *(result.parts[0] for result in made.results[split]))
+    parts = (*kept, *(result.parts[0] for result in made.written.parts[split]))
     described = asdict(made.source) | {"samples_sql": made.inspection.samples, "groups_sql": made.inspection.groups}
     described |= {"row_group_samples": made.form.row_group_samples, "compression": made.form.compression}
-    described["dropped_checksums"] = made.dropped.checksums
+    described["dropped_checksums"] = made.written.dropped.checksums
     dropped = dict(before.dropped if before else {})
-    for reason, count in made.dropped.counts.items():
+    for reason, count in made.written.dropped.counts.items():
         dropped[reason] = dropped.get(reason, 0) + count
     groups = made.form.schema.dedup_groups
     return Manifest(

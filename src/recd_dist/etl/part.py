@@ -72,13 +72,15 @@ class Result:
     num_cut: int = 0
 
     def to_json(self):
-        import pickle, base64
+        import base64
+        import pickle
 
         return base64.b64encode(pickle.dumps(self)).decode()
 
     @staticmethod
     def from_json(v):
-        import pickle, base64
+        import base64
+        import pickle
 
         return pickle.loads(base64.b64decode(v))
 

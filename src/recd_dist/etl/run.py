@@ -210,11 +210,11 @@ def _made(source: Source, options: Options, found: Inputs, base: Tables, work: P
         base.schema,
     )
     bar.writing(sum(part.num_samples for part in plan.parts))
-    results, dropped = write_parts(reader, plan, form, preparation, work, budget.num_threads, bar.advance)
-    dropped.merge(shards.tally.dropped)
+    made = write_parts(reader, plan, form, preparation, work, budget.num_threads, bar.advance)
+    made.dropped.merge(shards.tally.dropped)
     for reason, count in plan.kept.items():
-        dropped.add(reason, count, {})
-    return Made(source, inspection, form, results, dropped, run)
+        made.dropped.add(reason, count, {})
+    return Made(source, inspection, form, made, run)
 
 
 def _lookup(group: str, connection: duckdb.DuckDBPyConnection, sql: str, path: Path) -> Lookup:

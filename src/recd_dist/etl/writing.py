@@ -3,14 +3,37 @@
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from recd_dist.etl.measure import Distinct
 from recd_dist.etl.part import Form, Result, written
 from recd_dist.etl.prepare import Dropped, Preparation
 from recd_dist.etl.shard import PartPlan, Plan, ShardReader
 
 _Made = tuple[PartPlan, Result, Dropped]
+
+
+@dataclass
+class Written:
+    """What has been written.
+
+    Attributes:
+        parts: per split what was measured of each part, ids apart.
+        ids: per embedding table, of all parts.
+        dropped: samples that policies left out.
+    """
+
+    parts: dict[str, list[Result]]
+    ids: dict[str, Distinct] = field(default_factory=dict)
+    dropped: Dropped = field(default_factory=Dropped)
+
+    def add(self, split: str, result: Result, dropped: Dropped) -> None:
+        """Adds a part; its ids are counted with the others', since they take much memory."""
+        for table, distinct in result.ids.items():
+            self.ids.setdefault(table, Distinct()).merge(distinct)
+        self.parts[split].append(replace(result, ids={}))
+        self.dropped.merge(dropped)
 
 
 def write_parts(
@@ -21,7 +44,7 @@ def write_parts(
     work: Path,
     num_threads: int,
     done: Callable[[int], None],
-) -> tuple[dict[str, list[Result]], Dropped]:
+) -> Written:
     """Writes the parts that are not there yet; what they hold does not depend on who is first.
 
     Args:
@@ -33,8 +56,6 @@ def write_parts(
         num_threads: shards that are worked on at once.
         done: called with the number of samples of each row group written, or of a shard that was there.
 
-    Returns:
-        Per split the parts with what was measured, and the samples left out.
     """
     splits = preparation.source.splits
     notes = work / "parts"
@@ -57,18 +78,16 @@ def write_parts(
         _note(note, made)
         return made
 
-    results: dict[str, list[Result]] = {split: [] for split in splits}
-    everything = Dropped()
+    found = Written({split: [] for split in splits})
     with ThreadPoolExecutor(num_threads) as pool:
         try:
             for made in pool.map(one, sorted({part.shard for part in plan.parts})):
                 for part, result, dropped in made:
-                    results[splits[part.split]].append(result)
-                    everything.merge(dropped)
+                    found.add(splits[part.split], result, dropped)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return results, everything
+    return found
 
 
 def _note(path: Path, made: list[_Made]) -> None:
