@@ -15,6 +15,8 @@ from rich.console import Console
 
 from recd_dist.config import EtlConfig, load, to_yaml
 from recd_dist.errors import ConfigError, UserError, nearest
+from recd_dist.location import location
+from recd_dist.manifest import is_table, splits_of
 
 _DESCRIPTION = """\
 Train recommendation models on each distinct row once.
@@ -160,9 +162,9 @@ def _stats(options: argparse.Namespace) -> int:
     config: EtlConfig = load("etl", options.overrides, options.config_dir)
     from recd_dist.etl.stats import render, table_stats
 
-    root = Path(config.data.table)
-    tables = [p.parent for p in sorted(root.glob("*/manifest.json"), reverse=True)]
-    if (root / "manifest.json").is_file():
+    root = location(config.data.table)
+    tables = [root / split for split in reversed(splits_of(root))]
+    if is_table(root):
         tables = [root]
     if not tables:
         raise ConfigError(

@@ -7,7 +7,6 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd_dist.errors import ConfigError, DataError, nearest
+from recd_dist.location import Location, file_size, file_sizes, reaching, readable
 from recd_dist.manifest import FileEntry, Manifest
 from recd_dist.reader.order import RowGroup
 from recd_dist.schema import REQUEST_ID, SAMPLE, SAMPLE_ID, SESSION_ID, Feature, Kind, Schema
@@ -51,7 +51,7 @@ class Column:
 class Place:
     """Where rows come from, for error messages: file and row group."""
 
-    file: Path
+    file: Location
     row_group: int
 
     def __str__(self) -> str:
@@ -94,7 +94,7 @@ class TableFiles:
         DataError: no table, or one that misses a file.
     """
 
-    def __init__(self, table: Path, schema: Schema | None = None, manifest: Manifest | None = None) -> None:
+    def __init__(self, table: Location, schema: Schema | None = None, manifest: Manifest | None = None) -> None:
         self.table = table
         self.manifest = manifest or Manifest.load(table)
         self.schema = schema or self.manifest.schema
@@ -103,16 +103,19 @@ class TableFiles:
 
     def check_sizes(self) -> None:
         """Raises DataError when a file is missing or not as long as it was written; reads nothing."""
-        for part in self.manifest.parts:
-            for entry in (part.samples, *(part.groups[g] for g in self.schema.dedup_groups)):
-                self._check_size(entry)
+        parts, groups = self.manifest.parts, self.schema.dedup_groups
+        entries = [entry for part in parts for entry in (part.samples, *(part.groups[g] for g in groups))]
+        sizes = file_sizes(self.table, (entry.path for entry in entries))
+        for entry in entries:
+            self._check_size(entry, sizes)
 
     def check_checksums(self) -> None:
         """Raises DataError when a file's bytes are not those that were written; reads every file whole."""
         for part in self.manifest.parts:
             for entry in part.files:
                 crc = 0
-                with self._check_size(entry).open("rb") as file:
+                path = self._check_size(entry)
+                with reaching(path), path.open("rb") as file:
                     while block := file.read(1 << 22):
                         crc = zlib.crc32(block, crc)
                 if crc != entry.crc32:
@@ -153,7 +156,10 @@ class TableFiles:
         if absent:
             raise DataError(f"{place.file}: no column '{absent[0]}'{nearest(absent[0], there)}; {_REMEDY}")
         try:
-            table = file.read_row_group(index, columns=list(names), use_threads=False)
+            with reaching(place.file):
+                table = file.read_row_group(index, columns=list(names), use_threads=False)
+        except FileNotFoundError as error:  # of a store: on a local disk an open file stays
+            raise DataError(f"{place.file}: gone; the table was replaced while it was read, start again") from error
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{place}: cannot be decoded ({_first_line(error)}); {_REMEDY}") from error
         return table, place
@@ -165,7 +171,8 @@ class TableFiles:
             return self._open[entry.path]
         path = self._check_size(entry)
         try:
-            file = pq.ParquetFile(path)
+            with reaching(path):
+                file = pq.ParquetFile(readable(path))
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path}: not a readable Parquet file ({_first_line(error)}); {_REMEDY}") from error
         found = tuple(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
@@ -175,15 +182,15 @@ class TableFiles:
                 f"with {sum(entry.row_groups)}; the file was replaced, {_REMEDY}"
             )
         if len(self._open) >= _MAX_OPEN_FILES:
-            self._open.popitem(last=False)[1].close()
+            self._open.popitem(last=False)[1].close(force=True)
         self._open[entry.path] = file
         return file
 
-    def _check_size(self, entry: FileEntry) -> Path:
+    def _check_size(self, entry: FileEntry, sizes: Mapping[str, int] | None = None) -> Location:
         path = self.table / entry.path
-        if not path.is_file():
+        size = file_size(path) if sizes is None else sizes.get(entry.path)
+        if size is None:
             raise DataError(f"{path}: no such file, though the manifest names it; {_REMEDY}")
-        size = path.stat().st_size
         if size != entry.num_bytes:
             raise DataError(f"{path}: {size} bytes, written were {entry.num_bytes}; truncated or replaced, {_REMEDY}")
         return path
