@@ -75,7 +75,7 @@ def _require(protocol: str, text: str) -> None:
         remedy = f"pip install 'recd-dist[{extra}]'" if extra else _first_line(error)
         raise ConfigError(f"{text}: the library for {protocol}:// is not installed; {remedy}") from error
     except ValueError as error:
-        raise ConfigError(f"{text}: unknown protocol '{protocol}'{nearest(protocol, known_protocols())}") from error
+        raise ConfigError(f"{text}: unknown protocol '{protocol}'{nearest(protocol, EXTRAS)}") from error
 
 
 def known_protocols() -> set[str]:
