@@ -10,7 +10,8 @@ from rich.console import Console
 from recd_dist.config import Data, EtlConfig
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.etl.source import Source
-from recd_dist.manifest import Manifest
+from recd_dist.location import Location, location
+from recd_dist.manifest import Manifest, is_table, splits_of
 
 _ELSEWHERE = ("source", "table", "tables", "synthetic", "partitions")
 
@@ -44,7 +45,7 @@ def run_etl(config: EtlConfig, console: Console, *, dry_run: bool = False, verif
         Exit code: 1 when table and source differ.
     """
     source = source_of(config.data, config.seed)
-    out = Path(config.data.table)
+    out = location(config.data.table)
     if dry_run:
         from recd_dist.etl.dry_run import dry_run as shown
 
@@ -74,8 +75,8 @@ def run_etl(config: EtlConfig, console: Console, *, dry_run: bool = False, verif
     return 0 if found.equal else 1
 
 
-def _stands(out: Path, source: Source) -> bool:
-    return all((out / split / "manifest.json").is_file() for split in source.splits)
+def _stands(out: Location, source: Source) -> bool:
+    return all(is_table(out / split) for split in source.splits)
 
 
 def _summary(table: str, manifests: Mapping[str, Manifest]) -> None:
@@ -114,9 +115,9 @@ def run_stats(config: EtlConfig, console: Console) -> dict[str, Any]:
     """
     from recd_dist.etl.stats import render, table_stats
 
-    root = Path(config.data.table)
-    tables = [p.parent for p in sorted(root.glob("*/manifest.json"), reverse=True)]
-    if (root / "manifest.json").is_file():
+    root = location(config.data.table)
+    tables = [root / split for split in reversed(splits_of(root))]
+    if is_table(root):
         tables = [root]
     if not tables:
         raise ConfigError(

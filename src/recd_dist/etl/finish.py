@@ -18,11 +18,13 @@ from recd_dist.errors import ConfigError, DataError, nearest
 from recd_dist.etl.columns import Inspection
 from recd_dist.etl.measure import Distinct, load_sketches, save_sketches
 from recd_dist.etl.part import Form
-from recd_dist.etl.place import has_table, replaced
+from recd_dist.etl.place import replaced
+from recd_dist.etl.publish import publish
 from recd_dist.etl.source import Source
 from recd_dist.etl.statistics import STATISTICS, PartStatistics, load_statistics, save_statistics, summed
 from recd_dist.etl.writing import Written
-from recd_dist.manifest import Manifest
+from recd_dist.location import Location, contents
+from recd_dist.manifest import NAME, Manifest, is_table, splits_of
 from recd_dist.schema import Schema
 
 logger = logging.getLogger(__name__)
@@ -37,15 +39,17 @@ class Tables:
     Attributes:
         kept_in: directory with copies of their manifests and sketches; None where there are no tables.
         splits: of the source.
+        first_part: number of the first part where no table is added to but one is replaced in a store.
         manifests: per split; empty where nothing is there yet.
     """
 
     kept_in: Path | None
     splits: tuple[str, ...]
     manifests: dict[str, Manifest]
+    first_part: int = 0
 
     @staticmethod
-    def kept(directory: Path, out: Path, splits: tuple[str, ...]) -> "Tables":
+    def kept(directory: Path, out: Location, splits: tuple[str, ...]) -> "Tables":
         """The tables as they were when the run began, whatever it has added since.
 
         Args:
@@ -60,15 +64,16 @@ class Tables:
             partial = directory.with_name("base.partial")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
-            if has_table(out):
-                there = sorted((p.parent.name for p in out.glob("*/manifest.json")), reverse=True)
-                if tuple(there) != tuple(splits):
+            if there := splits_of(out):
+                if sorted(there) != sorted(splits):
                     raise ConfigError(
                         f"append: {out} holds {', '.join(there)}, the source now has {', '.join(splits)}; data.split "
                         "must be as it was"
                     )
                 for split in splits:
-                    shutil.copytree(out / split, partial / split, ignore=_only_notes)
+                    (partial / split).mkdir()
+                    for name in (NAME, SKETCHES, STATISTICS):
+                        (partial / split / name).write_bytes(contents(out / split / name))
             partial.rename(directory)
         if not any(directory.iterdir()):
             return Tables(None, splits, {})
@@ -87,7 +92,7 @@ class Tables:
     @property
     def next_parts(self) -> dict[str, int]:
         """Per split the number of the next part."""
-        return {split: self.manifests[split].next_part if self.manifests else 0 for split in self.splits}
+        return {split: self.manifests[split].next_part if self.manifests else self.first_part for split in self.splits}
 
     @property
     def next_samples(self) -> dict[str, int]:
@@ -112,23 +117,18 @@ class Tables:
                 mistakes.append(f"{what} was '{before}', is now '{now}'")
         if mistakes:
             raise DataError(
-                f"append: the new samples are not like those of {self.out}: "
+                "append: the new samples are not like those of the table: "
                 + "\n  ".join(mistakes)
                 + "\n  bring them to the same form in data.samples, or make the table anew with overwrite=true"
             )
 
 
-def made_by(out: Path, splits: tuple[str, ...], run: str) -> dict[str, Manifest] | None:
+def made_by(out: Location, splits: tuple[str, ...], run: str) -> dict[str, Manifest] | None:
     """The tables' manifests, if a run has made or added to all of them."""
-    if not all((out / split / "manifest.json").is_file() for split in splits):
+    if not all(is_table(out / split) for split in splits):
         return None
     manifests = {split: Manifest.load(out / split) for split in splits}
     return manifests if all(run in manifest.runs for manifest in manifests.values()) else None
-
-
-def _only_notes(_: str, names: list[str]) -> list[str]:
-    """What is not copied of a table: its data."""
-    return [name for name in names if name not in ("manifest.json", SKETCHES, STATISTICS)]
 
 
 def _differences(before: Schema, now: Schema, automatic: bool) -> list[str]:
@@ -165,7 +165,7 @@ class Made:
     replaces: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
 
-def finished(work: Path, out: Path, made: Made, base: Tables) -> dict[str, Manifest]:
+def finished(work: Path, out: Location, made: Made, base: Tables) -> dict[str, Manifest]:
     """Writes manifests and puts the tables in place.
 
     Args:
@@ -188,22 +188,24 @@ def finished(work: Path, out: Path, made: Made, base: Tables) -> dict[str, Manif
         (table / split).mkdir(parents=True, exist_ok=True)
         save_sketches(table / split / SKETCHES, ids)
         save_statistics(table / split / STATISTICS, statistics[split])
-    if base.kept_in is None:
-        for split, manifest in manifests.items():
-            manifest.save(table / split)
-        replaced(table, out)
-        return manifests
     for split, manifest in manifests.items():
-        _moved(table / split, out / split)
-        manifest.save(out / split)
-        _removed(out / split, base.manifests[split], manifest)
+        manifest.save(table / split)
+    if not isinstance(out, Path):
+        publish(table, out, overwrite=True)
+    elif base.kept_in is None:
+        replaced(table, out)
+    else:
+        for split, manifest in manifests.items():
+            _moved(table / split, out / split)
+            manifest.save(out / split)
+            _removed(out / split, base.manifests[split], manifest)
     return manifests
 
 
 def _moved(source: Path, target: Path) -> None:
-    """Moves the files of one table into another, whose names they do not have."""
+    """Moves the data of one table into another, which has no files of these names."""
     for path in sorted(source.rglob("*")):
-        if path.is_file():
+        if path.is_file() and path.name != NAME:
             place = target / path.relative_to(source)
             place.parent.mkdir(exist_ok=True)
             shutil.move(path, place)
@@ -219,9 +221,11 @@ def _removed(table: Path, before: Manifest, now: Manifest) -> None:
 
 def _statistics(split: str, made: Made, base: Tables) -> dict[int, PartStatistics]:
     """What was measured of each part, old and new."""
-    parts = {} if base.kept_in is None else load_statistics(base.kept_in / split / STATISTICS)
-    gone = made.replaces.get(split, frozenset())
-    parts = {number: features for number, features in parts.items() if number not in gone}
+    parts: dict[int, PartStatistics] = {}
+    if base.kept_in is not None:
+        found = load_statistics(base.kept_in / split / STATISTICS)
+        gone = made.replaces.get(split, frozenset())
+        parts = {p.number: found[p.number] for p in base.manifests[split].parts if p.number not in gone}
     return parts | {result.parts[0].number: result.features for result in made.written.parts[split]}
 
 
@@ -272,7 +276,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def report(out: Path, manifests: Mapping[str, Manifest]) -> None:
+def report(out: Location, manifests: Mapping[str, Manifest]) -> None:
     """Says in the log what was filled in and what was left out."""
     for split, manifest in manifests.items():
         filled = {name: stats.num_null for name, stats in manifest.features.items() if stats.num_null}

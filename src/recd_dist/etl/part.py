@@ -86,8 +86,8 @@ class Result:
 
     def described(self, partition: str, first_sample: int) -> "Result":
         """The same, its one part told what it is."""
-        counts = {"num_sessions": self.num_sessions, "num_requests": self.num_requests}
-        self.parts = [replace(self.parts[0], partition=partition, first_sample=first_sample, **counts)]
+        part = replace(self.parts[0], partition=partition, first_sample=first_sample)
+        self.parts = [replace(part, num_sessions=self.num_sessions, num_requests=self.num_requests)]
         return self
 
     def merge(self, other: "Result") -> None:

@@ -34,6 +34,7 @@ from recd_dist.etl.lookup import Lookup
 from recd_dist.etl.place import check_free, check_space, taken_up, work_directory, working
 from recd_dist.etl.prepare import Preparation
 from recd_dist.etl.progress import Progress
+from recd_dist.etl.publish import first_part
 from recd_dist.etl.shard import (
     MAX_BUCKETS,
     MIN_BUCKETS,
@@ -49,6 +50,7 @@ from recd_dist.etl.shard import (
 from recd_dist.etl.source import Source
 from recd_dist.etl.write import checked_compression
 from recd_dist.etl.writing import write_parts
+from recd_dist.location import Location, is_remote
 from recd_dist.manifest import Manifest
 
 logger = logging.getLogger(__name__)
@@ -92,7 +94,7 @@ class Options:
 
 def etl(
     source: Source,
-    out: Path,
+    out: Location,
     *,
     overwrite: bool = False,
     append: bool = False,
@@ -109,7 +111,7 @@ def etl(
 
     Args:
         source: what to read.
-        out: directory to make; its parent is made as needed.
+        out: directory to make, local or in a store; its parent is made as needed.
         overwrite: replace the tables that are there.
         append: add to the tables that are there, which stay whole and readable.
         row_group_samples: the aim for a row group; sessions stay whole.
@@ -138,7 +140,7 @@ def etl(
         if there is not None and (going_on or append):
             logger.info("%s: this run is in the table already, nothing is left to do", out)
             return there
-        base = Tables.kept(work / "base", out, source.splits) if append else Tables(None, source.splits, {})
+        base = _base(work, out, source.splits, append)
         if not going_on:
             check_space(work, _space(found))
         made = _made(source, options, found, base, work, job["run"], bar)
@@ -147,7 +149,14 @@ def etl(
     return manifests
 
 
-def _job(source: Source, options: Options, found: Inputs, out: Path, append: bool) -> dict[str, Any]:
+def _base(work: Path, out: Location, splits: tuple[str, ...], append: bool) -> Tables:
+    """The tables that are added to, or nothing."""
+    if append:
+        return Tables.kept(work / "base", out, splits)
+    return Tables(None, splits, {}, first_part(out) if is_remote(out) else 0)
+
+
+def _job(source: Source, options: Options, found: Inputs, out: Location, append: bool) -> dict[str, Any]:
     """What names a run: the same source, options and files, for the same table."""
     described = asdict(source)
     described["policy"].pop("latest_us")  # tomorrow, unless it is given

@@ -377,4 +377,4 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
 def plan_from_json(value: Mapping[str, Any]) -> Plan:
     """The plan that ``plan_to_json`` wrote."""
     threshold = tuple(value["threshold"]) if value["threshold"] else None
-    return Plan(tuple(PartPlan(**part) for part in value["parts"]), threshold, dict(value["kept"]))  # type: ignore[arg-type]
+    return Plan(tuple(PartPlan(**part) for part in value["parts"]), threshold, dict(value["kept"]))

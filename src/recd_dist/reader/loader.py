@@ -12,12 +12,12 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader, Sampler
 
 from recd_dist.batch import Batch
+from recd_dist.location import Location
 from recd_dist.manifest import Manifest
 from recd_dist.reader.order import Shuffle
 from recd_dist.reader.stream import Deal, Position
@@ -66,7 +66,7 @@ class Loader:
 
     def __init__(  # noqa: PLR0913  (each is an option of the reader; they have nothing to group by)
         self,
-        table: Path,
+        table: Location,
         schema: Schema,
         tables: Mapping[str, Table],
         transforms: Transforms | None = None,
