@@ -71,19 +71,6 @@ class Result:
     parts: list[Part] = field(default_factory=list)
     num_cut: int = 0
 
-    def to_json(self):
-        import base64
-        import pickle
-
-        return base64.b64encode(pickle.dumps(self)).decode()
-
-    @staticmethod
-    def from_json(v):
-        import base64
-        import pickle
-
-        return pickle.loads(base64.b64decode(v))
-
     def described(self, partition: str, first_sample: int) -> "Result":
         """The same, its one part told what it is."""
         part = replace(self.parts[0], partition=partition, first_sample=first_sample)
