@@ -16,10 +16,11 @@ from typing import Any
 
 from recd_dist.errors import ConfigError, DataError, nearest
 from recd_dist.etl.columns import Inspection
-from recd_dist.etl.measure import Distinct, load_sketches, save_sketches
+from recd_dist.etl.measure import Distinct
 from recd_dist.etl.part import Form
 from recd_dist.etl.place import replaced
 from recd_dist.etl.publish import publish
+from recd_dist.etl.sketches import SKETCHES, load_sketches, save_sketches
 from recd_dist.etl.source import Source
 from recd_dist.etl.statistics import STATISTICS, PartStatistics, load_statistics, save_statistics, summed
 from recd_dist.etl.writing import Written
@@ -28,8 +29,6 @@ from recd_dist.manifest import NAME, Manifest, is_table, splits_of
 from recd_dist.schema import Schema
 
 logger = logging.getLogger(__name__)
-
-SKETCHES = "sketches.parquet"
 
 
 @dataclass(frozen=True)

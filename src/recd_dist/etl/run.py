@@ -115,7 +115,7 @@ def etl(
         overwrite: replace the tables that are there.
         append: add to the tables that are there, which stay whole and readable.
         row_group_samples: the aim for a row group; sessions stay whole.
-        compression: ``zstd`` (level 3) or ``lz4`` (larger, faster to read).
+        compression: ``zstd`` (level 3), ``zstd:LEVEL`` or ``lz4`` (larger, faster to read).
         memory_limit: of the whole run; DuckDB spills beside ``out``.
         threads: that write parts; every core by default.
         shard_bytes: the most samples of a shard in memory, by default what the memory limit leaves.

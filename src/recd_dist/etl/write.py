@@ -29,6 +29,7 @@ PART_SHIFT = 40
 _DICTIONARY, _PLAIN, _DELTA, _SPLIT = "RLE_DICTIONARY", "PLAIN", "DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT"
 _WORTH = 0.95  # another encoding than PLAIN, the fastest to read, must save 5%
 _TRIED_ROWS, _TRIED_BYTES = 8192, 1 << 21
+_PAGE_BYTES = 16 << 20  # a row group holds one page a column: zstd finds what repeats across it
 _MAX_LEVEL = 22
 _SUFFIX = stream_directory("")
 _CHUNK = 1 << 20
@@ -144,6 +145,7 @@ def _options(schema: pa.Schema, encodings: Mapping[str, str], compression: str) 
         "column_encoding": {leaf: encoding for leaf, encoding in encodings.items() if encoding != _DICTIONARY},
         "write_statistics": [name for name in schema.names if name in KEYS or _is_running(name)],
         "store_schema": False,
+        "data_page_size": _PAGE_BYTES,
     }
 
 

@@ -95,6 +95,9 @@ class Loader:
             table, self._manifest, schema, tables, transforms or Transforms({}), order, expand, on_bad_id, on_nan
         )
         BatchReader.check(self._options)
+        weighted = [name for name in (f.name for f in schema.sparse) if self._manifest.schema[name].weights]
+        if weighted and rank == 0:
+            logger.warning("reader: training passes over the weights of %s", ", ".join(weighted))
         self._rank, self._batch_size, self._prefetch = rank, batch_size, max(prefetch, 1)
         self._world_size, self._num_workers = world_size, num_workers
         self._pin_memory, self._start_method = pin_memory, start_method
