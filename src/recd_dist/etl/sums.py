@@ -17,13 +17,31 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recd_dist.etl.checksum import Hashes, column_checksum, combined, row_hashes
-from recd_dist.schema import Feature, Kind
+from recd_dist.etl.columns import REQUEST, SESSION, TIMESTAMP
+from recd_dist.etl.source import Source
+from recd_dist.schema import REQUEST_ID, SESSION_ID, Feature, Kind
+from recd_dist.schema import TIMESTAMP as TIME
 
 ROW = "row"
 """The column that stands for the whole sample; no feature can have this name."""
 
 NUM_BUCKETS = 4096
 _BITS = np.uint64(52)  # the upper 12 bits of a hash are its bucket
+
+
+def compared_keys(source: Source) -> dict[str, str]:
+    """Key columns of the table that are columns of the source too, and their names in its normalised query.
+
+    Sessions that the ETL finds by gaps, or makes up, are not there to be compared.
+    """
+    found = {}
+    if source.session_column is not None and source.gap_us is None:
+        found[SESSION_ID] = SESSION
+    if "request" in source.keys:
+        found[REQUEST_ID] = REQUEST
+    if "timestamp" in source.keys:
+        found[TIME] = TIMESTAMP
+    return found
 
 
 def hashed(columns: pa.Table | pa.RecordBatch, feature: Feature) -> Hashes:

@@ -33,9 +33,9 @@ from recd_dist.etl import sql as engine
 from recd_dist.etl.columns import TEST, Inspection, inspected
 from recd_dist.etl.lookup import Lookup
 from recd_dist.etl.source import Source
-from recd_dist.etl.sums import ROW, Sums
+from recd_dist.etl.sums import ROW, Sums, compared_keys
 from recd_dist.etl.verify_example import example_of
-from recd_dist.etl.verify_sides import ALL, Layout, SourceSide, TableSide, keys_of
+from recd_dist.etl.verify_sides import ALL, Layout, SourceSide, TableSide
 from recd_dist.manifest import Manifest
 from recd_dist.schema import SESSION_ID, Feature, Kind, Schema
 
@@ -168,8 +168,8 @@ def verify(source: Source, table_root: Path, *, memory_limit: str = "1GB", progr
         connection.execute("set preserve_insertion_order = false")
         found = inspected(source, connection)
         names = engine.described(connection, found.samples, "samples query")
-        layout = _layout(found, manifest.schema, keys_of(names))
-        lookups = {g: Lookup(g, connection, found.groups[g], Path(work, f"{g}.rows")) for g in layout.own}
+        layout = _layout(found, manifest.schema, compared_keys(source))
+        lookups = {g: Lookup.of_query(g, connection, found.groups[g], Path(work, f"{g}.rows")) for g in layout.own}
         splits, sessions = _splits(source, tables, layout, TEST in names, left_out, connection)
         ours = TableSide(connection, tables, layout, splits)
         theirs = SourceSide(connection, found, layout, lookups, splits, sessions)
@@ -205,7 +205,7 @@ def _left_out(manifest: Manifest) -> Sums:
     return total
 
 
-def _layout(found: Inspection, schema: Schema, keys: tuple[str, ...]) -> Layout:
+def _layout(found: Inspection, schema: Schema, keys: Mapping[str, str]) -> Layout:
     """What is compared, if both sides have the same columns.
 
     Raises:

@@ -22,17 +22,15 @@ import pyarrow as pa
 from recd_dist.errors import DataError
 from recd_dist.etl import sql as engine
 from recd_dist.etl.checksum import Hashes, column_checksum
-from recd_dist.etl.columns import REQUEST, SESSION, TEST, TIMESTAMP, Inspection, link
+from recd_dist.etl.columns import SESSION, TEST, Inspection, link
 from recd_dist.etl.flat import flat_view
 from recd_dist.etl.lookup import Lookup
 from recd_dist.etl.sums import Sums, buckets_of, group_hashes, hashed, key_hashes, whole
 from recd_dist.manifest import Manifest
-from recd_dist.schema import REQUEST_ID, SESSION_ID, Feature, Kind, Schema
-from recd_dist.schema import TIMESTAMP as TIME
+from recd_dist.schema import Feature, Kind, Schema
 
 _BATCH_ROWS = 8192
 _MAX_KEPT = 100_000
-_KEYS = {SESSION_ID: SESSION, REQUEST_ID: REQUEST, TIME: TIMESTAMP}
 
 ALL = ""
 """The name of all splits together, where they cannot be told apart in the source."""
@@ -46,12 +44,12 @@ class Layout:
 
     Attributes:
         schema: of the table.
-        keys: key columns that come from the source's columns: session_id, request_id, timestamp or fewer.
+        keys: key columns that are columns of the source too, and their names in its normalised query.
         own: groups with their own query and their features.
     """
 
     schema: Schema
-    keys: tuple[str, ...]
+    keys: Mapping[str, str]
     own: Mapping[str, tuple[Feature, ...]]
 
     @property
@@ -67,7 +65,7 @@ class Layout:
 
     def bucket(self, hashes: Mapping[str, Hashes], rows: Hashes) -> npt.NDArray[np.int64]:
         """The bucket of samples: by the first key that is compared, so that a session's samples share it."""
-        return buckets_of(hashes[self.keys[0]] if self.keys else rows)
+        return buckets_of(hashes[next(iter(self.keys))] if self.keys else rows)
 
 
 @dataclass(frozen=True)
@@ -132,7 +130,7 @@ class SourceSide:
     def batches(self, done: Done) -> Iterator[Batch]:
         """The samples query again."""
         for columns in _streamed(self.connection, self.found.samples, "samples query"):
-            hashes = {key: key_hashes(columns.column(_KEYS[key])) for key in self.layout.keys}
+            hashes = {key: key_hashes(columns.column(name)) for key, name in self.layout.keys.items()}
             hashes |= {f.name: hashed(columns, f) for f in self.layout.plain}
             links = {g: lookup.find(columns.column(link(g))) for g, lookup in self.lookups.items()}
             rows = whole(hashes, {g: self._group[g][places] for g, places in links.items()})
@@ -142,7 +140,7 @@ class SourceSide:
     def flat(self, batch: Batch, chosen: npt.NDArray[np.bool_]) -> pa.Table:
         """Some samples with every column that is compared."""
         taken = pa.Table.from_batches([batch.columns]).filter(pa.array(chosen))
-        columns = {key: taken[_KEYS[key]] for key in self.layout.keys}
+        columns = {key: taken[name] for key, name in self.layout.keys.items()}
         columns |= {name: taken[name] for f in self.layout.plain for name in _stored(f)}
         for group, features in self.layout.own.items():
             rows = self.lookups[group].take(batch.links[group][chosen])
@@ -211,7 +209,7 @@ class TableSide:
         for number, (table, manifest) in enumerate(self.tables.values()):
             place = min(number, len(self.splits) - 1)
             for part in manifest.parts:
-                for columns in _streamed(self.connection, flat_view(table, part), str(table / part.samples.path)):
+                for columns in _streamed(self.connection, flat_view(table, part=part), str(table / part.samples.path)):
                     yield self._batch(columns, place)
                     done(columns.num_rows)
 
@@ -248,11 +246,6 @@ def of_bucket(side: SourceSide | TableSide, bucket: int, done: Done) -> tuple[pa
         if kept > _MAX_KEPT:
             return None
     return (pa.concat_tables(tables), np.concatenate(hashes)) if tables else None
-
-
-def keys_of(names: Mapping[str, str]) -> tuple[str, ...]:
-    """Key columns of the table that are columns of the source too, from the columns of its normalised query."""
-    return tuple(key for key, name in _KEYS.items() if name in names)
 
 
 def _stored(feature: Feature) -> tuple[str, ...]:
