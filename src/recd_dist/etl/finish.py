@@ -19,6 +19,7 @@ from recd_dist.etl.columns import Inspection
 from recd_dist.etl.measure import Distinct
 from recd_dist.etl.part import Form
 from recd_dist.etl.place import replaced
+from recd_dist.etl.prepare import Dropped
 from recd_dist.etl.publish import publish
 from recd_dist.etl.sketches import SKETCHES, load_sketches, save_sketches
 from recd_dist.etl.source import Source
@@ -29,6 +30,8 @@ from recd_dist.manifest import NAME, Manifest, is_table, splits_of
 from recd_dist.schema import Schema
 
 logger = logging.getLogger(__name__)
+
+_CHECKSUMS = "dropped_checksums"  # verify.py adds them to those of the table
 
 
 @dataclass(frozen=True)
@@ -242,10 +245,9 @@ def _manifest(
     parts = (*kept, *(result.parts[0] for result in made.written.parts[split]))
     described = asdict(made.source) | {"samples_sql": made.inspection.samples, "groups_sql": made.inspection.groups}
     described |= {"row_group_samples": made.form.row_group_samples, "compression": made.form.compression}
-    described["dropped_checksums"] = made.written.dropped.checksums
-    dropped = dict(before.dropped if before else {})
-    for reason, count in made.written.dropped.counts.items():
-        dropped[reason] = dropped.get(reason, 0) + count
+    dropped = _dropped(before) if before else Dropped()
+    dropped.merge(made.written.dropped)
+    described[_CHECKSUMS] = dropped.checksums
     groups = made.form.schema.dedup_groups
     return Manifest(
         name=made.source.name,
@@ -260,12 +262,18 @@ def _manifest(
         parts=parts,
         source=_plain(described),
         sessions=made.source.session_words,
-        dropped=dropped,
+        dropped=dropped.counts,
         next_part=max([p.number + 1 for p in parts] + [before.next_part if before else 0]),
         next_sample=max([p.first_sample + p.num_samples for p in parts] + [before.next_sample if before else 0]),
         partition=made.source.partition,
         runs=(*(before.runs if before else ()), made.run),
     )
+
+
+def _dropped(manifest: Manifest) -> Dropped:
+    """What earlier runs left out, as the manifest has it."""
+    checksums = {reason: dict(columns) for reason, columns in manifest.source.get(_CHECKSUMS, {}).items()}
+    return Dropped(dict(manifest.dropped), checksums)
 
 
 def _plain(value: Any) -> Any:
