@@ -55,8 +55,8 @@ def location(text: "str | Location") -> "Location":
     _require(protocol, text)
     from upath import UPath
 
-    path = UPath(text)
     try:
+        path = UPath(text)
         path.fs  # noqa: B018  (opens the store: hdfs needs Java and Hadoop's libraries for it)
     except Exception as error:
         more = "; hdfs needs Java and Hadoop: JAVA_HOME, HADOOP_HOME, CLASSPATH" if "hdfs" in protocol else ""
@@ -82,7 +82,7 @@ def known_protocols() -> set[str]:
     """What may stand before ``://``, whether its library is installed or not."""
     import fsspec
 
-    return set(fsspec.available_protocols())
+    return {*fsspec.available_protocols(), *fsspec.registry}
 
 
 def is_remote(path: "Location") -> "TypeGuard[UPath]":
