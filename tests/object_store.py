@@ -61,7 +61,7 @@ class Objects(AbstractFileSystem):
     def _entry(self, path: str) -> dict[str, Any] | None:
         """An object, or a prefix of objects; a directory without any is not there."""
         if os.path.isfile(path):
-            return {"name": path, "size": os.path.getsize(path), "type": "file"}
+            return {"name": path, "size": os.path.getsize(path), "type": "file", "mtime": os.path.getmtime(path)}
         holds = any(files for _, _, files in os.walk(path))
         return {"name": path, "size": 0, "type": "directory"} if holds else None
 
