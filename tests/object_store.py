@@ -9,6 +9,7 @@ import os
 import tempfile
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,8 +27,8 @@ class Objects(AbstractFileSystem):
     """The store. Class attributes, so that a test can look and interfere.
 
     Attributes:
-        writes: ``put KEY`` and ``delete KEY`` in the order in which they took place, keys as file names.
-        fetched: bytes of the ranges that were read, by file name.
+        writes: ``put KEY`` and ``delete KEY`` in the order in which they took place, in full.
+        fetched: bytes of the ranges that were read, by key.
         die_at: number of writes after which the next one raises ``Killed`` halfway; None never.
         chunk_s: an upload pauses that long after each chunk.
     """
@@ -60,7 +61,7 @@ class Objects(AbstractFileSystem):
     def _entry(self, path: str) -> dict[str, Any] | None:
         """An object, or a prefix of objects; a directory without any is not there."""
         if os.path.isfile(path):
-            return {"name": path, "size": os.path.getsize(path), "type": "file"}
+            return {"name": path, "size": os.path.getsize(path), "type": "file", "mtime": os.path.getmtime(path)}
         holds = any(files for _, _, files in os.walk(path))
         return {"name": path, "size": 0, "type": "directory"} if holds else None
 
@@ -70,6 +71,9 @@ class Objects(AbstractFileSystem):
         if entry is None:
             raise FileNotFoundError(path)
         return entry
+
+    def modified(self, path: str) -> datetime:
+        return datetime.fromtimestamp(os.path.getmtime(self._strip_protocol(path)), UTC)
 
     def _write(self, what: str, path: str) -> None:
         with self.lock:
@@ -112,7 +116,7 @@ class Objects(AbstractFileSystem):
         with open(path, "rb") as file:
             data = file.read()[start:end]
         with self.lock:
-            Objects.fetched[os.path.basename(path)] = Objects.fetched.get(os.path.basename(path), 0) + len(data)
+            Objects.fetched[path] = Objects.fetched.get(path, 0) + len(data)
         return data
 
     def mv(self, *_: Any, **__: Any) -> None:

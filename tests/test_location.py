@@ -73,6 +73,12 @@ def test_a_store_that_cannot_be_opened(monkeypatch):
         location("hdfs://host/x")
 
 
+def test_a_bucket_that_is_missing(monkeypatch):
+    monkeypatch.setattr(fsspec, "get_filesystem_class", lambda _: MemoryFileSystem)
+    with pytest.raises(ConfigError, match=r"s3:///x: the store cannot be opened \(.*bucket/container missing"):
+        location("s3:///x")
+
+
 def test_extras_of_the_messages_are_in_pyproject():
     import tomllib
 
@@ -147,7 +153,7 @@ def test_a_file_in_a_store_is_read_by_ranges(tmp_path):
     with readable(objects(tmp_path) / "x") as file:
         file.seek(50_000)
         assert len(file.read(10)) == 10
-    assert Objects.fetched == {"x": 10}
+    assert Objects.fetched == {f"{tmp_path}/x": 10}
     assert readable(tmp_path / "x") == tmp_path / "x"
 
 

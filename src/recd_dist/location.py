@@ -14,6 +14,8 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, Union
 
@@ -30,6 +32,8 @@ EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "hdfs": "hdfs"}
 
 _REMOTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _LOCAL = ("file", "local")
+_VERSION = ("ETag", "etag", "generation", "LastModified", "last_modified", "updated", "mtime", "created")
+"""What stores tell of a file that changes with it."""
 _RENAMING = {"hdfs", "arrow_hdfs", "webhdfs", "sftp", "ssh"}
 """Stores that show a file while it is written, and can rename one."""
 
@@ -55,8 +59,8 @@ def location(text: "str | Location") -> "Location":
     _require(protocol, text)
     from upath import UPath
 
-    path = UPath(text)
     try:
+        path = UPath(text)
         path.fs  # noqa: B018  (opens the store: hdfs needs Java and Hadoop's libraries for it)
     except Exception as error:
         more = "; hdfs needs Java and Hadoop: JAVA_HOME, HADOOP_HOME, CLASSPATH" if "hdfs" in protocol else ""
@@ -82,12 +86,16 @@ def known_protocols() -> set[str]:
     """What may stand before ``://``, whether its library is installed or not."""
     import fsspec
 
-    return set(fsspec.available_protocols())
+    return {*fsspec.available_protocols(), *fsspec.registry}
 
 
 def is_remote(path: "Location") -> "TypeGuard[UPath]":
     """Whether a path lies in a store."""
     return not isinstance(path, Path)
+
+
+class StoreError(DataError):
+    """A store that cannot be reached or has given up: nothing is wrong with the data, the same command may go on."""
 
 
 @contextmanager
@@ -97,7 +105,7 @@ def reaching(path: "Location") -> Iterator[None]:
     A file that is not there stays a FileNotFoundError, and what Arrow says of damaged bytes stays as it is.
 
     Raises:
-        DataError: no permission, no credentials, no network, no such bucket: as the library says it.
+        StoreError: no permission, no credentials, no network, no such bucket: as the library says it.
     """
     try:
         yield
@@ -107,7 +115,7 @@ def reaching(path: "Location") -> Iterator[None]:
         if not is_remote(path) or _from_arrow(error):
             raise
         kind = type(error).__name__
-        raise DataError(
+        raise StoreError(
             f"{path}: the store answers with {kind} ({_first_line(error)}); credentials and end points come from the "
             "store's usual places (docs/operations.md)"
         ) from error
@@ -118,7 +126,7 @@ def contents(path: "Location") -> bytes:
 
     Raises:
         FileNotFoundError: no such file.
-        DataError: the store cannot be reached.
+        StoreError: the store cannot be reached.
     """
     if isinstance(path, Path):
         return path.read_bytes()
@@ -135,7 +143,7 @@ def put(path: "Location", data: bytes) -> None:
 
     Raises:
         OSError: a local disk that is full or closed.
-        DataError: the store cannot be reached.
+        StoreError: the store cannot be reached.
     """
     name = f".{path.name}.partial"
     if isinstance(path, Path):
@@ -165,7 +173,7 @@ def file_size(path: "Location") -> int | None:
     """Bytes of a file; None where there is none.
 
     Raises:
-        DataError: the store cannot be reached.
+        StoreError: the store cannot be reached.
     """
     if isinstance(path, Path):
         return path.stat().st_size if path.is_file() else None
@@ -197,7 +205,7 @@ def listing(root: "UPath") -> dict[str, int]:
     """Every object below a place of a store: bytes by path relative to it. Nothing there is an empty dict.
 
     Raises:
-        DataError: the store cannot be reached.
+        StoreError: the store cannot be reached.
     """
     with reaching(root):
         root.fs.invalidate_cache()  # a long process must not see what it saw an hour ago
@@ -213,11 +221,51 @@ def listing(root: "UPath") -> dict[str, int]:
     }
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A file in a store.
+
+    Attributes:
+        path: where it lies.
+        num_bytes: its size.
+        version: changes when the file is written anew, as far as the store tells (ETag, time of change).
+    """
+
+    path: "UPath"
+    num_bytes: int
+    version: int
+
+
+def stored_files(pattern: "UPath") -> list[Stored]:
+    """Files that a path in a store names, sorted: itself, those below it, or those that a glob matches.
+
+    Raises:
+        StoreError: the store cannot be reached.
+    """
+    fs = pattern.fs
+    with reaching(pattern):
+        fs.invalidate_cache()
+        if re.search(r"[*?\[]", pattern.path) and not fs.exists(pattern.path):
+            found = fs.glob(pattern.path, detail=True)
+        else:
+            try:
+                found = fs.find(pattern.path, detail=True)
+            except FileNotFoundError:
+                found = {}
+    files = []
+    for name, info in sorted(found.items()):
+        if info["type"] == "file" and not name.rpartition("/")[2].startswith("."):
+            path = type(pattern)(fs.unstrip_protocol(name), **pattern.storage_options)
+            told = repr([info[key] for key in _VERSION if key in info])
+            files.append(Stored(path, int(info["size"]), int.from_bytes(sha256(told.encode()).digest()[:7])))
+    return files
+
+
 def directories(root: "Location") -> list[str]:
     """Names of the directories in a place, sorted; none where nothing is there.
 
     Raises:
-        DataError: the store cannot be reached.
+        StoreError: the store cannot be reached.
     """
     if isinstance(root, Path):
         return sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
@@ -235,7 +283,7 @@ def readable(path: "Location") -> Any:
 
     Raises:
         FileNotFoundError: no such file.
-        DataError: the store cannot be reached.
+        StoreError: the store cannot be reached.
     """
     if isinstance(path, Path):
         return path

@@ -14,7 +14,8 @@ from tests.object_store import Killed, Objects, names, objects
 from tests.reader.conftest import samples_of, write_table
 
 from recd_dist.errors import DataError
-from recd_dist.etl.publish import check_free, first_part, publish
+from recd_dist.etl.publish import check_free, check_whole, first_part, publish
+from recd_dist.location import StoreError
 from recd_dist.manifest import FileEntry, Manifest, splits_of
 from recd_dist.reader.files import TableFiles
 from recd_dist.reader.order import RowGroup
@@ -267,6 +268,10 @@ def test_an_interrupted_replacement_still_asks_for_overwrite(tmp_path):
     Objects.die_at = None
     with pytest.raises(DataError, match="a table is already there"):
         publish(new, objects(store))
+    with pytest.raises(DataError, match="an upload to it was interrupted"):
+        check_whole(objects(store))
+    publish(new, objects(store), overwrite=True)
+    check_whole(objects(store))
 
 
 def test_an_object_that_arrives_short_is_found_before_the_manifest(tmp_path, monkeypatch):
@@ -291,7 +296,9 @@ def test_a_store_that_refuses_is_one_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Objects, "put_file", refuse)
     built, store = tables(tmp_path / "built"), tmp_path / "store/shop"
-    with pytest.raises(DataError, match=r"part-0000\d.parquet: the store answers with PermissionError .*Access Denied"):
+    with pytest.raises(
+        StoreError, match=r"part-0000\d.parquet: the store answers with PermissionError .*Access Denied"
+    ):
         publish(built, objects(store))
     assert names(objects(store)) == ["upload.json"]
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recd_dist.errors import DataError
-from recd_dist.location import Location, contents, listing, put, reaching
+from recd_dist.location import Location, StoreError, contents, listing, put, reaching
 from recd_dist.manifest import NAME, FileEntry, Manifest, splits_of
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def first_part(target: Location) -> int:
     for split in splits_of(target):
         try:
             numbers.append(Manifest.load(target / split).next_part)
+        except StoreError:
+            raise
         except DataError:  # of another release, perhaps: its files still must not be overwritten
             names = (path.name for path in (target / split).glob("*/part-*"))
             numbers += [int(found[1]) + 1 for name in names if (found := re.match(r"part-(\d+)", name))]
@@ -72,6 +74,25 @@ def check_free(target: "UPath", overwrite: bool) -> None:
     _check_free(target, _Place.at(target), overwrite)
 
 
+def check_whole(target: "UPath") -> None:
+    """Refuses a table in whose place an upload was interrupted; to be asked before its notes are read for appending.
+
+    Sketches and statistics beside a manifest keep their names, so they may be newer than a manifest for a moment.
+
+    Args:
+        target: directory of the splits.
+
+    Raises:
+        DataError: an upload is unfinished.
+    """
+    there = _Place.at(target)
+    if there.planned is not None and not there.finished:
+        raise DataError(
+            f"{target}: an upload to it was interrupted; finish it by the command that began it, or make the table "
+            "anew with overwrite=true"
+        )
+
+
 def publish(
     built: Path, target: "UPath", overwrite: bool = False, progress: Callable[[int], None] | None = None
 ) -> None:
@@ -86,8 +107,8 @@ def publish(
         progress: told the bytes of each file that has arrived.
 
     Raises:
-        DataError: something else is there, a file that does not fit its manifest, or a store that gave up. Nothing is
-            visible then, or the old table still is.
+        StoreError: the store gave up. Nothing is visible then, or the old table still is; ``built`` is worth keeping.
+        DataError: something else is there, or a file that does not fit its manifest.
     """
     tree, there = _Tree.of(built), _Place.at(target)
     _check_free(target, there, overwrite)
@@ -134,7 +155,7 @@ class _Tree:
         known = {*files, *(f"{split}/{NAME}" for split in manifests)}
         others = {
             name: size
-            for name, size in local.items()
+            for name, size in sorted(local.items())
             if name not in known and name.partition("/")[0] in manifests and not Path(name).name.startswith(".")
         }
         return _Tree(built, files, manifests, others)
@@ -168,12 +189,14 @@ class _Place:
         standing: data files by split that has a manifest; None as entry where that manifest cannot be read.
         planned: ``[bytes, CRC-32]`` by path, of an upload that was not finished; None where there is none.
         unfinished: every split that stands is of that upload, and others of it do not stand yet.
+        finished: every split of that upload stands.
     """
 
     sizes: dict[str, int]
     standing: dict[str, dict[str, FileEntry | None]] = field(default_factory=dict)
     planned: Mapping[str, Any] | None = None
     unfinished: bool = False
+    finished: bool = False
 
     @staticmethod
     def at(target: "UPath") -> "_Place":
@@ -188,7 +211,8 @@ class _Place:
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{target / _PLAN}: not readable ({error!r}); remove it and publish again") from error
         ours = [split for split in standing if manifests.get(split) == zlib.crc32(contents(target / split / NAME))]
-        return _Place(sizes, standing, files, len(ours) == len(standing) < len(manifests))
+        whole = len(ours) == len(manifests)
+        return _Place(sizes, standing, files, len(ours) == len(standing) and not whole, whole)
 
     def holds(self, path: str, entry: FileEntry) -> bool:
         """Whether a file is there with these very bytes, as far as size and whoever uploaded it say."""
@@ -202,6 +226,8 @@ def _standing(target: "UPath", split: str, sizes: Iterable[str]) -> dict[str, Fi
     """Data files of a split that stands; where its manifest cannot be read, all that lie there."""
     try:
         parts = Manifest.load(target / split).parts
+    except StoreError:
+        raise
     except DataError:
         return {path: None for path in sizes if path.startswith(f"{split}/") and _DATA.fullmatch(path)}
     return {f"{split}/{entry.path}": entry for part in parts for entry in part.files}
@@ -273,7 +299,7 @@ def _check_sizes(sizes: Mapping[str, int], target: "UPath") -> None:
     for path, size in sizes.items():
         if found.get(path) != size:
             what = f"{found[path]} bytes arrived" if path in found else "not there"
-            raise DataError(f"{target / path}: {size} bytes were uploaded, {what}; publish again")
+            raise StoreError(f"{target / path}: {size} bytes were uploaded, {what}; publish again")
 
 
 def _clear(tree: _Tree, there: _Place, target: "UPath") -> None:

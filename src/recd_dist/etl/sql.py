@@ -25,7 +25,7 @@ _COMPRESSED = (".gz", ".zst")
 _GLOB = re.compile(r"[*?\[]")
 _STORE = re.compile(r"""(?:[(\[,]|\bfrom|\bjoin)\s*['"](([a-z][a-z0-9+.-]*)://[^'"/]*/?)""", re.IGNORECASE)
 """A path in a store where a query reads it; not ``like 'app://%'``."""
-_LEFT_TO_DUCKDB = ("http://", "https://", "hf://", "azure://", "r2://")
+LEFT_TO_DUCKDB = ("http://", "https://", "hf://", "azure://", "r2://")
 
 
 def connect(
@@ -79,7 +79,7 @@ def register_stores(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
         ConfigError: a library that is not installed.
     """
     for text, protocol in dict.fromkeys(_STORE.findall(sql)):
-        known = protocol.lower() in known_protocols() and not text.lower().startswith(_LEFT_TO_DUCKDB)
+        known = protocol.lower() in known_protocols() and not text.lower().startswith(LEFT_TO_DUCKDB)
         place = location(text) if known else Path()
         if is_remote(place):
             names = place.fs.protocol
@@ -94,7 +94,7 @@ def checked_path(path: str) -> str:
         ConfigError: an unknown protocol, or a library that is not installed.
         DataError: nothing there, naming the nearest entry of the same directory.
     """
-    if path.lower().startswith(_LEFT_TO_DUCKDB):
+    if path.lower().startswith(LEFT_TO_DUCKDB):
         return path
     expanded = location(path)
     if not isinstance(expanded, Path):
@@ -156,7 +156,7 @@ def default_samples(path: str) -> str:
 
 def _names_below(path: str) -> list[str] | None:
     """Files below a directory; None where the path is no directory."""
-    if path.lower().startswith(_LEFT_TO_DUCKDB):
+    if path.lower().startswith(LEFT_TO_DUCKDB):
         return None
     place = location(path)
     if not isinstance(place, Path):
