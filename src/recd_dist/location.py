@@ -12,6 +12,7 @@ come from where its own library looks (environment, profile files, fsspec's conf
 
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -60,7 +61,9 @@ def location(text: "str | Location") -> "Location":
     from upath import UPath
 
     try:
-        path = UPath(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a store that UPath has no class of its own for
+            path = UPath(text)
         path.fs  # noqa: B018  (opens the store: hdfs needs Java and Hadoop's libraries for it)
     except Exception as error:
         more = "; hdfs needs Java and Hadoop: JAVA_HOME, HADOOP_HOME, CLASSPATH" if "hdfs" in protocol else ""

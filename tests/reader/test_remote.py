@@ -15,8 +15,11 @@ from tests.reader.conftest import SCHEMA, TABLES, SmallTable, samples_of, write_
 
 from recd_dist.cli import main
 from recd_dist.errors import DataError
+from recd_dist.etl import sql
+from recd_dist.etl.flat import flat_view
 from recd_dist.etl.publish import publish
 from recd_dist.etl.stats import table_stats
+from recd_dist.location import location
 from recd_dist.manifest import Manifest
 from recd_dist.reader.files import TableFiles
 from recd_dist.reader.loader import Loader
@@ -211,3 +214,13 @@ def test_a_job_of_two_ranks_with_workers_trains_from_a_store(tiny, stored, tmp_p
     shown = recd("train", *job, "--nproc", "2", PYTHONPATH=paths)
     assert "AUC, test" in shown
     assert "objects://" in recd("evaluate", f"run_dir={tmp_path / 'run'}", PYTHONPATH=paths)
+
+
+def test_flat_samples_of_a_store_are_those_of_the_local_table(tiny, stored):
+    here, there = Path(tiny[2].removeprefix("data.table=")), location(stored.removeprefix("data.table="))
+    with sql.connect() as connection:
+        query = flat_view(there / "test")
+        sql.register_stores(connection, query)
+        found = connection.sql(f"select * from ({query}) order by sample_id").fetchall()
+        assert found == connection.sql(f"select * from ({flat_view(here / 'test')}) order by sample_id").fetchall()
+    assert len(found) == Manifest.load(here / "test").num_samples
