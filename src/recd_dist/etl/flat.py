@@ -26,7 +26,7 @@ def flat_view(
     dialect: str = "duckdb",
     partitions: Collection[str] | None = None,
     columns: Collection[str] | None = None,
-    part: Part | None = None,
+    parts: Collection[Part] | None = None,
 ) -> str:
     """A query that returns the flat samples: keys, labels, every feature and its weights, one row per sample.
 
@@ -35,7 +35,7 @@ def flat_view(
         dialect: ``duckdb`` or ``spark``.
         partitions: only samples of these, such as ``2026-11-25``; None takes all.
         columns: only these, in the order of the table; groups of which none is named are not read. None takes all.
-        part: only the samples of this part, which refers to nothing but itself; None takes all.
+        parts: only the samples of these parts of the table; None takes all.
 
     Raises:
         DataError: no table there.
@@ -45,7 +45,7 @@ def flat_view(
         raise ConfigError(f"dialect '{dialect}': unknown{nearest(dialect, _DIALECTS)}")
     speaks = _DIALECTS[dialect]
     manifest = Manifest.load(table)
-    parts = [part] if part else _parts(manifest, partitions)
+    chosen = list(parts) if parts is not None else _parts(manifest, partitions)
     wanted = _columns(manifest.schema, columns)
     features = [f for f in manifest.schema.features if {f.name, f.weights} & set(wanted)]
     expressions = {name: f"samples.{speaks.name(name)}" for name in (*KEYS, *manifest.schema.labels)}
@@ -55,9 +55,9 @@ def flat_view(
     for group in manifest.schema.dedup_groups:
         mine = [f for f in features if f.group == group]
         if mine:
-            joins += _joins(table, group, parts, any(f.window for f in mine), speaks)
+            joins += _joins(table, group, chosen, any(f.window for f in mine), speaks)
     selected = ", ".join(f"{expressions[name]} as {speaks.name(name)}" for name in wanted)
-    source = speaks.files(table, [part.samples for part in parts])
+    source = speaks.files(table, [part.samples for part in chosen])
     return "\n".join([f"select {selected}", f"from {source} as samples", *joins])
 
 

@@ -209,7 +209,9 @@ class TableSide:
         for number, (table, manifest) in enumerate(self.tables.values()):
             place = min(number, len(self.splits) - 1)
             for part in manifest.parts:
-                for columns in _streamed(self.connection, flat_view(table, part=part), str(table / part.samples.path)):
+                for columns in _streamed(
+                    self.connection, flat_view(table, parts=[part]), str(table / part.samples.path)
+                ):
                     yield self._batch(columns, place)
                     done(columns.num_rows)
 
