@@ -331,5 +331,5 @@ def test_duckdb_reads_the_same_part_as_the_whole(tmp_path: Path) -> None:
     table = tmp_path / "out" / "train"
     parts = Manifest.load(table).parts
     assert len(parts) > 1
-    pieces = [row for part in parts for row in duckdb.sql(flat_view(table, part=part)).fetchall()]
+    pieces = [row for part in parts for row in duckdb.sql(flat_view(table, parts=[part])).fetchall()]
     assert sorted(pieces) == sorted(duckdb.sql(flat_view(table)).fetchall())
