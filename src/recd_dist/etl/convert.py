@@ -10,6 +10,7 @@
 import numpy as np
 import pyarrow as pa
 
+from recd_dist.etl.rows import filled, taken
 from recd_dist.etl.seen import Seen
 from recd_dist.schema import Feature, Kind
 
