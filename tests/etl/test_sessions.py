@@ -21,7 +21,7 @@ NOON = 1_700_000_000_000_000
 def source(path: Path, rows: dict[str, object], keys: dict[str, str], **options: object) -> Source:
     pq.write_table(pa.table(rows), path / "raw.parquet")
     given = {"name": "shop", "path": str(path / "raw.parquet"), "keys": keys, "labels": ["clicked"], "groups": {}}
-    return Source.from_dict(given | options)
+    return Source.from_dict(given | {"features": {"n": {}}} | options)
 
 
 def visits(minutes: list[int], **more: object) -> dict[str, object]:
