@@ -59,6 +59,7 @@ def run_etl(config: EtlConfig, console: Console, *, dry_run: bool = False, verif
             out,
             overwrite=config.overwrite,
             append=config.append,
+            replace=config.replace,
             row_group_samples=config.row_group_samples,
             compression=config.compression,
             memory_limit=config.memory_limit,
@@ -105,6 +106,38 @@ def _warn_of_small_tables(data: Data, manifests: Mapping[str, Manifest]) -> None
                 highlight=False,
                 soft_wrap=True,
             )
+
+
+def run_compact(config: EtlConfig, console: Console) -> int:
+    """Merges small parts, and says what came of it."""
+    from recd_dist.etl.compact import compact
+    from recd_dist.etl.run import Options
+
+    root = location(config.data.table)
+    before = {split: len(Manifest.load(root / split).parts) for split in splits_of(root)}
+    options = Options(config.row_group_samples, config.compression, config.memory_limit, config.threads)
+    for split, manifest in compact(root, options).items():
+        console.print(
+            f"{root}/{split}: {before[split]} parts, now {len(manifest.parts)}; {manifest.num_samples:,} samples, "
+            f"{manifest.num_bytes / 2**20:.1f} MiB",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return 0
+
+
+def view(config: EtlConfig, split: str, dialect: str) -> str:
+    """The SQL that gives back the flat samples of a table.
+
+    Raises:
+        ConfigError: no table of that split.
+    """
+    from recd_dist.etl.flat import flat_view
+
+    root = location(config.data.table)
+    if split not in splits_of(root):
+        raise ConfigError(f"--split {split}: {root} has none{nearest(split, splits_of(root))}")
+    return flat_view(root / split, dialect, config.data.partitions)
 
 
 def run_stats(config: EtlConfig, console: Console) -> dict[str, Any]:

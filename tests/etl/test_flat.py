@@ -20,7 +20,6 @@ from recd_dist.etl.convert import list_type
 from recd_dist.etl.flat import flat_view
 from recd_dist.etl.part import Form, written
 from recd_dist.etl.run import etl
-from recd_dist.etl.shard import ORDER
 from recd_dist.etl.source import Source
 from recd_dist.manifest import Manifest
 from recd_dist.schema import Feature, Kind, Schema
@@ -107,7 +106,6 @@ def parts_table(path: Path) -> tuple[Path, list[tuple[int, list[int], int]]]:
                 SESSION: np.zeros(6, np.int64) + number,
                 REQUEST: np.arange(6),
                 TIMESTAMP: np.arange(6),
-                ORDER: np.arange(6),
                 "label": pa.array([1.0] * 6, pa.float32()),
                 "history": pa.array(rows, pa.list_(pa.int64())),
                 "age": np.arange(6) // 3,

@@ -10,13 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from recd_dist.errors import DataError
-from recd_dist.etl.cluster import clustered_order
 from recd_dist.etl.columns import REQUEST, ROW_KEY, SESSION, TIMESTAMP, link
 from recd_dist.etl.convert import list_type
 from recd_dist.etl.lookup import Lookup
 from recd_dist.etl.part import Form, Result, written
 from recd_dist.etl.settle import settled
-from recd_dist.etl.shard import ORDER
 from recd_dist.schema import Feature, Kind, Schema
 
 SCHEMA = Schema(
@@ -40,7 +38,6 @@ def shard(session: np.ndarray, seed: int = 0) -> pa.Table:
             SESSION: session,
             REQUEST: time // 2,
             TIMESTAMP: time,
-            ORDER: time,
             "label": pa.array((time % 2).astype(np.float32)),
             "history": pa.array(history, pa.list_(pa.int64())),
             "heat": pa.array([[i % 5 / 5 for i in h] for h in history], pa.list_(pa.float32())),
@@ -52,6 +49,10 @@ def shard(session: np.ndarray, seed: int = 0) -> pa.Table:
     return table.take(rng.permutation(len(session)))
 
 
+def in_order(samples: pa.Table) -> np.ndarray:
+    return np.lexsort([samples[name].to_numpy() for name in (REQUEST, TIMESTAMP, SESSION)])
+
+
 def form(window: bool = True, row_group_samples: int = 30, lookups: dict[str, Lookup] | None = None) -> Form:
     features = tuple(Feature(**{**vars(f), "window": window and f.name == "history"}) for f in SCHEMA.features)
     return Form(Schema(features), TYPES, lookups or {}, row_group_samples, "zstd")
@@ -59,7 +60,7 @@ def form(window: bool = True, row_group_samples: int = 30, lookups: dict[str, Lo
 
 def part(path: Path, samples: pa.Table, form: Form, number: int = 3) -> tuple[Result, list[int]]:
     done: list[int] = []
-    order = clustered_order(samples, np.ones(samples.num_rows, bool))
+    order = in_order(samples)
     return written(samples, order, form, path, number, 1000, done.append), done
 
 
@@ -100,12 +101,12 @@ def test_any_row_group_is_read_alone(tmp_path, window):
 
 def test_the_same_samples_are_the_same_bytes_in_whatever_order_they_came(tmp_path):
     samples = shard(SESSIONS)
-    chosen = settled(form(False), samples, clustered_order(samples, np.ones(300, bool)))
+    chosen = settled(form(False), samples, in_order(samples))
     assert chosen.schema["history"].window
     assert set(chosen.encodings) == {"samples", "user", "user.stream", "request"}
     parts = []
     for name, table in (("one", samples), ("two", samples.take(np.random.default_rng(5).permutation(300)))):
-        again = settled(form(False), table, clustered_order(table, np.ones(300, bool)))
+        again = settled(form(False), table, in_order(table))
         assert (again.schema, again.encodings) == (chosen.schema, chosen.encodings)
         parts.append(part(tmp_path / name, table, again)[0].parts)
     assert parts[0] == parts[1]
@@ -148,8 +149,8 @@ def test_rows_of_another_key_that_are_equal_are_stored_once(tmp_path):
                      "age": pa.array([1, 1, 1], pa.float32())})  # fmt: skip
     with duckdb.connect() as connection:
         connection.register("rows", rows)
-        lookup = Lookup("user", connection, "select * from rows", tmp_path / "rows.arrow")
-    samples = shard(np.repeat([1, 2], 4)).select([SESSION, REQUEST, TIMESTAMP, ORDER, "label", "device", "item"])
+        lookup = Lookup.of_query("user", connection, "select * from rows", tmp_path / "rows.arrow")
+    samples = shard(np.repeat([1, 2], 4)).select([SESSION, REQUEST, TIMESTAMP, "label", "device", "item"])
     times = samples[TIMESTAMP].to_numpy()
     place = np.array([0, 0, 1, 2, 2, 0, -1, -1])[times]
     samples = samples.append_column(link("user"), pa.array(place))
@@ -165,10 +166,10 @@ def test_rows_of_another_key_that_are_equal_are_stored_once(tmp_path):
 def test_a_single_id_that_is_missing_is_refused(tmp_path):
     samples = shard(SESSIONS)
     item = samples["item"].to_pylist()
-    number = samples[ORDER].to_pylist().index(7)
+    number = samples[TIMESTAMP].to_pylist().index(7)
     item[number] = None
     samples = samples.set_column(samples.column_names.index("item"), "item", pa.array(item, pa.int64()))
-    with pytest.raises(DataError, match="samples query, row 7: feature 'item' is missing"):
+    with pytest.raises(DataError, match="samples query, the sample of session 0 at 7: feature 'item' is missing"):
         part(tmp_path, samples, form())
 
 

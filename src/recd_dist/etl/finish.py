@@ -19,6 +19,7 @@ from recd_dist.etl.columns import Inspection
 from recd_dist.etl.measure import Distinct
 from recd_dist.etl.part import Form
 from recd_dist.etl.place import replaced
+from recd_dist.etl.prepare import Dropped
 from recd_dist.etl.publish import publish
 from recd_dist.etl.sketches import SKETCHES, load_sketches, save_sketches
 from recd_dist.etl.source import Source
@@ -29,6 +30,8 @@ from recd_dist.manifest import NAME, Manifest, is_table, splits_of
 from recd_dist.schema import Schema
 
 logger = logging.getLogger(__name__)
+
+_CHECKSUMS = "dropped_checksums"  # verify.py adds them to those of the table
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ class Tables:
             partial = directory.with_name("base.partial")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
-            if there := splits_of(out):
-                if sorted(there) != sorted(splits):
+            if there := sorted(splits_of(out), reverse=True):
+                if there != sorted(splits, reverse=True):
                     raise ConfigError(
                         f"append: {out} holds {', '.join(there)}, the source now has {', '.join(splits)}; data.split "
                         "must be as it was"
@@ -98,6 +101,13 @@ class Tables:
         """Per split the number of the next sample."""
         return {split: self.manifests[split].next_sample if self.manifests else 0 for split in self.splits}
 
+    def parts_of(self, partitions: frozenset[str]) -> dict[str, frozenset[int]]:
+        """Per split the numbers of the parts in some partitions."""
+        return {
+            split: frozenset(part.number for part in manifest.parts if part.partition in partitions)
+            for split, manifest in self.manifests.items()
+        }
+
     def check(self, inspection: Inspection, source: Source) -> None:
         """Refuses a source whose samples are not like those of the tables.
 
@@ -106,8 +116,8 @@ class Tables:
         """
         if self.schema is None:
             return
-        mistakes = list(_differences(self.schema, inspection.schema, inspection.automatic))
         made = next(iter(self.manifests.values()))
+        mistakes = list(_differences(made, inspection.schema, inspection.automatic))
         for what, before, now in (
             ("data.partition", made.partition, source.partition),
             ("a session", made.sessions, source.session_words),
@@ -130,15 +140,17 @@ def made_by(out: Location, splits: tuple[str, ...], run: str) -> dict[str, Manif
     return manifests if all(run in manifest.runs for manifest in manifests.values()) else None
 
 
-def _differences(before: Schema, now: Schema, automatic: bool) -> list[str]:
-    """What has changed between two schemas, by name."""
+def _differences(made: Manifest, now: Schema, automatic: bool) -> list[str]:
+    """What has changed since a table was made, by name."""
+    before = made.schema
     old, new = {f.name: f for f in before.features}, {f.name: f for f in now.features}
     found = [f"feature '{n}' is gone{nearest(n, new)}" for n in old if n not in new]
     found += [f"feature '{n}' is new{nearest(n, old)}" for n in new if n not in old]
     for name in (n for n in old if n in new):
         for what in ("kind", "table", "weights", *(() if automatic else ("group",))):
             one, other = getattr(old[name], what), getattr(new[name], what)
-            if one != other and (one, other) != ("ids", "id"):
+            single = (one, other) == ("ids", "id") and made.features[name].max_length < 2  # one id, sometimes missing
+            if one != other and not single:
                 found.append(f"feature '{name}': its {what} was {one}, is now {other}")
     if before.labels != now.labels:
         found.append(f"labels were {list(before.labels)}, are now {list(now.labels)}")
@@ -154,6 +166,7 @@ class Made:
         written: the parts.
         run: id of the run.
         replaces: numbers of parts that the new ones take the place of, per split; partitions that come again, say.
+        describes: the manifest whose words are kept, where parts were only merged.
     """
 
     source: Source
@@ -162,6 +175,7 @@ class Made:
     written: Written
     run: str
     replaces: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    describes: Manifest | None = None
 
 
 def finished(work: Path, out: Location, made: Made, base: Tables) -> dict[str, Manifest]:
@@ -240,12 +254,10 @@ def _manifest(
     before, gone = base.manifests.get(split), made.replaces.get(split, frozenset())
     kept = () if before is None else tuple(p for p in before.parts if p.number not in gone)
     parts = (*kept, *(result.parts[0] for result in made.written.parts[split]))
-    described = asdict(made.source) | {"samples_sql": made.inspection.samples, "groups_sql": made.inspection.groups}
-    described |= {"row_group_samples": made.form.row_group_samples, "compression": made.form.compression}
-    described["dropped_checksums"] = made.written.dropped.checksums
-    dropped = dict(before.dropped if before else {})
-    for reason, count in made.written.dropped.counts.items():
-        dropped[reason] = dropped.get(reason, 0) + count
+    dropped = _dropped(before) if before else Dropped()
+    if made.describes is None:
+        dropped.merge(made.written.dropped)
+    words = _words(made, dropped)
     groups = made.form.schema.dedup_groups
     return Manifest(
         name=made.source.name,
@@ -258,14 +270,29 @@ def _manifest(
         features={f.name: measured[f.name].stats(train[f.name]) for f in made.form.schema.features},
         ids={table: distinct.stats() for table, distinct in ids.items()},
         parts=parts,
-        source=_plain(described),
-        sessions=made.source.session_words,
-        dropped=dropped,
+        source=words,
+        sessions=made.describes.sessions if made.describes else made.source.session_words,
+        dropped=dropped.counts,
         next_part=max([p.number + 1 for p in parts] + [before.next_part if before else 0]),
         next_sample=max([p.first_sample + p.num_samples for p in parts] + [before.next_sample if before else 0]),
         partition=made.source.partition,
         runs=(*(before.runs if before else ()), made.run),
     )
+
+
+def _words(made: Made, dropped: Dropped) -> dict[str, Any]:
+    """How the table was made."""
+    if made.describes is not None:
+        return made.describes.source
+    words = asdict(made.source) | {"samples_sql": made.inspection.samples, "groups_sql": made.inspection.groups}
+    words |= {"row_group_samples": made.form.row_group_samples, "compression": made.form.compression}
+    return dict(_plain(words | {_CHECKSUMS: dropped.checksums}))
+
+
+def _dropped(manifest: Manifest) -> Dropped:
+    """What earlier runs left out, as the manifest has it."""
+    checksums = {reason: dict(columns) for reason, columns in manifest.source.get(_CHECKSUMS, {}).items()}
+    return Dropped(dict(manifest.dropped), checksums)
 
 
 def _plain(value: Any) -> Any:

@@ -299,7 +299,7 @@ def _late(found: Arrangement, rules: Rules, stays: Flags) -> Flags:
         name = names[place[int(np.argmax(late))]]
         raise DataError(
             f"partition {name} is in the table already, and {int(late.sum())} samples of one shard belong to it; "
-            "data.policy.late=keep adds them, drop leaves them out, overwrite=true replaces the partitions"
+            f"data.policy.late=keep adds them, drop leaves them out, replace=[{name}] puts them in its place"
         )
     if rules.late == "drop":
         found.dropped["late"] = found.rows[late]

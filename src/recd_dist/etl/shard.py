@@ -336,10 +336,12 @@ class ShardReader:
         return _in_one(pieces), [place[rows] for rows in wanted]
 
     def _keyed(self, samples: pa.Table, places: I64, found: Arrangement) -> pa.Table:
-        """The samples with the sessions, requests and times of the arrangement."""
+        """The samples with the sessions, requests and times of the arrangement; those left out keep the source's."""
         for name, values in ((SESSION, found.session), (REQUEST, found.request), (TIMESTAMP, found.time)):
             column = np.zeros(samples.num_rows, np.int64)
             if name != TIMESTAMP or self._has_time:
+                if len(places) < samples.num_rows and name in samples.column_names:
+                    column = samples[name].to_numpy().copy()
                 column[places] = values
             array = pa.array(column)
             if name in samples.column_names:
