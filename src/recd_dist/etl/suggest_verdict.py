@@ -1,0 +1,80 @@
+"""Plain words for what the numbers say: one verdict per feature, one for the table."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from recd_dist.etl.stats_measure import Spread
+from recd_dist.etl.suggest_cost import Estimate, shifting
+from recd_dist.etl.suggest_features import Look
+from recd_dist.etl.suggest_groups import Proposed
+from recd_dist.etl.suggest_sample import Sampled
+from recd_dist.schema import SAMPLE
+
+WORTH_IT = 1.5
+"""Ratio of ids or of bytes on disk from which the table is worth making."""
+
+_LITTLE = 1.1
+
+
+def of_feature(look: Look, group: str, worth: float) -> str:
+    """What to do with a feature, and why.
+
+    Args:
+        look: the feature.
+        group: the suggested group.
+        worth: dedup factor from which a group may pay.
+    """
+    num_samples, num_rows = len(look.flags), max(int(look.flags.sum()), 1)
+    factor = num_samples / num_rows
+    if group == SAMPLE:
+        if not look.num_pairs:
+            return "every session has one sample: nothing repeats"
+        if factor < worth:
+            return "changes with nearly every sample" if factor < _LITTLE else _seldom(factor)
+        return f"repeats {factor:.1f}x, but a group costs more than its {_wide(look)}"
+    stored = max(look.num_values(look.flags), 1)
+    what = "ids" if look.feature.is_sparse else "numbers"
+    text = f"{look.num_values() / stored:.1f}x fewer {what}" if look.num_values() else "empty"
+    if shifting(look):
+        return f"{text}, {look.num_values() / max(look.num_new, 1):.1f}x as windows: it shifts"
+    return text
+
+
+def _seldom(factor: float) -> str:
+    return f"repeats only {factor:.2f}x"
+
+
+def _wide(look: Look) -> str:
+    per_sample = look.num_values() / max(len(look.flags), 1) * look.width
+    return f"{per_sample:.0f} bytes a sample"
+
+
+def of_table(
+    estimates: Mapping[str, Estimate],
+    session: Spread,
+    read: Sampled,
+    suggested: Sequence[Proposed],
+    looks: Sequence[Look],
+) -> tuple[str, bool]:
+    """Whether the table is worth making, and why.
+
+    Returns:
+        The verdict, and True if it is.
+    """
+    flat, best = estimates["flat"], estimates["suggested"]
+    if not read.has_session:
+        return "nothing to gain without a session: no column says which samples belong together; name one", False
+    if session.max == 1:
+        return "nothing to gain: every session has one sample", False
+    ids = flat.ids / best.ids if best.ids else 1.0
+    size = flat.storage_bytes / best.windowed_bytes
+    numbers = f"{ids:.1f}x fewer ids to look up and send, {size:.1f}x smaller on disk"
+    if not suggested:
+        return f"nothing to gain from groups: no feature repeats enough (sorting alone: {size:.1f}x smaller)", False
+    if ids >= WORTH_IT or size >= WORTH_IT:
+        return f"worth it: {numbers}", True
+    if ids >= _LITTLE or size >= _LITTLE:
+        return f"little to gain: {numbers}", False
+    d = [look.stay_rate for look in looks if not math.isnan(look.stay_rate)]
+    mean = f", features stay the same {sum(d) / len(d):.0%} of the time" if d else ""
+    return f"nothing to gain: {session.mean:.1f} samples a session{mean}", False
