@@ -36,8 +36,8 @@ recd COMMAND --help shows examples, recd COMMAND --options the config that a com
 
 _MORE = {
     "etl": "The source is SQL, in configs/data/NAME.yaml. The table stands in data.table/train and data.table/test.",
-    "stats": "Reads the table that `recd etl` made; with `raw --suggest` raw logs, of which nobody has made a table yet:\n"
-    "which columns change together, and what deduplicating them would save (docs/suggest.md).",
+    "stats": "Reads the table that `recd etl` made; with `raw --suggest` raw logs that are no table yet:\nwhich "
+    "columns change together, and what deduplicating them would save (docs/suggest.md).",
     "plan": "The same table and options as for `recd train`; plan.world_size says for how many ranks (default 2), "
     "plan.topology on\nwhich machines (h100x8: hosts of 8 H100). docs/planning.md explains what is printed.",
     "train": "The same command again goes on from the newest checkpoint in run_dir. SIGTERM writes one, then stops.",

@@ -10,7 +10,7 @@ One call per stage. Nothing is written but a few temporary files; memory is boun
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -37,11 +37,11 @@ from recd_dist.etl.suggest_cost import (
     shifting,
 )
 from recd_dist.etl.suggest_features import Columns, Look, looks
-from recd_dist.etl.suggest_groups import WORTH, Proposed, alone, configured, groups
+from recd_dist.etl.suggest_groups import Proposed, alone, configured, groups
 from recd_dist.etl.suggest_keys import Choice, keyed
 from recd_dist.etl.suggest_sample import BYTES, SAMPLES, Sampled, sampled
 from recd_dist.etl.suggest_verdict import of_feature, of_table
-from recd_dist.etl.suggest_yaml import to_yaml
+from recd_dist.etl.suggest_yaml import groups_to_yaml, to_yaml
 from recd_dist.etl.write import checked_compression
 from recd_dist.schema import SAMPLE
 
@@ -162,7 +162,9 @@ class Suggestion:
         proposals: ``flat`` first, the base of every ratio.
         verdict: of the table, in plain words.
         is_worth_it: ids or bytes fall by half as much again, or more.
-        yaml: a data config with the suggested groups.
+        is_described: the source has its own query or groups, so that there is a data config already.
+        groups_yaml: the ``groups`` of a data config.
+        yaml: a whole data config with them.
     """
 
     name: str
@@ -178,6 +180,8 @@ class Suggestion:
     proposals: tuple[Proposal, ...]
     verdict: str
     is_worth_it: bool
+    is_described: bool
+    groups_yaml: str
     yaml: str
 
     def proposal(self, name: str) -> Proposal:
@@ -193,6 +197,7 @@ class Suggestion:
 def suggest(
     source: Source,
     *,
+    given: Mapping[str, Any] | None = None,
     num_samples: int = SAMPLES,
     max_bytes: int = BYTES,
     compression: str = "zstd",
@@ -203,6 +208,7 @@ def suggest(
 
     Args:
         source: with or without keys, labels and groups; what it says is kept, what it lacks is proposed.
+        given: the data config that the source is of; what it says beyond the source is kept in the YAML.
         num_samples: to look at, about; whole sessions.
         max_bytes: of memory for them.
         compression: of the table, ``zstd`` or ``lz4``; the flat table is always zstd-3.
@@ -250,7 +256,9 @@ def suggest(
         proposals=proposals,
         verdict=verdict,
         is_worth_it=is_worth_it,
-        yaml=to_yaml(known.source, suggested),
+        is_described=source.samples is not None or source.groups is not None,
+        groups_yaml=groups_to_yaml(known.source, suggested),
+        yaml=to_yaml(known.source, suggested, given),
     )
 
 
@@ -332,7 +340,7 @@ def _feature(look: Look, group: str, suggested: Iterable[Proposed], storage: Sto
         flat_bytes=storage.flat(look.name),
         stored_bytes=min(stored, storage.windows(look.name, flags)) if with_windows else stored,
         num_missing=look.num_missing,
-        verdict=of_feature(look, group, WORTH),
+        verdict=of_feature(look, group),
     )
 
 

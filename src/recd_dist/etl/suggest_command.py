@@ -1,6 +1,7 @@
 """``recd stats raw --suggest``: from a config to what is printed and written."""
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from recd_dist.etl.suggest_report import to_html
 from recd_dist.etl.suggest_sample import SAMPLES
 from recd_dist.etl.suggest_text import render
 
+_BARE = "parquet"  # configs/data/parquet.yaml: a table that nobody has named
 _EXAMPLE = "recd stats raw --suggest data.path=clicks.parquet"
 
 
@@ -27,7 +29,7 @@ def overrides_of(given: Sequence[str]) -> list[str]:
     """
     overrides = [o for o in given if o != "raw"]
     if not any(o.startswith("data=") for o in overrides):
-        overrides.insert(0, "data=parquet")
+        overrides.insert(0, f"data={_BARE}")
     return overrides
 
 
@@ -50,7 +52,8 @@ def run(
         compression: of the table.
         memory_limit: of DuckDB.
         seed: of a synthetic source that is not there yet.
-        json_file, html_file: where to write; None writes nothing.
+        json_file: where to write JSON; None writes none.
+        html_file: where to write the report; None writes none.
         command: arguments as typed, shown in the report.
 
     Raises:
@@ -63,6 +66,7 @@ def run(
     source = _source(data, seed)
     found = suggest(
         source,
+        given=data,
         num_samples=SAMPLES if num_samples is None else num_samples,
         compression=compression,
         memory_limit=memory_limit,
@@ -83,6 +87,9 @@ def _source(data: dict[str, Any], seed: int) -> Source:
         _generated(data, seed)
     elif kind != "sql":
         raise ConfigError(f"data.source={kind}: unknown{nearest(str(kind), ('sql', 'synthetic'))}")
+    if data.get("name") == _BARE:
+        stem = re.sub(r"\W+", "_", Path(str(data["path"])).name.partition(".")[0]).strip("_")
+        data = data | {"name": stem or _BARE}
     described = {k: v for k, v in data.items() if k not in ("source", "table", "tables", "synthetic")}
     described["keys"] = {k: v for k, v in (data.get("keys") or {}).items() if v is not None or k not in KEY_NAMES}
     if data.get("labels"):

@@ -141,7 +141,7 @@ class Storage:
 
     def rows(self, name: str, flags: Flags) -> float:
         """Bytes of a feature's flagged rows, of the whole table."""
-        key = (name, zlib.crc32(np.packbits(flags)))
+        key = (name, zlib.crc32(np.packbits(flags).tobytes()))
         if key not in self._known:
             num_bytes = self.looks[name].num_values(flags) * self.looks[name].width
             chosen = _chosen(list(self.columns.row_groups()), num_bytes)
@@ -152,7 +152,7 @@ class Storage:
 
     def windows(self, name: str, flags: Flags) -> float:
         """Bytes of a history as a stream of ids with a start and a length per row."""
-        key = (f"{name}/window", zlib.crc32(np.packbits(flags)))
+        key = (f"{name}/window", zlib.crc32(np.packbits(flags).tobytes()))
         if key not in self._known:
             look = self.looks[name]
             chosen = _chosen(list(self.columns.row_groups()), look.num_values(flags) * look.width)
@@ -175,7 +175,7 @@ class Storage:
     def numbers(self, flags: Flags) -> float:
         """Bytes of a group's row numbers: one per row, and one per sample."""
         row = pa.array(np.cumsum(flags) - 1)
-        key = ("row", zlib.crc32(np.packbits(flags)))
+        key = ("row", zlib.crc32(np.packbits(flags).tobytes()))
         if key not in self._known:
             per_sample = (required(["row"], [row.slice(s, e - s)]) for s, e in self.columns.row_groups())
             kept = row.filter(pa.array(flags))

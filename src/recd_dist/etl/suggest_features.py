@@ -35,6 +35,9 @@ I64 = npt.NDArray[np.int64]
 ROW_GROUP = 8192
 """Samples of a row group, about: a row that two row groups share is stored twice."""
 
+_DRAWN = 50_000
+_RARE, _BEYOND_CHANCE = 0.05, 0.5
+
 
 @dataclass(frozen=True)
 class Look:
@@ -50,6 +53,7 @@ class Look:
         num_changes, num_shifts: changes inside a session, and those that only append to a list (old ids may fall out).
         num_new: ids that windows over an append-only stream would store.
         num_missing: values that are missing.
+        by_chance: share of any two samples, of whatever sessions, that have the same value (lists: that are empty).
     """
 
     feature: Feature
@@ -63,6 +67,7 @@ class Look:
     num_shifts: int
     num_new: int
     num_missing: int
+    by_chance: float
 
     @property
     def name(self) -> str:
@@ -79,6 +84,18 @@ class Look:
     def stay_rate(self) -> float:
         """Share d of neighbours in a session that are the same; nan without neighbours."""
         return self.num_same / self.num_pairs if self.num_pairs else math.nan
+
+    @property
+    def is_of_session(self) -> bool:
+        """It stays the same more often than chance would have it.
+
+        A column of few values is often the same as the row before without belonging to the session: hotels without a
+        pool follow hotels without one. Measured as the share that the stay rate fills of the room between chance and
+        always (Cohen's kappa).
+        """
+        if not self.num_pairs or not _RARE < self.by_chance < 1:
+            return True
+        return (self.stay_rate - self.by_chance) / (1 - self.by_chance) >= _BEYOND_CHANCE
 
     @property
     def shift_rate(self) -> float:
@@ -128,6 +145,10 @@ class Columns:
     def stored(self, name: str) -> pa.DataType:
         """A feature's type on disk."""
         return stored_type(self.features[name], self._seen[name])
+
+    def num_missing(self, name: str) -> int:
+        """Values of a feature that are missing."""
+        return self._seen[name].num_missing
 
     def whole(self, name: str) -> pa.Array:
         """A feature of the samples' columns, [N]; of a group with its own query, the group's rows."""
@@ -191,8 +212,18 @@ def _look(columns: Columns, name: str) -> Look:
         num_changes=int((same_session & changed).sum()),
         num_shifts=shifts,
         num_new=new,
-        num_missing=columns._seen[name].num_missing,
+        num_missing=columns.num_missing(name),
+        by_chance=_by_chance(column),
     )
+
+
+def _by_chance(column: pa.Array) -> float:
+    """Probability that two rows drawn at random are the same; of lists, that both are empty."""
+    if pa.types.is_list(column.type):
+        return float((np.diff(column.offsets.to_numpy()) == 0).mean()) ** 2
+    values = column.to_numpy(zero_copy_only=False)
+    _, counts = np.unique(values[:: max(1, len(values) // _DRAWN)], return_counts=True)
+    return float(((counts / counts.sum()) ** 2).sum())
 
 
 def _linked_look(columns: Columns, name: str) -> Look:
@@ -222,7 +253,8 @@ def _linked_look(columns: Columns, name: str) -> Look:
         num_changes=num_changes,
         num_shifts=num_shifts,
         num_new=num_new,
-        num_missing=columns._seen[name].num_missing,
+        num_missing=columns.num_missing(name),
+        by_chance=0.0,
     )
 
 

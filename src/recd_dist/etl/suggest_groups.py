@@ -6,13 +6,13 @@
     flags of b   1 0 0 1 0 0      rows of b            2       a + b together: 2 rows, one inverse less
     flags of c   1 1 0 0 0 1      rows of c            3       a + c together: 4 rows of both: dearer than apart
 
-    cost = samples x (row number, inverse) + rows x (row number, lengths, values, pooled vectors)
+    cost = samples x (row number, inverse) + rows x (row number, lengths, values, look-ups, pooled vectors)
 
 Similar flags alone would not do: features that change at different times share few rows (merging static features cut
 their factor from 4-14 to 2.06, measured), and joint rows are the OR of their flags.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -30,11 +30,19 @@ WORTH = 1.25
 SAMPLE_BYTES = 16
 """What a group costs per sample: the row number that is read (8), the inverse (4) and the index of expansion (4)."""
 
+GROUP_BYTES = 300
+"""What a group must save per sample to stand alone: a batch of 4096 then saves a megabyte, which is about what one more
+set of files, kernels and messages costs. A single id saves 292 at most. Groups that save less join another, or stay in
+``sample``."""
+
 ROW_BYTES = 8
 """What a group costs per row: its number."""
 
 LENGTH_BYTES = 4
 VECTOR_BYTES = DIM * 4
+
+LOOKUP_BYTES = VECTOR_BYTES // 8
+"""What it costs to look an id up: a vector that is read from memory, about eight times as fast as one that is sent."""
 
 _SEEN, _INSIDE = 0.4, 0.95  # of the other's changes; of its own
 
@@ -80,14 +88,19 @@ def cost(looks: Sequence[Look], flags: Flags) -> float:
         flags: bool [N], where a row is stored.
     """
     num_rows = int(flags.sum())
-    values = sum(look.num_values(flags) * look.width for look in looks)
+    values = sum(look.num_values(flags) * _per_value(look) for look in looks)
     return SAMPLE_BYTES * len(flags) + values + num_rows * (ROW_BYTES + _per_row(looks))
 
 
 def cost_in_sample(looks: Sequence[Look]) -> float:
     """Bytes of the same features in ``sample``, a row each sample."""
     num = len(looks[0].flags)
-    return float(sum(look.num_values() * look.width for look in looks) + num * _per_row(looks))
+    return float(sum(look.num_values() * _per_value(look) for look in looks) + num * _per_row(looks))
+
+
+def _per_value(look: Look) -> int:
+    """Bytes of a value, and of looking it up."""
+    return look.width + (LOOKUP_BYTES if look.feature.is_sparse else 0)
 
 
 def _per_row(looks: Iterable[Look]) -> int:
@@ -111,14 +124,19 @@ def groups(
     Returns:
         Groups in the order of their first feature; a feature in none of them stays in ``sample``.
     """
-    able = [look for look in looks if look.origin is not None or len(look.flags) >= WORTH * look.flags.sum()]
-    merged = _merged(_contained([_Set.of(same) for same in _same_flags(able)], new_session))
-    kept = [s for s in merged if s.looks[0].origin is not None or _pays(s)]
+    able = [look for look in looks if look.origin is not None or (repeats(look) and look.is_of_session)]
+    merged = _joined(_merged(_contained([_Set.of(same) for same in _same_flags(able)], new_session)))
+    kept = [s for s in merged if s.looks[0].origin is not None or _stands(s)]
     order = {look.name: i for i, look in enumerate(looks)}
     kept = sorted(kept, key=lambda s: min(order[look.name] for look in s.looks))
     members = [tuple(sorted(s.looks, key=lambda look: order[look.name])) for s in kept]
     named = _named(members, names or {}, set(order))
     return tuple(Proposed(name, m, s.flags) for name, m, s in zip(named, members, kept, strict=True))
+
+
+def repeats(look: Look) -> bool:
+    """A group of its own would have fewer rows than samples."""
+    return len(look.flags) >= WORTH * int(look.flags.sum())
 
 
 def alone(looks: Sequence[Look], worth: float) -> tuple[Proposed, ...]:
@@ -160,13 +178,13 @@ class _Set:
         return _Set(looks, flags, bits, cost(looks, flags))
 
     def gain(self, other: "_Set") -> float:
-        """Bytes saved by merging, at least: lists are taken at their mean length first."""
+        """Bytes saved by merging; minus infinity where that is out of the question."""
         if self.looks[0].origin != other.looks[0].origin:
             return -np.inf
         num_rows = int(np.bitwise_count(self.bits | other.bits).sum())
         looks = (*self.looks, *other.looks)
-        more = num_rows * (ROW_BYTES + _per_row(looks)) + SAMPLE_BYTES * len(self.flags)
-        if more > self.cost + other.cost:  # without a single value it is too dear already
+        least = num_rows * (ROW_BYTES + _per_row(looks)) + SAMPLE_BYTES * len(self.flags)
+        if least > self.cost + other.cost + GROUP_BYTES * len(self.flags):  # too dear without a single value
             return -np.inf
         return self.cost + other.cost - cost(looks, self.flags | other.flags)
 
@@ -201,32 +219,48 @@ def _contained(sets: list[_Set], new_session: Flags) -> list[_Set]:
 
 def _merged(sets: list[_Set]) -> list[_Set]:
     """Merges the two sets that gain most until none gain."""
+    return _greedy(sets, lambda a, b: a.gain(b))
+
+
+def _joined(sets: list[_Set]) -> list[_Set]:
+    """Sets that save too little to stand alone join where that costs least."""
+
+    def gain(a: _Set, b: _Set) -> float:
+        if _stands(a) and _stands(b):
+            return -np.inf
+        return a.gain(b) + GROUP_BYTES * len(a.flags)
+
+    return _greedy(sets, gain)
+
+
+def _greedy(sets: list[_Set], gain: Callable[[_Set, _Set], float]) -> list[_Set]:
     living = dict(enumerate(sets))
-    gains = {(i, j): living[i].gain(living[j]) for i, j in combinations(living, 2)}
+    gains = {(i, j): gain(living[i], living[j]) for i, j in combinations(living, 2)}
     while gains:
         i, j = max(gains, key=lambda pair: gains[pair])
         if gains[i, j] <= 0:
             break
         new = max(living) + 1
         joined = _Set.of((*living.pop(i).looks, *living.pop(j).looks))
-        gains = {pair: gain for pair, gain in gains.items() if not {i, j} & set(pair)}
-        gains |= {(k, new): other.gain(joined) for k, other in living.items()}
+        gains = {pair: value for pair, value in gains.items() if not {i, j} & set(pair)}
+        gains |= {(k, new): gain(other, joined) for k, other in living.items()}
         living[new] = joined
     return list(living.values())
 
 
-def _pays(found: _Set) -> bool:
-    return len(found.flags) >= WORTH * found.flags.sum() and found.cost < cost_in_sample(found.looks)
+def _stands(found: _Set) -> bool:
+    """Saves enough for a group."""
+    saved = cost_in_sample(found.looks) - found.cost
+    return len(found.flags) >= WORTH * int(found.flags.sum()) and saved >= GROUP_BYTES * len(found.flags)
 
 
 def _named(members: list[tuple[Look, ...]], names: dict[str, tuple[str, ...]], taken: set[str]) -> list[str]:
     """A name for each group: the config's, a common beginning, or its heaviest feature's."""
-    by_features = {frozenset(features): name for name, features in names.items()}
     result: list[str] = []
     for looks in members:
         features = [look.name for look in looks]
-        heaviest = max(looks, key=lambda look: look.num_values() * look.width).name
-        name = by_features.get(frozenset(features)) or looks[0].origin or _beginning(features) or heaviest
+        heaviest = max(looks, key=lambda look: look.num_values() * look.width).name.removesuffix("_id")
+        name = _of_config(set(features), names) or looks[0].origin or _beginning(features) or heaviest
         if name in ("sample", "samples", "row"):
             name += "_group"
         base, number = name, 2
@@ -234,6 +268,13 @@ def _named(members: list[tuple[Look, ...]], names: dict[str, tuple[str, ...]], t
             name, number = f"{base}_{number}", number + 1
         result.append(name)
     return result
+
+
+def _of_config(features: set[str], names: dict[str, tuple[str, ...]]) -> str | None:
+    """The config's group that has most of the same features."""
+    shares = {name: len(features & set(of)) / len(features | set(of)) for name, of in names.items()}
+    best = max(shares, key=lambda name: shares[name], default=None)
+    return best if best is not None and shares[best] > 0.5 else None
 
 
 def _beginning(features: list[str]) -> str:

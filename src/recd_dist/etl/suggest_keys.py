@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from recd_dist.errors import DataError
 from recd_dist.etl import sql as engine
-from recd_dist.etl.source import Source
+from recd_dist.etl.source import KEY_NAMES, Source
 
 ROWS = 50_000
 """Rows of the head of the table from which keys and labels are guessed."""
@@ -94,9 +94,10 @@ def keyed(source: Source, connection: duckdb.DuckDBPyConnection) -> Keyed:
     if source.samples is None:
         kept = {*source.keys.values(), *source.labels, *source.drop, *source.features}
         left_out = {c: t for c, t in columns.items() if c not in kept and not _can_be_feature(t)}
-    if not source.keys or not source.labels:
+    asks_keys = not source.keys or (source.samples is None and len(source.keys) < len(KEY_NAMES))
+    if asks_keys or not source.labels:
         head = _Head.of(connection, sql, columns)
-        choices += _keys(head, source) if not source.keys else []
+        choices += _keys(head, source) if asks_keys else []
         choices += [] if source.labels else _labels(head, {c.column for c in choices if c.column})
     keys = {c.role: c.column for c in choices if c.role in ("session", "request", "timestamp") and c.column}
     labels = tuple(c.column for c in choices if c.role == "label" and c.column)
@@ -127,7 +128,7 @@ class _Head:
         scalars = [name for name, t in types.items() if not t.endswith("]") and not t.startswith(("STRUCT", "MAP"))]
         named = ", ".join(engine.identifier(name) for name in scalars) or "1 as nothing"
         try:
-            table = connection.execute(f"select {named} from ({sql}\n) limit {ROWS}").to_arrow_table()
+            table = connection.sql(f"select {named} from ({sql}\n) limit {ROWS}").to_arrow_table()
         except (duckdb.Error, pa.ArrowInvalid) as error:
             raise DataError(f"samples query: {engine.short(error)}") from error
         table = table.slice(0, max(1000, int(table.num_rows * _BYTES / max(table.nbytes, _BYTES))))
@@ -171,15 +172,20 @@ class _Head:
 
 
 def _keys(head: _Head, source: Source) -> list[Choice]:
-    free = [c for c in head.codes if c not in (*source.labels, *source.drop)]
-    time = _timestamp(head, free)
-    free = [c for c in free if c != time.column]
-    could_be_key = [c for c in free if head.types[c].split("(")[0] in (*_NUMBERS, "VARCHAR", "UUID")]
+    """The keys that the source does not name."""
+    free = [c for c in head.codes if c not in (*source.labels, *source.drop, *source.keys.values())]
+    given = {role: Choice(role, column, "given", "") for role, column in source.keys.items() if column in head.codes}
+    if len(given) < len(source.keys):
+        return []  # a column that is not there: the error comes when the source is inspected
+    time = given.get("timestamp") or _timestamp(head, free)
+    could_be_key = [
+        c for c in free if c != time.column and head.types[c].split("(")[0] in (*_NUMBERS, "VARCHAR", "UUID")
+    ]
     user = _named(head, could_be_key, "user", least=1.2)
-    session = _session(head, could_be_key, user)
-    request = _request(head, [c for c in could_be_key if c != session.column], session)
-    found = [session, request, time]
-    return [*found, user] if user.column != session.column else found
+    session = given.get("session") or _session(head, could_be_key, user)
+    request = given.get("request") or _request(head, [c for c in could_be_key if c != session.column], session)
+    found = [choice for choice in (session, request, time) if choice.role not in given]
+    return [*found, user] if user.column not in (session.column, None) else found
 
 
 def _session(head: _Head, free: list[str], user: Choice) -> Choice:

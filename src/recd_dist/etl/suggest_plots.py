@@ -86,7 +86,8 @@ def bars(rows: Sequence[Bar], ticks: Sequence[float], tick_labels: Sequence[str]
 
     Args:
         rows: in the order shown.
-        ticks, tick_labels: of the horizontal axis; the last tick is its end.
+        ticks: of the horizontal axis; the last is its end.
+        tick_labels: their texts.
         axis: its title, with the unit.
     """
     left = 12 + _LETTER * min(34, max((len(row.name) for row in rows), default=1)) + 8
@@ -202,21 +203,22 @@ def _log_ticks(most: float) -> list[float]:
 def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Places of labels, moved apart so that none overlaps another, as near to where they belong as that allows."""
     order = sorted(range(len(places)), key=lambda i: places[i])
+    blocks: list[tuple[float, int]] = []  # mean of where a run of labels wants to begin, and its length
+    for rank, i in enumerate(order):
+        blocks.append((places[i] - rank * gap, 1))
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            (above, more), (below, num) = blocks[-2:]
+            blocks[-2:] = [((above * more + below * num) / (more + num), more + num)]
+    starts = [start for start, num in blocks for _ in range(num)]
+    limit = high - (len(places) - 1) * gap
     moved = [0.0] * len(places)
-    before = low - gap
-    for i in order:
-        moved[i] = before = max(places[i], before + gap)
-    limit = high + gap
-    for i in reversed(order):
-        moved[i] = limit = min(moved[i], limit - gap)
+    for rank, i in enumerate(order):
+        moved[i] = max(low, min(starts[rank], limit)) + rank * gap
     return moved
 
 
 def _svg(height: float, parts: Sequence[str], title: str) -> str:
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(title)}" '
-        f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
-    )
+    return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
 
 
 def _text(x: float, y: float, text: str, anchor: str, kind: str, title: str = "") -> str:

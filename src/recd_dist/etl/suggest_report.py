@@ -16,7 +16,7 @@ from recd_dist.etl.suggest_plots import (
     legend,
     nice_ticks,
 )
-from recd_dist.etl.suggest_text import METRICS, count, heading, rate, ratio, size
+from recd_dist.etl.suggest_text import count, heading, metrics, rate, ratio, size
 from recd_dist.schema import SAMPLE
 
 _MOST_CURVES = 14
@@ -45,7 +45,9 @@ td.words{white-space:normal}tr:last-child td{border-bottom:0}td i{font-style:nor
 .best{font-weight:600}.long{white-space:normal;overflow-wrap:anywhere;max-width:230px}
 svg{display:block;width:100%;height:auto;min-width:760px}svg text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,
 Helvetica,Arial,sans-serif;fill:var(--ink);font-variant-numeric:tabular-nums}svg .tick,svg .axis{fill:var(--soft)}
-svg .axis{font-weight:600}svg .value{fill:var(--soft)}.rule{stroke:var(--line);stroke-width:1}
+svg .axis{font-weight:600}
+svg .value{fill:var(--soft);paint-order:stroke;stroke:var(--card);stroke-width:4px}
+.rule{stroke:var(--line);stroke-width:1}
 .curve{fill:none;stroke-width:2;stroke-linejoin:round}.leader{fill:none;stroke:var(--muted);stroke-width:1}
 .legend{font-size:13px;color:var(--soft);margin:2px 0 12px}.entry{display:inline-block;margin:0 16px 2px 0}
 .swatch{display:inline-block;width:11px;height:11px;border-radius:2px;margin-right:6px;vertical-align:-1px}
@@ -96,7 +98,7 @@ _SESSIONS = "What repeats, repeats inside a session: short sessions leave little
 _STAY = "The share of neighbours in a session between which a feature stays the same. Coloured by suggested group."
 _FACTORS = (
     "Samples per unique row in a batch. Solid: batches of the table, clustered by session. Dashed: the same batches in "
-    "order of time, as logs arrive. Only rows of one session count as the same."
+    "order of time, as logs arrive, where rows that the table stores once count once."
 )
 _BYTES = "Compressed files of all samples: flat and in order of time above, as suggested below."
 
@@ -136,7 +138,7 @@ def _proposals(found: Suggestion) -> str:
     base = found.proposals[0].estimate
     head = "".join(f'<th class="long">{escape(p.title)}</th>' for p in found.proposals)
     lines = ["<tr><td>groups</td>" + "".join(f"<td>{len(p.groups)}</td>" for p in found.proposals) + "</tr>"]
-    for field, words, is_bytes in METRICS:
+    for field, words, is_bytes in metrics(found):
         cells = []
         for p in found.proposals:
             value, before = getattr(p.estimate, field), getattr(base, field)
@@ -158,9 +160,9 @@ def _colour(found: Suggestion, feature: FeatureFound) -> str:
     return colour(None if feature.group == SAMPLE else _places(found)[feature.group])
 
 
-def _legend(found: Suggestion) -> str:
+def _legend(found: Suggestion, first: tuple[tuple[str, str], ...] = ()) -> str:
     places = _places(found)
-    entries = [(name, colour(i)) for name, i in places.items() if i < NUM_COLOURS]
+    entries = [*first, *((name, colour(i)) for name, i in places.items() if i < NUM_COLOURS)]
     if len(places) > NUM_COLOURS:
         entries.append((f"{len(places) - NUM_COLOURS} more groups", colour(NUM_COLOURS)))
     if any(f.group == SAMPLE for f in found.features):
@@ -200,7 +202,7 @@ def _more(found: Suggestion) -> str:
 
 
 def _bytes_legend(found: Suggestion) -> str:
-    return legend([("flat, in order of time", "var(--before)")]) + _legend(found)
+    return _legend(found, (("flat, in order of time", "var(--before)"),))
 
 
 def _bytes(found: Suggestion) -> str:
@@ -208,7 +210,7 @@ def _bytes(found: Suggestion) -> str:
         Bar(
             f.name,
             f.flat_bytes,
-            f"{size(f.flat_bytes)} → {size(f.stored_bytes)}  {ratio(f.flat_bytes, f.stored_bytes)}",
+            f"{size(f.flat_bytes)} → {size(f.stored_bytes)} · {ratio(f.flat_bytes, f.stored_bytes)}",
             _colour(found, f),
             f.stored_bytes,
         )

@@ -28,6 +28,10 @@ METRICS: tuple[tuple[str, str, bool], ...] = (
 """Rows of the table of proposals: field of :class:`Estimate`, words, and whether it is bytes."""
 
 _SHORT = {"flat": "flat", "sorted": "sorted", "alone": "each alone", "suggested": "suggested", "config": "config"}
+_YAML = {
+    True: "these groups for a data config, such as configs/data/mine.yaml (--html has the whole config):",
+    False: "a data config with these groups, for configs/data/mine.yaml:",
+}
 _SHOWN_SIZES = (512, 4096, 65536)
 
 
@@ -47,8 +51,8 @@ def render(found: Suggestion) -> Group:
         Text(),
         *(_groups(found) if found.groups else []),
         *_features(found),
-        Text("a data config with these groups, for configs/data/mine.yaml:", style="bold"),
-        Text(found.yaml.rstrip(), overflow="fold"),
+        Text(f"{_YAML[found.is_described]}", style="bold"),
+        Text((found.groups_yaml if found.is_described else found.yaml).rstrip(), no_wrap=True, overflow="ignore"),
     )
 
 
@@ -67,7 +71,7 @@ def heading(found: Suggestion) -> Iterable[str]:
     if looked.num_keyless:
         yield f"                {looked.num_keyless:,} rows without a session were left out; `recd etl` refuses them"
     if looked.is_cut:
-        yield "                one session is larger than the memory for the sample, and was cut: take a larger --sample"
+        yield "                one session is larger than the memory for the sample, and was cut"
     for choice in found.choices:
         column = choice.column or "-"
         sure = f"{choice.sure}: " if choice.sure not in ("given", "none") else ""
@@ -75,7 +79,7 @@ def heading(found: Suggestion) -> Iterable[str]:
     for column, why in found.left_out.items():
         yield f"  left out      {column}  ({why})"
     session = found.session
-    yield f"  session       mean {session.mean:.2f} samples, median {session.median:g}, most {session.max:,}"
+    yield f"  sessions      mean {session.mean:.2f} samples, median {session.median:g}, most {session.max:,}"
 
 
 def _proposals(found: Suggestion) -> tuple[Text, Table]:
@@ -86,9 +90,15 @@ def _proposals(found: Suggestion) -> tuple[Text, Table]:
         table.add_column(_SHORT[proposal.name], justify="right", no_wrap=True)
     table.add_row("groups", *(str(len(p.groups)) for p in found.proposals))
     base = found.proposals[0].estimate
-    for field, words, is_bytes in METRICS:
+    for field, words, is_bytes in metrics(found):
         table.add_row(words, *(_cell(base, p, field, is_bytes) for p in found.proposals))
     return title, table
+
+
+def metrics(found: Suggestion) -> list[tuple[str, str, bool]]:
+    """Rows of METRICS, without windows where no history shifts."""
+    shifts = any(p.estimate.windowed_decoded_bytes < p.estimate.decoded_bytes for p in found.proposals)
+    return [row for row in METRICS if shifts or not row[0].startswith("windowed")]
 
 
 def _cell(base: Estimate, proposal: Proposal, field: str, is_bytes: bool) -> str:

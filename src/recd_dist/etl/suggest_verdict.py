@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from recd_dist.etl.stats_measure import Spread
 from recd_dist.etl.suggest_cost import Estimate, shifting
 from recd_dist.etl.suggest_features import Look
-from recd_dist.etl.suggest_groups import Proposed
+from recd_dist.etl.suggest_groups import Proposed, repeats
 from recd_dist.etl.suggest_sample import Sampled
 from recd_dist.schema import SAMPLE
 
@@ -16,21 +16,22 @@ WORTH_IT = 1.5
 _LITTLE = 1.1
 
 
-def of_feature(look: Look, group: str, worth: float) -> str:
+def of_feature(look: Look, group: str) -> str:
     """What to do with a feature, and why.
 
     Args:
         look: the feature.
         group: the suggested group.
-        worth: dedup factor from which a group may pay.
     """
     num_samples, num_rows = len(look.flags), max(int(look.flags.sum()), 1)
     factor = num_samples / num_rows
     if group == SAMPLE:
         if not look.num_pairs:
             return "every session has one sample: nothing repeats"
-        if factor < worth:
-            return "changes with nearly every sample" if factor < _LITTLE else _seldom(factor)
+        if not repeats(look):
+            return "changes with nearly every sample" if factor < _LITTLE else f"repeats only {factor:.2f}x"
+        if not look.is_of_session:
+            return f"repeats {factor:.1f}x, by chance: few values"
         return f"repeats {factor:.1f}x, but a group costs more than its {_wide(look)}"
     stored = max(look.num_values(look.flags), 1)
     what = "ids" if look.feature.is_sparse else "numbers"
@@ -38,10 +39,6 @@ def of_feature(look: Look, group: str, worth: float) -> str:
     if shifting(look):
         return f"{text}, {look.num_values() / max(look.num_new, 1):.1f}x as windows: it shifts"
     return text
-
-
-def _seldom(factor: float) -> str:
-    return f"repeats only {factor:.2f}x"
 
 
 def _wide(look: Look) -> str:
@@ -68,9 +65,9 @@ def of_table(
         return "nothing to gain: every session has one sample", False
     ids = flat.ids / best.ids if best.ids else 1.0
     size = flat.storage_bytes / best.windowed_bytes
-    numbers = f"{ids:.1f}x fewer ids to look up and send, {size:.1f}x smaller on disk"
+    numbers = f"{ids:.1f}x fewer ids to look up and send, {_smaller(size)} on disk"
     if not suggested:
-        return f"nothing to gain from groups: no feature repeats enough (sorting alone: {size:.1f}x smaller)", False
+        return f"nothing to gain from groups: no feature repeats enough (sorted by session: {_smaller(size)})", False
     if ids >= WORTH_IT or size >= WORTH_IT:
         return f"worth it: {numbers}", True
     if ids >= _LITTLE or size >= _LITTLE:
@@ -78,3 +75,9 @@ def of_table(
     d = [look.stay_rate for look in looks if not math.isnan(look.stay_rate)]
     mean = f", features stay the same {sum(d) / len(d):.0%} of the time" if d else ""
     return f"nothing to gain: {session.mean:.1f} samples a session{mean}", False
+
+
+def _smaller(ratio: float) -> str:
+    if 0.95 < ratio < 1.05:
+        return "the same size"
+    return f"{ratio:.1f}x smaller" if ratio > 1 else f"{1 / ratio:.1f}x larger"

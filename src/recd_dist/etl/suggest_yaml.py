@@ -1,6 +1,6 @@
 """A data config with the suggested groups, ready for configs/data/mine.yaml."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
@@ -8,7 +8,7 @@ import yaml  # type: ignore[import-untyped]
 from recd_dist.etl.source import Source
 from recd_dist.etl.suggest_groups import Proposed
 
-_WIDTH = 116
+_WIDTH = 88  # the emitter breaks a line after a word that passes it
 
 
 class _Dumper(yaml.SafeDumper):
@@ -31,12 +31,18 @@ _Dumper.add_representer(
 )
 
 
-def to_yaml(source: Source, groups: Sequence[Proposed]) -> str:
+def groups_to_yaml(source: Source, groups: Sequence[Proposed]) -> str:
+    """The ``groups`` of a data config alone."""
+    return _dumped({"groups": {group.name: _group(source, group) for group in groups}})
+
+
+def to_yaml(source: Source, groups: Sequence[Proposed], given: Mapping[str, Any] | None = None) -> str:
     """The source with its groups as a data config.
 
     Args:
         source: with the keys and labels that were given or guessed.
         groups: suggested.
+        given: the data config that the source is of, for transforms and tables.
 
     Returns:
         YAML that ``Source.from_dict`` accepts; without a label, one that the user completes.
@@ -49,17 +55,24 @@ def to_yaml(source: Source, groups: Sequence[Proposed]) -> str:
     if source.split is not None:
         value["split"] = source.split
     value["groups"] = {group.name: _group(source, group) for group in groups}
-    value["features"] = {
-        name: _Line({k: v for k, v in (("table", f.table), ("kind", str(f.kind) if f.kind else None)) if v})
-        for name, f in source.features.items()
-        if f.table or f.kind
+    said = (given or {}).get("features") or {
+        name: {"table": f.table, "kind": str(f.kind) if f.kind else None} for name, f in source.features.items()
     }
-    value["tables"] = {}
+    value["features"] = {name: _Line(_filled(options or {})) for name, options in said.items()}
+    value["tables"] = {name: _Line(options or {}) for name, options in ((given or {}).get("tables") or {}).items()}
     value["drop"] = list(source.drop)
-    text = str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=_WIDTH, allow_unicode=True))
+    text = _dumped(value)
     if source.labels:
         return text
     return text.replace("labels: [label]", "labels: [label]   # none was found: name the label column here")
+
+
+def _dumped(value: Any) -> str:
+    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=_WIDTH, allow_unicode=True))
+
+
+def _filled(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: option for key, option in options.items() if option}
 
 
 def _group(source: Source, group: Proposed) -> dict[str, Any]:
