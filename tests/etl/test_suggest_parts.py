@@ -89,7 +89,12 @@ def test_columns_that_are_no_features_are_left_out(tmp_path: Path) -> None:
 def test_what_the_config_says_is_kept_and_a_wrong_column_is_named(tmp_path: Path) -> None:
     planted(tmp_path / "t.parquet", {"user": (0.9, 1)}, num_samples=500)
     given = source(tmp_path / "t.parquet")
-    assert [c.sure for c in chosen(given).values()] == ["given"] * 3
+    assert {role: c.sure for role, c in chosen(given).items()} == {
+        "session": "given",
+        "timestamp": "given",
+        "label": "given",
+        "request": "none",
+    }
     with pytest.raises(DataError, match="did you mean 'visit'"):
         read(source(tmp_path / "t.parquet", keys={"session": "visitt"}))
 

@@ -183,9 +183,8 @@ class _Set:
             return -np.inf
         num_rows = int(np.bitwise_count(self.bits | other.bits).sum())
         looks = (*self.looks, *other.looks)
-        least = num_rows * (ROW_BYTES + _per_row(looks)) + SAMPLE_BYTES * len(self.flags)
-        if least > self.cost + other.cost + GROUP_BYTES * len(self.flags):  # too dear without a single value
-            return -np.inf
+        if num_rows * (ROW_BYTES + _per_row(looks)) + SAMPLE_BYTES * len(self.flags) > self.cost + other.cost:
+            return -np.inf  # too dear without a single value
         return self.cost + other.cost - cost(looks, self.flags | other.flags)
 
 
@@ -226,11 +225,17 @@ def _joined(sets: list[_Set]) -> list[_Set]:
     """Sets that save too little to stand alone join where that costs least."""
 
     def gain(a: _Set, b: _Set) -> float:
-        if _stands(a) and _stands(b):
+        if a.looks[0].origin != b.looks[0].origin or (_stands(a) and _stands(b)):
             return -np.inf
-        return a.gain(b) + GROUP_BYTES * len(a.flags)
+        return _least(a) + _least(b) - _least(_Set.of((*a.looks, *b.looks)))
 
     return _greedy(sets, gain)
+
+
+def _least(found: _Set) -> float:
+    """What a set costs where it costs least: as a group, or in ``sample``."""
+    as_group = found.cost + GROUP_BYTES * len(found.flags)
+    return as_group if found.looks[0].origin is not None else min(as_group, cost_in_sample(found.looks))
 
 
 def _greedy(sets: list[_Set], gain: Callable[[_Set, _Set], float]) -> list[_Set]:

@@ -32,7 +32,7 @@ _NAMES = {
     "session": (r"session|visit(?!or)|sess|srch_?id|search_?id|basket|trip_?id|query_?id|qid",),
     "request": (r"request|impression|imp_?id|page_?view|srch_?id|search_?id|query_?id|qid|slate|auction",),
     "timestamp": (r"timestamp|date_?time|(^|_)(time|ts|date|when)($|_)|time$|_at$",),
-    "user": (r"user|uid$|customer|member|visitor|account|client|device_?id|cookie|person",),
+    "user": (r"user|uid$|customer|member|visitor(_?id)?$|account|client_?id|device_?id|cookie|person",),
     "label": (
         r"^(label|target|y)$|label",
         r"click|convert|conversion|purchas|bought|booking|booked|like[ds]?$|response",

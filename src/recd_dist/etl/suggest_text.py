@@ -185,7 +185,7 @@ def count(number: float) -> str:
 def size(num_bytes: float) -> str:
     """Bytes in powers of 1024."""
     for unit in ("B", "KiB", "MiB"):
-        if num_bytes < 1024:
+        if num_bytes < 1023.5:
             return f"{num_bytes:.0f} {unit}" if unit == "B" or num_bytes >= 100 else f"{num_bytes:.1f} {unit}"
         num_bytes /= 1024
     return f"{num_bytes:.1f} GiB"

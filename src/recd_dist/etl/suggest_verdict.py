@@ -29,21 +29,16 @@ def of_feature(look: Look, group: str) -> str:
         if not look.num_pairs:
             return "every session has one sample: nothing repeats"
         if not repeats(look):
-            return "changes with nearly every sample" if factor < _LITTLE else f"repeats only {factor:.2f}x"
+            return "changes nearly always" if factor < _LITTLE else f"repeats only {factor:.2f}x"
         if not look.is_of_session:
-            return f"repeats {factor:.1f}x, by chance: few values"
-        return f"repeats {factor:.1f}x, but a group costs more than its {_wide(look)}"
+            return f"repeats {factor:.1f}x by chance"
+        return f"repeats {factor:.1f}x, too narrow to pay"
     stored = max(look.num_values(look.flags), 1)
     what = "ids" if look.feature.is_sparse else "numbers"
     text = f"{look.num_values() / stored:.1f}x fewer {what}" if look.num_values() else "empty"
     if shifting(look):
-        return f"{text}, {look.num_values() / max(look.num_new, 1):.1f}x as windows: it shifts"
+        return f"{text}, {look.num_values() / max(look.num_new, 1):.1f}x with windows"
     return text
-
-
-def _wide(look: Look) -> str:
-    per_sample = look.num_values() / max(len(look.flags), 1) * look.width
-    return f"{per_sample:.0f} bytes a sample"
 
 
 def of_table(
