@@ -208,3 +208,9 @@ def test_an_empty_table_is_refused(tmp_path: Path) -> None:
     duckdb.sql(f"copy (select 1 as visit, 2 as clicked, 3 as time, 4 as item limit 0) to '{tmp_path}/t.parquet'")
     with pytest.raises(DataError, match="returned no rows"):
         suggest(source(tmp_path / "t.parquet"), progress=False)
+
+
+def test_the_flat_table_stays_zstd_whatever_ours_is_written_in(table: Path, whole: Suggestion) -> None:
+    fast = suggest(source(table), compression="lz4", progress=False)
+    assert fast.proposal("flat").estimate.storage_bytes == whole.proposal("flat").estimate.storage_bytes
+    assert fast.proposal("suggested").estimate.storage_bytes > 1.02 * whole.proposal("suggested").estimate.storage_bytes

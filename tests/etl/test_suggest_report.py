@@ -12,11 +12,10 @@ import yaml
 from tests.etl.suggest_tables import planted, source
 
 from recd_dist.cli import main
-from recd_dist.etl.run import etl
-from recd_dist.etl.source import Source
 from recd_dist.etl.suggest import suggest
 from recd_dist.etl.suggest_plots import nice_ticks, spread
 from recd_dist.etl.suggest_report import to_html
+from recd_dist.manifest import Manifest
 
 VOID = {"meta", "br"}
 
@@ -71,11 +70,22 @@ def test_a_path_alone_is_enough(table: Path, capsys: pytest.CaptureFixture[str])
         "history": ["history_a", "history_b"],
         "profile": ["profile_a", "profile_b"],
     }
-    described = yaml.safe_load(text[text.index("name: ") :])
-    assert described["labels"] == ["clicked"]
-    described["path"] = str(table)
-    made = etl(Source.from_dict(described), Path("out"), progress=False)["train"]
-    assert made.schema.dedup_groups == ("history", "profile")
+    Path("configs/data").mkdir(parents=True)
+    Path("configs/data/mine.yaml").write_text(text[text.index("name: ") :])
+    assert main(["etl", "data=mine", "--config-dir", "configs"]) == 0
+    made = Manifest.load(Path("tables/clicks/train"))
+    assert (made.schema.dedup_groups, made.schema.labels) == (("history", "profile"), ("clicked",))
+
+
+def test_a_config_keeps_what_only_training_reads(table: Path) -> None:
+    features = "data.features={item: {table: things}, price: {transforms: [standardize]}}"
+    tables = "data.tables={things: {num_embeddings: 1000, hashed: true}}"
+    keys = "data.keys={session: visit, timestamp: time}"
+    arguments = ("data=parquet", "data.path=clicks.parquet", "data.labels=[clicked]", keys, features, tables)
+    assert run(*arguments, "--json", "s.json") == 0
+    described = yaml.safe_load(json.loads(Path("s.json").read_text())["yaml"])
+    assert described["features"] == {"item": {"table": "things"}, "price": {"transforms": ["standardize"]}}
+    assert described["tables"] == {"things": {"num_embeddings": 1000, "hashed": True}}
 
 
 def test_the_same_with_keys_given(table: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -213,33 +213,27 @@ def suggest(
         max_bytes: of memory for them.
         compression: of the table, ``zstd`` or ``lz4``; the flat table is always zstd-3.
         memory_limit: of DuckDB.
-        progress: show a progress bar.
+        progress: show a bar.
 
     Raises:
         DataError: a path, query or column that does not fit, or no rows.
         ConfigError: a sample of no sample, or an unknown compression.
     """
     began = time.monotonic()
-    checked_compression(compression)
-    if num_samples < 1:
-        raise ConfigError(f"--sample {num_samples}: must be at least 1")
+    _check(num_samples, compression)
     with Progress(progress) as bar, engine.connect(memory_limit) as connection:
         known = keyed(source, connection)
-        found = inspected(_labelled(known.source), connection)
+        inspection = inspected(_labelled(known.source), connection)
         bar.reading()
-        read = sampled(found, connection, num_samples, max_bytes, bar.advance)
-        columns = Columns(found, read)
+        read = sampled(inspection, connection, num_samples, max_bytes, bar.advance)
+        columns = Columns(inspection, read)
         seen = tuple(looks(columns))
-        proposed = _proposed(found, source, seen, columns.new_session)
+        proposed = _proposed(inspection, source, seen, columns.new_session)
         bar.writing(_num_measures(seen, proposed))
         storage = Storage(columns, seen, known.source.labels, compression, lambda: bar.advance(1))
-        proposals = tuple(
-            Proposal(name, title, {g.name: g.features for g in made}, estimate(made, seen, storage, name == "flat"))
-            for name, (title, made) in proposed.items()
-        )
-    suggested = proposed["suggested"][1]
-    group_of = {name: group.name for group in suggested for name in group.features}
-    features = tuple(_feature(look, group_of.get(look.name, SAMPLE), suggested, storage) for look in seen)
+        proposals = tuple(_proposal(name, *found, seen, storage) for name, found in proposed.items())
+        suggested = proposed["suggested"][1]
+        features = _features(seen, suggested, storage)
     spread, histogram = _sessions(read)
     verdict, is_worth_it = of_table({p.name: p.estimate for p in proposals}, spread, read, suggested, seen)
     return Suggestion(
@@ -260,6 +254,12 @@ def suggest(
         groups_yaml=groups_to_yaml(known.source, suggested),
         yaml=to_yaml(known.source, suggested, given),
     )
+
+
+def _check(num_samples: int, compression: str) -> None:
+    checked_compression(compression)
+    if num_samples < 1:
+        raise ConfigError(f"--sample {num_samples}: must be at least 1")
 
 
 def _labelled(source: Source) -> Source:
@@ -285,6 +285,11 @@ def _proposed(
     if source.groups is not None:
         result["config"] = ("the config's groups", configured(seen, names))
     return result
+
+
+def _proposal(name: str, title: str, made: Sequence[Proposed], seen: Sequence[Look], storage: Storage) -> Proposal:
+    groups_of = {group.name: group.features for group in made}
+    return Proposal(name, title, groups_of, estimate(made, seen, storage, in_time=name == "flat"))
 
 
 def _num_measures(seen: Sequence[Look], proposed: dict[str, tuple[str, tuple[Proposed, ...]]]) -> int:
@@ -323,9 +328,15 @@ def _sessions(read: Sampled) -> tuple[Spread, tuple[tuple[int, int, int], ...]]:
     return Spread(float(sizes.mean()), float(np.median(sizes)), int(sizes.max())), histogram
 
 
-def _feature(look: Look, group: str, suggested: Iterable[Proposed], storage: Storage) -> FeatureFound:
+def _features(seen: Iterable[Look], suggested: Iterable[Proposed], storage: Storage) -> tuple[FeatureFound, ...]:
+    group_of = {name: group for group in suggested for name in group.features}
+    return tuple(_feature(look, group_of.get(look.name), storage) for look in seen)
+
+
+def _feature(look: Look, proposed: Proposed | None, storage: Storage) -> FeatureFound:
     num_expanded, num_stored = look.num_values(), look.num_values(look.flags)
-    flags = next((g.flags for g in suggested if g.name == group), np.ones(len(look.flags), np.bool_))
+    group = proposed.name if proposed is not None else SAMPLE
+    flags = proposed.flags if proposed is not None else np.ones(len(look.flags), np.bool_)
     with_windows = shifting(look) and group != SAMPLE
     stored = storage.rows(look.name, flags)
     return FeatureFound(

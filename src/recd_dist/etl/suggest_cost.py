@@ -44,6 +44,7 @@ _WINDOW = 8  # where it begins in the stream
 
 _CHUNK_BYTES = 105  # footer of one column of one row group, measured
 _ENCODED_BYTES = 24 << 20  # of one column: beyond, row groups are chosen evenly
+_FLAT = "zstd"  # level 3: what the flat table is compared in, whatever ours is written in
 _ROW_NUMBER = 8
 _LENGTH = 4
 _WINDOW = 8  # where it begins in the stream
@@ -204,7 +205,7 @@ class Storage:
                     columns = list(names)
                 arrays += [taken[n].combine_chunks().fill_null(0).cast(pa.float32()) for n in self.labels]
                 chunks.append(required([_KEYS.get(n, n) for n in (*columns, *self.labels)], arrays))
-            self._known[key] = self._scaled(self._written(chunks), 1, 1)
+            self._known[key] = self._scaled(self._written(chunks, None if clustered else _FLAT), 1, 1)
         return self._known[key]
 
     def flat(self, name: str) -> float:
@@ -216,7 +217,7 @@ class Storage:
             num_bytes = int(look.num_values() * look.width * num / self.sampled.num_samples)
             bounds = [*range(0, max(num - ROW_GROUP // 2, 1), ROW_GROUP), num]
             chosen = _chosen(list(pairwise(bounds)), num_bytes)
-            written = self._written(required([name], [self._flat_rows(name, s, e)]) for s, e in chosen)
+            written = self._written((required([name], [self._flat_rows(name, s, e)]) for s, e in chosen), _FLAT)
             self._known[key] = written * self.sampled.num_total / sum(e - s for s, e in chosen)
             self.done()
         return self._known[key]
@@ -249,10 +250,10 @@ class Storage:
         """From the rows that were written to the sample's, and from the sample to the source."""
         return num_bytes * num_rows / max(num_written, 1) * self.sampled.num_total / self.sampled.num_samples
 
-    def _written(self, row_groups: Iterable[pa.Table]) -> float:
+    def _written(self, row_groups: Iterable[pa.Table], compression: str | None = None) -> float:
         """Bytes of columns in a file's row groups, with their share of its footer."""
         with tempfile.TemporaryDirectory(prefix="recd-suggest-") as directory:
-            writer = PartWriter(Path(directory), 0, self.compression)
+            writer = PartWriter(Path(directory), 0, compression or self.compression)
             for rows in row_groups:
                 writer.write(rows, {})
             part = writer.close()

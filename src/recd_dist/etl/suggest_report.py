@@ -80,7 +80,11 @@ def to_html(found: Suggestion, command: str) -> str:
         _section("Bytes on disk by feature", _BYTES, _bytes_legend(found) + _bytes(found)),
         *([_section("Suggested groups", "", _groups(found))] if found.groups else []),
         _section("Features", "", _features(found)),
-        _section("The data config", "For configs/data/mine.yaml; then <code>recd etl data=mine</code>.", _yaml(found)),
+        _section(
+            "The data config",
+            "For my_configs/data/mine.yaml; then <code>recd etl data=mine --config-dir my_configs</code>.",
+            _yaml(found),
+        ),
         f"<footer><p>{escape(command)}</p><p>{escape(found.date)}</p></footer>",
     ]
     return (

@@ -5,7 +5,7 @@
     pass 1   session and time of every row           how many there are, how many buckets of sessions fit
     pass 2   rows whose session's bucket < limit     whole sessions; too many bytes halve the limit on the way
     pass 3   the rows of a group with its own query  only those that the chosen samples refer to
-    pass 4   a piece of the log in order of time     what lies side by side there lies far apart in the sample
+    pass 4   pieces of the log in order of time       what lies side by side there lies far apart in the sample
 
 A sample of single rows would be useless: what repeats, repeats inside a session.
 """
@@ -34,7 +34,8 @@ I64 = npt.NDArray[np.int64]
 _BUCKETS = 1 << 16
 _BUCKET = "__bucket"
 _BATCH_ROWS = 8192
-_SLICE = 16384
+_SLICE = 24576
+_SPANS = (0.1, 0.3, 0.5, 0.7, 0.9)
 _SLICE_BYTES = 64 << 20
 _WHOLE = 1.5
 _TIMES = 1 << 16
@@ -49,7 +50,7 @@ class Sampled:
         rows: per group with its own query, the rows that the samples refer to.
         place: per such group, int64 [N]: row of each sample, -1 where there is none.
         order: int64 [N], the samples' place in time, and in the source where times are equal.
-        log: samples that are neighbours in time in the whole source; None if ``samples`` are the whole source.
+        log: samples that are neighbours in time in the source, of a few spans of time; None if all samples are read.
         log_place: ``place`` for ``log``.
         num_total: samples of the source.
         num_sessions_total: sessions of the source (beyond 65,536 an estimate within 1%).
@@ -117,7 +118,9 @@ def sampled(
     rows = {name: _rows(connection, sql, name, kept) for name, sql in found.groups.items()}
     samples, order = _clustered(kept.table())
     is_whole = samples.num_rows == keys.num_rows - keys.num_keyless
-    log = None if is_whole or TIMESTAMP not in schema else _log(connection, base, keys)
+    log = (
+        None if is_whole or TIMESTAMP not in schema else _log(connection, base, keys, samples.nbytes / samples.num_rows)
+    )
     if log is not None:
         rows |= {name: _more_rows(connection, sql, name, log, rows[name]) for name, sql in found.groups.items()}
     return Sampled(
@@ -188,12 +191,12 @@ class _Keys:
             return _BUCKETS
         return max(1, int(np.searchsorted(np.cumsum(self.buckets), num_samples, side="right")))
 
-    def middle(self) -> tuple[int, int]:
-        """Two times between which about ``_SLICE`` samples lie."""
+    def spans(self, num_samples: int) -> list[tuple[int, int]]:
+        """Spans of time, from early to late, that together hold about so many samples."""
         times = np.sort(np.concatenate(self.times))
-        share = min(1.0, _SLICE / max(self.num_rows, 1))
-        low, high = np.quantile(times, [0.5 - share / 2, 0.5 + share / 2], method="nearest")
-        return int(low), int(high)
+        share = min(1.0, num_samples / max(self.num_rows, 1)) / len(_SPANS)
+        around = [(max(0.0, middle - share / 2), min(1.0, middle + share / 2)) for middle in _SPANS]
+        return [(int(low), int(high)) for low, high in np.quantile(times, around, method="nearest")]
 
 
 class _Kept:
@@ -316,15 +319,16 @@ def _clustered(table: pa.Table) -> tuple[pa.Table, I64]:
     return pa.Table.from_arrays(columns, names=names), rank
 
 
-def _log(connection: duckdb.DuckDBPyConnection, base: str, keys: _Keys) -> pa.Table | None:
-    """A piece of the log without gaps, in order of time."""
-    low, high = keys.middle()
-    query = f"select * from ({base}) where {TIMESTAMP} between {low} and {high} and {SESSION} is not null"
+def _log(connection: duckdb.DuckDBPyConnection, base: str, keys: _Keys, width: float) -> pa.Table | None:
+    """A few pieces of the log, each without gaps, in order of time."""
+    spans = keys.spans(int(min(_SLICE, _SLICE_BYTES / width)))
+    within = " or ".join(f"{TIMESTAMP} between {low} and {high}" for low, high in spans)
+    query = f"select * from ({base}) where ({within}) and {SESSION} is not null"
     batches, num_bytes = [], 0
     for batch in _read(connection, query):
         batches.append(batch)
         num_bytes += batch.nbytes
-        if num_bytes > _SLICE_BYTES:
+        if num_bytes > 2 * _SLICE_BYTES:  # many samples of one time
             break
     table = pa.Table.from_batches(batches) if batches else None
     if table is None or table.num_rows < 1024:

@@ -29,8 +29,8 @@ METRICS: tuple[tuple[str, str, bool], ...] = (
 
 _SHORT = {"flat": "flat", "sorted": "sorted", "alone": "each alone", "suggested": "suggested", "config": "config"}
 _YAML = {
-    True: "these groups for a data config, such as configs/data/mine.yaml (--html has the whole config):",
-    False: "a data config with these groups, for configs/data/mine.yaml:",
+    True: "these groups for a data config, such as my_configs/data/mine.yaml (--html has the whole config):",
+    False: "a data config with these groups, for my_configs/data/mine.yaml:",
 }
 _SHOWN_SIZES = (512, 4096, 65536)
 
@@ -59,11 +59,11 @@ def render(found: Suggestion) -> Group:
 def heading(found: Suggestion) -> Iterable[str]:
     """What was looked at, keys and labels, what was left out: line by line."""
     looked = found.looked
-    part = "all of them" if looked.share == 1 else f"{looked.share:.1%}, whole sessions chosen by hash"
+    part = "all of them" if looked.share == 1 else f"{looked.share:.1%}, whole sessions by hash"
     yield f"{found.name}: {found.path}"
     yield (
         f"  looked at     {looked.num_samples:,} of {looked.num_samples_total:,} samples ({part}) in "
-        f"{looked.num_sessions:,} of {'about ' if looked.share < 1 else ''}{looked.num_sessions_total:,} sessions, "
+        f"{looked.num_sessions:,} of {'~' if looked.share < 1 else ''}{looked.num_sessions_total:,} sessions, "
         f"{looked.seconds:.1f} s"
     )
     if looked.share < 1:

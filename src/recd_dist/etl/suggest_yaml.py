@@ -1,4 +1,4 @@
-"""A data config with the suggested groups, ready for configs/data/mine.yaml."""
+"""A data config with the suggested groups, ready for my_configs/data/mine.yaml."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
