@@ -214,3 +214,11 @@ def test_the_flat_table_stays_zstd_whatever_ours_is_written_in(table: Path, whol
     fast = suggest(source(table), compression="lz4", progress=False)
     assert fast.proposal("flat").estimate.storage_bytes == whole.proposal("flat").estimate.storage_bytes
     assert fast.proposal("suggested").estimate.storage_bytes > 1.02 * whole.proposal("suggested").estimate.storage_bytes
+
+
+def test_without_a_session_nothing_is_grouped(table: Path) -> None:
+    found = suggest(source(table, keys={"timestamp": "time"}, samples="select * from '{path}'"), progress=False)
+    assert found.looked.num_sessions == found.looked.num_samples
+    assert found.groups == ()
+    assert found.verdict.startswith("nothing to gain without a session")
+    assert "groups: {}" in found.yaml

@@ -124,7 +124,8 @@ def groups(
     Returns:
         Groups in the order of their first feature; a feature in none of them stays in ``sample``.
     """
-    able = [look for look in looks if look.origin is not None or (repeats(look) and look.is_of_session)]
+    has_pairs = not new_session.all()  # else nothing but constants could repeat
+    able = [look for look in looks if look.origin or (has_pairs and repeats(look) and look.is_of_session)]
     merged = _joined(_merged(_contained([_Set.of(same) for same in _same_flags(able)], new_session)))
     kept = [s for s in merged if s.looks[0].origin is not None or _stands(s)]
     order = {look.name: i for i, look in enumerate(looks)}

@@ -59,7 +59,7 @@ def histogram(bins: Sequence[tuple[int, int, int]]) -> str:
     Args:
         bins: (least, most, sessions).
     """
-    height, left, top, bottom = 300, 70, 26, 46
+    height, left, top, bottom = 310, 70, 42, 46
     inner = height - top - bottom
     most = max((num for *_, num in bins), default=1)
     ticks = nice_ticks(most)
@@ -76,7 +76,7 @@ def histogram(bins: Sequence[tuple[int, int, int]]) -> str:
         parts.append(_text(x + slot / 2, top + inner - tall - 5, f"{num:,}", "middle", "value"))
         name = f"{low:,}" if low == high else f"{low:,}–{high:,}"
         parts.append(_text(x + slot / 2, top + inner + 17, name, "middle", "tick"))
-    parts.append(_text(left, 12, "sessions", "start", "axis"))
+    parts.append(_text(left, 14, "sessions", "start", "axis"))
     parts.append(_text(left + slot * len(bins) / 2, height - 8, "samples per session", "middle", "axis"))
     return _svg(height, parts, "samples per session")
 

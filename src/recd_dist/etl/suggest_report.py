@@ -119,19 +119,21 @@ def _unindented(lines: list[str]) -> str:
 def _tiles(found: Suggestion) -> str:
     flat, best = found.proposals[0].estimate, found.proposal("suggested").estimate
     tiles = (
-        ("fewer ids sent and looked up", flat.ids, best.ids, False),
-        ("smaller on disk", flat.storage_bytes, best.windowed_bytes, True),
-        ("fewer bytes decoded", flat.decoded_bytes, best.windowed_decoded_bytes, True),
-        ("fewer vectors back", flat.vector_bytes, best.vector_bytes, True),
-        ("fewer keys and values of attention", flat.attention_rows, best.attention_rows, False),
+        ("fewer", "more", "ids sent and looked up", flat.ids, best.ids, False),
+        ("smaller", "larger", "on disk", flat.storage_bytes, best.windowed_bytes, True),
+        ("fewer", "more", "bytes decoded", flat.decoded_bytes, best.windowed_decoded_bytes, True),
+        ("fewer", "more", "vectors back", flat.vector_bytes, best.vector_bytes, True),
+        ("fewer", "more", "keys and values of attention", flat.attention_rows, best.attention_rows, False),
     )
-    shown = "".join(
-        f'<div class="tile"><b>{ratio(before, after)}</b>{escape(words)}<br><span>'
-        f"{_amount(before, is_bytes)} → {_amount(after, is_bytes)}</span></div>"
-        for words, before, after, is_bytes in tiles
-        if before
+    return f'<div class="tiles">{"".join(_tile(*tile) for tile in tiles if tile[3])}</div>'
+
+
+def _tile(less: str, more: str, what: str, before: float, after: float, is_bytes: bool) -> str:
+    times = ratio(max(before, after), min(before, after))
+    return (
+        f'<div class="tile"><b>{times}</b>{less if after <= before else more} {what}<br>'
+        f"<span>{_amount(before, is_bytes)} → {_amount(after, is_bytes)}</span></div>"
     )
-    return f'<div class="tiles">{shown}</div>'
 
 
 def _amount(value: float, is_bytes: bool) -> str:

@@ -67,7 +67,7 @@ def heading(found: Suggestion) -> Iterable[str]:
         f"{looked.seconds:.1f} s"
     )
     if looked.share < 1:
-        yield "                bytes on disk are scaled up to all samples, batches in order of time thinned accordingly"
+        yield "                bytes on disk are scaled up; what neighbouring sessions share is underestimated"
     if looked.num_keyless:
         yield f"                {looked.num_keyless:,} rows without a session were left out; `recd etl` refuses them"
     if looked.is_cut:
@@ -96,9 +96,10 @@ def _proposals(found: Suggestion) -> tuple[Text, Table]:
 
 
 def metrics(found: Suggestion) -> list[tuple[str, str, bool]]:
-    """Rows of METRICS, without windows where no history shifts."""
+    """Rows of METRICS, without windows where no history shifts, and without attention where there is no history."""
     shifts = any(p.estimate.windowed_decoded_bytes < p.estimate.decoded_bytes for p in found.proposals)
-    return [row for row in METRICS if shifts or not row[0].startswith("windowed")]
+    flat = found.proposals[0].estimate
+    return [row for row in METRICS if (shifts or not row[0].startswith("windowed")) and getattr(flat, row[0])]
 
 
 def _cell(base: Estimate, proposal: Proposal, field: str, is_bytes: bool) -> str:

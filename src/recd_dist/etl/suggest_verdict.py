@@ -28,6 +28,8 @@ def of_feature(look: Look, group: str) -> str:
     if group == SAMPLE:
         if not look.num_pairs:
             return "every session has one sample: nothing repeats"
+        if not look.num_values():
+            return "always empty"
         if not repeats(look):
             return "changes nearly always" if factor < _LITTLE else f"repeats only {factor:.2f}x"
         if not look.is_of_session:
