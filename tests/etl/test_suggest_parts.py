@@ -183,3 +183,20 @@ def test_factor_in_batches_of_the_table_and_in_order_of_time() -> None:
     assert in_time_at(flags, order, 4, 1.0) == 8 / 4
     assert in_time_at(flags, order, 8, 0.5) == 8 / 4  # half of the sessions: a batch of 8 holds 4 of their samples
     assert in_time_at(flags, order, 2, 1.0) == 8 / 7  # ab | ba | bb | ab
+
+
+def test_a_sample_of_a_source_whose_group_has_its_own_query(tmp_path: Path) -> None:
+    table = planted(tmp_path / "t.parquet", {"user": (0.9, 1)}, num_samples=6000)
+    keys = np.unique(table["visit"].to_numpy())
+    pq.write_table(pa.table({"visit": keys, "likes": [[int(key)] * 3 for key in keys]}), tmp_path / "likes.parquet")
+    likes = {"key": "visit", "sql": f"select * from read_parquet('{tmp_path}/likes.parquet') where visit % 5 > 0"}
+    sample = read(source(tmp_path / "t.parquet", groups={"likes": likes}), num_samples=1500)
+    ids = sample.rows["likes"]["likes"].to_pylist()
+    for places, rows in ((sample.place, sample.samples), (sample.log_place, sample.log)):
+        assert rows is not None
+        linked = [ids[place] if place >= 0 else None for place in places["likes"].tolist()]
+        assert linked == [[key] * 3 if key % 5 else None for key in rows[SESSION].to_pylist()]
+    assert sample.log is not None
+    times = sample.log[TIMESTAMP].to_pylist()
+    assert (len(times) > 4000, times == sorted(times)) == (True, True)
+    assert sample.rows["likes"].num_rows < len(keys)
