@@ -74,8 +74,7 @@ def test_a_store_that_cannot_be_opened(monkeypatch):
 
 
 def test_a_bucket_that_is_missing(monkeypatch):
-    pytest.importorskip("s3fs")
-    monkeypatch.setattr(fsspec, "get_filesystem_class", lambda _: MemoryFileSystem)
+    monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, "s3", Objects)
     with pytest.raises(ConfigError, match=r"s3:///x: the store cannot be opened \(.*bucket/container missing"):
         location("s3:///x")
 
