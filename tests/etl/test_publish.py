@@ -33,7 +33,8 @@ def fresh():
 def tables(out: Path, label: int = 0, sessions: int = 12, splits: tuple[str, ...] = ("train", "test")) -> Path:
     """Tables of several parts whose labels are all alike."""
     for split in splits:
-        samples = [replace(s, clicked=float(label)) for s in samples_of(sessions, seed=label)]
+        num_sessions = sessions if split == "train" else sessions // 3
+        samples = [replace(s, clicked=float(label)) for s in samples_of(num_sessions, seed=label)]
         write_table(out / split, samples, row_group_size=10, row_groups_per_part=2, split=split)
     return out
 

@@ -37,6 +37,8 @@ _FORMAT = "recd_dist.upload"
 _DATA = re.compile(r"[^/]+/[^/]+/part-(\d+)\.\w+")
 """SPLIT/DIRECTORY/part-N.SUFFIX: what belongs to a table, and may be deleted when no manifest names it."""
 _NUM_THREADS = 8
+_MEMORY_BYTES = 256 << 20
+"""Libraries of stores hold a file (s3fs: up to 100 MB, and pieces of 50 MB of a larger one) while they send it."""
 
 
 def first_part(target: Location) -> int:
@@ -278,13 +280,14 @@ def _upload(tree: _Tree, target: "UPath", done: set[str], progress: Callable[[in
         if progress is not None:
             progress(sizes[path])
 
-    _side_by_side(sent, (path for path in sizes if path in tree.files))
-    _side_by_side(sent, (path for path in sizes if path not in tree.files))
+    num_threads = min(_NUM_THREADS, max(1, _MEMORY_BYTES // max(1, *sizes.values(), 1)))
+    _side_by_side(sent, (path for path in sizes if path in tree.files), num_threads)
+    _side_by_side(sent, (path for path in sizes if path not in tree.files), num_threads)
 
 
-def _side_by_side(work: Callable[[str], None], paths: Iterable[str]) -> None:
+def _side_by_side(work: Callable[[str], None], paths: Iterable[str], num_threads: int = _NUM_THREADS) -> None:
     """Does the work for each path in a few threads; the first error ends it, after what is under way."""
-    with ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="recd-upload") as pool:
+    with ThreadPoolExecutor(num_threads, thread_name_prefix="recd-upload") as pool:
         try:
             for _ in pool.map(work, paths):
                 pass
