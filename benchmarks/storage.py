@@ -166,7 +166,7 @@ def results_of(raw: Raw, made: Mapping[str, Table], forms: Mapping[str, flat.Fla
 
 def _ratio(claim: str, baseline: int, ours: int, words: str, config: str) -> measure.Result:
     value = round(baseline / ours, 3)
-    sizes = {"ours_MB": round(ours / 1e6, 2), "baseline_MB": round(baseline / 1e6, 2)}
+    sizes = {"ours_MB": round(ours / 1e6, 3), "baseline_MB": round(baseline / 1e6, 3)}
     return measure.Result(claim, value, value, value, words, "ratio", config, sizes)
 
 
