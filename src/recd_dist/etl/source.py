@@ -150,7 +150,8 @@ class Source:
             return f"samples of one {self.keys['user']} with less than {self.gap_s:g} s between neighbours"
         if self.session_by == "none":
             return "every sample its own: the source names no session, user or request"
-        return f"samples of one {self.session_column} (keys.{'session' if self.session_by == 'column' else self.session_by})"
+        key = {"column": "session"}.get(self.session_by, self.session_by)
+        return f"samples of one {self.session_column} (keys.{key})"
 
     @property
     def splits(self) -> tuple[str, ...]:
