@@ -72,10 +72,11 @@ class PartWriter:
         full = self.table / path
         full.parent.mkdir(parents=True, exist_ok=True)
         sizes = np.diff(bounds).tolist()
-        chosen = self._encodings.get(directory) or encodings(rows, max(sizes), self.compression, levels=False)
-        with pq.ParquetWriter(
-            str(full), rows.schema, **writer_options(rows.schema, chosen, self.compression)
-        ) as writer:
+        chosen = self._encodings.get(directory)
+        if not chosen:
+            chosen = encodings(rows, max(sizes, default=1), self.compression, levels=False)
+        options = writer_options(rows.schema, chosen, self.compression)
+        with pq.ParquetWriter(str(full), rows.schema, **options) as writer:
             for start, size in zip(bounds.tolist(), sizes, strict=False):
                 writer.write_table(rows.slice(start, size), row_group_size=max(size, 1))
                 done(size)
