@@ -20,7 +20,7 @@ from recd_dist.schema import SAMPLE, Kind
 KEY_NAMES = ("session", "request", "timestamp")
 """What a source may name as keys; a missing session makes every sample its own."""
 
-_OPTIONS = ("name", "path", "samples", "keys", "labels", "split", "groups", "features", "drop")
+_OPTIONS = ("name", "path", "samples", "samples_spark", "keys", "labels", "split", "groups", "features", "drop")
 _ELSEWHERE = ("source", "table", "tables", "synthetic")  # of the data config, read by other rooms
 _TRAIN, _TEST = "train", "test"
 
@@ -33,11 +33,13 @@ class GroupSource:
         features: columns of the samples (or, with ``sql``, of that query; empty means all but the key).
         sql: a query of its own with one row per key; None for columns of the samples.
         key: columns that link a sample to its row, of the same names in both queries.
+        sql_spark: the query in Spark SQL, for what cannot be translated; ``sql`` still tells columns and types.
     """
 
     features: tuple[str, ...] = ()
     sql: str | None = None
     key: tuple[str, ...] = ()
+    sql_spark: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Source:
         groups: the deduplicated groups; None finds them by measuring.
         features: what the column types cannot tell.
         drop: columns to ignore.
+        samples_spark: ``samples`` in Spark SQL, for what cannot be translated; ``samples`` still tells columns and
+            types.
     """
 
     name: str
@@ -73,6 +77,7 @@ class Source:
     groups: dict[str, GroupSource] | None = None
     features: dict[str, FeatureSource] = field(default_factory=dict)
     drop: tuple[str, ...] = ()
+    samples_spark: str | None = None
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -107,6 +112,7 @@ class Source:
             groups=_groups(value.get("groups"), mistakes),
             features=_features(value.get("features") or {}, mistakes),
             drop=_names(value.get("drop"), "drop", mistakes),
+            samples_spark=value.get("samples_spark") or None,
         )
         if not source.labels:
             mistakes.append("labels is empty; name the label column, such as labels: [clicked]")
@@ -160,7 +166,7 @@ def _groups(value: Any, mistakes: list[str]) -> dict[str, GroupSource] | None:
 
 def _group(name: str, options: Any, mistakes: list[str]) -> GroupSource:
     where = f"groups.{name}"
-    known = ("features", "sql", "key")
+    known = ("features", "sql", "key", "sql_spark")
     if not isinstance(options, Mapping):
         options = {"features": options}  # `request: [device, hour]` says all there is to say
     mistakes += [f"unknown {where}.{key}{nearest(str(key), known)}" for key in options if key not in known]
@@ -168,6 +174,7 @@ def _group(name: str, options: Any, mistakes: list[str]) -> GroupSource:
         _names(options.get("features"), f"{where}.features", mistakes),
         options.get("sql") or None,
         _names(options.get("key"), f"{where}.key", mistakes),
+        options.get("sql_spark") or None,
     )
     if name == "samples":
         mistakes.append(f"{where}: 'samples' is the table's own directory; choose another name")
