@@ -38,6 +38,7 @@ def test_every_raw_sample_comes_out_once_with_its_values(tmp_path):
             "path": str(tmp_path / "raw.parquet"),
             "keys": {"session": "session", "timestamp": "time"},
             "labels": ["clicked"],
+            "policy": {"earliest": "1970-01-01"},
             "groups": {"user": {"features": ["history"]}, "place": {"features": ["city"]}},
             "features": {"history": {"table": "item"}, "candidate": {"table": "item"}},
         }

@@ -143,6 +143,7 @@ def step_rows(job: Job) -> StepRows:
             window=job.config.reader.window,
             prefetch=1,
             on_bad_id=job.config.reader.on_bad_id,
+            partitions=job.config.data.partitions,
         )
         with closing(reader):
             return StepRows.mean([_counted(b.sparse, ids_only) for b in islice(reader, SAMPLED_BATCHES)])
@@ -206,4 +207,5 @@ def loader(
         on_bad_id=reader.on_bad_id,
         on_nan=reader.on_nan,
         pin_memory=ranks.device.type == "cuda",
+        partitions=job.config.data.partitions if table is None else None,
     )

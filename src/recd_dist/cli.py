@@ -7,7 +7,6 @@ import math
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
@@ -108,6 +107,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("overrides", nargs="*", metavar="name=value", help="overrides of the config")
         command.add_argument("--config-dir", metavar="DIR", help="configs of your own, such as DIR/data/mine.yaml")
         command.add_argument("--options", action="store_true", help="print the config, every option, and stop")
+        if name == "etl":
+            command.add_argument("--dry-run", action="store_true", help="show schema and sample rows, write nothing")
+            command.add_argument("--verify", action="store_true", help="compare every column with the source")
         if name == "train":
             command.add_argument("--nproc", type=int, default=1, help="ranks on this machine (default 1)")
         if name in ("stats", "plan", "evaluate"):
@@ -122,59 +124,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _etl(options: argparse.Namespace) -> int:
     config: EtlConfig = load("etl", options.overrides, options.config_dir)
-    from recd_dist.etl.run import etl
-    from recd_dist.etl.source import Source
+    from recd_dist.etl_command import run_etl
 
-    data = {k: v for k, v in asdict(config.data).items() if k not in ("source", "table", "tables", "synthetic")}
-    if config.data.source == "synthetic":
-        from recd_dist.etl.synthetic import generate
-        from recd_dist.etl.synthetic_spec import SyntheticSpec
-
-        spec = SyntheticSpec.from_dict(config.data.synthetic)
-        generate(spec, Path(str(config.data.path)), seed=config.seed, split=config.data.split)
-    elif config.data.source != "sql":
-        raise ConfigError(
-            f"data.source={config.data.source}: unknown{nearest(config.data.source, ('sql', 'synthetic'))}"
-        )
-    manifests = etl(
-        Source.from_dict(data),
-        Path(config.data.table),
-        overwrite=config.overwrite,
-        row_group_samples=config.row_group_samples,
-        compression=config.compression,
-        memory_limit=config.memory_limit,
-    )
-    console = Console(stderr=True)
-    for split, manifest in manifests.items():
-        factors = ", ".join(f"{g} {manifest.dedup_factor(g):.2f}" for g in manifest.schema.dedup_groups)
-        console.print(
-            f"{config.data.table}/{split}: {manifest.num_samples:,} samples of {manifest.num_sessions:,} sessions, "
-            f"{manifest.num_bytes / 2**20:.1f} MiB" + (f"; samples per stored row: {factors}" if factors else ""),
-            highlight=False,
-            soft_wrap=True,
-        )
-    return 0
+    return run_etl(config, _console(), dry_run=options.dry_run, verify=options.verify)
 
 
 def _stats(options: argparse.Namespace) -> int:
     config: EtlConfig = load("etl", options.overrides, options.config_dir)
-    from recd_dist.etl.stats import render, table_stats
+    from recd_dist.etl_command import run_stats
 
-    root = Path(config.data.table)
-    tables = [p.parent for p in sorted(root.glob("*/manifest.json"), reverse=True)]
-    if (root / "manifest.json").is_file():
-        tables = [root]
-    if not tables:
-        raise ConfigError(
-            f"data.table={root}: no clustered table there; make it with `recd etl data={config.data.name}`"
-        )
-    results = {}
-    for table in tables:
-        stats = table_stats(table)
-        results[table.name] = stats.to_json()
-        Console(width=None if sys.stdout.isatty() else 120).print(render(stats))
-    _write_json(options.json, results)
+    _write_json(options.json, run_stats(config, _console()))
     return 0
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 120)
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -281,6 +245,7 @@ _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
 
 
 _FLAGS = {"config_dir", "options", "json", "nproc", "port", "host", "save", "diff", "simulate", "probe"}
+_FLAGS |= {"dry_run", "verify"}
 
 
 def _flags(options: argparse.Namespace) -> list[str]:

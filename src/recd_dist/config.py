@@ -27,6 +27,28 @@ class Keys:
     session: str | None = None
     request: str | None = None
     timestamp: str | None = None
+    user: str | None = None  # sessions are found by gaps where there is no session column
+    sample: str | None = None  # unique id of a sample: of two with one id the later is left out
+    order: str | None = None  # order of samples of one time
+
+
+@dataclass
+class Sessions:
+    """What a session is, where the log does not say."""
+
+    by: str = "auto"  # column | gap | request | user | none; auto: the first of these whose keys are named
+    gap: Any = "30m"  # of a user without a sample, after which the next one begins a session
+
+
+@dataclass
+class Policy:
+    """What happens to samples that are not as they should be; all are counted in the manifest."""
+
+    duplicates: str | None = None  # drop | keep | error; None: drop where keys.sample is named, else keep
+    late: str = "error"  # or keep, drop: samples of a partition that the table has already
+    time: str = "error"  # or keep, drop: times outside the bounds
+    earliest: str = "1990-01-01"
+    latest: str | None = None  # None: tomorrow
 
 
 @dataclass
@@ -45,6 +67,11 @@ class Data:
     features: dict[str, Any] = field(default_factory=dict)  # table, kind, transforms where types cannot tell
     tables: dict[str, Any] = field(default_factory=dict)  # num_embeddings, hashed; inferred where absent
     drop: list[str] = field(default_factory=list)  # columns or features to leave out
+    sessions: Sessions = field(default_factory=Sessions)
+    policy: Policy = field(default_factory=Policy)
+    sample: float = 1.0  # share of the sessions that are taken
+    partition: str | None = None  # day | hour: parts are dealt by the time at which sessions begin
+    partitions: list[str] | None = None  # that are trained on, such as 2026-11-25; None: all
     synthetic: dict[str, Any] = field(default_factory=dict)  # parameters of the synthetic source
 
 
@@ -147,9 +174,11 @@ class EtlConfig:
 
     data: Data = field(default_factory=Data)
     overwrite: bool = False
+    append: bool = False
     compression: str = "zstd"
     row_group_samples: int = 8192
-    memory_limit: str = "1GB"
+    memory_limit: str = "1GB"  # of the whole run
+    threads: int | None = None
     seed: int = 0
 
 

@@ -126,7 +126,8 @@ def count_seen(run_dir: Path) -> list[EpochCount]:
         ConfigError, DataError: no such run, or it kept no record.
     """
     trained: TrainConfig = from_yaml("train", run_dir / "config.yaml")
-    return count(run_dir, resolve(trained).manifest.num_samples)
+    parts = resolve(trained).manifest.parts
+    return count(run_dir, [(part.first_sample, part.first_sample + part.num_samples) for part in parts])
 
 
 def oracle(job: Job, split: str) -> dict[str, float]:

@@ -116,6 +116,8 @@ def resolve(config: TrainConfig, split: str = "train") -> Job:
         )
     _check_codec(config)
     manifest = Manifest.load(table)
+    if config.data.partitions is not None:
+        manifest = manifest.of_partitions(config.data.partitions)
     stored = manifest.schema.without(n for n in config.data.drop if n in manifest.schema)
     groups = group_choices(manifest, stored, config.plan.expand)
     schema = stored.expanded([g.group for g in groups if g.expanded])

@@ -14,16 +14,34 @@ given twice to one table, so that a file of an older state is never overwritten 
 import json
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from recd_dist.errors import DataError
+from recd_dist.errors import ConfigError, DataError, nearest
 from recd_dist.schema import Schema
 
 FORMAT = "recd_dist.table"
 VERSION = 2
+
+STREAM = "stream"
+"""Column of a group with windows and of its streams: which stream a row lies in."""
+
+
+def stream_directory(group: str) -> str:
+    """Where the streams of a group lie."""
+    return f"{group}.stream"
+
+
+def start_of(feature: str) -> str:
+    """The column that says where a row's window begins in its stream, int32."""
+    return f"{feature}_start"
+
+
+def length_of(feature: str) -> str:
+    """The column that says how many ids a row's window holds, int32."""
+    return f"{feature}_length"
 
 
 @dataclass(frozen=True)
@@ -35,6 +53,11 @@ class FileEntry:
     num_bytes: int
     crc32: int
 
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "FileEntry":
+        """What ``asdict`` and JSON made of it."""
+        return FileEntry(value["path"], tuple(value["row_groups"]), value["num_bytes"], value["crc32"])
+
 
 @dataclass(frozen=True)
 class Part:
@@ -45,6 +68,8 @@ class Part:
         streams: per group with windowed features the file of its streams.
         partition: what it was dealt to by time, such as ``2026-11-25``; empty where the table has no partitions.
         number: n, part of every row number; the place in ``Manifest.parts`` may be another.
+        num_sessions, num_requests: of its samples.
+        first_sample: ``sample_id`` of its first sample; those of the others follow.
     """
 
     samples: FileEntry
@@ -52,11 +77,32 @@ class Part:
     streams: dict[str, FileEntry] = field(default_factory=dict)
     partition: str = ""
     number: int = 0
+    num_sessions: int = 0
+    num_requests: int = 0
+    first_sample: int = 0
+
+    @property
+    def num_samples(self) -> int:
+        """Its samples."""
+        return sum(self.samples.row_groups)
 
     @property
     def files(self) -> tuple[FileEntry, ...]:
         """All of its files."""
         return (self.samples, *self.groups.values(), *self.streams.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict; ``Part.from_json`` is its inverse."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "Part":
+        """The part that ``to_json`` wrote."""
+        groups, streams = (
+            {g: FileEntry.from_json(f) for g, f in value[kind].items()} for kind in ("groups", "streams")
+        )
+        names = ("partition", "number", "num_sessions", "num_requests", "first_sample")
+        return Part(FileEntry.from_json(value["samples"]), groups, streams, *(value[name] for name in names))
 
 
 @dataclass(frozen=True)
@@ -115,7 +161,7 @@ class Manifest:
         sessions: what a session is, in words.
         dropped: samples that a policy left out, by reason (``duplicate``, ``late``, ``time``, ``sampled``), and what
             it kept but counted (``duplicate_kept``, ``late_kept``, ``time_kept``, ``session_cut``).
-        next_part: the number of the next part to be written.
+        next_part, next_sample: the numbers of the next part and sample to be written.
         partition: what parts are dealt by: ``day``, ``hour`` or nothing.
         runs: ids of the ETL runs whose samples it holds.
     """
@@ -134,6 +180,7 @@ class Manifest:
     sessions: str = ""
     dropped: dict[str, int] = field(default_factory=dict)
     next_part: int = 0
+    next_sample: int = 0
     partition: str = ""
     runs: tuple[str, ...] = ()
 
@@ -141,6 +188,33 @@ class Manifest:
         """Samples per stored row of a group (1.0 for ``sample``)."""
         rows = self.group_rows.get(group, self.num_samples)
         return self.num_samples / rows if rows else 1.0
+
+    @property
+    def partitions(self) -> tuple[str, ...]:
+        """Names of the partitions that have parts, sorted."""
+        return tuple(sorted({part.partition for part in self.parts if part.partition}))
+
+    def of_partitions(self, names: Collection[str]) -> "Manifest":
+        """The table as if it had some partitions only; statistics of features and ids stay those of all.
+
+        Raises:
+            ConfigError: a partition that the table does not have.
+        """
+        for name in names:
+            if name not in self.partitions:
+                raise ConfigError(
+                    f"data.partitions: table {self.name}/{self.split} has no partition '{name}'"
+                    f"{nearest(name, self.partitions)}"
+                )
+        parts = tuple(part for part in self.parts if part.partition in names)
+        return replace(
+            self,
+            parts=parts,
+            num_samples=sum(part.num_samples for part in parts),
+            num_sessions=sum(part.num_sessions for part in parts),
+            num_requests=sum(part.num_requests for part in parts),
+            group_rows={g: sum(sum(part.groups[g].row_groups) for part in parts) for g in self.group_rows},
+        )
 
     @property
     def num_bytes(self) -> int:
@@ -200,15 +274,6 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _file(value: Mapping[str, Any]) -> FileEntry:
-    return FileEntry(value["path"], tuple(value["row_groups"]), value["num_bytes"], value["crc32"])
-
-
-def _part(value: Mapping[str, Any]) -> Part:
-    groups, streams = ({g: _file(f) for g, f in value[kind].items()} for kind in ("groups", "streams"))
-    return Part(_file(value["samples"]), groups, streams, value["partition"], value["number"])
-
-
 def _from_json(value: Mapping[str, Any]) -> Manifest:
     return Manifest(
         name=value["name"],
@@ -220,11 +285,12 @@ def _from_json(value: Mapping[str, Any]) -> Manifest:
         group_rows=dict(value["group_rows"]),
         features={k: FeatureStats(**v | {"stay_rate": _number(v["stay_rate"])}) for k, v in value["features"].items()},
         ids={k: IdStats(**v) for k, v in value["ids"].items()},
-        parts=tuple(_part(p) for p in value["parts"]),
+        parts=tuple(Part.from_json(p) for p in value["parts"]),
         source=dict(value["source"]),
         sessions=value["sessions"],
         dropped=dict(value["dropped"]),
         next_part=value["next_part"],
+        next_sample=value["next_sample"],
         partition=value["partition"],
         runs=tuple(value["runs"]),
     )

@@ -13,6 +13,7 @@ those up to the smallest start of the later ones. A record torn by a kill ends i
 import logging
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -107,12 +108,12 @@ class EpochCount:
         return self.num_once == self.num_samples
 
 
-def count(run_dir: Path, num_samples: int) -> list[EpochCount]:
+def count(run_dir: Path, samples: int | Sequence[tuple[int, int]]) -> list[EpochCount]:
     """Counts, epoch by epoch, how often each sample was trained by the steps that count.
 
     Args:
         run_dir: the run's directory.
-        num_samples: N of the table; its sample ids are 0..N-1.
+        samples: N of the table, whose sample ids are 0..N-1; or intervals of ids, where parts were replaced.
 
     Raises:
         DataError: no records, or an id outside the table.
@@ -120,6 +121,10 @@ def count(run_dir: Path, num_samples: int) -> list[EpochCount]:
     attempts = _attempts(run_dir)
     if not attempts:
         raise DataError(f"{run_dir}/seen: no records of trained samples; train with record_samples=true")
+    intervals = [(0, samples)] if isinstance(samples, int) else samples
+    there = np.zeros(max((end for _, end in intervals), default=0), bool)
+    for start, end in intervals:
+        there[start:end] = True
     times: dict[int, NDArray[np.int64]] = {}
     for i, (_, directory) in enumerate(attempts):
         last_step = min((start for start, _ in attempts[i + 1 :]), default=None)
@@ -127,14 +132,14 @@ def count(run_dir: Path, num_samples: int) -> list[EpochCount]:
             for epoch, step, ids in _records(path):
                 if last_step is not None and step > last_step:
                     continue
-                if len(ids) and (ids.min() < 0 or ids.max() >= num_samples):
+                if len(ids) and (ids.min() < 0 or ids.max() >= len(there) or not there[ids].all()):
                     raise DataError(
-                        f"{path}: step {step}: sample ids {ids.min()}..{ids.max()} leave the table of {num_samples} "
+                        f"{path}: step {step}: sample ids {ids.min()}..{ids.max()} leave the table of {there.sum()} "
                         "samples; name the table that was trained on"
                     )
-                times.setdefault(epoch, np.zeros(num_samples, np.int64))
-                times[epoch] += np.bincount(ids, minlength=num_samples)
-    return [_epoch_count(epoch, times[epoch]) for epoch in sorted(times)]
+                times.setdefault(epoch, np.zeros(len(there), np.int64))
+                times[epoch] += np.bincount(ids, minlength=len(there))
+    return [_epoch_count(epoch, times[epoch][there]) for epoch in sorted(times)]
 
 
 def _epoch_count(epoch: int, times: NDArray[np.int64]) -> EpochCount:

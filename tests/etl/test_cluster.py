@@ -8,31 +8,44 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recd_dist.etl.cluster import changed, clustered_order, row_group_bounds
-from recd_dist.etl.columns import REQUEST, SESSION, TIMESTAMP
-from recd_dist.etl.shard import ORDER
-
-
-def test_order_is_session_then_time_then_request_then_as_it_came():
-    shard = pa.table(
-        {SESSION: [2, 1, 1, 1, 1], TIMESTAMP: [0, 9, 5, 5, 5], REQUEST: [0, 0, 8, 7, 7], ORDER: [0, 1, 2, 4, 3]}
-    )
-    assert clustered_order(shard, np.ones(5, bool)).tolist() == [4, 3, 2, 1, 0]
-    assert clustered_order(shard, np.array([1, 1, 0, 0, 1], bool)).tolist() == [4, 1, 0]
+from recd_dist.etl.cluster import changed, row_group_bounds
 
 
 @pytest.mark.parametrize(
-    ("sessions", "num_samples", "bounds"),
+    ("sessions", "num_samples", "bounds", "num_cut"),
     [
-        ([1, 1, 2, 2, 3], 2, [0, 2, 4, 5]),
-        ([1, 1, 2, 2, 3], 3, [0, 2, 5]),
-        ([1, 1, 1, 1, 2], 2, [0, 4, 5]),  # a huge session makes a larger row group
-        ([1], 8192, [0, 1]),
-        ([], 8192, [0]),
+        ([1, 1, 2, 2, 3], 2, [0, 2, 4, 5], 0),
+        ([1, 1, 2, 2, 3], 3, [0, 2, 5], 0),
+        ([1, 2, 3, 4, 5, 6], 4, [0, 3, 6], 0),  # two of three, not four and a rest of two
+        ([1, 1, 1, 1, 2], 2, [0, 4, 5], 0),  # a huge session makes a larger row group
+        ([1] * 8 + [2], 1, [0, 8, 9], 0),
+        ([1] * 17 + [2], 1, [0, 8, 16, 17, 18], 1),  # beyond eight row groups it is cut
+        ([1] * 20 + [2] * 9, 2, [0, 16, 20, 29], 1),
+        ([1], 8192, [0, 1], 0),
+        ([], 8192, [0], 0),
     ],
 )
-def test_row_groups_end_where_sessions_end(sessions, num_samples, bounds):
-    assert row_group_bounds(np.array(sessions, np.int64), num_samples).tolist() == bounds
+def test_row_groups_end_where_sessions_end(sessions, num_samples, bounds, num_cut):
+    found, cut = row_group_bounds(np.array(sessions, np.int64), num_samples)
+    assert (found.tolist(), cut) == (bounds, num_cut)
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=40), st.integers(1, 12))
+def test_row_groups_are_about_equally_large(sizes, num_samples):
+    session = np.repeat(np.arange(len(sizes)), sizes)
+    bounds, num_cut = row_group_bounds(session, num_samples)
+    assert bounds[0] == 0
+    assert bounds[-1] == len(session)
+    groups = np.diff(bounds)
+    assert (groups > 0).all()
+    assert num_cut == sum(size > 8 * num_samples for size in sizes)
+    for start, end in pairwise(bounds.tolist()):
+        whole = (
+            start == 0 or session[start] != session[start - 1] or (session == session[start]).sum() > 8 * num_samples
+        )
+        assert whole
+        assert end - start <= num_samples or len(set(session[start:end])) == 1
+        assert end - start <= 8 * num_samples
 
 
 @pytest.mark.parametrize(

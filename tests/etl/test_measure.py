@@ -3,16 +3,16 @@
 import math
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from recd_dist.etl.measure import Distinct, Measured
+from recd_dist.etl.rows import Column
 from recd_dist.manifest import IdStats
 
 
 def test_lists_count_stored_and_expanded_ids():
     measured = Measured()
-    measured.add(pa.array([[1, 2], [], [3]], pa.list_(pa.int32())), np.array([3, 1, 2]), num_changed=1, num_pairs=4)
+    measured.add(Column(np.array([1, 2, 3]), np.array([0, 2, 2, 3])), np.array([3, 1, 2]), num_changed=1, num_pairs=4)
     stats = measured.stats(measured)
     assert (stats.num_values_unique, stats.num_values_expanded, stats.max_length, stats.stay_rate) == (3, 8, 2, 0.75)
 
@@ -22,7 +22,7 @@ def test_numbers_merge_as_if_measured_at_once():
     merged = Measured()
     for piece in np.split(numbers, [1, 400]):
         other = Measured()
-        other.add(pa.array(piece), np.ones(len(piece), np.int64), 0, 0)
+        other.add(Column(piece), np.ones(len(piece), np.int64), 0, 0)
         merged.merge(other)
     stats = merged.stats(merged)
     assert stats.mean == pytest.approx(numbers.astype(float).mean(), rel=1e-12)
@@ -33,7 +33,7 @@ def test_numbers_merge_as_if_measured_at_once():
 
 def test_numbers_of_unique_rows_weigh_as_many_samples_as_they_have():
     measured = Measured()
-    measured.add(pa.array([1.0, 4.0], pa.float32()), np.array([3, 1]), 0, 0)
+    measured.add(Column(np.array([1, 4], np.float32)), np.array([3, 1]), 0, 0)
     assert measured.stats(measured).mean == 1.75
 
 

@@ -34,7 +34,9 @@ def flat(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def source(path: Path, **options: object) -> Source:
     keys = {"session": "visit", "timestamp": "t"}
-    return Source.from_dict({"path": str(path), "keys": keys, "labels": ["clicked"], "groups": None} | options)
+    policy = {"earliest": "1970-01-01"}
+    given = {"path": str(path), "keys": keys, "labels": ["clicked"], "groups": None, "policy": policy}
+    return Source.from_dict(given | options)
 
 
 def items(table: Path) -> list[int]:

@@ -20,11 +20,17 @@ def encodings(path, column: str) -> tuple[str, ...]:
 
 def test_files_row_groups_and_checksums(tmp_path):
     writer = PartWriter(tmp_path, 3, "zstd")
-    for row in (0, 2):
-        lists = pa.array([[1], []], list_type(pa.int32()))
-        rows = required(["row", "items"], [pa.array([row, row + 1]), lists])
-        writer.write(required(["sample_id", "u_row"], [pa.array([row]), pa.array([row])]), {"u": rows})
+    lists = pa.array([[1], [], [1], []], list_type(pa.int32()))
+    writer.write("u", required(["row", "items"], [pa.array([0, 1, 2, 3]), lists]), np.array([0, 2, 4]))
+    streams = required(["stream", "items"], [pa.array([0, 1]), pa.array([[1], [2, 3]], list_type(pa.int32()))])
+    writer.write("u.stream", streams, np.array([0, 1, 2]))
+    done = []
+    numbers = pa.array([0, 2])
+    writer.write("samples", required(["sample_id", "u_row"], [numbers, numbers]), np.array([0, 1, 2]), done.append)
     part = writer.close()
+    assert done == [1, 1]
+    assert (part.number, part.streams["u"].path) == (3, "u.stream/part-00003.parquet")
+    assert set(part.groups) == {"u"}
     file = tmp_path / "u" / "part-00003.parquet"
     assert part.groups["u"].path == "u/part-00003.parquet"
     assert (part.samples.row_groups, part.groups["u"].row_groups) == ((1, 1), (2, 2))
@@ -43,9 +49,10 @@ def test_each_column_is_encoded_as_its_values_ask(tmp_path):
     few = pa.array(rng.choice(rng.integers(0, 2**62, 4), n))
     numbers = pa.array(rng.normal(1000, 1, n).astype(np.float32))
     writer = PartWriter(tmp_path, 0, "lz4")
-    columns = ["sample_id", "u_row", "hashed", "few", "numbers"]
+    columns = ["sample_id", "u_row", "hashed", "few", "numbers", "timestamp"]
     ids = pa.array(np.arange(n))
-    writer.write(required(columns, [ids, ids, hashed, few, numbers]), {})
+    times = pa.array(np.cumsum(rng.integers(1, 60_000_000, n)))
+    writer.write("samples", required(columns, [ids, ids, hashed, few, numbers, times]), np.array([0, n]))
     writer.close()
     file = tmp_path / "samples" / "part-00000.parquet"
     assert "DELTA_BINARY_PACKED" in encodings(file, "sample_id")
@@ -53,8 +60,44 @@ def test_each_column_is_encoded_as_its_values_ask(tmp_path):
     assert "RLE_DICTIONARY" in encodings(file, "few")
     assert "RLE_DICTIONARY" not in encodings(file, "hashed")
     assert "BYTE_STREAM_SPLIT" in encodings(file, "numbers")
+    assert "DELTA_BINARY_PACKED" in encodings(file, "timestamp")
 
 
-def test_an_unknown_codec_is_refused():
-    with pytest.raises(ConfigError, match=r"compression 'zst': no such codec; did you mean 'zstd'\?"):
-        checked_compression("zst")
+def test_chosen_encodings_are_taken_as_they_are(tmp_path):
+    ids = pa.array(np.arange(1000))
+    writer = PartWriter(tmp_path, 0, "zstd:1", {"samples": {"ids": "PLAIN"}})
+    writer.write("samples", required(["ids"], [ids]), np.array([0, 1000]))
+    assert set(encodings(tmp_path / "samples/part-00000.parquet", "ids")) == {"PLAIN", "RLE"}
+
+
+def test_a_higher_level_is_smaller(tmp_path):
+    ids = pa.array(np.random.default_rng(0).integers(0, 50, 50_000))
+    sizes = []
+    for number, compression in enumerate(("zstd:1", "zstd:19")):
+        writer = PartWriter(tmp_path, number, compression, {"samples": {"ids": "PLAIN"}})
+        writer.write("samples", required(["ids"], [ids]), np.array([0, len(ids)]))
+        sizes.append(writer.close().samples.num_bytes)
+    assert sizes[0] > sizes[1]
+
+
+def test_only_running_numbers_and_keys_have_statistics(tmp_path):
+    ids = pa.array(np.arange(1000))
+    writer = PartWriter(tmp_path, 0, "zstd")
+    writer.write("samples", required(["sample_id", "timestamp", "u_row", "item"], [ids] * 4), np.array([0, 1000]))
+    row_group = pq.ParquetFile(tmp_path / "samples/part-00000.parquet").metadata.row_group(0)
+    assert [row_group.column(i).is_stats_set for i in range(4)] == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("zst", r"compression 'zst': no such codec; did you mean 'zstd'\?"),
+        ("zstd:0", "a level is a number from 1 to 22, such as zstd:6"),
+        ("zstd:", "a level is a number from 1 to 22"),
+        ("zstd:fast", "a level is a number from 1 to 22"),
+        ("lz4:3", "lz4 has no levels; write lz4"),
+    ],
+)
+def test_an_unknown_codec_or_level_is_refused(name, message):
+    with pytest.raises(ConfigError, match=message):
+        checked_compression(name)

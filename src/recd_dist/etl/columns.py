@@ -21,12 +21,14 @@ from recd_dist.etl.source import Source
 from recd_dist.schema import SAMPLE, Feature, Kind, Schema
 
 SESSION, REQUEST, TIMESTAMP, TEST = "__session", "__request", "__timestamp", "__test"
+SAMPLE_KEY, ORDER_KEY = "__sample", "__sample_order"
 """Columns of the normalised samples query, beside labels, links and features; absent where the source has none."""
 ROW_KEY = "__key"
 """The key column of a normalised group query."""
 
 _INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"}
 _INTEGERS |= {"UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"}
+_NUMBERS = ("FLOAT", "DOUBLE", "DECIMAL")
 _KEPT_LISTS = {"INTEGER[]", "BIGINT[]"}
 
 
@@ -45,12 +47,14 @@ class Inspection:
         samples: normalised query of the samples.
         groups: normalised query of each group that has its own.
         automatic: the groups are still to be found by measuring.
+        timed: the timestamp is a time, not just an integer.
     """
 
     schema: Schema
     samples: str
     groups: dict[str, str]
     automatic: bool
+    timed: bool = False
 
 
 def inspect(source: Source) -> Inspection:
@@ -87,7 +91,8 @@ def inspected(source: Source, connection: duckdb.DuckDBPyConnection) -> Inspecti
     samples = f"select {select} from ({sql}\n)"
     for name, query in (("split", samples), *((f"group '{g}'", q) for g, q in group_selects.items())):
         engine.described(connection, query, f"data source '{source.name}', {name}")
-    return Inspection(Schema(ordered, source.labels), samples, group_selects, source.groups is None)
+    timed = _is_time(columns.get(source.keys.get("timestamp", ""), ""))
+    return Inspection(Schema(ordered, source.labels), samples, group_selects, source.groups is None, timed)
 
 
 class _Resolver:
@@ -98,15 +103,20 @@ class _Resolver:
         self.columns = columns
         self.own = own
         self.mistakes: list[str] = []
+        self.weights = {f.weights: name for name, f in source.features.items() if f.weights}
 
     def samples(self) -> tuple[list[Feature], str]:
         """Features among the samples' columns, and the select list of the normalised query."""
         source = self.source
         select = []
-        for key, alias in (("session", SESSION), ("request", REQUEST), ("timestamp", TIMESTAMP)):
-            if (column := source.keys.get(key)) is not None and self._known(column, f"keys.{key}"):
-                to_sql = _time if key == "timestamp" else _key
+        keys = {"request": REQUEST, "timestamp": TIMESTAMP, "sample": SAMPLE_KEY, "order": ORDER_KEY}
+        named = [(key, source.keys.get(key), alias) for key, alias in keys.items()]
+        which = "user" if source.sessions == "gap" else "session" if source.sessions == "column" else source.sessions
+        for key, column, alias in ((which, source.session_column, SESSION), *named):
+            if column is not None and self._known(column, f"keys.{key}"):
+                to_sql = _time if key in ("timestamp", "order") else _key
                 select.append(self._aliased(to_sql(column, self.columns[column]), f"keys.{key}", alias))
+        self._check_time()
         for column in source.labels:
             if self._known(column, "labels"):
                 select.append(self._aliased(_label(column, self.columns[column]), "labels", column))
@@ -119,6 +129,15 @@ class _Resolver:
                 select.append(self._aliased(expression, f"groups.{name}.key", link(name)))
         features, expressions = self._features(self._group_of(), self.columns, "samples query")
         return features, ", ".join([*select, *expressions])
+
+    def _check_time(self) -> None:
+        """Gaps and partitions are times; of an integer nobody knows the unit."""
+        source, column = self.source, self.source.keys.get("timestamp", "")
+        if column in self.columns and not _is_time(self.columns[column]) and (source.partition or source.gap_us):
+            self.mistakes.append(
+                f"keys.timestamp: column '{column}' is {self.columns[column]}; sessions by gap and partitions need a "
+                f"TIMESTAMP: make one in the SQL, such as to_timestamp({column}) of seconds"
+            )
 
     def group(self, name: str) -> tuple[list[Feature], str]:
         """Features of a group with its own query, and the select list of that query, normalised."""
@@ -137,7 +156,7 @@ class _Resolver:
                 self.mistakes.append(
                     f"groups.{name}.features: no column '{column}' in the group's query{nearest(column, columns)}"
                 )
-        chosen = group.features or tuple(c for c in columns if c not in group.key)
+        chosen = group.features or tuple(c for c in columns if c not in (*group.key, *self.weights))
         taken = {c: name for c in chosen if c in columns and c not in self.source.drop}
         features, expressions = self._features(taken, columns, f"query of group '{name}'")
         known_keys = {k: columns[k] for k in group.key if k in columns}
@@ -165,7 +184,7 @@ class _Resolver:
         ]
         links = {key for group in (source.groups or {}).values() for key in group.key}
         taken = {*source.keys.values(), *source.labels, *links} - set(source.features)
-        taken |= {*source.drop, *source.labels}
+        taken |= {*source.drop, *source.labels, *self.weights}
         rest = {c: SAMPLE for c in self.columns if c not in chosen and c not in taken}
         return {c: g for c, g in ((c, chosen.get(c) or rest.get(c)) for c in self.columns) if g is not None}
 
@@ -181,9 +200,26 @@ class _Resolver:
                 self.mistakes.append(f"{where}, column '{column}': {error}")
                 continue
             table = None if kind is Kind.dense else (wanted.table if wanted and wanted.table else column)
-            features.append(Feature(column, kind, group, table))
+            weights = wanted.weights if wanted else None
+            features.append(Feature(column, kind, group, table, weights=weights))
             expressions.append(f"{expression} as {engine.identifier(column)}")
+            if column in self.weights:
+                self.mistakes.append(f"{where}: '{column}' is the weights of '{self.weights[column]}', no feature")
+            if weights:
+                expressions.append(self._weights(weights, column, columns, where))
         return features, expressions
+
+    def _weights(self, name: str, feature: str, columns: dict[str, str], where: str) -> str:
+        """The SQL expression of a weights column, which must stand beside its feature as a list of numbers."""
+        if name not in columns:
+            self.mistakes.append(
+                f"features.{feature}.weights: no column '{name}' in the {where}{nearest(name, columns)}"
+            )
+        elif not _base(columns[feature]).endswith("[]"):
+            self.mistakes.append(f"features.{feature}.weights: '{feature}' is {columns[feature]}, no list of ids")
+        elif _base(columns[name]).removesuffix("[]") not in {*_INTEGERS, *_NUMBERS} or "[" not in columns[name]:
+            self.mistakes.append(f"features.{feature}.weights: '{name}' is {columns[name]}, no list of numbers")
+        return f"{engine.identifier(name)}::float[] as {engine.identifier(name)}"
 
     def _known(self, column: str, where: str) -> bool:
         if column in self.columns:
@@ -245,7 +281,7 @@ def _ids(name: str, type_name: str, base: str) -> str:
 def _kind(base: str) -> Kind | None:
     if base in _INTEGERS or base == "BOOLEAN" or _is_text(base):
         return Kind.id
-    if base in ("FLOAT", "DOUBLE", "DECIMAL"):
+    if base in _NUMBERS:
         return Kind.dense
     return None
 

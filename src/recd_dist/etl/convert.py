@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recd_dist.etl.shard import Seen
+from recd_dist.etl.seen import Seen
 from recd_dist.schema import Feature, Kind
 
 _INT32 = np.iinfo(np.int32)
@@ -25,6 +25,10 @@ def id_type(seen: Seen) -> pa.DataType:
 def list_type(element: pa.DataType) -> pa.DataType:
     """Lists without nulls."""
     return pa.list_(pa.field("element", element, nullable=False))
+
+
+WEIGHTS = list_type(pa.float32())
+"""The type of a weights column."""
 
 
 def stored_type(feature: Feature, seen: Seen) -> pa.DataType:

@@ -5,7 +5,7 @@ history itself is read only when a row group of the table is written. Nothing is
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import duckdb
@@ -27,17 +27,16 @@ class Lookup:
 
     Args:
         group: its name, for messages.
-        connection: an open DuckDB.
-        sql: the normalised group query: ``__key`` and the features.
-        path: file to write the rows to.
+        path: of the file.
+        keys: int64 [rows].
+        starts: int64 [record batches], the first row of each.
 
     Raises:
-        DataError: the query fails, or two of its rows have one key.
+        DataError: two rows have one key.
     """
 
-    def __init__(self, group: str, connection: duckdb.DuckDBPyConnection, sql: str, path: Path) -> None:
+    def __init__(self, group: str, path: Path, keys: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> None:
         self.group = group
-        keys, starts = self._written(connection, sql, path)
         self._by_key = np.argsort(keys, kind="stable")
         self._sorted = keys[self._by_key]
         repeated = np.flatnonzero(self._sorted[1:] == self._sorted[:-1])
@@ -50,29 +49,56 @@ class Lookup:
         self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
         self.columns = [name for name in self._reader.schema.names if name != ROW_KEY]
 
-    def _written(
-        self, connection: duckdb.DuckDBPyConnection, sql: str, path: Path
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Writes the query's rows that have a key; returns the keys and the first row of each record batch."""
-        keys, starts, num_rows, num_keyless = [], [], 0, 0
+    @staticmethod
+    def of_query(group: str, connection: duckdb.DuckDBPyConnection, sql: str, path: Path) -> "Lookup":
+        """Runs a group's query and keeps its rows.
+
+        Args:
+            group: its name, for messages.
+            connection: an open DuckDB.
+            sql: the normalised group query: ``__key`` and the features.
+            path: file to write the rows to.
+
+        Raises:
+            DataError: the query fails, or two of its rows have one key.
+        """
         try:
             batches = connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
-            with pa.ipc.new_file(str(path), batches.schema) as file:
-                for batch in batches:
-                    has_key = batch.column(ROW_KEY).is_valid()
-                    keyed = batch.filter(has_key) if batch.column(ROW_KEY).null_count else batch
-                    num_keyless += batch.num_rows - keyed.num_rows
-                    if keyed.num_rows:
-                        file.write_batch(keyed)
-                        keys.append(keyed.column(ROW_KEY).to_numpy())
-                        starts.append(num_rows)
-                        num_rows += keyed.num_rows
+            return Lookup.of_batches(group, batches, batches.schema, path)
         except (duckdb.Error, pa.ArrowInvalid) as error:
-            raise DataError(f"query of group '{self.group}': {short(error)}") from error
+            raise DataError(f"query of group '{group}': {short(error)}") from error
+
+    @staticmethod
+    def of_batches(group: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema, path: Path) -> "Lookup":
+        """Keeps the rows that have a key, whole or not at all.
+
+        Raises:
+            DataError: two of them have one key.
+        """
+        keys, starts, num_rows, num_keyless = [], [], 0, 0
+        partial = path.with_suffix(".partial")
+        with pa.ipc.new_file(str(partial), schema) as file:
+            for batch in batches:
+                has_key = batch.column(ROW_KEY).is_valid()
+                keyed = batch.filter(has_key) if batch.column(ROW_KEY).null_count else batch
+                num_keyless += batch.num_rows - keyed.num_rows
+                if keyed.num_rows:
+                    file.write_batch(keyed)
+                    keys.append(keyed.column(ROW_KEY).to_numpy())
+                    starts.append(num_rows)
+                    num_rows += keyed.num_rows
+        partial.rename(path)
         if num_keyless:
-            logger.warning("query of group '%s': skipped %d rows without a key", self.group, num_keyless)
-        joined = np.concatenate(keys) if keys else np.empty(0, np.int64)
-        return joined.astype(np.int64, copy=False), np.asarray(starts, np.int64)
+            logger.warning("query of group '%s': skipped %d rows without a key", group, num_keyless)
+        return Lookup(group, path, _joined(keys), np.asarray(starts, np.int64))
+
+    @staticmethod
+    def of_file(group: str, path: Path) -> "Lookup":
+        """The rows that an earlier run kept."""
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        keys = [reader.get_batch(i).column(ROW_KEY).to_numpy() for i in range(reader.num_record_batches)]
+        lengths = np.array([len(some) for some in keys], np.int64)
+        return Lookup(group, path, _joined(keys), np.cumsum(lengths) - lengths)
 
     def __len__(self) -> int:
         return len(self._sorted)
@@ -120,3 +146,7 @@ class Lookup:
         """The group's record batches, for a look at every value."""
         for number in range(self._reader.num_record_batches):
             yield self._reader.get_batch(number).select(self.columns)
+
+
+def _joined(keys: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    return (np.concatenate(keys) if keys else np.empty(0, np.int64)).astype(np.int64, copy=False)

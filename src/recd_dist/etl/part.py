@@ -1,8 +1,11 @@
-"""One shard of one split becomes one part: sorted, compared with the neighbour, written row group by row group."""
+"""One shard of one split becomes one part: sorted, compared with the neighbour, written group by group.
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from itertools import pairwise
+One group at a time is in memory: its unique rows over the whole part, then its file, row group by row group. The
+samples come last, as they refer to the rows of every group.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +13,19 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recd_dist.etl import cluster
-from recd_dist.etl.columns import REQUEST, SESSION, TIMESTAMP, link
-from recd_dist.etl.convert import converted
+from recd_dist.etl.columns import REQUEST, SESSION, TIMESTAMP
+from recd_dist.etl.convert import WEIGHTS
+from recd_dist.etl.group import GroupRows, Samples, compared, every, linked
 from recd_dist.etl.lookup import Lookup
 from recd_dist.etl.measure import Distinct, Measured
+from recd_dist.etl.rows import Column, whole
+from recd_dist.etl.windows import Streams, streamed
 from recd_dist.etl.write import PART_SHIFT, ROW, PartWriter, required
-from recd_dist.manifest import Part
-from recd_dist.schema import REQUEST_ID, SAMPLE_ID, SESSION_ID, Feature, Schema
+from recd_dist.manifest import STREAM, Part, length_of, start_of, stream_directory
+from recd_dist.schema import REQUEST_ID, SAMPLE, SAMPLE_ID, SESSION_ID, Feature, Schema
 from recd_dist.schema import TIMESTAMP as TIMESTAMP_COLUMN
+
+Order = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -25,11 +33,12 @@ class Form:
     """What every part of a table has in common.
 
     Attributes:
-        schema: final: single ids that can be missing are lists, automatic groups are named.
+        schema: final: single ids that can be missing are lists, automatic groups are named, windows are chosen.
         types: stored type per feature.
         lookups: of the groups with their own query.
         row_group_samples: the aim for a row group.
-        compression: ``zstd`` or ``lz4``.
+        compression: ``zstd``, ``zstd:LEVEL`` or ``lz4``.
+        encodings: per directory the encoding of each column's leaf; what is absent is tried on each part's first rows.
     """
 
     schema: Schema
@@ -37,11 +46,21 @@ class Form:
     lookups: dict[str, Lookup]
     row_group_samples: int
     compression: str
+    encodings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass
 class Result:
-    """A written part and what was measured on the way."""
+    """A written part and what was measured on the way.
+
+    Attributes:
+        num_samples, num_sessions, num_requests: counts.
+        group_rows: unique rows per group.
+        features: per feature.
+        ids: per embedding table.
+        parts: the files.
+        num_cut: sessions that were too long for a row group and were cut.
+    """
 
     num_samples: int = 0
     num_sessions: int = 0
@@ -50,12 +69,33 @@ class Result:
     features: dict[str, Measured] = field(default_factory=dict)
     ids: dict[str, Distinct] = field(default_factory=dict)
     parts: list[Part] = field(default_factory=list)
+    num_cut: int = 0
+
+    def to_json(self):
+        import base64
+        import pickle
+
+        return base64.b64encode(pickle.dumps(self)).decode()
+
+    @staticmethod
+    def from_json(v):
+        import base64
+        import pickle
+
+        return pickle.loads(base64.b64decode(v))
+
+    def described(self, partition: str, first_sample: int) -> "Result":
+        """The same, its one part told what it is."""
+        counts = {"num_sessions": self.num_sessions, "num_requests": self.num_requests}
+        self.parts = [replace(self.parts[0], partition=partition, first_sample=first_sample, **counts)]
+        return self
 
     def merge(self, other: "Result") -> None:
         """Adds another part."""
         self.num_samples += other.num_samples
         self.num_sessions += other.num_sessions
         self.num_requests += other.num_requests
+        self.num_cut += other.num_cut
         self.parts += other.parts
         for group, num_rows in other.group_rows.items():
             self.group_rows[group] = self.group_rows.get(group, 0) + num_rows
@@ -67,7 +107,7 @@ class Result:
 
 def written(
     shard: pa.Table,
-    order: npt.NDArray[np.int64],
+    order: Order,
     form: Form,
     table: Path,
     number: int,
@@ -84,114 +124,110 @@ def written(
         number: of the part.
         first_sample: ``sample_id`` of its first sample.
         done: called with the number of samples of each row group written.
+
+    Raises:
+        DataError: ids that are missing where none may be, weights of another length than their ids.
     """
+    samples, num_cut = clustered(shard, order, form.row_group_samples)
     result = Result(
+        num_samples=len(samples),
+        num_sessions=int(samples.new_session.sum()),
+        num_requests=int(samples.new_request.sum()),
         group_rows=dict.fromkeys(form.schema.dedup_groups, 0),
         features={f.name: Measured() for f in form.schema.features},
         ids={name: Distinct() for name in form.schema.tables},
+        num_cut=num_cut,
     )
-    writer = PartWriter(table, number, form.compression)
-    bounds = cluster.row_group_bounds(shard[SESSION].to_numpy()[order], form.row_group_samples)
-    for start, end in pairwise(bounds.tolist()):
-        samples = shard.take(pa.array(order[start:end]))
-        row_group = _RowGroup(samples, form, result)
-        groups = {name: row_group.group(name, number << PART_SHIFT) for name in form.schema.dedup_groups}
-        writer.write(row_group.samples(first_sample + int(start)), groups)
-        done(samples.num_rows)
-    result.parts.append(writer.close())
+    writer = PartWriter(table, number, form.compression, form.encodings)
+    numbers = {}
+    for group in form.schema.dedup_groups:
+        rows = group_rows(samples, form, group)
+        numbers[group] = rows.inverse + (number << PART_SHIFT)
+        result.group_rows[group] = len(rows.repeats)
+        streams = group_streams(rows, form, group)
+        _measure(rows, streams, samples, form.schema.of_group(group), result)
+        for directory, (stored, bounds) in group_tables(rows, streams, form, group, number).items():
+            writer.write(directory, stored, bounds)
+    rows = group_rows(samples, form, SAMPLE)
+    _measure(rows, None, samples, form.schema.of_group(SAMPLE), result)
+    writer.write("samples", sample_table(samples, rows, form, numbers, first_sample), samples.bounds, done)
+    result.parts.append(replace(writer.close(), number=number))
     return result
 
 
-class _RowGroup:
-    """Samples of one row group; builds the rows of each group, then the samples that refer to them."""
+def clustered(shard: pa.Table, order: Order, row_group_samples: int) -> tuple[Samples, int]:
+    """The samples of a part dealt into row groups, and the number of sessions that had to be cut."""
+    bounds, num_cut = cluster.row_group_bounds(whole(shard[SESSION]).to_numpy()[order], row_group_samples)
+    return Samples(shard, order, bounds), num_cut
 
-    def __init__(self, samples: pa.Table, form: Form, result: Result) -> None:
-        self.taken = samples
-        self.form = form
-        self.result = result
-        session = samples[SESSION].to_numpy()
-        new_session = cluster.changed_numbers(session)
-        self.same_session = ~new_session  # the neighbour before is of the same session
-        self.row_numbers: dict[str, npt.NDArray[np.int64]] = {}
-        result.num_samples += samples.num_rows
-        result.num_sessions += int(new_session.sum())
-        new_request = new_session | cluster.changed_numbers(samples[REQUEST].to_numpy())
-        result.num_requests += int(new_request.sum())
 
-    def group(self, name: str, part: int) -> pa.Table:
-        """Unique rows of a group: ``row`` and its features."""
-        features = self.form.schema.of_group(name)
-        if name in self.form.lookups:
-            rows, columns = self._linked(name, features)
+def group_rows(samples: Samples, form: Form, group: str) -> GroupRows:
+    """Unique rows of a group, or every row of the group ``sample``."""
+    features = form.schema.of_group(group)
+    if group == SAMPLE:
+        return every(samples, features, form.types)
+    if group in form.lookups:
+        return linked(samples, group, features, form.types, form.lookups[group])
+    return compared(samples, features, form.types)
+
+
+def group_streams(rows: GroupRows, form: Form, group: str) -> Streams | None:
+    """Streams of a group's windowed features, if it has some."""
+    windowed = {f.name: rows.columns[f.name] for f in form.schema.of_group(group) if f.window}
+    return streamed(windowed, rows.bounds) if windowed else None
+
+
+def group_tables(
+    rows: GroupRows, streams: Streams | None, form: Form, group: str, number: int
+) -> dict[str, tuple[pa.Table, Order]]:
+    """What part ``number`` stores of a group: per directory a table and the bounds of its row groups."""
+    first = number << PART_SHIFT
+    columns = {ROW: pa.array(np.arange(len(rows.repeats)) + first)}
+    lists = {}
+    if streams is not None:
+        columns[STREAM] = pa.array(streams.stream + first)
+        lists[STREAM] = pa.array(np.arange(int(streams.bounds[-1])) + first)
+    for f in form.schema.of_group(group):
+        if streams is not None and f.window:
+            lists |= _named(f, streams.lists[f.name], form)
+            columns[start_of(f.name)] = pa.array(streams.starts[f.name])
+            columns[length_of(f.name)] = pa.array(rows.columns[f.name].lengths.astype(np.int32))
         else:
-            rows, columns = self._compared(features)
-        inverse = np.cumsum(rows) - 1
-        numbers = part + self.result.group_rows[name] + np.arange(int(inverse[-1]) + 1)
-        self.row_numbers[name] = numbers[inverse]
-        self.result.group_rows[name] += len(numbers)
-        repeats = np.bincount(inverse)
-        for feature, (column, changes) in zip(features, columns, strict=True):
-            self._measure(feature, column, repeats, changes)
-        return required([ROW, *(f.name for f in features)], [pa.array(numbers), *(column for column, _ in columns)])
+            columns |= _named(f, rows.columns[f.name], form)
+    found = {group: (required(columns, columns.values()), rows.bounds)}
+    if streams is not None:
+        found[stream_directory(group)] = (required(lists, lists.values()), streams.bounds)
+    return found
 
-    def samples(self, first_sample: int) -> pa.Table:
-        """The samples: keys, labels, features of the group ``sample``, and a row number per group."""
-        num_samples = self.taken.num_rows
-        columns = {
-            SAMPLE_ID: pa.array(np.arange(first_sample, first_sample + num_samples)),
-            SESSION_ID: self._plain(SESSION),
-            REQUEST_ID: self._plain(REQUEST),
-            TIMESTAMP_COLUMN: self._plain(TIMESTAMP),
-        }
-        columns |= {label: self._plain(label) for label in self.form.schema.labels}
-        ones = np.ones(num_samples, np.int64)
-        for feature in self.form.schema.of_group("sample"):
-            column = self._converted(self.taken[feature.name], feature, ones)
-            self._measure(feature, column, ones, int((cluster.changed(column) & self.same_session).sum()))
-            columns[feature.name] = column
-        columns |= {f"{name}_{ROW}": pa.array(numbers) for name, numbers in self.row_numbers.items()}
-        return required(columns, columns.values())
 
-    def _compared(self, features: tuple[Feature, ...]) -> tuple[cluster.Flags, list[tuple[pa.Array, int]]]:
-        """Rows of a group of the samples' columns, found by comparing neighbours."""
-        ones = np.ones(self.taken.num_rows, np.int64)
-        columns = [self._converted(self.taken[f.name], f, ones) for f in features]
-        flags = [cluster.changed(column) for column in columns]
-        rows = np.logical_or.reduce(flags)
-        kept = pa.array(np.flatnonzero(rows))
-        return rows, [
-            (column.take(kept), int((flag & self.same_session).sum()))
-            for column, flag in zip(columns, flags, strict=True)
-        ]
+def sample_table(
+    samples: Samples, rows: GroupRows, form: Form, numbers: dict[str, Order], first_sample: int
+) -> pa.Table:
+    """The samples: keys, labels, features of the group ``sample``, and a row number per group."""
+    columns = {SAMPLE_ID: pa.array(np.arange(first_sample, first_sample + len(samples)))}
+    keys = {SESSION_ID: SESSION, REQUEST_ID: REQUEST, TIMESTAMP_COLUMN: TIMESTAMP}
+    columns |= {name: pa.array(samples.key(key)) for name, key in keys.items()}
+    columns |= {label: pa.array(samples.key(label), pa.float32()) for label in form.schema.labels}
+    for f in form.schema.of_group(SAMPLE):
+        columns |= _named(f, rows.columns[f.name], form)
+    columns |= {f"{group}_{ROW}": pa.array(row) for group, row in numbers.items()}
+    return required(columns, columns.values())
 
-    def _linked(self, name: str, features: tuple[Feature, ...]) -> tuple[cluster.Flags, list[tuple[pa.Array, int]]]:
-        """Rows of a group with its own query: one where the key changes; only those are read."""
-        place = self.taken[link(name)].to_numpy()
-        rows = cluster.changed_numbers(place)
-        table = self.form.lookups[name].take(place[rows])
-        inside = self.same_session[rows]  # the change lies inside a session
-        repeats = np.bincount(np.cumsum(rows) - 1)
-        columns = []
-        for feature in features:
-            column = self._converted(table[feature.name], feature, repeats)
-            columns.append((column, int((cluster.changed(column) & inside).sum())))
-        return rows, columns
 
-    def _converted(self, column: pa.ChunkedArray, feature: Feature, repeats: npt.NDArray[np.int64]) -> pa.Array:
-        """A column as stored, its missing values counted once per sample that carries them."""
-        array, num_missing = converted(column, feature.kind, self.form.types[feature.name])
-        if num_missing:
-            null = column.is_null().to_numpy().astype(bool)
-            of_lists = num_missing - int(null.sum())
-            self.result.features[feature.name].num_null += int(repeats[null].sum()) + of_lists
-        return array
+def _named(feature: Feature, column: Column, form: Form) -> dict[str, pa.Array]:
+    """The column, or the two columns, that a feature is stored as."""
+    names = [feature.name] if feature.weights is None else [feature.name, feature.weights]
+    return dict(zip(names, column.arrays(form.types[feature.name], WEIGHTS), strict=True))
 
-    def _measure(self, feature: Feature, column: pa.Array, repeats: npt.NDArray[np.int64], changes: int) -> None:
-        self.result.features[feature.name].add(column, repeats, changes, int(self.same_session.sum()))
-        if feature.table is not None:
-            ids = column.values if pa.types.is_list(column.type) else column
-            self.result.ids[feature.table].add(ids.to_numpy(zero_copy_only=False))
 
-    def _plain(self, name: str) -> pa.Array:
-        column = self.taken[name].combine_chunks()
-        return column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+def _measure(
+    rows: GroupRows, streams: Streams | None, samples: Samples, features: tuple[Feature, ...], result: Result
+) -> None:
+    num_pairs = int(samples.pairs.sum())
+    for f in features:
+        measured = result.features[f.name]
+        measured.num_null += rows.missing[f.name]
+        measured.add(rows.columns[f.name], rows.repeats, rows.changes[f.name], num_pairs)
+        if f.table is not None:  # a stream holds the ids that its windows hold
+            values = (streams.lists if streams is not None and f.window else rows.columns)[f.name].values
+            result.ids[f.table].add(values)

@@ -23,13 +23,18 @@ class Progress:
         self._bar = RichProgress(*columns, console=Console(file=sys.stderr), disable=not shown, refresh_per_second=4)
         self._task = self._bar.add_task("reading", total=None, visible=False)
 
-    def reading(self) -> None:
-        """Starts to count rows read, of which nobody knows how many there are."""
+    def reading(self, num_rows: int | None = None) -> None:
+        """Starts to count rows read.
+
+        Args:
+            num_rows: how many there are, where that is known.
+        """
         self._bar.start()  # not before: an error in the description is all that is shown of it
-        self._bar.update(self._task, visible=True)
+        self._bar.update(self._task, visible=True, total=num_rows)
 
     def writing(self, num_samples: int) -> None:
         """Starts to count samples written."""
+        self._bar.start()
         task = self._bar.tasks[0]
         self._bar.update(self._task, total=task.completed, refresh=True)
         self._task = self._bar.add_task("writing", total=num_samples)

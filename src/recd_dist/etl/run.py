@@ -2,47 +2,92 @@
 
 ::
 
-    source --inspect--> queries --DuckDB--> samples --shard by session--> sort, compare, write --> DIR/train, DIR/test
+    source --inspect--> queries --DuckDB--> samples --deal by session--> runs --plan by keys--> shards
+                       table <--rename-- manifest <-- parts <--write-- distinct rows <--sort, compare--'
 
-Everything is built in a hidden directory beside DIR and renamed at the end: DIR is whole or absent.
+
+Everything is built in a hidden directory beside the table and renamed at the end: a table is whole or absent. What a
+step has finished stays there through a kill, and the same command goes on after it.
 """
 
+import hashlib
+import json
 import logging
+import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
-from itertools import pairwise
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 
 from recd_dist.errors import ConfigError, DataError
-from recd_dist.etl import cluster
 from recd_dist.etl import sql as engine
-from recd_dist.etl.columns import SESSION, Inspection, inspected
-from recd_dist.etl.convert import converted, stored_type
+from recd_dist.etl.budget import Budget
+from recd_dist.etl.columns import inspected
+from recd_dist.etl.finish import Made, Tables, finished, made_by, report
+from recd_dist.etl.form import formed
+from recd_dist.etl.inputs import Inputs, inputs
+from recd_dist.etl.keys import Rules
 from recd_dist.etl.lookup import Lookup
-from recd_dist.etl.part import Form, Result, written
-from recd_dist.etl.place import built
+from recd_dist.etl.place import check_free, check_space, taken_up, work_directory, working
+from recd_dist.etl.prepare import Preparation
 from recd_dist.etl.progress import Progress
-from recd_dist.etl.shard import Seen, Shards, sharded
+from recd_dist.etl.shard import (
+    MAX_BUCKETS,
+    MIN_BUCKETS,
+    Plan,
+    ShardReader,
+    Shards,
+    plan_from_json,
+    plan_to_json,
+    planned,
+    sharded,
+    survey_all,
+)
 from recd_dist.etl.source import Source
 from recd_dist.etl.write import checked_compression
+from recd_dist.etl.writing import write_parts
 from recd_dist.manifest import Manifest
-from recd_dist.schema import SAMPLE, Feature, Kind, Schema
 
 logger = logging.getLogger(__name__)
 
-WORTH_A_GROUP = 1.5
-"""A feature is deduplicated on its own from this dedup factor on (RecD's rule of thumb)."""
+VERSION = 2
+"""Of what the ETL makes of a source: work of another version is not taken up."""
+MAX_SESSION_ROW_GROUPS = 8
+"""A session with more samples than this many row groups is cut."""
 
-_BATCH_ROWS = 8192
-_SHARD_BYTES = 128 << 20
-_MEASURED_ROW_GROUPS = 32
-_NUM_WORKERS = 2
+_BATCH_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a table is made, whatever it is made of; see ``etl``."""
+
+    row_group_samples: int = 8192
+    compression: str = "zstd"
+    memory_limit: str = "1GB"
+    threads: int | None = None
+    shard_bytes: int | None = None
+
+    def checked(self) -> "Options":
+        """The same.
+
+        Raises:
+            ConfigError: an unknown compression, row groups of no sample, no thread.
+        """
+        checked_compression(self.compression)
+        for name in ("row_group_samples", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}={value}: must be at least 1")
+        return self
+
+    @property
+    def budget(self) -> Budget:
+        """Memory of each step."""
+        return Budget.of(self.memory_limit, self.threads)
 
 
 def etl(
@@ -50,22 +95,28 @@ def etl(
     out: Path,
     *,
     overwrite: bool = False,
+    append: bool = False,
     row_group_samples: int = 8192,
     compression: str = "zstd",
     memory_limit: str = "1GB",
-    shard_bytes: int = _SHARD_BYTES,
+    threads: int | None = None,
+    shard_bytes: int | None = None,
     progress: bool = True,
 ) -> dict[str, Manifest]:
     """Writes a source's clustered tables, ``out/train`` and, with a split, ``out/test``.
+
+    A run that was killed is gone on with by the same call; finished shards are not made again.
 
     Args:
         source: what to read.
         out: directory to make; its parent is made as needed.
         overwrite: replace the tables that are there.
+        append: add to the tables that are there, which stay whole and readable.
         row_group_samples: the aim for a row group; sessions stay whole.
         compression: ``zstd`` (level 3) or ``lz4`` (larger, faster to read).
-        memory_limit: of DuckDB; it spills beside ``out``.
-        shard_bytes: the aim for a shard, in Arrow's memory; two are worked on at once.
+        memory_limit: of the whole run; DuckDB spills beside ``out``.
+        threads: that write parts; every core by default.
+        shard_bytes: the most samples of a shard in memory, by default what the memory limit leaves.
         progress: show a progress bar.
 
     Returns:
@@ -73,29 +124,101 @@ def etl(
 
     Raises:
         DataError: data that does not fit its description, a table that is there already, or a disk that is full.
-        ConfigError: an unknown compression, or row groups of no sample.
+        ConfigError: options that do not fit.
     """
-    checked_compression(compression)
-    if row_group_samples < 1:
-        raise ConfigError(f"row_group_samples={row_group_samples}: must be at least 1")
-    with built(out, overwrite) as partial, Progress(progress) as bar:
-        work = partial / "work"
-        work.mkdir()
-        with engine.connect(memory_limit, spill=work) as connection:
-            found = inspected(source, connection)
-            lookups = {name: Lookup(name, connection, sql, work / f"{name}.rows") for name, sql in found.groups.items()}
-            batches = _batches(connection, found.samples)
-            share = source.split if isinstance(source.split, float) else None
-            bar.reading()
-            shards = sharded(batches, found.schema, lookups, share, work, shard_bytes, bar.advance)
-        form = _form(found, shards, lookups, row_group_samples, compression)
-        bar.writing(shards.num_samples)
-        results = _written(shards, form, partial, source.splits, bar)
-        manifests = _manifests(source, found, form, results)
-        for split, manifest in manifests.items():
-            manifest.save(partial / split)
-    _report(out, manifests)
+    options = Options(row_group_samples, compression, memory_limit, threads, shard_bytes).checked()
+    found = inputs(source)
+    job = _job(source, options, found, out, append)
+    work = work_directory(out)
+    mine = taken_up(work, job)
+    there = made_by(out, source.splits, job["run"])
+    if there is None or not mine:
+        check_free(out, overwrite or append)
+    with working(work, job) as going_on, Progress(progress) as bar:
+        if there is not None and (going_on or append):
+            logger.info("%s: this run is in the table already, nothing is left to do", out)
+            return there
+        base = Tables.kept(work / "base", out, source.splits) if append else Tables(None, source.splits, {})
+        if not going_on:
+            check_space(work, _space(found))
+        made = _made(source, options, found, base, work, job["run"], bar)
+        manifests = finished(work, out, made, base)
+    report(out, manifests)
     return manifests
+
+
+def _job(source: Source, options: Options, found: Inputs, out: Path, append: bool) -> dict[str, Any]:
+    """What names a run: the same source, options and files, for the same table."""
+    described = asdict(source)
+    described["policy"].pop("latest_us")  # tomorrow, unless it is given
+    value = {
+        "version": VERSION,
+        "source": described,
+        "options": asdict(options),
+        "files": found.files,
+        "out": str(out),
+        "append": append,
+    }
+    text = json.dumps(value, sort_keys=True, default=str)
+    return {"run": hashlib.sha256(text.encode()).hexdigest()[:16], **json.loads(text)}
+
+
+def _space(found: Inputs) -> int:
+    """Bytes that a run needs on disk at once: samples dealt into runs, hardly smaller than in memory, and the table."""
+    return round(1.3 * found.memory_bytes)
+
+
+def _made(source: Source, options: Options, found: Inputs, base: Tables, work: Path, run: str, bar: Progress) -> Made:
+    """Reads, plans and writes what has not been read, planned and written before."""
+    budget = options.budget
+    shard_bytes = options.shard_bytes or budget.shard_bytes
+    with engine.connect(f"{budget.engine_bytes}B", options.threads, spill=work / "duckdb") as connection:
+        inspection = inspected(source, connection)
+        base.check(inspection, source)
+        lookups = {
+            name: _lookup(name, connection, sql, work / f"lookup-{name}.arrow")
+            for name, sql in inspection.groups.items()
+        }
+        preparation = Preparation(source, inspection.schema, lookups, inspection.timed)
+        marker, runs = work / "shards.json", work / "runs"
+        if marker.is_file():
+            shards = Shards.load(marker, runs)
+            logger.info("going on with a run that was stopped: %s samples are read", f"{shards.tally.num_rows:,}")
+        else:
+            bar.reading(found.num_rows)
+            shards = sharded(
+                _batches(connection, inspection.samples),
+                preparation,
+                _emptied(runs),
+                buffer_bytes=budget.buffer_bytes,
+                shard_bytes=shard_bytes,
+                num_buckets=_num_buckets(found, shard_bytes),
+                done=bar.advance,
+            )
+            shards.save(marker)
+    rules = Rules.of(source, MAX_SESSION_ROW_GROUPS * options.row_group_samples, base.partitions)
+    plan = _planned(shards, rules, source, base, work / "plan.json", budget.num_threads)
+    reader = ShardReader(shards, rules, plan, "timestamp" in source.keys)
+    form = formed(
+        source,
+        inspection,
+        reader.first(),
+        shards.tally,
+        lookups,
+        options.row_group_samples,
+        options.compression,
+        base.schema,
+    )
+    bar.writing(sum(part.num_samples for part in plan.parts))
+    made = write_parts(reader, plan, form, preparation, work, budget.num_threads, bar.advance)
+    made.dropped.merge(shards.tally.dropped)
+    for reason, count in plan.kept.items():
+        made.dropped.add(reason, count, {})
+    return Made(source, inspection, form, made, run)
+
+
+def _lookup(group: str, connection: duckdb.DuckDBPyConnection, sql: str, path: Path) -> Lookup:
+    return Lookup.of_file(group, path) if path.is_file() else Lookup.of_query(group, connection, sql, path)
 
 
 def _batches(connection: duckdb.DuckDBPyConnection, sql: str) -> Iterator[pa.RecordBatch]:
@@ -105,154 +228,23 @@ def _batches(connection: duckdb.DuckDBPyConnection, sql: str) -> Iterator[pa.Rec
         raise DataError(f"samples query: {engine.short(error)}") from error
 
 
-def _form(
-    found: Inspection, shards: Shards, lookups: dict[str, Lookup], row_group_samples: int, compression: str
-) -> Form:
-    """What the rows decide: missing ids make lists, ranges of ids make types, repetition makes automatic groups."""
-    for group, lookup in lookups.items():
-        _look_up(group, lookup, found.schema, shards)
-    features = tuple(_settled(feature, shards.seen[feature.name]) for feature in found.schema.features)
-    types = {feature.name: stored_type(feature, shards.seen[feature.name]) for feature in features}
-    schema = Schema(features, found.schema.labels)
-    if found.automatic:
-        schema = _grouped(schema, types, shards, row_group_samples)
-    return Form(schema, types, lookups, row_group_samples, compression)
+def _num_buckets(found: Inputs, shard_bytes: int) -> int:
+    """Buckets for logs of a size: about four to a shard, a power of two."""
+    wanted = min(max(4 * found.memory_bytes // max(shard_bytes, 1), MIN_BUCKETS), MAX_BUCKETS)
+    return 1 << int(wanted - 1).bit_length()
 
 
-def _look_up(group: str, lookup: Lookup, schema: Schema, shards: Shards) -> None:
-    """Looks at the values of a group with its own query, and reports samples that have no row there."""
-    missing = shards.num_unlinked[group]
-    if missing == shards.num_samples:
-        raise DataError(
-            f"group '{group}': none of the {missing} samples finds its row among the {len(lookup)} of the group's "
-            "query; is the key the same thing in both queries?"
-        )
-    if missing:
-        logger.warning(
-            "group '%s': %d of %d samples have no row in the group's query; their lists are empty and their numbers 0",
-            group,
-            missing,
-            shards.num_samples,
-        )
-    for batch in lookup.batches():
-        for feature in schema.of_group(group):
-            shards.seen[feature.name].look(batch.column(feature.name))
-    for feature in schema.of_group(group):
-        shards.seen[feature.name].num_missing += missing
+def _emptied(directory: Path) -> Path:
+    """A directory to be made: what a killed run has left there goes."""
+    shutil.rmtree(directory, ignore_errors=True)
+    return directory
 
 
-def _settled(feature: Feature, seen: Seen) -> Feature:
-    if not seen.num_missing:
-        return feature
-    if feature.kind is Kind.id:
-        logger.info("feature '%s': missing in some rows, so it becomes a list of no or one id", feature.name)
-        return replace(feature, kind=Kind.ids)
-    if feature.kind is Kind.dense:
-        logger.info("feature '%s': missing in some rows, 0.0 stands there", feature.name)
-    return feature
-
-
-def _grouped(schema: Schema, types: dict[str, pa.DataType], shards: Shards, row_group_samples: int) -> Schema:
-    """Every feature whose rows repeat enough becomes a group of its own, measured on the first shard's sessions."""
-    shard = shards.load[0]()
-    is_test = shards.is_test(shard)
-    order = cluster.clustered_order(shard, is_test if is_test.all() else ~is_test)
-    bounds = cluster.row_group_bounds(shard[SESSION].to_numpy()[order], row_group_samples)[: _MEASURED_ROW_GROUPS + 1]
-    num_rows = dict.fromkeys((f.name for f in schema.features), 0)
-    for start, end in pairwise(bounds.tolist()):
-        samples = shard.take(pa.array(order[start:end]))
-        for feature in schema.features:
-            column, _ = converted(samples[feature.name], feature.kind, types[feature.name])
-            num_rows[feature.name] += int(cluster.changed(column).sum())
-    factors = {name: int(bounds[-1]) / rows for name, rows in num_rows.items()}
-    features = [
-        replace(f, group=_group_name(f.name) if factors[f.name] >= WORTH_A_GROUP else SAMPLE) for f in schema.features
-    ]
-    found = ", ".join(f"{f.name} {factors[f.name]:.1f}" for f in features if f.group != SAMPLE)
-    logger.info("automatic groups, with dedup factors: %s", found or "none, as no feature repeats 1.5 times")
-    return Schema(tuple(sorted(features, key=lambda f: f.group == SAMPLE)), schema.labels)
-
-
-def _group_name(feature: str) -> str:
-    return f"{feature}_" if feature in ("sample", "samples") else feature
-
-
-def _written(shards: Shards, form: Form, partial: Path, splits: tuple[str, ...], bar: Progress) -> dict[str, Result]:
-    """Writes every shard's parts, two shards at a time; numbers of parts and samples do not depend on who is first."""
-    counts = shards.counts[:, : len(splits)]
-    for split, number in zip(splits, counts.sum(axis=0), strict=True):
-        if not number:
-            raise DataError(f"split: no sample is in '{split}'; check the predicate or share against the data")
-    first_samples = np.cumsum(counts, axis=0) - counts
-    numbers = np.cumsum(counts > 0, axis=0) - 1
-
-    def parts_of(number: int) -> dict[str, Result]:
-        shard = shards.load[number]()
-        is_test = shards.is_test(shard)
-        parts = {}
-        for i, split in enumerate(splits):
-            if counts[number, i]:
-                order = cluster.clustered_order(shard, is_test == bool(i))
-                where = (partial / split, int(numbers[number, i]), int(first_samples[number, i]))
-                parts[split] = written(shard, order, form, *where, bar.advance)
-        return parts
-
-    results = {split: Result() for split in splits}
-    with ThreadPoolExecutor(_NUM_WORKERS) as pool:
-        try:
-            for parts in pool.map(parts_of, range(len(shards.load))):
-                for split, result in parts.items():
-                    results[split].merge(result)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return results
-
-
-def _manifests(source: Source, found: Inspection, form: Form, results: dict[str, Result]) -> dict[str, Manifest]:
-    """Both splits' manifests agree on ids and on the numbers that inputs are standardized by (the train split's)."""
-    everything = Result()
-    for result in results.values():
-        everything.merge(replace(result, parts=[]))
-    train = next(iter(results.values()))
-    made = asdict(source) | {"samples_sql": found.samples, "groups_sql": found.groups}
-    return {
-        split: Manifest(
-            name=source.name,
-            split=split,
-            schema=form.schema,
-            num_samples=result.num_samples,
-            num_sessions=result.num_sessions,
-            num_requests=result.num_requests,
-            group_rows=result.group_rows,
-            features={name: measured.stats(train.features[name]) for name, measured in result.features.items()},
-            ids={table: distinct.stats() for table, distinct in everything.ids.items()},
-            parts=tuple(result.parts),
-            source=_plain(made | {"row_group_samples": form.row_group_samples, "compression": form.compression}),
-        )
-        for split, result in results.items()
-    }
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, so that a manifest read back equals the one written."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _report(out: Path, manifests: dict[str, Manifest]) -> None:
-    for split, manifest in manifests.items():
-        filled = {name: stats.num_null for name, stats in manifest.features.items() if stats.num_null}
-        if filled:
-            shown = ", ".join(f"{name} {num}" for name, num in list(filled.items())[:20])
-            logger.info("%s/%s: values missing and filled: %s", out, split, shown)
-        logger.debug(
-            "%s/%s: %d samples in %d sessions, %.1f MB, dedup factors %s",
-            out,
-            split,
-            manifest.num_samples,
-            manifest.num_sessions,
-            manifest.num_bytes / 1e6,
-            {group: round(manifest.dedup_factor(group), 2) for group in manifest.schema.dedup_groups},
-        )
+def _planned(shards: Shards, rules: Rules, source: Source, base: Tables, path: Path, num_threads: int) -> Plan:
+    if path.is_file():
+        return plan_from_json(json.loads(path.read_text()))
+    plan = planned(survey_all(shards, rules, num_threads), rules, source.splits, base.next_parts, base.next_samples)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(plan_to_json(plan)))
+    partial.replace(path)
+    return plan

@@ -1,286 +1,380 @@
-"""Samples from the query's stream into shards by session, so that memory stays bounded.
+"""Samples into shards: read once, dealt by session, then planned by their keys alone.
 
 ::
 
-    time order:   a1 b1 a2 c1 b2 ...      (a..c: sessions)
-    shard 0:      a1 a2 ...               every sample of a session is in one shard
-    shard 1:      b1 c1 b2 ...            a shard is sorted in memory
+    query      a1 b1 a2 c1 b2 ...        (a..c: sessions)                                    (RecD's O1)
+    shard 0    a1 a2                     every sample of a session is in one shard
+    shard 1    b1 b2 c1                  a shard is at most ``shard_bytes``: it is sorted in memory          (O2)
+    parts      (shard, piece, split, partition), each with its number and the number of its first sample
 
-What fits in one buffer never touches the disk and is one shard. Every row is looked at once on its way: missing keys
-and labels end the run here; ranges of ids and missing values decide the table's types.
+The plan is made before the first part is written, so that parts can be written in any order, by any number of threads,
+and again after a kill: what they hold and what they are called does not depend on it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+import json
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from recd_dist.errors import DataError
-from recd_dist.etl.columns import REQUEST, SESSION, TEST, TIMESTAMP, link
-from recd_dist.etl.lookup import Lookup
-from recd_dist.schema import Feature, Schema
+from recd_dist.etl.columns import REQUEST, SESSION, TIMESTAMP
+from recd_dist.etl.keys import (
+    I64,
+    SIZE,
+    Arrangement,
+    Rules,
+    arranged,
+    is_test,
+    partition_name,
+    ranges,
+    test_threshold,
+)
+from recd_dist.etl.prepare import Preparation, Tally
+from recd_dist.etl.spill import Runs, Spill
 
-ORDER = "__order"
-"""Position of a sample in the query's result: the last tie-break."""
-
-NUM_BUCKETS = 64
-_MIX = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: neighbouring session ids spread over the buckets
+MIN_BUCKETS, MAX_BUCKETS = 64, 1024
 
 
-@dataclass
-class Seen:
-    """What a feature's raw values were.
+@dataclass(frozen=True)
+class PartPlan:
+    """A part that is to be written.
 
     Attributes:
-        min_id, max_id: over its ids (0 and -1 when there is none).
-        num_missing: rows without a value.
+        shard, piece: where its samples come from; a shard too large for memory has several pieces.
+        split: number of the split.
+        partition: name, or nothing.
+        number: of the part in its split's table.
+        num_samples: of the part.
+        first_sample: ``sample_id`` of its first sample.
     """
 
-    min_id: int = 0
-    max_id: int = -1
-    num_missing: int = 0
-
-    def look(self, column: pa.Array) -> None:
-        """Takes a column into account: int64 [N] or lists of integers, with nulls."""
-        self.num_missing += column.null_count
-        ids = column.flatten() if pa.types.is_list(column.type) else column
-        if not pa.types.is_integer(ids.type):
-            return
-        extent = pc.min_max(ids).as_py()
-        if extent["min"] is not None:
-            none_yet = self.max_id < self.min_id
-            self.min_id = extent["min"] if none_yet else min(self.min_id, extent["min"])
-            self.max_id = extent["max"] if none_yet else max(self.max_id, extent["max"])
+    shard: int
+    piece: int
+    split: int
+    partition: str
+    number: int
+    num_samples: int
+    first_sample: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class Shards:
-    """Samples dealt into shards.
+    """Samples in shards, and what was noted on the way; kept on disk, so that a run can go on.
 
     Attributes:
-        load: for each shard, a function that reads it: a Table of its samples in no useful order.
-        counts: int64 [num_shards, 2], train and test samples of each.
-        test_sessions: sorted session ids of the test split where it is a share of the sessions, else None.
-        seen: per feature.
-        num_unlinked: per group with its own query, the samples that have no row there.
+        runs: the samples.
+        tally: of all batches.
+        shard_bytes: the most that a piece of a shard has in memory.
     """
 
-    load: list[Callable[[], pa.Table]]
-    counts: npt.NDArray[np.int64]
-    test_sessions: npt.NDArray[np.int64] | None
-    seen: dict[str, Seen]
-    num_unlinked: dict[str, int] = field(default_factory=dict)
+    runs: Runs
+    tally: Tally
+    shard_bytes: int
 
     @property
-    def num_samples(self) -> int:
-        """Samples of all shards."""
-        return int(self.counts.sum())
+    def buckets(self) -> list[list[int]]:
+        """Buckets of each shard."""
+        return self.runs.groups(self.shard_bytes)
 
-    def is_test(self, shard: pa.Table) -> npt.NDArray[np.bool_]:
-        """Which samples of a shard belong to the test split: bool [N]."""
-        if self.test_sessions is not None:
-            return np.isin(shard[SESSION].to_numpy(), self.test_sessions)
-        if TEST in shard.column_names:
-            return np.asarray(shard[TEST].to_numpy(), bool)
-        return np.zeros(shard.num_rows, bool)
+    def save(self, path: Path) -> None:
+        """Writes what is needed beside the run files, whole or not at all."""
+        value = {
+            "tally": asdict(self.tally),
+            "num_rows": self.runs.num_rows.tolist(),
+            "num_bytes": self.runs.num_bytes.tolist(),
+            "shard_bytes": self.shard_bytes,
+        }
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(value))
+        partial.replace(path)
 
-
-class _Tally:
-    """Samples per bucket and split; with a share, per session until the last ones are known."""
-
-    def __init__(self, share: float | None) -> None:
-        self.share = share
-        self.counts = np.zeros((NUM_BUCKETS, 2), np.int64)
-        self.sessions: list[npt.NDArray[np.int64]] = []  # [3, n]: session, first time, samples
-
-    def add(self, session: npt.NDArray[np.int64], time: npt.NDArray[np.int64], test: npt.NDArray[np.bool_]) -> None:
-        if self.share is None:
-            place = _bucket(session) * 2 + test
-            self.counts += np.bincount(place, minlength=2 * NUM_BUCKETS).reshape(NUM_BUCKETS, 2)
-        else:
-            self.sessions.append(_per_session(session, time, np.ones(len(session), np.int64)))
-
-    def finished(self) -> npt.NDArray[np.int64] | None:
-        """Fills the counts where the split is a share; returns the sorted test sessions or None."""
-        if self.share is None or not self.sessions:
-            return None
-        session, first, count = _per_session(*np.concatenate(self.sessions, axis=1))
-        last = np.lexsort((session, first))[len(session) - round(self.share * len(session)) :]
-        test = np.zeros(len(session), bool)
-        test[last] = True
-        np.add.at(self.counts, (_bucket(session), test.astype(int)), count)
-        return np.asarray(session[test])
-
-
-def _per_session(
-    session: npt.NDArray[np.int64], time: npt.NDArray[np.int64], count: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
-    """Merges equal sessions: int64 [3, n] of session (ascending), first time, samples."""
-    distinct, place = np.unique(session, return_inverse=True)
-    first = np.full(len(distinct), np.iinfo(np.int64).max)
-    np.minimum.at(first, place, time)
-    return np.stack([distinct, first, np.bincount(place, count, len(distinct)).astype(np.int64)])
-
-
-def _bucket(session: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    return ((session.view(np.uint64) * _MIX) >> np.uint64(64 - NUM_BUCKETS.bit_length() + 1)).astype(np.int64)
+    @staticmethod
+    def load(path: Path, directory: Path) -> "Shards":
+        """What ``save`` wrote."""
+        value = json.loads(path.read_text())
+        runs = Runs(directory, np.array(value["num_rows"], np.int64), np.array(value["num_bytes"], np.int64))
+        return Shards(runs, Tally.from_json(value["tally"]), value["shard_bytes"])
 
 
 def sharded(
     batches: Iterable[pa.RecordBatch],
-    schema: Schema,
-    lookups: dict[str, Lookup],
-    share: float | None,
-    work: Path,
+    preparation: Preparation,
+    directory: Path,
+    *,
+    buffer_bytes: int,
     shard_bytes: int,
-    seen_rows: Callable[[int], None],
+    num_buckets: int,
+    done: Callable[[int], None],
 ) -> Shards:
-    """Deals samples into shards.
+    """Reads all samples and deals them into run files.
 
     Args:
         batches: the normalised samples query's result.
-        schema: of the source as inspected.
-        lookups: of the groups with their own query.
-        share: the share of sessions that are the test split, or None.
-        work: directory for shard files.
-        shard_bytes: samples held in memory at once, and the aim for a shard.
-        seen_rows: called with the number of rows of each batch.
+        preparation: of each batch.
+        directory: for run files.
+        buffer_bytes: samples held before a run is written.
+        shard_bytes: the aim for a shard.
+        num_buckets: a power of two.
+        done: called with the number of rows of each batch.
 
     Raises:
-        DataError: no samples, or a sample without session, timestamp or label.
+        DataError: no samples, or one that cannot be used.
     """
-    tally = _Tally(share)
-    features = [f for f in schema.features if f.group not in lookups]
-    seen = {f.name: Seen() for f in schema.features}
-    num_unlinked = dict.fromkeys(lookups, 0)
-    spill = _Spill(work, shard_bytes)
-    num_rows = 0
-    for batch in batches:
-        if not batch.num_rows:
-            continue
-        table = _keyed(pa.Table.from_batches([batch]), schema.labels, num_rows)
-        for group, lookup in lookups.items():
-            rows = lookup.find(table[link(group)].combine_chunks())
-            num_unlinked[group] += int((rows < 0).sum())
-            table = table.set_column(table.column_names.index(link(group)), link(group), pa.array(rows))
-        _look(table, features, seen)
-        session, time = table[SESSION].to_numpy(), table[TIMESTAMP].to_numpy()
-        test = table[TEST].to_numpy() if TEST in table.column_names else np.zeros(len(session), bool)
-        tally.add(session, time if TIMESTAMP in batch.schema.names else table[ORDER].to_numpy(), test)
-        spill.add(table)
-        num_rows += batch.num_rows
-        seen_rows(batch.num_rows)
-    if not num_rows:
+    tally = Tally()
+    spill = Spill(directory, buffer_bytes, num_buckets)
+    try:
+        for batch in batches:
+            if batch.num_rows:
+                table, noted = preparation.prepared(batch, tally.num_rows)
+                tally.merge(noted)
+                spill.add(table)
+                done(batch.num_rows)
+        runs = spill.finished()
+    finally:
+        spill.close()
+    if not tally.num_rows:
         raise DataError("the samples query returned no rows; check path and query")
-    test_sessions = tally.finished()
-    buckets, load = spill.finished()
-    counts = np.stack([tally.counts[group].sum(axis=0) for group in buckets])
-    return Shards(load, counts, test_sessions, seen, num_unlinked)
+    if not runs.num_rows.sum():
+        left = ", ".join(f"{reason} {count:,}" for reason, count in tally.dropped.counts.items())
+        raise DataError(f"no sample of {tally.num_rows:,} is left after the policies ({left}); check data.policy")
+    return Shards(runs, tally, shard_bytes)
 
 
-def _keyed(table: pa.Table, labels: tuple[str, ...], start: int) -> pa.Table:
-    """The samples with every key column, after checking keys and labels."""
-    order = pa.array(np.arange(start, start + table.num_rows, dtype=np.int64))
-    for name, what in ((SESSION, "session id"), (REQUEST, "request id"), (TIMESTAMP, "timestamp")):
-        if name in table.column_names and table[name].null_count:
-            row = start + int(np.argmax(table[name].is_null().to_numpy()))
-            raise DataError(
-                f"samples query: row {row} (and perhaps more) has no {what} (null or empty); "
-                "filter such rows in the SQL"
-            )
-    for name in labels:
-        bad = pc.invert(pc.fill_null(pc.is_finite(table[name]), False))
-        if pc.any(bad).as_py():
-            row = pc.index(bad, True).as_py()
-            value = "null" if (value := table[name][row].as_py()) is None else value
-            raise DataError(
-                f"samples query: label '{name}' is {value} in row {start + row} (and perhaps more); "
-                "filter such rows in the SQL, or say what a missing label means with coalesce"
-            )
-    table = table.append_column(ORDER, order)
-    if SESSION not in table.column_names:
-        table = table.append_column(SESSION, order)
-    if REQUEST not in table.column_names:
-        table = table.append_column(REQUEST, table[SESSION])
-    if TIMESTAMP not in table.column_names:
-        table = table.append_column(TIMESTAMP, pa.array(np.zeros(table.num_rows, np.int64)))
-    return table
+@dataclass
+class Survey:
+    """What the keys of one shard say: samples per (piece, split, partition), or per session until the split is known.
+
+    Attributes:
+        counts: (piece, split, partition number) -> samples.
+        kept: what policies kept but want told.
+        sessions: int64 [4, n]: piece, partition, start, session, where the split is a share of the sessions.
+        samples: int64 [n], samples of each.
+    """
+
+    counts: dict[tuple[int, int, int], int] = field(default_factory=dict)
+    kept: dict[str, int] = field(default_factory=dict)
+    sessions: I64 = field(default_factory=lambda: np.zeros((4, 0), np.int64))
+    samples: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
-def _look(table: pa.Table, features: list[Feature], seen: dict[str, Seen]) -> None:
-    for feature in features:
-        for chunk in table[feature.name].chunks:
-            seen[feature.name].look(chunk)
+def surveyed(keys: pa.Table, rules: Rules, shard_bytes: int) -> Survey:
+    """Looks at the keys of one shard.
+
+    Raises:
+        DataError: what ``arranged`` refuses.
+    """
+    found = arranged(keys, rules)
+    piece = _pieces(found, keys, shard_bytes)
+    survey = Survey(kept=found.kept)
+    if rules.test_share is None:
+        where = np.stack([piece, found.test.astype(np.int64), found.partition])
+        distinct, counts = np.unique(where, axis=1, return_counts=True)
+        survey.counts = {(int(p), int(s), int(n)): int(c) for (p, s, n), c in zip(distinct.T, counts, strict=True)}
+    else:
+        where = np.stack([piece, found.partition, found.start, found.session])
+        survey.sessions, survey.samples = np.unique(where, axis=1, return_counts=True)
+    return survey
 
 
-class _Spill:
-    """Samples in memory up to a limit, then in one Arrow file per bucket of sessions."""
+def _pieces(found: Arrangement, keys: pa.Table, shard_bytes: int) -> I64:
+    """The piece of each sample: int64 [K]."""
+    bounds = ranges(found, keys[SIZE].to_numpy(), shard_bytes)
+    return np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
 
-    def __init__(self, work: Path, limit_bytes: int) -> None:
-        self.work = work
-        self.limit_bytes = limit_bytes
-        self.tables: list[pa.Table] = []
-        self.num_bytes = 0
-        self.writers: list[pa.ipc.RecordBatchFileWriter] = []
-        self.bucket_bytes = np.zeros(NUM_BUCKETS, np.int64)
 
-    def add(self, table: pa.Table) -> None:
-        self.tables.append(table)
-        self.num_bytes += table.nbytes
-        if self.num_bytes > self.limit_bytes:
-            self._flush()
+@dataclass(frozen=True)
+class Plan:
+    """Every part that is to be written.
 
-    def finished(self) -> tuple[list[list[int]], list[Callable[[], pa.Table]]]:
-        """Buckets of each shard, and a function that loads it."""
-        if not self.writers:
-            table = pa.concat_tables(self.tables)
-            self.tables = []
-            return [list(range(NUM_BUCKETS))], [lambda: table]
-        self._flush()
-        for writer in self.writers:
-            writer.close()
-        groups = list(self._groups())
-        return groups, [lambda g=group: self._load(g) for group in groups]  # type: ignore[misc]
+    Attributes:
+        parts: in order of shard, piece, split, partition.
+        threshold: the first (start, session) of the test split where it is a share of the sessions.
+        kept: what policies kept but want told.
+    """
 
-    def _groups(self) -> Iterator[list[int]]:
-        """Consecutive buckets that together stay near the limit and are not empty."""
-        group: list[int] = []
-        for bucket in np.flatnonzero(self.bucket_bytes).tolist():
-            if group and self.bucket_bytes[[*group, bucket]].sum() > self.limit_bytes:
-                yield group
-                group = []
-            group.append(bucket)
-        yield group
+    parts: tuple[PartPlan, ...]
+    threshold: tuple[int, int] | None
+    kept: dict[str, int]
 
-    def _flush(self) -> None:
-        if not self.tables:
-            return
-        table = pa.concat_tables(self.tables).combine_chunks()
-        self.tables, self.num_bytes = [], 0
-        if not self.writers:
-            options = pa.ipc.IpcWriteOptions(compression="lz4")
-            self.writers = [
-                pa.ipc.new_file(str(self._path(bucket)), table.schema, options=options) for bucket in range(NUM_BUCKETS)
-            ]
-        bucket = _bucket(table[SESSION].to_numpy())
-        order = np.argsort(bucket, kind="stable")
-        ends = np.cumsum(np.bincount(bucket, minlength=NUM_BUCKETS))
-        for number, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-            if end > start:
-                piece = table.take(pa.array(order[start:end]))
-                self.writers[number].write_table(piece)
-                self.bucket_bytes[number] += piece.nbytes
+    def of_split(self, split: int) -> tuple[PartPlan, ...]:
+        """The parts of one split."""
+        return tuple(part for part in self.parts if part.split == split)
 
-    def _path(self, bucket: int) -> Path:
-        return self.work / f"bucket-{bucket:02d}.arrow"
 
-    def _load(self, buckets: list[int]) -> pa.Table:
-        tables = []
-        for bucket in buckets:
-            with pa.OSFile(str(self._path(bucket))) as file:
-                tables.append(pa.ipc.open_file(file).read_all())
-        return pa.concat_tables(tables)
+def planned(
+    surveys: Iterable[Survey],
+    rules: Rules,
+    splits: tuple[str, ...],
+    first_parts: Mapping[str, int],
+    first: Mapping[str, int],
+) -> Plan:
+    """Numbers the parts of all shards.
+
+    Args:
+        surveys: of the shards, in order.
+        rules: of the source.
+        splits: names of the splits.
+        first_parts: per split the number of its first part.
+        first: per split the number of its first sample.
+
+    Raises:
+        DataError: a split without a sample.
+    """
+    surveys = list(surveys)
+    threshold = None
+    if rules.test_share is not None:
+        every = np.concatenate([s.sessions for s in surveys], axis=1)
+        distinct = np.unique(every[2:], axis=1)
+        threshold = test_threshold(distinct[1], distinct[0], rules.test_share)
+    parts: list[PartPlan] = []
+    next_part, next_sample = dict(first_parts), dict(first)
+    kept: dict[str, int] = {}
+    for shard, survey in enumerate(surveys):
+        for reason, count in survey.kept.items():
+            kept[reason] = kept.get(reason, 0) + count
+        for (piece, split, partition), count in sorted(_counts(survey, threshold).items()):
+            name = splits[min(split, len(splits) - 1)]
+            label = partition_name(partition, rules.partition)
+            parts.append(PartPlan(shard, piece, split, label, next_part[name], count, next_sample[name]))
+            next_part[name] += 1
+            next_sample[name] += count
+    for number, name in enumerate(splits):
+        if not any(part.split == number for part in parts):
+            raise DataError(f"split: no sample is in '{name}'; check the predicate or share against the data")
+    return Plan(tuple(parts), threshold, kept)
+
+
+def _counts(survey: Survey, threshold: tuple[int, int] | None) -> dict[tuple[int, int, int], int]:
+    if threshold is None:
+        return survey.counts
+    piece, partition, start, session = survey.sessions
+    test = (start > threshold[0]) | ((start == threshold[0]) & (session >= threshold[1]))
+    counts: dict[tuple[int, int, int], int] = {}
+    for key in zip(piece.tolist(), test.astype(int).tolist(), partition.tolist(), survey.samples.tolist(), strict=True):
+        counts[key[:3]] = counts.get(key[:3], 0) + key[3]
+    return counts
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Samples of a part in memory.
+
+    Attributes:
+        samples: with final session, request and timestamp columns.
+        order: int64 [n], its rows in the order of the table.
+        dropped: samples that a policy leaves out, by reason; told once a shard, with its first part.
+    """
+
+    samples: pa.Table
+    order: I64
+    dropped: Mapping[str, pa.Table] = field(default_factory=dict)
+
+
+class ShardReader:
+    """Reads shards as the plan has cut them.
+
+    Args:
+        shards: on disk.
+        rules: of the source.
+        plan: of the parts.
+        has_time: the source names a timestamp; else the table's timestamps are 0.
+    """
+
+    def __init__(self, shards: Shards, rules: Rules, plan: Plan, has_time: bool) -> None:
+        self._shards, self._rules, self._plan, self._has_time = shards, rules, plan, has_time
+        self._buckets = shards.buckets
+
+    def first(self) -> Loaded:
+        """The samples of the first part."""
+        part = self._plan.parts[0]
+        return next(iter(self.parts(part.shard, [part])))[1]
+
+    def parts(self, shard: int, wanted: Iterable[PartPlan]) -> Iterable[tuple[PartPlan, Loaded]]:
+        """The samples of some parts of a shard, one piece of it in memory at a time."""
+        buckets = self._buckets[shard]
+        keys = self._shards.runs.keys(buckets)
+        found = arranged(keys, self._rules)
+        piece = _pieces(found, keys, self._shards.shard_bytes)
+        test = is_test(found, self._plan.threshold)
+        numbers = {partition_name(n, self._rules.partition): n for n in np.unique(found.partition).tolist()}
+        wanted = list(wanted)
+        for number in sorted({part.piece for part in wanted}):
+            inside = piece == number
+            rows = found.rows[inside]
+            extra = found.dropped if number == 0 else {}
+            samples, places = self._samples(buckets, [rows, *extra.values()], keys.num_rows)
+            samples = self._keyed(samples, places[0], found.where(inside))
+            for part in wanted:
+                if part.piece == number:
+                    mine = test[inside] == bool(part.split)
+                    partition = found.partition[inside] == numbers[part.partition]
+                    dropped = {
+                        reason: samples.take(pa.array(place)) for reason, place in zip(extra, places[1:], strict=True)
+                    }
+                    extra, places = {}, places[:1]
+                    yield part, Loaded(samples, places[0][mine & partition], dropped)
+
+    def _samples(self, buckets: list[int], wanted: list[I64], num_rows: int) -> tuple[pa.Table, list[I64]]:
+        """Some rows of a shard, and where each list of rows lies in what is returned."""
+        taken = np.zeros(num_rows, bool)
+        for rows in wanted:
+            taken[rows] = True
+        if taken.all():
+            return _in_one(self._shards.runs.pieces(buckets)), wanted
+        pieces, first = [], 0
+        for table in self._shards.runs.pieces(buckets):
+            mine = taken[first : first + table.num_rows]
+            first += table.num_rows
+            if mine.any():
+                pieces.append(table.filter(pa.array(mine)))
+        place = np.cumsum(taken) - 1
+        return _in_one(pieces), [place[rows] for rows in wanted]
+
+    def _keyed(self, samples: pa.Table, places: I64, found: Arrangement) -> pa.Table:
+        """The samples with the sessions, requests and times of the arrangement."""
+        for name, values in ((SESSION, found.session), (REQUEST, found.request), (TIMESTAMP, found.time)):
+            column = np.zeros(samples.num_rows, np.int64)
+            if name != TIMESTAMP or self._has_time:
+                column[places] = values
+            array = pa.array(column)
+            if name in samples.column_names:
+                samples = samples.set_column(samples.column_names.index(name), name, array)
+            else:
+                samples = samples.append_column(name, array)
+        return samples
+
+
+def _in_one(pieces: Iterable[pa.Table]) -> pa.Table:
+    """Tables one after the other, each column in one piece; a column at a time, so that only one is there twice."""
+    table = pa.concat_tables(pieces)
+    schema, columns = table.schema, table.columns
+    del table
+    for place, column in enumerate(columns):
+        columns[place] = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    return pa.Table.from_arrays([c.chunk(0) if isinstance(c, pa.ChunkedArray) else c for c in columns], schema=schema)
+
+
+def survey_all(shards: Shards, rules: Rules, num_threads: int) -> list[Survey]:
+    """Looks at the keys of every shard."""
+
+    def one(buckets: list[int]) -> Survey:
+        return surveyed(shards.runs.keys(buckets), rules, shards.shard_bytes)
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        return list(pool.map(one, shards.buckets))
+
+
+def plan_to_json(plan: Plan) -> dict[str, Any]:
+    """A JSON-ready dict; ``plan_from_json`` is its inverse."""
+    return asdict(plan)
+
+
+def plan_from_json(value: Mapping[str, Any]) -> Plan:
+    """The plan that ``plan_to_json`` wrote."""
+    threshold = tuple(value["threshold"]) if value["threshold"] else None
+    return Plan(tuple(PartPlan(**part) for part in value["parts"]), threshold, dict(value["kept"]))  # type: ignore[arg-type]

@@ -5,23 +5,34 @@
     samples   one row per sample: keys, labels, features            select ... from read_parquet('{path}')
     groups    history: its own query, one row per key               select user_id, ids as history from ...
               request: columns of the samples                       [device, hour]
+    sessions  a column, or a user's samples with gaps of less than 30 minutes, or the request
     split     a predicate that is true for test samples, or the share of sessions that are the last in time
 
 Nothing is read here; ``recd_dist.etl.columns.inspect`` looks at the columns and ``recd_dist.etl.run.etl`` at the rows.
 """
 
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.schema import SAMPLE, Kind
 
-KEY_NAMES = ("session", "request", "timestamp")
-"""What a source may name as keys; a missing session makes every sample its own."""
+KEY_NAMES = ("session", "request", "timestamp", "user", "sample", "order")
+"""What a source may name as keys; docs/data.md says what each is for."""
+SESSIONS = ("auto", "column", "gap", "request", "user", "none")
+PARTITIONS = ("day", "hour")
 
 _OPTIONS = ("name", "path", "samples", "samples_spark", "keys", "labels", "split", "groups", "features", "drop")
-_ELSEWHERE = ("source", "table", "tables", "synthetic")  # of the data config, read by other rooms
+_OPTIONS += ("sessions", "policy", "sample", "partition")
+_CHOICES = ("error", "keep", "drop")
+_POLICIES = {"duplicates": _CHOICES, "late": _CHOICES, "time": _CHOICES}
+_GAP = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?\Z")
+_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
+_FOREVER = 2**62
+_ELSEWHERE = ("source", "table", "tables", "synthetic", "partitions")  # of the data config, read by other rooms
 _TRAIN, _TEST = "train", "test"
 
 
@@ -44,10 +55,38 @@ class GroupSource:
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """What a column's type cannot tell: the embedding table it looks up and, where it is to differ, its kind."""
+    """What a column's type cannot tell.
+
+    Attributes:
+        table: the embedding table it looks up; None names it after the column.
+        kind: where it is to differ from what the column's type says.
+        weights: the column beside it with a number for each id.
+        window: stored as windows over a stream of ids or not; None leaves that to what the data gain.
+    """
 
     table: str | None = None
     kind: Kind | None = None
+    weights: str | None = None
+    window: bool | None = None
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What happens to samples that are not as they should be; all are counted in the manifest.
+
+    Attributes:
+        duplicates: ``drop`` the later of samples with one sample key (or, without sample keys, equal in every value),
+            ``keep`` or ``error``.
+        late: samples of a partition that the table has already: ``error``, ``keep`` or ``drop``.
+        time: samples outside the bounds: ``error``, ``keep`` or ``drop``.
+        earliest_us, latest_us: bounds of a time that can be, in microseconds since 1970.
+    """
+
+    duplicates: str = "keep"
+    late: str = "error"
+    time: str = "error"
+    earliest_us: int = -_FOREVER
+    latest_us: int = _FOREVER
 
 
 @dataclass(frozen=True)
@@ -64,6 +103,11 @@ class Source:
         groups: the deduplicated groups; None finds them by measuring.
         features: what the column types cannot tell.
         drop: columns to ignore.
+        sessions: what a session is: ``column``, ``gap``, ``request``, ``user`` or ``none``.
+        gap_s: seconds without a sample of the user after which the next one begins a session, where it is ``gap``.
+        policy: for duplicates, late samples and times that cannot be.
+        sample: share of the sessions that are taken.
+        partition: ``day``, ``hour`` or nothing: what the table's parts are dealt by.
         samples_spark: ``samples`` in Spark SQL, for what cannot be translated; ``samples`` still tells columns and
             types.
     """
@@ -77,7 +121,34 @@ class Source:
     groups: dict[str, GroupSource] | None = None
     features: dict[str, FeatureSource] = field(default_factory=dict)
     drop: tuple[str, ...] = ()
+    sessions: str = "none"
+    gap_s: float = 1800.0
+    policy: Policy = field(default_factory=Policy)
+    sample: float = 1.0
+    partition: str = ""
     samples_spark: str | None = None
+
+    @property
+    def session_column(self) -> str | None:
+        """The column that samples are sharded by: their session's, or what sessions are made from."""
+        names = {"column": "session", "gap": "user", "user": "user", "request": "request"}
+        return self.keys.get(names[self.sessions]) if self.sessions in names else None
+
+    @property
+    def gap_us(self) -> int | None:
+        """The gap in microseconds, where sessions are found by one."""
+        return round(self.gap_s * 1_000_000) if self.sessions == "gap" else None
+
+    @property
+    def session_words(self) -> str:
+        """What a session is, for the manifest."""
+        if self.sessions == "gap":
+            return f"samples of one {self.keys['user']} with less than {self.gap_s:g} s between neighbours"
+        if self.sessions == "none":
+            return "every sample its own: the source names no session, user or request"
+        return (
+            f"samples of one {self.session_column} (keys.{'session' if self.sessions == 'column' else self.sessions})"
+        )
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -112,8 +183,15 @@ class Source:
             groups=_groups(value.get("groups"), mistakes),
             features=_features(value.get("features") or {}, mistakes),
             drop=_names(value.get("drop"), "drop", mistakes),
+            sample=_share(value.get("sample"), mistakes),
+            partition=_partition(value.get("partition"), mistakes),
             samples_spark=value.get("samples_spark") or None,
         )
+        by, gap_s = _sessions(value.get("sessions") or {}, source.keys, mistakes)
+        policy = _policy(value.get("policy") or {}, source.keys, mistakes)
+        source = replace(source, sessions=by, gap_s=gap_s, policy=policy)
+        if source.partition and "timestamp" not in source.keys:
+            mistakes.append(f"partition={source.partition} needs keys.timestamp")
         if not source.labels:
             mistakes.append("labels is empty; name the label column, such as labels: [clicked]")
         if mistakes:
@@ -131,6 +209,79 @@ def _keys(value: Any, mistakes: list[str]) -> dict[str, str]:
         elif column is not None and not isinstance(column, str):
             mistakes.append(f"keys.{key} must be one column name, found {column!r}")
     return {key: value[key] for key in KEY_NAMES if isinstance(value.get(key), str)}
+
+
+def _sessions(value: Any, keys: Mapping[str, str], mistakes: list[str]) -> tuple[str, float]:
+    """What a session is, and the gap in seconds."""
+    if not isinstance(value, Mapping):
+        value = {"by": value}
+    mistakes += [f"unknown sessions.{k}{nearest(str(k), ('by', 'gap'))}" for k in value if k not in ("by", "gap")]
+    by, gap_s = str(value.get("by") or "auto"), _gap(value.get("gap"), mistakes)
+    if by not in SESSIONS:
+        mistakes.append(f"sessions.by={by}: no such way{nearest(by, SESSIONS)}")
+        return "none", gap_s
+    if by == "auto":
+        timed = "timestamp" in keys
+        found = ("column", "session" in keys), ("gap", "user" in keys and timed), ("request", "request" in keys)
+        return next((name for name, there in (*found, ("user", "user" in keys)) if there), "none"), gap_s
+    needs = {"column": ("session",), "gap": ("user", "timestamp"), "request": ("request",), "user": ("user",)}
+    mistakes += [f"sessions.by={by} needs keys.{key}" for key in needs.get(by, ()) if key not in keys]
+    return by, gap_s
+
+
+def _gap(value: Any, mistakes: list[str]) -> float:
+    """Seconds of ``1800``, ``30m``, ``30min``, ``0.5h``."""
+    found = _GAP.match(str(value if value is not None else "30m").strip())
+    if not found or float(found[1]) <= 0:
+        mistakes.append(f"sessions.gap={value}: write a time above 0 as 30m, 1800s or 0.5h")
+        return 1800.0
+    return float(found[1]) * _SECONDS[found[2] or "s"]
+
+
+def _policy(value: Any, keys: Mapping[str, str], mistakes: list[str]) -> Policy:
+    if not isinstance(value, Mapping):
+        mistakes.append(f"policy must map {', '.join(_POLICIES)} to what happens, found {value!r}")
+        return Policy()
+    known = (*_POLICIES, "earliest", "latest")
+    mistakes += [f"unknown policy.{k}{nearest(str(k), known)}" for k in value if k not in known]
+    chosen = {"duplicates": "drop" if "sample" in keys else "keep", "late": "error", "time": "error"}
+    for name, choices in _POLICIES.items():
+        if value.get(name) is not None:
+            chosen[name] = str(value[name])
+            if chosen[name] not in choices:
+                mistakes.append(f"policy.{name}={chosen[name]}: no such policy{nearest(chosen[name], choices)}")
+    bounds = {}
+    for name, default in (("earliest", "1990-01-01"), ("latest", None)):
+        given = value.get(name) or default
+        try:
+            if given is None:  # tomorrow: no clock is a day ahead
+                day = datetime.now(UTC).timestamp() // 86400 + 2
+                bounds[f"{name}_us"] = int(day * 86_400_000_000)
+            else:
+                moment = datetime.fromisoformat(str(given))
+                moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+                bounds[f"{name}_us"] = round(moment.timestamp() * 1_000_000)
+        except ValueError:
+            mistakes.append(f"policy.{name}={given}: write a time as 2026-11-25 or 2026-11-25T07:00:00")
+    return Policy(**chosen, **bounds)
+
+
+def _share(value: Any, mistakes: list[str]) -> float:
+    if value is None:
+        return 1.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        mistakes.append(f"sample={value}: must be a share of the sessions, above 0 and at most 1")
+        return 1.0
+    return float(value)
+
+
+def _partition(value: Any, mistakes: list[str]) -> str:
+    if value in (None, ""):
+        return ""
+    if value not in PARTITIONS:
+        mistakes.append(f"partition={value}: no such partition{nearest(str(value), PARTITIONS)}")
+        return ""
+    return str(value)
 
 
 def _split(value: Any, mistakes: list[str]) -> str | float | None:
@@ -196,7 +347,7 @@ def _features(value: Any, mistakes: list[str]) -> dict[str, FeatureSource]:
     features = {}
     for name, given in value.items():
         options = given or {}
-        known = ("table", "kind", "transforms")
+        known = ("table", "kind", "weights", "window", "transforms")
         if not isinstance(options, Mapping):
             mistakes.append(f"features.{name} must be a map of {', '.join(known)}, found {options!r}")
             continue
@@ -205,7 +356,16 @@ def _features(value: Any, mistakes: list[str]) -> dict[str, FeatureSource]:
         if kind is not None and kind not in list(Kind):
             mistakes.append(f"features.{name}.kind: no kind '{kind}'{nearest(str(kind), list(Kind))}")
             kind = None
-        features[str(name)] = FeatureSource(options.get("table"), Kind(kind) if kind else None)
+        weights, window = options.get("weights"), options.get("window")
+        if weights is not None and not isinstance(weights, str):
+            mistakes.append(f"features.{name}.weights must be one column name, found {weights!r}")
+            weights = None
+        if window is not None and not isinstance(window, bool):
+            mistakes.append(f"features.{name}.window must be true or false, found {window!r}")
+            window = None
+        features[str(name)] = FeatureSource(options.get("table"), Kind(kind) if kind else None, weights, window)
+    weighted = [f.weights for f in features.values() if f.weights]
+    mistakes += [f"features: '{w}' is the weights of two features" for w in set(weighted) if weighted.count(w) > 1]
     return features
 
 

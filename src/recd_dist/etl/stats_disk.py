@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd_dist.errors import DataError
-from recd_dist.manifest import FileEntry, Manifest
+from recd_dist.manifest import FileEntry, Manifest, length_of, start_of
 from recd_dist.schema import SAMPLE
 
 _RAW_SUFFIXES = (".parquet", ".pq", ".csv", ".tsv", ".gz", ".zst")
@@ -34,7 +34,10 @@ def opened(table: Path, entry: FileEntry) -> pq.ParquetFile:
 
 @dataclass(frozen=True)
 class Footer:
-    """Of a group's files: compressed bytes and bytes per value, by column."""
+    """Of a group's files: compressed bytes and bytes per value, by column.
+
+    Starts and lengths of a feature's windows, and its weights, count as the feature's.
+    """
 
     num_bytes: dict[str, int]
     widths: dict[str, int]
@@ -44,16 +47,30 @@ class Footer:
         """Reads the footers of a group's files."""
         num_bytes: dict[str, int] = {}
         widths: dict[str, int] = {}
-        for part in manifest.parts:
-            with opened(table, part.samples if group == SAMPLE else part.groups[group]) as file:
+        owner = _owners(manifest, group)
+        entries = [part.samples if group == SAMPLE else part.groups[group] for part in manifest.parts]
+        entries += [part.streams[group] for part in manifest.parts if group in part.streams]
+        for entry in entries:
+            with opened(table, entry) as file:
                 metadata = file.metadata
             for i in range(metadata.num_row_groups):
                 for j in range(metadata.num_columns):
                     column = metadata.row_group(i).column(j)
-                    name = column.path_in_schema.split(".")[0]
+                    stored = column.path_in_schema.split(".")[0]
+                    name = owner.get(stored, stored)
                     num_bytes[name] = num_bytes.get(name, 0) + column.total_compressed_size
-                    widths[name] = 8 if column.physical_type in ("INT64", "DOUBLE") else 4
+                    if name == stored:
+                        widths[name] = 8 if column.physical_type in ("INT64", "DOUBLE") else 4
         return Footer(num_bytes, widths)
+
+
+def _owners(manifest: Manifest, group: str) -> dict[str, str]:
+    """The feature of each column that is stored beside it."""
+    owners: dict[str, str] = {}
+    for f in manifest.schema.of_group(group):
+        owners |= {f.weights: f.name} if f.weights else {}
+        owners |= {start_of(f.name): f.name, length_of(f.name): f.name} if f.window else {}
+    return owners
 
 
 def table_bytes(table: Path, manifest: Manifest) -> int:

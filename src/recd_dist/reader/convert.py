@@ -17,7 +17,7 @@ import torch
 from recd_dist.batch import Batch
 from recd_dist.ikjt import IKJT, GroupLayout
 from recd_dist.reader import kernels
-from recd_dist.reader.files import Array
+from recd_dist.reader.columns import Array
 from recd_dist.reader.window import Decoded
 from recd_dist.schema import SAMPLE, Schema
 

@@ -6,56 +6,20 @@ A file that is missing, truncated, replaced or damaged is an error that names th
 import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd_dist.errors import ConfigError, DataError, nearest
-from recd_dist.manifest import FileEntry, Manifest
+from recd_dist.manifest import STREAM, FileEntry, Manifest, Part, length_of, start_of
+from recd_dist.reader.columns import REMEDY, Array, Column, Place, column, no_nulls, windowed
 from recd_dist.reader.order import RowGroup
-from recd_dist.schema import REQUEST_ID, SAMPLE, SAMPLE_ID, SESSION_ID, Feature, Kind, Schema
+from recd_dist.schema import REQUEST_ID, SAMPLE, SAMPLE_ID, SESSION_ID, Feature, Schema
 
-Array = npt.NDArray[Any]
-_REMEDY = "make the table again with `recd etl`"
 _MAX_OPEN_FILES = 64
-
-
-@dataclass(frozen=True)
-class Column:
-    """Rows of one feature.
-
-    Attributes:
-        values: ids int32 or int64 [V], or dense numbers float32 [V], row after row.
-        offsets: int64 [rows + 1], where each row begins in values; None when every row holds exactly one value.
-    """
-
-    values: Array
-    offsets: Array | None = None
-
-    @property
-    def num_rows(self) -> int:
-        """Rows, whatever they hold."""
-        return len(self.values) if self.offsets is None else len(self.offsets) - 1
-
-    def row_of(self, value: int) -> int:
-        """The row that holds a value, by the value's place."""
-        return value if self.offsets is None else int(np.searchsorted(self.offsets, value, "right")) - 1
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where rows come from, for error messages: file and row group."""
-
-    file: Path
-    row_group: int
-
-    def __str__(self) -> str:
-        return f"{self.file}, row group {self.row_group}"
 
 
 @dataclass(frozen=True)
@@ -81,6 +45,15 @@ class Rows:
     places: Mapping[str, Place]
 
 
+@dataclass(frozen=True)
+class _GroupRows:
+    """A group's columns, its row numbers, and where they stand."""
+
+    columns: Mapping[str, Column]
+    rows: Array
+    place: Place
+
+
 class TableFiles:
     """The files of a table, open for reading.
 
@@ -88,14 +61,18 @@ class TableFiles:
         table: directory of one split.
         schema: the features to read: all of the manifest's, or fewer.
         manifest: of the table; loaded when absent.
+        weights: read the weights of weighted features too (``Column.weights``).
 
     Raises:
         ConfigError: a feature or label that the table does not have.
         DataError: no table, or one that misses a file.
     """
 
-    def __init__(self, table: Path, schema: Schema | None = None, manifest: Manifest | None = None) -> None:
+    def __init__(
+        self, table: Path, schema: Schema | None = None, manifest: Manifest | None = None, *, weights: bool = False
+    ) -> None:
         self.table = table
+        self.weights = weights
         self.manifest = manifest or Manifest.load(table)
         self.schema = schema or self.manifest.schema
         self._open: OrderedDict[str, pq.ParquetFile] = OrderedDict()
@@ -104,7 +81,9 @@ class TableFiles:
     def check_sizes(self) -> None:
         """Raises DataError when a file is missing or not as long as it was written; reads nothing."""
         for part in self.manifest.parts:
-            for entry in (part.samples, *(part.groups[g] for g in self.schema.dedup_groups)):
+            groups = self.schema.dedup_groups
+            streamed = [g for g in groups if any(f.window for f in self._stored(g)) and g in part.streams]
+            for entry in (part.samples, *(part.groups[g] for g in groups), *(part.streams[g] for g in streamed)):
                 self._check_size(entry)
 
     def check_checksums(self) -> None:
@@ -116,7 +95,7 @@ class TableFiles:
                     while block := file.read(1 << 22):
                         crc = zlib.crc32(block, crc)
                 if crc != entry.crc32:
-                    raise DataError(f"{self.table / entry.path}: checksum {crc}, written {entry.crc32}; {_REMEDY}")
+                    raise DataError(f"{self.table / entry.path}: checksum {crc}, written {entry.crc32}; {REMEDY}")
 
     def read(self, row_group: RowGroup) -> Rows:
         """One row group of the samples and of every group that the schema needs.
@@ -128,21 +107,40 @@ class TableFiles:
         groups = self.schema.dedup_groups
         keys = [SAMPLE_ID, SESSION_ID, REQUEST_ID]
         wanted = [*keys, *self.schema.labels, *(f"{g}_row" for g in groups)]
-        own = self.schema.of_group(SAMPLE)
-        samples, place = self._table(part.samples, row_group.index, [*wanted, *(f.name for f in own)])
-        columns, places = {f.name: _column(samples, f, place) for f in own}, {SAMPLE: place}
+        own = self._stored(SAMPLE)
+        samples, place = self._table(part.samples, row_group.index, [*wanted, *_names(own)])
+        columns, places = {f.name: column(samples, f, place) for f in own}, {SAMPLE: place}
         rows, num_rows = {}, {}
         for group in groups:
-            features = self.schema.of_group(group)
-            stored, places[group] = self._table(
-                part.groups[group], row_group.index, ["row", *(f.name for f in features)]
-            )
-            columns |= {f.name: _column(stored, f, places[group]) for f in features}
-            rows[group] = _local_rows(_keys(samples, f"{group}_row", place), _keys(stored, "row", place), group, place)
-            num_rows[group] = stored.num_rows
+            read = self._group(part, group, row_group.index)
+            columns |= read.columns
+            places[group] = read.place
+            rows[group] = _local_rows(_keys(samples, f"{group}_row", place), read.rows, group, place)
+            num_rows[group] = len(read.rows)
         ids, sessions, requests = (_keys(samples, key, place) for key in keys)
         labels = _labels(samples, self.schema.labels, place)
         return Rows(ids, sessions, requests, labels, rows, num_rows, columns, places)
+
+    def _group(self, part: Part, group: str, index: int) -> "_GroupRows":
+        """A row group of one group; its streams are opened only for features that are stored as windows."""
+        features = self._stored(group)
+        plain, windows = ([f for f in features if f.window is window] for window in (False, True))
+        names = ["row", *_names(plain), *([STREAM] if windows else [])]
+        names += [name for f in windows for name in (start_of(f.name), length_of(f.name))]
+        stored, place = self._table(part.groups[group], index, names)
+        columns = {f.name: column(stored, f, place) for f in plain}
+        if windows:
+            if group not in part.streams:
+                raise DataError(f"{self.table}: the manifest names no streams of group '{group}'; {REMEDY}")
+            streams, at = self._table(part.streams[group], index, [STREAM, *_names(windows)])
+            rows = _local_rows(_keys(stored, STREAM, place), _keys(streams, STREAM, at), group, place, STREAM)
+            columns |= {f.name: windowed(stored, rows, f, place, column(streams, f, at), at) for f in windows}
+        return _GroupRows(columns, _keys(stored, "row", place), place)
+
+    def _stored(self, group: str) -> tuple[Feature, ...]:
+        """The features to read of a group, as the table has them; weights only where they are asked for."""
+        stored = (self.manifest.schema[f.name] for f in self.schema.of_group(group))
+        return tuple(f if self.weights else replace(f, weights=None) for f in stored)
 
     def _table(self, entry: FileEntry, index: int, names: Sequence[str]) -> tuple[pa.Table, Place]:
         """Some columns of a row group, and where they stand."""
@@ -151,11 +149,11 @@ class TableFiles:
         there = file.schema_arrow.names  # pyarrow builds it anew at every look
         absent = [name for name in names if name not in there]
         if absent:
-            raise DataError(f"{place.file}: no column '{absent[0]}'{nearest(absent[0], there)}; {_REMEDY}")
+            raise DataError(f"{place.file}: no column '{absent[0]}'{nearest(absent[0], there)}; {REMEDY}")
         try:
             table = file.read_row_group(index, columns=list(names), use_threads=False)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{place}: cannot be decoded ({_first_line(error)}); {_REMEDY}") from error
+            raise DataError(f"{place}: cannot be decoded ({_first_line(error)}); {REMEDY}") from error
         return table, place
 
     def _file(self, entry: FileEntry) -> pq.ParquetFile:
@@ -167,12 +165,12 @@ class TableFiles:
         try:
             file = pq.ParquetFile(path)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path}: not a readable Parquet file ({_first_line(error)}); {_REMEDY}") from error
+            raise DataError(f"{path}: not a readable Parquet file ({_first_line(error)}); {REMEDY}") from error
         found = tuple(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
         if found != entry.row_groups:
             raise DataError(
                 f"{path}: {len(found)} row groups with {sum(found)} rows, the manifest says {len(entry.row_groups)} "
-                f"with {sum(entry.row_groups)}; the file was replaced, {_REMEDY}"
+                f"with {sum(entry.row_groups)}; the file was replaced, {REMEDY}"
             )
         if len(self._open) >= _MAX_OPEN_FILES:
             self._open.popitem(last=False)[1].close()
@@ -182,10 +180,10 @@ class TableFiles:
     def _check_size(self, entry: FileEntry) -> Path:
         path = self.table / entry.path
         if not path.is_file():
-            raise DataError(f"{path}: no such file, though the manifest names it; {_REMEDY}")
+            raise DataError(f"{path}: no such file, though the manifest names it; {REMEDY}")
         size = path.stat().st_size
         if size != entry.num_bytes:
-            raise DataError(f"{path}: {size} bytes, written were {entry.num_bytes}; truncated or replaced, {_REMEDY}")
+            raise DataError(f"{path}: {size} bytes, written were {entry.num_bytes}; truncated or replaced, {REMEDY}")
         return path
 
 
@@ -205,7 +203,7 @@ def _check_schema(schema: Schema, manifest: Manifest) -> None:
         if (f.kind, f.group) != (stored.kind, stored.group):
             raise ConfigError(
                 f"feature '{f.name}': {f.kind} in group '{f.group}' asked for, table {manifest.name}/{manifest.split} "
-                f"has {stored.kind} in group '{stored.group}'; {_REMEDY}"
+                f"has {stored.kind} in group '{stored.group}'; {REMEDY}"
             )
     for label in schema.labels:
         if label not in manifest.schema.labels:
@@ -215,23 +213,12 @@ def _check_schema(schema: Schema, manifest: Manifest) -> None:
             )
 
 
-def _no_nulls(column: pa.ChunkedArray, name: str, place: Place) -> pa.Array:
-    """A column in one piece."""
-    if column.null_count:
-        nulls = column.is_null().to_numpy()
-        raise DataError(f"{place}, row {int(nulls.argmax())}: column '{name}' is null, tables hold no nulls; {_REMEDY}")
-    combined = column.combine_chunks()
-    if isinstance(combined, pa.ChunkedArray):  # pyarrow returns this for a column without rows
-        return combined.chunk(0) if combined.num_chunks else pa.array([], column.type)
-    return combined
-
-
 def _keys(table: pa.Table, name: str, place: Place) -> Array:
     """A key column, int64."""
     column = table.column(name)
     if column.type != pa.int64():
-        raise DataError(f"{place}: key column '{name}' is {column.type}, wanted int64; {_REMEDY}")
-    return _no_nulls(column, name, place).to_numpy()
+        raise DataError(f"{place}: key column '{name}' is {column.type}, wanted int64; {REMEDY}")
+    return no_nulls(column, name, place).to_numpy()
 
 
 def _labels(table: pa.Table, names: Sequence[str], place: Place) -> Array:
@@ -240,8 +227,8 @@ def _labels(table: pa.Table, names: Sequence[str], place: Place) -> Array:
     for number, name in enumerate(names):
         column = table.column(name)
         if not pa.types.is_floating(column.type):
-            raise DataError(f"{place}: label '{name}' is {column.type}, wanted float32; {_REMEDY}")
-        labels[:, number] = _no_nulls(column, name, place).to_numpy()
+            raise DataError(f"{place}: label '{name}' is {column.type}, wanted float32; {REMEDY}")
+        labels[:, number] = no_nulls(column, name, place).to_numpy()
         bad = ~np.isfinite(labels[:, number])
         if bad.any():
             row = int(bad.argmax())
@@ -252,36 +239,19 @@ def _labels(table: pa.Table, names: Sequence[str], place: Place) -> Array:
     return labels
 
 
-def _column(table: pa.Table, feature: Feature, place: Place) -> Column:
-    """A feature's rows; the type on disk must be the one that its kind says."""
-    column = table.column(feature.name)
-    kind, is_list = column.type, pa.types.is_list(column.type)
-    item = kind.value_type if is_list else kind
-    fits = pa.types.is_floating(item) if feature.kind is Kind.dense else item in (pa.int32(), pa.int64())
-    if not fits or is_list != (feature.kind is Kind.ids):
-        wanted = {Kind.id: "int32 or int64", Kind.ids: "list of int32 or int64", Kind.dense: "float32"}[feature.kind]
-        raise DataError(
-            f"{place}: column '{feature.name}' is {kind}, a feature of kind {feature.kind} is {wanted}; {_REMEDY}"
-        )
-    array = _no_nulls(column, feature.name, place)
-    if not is_list:
-        return Column(array.to_numpy())
-    offsets = array.offsets.to_numpy().astype(np.int64)
-    values = array.values.slice(offsets[0], offsets[-1] - offsets[0]) if len(offsets) else array.values
-    if values.null_count:
-        raise DataError(
-            f"{place}: lists of '{feature.name}' hold {values.null_count} nulls, tables hold none; {_REMEDY}"
-        )
-    return Column(values.to_numpy(), offsets - offsets[:1] if len(offsets) else np.zeros(1, np.int64))
-
-
-def _local_rows(rows: Array, stored: Array, group: str, place: Place) -> Array:
+def _local_rows(rows: Array, stored: Array, group: str, place: Place, what: str = "") -> Array:
     """Row numbers counted from the row group's first stored row, int32 [N]."""
     first, size = (int(stored[0]), len(stored)) if len(stored) else (0, 0)
     local = rows - first
     if len(local) and (local.min() < 0 or local.max() >= size or stored[-1] - first != size - 1):
         raise DataError(
-            f"{place}: '{group}_row' goes from {rows.min()} to {rows.max()}, the group's row group holds {size} rows "
-            f"from {first}; the files do not belong together, {_REMEDY}"
+            f"{place}: '{what or group + '_row'}' goes from {rows.min()} to {rows.max()}, the "
+            f"{'stream' if what else 'group'}'s row group holds {size} rows from {first}; the files do not belong "
+            f"together, {REMEDY}"
         )
     return local.astype(np.int32)
+
+
+def _names(features: Sequence[Feature]) -> list[str]:
+    """The columns of some features that are stored as they are."""
+    return [name for f in features for name in (f.name, f.weights) if name is not None]

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numba
 import numpy as np
 
-from recd_dist.reader.files import Array
+from recd_dist.reader.columns import Array
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -72,6 +72,15 @@ def gather_lists(values: Array, offsets: Array, rows: Array, out: Array) -> int:
             out[place + j] = values[start + j]
         place += length
     return place
+
+
+@compiled
+def gather_windows(values: Array, starts: Array, offsets: Array, out: Array) -> None:
+    """Writes slices of values: slice i begins at starts[i] (int64) and stands in out from offsets[i] (int64)."""
+    for i in range(len(starts)):
+        shift = starts[i] - offsets[i]
+        for j in range(offsets[i], offsets[i + 1]):
+            out[j] = values[j + shift]
 
 
 @compiled

@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class Loader:
         on_nan: ``error`` or ``zero`` for a dense value that is not finite.
         pin_memory: page-locked batches, for CUDA.
         start_method: of worker processes. A forkserver has no threads that a fork could catch holding a lock.
+        partitions: of the table, such as days, that are read; all when absent.
 
     Attributes:
         epoch: counted from 0.
@@ -84,9 +85,12 @@ class Loader:
         on_nan: str = "error",
         pin_memory: bool = False,
         start_method: str = "forkserver",
+        partitions: Collection[str] | None = None,
     ) -> None:
         order = Shuffle(seed, shuffle, window)
         self._manifest = Manifest.load(table)
+        if partitions is not None:
+            self._manifest = self._manifest.of_partitions(partitions)
         self._options = ReaderOptions(
             table, self._manifest, schema, tables, transforms or Transforms({}), order, expand, on_bad_id, on_nan
         )

@@ -14,7 +14,8 @@ import numpy as np
 
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.manifest import Manifest
-from recd_dist.reader.files import Array, Column, TableFiles
+from recd_dist.reader.columns import Array, Column
+from recd_dist.reader.files import TableFiles
 from recd_dist.reader.order import RowGroup
 from recd_dist.schema import SAMPLE, Feature, Kind, Schema
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from recd_dist.errors import ConfigError, DataError, nearest
-from recd_dist.reader.files import Array, Column, Place, Rows, TableFiles
+from recd_dist.reader.columns import Array, Column, Place
+from recd_dist.reader.files import Rows, TableFiles
 from recd_dist.reader.order import Shuffle, Window, sample_order
 from recd_dist.reader.transform import Transforms
 from recd_dist.schema import SAMPLE, Feature, Table

@@ -1,0 +1,130 @@
+"""``recd etl``, ``recd stats``, ``recd compact``, ``recd sql``: from a config to the ETL and back to text."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from recd_dist.config import Data, EtlConfig
+from recd_dist.errors import ConfigError, nearest
+from recd_dist.etl.source import Source
+from recd_dist.manifest import Manifest
+
+_ELSEWHERE = ("source", "table", "tables", "synthetic", "partitions")
+
+
+def source_of(data: Data, seed: int = 0) -> Source:
+    """The source that a data config describes; synthetic logs are made where they are not there yet.
+
+    Raises:
+        ConfigError: mistakes in the config, all in one message.
+    """
+    if data.source == "synthetic":
+        from recd_dist.etl.synthetic import generate
+        from recd_dist.etl.synthetic_spec import SyntheticSpec
+
+        generate(SyntheticSpec.from_dict(data.synthetic), Path(str(data.path)), seed=seed, split=data.split)
+    elif data.source != "sql":
+        raise ConfigError(f"data.source={data.source}: unknown{nearest(data.source, ('sql', 'synthetic'))}")
+    return Source.from_dict({k: v for k, v in asdict(data).items() if k not in _ELSEWHERE})
+
+
+def run_etl(config: EtlConfig, console: Console, *, dry_run: bool = False, verify: bool = False) -> int:
+    """Makes the tables, or shows what they would be, or compares them with their source.
+
+    Args:
+        config: as loaded.
+        console: for what came of it.
+        dry_run: only show schema and sample rows.
+        verify: compare every column with the source afterwards; tables that are there are only compared.
+
+    Returns:
+        Exit code: 1 when table and source differ.
+    """
+    source = source_of(config.data, config.seed)
+    out = Path(config.data.table)
+    if dry_run:
+        from recd_dist.etl.dry_run import dry_run as shown
+
+        console.print(shown(source, config.memory_limit))
+        return 0
+    if not (verify and _stands(out, source) and not config.overwrite and not config.append):
+        from recd_dist.etl.run import etl
+
+        manifests = etl(
+            source,
+            out,
+            overwrite=config.overwrite,
+            append=config.append,
+            row_group_samples=config.row_group_samples,
+            compression=config.compression,
+            memory_limit=config.memory_limit,
+            threads=config.threads,
+        )
+        _summary(config.data.table, manifests)
+        _warn_of_small_tables(config.data, manifests)
+    if not verify:
+        return 0
+    from recd_dist.etl.verify import verify as compared
+
+    found = compared(source, out, memory_limit=config.memory_limit)
+    console.print(found.render())
+    return 0 if found.equal else 1
+
+
+def _stands(out: Path, source: Source) -> bool:
+    return all((out / split / "manifest.json").is_file() for split in source.splits)
+
+
+def _summary(table: str, manifests: Mapping[str, Manifest]) -> None:
+    console = Console(stderr=True)
+    for split, manifest in manifests.items():
+        factors = ", ".join(f"{g} {manifest.dedup_factor(g):.2f}" for g in manifest.schema.dedup_groups)
+        console.print(
+            f"{table}/{split}: {manifest.num_samples:,} samples of {manifest.num_sessions:,} sessions, "
+            f"{manifest.num_bytes / 2**20:.1f} MiB" + (f"; samples per stored row: {factors}" if factors else ""),
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _warn_of_small_tables(data: Data, manifests: Mapping[str, Manifest]) -> None:
+    """Ids beyond an embedding table that the config sizes: training will refuse them, so say it now."""
+    console = Console(stderr=True)
+    ids = next(iter(manifests.values())).ids
+    for name, options in data.tables.items():
+        rows = (options or {}).get("num_embeddings")
+        if rows and name in ids and not (options or {}).get("hashed") and ids[name].max_id >= rows:
+            console.print(
+                f"recd: warning: data.tables.{name}.num_embeddings={rows}: ids go up to {ids[name].max_id}; training "
+                f"will refuse them: set num_embeddings={ids[name].max_id + 1} or more, or "
+                f"data.tables.{name}.hashed=true",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def run_stats(config: EtlConfig, console: Console) -> dict[str, Any]:
+    """Shows the numbers of each split's table.
+
+    Returns:
+        The same, ready for JSON.
+    """
+    from recd_dist.etl.stats import render, table_stats
+
+    root = Path(config.data.table)
+    tables = [p.parent for p in sorted(root.glob("*/manifest.json"), reverse=True)]
+    if (root / "manifest.json").is_file():
+        tables = [root]
+    if not tables:
+        raise ConfigError(
+            f"data.table={root}: no clustered table there; make it with `recd etl data={config.data.name}`"
+        )
+    results = {}
+    for table in tables:
+        stats = table_stats(table)
+        results[table.name] = stats.to_json()
+        console.print(render(stats))
+    return results
