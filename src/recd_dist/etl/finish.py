@@ -64,8 +64,8 @@ class Tables:
                 there = sorted((p.parent.name for p in out.glob("*/manifest.json")), reverse=True)
                 if tuple(there) != tuple(splits):
                     raise ConfigError(
-                        f"append: {out} holds {', '.join(there)}, the source now has {', '.join(splits)}; data.split must "
-                        "be as it was"
+                        f"append: {out} holds {', '.join(there)}, the source now has {', '.join(splits)}; data.split "
+                        "must be as it was"
                     )
                 for split in splits:
                     shutil.copytree(out / split, partial / split, ignore=_only_notes)
@@ -126,7 +126,7 @@ def made_by(out: Path, splits: tuple[str, ...], run: str) -> dict[str, Manifest]
     return manifests if all(run in manifest.runs for manifest in manifests.values()) else None
 
 
-def _only_notes(directory: str, names: list[str]) -> list[str]:
+def _only_notes(_: str, names: list[str]) -> list[str]:
     """What is not copied of a table: its data."""
     return [name for name in names if name not in ("manifest.json", SKETCHES, STATISTICS)]
 

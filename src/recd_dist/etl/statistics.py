@@ -1,4 +1,4 @@
-"""What was measured of each part, beside the manifest: parts can be added, replaced and merged without reading the rest.
+"""What was measured of each part, beside the manifest: parts are added, replaced and merged without reading the rest.
 
 ::
 
