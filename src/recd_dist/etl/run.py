@@ -14,7 +14,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,7 @@ def etl(
     threads: int | None = None,
     shard_bytes: int | None = None,
     progress: bool = True,
+    make: "Make | None" = None,
 ) -> dict[str, Manifest]:
     """Writes a source's clustered tables, ``out/train`` and, with a split, ``out/test``.
 
@@ -118,6 +119,7 @@ def etl(
         threads: that write parts; every core by default.
         shard_bytes: the most samples of a shard in memory, by default what the memory limit leaves.
         progress: show a progress bar.
+        make: reads, plans and writes in another way than this process with DuckDB (``etl_on_spark``).
 
     Returns:
         The manifest of each split.
@@ -141,10 +143,14 @@ def etl(
         base = Tables.kept(work / "base", out, source.splits) if append else Tables(None, source.splits, {})
         if not going_on:
             check_space(work, _space(found))
-        made = _made(source, options, found, base, work, job["run"], bar)
+        made = (make or _made)(source, options, found, base, work, job["run"], bar)
         manifests = finished(work, out, made, base)
     report(out, manifests)
     return manifests
+
+
+Make = Callable[[Source, Options, Inputs, Tables, Path, str, Progress], Made]
+"""Reads, plans and writes: source, options, raw files, tables that are there, directory of work, id of the run, bar."""
 
 
 def _job(source: Source, options: Options, found: Inputs, out: Path, append: bool) -> dict[str, Any]:
@@ -192,7 +198,7 @@ def _made(source: Source, options: Options, found: Inputs, base: Tables, work: P
                 _emptied(runs),
                 buffer_bytes=budget.buffer_bytes,
                 shard_bytes=shard_bytes,
-                num_buckets=_num_buckets(found, shard_bytes),
+                num_buckets=num_buckets(found, shard_bytes),
                 done=bar.advance,
             )
             shards.save(marker)
@@ -228,7 +234,7 @@ def _batches(connection: duckdb.DuckDBPyConnection, sql: str) -> Iterator[pa.Rec
         raise DataError(f"samples query: {engine.short(error)}") from error
 
 
-def _num_buckets(found: Inputs, shard_bytes: int) -> int:
+def num_buckets(found: Inputs, shard_bytes: int) -> int:
     """Buckets for logs of a size: about four to a shard, a power of two."""
     wanted = min(max(4 * found.memory_bytes // max(shard_bytes, 1), MIN_BUCKETS), MAX_BUCKETS)
     return 1 << int(wanted - 1).bit_length()
