@@ -16,8 +16,11 @@ from recd_dist.errors import ConfigError, DataError
 from recd_dist.etl.flat import flat_view
 from recd_dist.etl.run import etl
 from recd_dist.etl.source import Source
+from recd_dist.etl.stats_measure import table_stats
 from recd_dist.reader.files import TableFiles
+from recd_dist.reader.loader import Loader
 from recd_dist.reader.order import RowGroup
+from recd_dist.schema import Table
 
 KEYS = {"session": "session", "timestamp": "t"}
 LIST, WEIGHT = pa.list_(pa.int64()), pa.list_(pa.float32())
@@ -246,3 +249,35 @@ def test_weights_of_another_length_name_row_and_lengths(tmp_path):
 def test_weights_that_cannot_be(tmp_path, options, message):
     with pytest.raises(DataError, match=message):
         etl(source(tmp_path, logs(3), recent=options), tmp_path / "out", progress=False)
+
+
+def test_training_says_once_that_it_passes_over_weights(tables, caplog):
+    path, _, made = tables
+    options = {"batch_size": 32, "window": 2, "shuffle": False}
+    item = {"item": Table("item", 1000, 4, hashed=True), "device": Table("device", 3, 4)}
+    for rank in (0, 1):
+        loader = Loader(path / "on/train", made.schema, item, rank=rank, world_size=2, **options)
+        lengths = {n for batch in loader for n in batch.sparse.lengths_of("recent").tolist()}
+        loader.close()
+        assert lengths == {20}
+    assert [r.getMessage() for r in caplog.records] == ["reader: training passes over the weights of recent"]
+
+
+def test_stats_count_the_bytes_of_streams(tables):
+    path, _, made = tables
+    stats = table_stats(path / "on/train")
+    user = next(g for g in stats.groups if g.name == "user")
+    features = {f.name: f for f in stats.features}
+    sizes = {"user": 0, "recent": 0}
+    for part in made.parts:
+        for entry in (part.groups["user"], part.streams["user"]):
+            metadata = pq.ParquetFile(path / "on/train" / entry.path).metadata
+            for i in range(metadata.num_row_groups):
+                for j in range(metadata.num_columns):
+                    column = metadata.row_group(i).column(j)
+                    sizes["user"] += column.total_compressed_size
+                    if column.path_in_schema.split(".")[0] in ("recent", "recent_start", "recent_length", "heat"):
+                        sizes["recent"] += column.total_compressed_size
+    assert (user.num_bytes, features["recent"].num_bytes) == (sizes["user"], sizes["recent"])
+    assert features["recent"].id_bytes == 8
+    assert features["recent"].num_stored == made.features["recent"].num_values_unique

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from recd_dist.errors import DataError
 from recd_dist.grouped import Embedded
 from recd_dist.ikjt import IKJT
 from recd_dist.job import Job
+from recd_dist.location import Location
 from recd_dist.model import new_model, sequence_features
 from recd_dist.model.loss import click_loss
 from recd_dist.reader.loader import Loader
@@ -172,7 +172,7 @@ def loader(
     ranks: Ranks,
     transforms: Transforms,
     *,
-    table: Path | None = None,
+    table: Location | None = None,
     batch_size: int | None = None,
     state: Mapping[str, Any] | None = None,
     shuffle: bool | None = None,

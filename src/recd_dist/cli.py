@@ -39,6 +39,8 @@ _MORE = {
     "plan": "The same table and options as for `recd train`; plan.world_size says for how many ranks (default 2), "
     "plan.topology on\nwhich machines (h100x8: hosts of 8 H100). docs/planning.md explains what is printed.",
     "train": "The same command again goes on from the newest checkpoint in run_dir. SIGTERM writes one, then stops.",
+    "compact": "Samples and their order inside a session stay; readers see the old parts until the new ones stand.",
+    "sql": "A plain join over the table's files. data.partitions=[2026-11-25] narrows it.",
     "evaluate": "Table sizes, transforms and features are those of the run; the numbers are exact, over every sample.",
     "summary": "Prints what `recd train` printed at its end, from summary.json.",
     "board": "Ctrl-C stops it.",
@@ -52,11 +54,22 @@ _COMMANDS: dict[str, tuple[str, str]] = {
         "recd etl data=ebnerd data.path=~/ebnerd/train\n"
         "recd etl data=parquet data.name=mine data.path=clicks.parquet data.keys.session=session_id "
         "data.keys.timestamp=time 'data.labels=[clicked]'\n"
-        "recd etl data=tiny overwrite=true compression=lz4",
+        "recd etl data=tiny overwrite=true compression=lz4\n"
+        "recd etl data=mine --dry-run\nrecd etl data=mine --verify\n"
+        "recd etl data=mine data.path=logs/2026-11-25/*.parquet data.partition=day append=true",
     ),
     "stats": (
         "samples per session, dedup factors, cost expanded and unique",
         "recd stats data=ebnerd\nrecd stats data=ebnerd --json stats.json\nrecd stats data.table=tables/ebnerd",
+    ),
+    "compact": (
+        "small parts of a table that was added to often -> few large ones",
+        "recd compact data=mine\nrecd compact data.table=tables/mine row_group_samples=16384",
+    ),
+    "sql": (
+        "the query that gives back flat samples, for DuckDB or Spark",
+        "recd sql data=mine\nrecd sql data=mine --dialect spark --split test\n"
+        'duckdb -c "create view flat as $(recd sql data=mine)"',
     ),
     "plan": (
         "tables x ranks x bytes x milliseconds, without starting a job",
@@ -107,6 +120,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("overrides", nargs="*", metavar="name=value", help="overrides of the config")
         command.add_argument("--config-dir", metavar="DIR", help="configs of your own, such as DIR/data/mine.yaml")
         command.add_argument("--options", action="store_true", help="print the config, every option, and stop")
+        if name == "sql":
+            command.add_argument("--dialect", default="duckdb", help="duckdb (default) or spark")
+            command.add_argument("--split", default="train", help="default train")
         if name == "etl":
             command.add_argument("--dry-run", action="store_true", help="show schema and sample rows, write nothing")
             command.add_argument("--verify", action="store_true", help="compare every column with the source")
@@ -134,6 +150,19 @@ def _stats(options: argparse.Namespace) -> int:
     from recd_dist.etl_command import run_stats
 
     _write_json(options.json, run_stats(config, _console()))
+    return 0
+
+
+def _compact(options: argparse.Namespace) -> int:
+    from recd_dist.etl_command import run_compact
+
+    return run_compact(load("etl", options.overrides, options.config_dir), _console())
+
+
+def _sql(options: argparse.Namespace) -> int:
+    from recd_dist.etl_command import view
+
+    sys.stdout.write(view(load("etl", options.overrides, options.config_dir), options.split, options.dialect) + "\n")
     return 0
 
 
@@ -235,6 +264,8 @@ def _write_json(path: str | None, value: object) -> None:
 _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "etl": _etl,
     "stats": _stats,
+    "compact": _compact,
+    "sql": _sql,
     "plan": _plan,
     "train": _train,
     "evaluate": _evaluate,
@@ -244,8 +275,10 @@ _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
 }
 
 
+_CONFIG = {**dict.fromkeys(("etl", "stats", "compact", "sql"), "etl"), "plan": "train", "train": "train"}
+"""The config that a command takes overrides of; ``evaluate`` where it is not named."""
 _FLAGS = {"config_dir", "options", "json", "nproc", "port", "host", "save", "diff", "simulate", "probe"}
-_FLAGS |= {"dry_run", "verify"}
+_FLAGS |= {"dry_run", "verify", "dialect", "split"}
 
 
 def _flags(options: argparse.Namespace) -> list[str]:
@@ -277,7 +310,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.print_help()
             return 2
         if getattr(options, "options", False):
-            name = {"etl": "etl", "stats": "etl", "plan": "train", "train": "train"}.get(options.command, "evaluate")
+            name = _CONFIG.get(options.command, "evaluate")
             config = load(name, options.overrides, options.config_dir)
             sys.stdout.write(to_yaml(config))
             return 0

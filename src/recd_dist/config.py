@@ -175,6 +175,7 @@ class EtlConfig:
     data: Data = field(default_factory=Data)
     overwrite: bool = False
     append: bool = False
+    replace: list[str] = field(default_factory=list)  # partitions that are put in place of the table's, with append
     compression: str = "zstd"
     row_group_samples: int = 8192
     memory_limit: str = "1GB"  # of the whole run

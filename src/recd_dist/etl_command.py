@@ -10,7 +10,8 @@ from rich.console import Console
 from recd_dist.config import Data, EtlConfig
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.etl.source import Source
-from recd_dist.manifest import Manifest
+from recd_dist.location import Location, location
+from recd_dist.manifest import Manifest, is_table, splits_of
 
 _ELSEWHERE = ("source", "table", "tables", "synthetic", "partitions")
 
@@ -44,7 +45,7 @@ def run_etl(config: EtlConfig, console: Console, *, dry_run: bool = False, verif
         Exit code: 1 when table and source differ.
     """
     source = source_of(config.data, config.seed)
-    out = Path(config.data.table)
+    out = location(config.data.table)
     if dry_run:
         from recd_dist.etl.dry_run import dry_run as shown
 
@@ -58,6 +59,7 @@ def run_etl(config: EtlConfig, console: Console, *, dry_run: bool = False, verif
             out,
             overwrite=config.overwrite,
             append=config.append,
+            replace=config.replace,
             row_group_samples=config.row_group_samples,
             compression=config.compression,
             memory_limit=config.memory_limit,
@@ -74,8 +76,8 @@ def run_etl(config: EtlConfig, console: Console, *, dry_run: bool = False, verif
     return 0 if found.equal else 1
 
 
-def _stands(out: Path, source: Source) -> bool:
-    return all((out / split / "manifest.json").is_file() for split in source.splits)
+def _stands(out: Location, source: Source) -> bool:
+    return all(is_table(out / split) for split in source.splits)
 
 
 def _summary(table: str, manifests: Mapping[str, Manifest]) -> None:
@@ -106,6 +108,38 @@ def _warn_of_small_tables(data: Data, manifests: Mapping[str, Manifest]) -> None
             )
 
 
+def run_compact(config: EtlConfig, console: Console) -> int:
+    """Merges small parts, and says what came of it."""
+    from recd_dist.etl.compact import compact
+    from recd_dist.etl.run import Options
+
+    root = location(config.data.table)
+    before = {split: len(Manifest.load(root / split).parts) for split in splits_of(root)}
+    options = Options(config.row_group_samples, config.compression, config.memory_limit, config.threads)
+    for split, manifest in compact(root, options).items():
+        console.print(
+            f"{root}/{split}: {before[split]} parts, now {len(manifest.parts)}; {manifest.num_samples:,} samples, "
+            f"{manifest.num_bytes / 2**20:.1f} MiB",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return 0
+
+
+def view(config: EtlConfig, split: str, dialect: str) -> str:
+    """The SQL that gives back the flat samples of a table.
+
+    Raises:
+        ConfigError: no table of that split.
+    """
+    from recd_dist.etl.flat import flat_view
+
+    root = location(config.data.table)
+    if split not in splits_of(root):
+        raise ConfigError(f"--split {split}: {root} has none{nearest(split, splits_of(root))}")
+    return flat_view(root / split, dialect, config.data.partitions)
+
+
 def run_stats(config: EtlConfig, console: Console) -> dict[str, Any]:
     """Shows the numbers of each split's table.
 
@@ -114,9 +148,9 @@ def run_stats(config: EtlConfig, console: Console) -> dict[str, Any]:
     """
     from recd_dist.etl.stats import render, table_stats
 
-    root = Path(config.data.table)
-    tables = [p.parent for p in sorted(root.glob("*/manifest.json"), reverse=True)]
-    if (root / "manifest.json").is_file():
+    root = location(config.data.table)
+    tables = [root / split for split in reversed(splits_of(root))]
+    if is_table(root):
         tables = [root]
     if not tables:
         raise ConfigError(

@@ -21,7 +21,8 @@ from recd_dist.embedding.shard import shard
 from recd_dist.embedding.tables import portable_name
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.job import Job, resolve
-from recd_dist.manifest import Manifest
+from recd_dist.location import Location, location
+from recd_dist.manifest import Manifest, is_table, splits_of
 from recd_dist.metrics.quality import Quality, evaluate
 from recd_dist.metrics.ranks import gather_columns
 from recd_dist.reader.transform import Transforms
@@ -74,7 +75,7 @@ def evaluate_run(config: EvaluateConfig, ranks: Ranks) -> dict[str, Any]:
     trained.batch_size = config.batch_size or trained.batch_size
     trained.reader.num_workers = config.num_workers
     job = resolve(trained)
-    table = Path(config.table) if config.table else table_of(job, config.split)
+    table = location(config.table) if config.table else table_of(job, config.split)
     require_same_features(job, table)
     model = assembly.train_model(job, job.dedup)
     wanted = assembly.sharding(job, places=False)  # other ranks than in training, perhaps
@@ -88,20 +89,19 @@ def evaluate_run(config: EvaluateConfig, ranks: Ranks) -> dict[str, Any]:
     return {**result, **(quality.to_json() if quality else {}), **oracle(job, table.name)}
 
 
-def table_of(job: Job, split: str) -> Path:
+def table_of(job: Job, split: str) -> Location:
     """The directory of another split of the job's table.
 
     Raises:
         ConfigError: there is no such split.
     """
     root = job.table.parent
-    if not (root / split / "manifest.json").is_file():
-        splits = [p.parent.name for p in root.glob("*/manifest.json")]
-        raise ConfigError(f"split={split}: the table {root} has no such split{nearest(split, splits)}")
+    if not is_table(root / split):
+        raise ConfigError(f"split={split}: the table {root} has no such split{nearest(split, splits_of(root))}")
     return root / split
 
 
-def require_same_features(job: Job, table: Path) -> None:
+def require_same_features(job: Job, table: Location) -> None:
     """Refuses to evaluate on a table that lacks what the model reads.
 
     Raises:

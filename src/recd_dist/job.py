@@ -10,7 +10,8 @@ from recd_dist.config import TrainConfig
 from recd_dist.embedding.exchange.codecs import Codecs
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.inference import infer_tables
-from recd_dist.manifest import Manifest
+from recd_dist.location import Location, location
+from recd_dist.manifest import Manifest, is_table
 from recd_dist.reader.transform import Transforms
 from recd_dist.schema import Schema, Table
 
@@ -80,7 +81,7 @@ class Job:
     """
 
     config: TrainConfig
-    table: Path
+    table: Location
     manifest: Manifest
     schema: Schema
     tables: dict[str, Table]
@@ -108,8 +109,8 @@ def resolve(config: TrainConfig, split: str = "train") -> Job:
     Raises:
         ConfigError, DataError: what does not fit, by name, and the remedy.
     """
-    table = Path(config.data.table) / split
-    if not (table / "manifest.json").is_file():
+    table = location(config.data.table) / split
+    if not is_table(table):
         raise ConfigError(
             f"data.table={config.data.table}: no clustered table at '{table}'; "
             f"make it with `recd etl data={config.data.name}` (the same data overrides), or correct data.table"
@@ -153,7 +154,7 @@ def _dim(config: TrainConfig) -> int:
     return dim
 
 
-def _check_as_made(config: TrainConfig, table: Path, manifest: Manifest) -> None:
+def _check_as_made(config: TrainConfig, table: Location, manifest: Manifest) -> None:
     """What the ETL has settled cannot be changed by training: an option that says otherwise would be passed over."""
     data, made = config.data, manifest.schema
     again = "make it again by `recd etl ... overwrite=true`, or leave the option as it was"

@@ -13,16 +13,16 @@ given twice to one table, so that a file of an older state is never overwritten 
 
 import json
 import math
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from recd_dist.errors import ConfigError, DataError, nearest
+from recd_dist.location import Location, contents, directories, file_size, put
 from recd_dist.schema import Schema
 
 FORMAT = "recd_dist.table"
+NAME = "manifest.json"
 VERSION = 2
 
 STREAM = "stream"
@@ -221,18 +221,13 @@ class Manifest:
         """Bytes of all Parquet files of the table."""
         return sum(f.num_bytes for p in self.parts for f in p.files)
 
-    def save(self, table: Path) -> None:
-        """Writes ``manifest.json`` whole or not at all (written beside, flushed, renamed)."""
+    def save(self, table: Location) -> None:
+        """Writes ``manifest.json`` whole or not at all: beside and renamed, in an object store by one put."""
         value = {"format": FORMAT, "version": VERSION, **_plain(asdict(self)), "schema": self.schema.to_json()}
-        partial = table / ".manifest.json.partial"
-        with partial.open("w") as file:
-            json.dump(value, file, indent=1, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(table / "manifest.json")
+        put(table / NAME, json.dumps(value, indent=1, allow_nan=False).encode())
 
     @staticmethod
-    def load(table: Path) -> "Manifest":
+    def load(table: Location) -> "Manifest":
         """Reads a table's manifest.
 
         Args:
@@ -241,11 +236,13 @@ class Manifest:
         Raises:
             DataError: no such table, not a manifest, or a version that this release cannot read.
         """
-        path = table / "manifest.json"
-        if not path.is_file():
-            raise DataError(f"{table}: no clustered table here (no manifest.json); make it with `recd etl data=...`")
+        path = table / NAME
         try:
-            value = json.loads(path.read_text())
+            value = json.loads(contents(path))
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise DataError(
+                f"{table}: no clustered table here (no manifest.json); make it with `recd etl data=...`"
+            ) from error
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise DataError(f"{path}: not readable as JSON ({error}); make the table again with `recd etl`") from error
         if not isinstance(value, dict) or value.get("format") != FORMAT:
@@ -259,6 +256,16 @@ class Manifest:
             return _from_json(value)
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}: incomplete manifest ({error!r}); make the table again with `recd etl`") from error
+
+
+def is_table(table: Location) -> bool:
+    """Whether a table (one split) stands in a place."""
+    return file_size(table / NAME) is not None
+
+
+def splits_of(root: Location) -> list[str]:
+    """Names of the splits that stand below a place, sorted."""
+    return [name for name in directories(root) if is_table(root / name)]
 
 
 def _plain(value: Any) -> Any:

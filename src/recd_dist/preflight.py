@@ -19,7 +19,8 @@ from recd_dist.embedding.planning.saved import load as load_plan
 from recd_dist.embedding.types import TYPES
 from recd_dist.errors import ConfigError, DataError, UserError, nearest
 from recd_dist.job import Job, resolve, writable
-from recd_dist.manifest import Manifest
+from recd_dist.location import file_sizes
+from recd_dist.manifest import Manifest, splits_of
 
 TABLE_OPTIMIZERS = ("rowwise_adagrad", "adagrad", "sgd", "adam", "partial_rowwise_adam", "lamb")
 ON_CPU = ("sgd", "adagrad", "rowwise_adagrad")
@@ -87,13 +88,15 @@ def _check_numbers(config: TrainConfig) -> None:
 
 def _check_files(job: Job) -> None:
     """Every file of the table is there with its size: a truncated one is found before the first step."""
-    for part in job.manifest.parts:
-        for entry in part.files:
-            path = job.table / entry.path
-            size = path.stat().st_size if path.is_file() else -1
-            if size != entry.num_bytes:
-                found = "missing" if size < 0 else f"{size:,} bytes, {entry.num_bytes:,} were written"
-                raise DataError(f"{path}: {found}; make the table again with `recd etl ... overwrite=true`")
+    entries = [entry for part in job.manifest.parts for entry in part.files]
+    sizes = file_sizes(job.table, (entry.path for entry in entries))
+    for entry in entries:
+        size = sizes.get(entry.path)
+        if size != entry.num_bytes:
+            found = "missing" if size is None else f"{size:,} bytes, {entry.num_bytes:,} were written"
+            raise DataError(
+                f"{job.table / entry.path}: {found}; make the table again with `recd etl ... overwrite=true`"
+            )
 
 
 def _check_steps(job: Job, world_size: int) -> None:
@@ -211,7 +214,7 @@ def _check_split(job: Job, world_size: int) -> None:
     A table made without a test split is trained without evaluation.
     """
     wanted = job.config.evaluate.split
-    splits = [path.parent.name for path in job.table.parent.glob("*/manifest.json")]
+    splits = splits_of(job.table.parent)
     if wanted is not None and wanted not in splits and not (wanted == "test" and splits == ["train"]):
         raise ConfigError(
             f"evaluate.split={wanted}: the table {job.table.parent} has no such split{nearest(wanted, splits)}"

@@ -34,7 +34,7 @@ def child(raw: Path, out: Path, append: bool) -> int:
         try:
             run(raw, out, append)
             os._exit(0)
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             sys.stderr.write(f"{error}\n")
             os._exit(1)
     return pid

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -109,7 +110,7 @@ def test_ranges_keep_sessions_whole_and_below_the_limit(rows, limit):
     every = np.array(sizes, np.int32)
     bounds = ranges(found, every, limit)
     assert (bounds[0], bounds[-1]) == (0, len(rows))
-    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, end in pairwise(bounds.tolist()):
         assert end > start
         inside = found.piece[start:end]
         assert every[found.rows[start:end]].sum() <= limit or len(set(inside.tolist())) == 1

@@ -1,12 +1,16 @@
 """Statistics: exact on literals, merged as if measured at once, estimated within a few percent when many."""
 
+import io
+import json
 import math
 
 import numpy as np
 import pytest
 
+from recd_dist.errors import DataError
 from recd_dist.etl.measure import Distinct, Measured
 from recd_dist.etl.rows import Column
+from recd_dist.etl.sketches import load_sketches, save_sketches
 from recd_dist.manifest import IdStats
 
 
@@ -53,3 +57,78 @@ def test_many_ids_are_estimated():
     second.add(ids[100_000:])
     first.merge(second)
     assert first.stats().num_distinct == pytest.approx(300_000, rel=0.04)
+
+
+def test_the_set_grows_and_gives_up_beyond_its_limit():
+    distinct = Distinct()
+    distinct.add(np.arange(65_536))
+    assert (distinct.num_exact, len(distinct.exact)) == (65_536, 65_536)
+    assert distinct.exact.tolist() == list(range(65_536))
+    distinct.add(np.array([5, 65_536]))
+    assert distinct.exact is None
+    assert distinct.stats().num_distinct == pytest.approx(65_537, rel=0.04)
+    small = Distinct()
+    small.merge(distinct)
+    assert small.exact is None
+
+
+@pytest.mark.parametrize("num", [0, 3, 5000, 100_000])
+def test_distinct_ids_come_back_from_json(num):
+    distinct = Distinct()
+    distinct.add(np.random.default_rng(0).integers(-(2**62), 2**62, num))
+    again = Distinct.from_json(json.loads(json.dumps(distinct.to_json())))
+    assert again.stats() == distinct.stats()
+    assert again.num_exact == distinct.num_exact
+    assert (again.registers == distinct.registers).all()
+    for one in (again, distinct):
+        one.add(np.arange(1000))
+    assert again.stats() == distinct.stats()
+
+
+def measured(numbers: np.ndarray) -> Measured:
+    one = Measured(num_null=2)
+    one.add(Column(numbers.astype(np.float32)), np.ones(len(numbers), np.int64), num_changed=1, num_pairs=3)
+    return one
+
+
+def test_measurements_come_back_from_json_exactly():
+    for one in (Measured(), measured(np.random.default_rng(0).normal(1e4, 3, 100)), measured(np.array([0.1]))):
+        text = json.dumps(one.to_json(), allow_nan=False)
+        assert Measured.from_json(json.loads(text)) == one
+
+
+def test_an_append_adds_to_the_statistics_of_a_table():
+    numbers = np.random.default_rng(0).normal(5, 2, 1000)
+    first, second, whole = measured(numbers[:600]), measured(numbers[600:]), measured(numbers[:600])
+    whole.merge(second)
+    again = Measured.from_stats(first.stats(first), 600, is_dense=True)
+    again.merge(second)
+    stats, expected = again.stats(again), whole.stats(whole)
+    assert (stats.mean, stats.std) == pytest.approx((expected.mean, expected.std), rel=1e-12)
+    assert (stats.min, stats.max, stats.num_null, stats.num_pairs) == (expected.min, expected.max, 4, 6)
+    assert stats.stay_rate == 4 / 6
+    ids = Measured(num_values_unique=3, num_values_expanded=8, max_length=2)
+    assert Measured.from_stats(ids.stats(ids), 600, is_dense=False) == ids
+
+
+def test_sketches_of_a_table(tmp_path):
+    ids = {"few": Distinct(), "many": Distinct(), "none": Distinct()}
+    ids["few"].add(np.array([3, -1, 2**62]))
+    ids["many"].add(np.arange(100_000))
+    save_sketches(tmp_path / "sketches.parquet", ids)
+    memory = io.BytesIO()
+    save_sketches(memory, ids)
+    for found in (load_sketches(tmp_path / "sketches.parquet"), load_sketches(memory.getvalue())):
+        assert {name: one.stats() for name, one in found.items()} == {name: one.stats() for name, one in ids.items()}
+        assert found["few"].exact.tolist() == [-1, 3, 2**62]
+        assert found["many"].exact is None
+        found["many"].add(np.arange(100_000))  # seen before: nothing changes
+        assert (found["many"].registers == ids["many"].registers).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["sketches.parquet"]
+
+
+def test_sketches_that_are_none(tmp_path):
+    (tmp_path / "sketches.parquet").write_bytes(b"PAR1 no")
+    for path in (tmp_path / "sketches.parquet", tmp_path / "absent"):
+        with pytest.raises(DataError, match=f"{path.name}: no readable sketches of ids"):
+            load_sketches(path)

@@ -19,6 +19,12 @@ def table(path: Path, text: str) -> Path:
     return path
 
 
+def stop(work: Path, error: BaseException) -> None:
+    with working(work, JOB):
+        (work / "runs").mkdir()
+        raise error
+
+
 def names(path: Path) -> set[str]:
     return {entry.name for entry in path.iterdir()}
 
@@ -35,9 +41,8 @@ def test_work_lies_beside_the_table_and_vanishes_when_it_is_done(tmp_path):
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
 def test_what_was_stopped_is_taken_up_by_the_same_job_only(tmp_path, error):
     work = work_directory(tmp_path / "out")
-    with pytest.raises(type(error)), working(work, JOB):
-        (work / "runs").mkdir()
-        raise error
+    with pytest.raises(type(error)):
+        stop(work, error)
     assert taken_up(work, JOB)
     with working(work, JOB) as going_on:
         assert going_on

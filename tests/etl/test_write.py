@@ -9,6 +9,7 @@ import pytest
 
 from recd_dist.errors import ConfigError
 from recd_dist.etl.convert import list_type
+from recd_dist.etl.encode import encodings as tried_encodings
 from recd_dist.etl.write import PartWriter, checked_compression, required
 
 
@@ -71,7 +72,8 @@ def test_chosen_encodings_are_taken_as_they_are(tmp_path):
 
 
 def test_a_higher_level_is_smaller(tmp_path):
-    ids = pa.array(np.random.default_rng(0).integers(0, 50, 50_000))
+    rng = np.random.default_rng(0)
+    ids = pa.array(np.concatenate([np.delete(range(500), rng.integers(0, 500, 20)) for _ in range(100)]))
     sizes = []
     for number, compression in enumerate(("zstd:1", "zstd:19")):
         writer = PartWriter(tmp_path, number, compression, {"samples": {"ids": "PLAIN"}})
@@ -101,3 +103,35 @@ def test_only_running_numbers_and_keys_have_statistics(tmp_path):
 def test_an_unknown_codec_or_level_is_refused(name, message):
     with pytest.raises(ConfigError, match=message):
         checked_compression(name)
+
+
+def test_levels_are_chosen_where_they_gain():
+    rng = np.random.default_rng(0)
+    n = 8192
+    histories = np.concatenate([np.delete(range(200), rng.integers(0, 200, 9)) for _ in range(60)])[:n]
+    rows = required(
+        ["row", "numbers", "few", "history"],
+        [
+            pa.array(np.arange(n)),
+            pa.array(rng.normal(0, 1, n).astype(np.float32)),
+            pa.array(rng.integers(0, 20, n).astype(np.int32)),
+            pa.array(histories),
+        ],
+    )
+    chosen = tried_encodings(rows, n, "zstd")
+    assert chosen["row"] == "DELTA_BINARY_PACKED"
+    assert chosen["numbers"] in ("BYTE_STREAM_SPLIT:6", "BYTE_STREAM_SPLIT:12")
+    assert chosen["few"] == "BYTE_STREAM_SPLIT:1"
+    for compression in ("zstd:3", "lz4"):
+        assert not any(":" in choice for choice in tried_encodings(rows, n, compression).values())
+    assert tried_encodings(rows, n, "zstd", levels=False)["few"] in ("BYTE_STREAM_SPLIT", "RLE_DICTIONARY")
+
+
+def test_the_chosen_level_is_the_one_written(tmp_path):
+    ids = pa.array(np.random.default_rng(0).integers(0, 20, 50_000).astype(np.int32))
+    sizes = []
+    for number, choice in enumerate(("BYTE_STREAM_SPLIT", "BYTE_STREAM_SPLIT:3", "BYTE_STREAM_SPLIT:1")):
+        writer = PartWriter(tmp_path, number, "zstd", {"samples": {"ids": choice}})
+        writer.write("samples", required(["ids"], [ids]), np.array([0, len(ids)]))
+        sizes.append(writer.close().samples.num_bytes)
+    assert sizes[0] == sizes[1] > sizes[2]

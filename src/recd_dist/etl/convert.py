@@ -9,8 +9,8 @@
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from recd_dist.etl.rows import filled, taken
 from recd_dist.etl.seen import Seen
 from recd_dist.schema import Feature, Kind
 
@@ -49,32 +49,8 @@ def converted(column: pa.ChunkedArray | pa.Array, kind: Kind, stored: pa.DataTyp
     Returns:
         The column [N] without nulls, and how many values were missing: rows, or elements of lists.
     """
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(array, pa.ChunkedArray):  # combine_chunks of no chunks
-        array = pa.array([], array.type)
-    if kind is Kind.dense:
-        bad = pc.invert(pc.fill_null(pc.is_finite(array), False))
-        num_bad = int(pc.sum(bad).as_py() or 0)
-        return (pc.if_else(bad, pa.scalar(0.0, array.type), array) if num_bad else array).cast(stored), num_bad
-    if kind is Kind.id:
-        return array.cast(stored), 0
-    return _lists(array, stored)
-
-
-def _lists(array: pa.Array, stored: pa.DataType) -> tuple[pa.Array, int]:
-    num_missing = array.null_count
-    if pa.types.is_list(array.type):
-        values = array.flatten()
-        lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
-    else:
-        values = array.drop_null()
-        lengths = array.is_valid().to_numpy(zero_copy_only=False).astype(np.int64)
-    if values.null_count:
-        row_of = np.repeat(np.arange(len(lengths)), lengths)
-        valid = values.is_valid().to_numpy(zero_copy_only=False)
-        lengths = np.bincount(row_of[valid], minlength=len(lengths))
-        num_missing += values.null_count
-        values = values.drop_null()
-    offsets = np.zeros(len(lengths) + 1, np.int32)
-    np.cumsum(lengths, out=offsets[1:])
-    return pa.ListArray.from_arrays(pa.array(offsets), values.cast(stored.value_type), type=stored), num_missing
+    name = "column"
+    found = filled(pa.table({name: column}), Feature(name, kind, table=name), lambda row: f"row {row}")
+    dtype = np.dtype((stored.value_type if pa.types.is_list(stored) else stored).to_pandas_dtype())
+    every = taken(found.column, np.arange(len(found.column)), dtype, name)
+    return every.arrays(stored, WEIGHTS)[0], 0 if found.missing is None else int(found.missing.sum())

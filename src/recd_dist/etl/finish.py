@@ -16,18 +16,22 @@ from typing import Any
 
 from recd_dist.errors import ConfigError, DataError, nearest
 from recd_dist.etl.columns import Inspection
-from recd_dist.etl.measure import Distinct, load_sketches, save_sketches
+from recd_dist.etl.measure import Distinct
 from recd_dist.etl.part import Form
-from recd_dist.etl.place import has_table, replaced
+from recd_dist.etl.place import replaced
+from recd_dist.etl.prepare import Dropped
+from recd_dist.etl.publish import publish
+from recd_dist.etl.sketches import SKETCHES, load_sketches, save_sketches
 from recd_dist.etl.source import Source
 from recd_dist.etl.statistics import STATISTICS, PartStatistics, load_statistics, save_statistics, summed
 from recd_dist.etl.writing import Written
-from recd_dist.manifest import Manifest
+from recd_dist.location import Location, contents
+from recd_dist.manifest import NAME, Manifest, is_table, splits_of
 from recd_dist.schema import Schema
 
 logger = logging.getLogger(__name__)
 
-SKETCHES = "sketches.parquet"
+_CHECKSUMS = "dropped_checksums"  # verify.py adds them to those of the table
 
 
 @dataclass(frozen=True)
@@ -37,15 +41,17 @@ class Tables:
     Attributes:
         kept_in: directory with copies of their manifests and sketches; None where there are no tables.
         splits: of the source.
+        first_part: number of the first part where no table is added to but one is replaced in a store.
         manifests: per split; empty where nothing is there yet.
     """
 
     kept_in: Path | None
     splits: tuple[str, ...]
     manifests: dict[str, Manifest]
+    first_part: int = 0
 
     @staticmethod
-    def kept(directory: Path, out: Path, splits: tuple[str, ...]) -> "Tables":
+    def kept(directory: Path, out: Location, splits: tuple[str, ...]) -> "Tables":
         """The tables as they were when the run began, whatever it has added since.
 
         Args:
@@ -60,15 +66,16 @@ class Tables:
             partial = directory.with_name("base.partial")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
-            if has_table(out):
-                there = sorted((p.parent.name for p in out.glob("*/manifest.json")), reverse=True)
-                if tuple(there) != tuple(splits):
+            if there := sorted(splits_of(out), reverse=True):
+                if there != sorted(splits, reverse=True):
                     raise ConfigError(
                         f"append: {out} holds {', '.join(there)}, the source now has {', '.join(splits)}; data.split "
                         "must be as it was"
                     )
                 for split in splits:
-                    shutil.copytree(out / split, partial / split, ignore=_only_notes)
+                    (partial / split).mkdir()
+                    for name in (NAME, SKETCHES, STATISTICS):
+                        (partial / split / name).write_bytes(contents(out / split / name))
             partial.rename(directory)
         if not any(directory.iterdir()):
             return Tables(None, splits, {})
@@ -87,12 +94,19 @@ class Tables:
     @property
     def next_parts(self) -> dict[str, int]:
         """Per split the number of the next part."""
-        return {split: self.manifests[split].next_part if self.manifests else 0 for split in self.splits}
+        return {split: self.manifests[split].next_part if self.manifests else self.first_part for split in self.splits}
 
     @property
     def next_samples(self) -> dict[str, int]:
         """Per split the number of the next sample."""
         return {split: self.manifests[split].next_sample if self.manifests else 0 for split in self.splits}
+
+    def parts_of(self, partitions: frozenset[str]) -> dict[str, frozenset[int]]:
+        """Per split the numbers of the parts in some partitions."""
+        return {
+            split: frozenset(part.number for part in manifest.parts if part.partition in partitions)
+            for split, manifest in self.manifests.items()
+        }
 
     def check(self, inspection: Inspection, source: Source) -> None:
         """Refuses a source whose samples are not like those of the tables.
@@ -102,8 +116,8 @@ class Tables:
         """
         if self.schema is None:
             return
-        mistakes = list(_differences(self.schema, inspection.schema, inspection.automatic))
         made = next(iter(self.manifests.values()))
+        mistakes = list(_differences(made, inspection.schema, inspection.automatic))
         for what, before, now in (
             ("data.partition", made.partition, source.partition),
             ("a session", made.sessions, source.session_words),
@@ -112,34 +126,31 @@ class Tables:
                 mistakes.append(f"{what} was '{before}', is now '{now}'")
         if mistakes:
             raise DataError(
-                f"append: the new samples are not like those of {self.out}: "
+                "append: the new samples are not like those of the table: "
                 + "\n  ".join(mistakes)
                 + "\n  bring them to the same form in data.samples, or make the table anew with overwrite=true"
             )
 
 
-def made_by(out: Path, splits: tuple[str, ...], run: str) -> dict[str, Manifest] | None:
+def made_by(out: Location, splits: tuple[str, ...], run: str) -> dict[str, Manifest] | None:
     """The tables' manifests, if a run has made or added to all of them."""
-    if not all((out / split / "manifest.json").is_file() for split in splits):
+    if not all(is_table(out / split) for split in splits):
         return None
     manifests = {split: Manifest.load(out / split) for split in splits}
     return manifests if all(run in manifest.runs for manifest in manifests.values()) else None
 
 
-def _only_notes(_: str, names: list[str]) -> list[str]:
-    """What is not copied of a table: its data."""
-    return [name for name in names if name not in ("manifest.json", SKETCHES, STATISTICS)]
-
-
-def _differences(before: Schema, now: Schema, automatic: bool) -> list[str]:
-    """What has changed between two schemas, by name."""
+def _differences(made: Manifest, now: Schema, automatic: bool) -> list[str]:
+    """What has changed since a table was made, by name."""
+    before = made.schema
     old, new = {f.name: f for f in before.features}, {f.name: f for f in now.features}
     found = [f"feature '{n}' is gone{nearest(n, new)}" for n in old if n not in new]
     found += [f"feature '{n}' is new{nearest(n, old)}" for n in new if n not in old]
     for name in (n for n in old if n in new):
         for what in ("kind", "table", "weights", *(() if automatic else ("group",))):
             one, other = getattr(old[name], what), getattr(new[name], what)
-            if one != other and (one, other) != ("ids", "id"):
+            single = (one, other) == ("ids", "id") and made.features[name].max_length < 2  # one id, sometimes missing
+            if one != other and not single:
                 found.append(f"feature '{name}': its {what} was {one}, is now {other}")
     if before.labels != now.labels:
         found.append(f"labels were {list(before.labels)}, are now {list(now.labels)}")
@@ -155,6 +166,7 @@ class Made:
         written: the parts.
         run: id of the run.
         replaces: numbers of parts that the new ones take the place of, per split; partitions that come again, say.
+        describes: the manifest whose words are kept, where parts were only merged.
     """
 
     source: Source
@@ -163,9 +175,10 @@ class Made:
     written: Written
     run: str
     replaces: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    describes: Manifest | None = None
 
 
-def finished(work: Path, out: Path, made: Made, base: Tables) -> dict[str, Manifest]:
+def finished(work: Path, out: Location, made: Made, base: Tables) -> dict[str, Manifest]:
     """Writes manifests and puts the tables in place.
 
     Args:
@@ -188,22 +201,24 @@ def finished(work: Path, out: Path, made: Made, base: Tables) -> dict[str, Manif
         (table / split).mkdir(parents=True, exist_ok=True)
         save_sketches(table / split / SKETCHES, ids)
         save_statistics(table / split / STATISTICS, statistics[split])
-    if base.kept_in is None:
-        for split, manifest in manifests.items():
-            manifest.save(table / split)
-        replaced(table, out)
-        return manifests
     for split, manifest in manifests.items():
-        _moved(table / split, out / split)
-        manifest.save(out / split)
-        _removed(out / split, base.manifests[split], manifest)
+        manifest.save(table / split)
+    if not isinstance(out, Path):
+        publish(table, out, overwrite=True)
+    elif base.kept_in is None:
+        replaced(table, out)
+    else:
+        for split, manifest in manifests.items():
+            _moved(table / split, out / split)
+            manifest.save(out / split)
+            _removed(out / split, base.manifests[split], manifest)
     return manifests
 
 
 def _moved(source: Path, target: Path) -> None:
-    """Moves the files of one table into another, whose names they do not have."""
+    """Moves the data of one table into another, which has no files of these names."""
     for path in sorted(source.rglob("*")):
-        if path.is_file():
+        if path.is_file() and path.name != NAME:
             place = target / path.relative_to(source)
             place.parent.mkdir(exist_ok=True)
             shutil.move(path, place)
@@ -219,9 +234,11 @@ def _removed(table: Path, before: Manifest, now: Manifest) -> None:
 
 def _statistics(split: str, made: Made, base: Tables) -> dict[int, PartStatistics]:
     """What was measured of each part, old and new."""
-    parts = {} if base.kept_in is None else load_statistics(base.kept_in / split / STATISTICS)
-    gone = made.replaces.get(split, frozenset())
-    parts = {number: features for number, features in parts.items() if number not in gone}
+    parts: dict[int, PartStatistics] = {}
+    if base.kept_in is not None:
+        found = load_statistics(base.kept_in / split / STATISTICS)
+        gone = made.replaces.get(split, frozenset())
+        parts = {p.number: found[p.number] for p in base.manifests[split].parts if p.number not in gone}
     return parts | {result.parts[0].number: result.features for result in made.written.parts[split]}
 
 
@@ -237,12 +254,10 @@ def _manifest(
     before, gone = base.manifests.get(split), made.replaces.get(split, frozenset())
     kept = () if before is None else tuple(p for p in before.parts if p.number not in gone)
     parts = (*kept, *(result.parts[0] for result in made.written.parts[split]))
-    described = asdict(made.source) | {"samples_sql": made.inspection.samples, "groups_sql": made.inspection.groups}
-    described |= {"row_group_samples": made.form.row_group_samples, "compression": made.form.compression}
-    described["dropped_checksums"] = made.written.dropped.checksums
-    dropped = dict(before.dropped if before else {})
-    for reason, count in made.written.dropped.counts.items():
-        dropped[reason] = dropped.get(reason, 0) + count
+    dropped = _dropped(before) if before else Dropped()
+    if made.describes is None:
+        dropped.merge(made.written.dropped)
+    words = _words(made, dropped)
     groups = made.form.schema.dedup_groups
     return Manifest(
         name=made.source.name,
@@ -255,14 +270,29 @@ def _manifest(
         features={f.name: measured[f.name].stats(train[f.name]) for f in made.form.schema.features},
         ids={table: distinct.stats() for table, distinct in ids.items()},
         parts=parts,
-        source=_plain(described),
-        sessions=made.source.session_words,
-        dropped=dropped,
+        source=words,
+        sessions=made.describes.sessions if made.describes else made.source.session_words,
+        dropped=dropped.counts,
         next_part=max([p.number + 1 for p in parts] + [before.next_part if before else 0]),
         next_sample=max([p.first_sample + p.num_samples for p in parts] + [before.next_sample if before else 0]),
         partition=made.source.partition,
         runs=(*(before.runs if before else ()), made.run),
     )
+
+
+def _words(made: Made, dropped: Dropped) -> dict[str, Any]:
+    """How the table was made."""
+    if made.describes is not None:
+        return made.describes.source
+    words = asdict(made.source) | {"samples_sql": made.inspection.samples, "groups_sql": made.inspection.groups}
+    words |= {"row_group_samples": made.form.row_group_samples, "compression": made.form.compression}
+    return dict(_plain(words | {_CHECKSUMS: dropped.checksums}))
+
+
+def _dropped(manifest: Manifest) -> Dropped:
+    """What earlier runs left out, as the manifest has it."""
+    checksums = {reason: dict(columns) for reason, columns in manifest.source.get(_CHECKSUMS, {}).items()}
+    return Dropped(dict(manifest.dropped), checksums)
 
 
 def _plain(value: Any) -> Any:
@@ -272,7 +302,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def report(out: Path, manifests: Mapping[str, Manifest]) -> None:
+def report(out: Location, manifests: Mapping[str, Manifest]) -> None:
     """Says in the log what was filled in and what was left out."""
     for split, manifest in manifests.items():
         filled = {name: stats.num_null for name, stats in manifest.features.items() if stats.num_null}

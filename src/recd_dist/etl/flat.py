@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.etl.sql import identifier, quoted
 from recd_dist.etl.write import ROW
+from recd_dist.location import Location
 from recd_dist.manifest import STREAM, FileEntry, Manifest, Part, length_of, start_of
 from recd_dist.schema import KEYS, SAMPLE, Feature, Schema
 
@@ -21,10 +22,11 @@ _GLOB = re.compile(r"([\\*?\[\]{}])")
 
 
 def flat_view(
-    table: Path,
+    table: Location,
     dialect: str = "duckdb",
     partitions: Collection[str] | None = None,
     columns: Collection[str] | None = None,
+    parts: Collection[Part] | None = None,
 ) -> str:
     """A query that returns the flat samples: keys, labels, every feature and its weights, one row per sample.
 
@@ -33,6 +35,7 @@ def flat_view(
         dialect: ``duckdb`` or ``spark``.
         partitions: only samples of these, such as ``2026-11-25``; None takes all.
         columns: only these, in the order of the table; groups of which none is named are not read. None takes all.
+        parts: only the samples of these parts of the table; None takes all.
 
     Raises:
         DataError: no table there.
@@ -42,7 +45,7 @@ def flat_view(
         raise ConfigError(f"dialect '{dialect}': unknown{nearest(dialect, _DIALECTS)}")
     speaks = _DIALECTS[dialect]
     manifest = Manifest.load(table)
-    parts = _parts(manifest, partitions)
+    chosen = list(parts) if parts is not None else _parts(manifest, partitions)
     wanted = _columns(manifest.schema, columns)
     features = [f for f in manifest.schema.features if {f.name, f.weights} & set(wanted)]
     expressions = {name: f"samples.{speaks.name(name)}" for name in (*KEYS, *manifest.schema.labels)}
@@ -52,9 +55,9 @@ def flat_view(
     for group in manifest.schema.dedup_groups:
         mine = [f for f in features if f.group == group]
         if mine:
-            joins += _joins(table, group, parts, any(f.window for f in mine), speaks)
+            joins += _joins(table, group, chosen, any(f.window for f in mine), speaks)
     selected = ", ".join(f"{expressions[name]} as {speaks.name(name)}" for name in wanted)
-    source = speaks.files(table, [part.samples for part in parts])
+    source = speaks.files(table, [part.samples for part in chosen])
     return "\n".join([f"select {selected}", f"from {source} as samples", *joins])
 
 
@@ -64,7 +67,7 @@ class _Dialect:
     def __init__(
         self,
         name: Callable[[str], str],
-        files: Callable[[Path, list[FileEntry]], str],
+        files: Callable[[Location, list[FileEntry]], str],
         piece: Callable[[str, str, str], str],
     ) -> None:
         self.name, self.files, self.piece = name, files, piece
@@ -101,7 +104,7 @@ def _expressions(feature: Feature, speaks: _Dialect) -> dict[str, str]:
     return {name: speaks.piece(f"{streams}.{speaks.name(name)}", start, length) for name in names}
 
 
-def _joins(table: Path, group: str, parts: list[Part], windows: bool, speaks: _Dialect) -> Iterable[str]:
+def _joins(table: Location, group: str, parts: list[Part], windows: bool, speaks: _Dialect) -> Iterable[str]:
     rows, streams = speaks.name(f"{group}_rows"), speaks.name(f"{group}_streams")
     files = speaks.files(table, [part.groups[group] for part in parts])
     yield f"join {files} as {rows} on {rows}.{ROW} = samples.{speaks.name(f'{group}_{ROW}')}"
@@ -110,12 +113,12 @@ def _joins(table: Path, group: str, parts: list[Part], windows: bool, speaks: _D
         yield f"join {files} as {streams} on {streams}.{STREAM} = {rows}.{STREAM}"
 
 
-def _duckdb_files(table: Path, entries: list[FileEntry]) -> str:
+def _duckdb_files(table: Location, entries: list[FileEntry]) -> str:
     names = ", ".join(quoted(_GLOB.sub(r"[\1]", str(table)) + f"/{entry.path}") for entry in entries)
     return f"read_parquet([{names}], union_by_name = true)"
 
 
-def _spark_files(table: Path, entries: list[FileEntry]) -> str:
+def _spark_files(table: Location, entries: list[FileEntry]) -> str:
     """One scan for files of equal types; several are put together, with ids as wide as the widest."""
     scans: dict[str, list[str]] = {}
     for entry in entries:

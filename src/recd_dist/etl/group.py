@@ -111,7 +111,7 @@ def every(samples: Samples, features: tuple[Feature, ...], types: Types) -> Grou
     columns, changes, missing = {}, {}, {}
     for f in features:  # one column at a time is whole in memory
         raw = filled(samples.shard, f, samples.where)
-        columns[f.name] = taken(raw.column, samples.order, dtype(types[f.name]))
+        columns[f.name] = taken(raw.column, samples.order, dtype(types[f.name]), f.name)
         changes[f.name] = int((changed(raw.column, samples.order) & samples.pairs).sum())
         missing[f.name] = 0 if raw.missing is None else int(raw.missing[samples.order].sum())
     return GroupRows(columns, np.ones(len(samples), np.bool_), samples.bounds, changes, missing)
@@ -124,7 +124,7 @@ def compared(samples: Samples, features: tuple[Feature, ...], types: Types) -> G
     new = np.logical_or.reduce([samples.begins, *flags.values()])
     rows = samples.order[new]
     return GroupRows(
-        {f.name: taken(raw[f.name].column, rows, dtype(types[f.name])) for f in features},
+        {f.name: taken(raw[f.name].column, rows, dtype(types[f.name]), f.name) for f in features},
         new,
         _bounds(new, samples),
         {name: int((flag & samples.pairs).sum()) for name, flag in flags.items()},
@@ -145,7 +145,7 @@ def linked(samples: Samples, group: str, features: tuple[Feature, ...], types: T
     new[np.flatnonzero(first)[kept]] = True
     inside, repeats = samples.pairs[first], np.bincount(np.cumsum(first) - 1)
     return GroupRows(
-        {f.name: taken(raw[f.name].column, everything[kept], dtype(types[f.name])) for f in features},
+        {f.name: taken(raw[f.name].column, everything[kept], dtype(types[f.name]), f.name) for f in features},
         new,
         _bounds(new, samples),
         {name: int((flag & inside).sum()) for name, flag in flags.items()},

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from recd_dist.errors import DataError
 from recd_dist.etl.source import Source
-from recd_dist.etl.sql import checked_path, default_samples, filled
+from recd_dist.etl.sql import LEFT_TO_DUCKDB, checked_path, default_samples, filled
+from recd_dist.location import Location, location, reaching, readable, stored_files
 
 _READ = re.compile(r"read_parquet\(\s*'((?:[^']|'')*)'\s*(?P<more>,[^)]*union_by_name[^)]*)?")
 _GLOB = re.compile(r"[*?\[]")
@@ -28,7 +29,7 @@ class Inputs:
     """Raw files.
 
     Attributes:
-        files: path, bytes and time of change (ns) of each, sorted.
+        files: path, bytes and time of change (ns; in a store a number that changes with the file) of each, sorted.
         memory_bytes: about what their rows take in memory.
         num_rows: of Parquet files together; None where others are among them.
     """
@@ -39,26 +40,28 @@ class Inputs:
 
 
 def inputs(source: Source) -> Inputs:
-    """Looks at the raw files of a source; paths that are not local are left to the engine.
+    """Looks at the raw files of a source, local or in a store; what only the engine reads (``http://``) is left to it.
 
     Raises:
         DataError: no such file, or Parquet files that are read as one whose columns differ.
     """
     path = checked_path(source.path)
-    if "://" in path:
+    if path.lower().startswith(LEFT_TO_DUCKDB):
         return Inputs((), 0, None)
     sql = [filled(source.samples, path) if source.samples else default_samples(path)]
     sql += [filled(group.sql, path) for group in (source.groups or {}).values() if group.sql]
-    read: dict[str, list[Path]] = {}
+    read: dict[str, list[_File]] = {}
     for query in sql:
         for found in _READ.finditer(query):
             pattern = found[1].replace("''", "'")
             read.setdefault(pattern, _matching(pattern))
             if not found["more"]:
-                _check_drift(read[pattern])
-    files = sorted({*_matching(path), *(file for files in read.values() for file in files)})
-    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    metadata = [_metadata(file) for file in files[:_MAX_FOOTERS] if file.suffix in (".parquet", ".pq")]
+                _check_drift([file.path for file in read[pattern]])
+    files = sorted({*_matching(path), *(f for files in read.values() for f in files)}, key=lambda f: str(f.path))
+    stats = [(str(file.path), file.num_bytes, file.version) for file in files]
+    with ThreadPoolExecutor(8) as pool:
+        footers = [file.path for file in files[:_MAX_FOOTERS] if file.path.suffix in (".parquet", ".pq")]
+        metadata = list(pool.map(_metadata, footers))
     all_parquet = len(metadata) == len(files) and all(metadata)
     known = sum(found[1] for found in metadata if found)
     other = sum(size for name, size, _ in stats if Path(name).suffix not in (".parquet", ".pq"))
@@ -66,9 +69,25 @@ def inputs(source: Source) -> Inputs:
     return Inputs(tuple(stats), known + _TEXT_FACTOR * other, num_rows)
 
 
-def _matching(pattern: str) -> list[Path]:
+@dataclass(frozen=True)
+class _File:
+    path: Location
+    num_bytes: int
+    version: int
+
+
+def _matching(pattern: str) -> list[_File]:
     """Files of a path, directory or glob."""
-    path = Path(pattern).expanduser()
+    if pattern.lower().startswith(LEFT_TO_DUCKDB):
+        return []
+    path = location(pattern)
+    if not isinstance(path, Path):
+        return [_File(file.path, file.num_bytes, file.version) for file in stored_files(path)]
+    found = [(file, file.stat()) for file in _local(path, pattern)]
+    return [_File(file, stat.st_size, stat.st_mtime_ns) for file, stat in found]
+
+
+def _local(path: Path, pattern: str) -> list[Path]:
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
     if path.exists() or not _GLOB.search(pattern):
@@ -77,17 +96,18 @@ def _matching(pattern: str) -> list[Path]:
     return sorted(file for file in root.glob(str(path.relative_to(root))) if file.is_file())
 
 
-def _metadata(file: Path) -> tuple[int, int] | None:
+def _metadata(file: Location) -> tuple[int, int] | None:
     """Rows of a Parquet file and about their bytes in memory; None where the footer cannot be read."""
     try:
-        metadata = pq.read_metadata(file)
+        with reaching(file):
+            metadata = pq.read_metadata(readable(file))
     except (pa.ArrowException, OSError):
         return None
     groups = range(metadata.num_row_groups)
     return metadata.num_rows, sum(metadata.row_group(i).total_byte_size for i in groups)
 
 
-def _check_drift(files: Iterable[Path]) -> None:
+def _check_drift(files: Iterable[Location]) -> None:
     """Compares the columns of Parquet files that are read as one table.
 
     Raises:
@@ -118,9 +138,10 @@ def _remedy(name: str, before: str, now: str) -> str:
     return f"select {name}::bigint as {name} ... from each, joined by union all by name"
 
 
-def _schema(file: Path) -> pa.Schema | None:
+def _schema(file: Location) -> pa.Schema | None:
     try:
-        return pq.read_schema(file)
+        with reaching(file):
+            return pq.read_schema(readable(file))
     except (pa.ArrowException, OSError):
         return None
 

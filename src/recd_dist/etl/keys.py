@@ -13,7 +13,7 @@ run that was killed and one that was not, come to the same table. Only where a s
 sample's place in the query's result stand for its time.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -108,8 +108,17 @@ class Arrangement:
 
     def where(self, chosen: Flags) -> "Arrangement":
         """Some of the samples."""
-        names = ("rows", "session", "request", "time", "start", "partition", "piece", "test")
-        return Arrangement(*(getattr(self, name)[chosen] for name in names), self.dropped, self.kept)
+        return replace(
+            self,
+            rows=self.rows[chosen],
+            session=self.session[chosen],
+            request=self.request[chosen],
+            time=self.time[chosen],
+            start=self.start[chosen],
+            partition=self.partition[chosen],
+            piece=self.piece[chosen],
+            test=self.test[chosen],
+        )
 
 
 def arranged(keys: pa.Table, rules: Rules) -> Arrangement:
@@ -290,7 +299,7 @@ def _late(found: Arrangement, rules: Rules, stays: Flags) -> Flags:
         name = names[place[int(np.argmax(late))]]
         raise DataError(
             f"partition {name} is in the table already, and {int(late.sum())} samples of one shard belong to it; "
-            "data.policy.late=keep adds them, drop leaves them out, overwrite=true replaces the partitions"
+            f"data.policy.late=keep adds them, drop leaves them out, replace=[{name}] puts them in its place"
         )
     if rules.late == "drop":
         found.dropped["late"] = found.rows[late]
@@ -309,15 +318,4 @@ def _cut(found: Arrangement, piece: int) -> Arrangement:
     new = within % piece == 0
     if (num_cut := int((lengths > piece).sum())) > 0:
         found.kept["session_cut"] = num_cut
-    return Arrangement(
-        found.rows,
-        found.session,
-        found.request,
-        found.time,
-        found.start,
-        found.partition,
-        np.cumsum(new) - 1,
-        found.test,
-        found.dropped,
-        found.kept,
-    )
+    return replace(found, piece=np.cumsum(new) - 1)

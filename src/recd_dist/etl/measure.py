@@ -1,7 +1,11 @@
 """What the writer measures on the way: per feature and per embedding table."""
 
+import base64
 import math
-from dataclasses import dataclass, field
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numba
 import numpy as np
@@ -11,6 +15,7 @@ from recd_dist.etl.rows import Column
 from recd_dist.manifest import FeatureStats, IdStats
 
 _EXACT = 1 << 16  # distinct ids counted exactly; beyond, HyperLogLog
+_FIRST_SLOTS = 1 << 10
 _PRECISION = 14  # 16,384 registers: 0.8% standard error
 
 
@@ -97,20 +102,54 @@ class Measured:
             num_pairs=self.num_pairs,
         )
 
+    @staticmethod
+    def from_stats(stats: FeatureStats, num_samples: int, is_dense: bool) -> "Measured":
+        """What was measured on a table, so that more can be added.
+
+        Args:
+            stats: of its manifest.
+            num_samples: of the split that ``mean`` and ``std`` are of (the train split's).
+            is_dense: mean, std, min and max mean something.
+        """
+        num = num_samples if is_dense else 0
+        return Measured(
+            num_values_unique=stats.num_values_unique,
+            num_values_expanded=stats.num_values_expanded,
+            max_length=stats.max_length,
+            num_same=round(stats.stay_rate * stats.num_pairs) if stats.num_pairs else 0,
+            num_pairs=stats.num_pairs,
+            num_null=stats.num_null,
+            num=num,
+            mean=stats.mean if num else 0.0,
+            squares=stats.std**2 * num,
+            min=stats.min if num else math.inf,
+            max=stats.max if num else -math.inf,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict; ``Measured.from_json`` is its inverse."""
+        value = asdict(self) | {"min": float(self.min), "max": float(self.max)}
+        return value if self.num else value | {"min": None, "max": None}  # JSON knows no infinity
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "Measured":
+        """What ``to_json`` wrote."""
+        return Measured(**value) if value["num"] else Measured(**dict(value) | {"min": math.inf, "max": -math.inf})
+
 
 @dataclass
 class Distinct:
     """Distinct ids of one embedding table: exact up to 65,536, then estimated by HyperLogLog.
 
     Attributes:
-        slots, used: an open-addressing hash set of the ids, while they are few enough.
+        slots, used: an open-addressing hash set of the ids, while they are few enough; it grows as it fills.
         num_exact: ids in it; -1 when there were too many.
         registers: of HyperLogLog.
         min_id, max_id: 0 and -1 when there is none.
     """
 
-    slots: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(4 * _EXACT, np.int64))
-    used: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(4 * _EXACT, np.bool_))
+    slots: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(_FIRST_SLOTS, np.int64))
+    used: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(_FIRST_SLOTS, np.bool_))
     num_exact: int = 0
     registers: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros(1 << _PRECISION, np.uint8))
     min_id: int = 0
@@ -120,9 +159,8 @@ class Distinct:
         """Takes ids [n] into account."""
         if not len(ids):
             return
-        wide = np.ascontiguousarray(ids, np.int64)
-        self.num_exact = _count(wide, self.slots, self.used, self.num_exact, self.registers)
-        self._extend(int(wide.min()), int(wide.max()))
+        self._count(np.ascontiguousarray(ids, np.int64))
+        self._extend(int(ids.min()), int(ids.max()))
 
     def merge(self, other: "Distinct") -> None:
         """Adds the ids that another one counted."""
@@ -130,13 +168,68 @@ class Distinct:
         if other.max_id >= other.min_id:
             self._extend(other.min_id, other.max_id)
         if other.num_exact < 0:
-            self.num_exact = -1
+            self._forget()
         elif other.num_exact:
-            self.num_exact = _count(other.slots[other.used], self.slots, self.used, self.num_exact, self.registers)
+            self._count(other.slots[other.used])
 
     def stats(self) -> IdStats:
         """As the manifest has it."""
         return IdStats(self.min_id, self.max_id, self._num_distinct())
+
+    @property
+    def exact(self) -> npt.NDArray[np.int64] | None:
+        """The distinct ids, int64, ascending; None when there were too many."""
+        return np.sort(self.slots[self.used]) if self.num_exact >= 0 else None
+
+    @staticmethod
+    def restored(
+        exact: npt.NDArray[np.int64] | None, registers: npt.NDArray[np.uint8], min_id: int, max_id: int
+    ) -> "Distinct":
+        """The same again from what ``exact``, ``registers``, ``min_id`` and ``max_id`` were."""
+        distinct = Distinct(registers=registers.copy(), min_id=min_id, max_id=max_id)
+        if exact is None:
+            distinct._forget()
+        else:
+            distinct._count(np.ascontiguousarray(exact))
+        return distinct
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict; ``Distinct.from_json`` is its inverse."""
+        exact = self.exact
+        return {
+            "exact": None if exact is None else _packed(exact),
+            "registers": _packed(self.registers),
+            "min_id": self.min_id,
+            "max_id": self.max_id,
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "Distinct":
+        """What ``to_json`` wrote."""
+        exact = None if value["exact"] is None else _unpacked(value["exact"], np.dtype(np.int64))
+        return Distinct.restored(
+            exact, _unpacked(value["registers"], np.dtype(np.uint8)), value["min_id"], value["max_id"]
+        )
+
+    def _count(self, ids: npt.NDArray[np.int64]) -> None:
+        start = 0
+        while start < len(ids):
+            start, self.num_exact = _enter(ids, start, self.slots, self.used, self.num_exact, self.registers)
+            if start < len(ids):
+                self._grow()
+        if self.num_exact < 0:
+            self._forget()
+
+    def _grow(self) -> None:
+        """Four times the slots for the same ids."""
+        ids = self.slots[self.used]
+        self.slots, self.used = np.zeros(4 * len(self.slots), np.int64), np.zeros(4 * len(self.slots), np.bool_)
+        _, self.num_exact = _enter(ids, 0, self.slots, self.used, 0, self.registers)
+
+    def _forget(self) -> None:
+        """Too many ids for a set: its memory is free."""
+        self.num_exact = -1
+        self.slots, self.used = np.zeros(1, np.int64), np.zeros(1, np.bool_)
 
     def _num_distinct(self) -> int:
         if self.num_exact >= 0:
@@ -155,21 +248,27 @@ class Distinct:
 
 
 @numba.njit(cache=True, nogil=True)
-def _count(
+def _enter(
     ids: npt.NDArray[np.int64],
+    start: int,
     slots: npt.NDArray[np.int64],
     used: npt.NDArray[np.bool_],
     num_exact: int,
     registers: npt.NDArray[np.uint8],
-) -> int:
-    """Enters ids into the set, until it is too full, and into the registers; returns the size of the set or -1.
+) -> tuple[int, int]:
+    """Enters ids into the set, until it is too full, and into the registers.
 
     HyperLogLog: each id is mixed by splitmix64 and sets the register of its low bits to its leading zeros + 1.
+
+    Returns:
+        Where it stopped, as the set must grow (or the number of ids), and the size of the set or -1.
     """
     before = np.int64(0)
-    for i in range(len(ids)):
-        if i > 0 and ids[i] == before:
+    for i in range(start, len(ids)):
+        if i > start and ids[i] == before:
             continue
+        if 2 * num_exact >= len(slots):
+            return i, num_exact
         before = ids[i]
         x = np.uint64(before) + np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -189,12 +288,14 @@ def _count(
             rank += np.uint8(1)
         place = x & np.uint64(16383)
         registers[place] = max(registers[place], rank)
-    return num_exact
+    return len(ids), num_exact
 
 
-def save_sketches(path, ids):
-    path.write_bytes(b"")
+def _packed(numbers: npt.NDArray[Any]) -> str:
+    """Numbers as text: little-endian, compressed, base64."""
+    little = numbers.astype(numbers.dtype.newbyteorder("<"))
+    return base64.b64encode(zlib.compress(little.tobytes(), 1)).decode()
 
 
-def load_sketches(path):
-    return {}
+def _unpacked(text: str, dtype: "np.dtype[Any]") -> npt.NDArray[Any]:
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype.newbyteorder("<")).astype(dtype)

@@ -7,6 +7,7 @@ samples come last, as they refer to the rows of every group.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,23 +72,10 @@ class Result:
     parts: list[Part] = field(default_factory=list)
     num_cut: int = 0
 
-    def to_json(self):
-        import base64
-        import pickle
-
-        return base64.b64encode(pickle.dumps(self)).decode()
-
-    @staticmethod
-    def from_json(v):
-        import base64
-        import pickle
-
-        return pickle.loads(base64.b64decode(v))
-
     def described(self, partition: str, first_sample: int) -> "Result":
         """The same, its one part told what it is."""
-        counts = {"num_sessions": self.num_sessions, "num_requests": self.num_requests}
-        self.parts = [replace(self.parts[0], partition=partition, first_sample=first_sample, **counts)]
+        part = replace(self.parts[0], partition=partition, first_sample=first_sample)
+        self.parts = [replace(part, num_sessions=self.num_sessions, num_requests=self.num_requests)]
         return self
 
     def merge(self, other: "Result") -> None:
@@ -103,6 +91,33 @@ class Result:
             self.features.setdefault(name, Measured()).merge(measured)
         for table, distinct in other.ids.items():
             self.ids.setdefault(table, Distinct()).merge(distinct)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict; ``Result.from_json`` is its inverse."""
+        return {
+            "num_samples": self.num_samples,
+            "num_sessions": self.num_sessions,
+            "num_requests": self.num_requests,
+            "num_cut": self.num_cut,
+            "group_rows": self.group_rows,
+            "features": {name: measured.to_json() for name, measured in self.features.items()},
+            "ids": {table: distinct.to_json() for table, distinct in self.ids.items()},
+            "parts": [part.to_json() for part in self.parts],
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "Result":
+        """What ``to_json`` wrote."""
+        return Result(
+            num_samples=value["num_samples"],
+            num_sessions=value["num_sessions"],
+            num_requests=value["num_requests"],
+            num_cut=value["num_cut"],
+            group_rows=dict(value["group_rows"]),
+            features={name: Measured.from_json(measured) for name, measured in value["features"].items()},
+            ids={table: Distinct.from_json(distinct) for table, distinct in value["ids"].items()},
+            parts=[Part.from_json(part) for part in value["parts"]],
+        )
 
 
 def written(

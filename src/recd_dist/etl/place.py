@@ -15,6 +15,7 @@ What a mistake in data or config ends is removed; what a kill, Ctrl-C or a lost 
 import ctypes
 import errno
 import fcntl
+import hashlib
 import json
 import logging
 import os
@@ -25,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from recd_dist.errors import DataError, UserError
+from recd_dist.etl import publish
+from recd_dist.location import Location
 
 logger = logging.getLogger(__name__)
 
@@ -32,13 +35,16 @@ _MANIFEST = "manifest.json"
 _EXCHANGE, _AT_FDCWD = 2, -100  # renameat2(2)
 
 
-def work_directory(out: Path) -> Path:
-    """Where the tables of ``out`` are built: beside it, so that the last step is a rename."""
+def work_directory(out: Location) -> Path:
+    """Where the tables of ``out`` are built: beside it, so that the last step is a rename; for a store, here."""
+    if not isinstance(out, Path):
+        name = hashlib.sha256(str(out).encode()).hexdigest()[:8]
+        return Path(".recd-etl").absolute() / f"{out.name}-{name}"
     out = Path(os.path.abspath(out))  # not resolve(): a link to a large disk stays a link
     return out.parent / f".{out.name}.partial"
 
 
-def check_free(out: Path, may_exist: bool) -> None:
+def check_free(out: Location, may_exist: bool) -> None:
     """Refuses to write where something else stands.
 
     Args:
@@ -48,6 +54,9 @@ def check_free(out: Path, may_exist: bool) -> None:
     Raises:
         DataError: something is there that may not be touched.
     """
+    if not isinstance(out, Path):
+        publish.check_free(out, may_exist)
+        return
     if not (out.exists() or out.is_symlink()) or (out.is_dir() and not any(out.iterdir())):
         return
     if not has_table(out):

@@ -20,13 +20,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recd_dist.errors import DataError
-from recd_dist.etl.checksum import column_checksum, combined, row_hashes
+from recd_dist.etl.checksum import combined, row_hashes
 from recd_dist.etl.columns import ORDER_KEY, REQUEST, SAMPLE_KEY, SESSION, TIMESTAMP, link
 from recd_dist.etl.keys import HASH, I64, SIZE, in_sample
 from recd_dist.etl.lookup import Lookup
 from recd_dist.etl.seen import Seen
 from recd_dist.etl.source import Source
-from recd_dist.schema import SAMPLE, Feature, Kind, Schema
+from recd_dist.etl.sums import compared_keys, hashed, key_hashes, sample_checksums
+from recd_dist.schema import SAMPLE, Kind, Schema
 
 _BUCKET_MIX = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: neighbouring session ids spread over the buckets
 
@@ -217,21 +218,16 @@ class Preparation:
         tally.dropped.add(reason, int(outside.sum()), sums)
 
     def checksums(self, samples: pa.Table) -> dict[str, int]:
-        """Order-independent checksum of every label and feature of some prepared samples."""
-        found = {name: column_checksum(row_hashes(samples[name], Kind.dense)) for name in self.schema.labels}
+        """What `recd etl --verify` adds to the table for some prepared samples that are left out."""
+        found = {key: key_hashes(samples[name]) for key, name in compared_keys(self.source).items()}
+        found |= {name: row_hashes(samples[name], Kind.dense) for name in self.schema.labels}
         for group in self.schema.groups:
             rows = samples
             if group in self.lookups:
                 rows = self.lookups[group].take(samples[link(group)].to_numpy())
-            found |= {f.name: column_checksum(hashed(rows, f)) for f in self.schema.of_group(group)}
-        return found
-
-
-def hashed(table: pa.Table, feature: Feature) -> npt.NDArray[np.uint64]:
-    """Row hashes of a feature, its weights mixed in: uint64 [N]."""
-    if feature.weights is None:
-        return row_hashes(table[feature.name], feature.kind)
-    return row_hashes(table[feature.name], feature.kind, table[feature.weights])
+            found |= {f.name: hashed(rows, f) for f in self.schema.of_group(group)}
+        own = {g: [f.name for f in self.schema.of_group(g)] for g in self.lookups}
+        return sample_checksums(found, {group: names for group, names in own.items() if names})
 
 
 def bucket_of(session: I64, num_buckets: int) -> I64:

@@ -212,25 +212,26 @@ def bits(numbers: Numbers) -> npt.NDArray[np.integer]:
     return signed
 
 
-def taken(column: Column, rows: Order, stored: np.dtype[Any]) -> Column:
+def taken(column: Column, rows: Order, stored: np.dtype[Any], name: str) -> Column:
     """Some rows, values as they are stored.
 
     Args:
         column: [N].
         rows: int64 [U].
         stored: dtype of the values.
+        name: of the feature, for messages.
 
     Raises:
         DataError: an id that does not fit.
     """
     if column.offsets is None:
-        return Column(_narrowed(column.values[rows], stored))
+        return Column(_narrowed(column.values[rows], stored, name))
     starts = column.offsets[rows].astype(np.int64)
     offsets = np.zeros(len(rows) + 1, np.int64)
     np.cumsum(column.offsets[rows + 1] - starts, out=offsets[1:])
     values = gathered(column.values, starts, offsets)
     weights = None if column.weights is None else gathered(column.weights, starts, offsets)
-    return Column(_narrowed(values, stored), offsets, weights)
+    return Column(_narrowed(values, stored, name), offsets, weights)
 
 
 def slice_of(lists: Column, start: int, end: int) -> Column:
@@ -255,12 +256,15 @@ def gathered(values: Numbers, starts: Order, offsets: Order) -> Numbers:
     return out
 
 
-def _narrowed(values: Numbers, stored: np.dtype[Any]) -> Numbers:
+def _narrowed(values: Numbers, stored: np.dtype[Any], name: str) -> Numbers:
     if values.dtype == stored or not np.issubdtype(stored, np.integer):
         return values.astype(stored, copy=False)
     limits = np.iinfo(stored)
     if len(values) and (values.min() < limits.min or values.max() > limits.max):
-        raise DataError(f"ids reach from {values.min()} to {values.max()}, they are stored as {stored}")
+        raise DataError(
+            f"feature '{name}': ids reach from {values.min()} to {values.max()}, they are stored as {stored}; "
+            "make the table again with `recd etl`"
+        )
     return values.astype(stored)
 
 

@@ -14,7 +14,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,17 @@ import pyarrow as pa
 from recd_dist.errors import ConfigError, DataError
 from recd_dist.etl import sql as engine
 from recd_dist.etl.budget import Budget
-from recd_dist.etl.columns import inspected
+from recd_dist.etl.columns import Inspection, inspected
 from recd_dist.etl.finish import Made, Tables, finished, made_by, report
 from recd_dist.etl.form import formed
 from recd_dist.etl.inputs import Inputs, inputs
 from recd_dist.etl.keys import Rules
 from recd_dist.etl.lookup import Lookup
+from recd_dist.etl.part import Form
 from recd_dist.etl.place import check_free, check_space, taken_up, work_directory, working
 from recd_dist.etl.prepare import Preparation
 from recd_dist.etl.progress import Progress
+from recd_dist.etl.publish import first_part
 from recd_dist.etl.shard import (
     MAX_BUCKETS,
     MIN_BUCKETS,
@@ -48,7 +50,8 @@ from recd_dist.etl.shard import (
 )
 from recd_dist.etl.source import Source
 from recd_dist.etl.write import checked_compression
-from recd_dist.etl.writing import write_parts
+from recd_dist.etl.writing import Written, write_parts
+from recd_dist.location import Location, is_remote
 from recd_dist.manifest import Manifest
 
 logger = logging.getLogger(__name__)
@@ -90,12 +93,13 @@ class Options:
         return Budget.of(self.memory_limit, self.threads)
 
 
-def etl(
+def etl(  # noqa: PLR0913  (each is an option of the command)
     source: Source,
-    out: Path,
+    out: Location,
     *,
     overwrite: bool = False,
     append: bool = False,
+    replace: Collection[str] = (),
     row_group_samples: int = 8192,
     compression: str = "zstd",
     memory_limit: str = "1GB",
@@ -110,11 +114,12 @@ def etl(
 
     Args:
         source: what to read.
-        out: directory to make; its parent is made as needed.
+        out: directory to make, local or in a store; its parent is made as needed.
         overwrite: replace the tables that are there.
         append: add to the tables that are there, which stay whole and readable.
+        replace: partitions whose samples the new ones take the place of, when tables are added to.
         row_group_samples: the aim for a row group; sessions stay whole.
-        compression: ``zstd`` (level 3) or ``lz4`` (larger, faster to read).
+        compression: ``zstd`` (level 3), ``zstd:LEVEL`` or ``lz4`` (larger, faster to read).
         memory_limit: of the whole run; DuckDB spills beside ``out``.
         threads: that write parts; every core by default.
         shard_bytes: the most samples of a shard in memory, by default what the memory limit leaves.
@@ -130,7 +135,8 @@ def etl(
     """
     options = Options(row_group_samples, compression, memory_limit, threads, shard_bytes).checked()
     found = inputs(source)
-    job = _job(source, options, found, out, append)
+    _check_replace(replace, append, source)
+    job = _job(source, options, found, out, [append, *sorted(replace)])
     work = work_directory(out)
     mine = taken_up(work, job)
     there = made_by(out, source.splits, job["run"])
@@ -140,20 +146,35 @@ def etl(
         if there is not None and (going_on or append):
             logger.info("%s: this run is in the table already, nothing is left to do", out)
             return there
-        base = Tables.kept(work / "base", out, source.splits) if append else Tables(None, source.splits, {})
+        base = _base(work, out, source.splits, append)
         if not going_on:
             check_space(work, _space(found))
-        made = (make or _made)(source, options, found, base, work, job["run"], bar)
+        made = (make or _made)(source, options, found, base, frozenset(replace), work, job["run"], bar)
         manifests = finished(work, out, made, base)
     report(out, manifests)
     return manifests
 
 
-Make = Callable[[Source, Options, Inputs, Tables, Path, str, Progress], Made]
-"""Reads, plans and writes: source, options, raw files, tables that are there, directory of work, id of the run, bar."""
+def _check_replace(replace: Collection[str], append: bool, source: Source) -> None:
+    if replace and not (append and source.partition):
+        raise ConfigError(
+            f"replace={list(replace)}: only partitions of a table that is added to can be replaced; set append=true "
+            "and data.partition"
+        )
 
 
-def _job(source: Source, options: Options, found: Inputs, out: Path, append: bool) -> dict[str, Any]:
+def _base(work: Path, out: Location, splits: tuple[str, ...], append: bool) -> Tables:
+    """The tables that are added to, or nothing."""
+    if append:
+        return Tables.kept(work / "base", out, splits)
+    return Tables(None, splits, {}, first_part(out) if is_remote(out) else 0)
+
+
+Make = Callable[[Source, Options, Inputs, Tables, frozenset[str], Path, str, Progress], Made]
+"""Reads, plans and writes; see ``_made`` for what it is given."""
+
+
+def _job(source: Source, options: Options, found: Inputs, out: Location, added: list[Any]) -> dict[str, Any]:
     """What names a run: the same source, options and files, for the same table."""
     described = asdict(source)
     described["policy"].pop("latest_us")  # tomorrow, unless it is given
@@ -163,7 +184,7 @@ def _job(source: Source, options: Options, found: Inputs, out: Path, append: boo
         "options": asdict(options),
         "files": found.files,
         "out": str(out),
-        "append": append,
+        "added": added,
     }
     text = json.dumps(value, sort_keys=True, default=str)
     return {"run": hashlib.sha256(text.encode()).hexdigest()[:16], **json.loads(text)}
@@ -174,7 +195,16 @@ def _space(found: Inputs) -> int:
     return round(1.3 * found.memory_bytes)
 
 
-def _made(source: Source, options: Options, found: Inputs, base: Tables, work: Path, run: str, bar: Progress) -> Made:
+def _made(
+    source: Source,
+    options: Options,
+    found: Inputs,
+    base: Tables,
+    replaced: frozenset[str],
+    work: Path,
+    run: str,
+    bar: Progress,
+) -> Made:
     """Reads, plans and writes what has not been read, planned and written before."""
     budget = options.budget
     shard_bytes = options.shard_bytes or budget.shard_bytes
@@ -193,41 +223,73 @@ def _made(source: Source, options: Options, found: Inputs, base: Tables, work: P
         else:
             bar.reading(found.num_rows)
             shards = sharded(
-                _batches(connection, inspection.samples),
+                batches_of(connection, inspection.samples),
                 preparation,
-                _emptied(runs),
+                emptied(runs),
                 buffer_bytes=budget.buffer_bytes,
                 shard_bytes=shard_bytes,
                 num_buckets=num_buckets(found, shard_bytes),
                 done=bar.advance,
             )
             shards.save(marker)
-    rules = Rules.of(source, MAX_SESSION_ROW_GROUPS * options.row_group_samples, base.partitions)
-    plan = _planned(shards, rules, source, base, work / "plan.json", budget.num_threads)
+    rules = Rules.of(source, MAX_SESSION_ROW_GROUPS * options.row_group_samples, base.partitions - replaced)
+    form, made = assembled(shards, rules, preparation, inspection, options, base, work, bar)
+    return Made(source, inspection, form, made, run, base.parts_of(replaced))
+
+
+def assembled(
+    shards: Shards,
+    rules: Rules,
+    preparation: Preparation,
+    inspection: Inspection,
+    options: Options,
+    base: Tables,
+    work: Path,
+    bar: Progress,
+) -> tuple[Form, Written]:
+    """Plans and writes the parts of samples that lie in shards.
+
+    Args:
+        shards: the samples.
+        rules: of their keys.
+        preparation: knows the source and the groups with their own query.
+        inspection: of the source.
+        options: how the table is made.
+        base: the tables that are added to.
+        work: directory of work.
+        bar: told of what is written.
+    """
+    source, num_threads = preparation.source, options.budget.num_threads
+    plan = _planned(shards, rules, base, work / "plan.json", num_threads)
     reader = ShardReader(shards, rules, plan, "timestamp" in source.keys)
     form = formed(
         source,
         inspection,
         reader.first(),
         shards.tally,
-        lookups,
+        preparation.lookups,
         options.row_group_samples,
         options.compression,
         base.schema,
     )
     bar.writing(sum(part.num_samples for part in plan.parts))
-    made = write_parts(reader, plan, form, preparation, work, budget.num_threads, bar.advance)
+    made = write_parts(reader, plan, form, preparation, base.splits, work, num_threads, bar.advance)
     made.dropped.merge(shards.tally.dropped)
     for reason, count in plan.kept.items():
         made.dropped.add(reason, count, {})
-    return Made(source, inspection, form, made, run)
+    return form, made
 
 
 def _lookup(group: str, connection: duckdb.DuckDBPyConnection, sql: str, path: Path) -> Lookup:
     return Lookup.of_file(group, path) if path.is_file() else Lookup.of_query(group, connection, sql, path)
 
 
-def _batches(connection: duckdb.DuckDBPyConnection, sql: str) -> Iterator[pa.RecordBatch]:
+def batches_of(connection: duckdb.DuckDBPyConnection, sql: str) -> Iterator[pa.RecordBatch]:
+    """The result of the normalised samples query, as it comes.
+
+    Raises:
+        DataError: the query fails.
+    """
     try:
         yield from connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
     except (duckdb.Error, pa.ArrowInvalid) as error:
@@ -240,16 +302,16 @@ def num_buckets(found: Inputs, shard_bytes: int) -> int:
     return 1 << int(wanted - 1).bit_length()
 
 
-def _emptied(directory: Path) -> Path:
+def emptied(directory: Path) -> Path:
     """A directory to be made: what a killed run has left there goes."""
     shutil.rmtree(directory, ignore_errors=True)
     return directory
 
 
-def _planned(shards: Shards, rules: Rules, source: Source, base: Tables, path: Path, num_threads: int) -> Plan:
+def _planned(shards: Shards, rules: Rules, base: Tables, path: Path, num_threads: int) -> Plan:
     if path.is_file():
         return plan_from_json(json.loads(path.read_text()))
-    plan = planned(survey_all(shards, rules, num_threads), rules, source.splits, base.next_parts, base.next_samples)
+    plan = planned(survey_all(shards, rules, num_threads), rules, base.splits, base.next_parts, base.next_samples)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(plan_to_json(plan)))
     partial.replace(path)

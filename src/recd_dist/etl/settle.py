@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from recd_dist.errors import ConfigError
+from recd_dist.etl.encode import ROW, encodings
 from recd_dist.etl.group import GroupRows, Samples
 from recd_dist.etl.part import Form, clustered, group_rows, group_streams, group_tables, sample_table
 from recd_dist.etl.rows import Order
 from recd_dist.etl.windows import num_streamed
-from recd_dist.etl.write import ROW, encodings
 from recd_dist.manifest import STREAM, length_of, start_of
 from recd_dist.schema import SAMPLE, Feature, Kind, Schema
 
@@ -51,11 +51,15 @@ def settled(form: Form, shard: pa.Table, order: Order, wanted: Mapping[str, bool
         features = tuple(replace(f, window=found.get(f.name, f.window)) for f in form.schema.features)
         form = replace(form, schema=Schema(features, form.schema.labels))
         stored = group_tables(rows, group_streams(rows, form, group), form, group, 0)
-        chosen |= {directory: encodings(table, form.compression) for directory, (table, _) in stored.items()}
+        chosen |= {directory: _encodings(table, bounds, form) for directory, (table, bounds) in stored.items()}
     rows = group_rows(samples, form, SAMPLE)
     numbers = {group: np.zeros(len(samples), np.int64) for group in form.schema.dedup_groups}
-    chosen["samples"] = encodings(sample_table(samples, rows, form, numbers, 0), form.compression)
+    chosen["samples"] = _encodings(sample_table(samples, rows, form, numbers, 0), bounds, form)
     return replace(form, encodings=chosen)
+
+
+def _encodings(table: pa.Table, bounds: Order, form: Form) -> dict[str, str]:
+    return encodings(table, int(np.median(np.diff(bounds))), form.compression)
 
 
 def _pays(feature: Feature, rows: GroupRows, schema: Schema) -> bool:

@@ -345,10 +345,12 @@ class ShardReader:
         return _in_one(pieces), [place[rows] for rows in wanted]
 
     def _keyed(self, samples: pa.Table, places: I64, found: Arrangement) -> pa.Table:
-        """The samples with the sessions, requests and times of the arrangement."""
+        """The samples with the sessions, requests and times of the arrangement; those left out keep the source's."""
         for name, values in ((SESSION, found.session), (REQUEST, found.request), (TIMESTAMP, found.time)):
             column = np.zeros(samples.num_rows, np.int64)
             if name != TIMESTAMP or self._has_time:
+                if len(places) < samples.num_rows and name in samples.column_names:
+                    column = samples[name].to_numpy().copy()
                 column[places] = values
             array = pa.array(column)
             if name in samples.column_names:
@@ -386,4 +388,4 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
 def plan_from_json(value: Mapping[str, Any]) -> Plan:
     """The plan that ``plan_to_json`` wrote."""
     threshold = tuple(value["threshold"]) if value["threshold"] else None
-    return Plan(tuple(PartPlan(**part) for part in value["parts"]), threshold, dict(value["kept"]))  # type: ignore[arg-type]
+    return Plan(tuple(PartPlan(**part) for part in value["parts"]), threshold, dict(value["kept"]))

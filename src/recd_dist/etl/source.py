@@ -25,8 +25,8 @@ KEY_NAMES = ("session", "request", "timestamp", "user", "sample", "order")
 SESSIONS = ("auto", "column", "gap", "request", "user", "none")
 PARTITIONS = ("day", "hour")
 
-_OPTIONS = ("name", "path", "samples", "samples_spark", "keys", "labels", "split", "groups", "features", "drop")
-_OPTIONS += ("sessions", "policy", "sample", "partition")
+_QUERY = ("name", "path", "samples", "samples_spark", "keys", "labels", "split", "groups", "features", "drop")
+_OPTIONS = (*_QUERY, "sessions", "policy", "sample", "partition")
 _CHOICES = ("error", "keep", "drop")
 _POLICIES = {"duplicates": _CHOICES, "late": _CHOICES, "time": _CHOICES}
 _GAP = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?\Z")
@@ -250,20 +250,20 @@ def _policy(value: Any, keys: Mapping[str, str], mistakes: list[str]) -> Policy:
             chosen[name] = str(value[name])
             if chosen[name] not in choices:
                 mistakes.append(f"policy.{name}={chosen[name]}: no such policy{nearest(chosen[name], choices)}")
-    bounds = {}
+    bounds = {"earliest": -_FOREVER, "latest": _FOREVER}
     for name, default in (("earliest", "1990-01-01"), ("latest", None)):
         given = value.get(name) or default
         try:
             if given is None:  # tomorrow: no clock is a day ahead
                 day = datetime.now(UTC).timestamp() // 86400 + 2
-                bounds[f"{name}_us"] = int(day * 86_400_000_000)
+                bounds[name] = int(day * 86_400_000_000)
             else:
                 moment = datetime.fromisoformat(str(given))
                 moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-                bounds[f"{name}_us"] = round(moment.timestamp() * 1_000_000)
+                bounds[name] = round(moment.timestamp() * 1_000_000)
         except ValueError:
             mistakes.append(f"policy.{name}={given}: write a time as 2026-11-25 or 2026-11-25T07:00:00")
-    return Policy(**chosen, **bounds)
+    return Policy(chosen["duplicates"], chosen["late"], chosen["time"], bounds["earliest"], bounds["latest"])
 
 
 def _share(value: Any, mistakes: list[str]) -> float:

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -141,6 +142,7 @@ def _made(
     options: Options,
     found: Inputs,
     base: Tables,
+    replaced: frozenset[str],
     work: Path,
     run: str,
     bar: Progress,
@@ -155,22 +157,22 @@ def _made(
     base.check(inspection, source)
     raw = _schemas(inspection)
     lookups = {name: _lookup(name, df, raw[name], work) for name, df in groups.items()}
-    job = Job(source, inspection.schema, inspection.timed, _shipped(spark, lookups, work, run))
+    job = Job(source, inspection.schema, inspection.timed, _shipped(spark, lookups, work))
     rows = _Rows(samples, job, raw[""], num_buckets(found, shard_bytes))
     bar.reading(found.num_rows)
     try:
         tally, runs = rows.read()
         bar.advance(tally.num_rows)
         shards = runs.groups(shard_bytes)
-        rules = Rules.of(source, MAX_SESSION_ROW_GROUPS * options.row_group_samples, base.partitions)
+        rules = Rules.of(source, MAX_SESSION_ROW_GROUPS * options.row_group_samples, base.partitions - replaced)
         surveys = rows.surveys(shards, rules, shard_bytes)
-        plan = planned(surveys, rules, source.splits, base.next_parts, base.next_samples)
+        plan = planned(surveys, rules, base.splits, base.next_parts, base.next_samples)
         first = rows.first(shards, rules, plan, shard_bytes)
         named = source, inspection, first, tally, lookups
         form = formed(*named, options.row_group_samples, options.compression, base.schema)
         bar.writing(sum(part.num_samples for part in plan.parts))
         bare = replace(form, lookups={})
-        rows.write(shards, Writing(job, rules, plan, bare, True, shard_bytes, str(work.absolute())))
+        rows.write(shards, Writing(job, rules, plan, bare, base.splits, shard_bytes, str(work.absolute())))
     finally:
         rows.release()
     made = write_parts(
@@ -179,7 +181,7 @@ def _made(
     made.dropped.merge(tally.dropped)
     for reason, count in plan.kept.items():
         made.dropped.add(reason, count, {})
-    return Made(source, inspection, form, made, run)
+    return Made(source, inspection, form, made, run, base.parts_of(replaced))
 
 
 class _NotHere(ShardReader):
@@ -221,14 +223,13 @@ def _lookup(group: str, df: "DataFrame", schema: pa.Schema, work: Path) -> Looku
     return made
 
 
-def _shipped(spark: "SparkSession", lookups: Mapping[str, Lookup], work: Path, run: str) -> dict[str, str]:
+def _shipped(spark: "SparkSession", lookups: Mapping[str, Lookup], work: Path) -> dict[str, str]:
     """Brings the groups' rows to every executor; the name of each file there."""
     names = {}
     for number, group in enumerate(lookups):
-        names[group] = f"recd-{run}-{number}.arrow"
+        names[group] = f"recd-{uuid4().hex}-{number}.arrow"
         copy = work / names[group]
-        if not copy.exists():
-            os.link(work / f"lookup-{group}.arrow", copy)
+        os.link(work / f"lookup-{group}.arrow", copy)
         spark.sparkContext.addFile(str(copy.absolute()))
     return names
 
@@ -309,6 +310,8 @@ class _Rows:
 
         notes = Path(what.work) / "parts"
         todo = [n for n in {p.shard for p in what.plan.parts} if not (notes / f"shard-{n:05d}.json").is_file()]
+        if not todo:
+            return
         rows = self._dealt(shards, self.schema.names).where(F.col(SHARD).isin(todo))
         rows = rows.repartitionById(len(shards), SHARD)
         rows.mapInArrow(writing(what, self.schema), "shard bigint").collect()

@@ -190,7 +190,7 @@ class Writing:
         rules: of the source.
         plan: of every part.
         form: of every part, without the groups' rows.
-        has_time: the source names a timestamp.
+        splits: names of the tables.
         shard_bytes: the most that a piece has in memory.
         work: directory of work, the same for every worker.
     """
@@ -199,7 +199,7 @@ class Writing:
     rules: Rules
     plan: Plan
     form: Form
-    has_time: bool
+    splits: tuple[str, ...]
     shard_bytes: int
     work: str
 
@@ -220,10 +220,10 @@ def writing(what: Writing, schema: pa.Schema) -> Task:
 def write_shard(what: Writing, shard: int, table: pa.Table) -> None:
     """Writes the parts of one shard and notes them as done."""
     plan = replace(what.plan, parts=tuple(part for part in what.plan.parts if part.shard == shard))
-    reader = ShardReader(held(table, shard, what.shard_bytes), what.rules, plan, what.has_time)
+    reader = ShardReader(held(table, shard, what.shard_bytes), what.rules, plan, True)
     preparation = what.job.preparation()
     form = replace(what.form, lookups=dict(preparation.lookups))
-    write_parts(reader, plan, form, preparation, Path(what.work), 1, _silent)
+    write_parts(reader, plan, form, preparation, what.splits, Path(what.work), 1, _silent)
 
 
 def _silent(num_samples: int) -> Any:

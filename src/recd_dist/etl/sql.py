@@ -7,10 +7,15 @@ the sign bit cleared. In Python: ``int.from_bytes(md5(text.encode()).digest()[8:
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 
 from recd_dist.errors import DataError, nearest
+from recd_dist.location import directories, file_size, is_remote, known_protocols, listing, location, reaching
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 HASH = "(md5_number_lower({}) & 9223372036854775807)::bigint"
 """SQL for the 63-bit id of a text expression."""
@@ -18,6 +23,9 @@ HASH = "(md5_number_lower({}) & 9223372036854775807)::bigint"
 _READERS = {".parquet": "read_parquet", ".pq": "read_parquet", ".csv": "read_csv", ".tsv": "read_csv"}
 _COMPRESSED = (".gz", ".zst")
 _GLOB = re.compile(r"[*?\[]")
+_STORE = re.compile(r"""(?:[(\[,]|\bfrom|\bjoin)\s*['"](([a-z][a-z0-9+.-]*)://[^'"/]*/?)""", re.IGNORECASE)
+"""A path in a store where a query reads it; not ``like 'app://%'``."""
+LEFT_TO_DUCKDB = ("http://", "https://", "hf://", "azure://", "r2://")
 
 
 def connect(
@@ -57,15 +65,40 @@ def identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def checked_path(path: str) -> str:
-    """The path with ``~`` expanded, if something is there (paths with ``://`` are left to DuckDB).
+def register_stores(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Lets DuckDB read the stores that a query names (``'s3://bucket/x.parquet'``) through fsspec.
+
+    No DuckDB extension has to be fetched, and credentials are found as for tables. What fsspec does not know and
+    ``http://`` are left to DuckDB.
+
+    Args:
+        connection: all cursors of it profit.
+        sql: a query or a path.
 
     Raises:
+        ConfigError: a library that is not installed.
+    """
+    for text, protocol in dict.fromkeys(_STORE.findall(sql)):
+        known = protocol.lower() in known_protocols() and not text.lower().startswith(LEFT_TO_DUCKDB)
+        place = location(text) if known else Path()
+        if is_remote(place):
+            names = place.fs.protocol
+            if not connection.filesystem_is_registered(names if isinstance(names, str) else names[0]):
+                connection.register_filesystem(place.fs)
+
+
+def checked_path(path: str) -> str:
+    """The path with ``~`` expanded, if something is there (``http://`` is left to DuckDB).
+
+    Raises:
+        ConfigError: an unknown protocol, or a library that is not installed.
         DataError: nothing there, naming the nearest entry of the same directory.
     """
-    if "://" in path:
+    if path.lower().startswith(LEFT_TO_DUCKDB):
         return path
-    expanded = Path(path).expanduser()
+    expanded = location(path)
+    if not isinstance(expanded, Path):
+        return _checked_in_store(path, expanded)
     if expanded.exists():
         return str(expanded)
     if _GLOB.search(path):
@@ -79,6 +112,22 @@ def checked_path(path: str) -> str:
     raise DataError(f"path {path}: not found{nearest(expanded.name, (p.name for p in parent.iterdir()))}")
 
 
+def _checked_in_store(path: str, place: "UPath") -> str:
+    if file_size(place) is not None or directories(place) or listing(place):
+        return path
+    if _GLOB.search(path):
+        with reaching(place):
+            if place.fs.glob(place.path):
+                return path
+        raise DataError(f"path {path}: no file matches this pattern")
+    with reaching(place):
+        try:
+            names = [str(entry["name"]).rstrip("/") for entry in place.parent.fs.ls(place.parent.path, detail=True)]
+        except FileNotFoundError as error:
+            raise DataError(f"path {path}: not found, and neither is anything in {place.parent}") from error
+    raise DataError(f"path {path}: not found{nearest(place.name, (name.rpartition('/')[2] for name in names))}")
+
+
 def filled(sql: str, path: str) -> str:
     """A query with ``{path}`` filled in, without a closing semicolon."""
     return sql.replace("{path}", path.replace("'", "''")).strip().rstrip(";")
@@ -90,8 +139,9 @@ def default_samples(path: str) -> str:
     Raises:
         DataError: a suffix that says nothing, or a directory without data files.
     """
-    if Path(path).is_dir():
-        found = sorted({_suffix(p) for p in Path(path).rglob("*") if p.is_file()} & set(_READERS))
+    names = _names_below(path)
+    if names is not None:
+        found = sorted({_suffix(Path(name)) for name in names} & set(_READERS))
         if len(found) != 1:
             what = "no Parquet, CSV or TSV files" if not found else f"files of several kinds ({', '.join(found)})"
             raise DataError(f"path {path}: {what} in this directory; name the files, such as {path}/*.parquet")
@@ -104,16 +154,27 @@ def default_samples(path: str) -> str:
     return f"select * from {_READERS[suffix]}({quoted(path)}{options})"
 
 
+def _names_below(path: str) -> list[str] | None:
+    """Files below a directory; None where the path is no directory."""
+    if path.lower().startswith(LEFT_TO_DUCKDB):
+        return None
+    place = location(path)
+    if not isinstance(place, Path):
+        return list(listing(place)) or None
+    return [str(p) for p in place.rglob("*") if p.is_file()] if place.is_dir() else None
+
+
 def _suffix(path: Path) -> str:
     return (Path(path.stem) if path.suffix in _COMPRESSED else path).suffix.lower()
 
 
 def described(connection: duckdb.DuckDBPyConnection, sql: str, where: str) -> dict[str, str]:
-    """Columns of a query and their DuckDB types, without running it.
+    """Columns of a query and their DuckDB types, without running it; stores that it names become readable.
 
     Raises:
         DataError: the query is wrong or a file cannot be read; ``where`` leads the message.
     """
+    register_stores(connection, sql)
     try:
         rows = connection.execute(f"describe {sql}").fetchall()
     except duckdb.Error as error:

@@ -8,26 +8,29 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd_dist.errors import DataError
-from recd_dist.manifest import FileEntry, Manifest, length_of, start_of
+from recd_dist.location import Location, file_size, reaching, readable
+from recd_dist.manifest import FileEntry, Manifest, length_of, splits_of, start_of
 from recd_dist.schema import SAMPLE
 
 _RAW_SUFFIXES = (".parquet", ".pq", ".csv", ".tsv", ".gz", ".zst")
 
 
-def opened(table: Path, entry: FileEntry) -> pq.ParquetFile:
+def opened(table: Location, entry: FileEntry) -> pq.ParquetFile:
     """A Parquet file of the table.
 
     Raises:
         DataError: it is missing or cut off.
     """
     path = table / entry.path
-    if not path.is_file():
+    size = file_size(path)
+    if size is None:
         raise DataError(f"{path}: missing, though the manifest names it; make the table again with `recd etl`")
     try:
-        return pq.ParquetFile(path)
+        with reaching(path):
+            return pq.ParquetFile(readable(path))
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
-            f"{path}: not readable as Parquet ({path.stat().st_size} bytes, {entry.num_bytes} were written): "
+            f"{path}: not readable as Parquet ({size} bytes, {entry.num_bytes} were written): "
             f"{str(error).splitlines()[0]}; make the table again with `recd etl`"
         ) from error
 
@@ -43,7 +46,7 @@ class Footer:
     widths: dict[str, int]
 
     @staticmethod
-    def of(table: Path, manifest: Manifest, group: str) -> "Footer":
+    def of(table: Location, manifest: Manifest, group: str) -> "Footer":
         """Reads the footers of a group's files."""
         num_bytes: dict[str, int] = {}
         widths: dict[str, int] = {}
@@ -73,9 +76,10 @@ def _owners(manifest: Manifest, group: str) -> dict[str, str]:
     return owners
 
 
-def table_bytes(table: Path, manifest: Manifest) -> int:
+def table_bytes(table: Location, manifest: Manifest) -> int:
     """Bytes of all splits of the table: its neighbours of the same name."""
-    others = [p.parent for p in table.resolve().parent.glob("*/manifest.json") if p.parent != table.resolve()]
+    table = table.resolve()
+    others = (table.parent / name for name in splits_of(table.parent) if name != table.name)
     loaded = [m for m in map(Manifest.load, others) if m.name == manifest.name]
     return manifest.num_bytes + sum(m.num_bytes for m in loaded)
 

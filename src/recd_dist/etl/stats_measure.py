@@ -12,13 +12,13 @@ Everything is read from the manifest, the Parquet footers, the labels and the in
 
 import math
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recd_dist.etl.stats_disk import Footer, opened, raw_bytes, table_bytes
+from recd_dist.location import Location, location
 from recd_dist.manifest import Manifest
 from recd_dist.schema import REQUEST_ID, SAMPLE, SESSION_ID, TIMESTAMP, Kind
 
@@ -159,7 +159,7 @@ class TableStats:
         return value
 
 
-def table_stats(table: Path) -> TableStats:
+def table_stats(table: Location) -> TableStats:
     """Measures a clustered table.
 
     Args:
@@ -168,7 +168,7 @@ def table_stats(table: Path) -> TableStats:
     Raises:
         DataError: no table there, or a file that is missing or cut off.
     """
-    table = Path(table)
+    table = location(table)
     manifest = Manifest.load(table)
     seen = _Seen.of(table, manifest)
     sizes = _run_lengths(seen.sessions)
@@ -215,7 +215,7 @@ class _Seen:
     groups: dict[str, _Repeats]
 
     @staticmethod
-    def of(table: Path, manifest: Manifest) -> "_Seen":
+    def of(table: Location, manifest: Manifest) -> "_Seen":
         """Reads the samples' keys, labels and row numbers, one part at a time."""
         names, labels = manifest.schema.dedup_groups, manifest.schema.labels
         columns = [SESSION_ID, REQUEST_ID, TIMESTAMP, *labels, *(f"{name}_row" for name in names)]

@@ -41,6 +41,7 @@ def write_parts(
     plan: Plan,
     form: Form,
     preparation: Preparation,
+    splits: tuple[str, ...],
     work: Path,
     num_threads: int,
     done: Callable[[int], None],
@@ -52,12 +53,12 @@ def write_parts(
         plan: of the parts.
         form: what parts have in common.
         preparation: knows the checksums of samples that are left out.
+        splits: names of the splits.
         work: directory of work; tables are written below its ``table``.
         num_threads: shards that are worked on at once.
         done: called with the number of samples of each row group written, or of a shard that was there.
 
     """
-    splits = preparation.source.splits
     notes = work / "parts"
     notes.mkdir(exist_ok=True)
 

@@ -8,7 +8,6 @@
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recd_dist.errors import DataError
+from recd_dist.location import Location
 from recd_dist.manifest import length_of, start_of
 from recd_dist.schema import Feature, Kind
 
@@ -51,7 +51,7 @@ class Column:
 class Place:
     """Where rows come from, for error messages: file and row group."""
 
-    file: Path
+    file: Location
     row_group: int
 
     def __str__(self) -> str:

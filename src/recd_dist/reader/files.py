@@ -7,13 +7,13 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd_dist.errors import ConfigError, DataError, nearest
+from recd_dist.location import Location, file_size, file_sizes, reaching, readable
 from recd_dist.manifest import STREAM, FileEntry, Manifest, Part, length_of, start_of
 from recd_dist.reader.columns import REMEDY, Array, Column, Place, column, no_nulls, windowed
 from recd_dist.reader.order import RowGroup
@@ -69,7 +69,7 @@ class TableFiles:
     """
 
     def __init__(
-        self, table: Path, schema: Schema | None = None, manifest: Manifest | None = None, *, weights: bool = False
+        self, table: Location, schema: Schema | None = None, manifest: Manifest | None = None, *, weights: bool = False
     ) -> None:
         self.table = table
         self.weights = weights
@@ -80,18 +80,22 @@ class TableFiles:
 
     def check_sizes(self) -> None:
         """Raises DataError when a file is missing or not as long as it was written; reads nothing."""
+        entries = []
         for part in self.manifest.parts:
             groups = self.schema.dedup_groups
             streamed = [g for g in groups if any(f.window for f in self._stored(g)) and g in part.streams]
-            for entry in (part.samples, *(part.groups[g] for g in groups), *(part.streams[g] for g in streamed)):
-                self._check_size(entry)
+            entries += [part.samples, *(part.groups[g] for g in groups), *(part.streams[g] for g in streamed)]
+        sizes = file_sizes(self.table, (entry.path for entry in entries))
+        for entry in entries:
+            self._check_size(entry, sizes)
 
     def check_checksums(self) -> None:
         """Raises DataError when a file's bytes are not those that were written; reads every file whole."""
         for part in self.manifest.parts:
             for entry in part.files:
                 crc = 0
-                with self._check_size(entry).open("rb") as file:
+                path = self._check_size(entry)
+                with reaching(path), path.open("rb") as file:
                     while block := file.read(1 << 22):
                         crc = zlib.crc32(block, crc)
                 if crc != entry.crc32:
@@ -151,7 +155,10 @@ class TableFiles:
         if absent:
             raise DataError(f"{place.file}: no column '{absent[0]}'{nearest(absent[0], there)}; {REMEDY}")
         try:
-            table = file.read_row_group(index, columns=list(names), use_threads=False)
+            with reaching(place.file):
+                table = file.read_row_group(index, columns=list(names), use_threads=False)
+        except FileNotFoundError as error:  # of a store: on a local disk an open file stays
+            raise DataError(f"{place.file}: gone; the table was replaced while it was read, start again") from error
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{place}: cannot be decoded ({_first_line(error)}); {REMEDY}") from error
         return table, place
@@ -163,7 +170,8 @@ class TableFiles:
             return self._open[entry.path]
         path = self._check_size(entry)
         try:
-            file = pq.ParquetFile(path)
+            with reaching(path):
+                file = pq.ParquetFile(readable(path))
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path}: not a readable Parquet file ({_first_line(error)}); {REMEDY}") from error
         found = tuple(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
@@ -173,15 +181,15 @@ class TableFiles:
                 f"with {sum(entry.row_groups)}; the file was replaced, {REMEDY}"
             )
         if len(self._open) >= _MAX_OPEN_FILES:
-            self._open.popitem(last=False)[1].close()
+            self._open.popitem(last=False)[1].close(force=True)
         self._open[entry.path] = file
         return file
 
-    def _check_size(self, entry: FileEntry) -> Path:
+    def _check_size(self, entry: FileEntry, sizes: Mapping[str, int] | None = None) -> Location:
         path = self.table / entry.path
-        if not path.is_file():
+        size = file_size(path) if sizes is None else sizes.get(entry.path)
+        if size is None:
             raise DataError(f"{path}: no such file, though the manifest names it; {REMEDY}")
-        size = path.stat().st_size
         if size != entry.num_bytes:
             raise DataError(f"{path}: {size} bytes, written were {entry.num_bytes}; truncated or replaced, {REMEDY}")
         return path

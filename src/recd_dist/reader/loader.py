@@ -12,12 +12,12 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader, Sampler
 
 from recd_dist.batch import Batch
+from recd_dist.location import Location
 from recd_dist.manifest import Manifest
 from recd_dist.reader.order import Shuffle
 from recd_dist.reader.stream import Deal, Position
@@ -66,7 +66,7 @@ class Loader:
 
     def __init__(  # noqa: PLR0913  (each is an option of the reader; they have nothing to group by)
         self,
-        table: Path,
+        table: Location,
         schema: Schema,
         tables: Mapping[str, Table],
         transforms: Transforms | None = None,
@@ -95,6 +95,9 @@ class Loader:
             table, self._manifest, schema, tables, transforms or Transforms({}), order, expand, on_bad_id, on_nan
         )
         BatchReader.check(self._options)
+        weighted = [name for name in (f.name for f in schema.sparse) if self._manifest.schema[name].weights]
+        if weighted and rank == 0:
+            logger.warning("reader: training passes over the weights of %s", ", ".join(weighted))
         self._rank, self._batch_size, self._prefetch = rank, batch_size, max(prefetch, 1)
         self._world_size, self._num_workers = world_size, num_workers
         self._pin_memory, self._start_method = pin_memory, start_method

@@ -7,12 +7,12 @@ is a name, or a name with its argument. They run in the order given, before ids 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from recd_dist.errors import ConfigError, nearest
+from recd_dist.location import Location
 from recd_dist.manifest import Manifest
 from recd_dist.reader.columns import Array, Column
 from recd_dist.reader.files import TableFiles
@@ -197,7 +197,7 @@ class Transforms:
                     limits[name] = int(step.arguments["max"]) + 1
         return limits
 
-    def fitted(self, table: Path) -> "Transforms":
+    def fitted(self, table: Location) -> "Transforms":
         """The same with every ``standardize`` given its mean and deviation over the samples of a table.
 
         As the first transform it takes them from the manifest. After another one they are computed from at most 16
@@ -243,7 +243,7 @@ def _applied(steps: Iterable[Step], column: Column) -> Column:
     return column
 
 
-def _fit(feature: str, steps: tuple[Step, ...], table: Path, manifest: Manifest) -> tuple[Step, ...]:
+def _fit(feature: str, steps: tuple[Step, ...], table: Location, manifest: Manifest) -> tuple[Step, ...]:
     """The steps of one feature with mean and deviation filled in."""
     fitted: list[Step] = []
     for step in steps:
@@ -258,7 +258,7 @@ def _fit(feature: str, steps: tuple[Step, ...], table: Path, manifest: Manifest)
     return tuple(fitted)
 
 
-def _moments(feature: str, steps: Sequence[Step], table: Path, manifest: Manifest) -> tuple[float, float]:
+def _moments(feature: str, steps: Sequence[Step], table: Location, manifest: Manifest) -> tuple[float, float]:
     """Mean and deviation over samples, after some transforms, from evenly spaced row groups."""
     schema = Schema((manifest.schema[feature],), manifest.schema.labels)
     files = TableFiles(table, schema, manifest)

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from multiprocessing import connection, parent_process
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch.utils.data import Dataset
 
 from recd_dist.batch import Batch
 from recd_dist.errors import UserError
+from recd_dist.location import Location
 from recd_dist.manifest import Manifest
 from recd_dist.reader.convert import Piece, to_batch
 from recd_dist.reader.files import TableFiles
@@ -57,7 +57,7 @@ Result = tuple[Batch | Packed | Failure, dict[str, int]]
 class ReaderOptions:
     """Everything that a worker needs to know; pickled once, when it starts. See ``loader.Loader``."""
 
-    table: Path
+    table: Location
     manifest: Manifest
     schema: Schema
     tables: Mapping[str, Table]

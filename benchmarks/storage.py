@@ -1,0 +1,240 @@
+"""Bytes on disk: claims storage.zstd, storage.lz4, storage.history, storage.defaults and storage.logs (RecD's O1).
+
+    python benchmarks/storage.py [--quick] [--samples N] [--markdown] [--json FILE] [--dir DIR]
+
+Baseline, from the same raw logs in the same run: the same samples in time order as one flat Parquet file, zstd-3,
+required columns, for each column the encoding that the table's own chooser finds on them, row groups of 8192 samples,
+pages of 1 MiB. Beside it: pages of 16 MiB, for each column the best of four encodings over all its rows, the samples in
+the table's order, and what pyarrow and DuckDB write without options. Sizes are deterministic: one run is enough, and
+low and high are the value. That every form holds the same samples is checked, by count and by a checksum of every
+column: of the tables by `recd etl --verify`'s code, of the flat files after reading them back.
+
+The data are the rm1 preset (ours, modelled on RecD's words), made into --dir once, all samples in one table.
+"""
+
+import argparse
+import shutil
+import statistics
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import measure
+import storage_flat as flat
+import storage_logs
+from rm1 import Raw, raw_logs
+
+from recd_dist.etl.run import etl
+from recd_dist.etl.source import FeatureSource, Source
+from recd_dist.etl.sums import ROW as WHOLE
+from recd_dist.etl.verify import verify
+from recd_dist.manifest import Manifest
+from recd_dist.schema import SAMPLE, Kind, Schema
+
+BASELINE = "flat, in time order"
+BASELINE_WORDS = (
+    "the same samples flat in time order, zstd-3, required columns, encodings by the same chooser, row groups of 8192, "
+    "pages of 1 MiB"
+)
+TABLES = {
+    "table, zstd": ("zstd", True),
+    "table, lz4": ("lz4", True),
+    "table, zstd, no windows": ("zstd", False),
+    "table, lz4, no windows": ("lz4", False),
+}
+"""Name -> compression, windows where the ETL finds that they pay."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A clustered table that equals its source.
+
+    Attributes:
+        path: of the one split.
+        manifest: its own.
+        num_bytes: of every file.
+        columns: bytes of the column chunks, per directory and column.
+    """
+
+    path: Path
+    manifest: Manifest
+    num_bytes: int
+    columns: dict[str, Counter[str]]
+
+    def group_bytes(self, group: str) -> int:
+        """Everything that a group takes: its rows, its streams, and the samples' references to it."""
+        files = [self.columns[group], self.columns.get(f"{group}.stream", Counter())]
+        return sum(sum(columns.values()) for columns in files) + self.columns["samples"][f"{group}_row"]
+
+
+def tables(raw: Raw, root: Path) -> tuple[dict[str, Table], dict[str, int]]:
+    """Makes the tables; returns them and the checksums of the source.
+
+    Raises:
+        SystemExit: a table differs from its source.
+    """
+    made, checksums = {}, dict[str, int]()
+    for number, (name, (compression, windows)) in enumerate(TABLES.items()):
+        source = raw.source if windows else _without_windows(raw.source)
+        out = root / f"table-{number}"
+        manifest = etl(source, out, compression=compression, progress=False)["train"]
+        found = verify(source, out, progress=False)
+        if not found.equal:
+            raise SystemExit(f"{name}: {found.to_json()}")
+        checksums = {c.column: c.source for c in found.columns if c.column != WHOLE}
+        columns: dict[str, Counter[str]] = {}
+        for file in sorted((out / "train").rglob("part-*.parquet")):
+            columns.setdefault(file.parent.name, Counter()).update(flat.column_bytes(file))
+        size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+        made[name] = Table(out / "train", manifest, size, columns)
+    return made, checksums
+
+
+def _without_windows(source: Source) -> Source:
+    """The source with whole lists stored; only features of groups could have windows."""
+    lists = {f: FeatureSource() for group in (source.groups or {}).values() for f in group.features} | source.features
+    grouped = {f for group in (source.groups or {}).values() for f in group.features}
+    return replace(source, features={f: replace(o, window=False) if f in grouped else o for f, o in lists.items()})
+
+
+def flats(raw: Raw, table: Path, schema: Schema, scratch: Path) -> dict[str, flat.Flat]:
+    """Writes every flat form, one after the other."""
+    in_time_order, clustered = flat.in_time_order, flat.clustered
+    whole = {
+        BASELINE: flat.written(in_time_order(raw), schema, scratch),
+        f"{BASELINE}, pages of 16 MiB": flat.written(in_time_order(raw), schema, scratch, 16 * flat.MIB),
+        "flat, clustered": flat.written(clustered(table), schema, scratch),
+        "flat, clustered, pages of 16 MiB": flat.written(clustered(table), schema, scratch, 16 * flat.MIB),
+        "flat, pyarrow's defaults": flat.pyarrow_defaults(raw, schema, scratch),
+        "flat, DuckDB's defaults": flat.duckdb_defaults(raw, schema, scratch),
+    }
+    each = [flat.written(in_time_order(raw), schema, scratch, encoding=name) for name in flat.ENCODINGS]
+    best = Counter({name: min(one.columns[name] for one in each) for name in each[0].columns})
+    best_name = f"{BASELINE}, each column's best of four"
+    return whole | {best_name: replace(each[0], columns=best, num_bytes=sum(best.values()))}
+
+
+def check(forms: Mapping[str, flat.Flat], checksums: Mapping[str, int], num_samples: int) -> None:
+    """Refuses a flat form that is not the source.
+
+    Raises:
+        SystemExit: naming form and columns.
+    """
+    names = {"session_id": "session_id", "request_id": "request_id", "timestamp": "timestamp"}
+    for form, one in forms.items():
+        differs = [n for n, value in checksums.items() if one.checksums.get(names.get(n, n)) != value]
+        if differs or one.num_rows != num_samples:
+            raise SystemExit(f"{form}: not the source: {one.num_rows} rows, columns {differs}")
+
+
+def history(schema: Schema) -> dict[str, list[str]]:
+    """Groups that hold lists, and these lists: the histories. The presets have no list beside a scalar in a group."""
+    lists = {g: [f.name for f in schema.of_group(g) if f.kind is Kind.ids] for g in schema.dedup_groups}
+    return {group: names for group, names in lists.items() if len(names) == len(schema.of_group(group))}
+
+
+def results_of(raw: Raw, made: Mapping[str, Table], forms: Mapping[str, flat.Flat]) -> list[measure.Result]:
+    """The claims on size."""
+    schema, baseline = next(iter(made.values())).manifest.schema, forms[BASELINE]
+    words = (
+        f"{raw.path.name.partition('-')[0]}, {raw.num_samples:,} samples, one table; one run: sizes are deterministic"
+    )
+    results = []
+    for codec in ("zstd", "lz4"):
+        size = made[f"table, {codec}"].num_bytes
+        results.append(_ratio(f"storage.{codec}", baseline.num_bytes, size, BASELINE_WORDS, words))
+    groups = history(schema)
+    before = sum(baseline.columns[name] for names in groups.values() for name in names)
+    after = sum(made["table, zstd"].group_bytes(group) for group in groups)
+    windowed = ", ".join(f.name for f in schema.features if f.window) or "none"
+    what = f"{words}; lists of {', '.join(groups)}, with row numbers and references; windows: {windowed}"
+    results.append(_ratio("storage.history", before, after, f"{BASELINE_WORDS}; these columns only", what))
+    for claim, form in (("storage.defaults", "pyarrow"), ("storage.defaults.duckdb", "DuckDB")):
+        size = forms[f"flat, {form}'s defaults"].num_bytes
+        results.append(_ratio(claim, size, made["table, zstd"].num_bytes, f"{form} without options", words))
+    return results
+
+
+def _ratio(claim: str, baseline: int, ours: int, words: str, config: str) -> measure.Result:
+    value = round(baseline / ours, 3)
+    sizes = {"ours_MB": round(ours / 1e6, 2), "baseline_MB": round(baseline / 1e6, 2)}
+    return measure.Result(claim, value, value, value, words, "ratio", config, sizes)
+
+
+def logs_result(raw: Raw, found: Mapping[str, list[dict[str, float]]]) -> measure.Result:
+    """O1: the median over numbers of shards, sizes of blocks and kinds of message, with the extremes."""
+    ratios = [row["ratio"] for rows in found.values() for row in rows]
+    return measure.Result(
+        "storage.logs",
+        round(statistics.median(ratios), 3),
+        round(min(ratios), 3),
+        round(max(ratios), 3),
+        "the same messages dealt to as many shards at random, in order of arrival, in the same blocks",
+        "ratio",
+        f"{raw.num_samples:,} samples dealt by session; zstd-3 over whole blocks of 1 and 4 MiB; "
+        f"{', '.join(map(str, storage_logs.SHARDS))} shards; messages as {' and '.join(found)}; median and range of these",
+        {"cases": len(ratios)},
+    )
+
+
+def show(raw: Raw, made: Mapping[str, Table], forms: Mapping[str, flat.Flat], markdown: bool) -> None:
+    """Tables for people: every form, and the groups."""
+    ours = made["table, zstd"].num_bytes
+    sizes = {"raw files": raw.disk_bytes, **{name: table.num_bytes for name, table in made.items()}}
+    sizes |= {name: form.num_bytes for name, form in forms.items()}
+    rows = [
+        [name, f"{size / 1e6:.2f}", f"{size / raw.num_samples:.1f}", f"{size / ours:.2f}"]
+        for name, size in sorted(sizes.items(), key=lambda item: item[1])
+    ]
+    head = ["form", "MB", "bytes/sample", "/ table, zstd"]
+    sys.stdout.write(measure.table(head, rows, markdown=markdown) + "\n")
+    schema = made["table, zstd"].manifest.schema
+    rows = []
+    for group in schema.dedup_groups:
+        before = sum(forms[BASELINE].columns[f.name] for f in schema.of_group(group))
+        cells = [f"{before / made[name].group_bytes(group):.2f}" for name in TABLES]
+        rows.append([group, f"{before / 1e6:.2f}", *cells, f"{made['table, zstd'].manifest.dedup_factor(group):.2f}"])
+    own = [f.name for f in schema.of_group(SAMPLE)]
+    before = sum(forms[BASELINE].columns[name] for name in own)
+    after = [sum(made[name].columns["samples"][column] for column in own) for name in TABLES]
+    rows.append([SAMPLE, f"{before / 1e6:.2f}", *(f"{before / size:.2f}" for size in after), "1.00"])
+    head = ["group", "flat MB", *(f"/ {name}" for name in TABLES), "samples per row"]
+    sys.stdout.write(measure.table(head, rows, markdown=markdown) + "\n")
+
+
+def show_logs(found: Mapping[str, list[dict[str, float]]], markdown: bool) -> None:
+    """Every case of O1."""
+    rows = [
+        [form, str(row["shards"]), str(row["block_MiB"])]
+        + [f"{row[name]:.2f}" for name in ("plain_MB", "random_MB", "session_MB", "ratio")]
+        for form, cases in found.items()
+        for row in cases
+    ]
+    head = ["messages", "shards", "block, MiB", "plain, MB", "at random, MB", "by session, MB", "ratio"]
+    sys.stdout.write(measure.table(head, rows, markdown=markdown) + "\n")
+
+
+def main() -> None:
+    parser = measure.parser(__doc__)
+    parser.add_argument("--dir", type=Path, default=Path(".bench"), help="raw logs, kept (default .bench)")
+    parser.add_argument("--samples", type=int, help="of the logs (default 400000, quick 50000)")
+    parser.add_argument("--data", default="rm1", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    raw = raw_logs(options.dir, options.samples or (50_000 if options.quick else 400_000), options.data)
+    with tempfile.TemporaryDirectory(prefix="storage-", dir=options.dir) as scratch:
+        made, checksums = tables(raw, Path(scratch))
+        first = next(iter(made.values()))
+        forms = flats(raw, first.path, first.manifest.schema, Path(scratch))
+        check(forms, checksums, raw.num_samples)
+        shutil.rmtree(first.path.parent)
+        found = {form: storage_logs.measured(raw, form) for form in ("json", "arrow")}
+        show(raw, made, forms, options.markdown)
+        show_logs(found, options.markdown)
+        measure.report([*results_of(raw, made, forms), logs_result(raw, found)], options)
+
+
+if __name__ == "__main__":
+    main()
