@@ -27,10 +27,20 @@ from pyspark.errors import PySparkException  # noqa: E402
 from pyspark.sql import SparkSession  # noqa: E402
 
 from recd_dist.etl.spark import normalised, session  # noqa: E402
+from recd_dist.etl.spark_etl import etl_on_spark  # noqa: E402
 from recd_dist.etl.spark_query import as_stored, compiled  # noqa: E402
 from recd_dist.etl.spark_scope import Workshop  # noqa: E402
 
-__all__ = ["PySparkException", "SparkSession", "Workshop", "as_stored", "compiled", "normalised", "session"]
+__all__ = [
+    "PySparkException",
+    "SparkSession",
+    "Workshop",
+    "as_stored",
+    "compiled",
+    "etl_on_spark",
+    "normalised",
+    "session",
+]
 
 
 @pytest.fixture(scope="module")

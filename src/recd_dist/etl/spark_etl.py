@@ -175,9 +175,8 @@ def _made(
         rows.write(shards, Writing(job, rules, plan, bare, base.splits, shard_bytes, str(work.absolute())))
     finally:
         rows.release()
-    made = write_parts(
-        _NotHere(), plan, form, Preparation(source, inspection.schema, lookups, inspection.timed), work, 1, bar.advance
-    )
+    preparation = Preparation(source, inspection.schema, lookups, inspection.timed)
+    made = write_parts(_NotHere(), plan, form, preparation, base.splits, work, 1, bar.advance)
     made.dropped.merge(tally.dropped)
     for reason, count in plan.kept.items():
         made.dropped.add(reason, count, {})
