@@ -137,12 +137,21 @@ def sharded(
         runs = spill.finished()
     finally:
         spill.close()
+    check_left(tally, int(runs.num_rows.sum()))
+    return Shards(runs, tally, shard_bytes)
+
+
+def check_left(tally: Tally, num_samples: int) -> None:
+    """Refuses to go on with nothing.
+
+    Raises:
+        DataError: no samples, before or after the policies.
+    """
     if not tally.num_rows:
         raise DataError("the samples query returned no rows; check path and query")
-    if not runs.num_rows.sum():
+    if not num_samples:
         left = ", ".join(f"{reason} {count:,}" for reason, count in tally.dropped.counts.items())
         raise DataError(f"no sample of {tally.num_rows:,} is left after the policies ({left}); check data.policy")
-    return Shards(runs, tally, shard_bytes)
 
 
 @dataclass

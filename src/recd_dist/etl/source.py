@@ -25,7 +25,7 @@ KEY_NAMES = ("session", "request", "timestamp", "user", "sample", "order")
 SESSIONS = ("auto", "column", "gap", "request", "user", "none")
 PARTITIONS = ("day", "hour")
 
-_QUERY = ("name", "path", "samples", "keys", "labels", "split", "groups", "features", "drop")
+_QUERY = ("name", "path", "samples", "samples_spark", "keys", "labels", "split", "groups", "features", "drop")
 _OPTIONS = (*_QUERY, "sessions", "policy", "sample", "partition")
 _CHOICES = ("error", "keep", "drop")
 _POLICIES = {"duplicates": _CHOICES, "late": _CHOICES, "time": _CHOICES}
@@ -45,11 +45,13 @@ class GroupSource:
         features: columns of the samples (or, with ``sql``, of that query; empty means all but the key).
         sql: a query of its own with one row per key; None for columns of the samples.
         key: columns that link a sample to its row, of the same names in both queries.
+        sql_spark: the query in Spark SQL, for what cannot be translated; ``sql`` still tells columns and types.
     """
 
     features: tuple[str, ...] = ()
     sql: str | None = None
     key: tuple[str, ...] = ()
+    sql_spark: str | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ class Source:
         policy: for duplicates, late samples and times that cannot be.
         sample: share of the sessions that are taken.
         partition: ``day``, ``hour`` or nothing: what the table's parts are dealt by.
+        samples_spark: ``samples`` in Spark SQL, for what cannot be translated; ``samples`` still tells columns and
+            types.
     """
 
     name: str
@@ -124,6 +128,7 @@ class Source:
     policy: Policy = field(default_factory=Policy)
     sample: float = 1.0
     partition: str = ""
+    samples_spark: str | None = None
 
     @property
     def session_by(self) -> str:
@@ -188,6 +193,7 @@ class Source:
             drop=_names(value.get("drop"), "drop", mistakes),
             sample=_share(value.get("sample"), mistakes),
             partition=_partition(value.get("partition"), mistakes),
+            samples_spark=value.get("samples_spark") or None,
         )
         by, gap_s = _sessions(value.get("sessions") or {}, source.keys, mistakes)
         policy = _policy(value.get("policy") or {}, source.keys, mistakes)
@@ -314,7 +320,7 @@ def _groups(value: Any, mistakes: list[str]) -> dict[str, GroupSource] | None:
 
 def _group(name: str, options: Any, mistakes: list[str]) -> GroupSource:
     where = f"groups.{name}"
-    known = ("features", "sql", "key")
+    known = ("features", "sql", "key", "sql_spark")
     if not isinstance(options, Mapping):
         options = {"features": options}  # `request: [device, hour]` says all there is to say
     mistakes += [f"unknown {where}.{key}{nearest(str(key), known)}" for key in options if key not in known]
@@ -322,6 +328,7 @@ def _group(name: str, options: Any, mistakes: list[str]) -> GroupSource:
         _names(options.get("features"), f"{where}.features", mistakes),
         options.get("sql") or None,
         _names(options.get("key"), f"{where}.key", mistakes),
+        options.get("sql_spark") or None,
     )
     if name == "samples":
         mistakes.append(f"{where}: 'samples' is the table's own directory; choose another name")
