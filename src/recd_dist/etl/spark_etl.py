@@ -56,6 +56,7 @@ from recd_dist.etl.spark_work import (
 )
 from recd_dist.etl.spill import Runs
 from recd_dist.etl.writing import write_parts
+from recd_dist.location import Location
 from recd_dist.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ _DUCKDB = re.compile(r"^(?:_?duckdb\.)?\w*Exception: (.*)", re.MULTILINE)
 
 
 def etl_on_spark(
-    source: Source, out: Path, *, master: str = "local[2]", spark: "SparkSession | None" = None, **options: Any
+    source: Source, out: Location, *, master: str = "local[2]", spark: "SparkSession | None" = None, **options: Any
 ) -> dict[str, Manifest]:
     """Writes a source's clustered tables, as ``etl`` does, with the work done by Spark.
 
