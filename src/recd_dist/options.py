@@ -47,6 +47,7 @@ class Data:
     table: str = "tables/${data.name}"  # clustered tables, one per split below
     source: str = "sql"  # sql | synthetic
     samples: str | None = None  # DuckDB SQL, one row per sample
+    samples_spark: str | None = None  # the same in Spark SQL, where engine=spark cannot translate it
     keys: Keys = field(default_factory=Keys)
     labels: list[str] = field(default_factory=lambda: ["label"])  # the first is trained on
     split: Any = None  # SQL predicate that is true for test samples, or the share of the latest sessions

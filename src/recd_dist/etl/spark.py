@@ -7,12 +7,16 @@
 Needs the extra ``spark`` and Java 17 or later.
 """
 
+import os
+import sys
 from typing import TYPE_CHECKING
 
 from recd_dist.errors import ConfigError
 from recd_dist.etl import sql as engine
 from recd_dist.etl.columns import Inspection, inspected
 from recd_dist.etl.source import Source
+
+_MISSING = "engine=spark needs PySpark: pip install 'recd-dist[spark]', and Java 17 or later"
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -21,37 +25,52 @@ if TYPE_CHECKING:
     from recd_dist.etl.spark_scope import Scope
 
 
-def session(master: str = "local[2]", **options: str) -> "SparkSession":
-    """A Spark session for the ETL: UTC, errors instead of NULLs, and this Python in the workers.
+def session(master: str | None = None, **options: str) -> "SparkSession":
+    """A Spark session for the ETL; one that is there already is used as it is.
 
     Args:
-        master: such as ``local[2]`` or ``yarn``; a session that is there already (spark-submit) is used as it is.
+        master: such as ``local[2]``; None leaves it to ``spark-submit``, or to Spark's default without that.
         options: Spark configuration, with ``_`` for ``.``.
 
     Raises:
-        ConfigError: PySpark or Java is missing.
+        ConfigError: PySpark or Java is missing, or the master is none.
     """
-    import os
-    import sys
-
     try:
-        from pyspark.errors import PySparkRuntimeError
+        from pyspark.errors import PySparkException
         from pyspark.sql import SparkSession
+        from pyspark.sql.pandas.utils import require_minimum_pandas_version, require_minimum_pyarrow_version
+
+        require_minimum_pandas_version()
+        require_minimum_pyarrow_version()
     except ImportError as error:
-        raise ConfigError("engine=spark needs PySpark: pip install 'recd-dist[spark]', and Java 17 or later") from error
-    if master.startswith("local"):
+        raise ConfigError(f"{_MISSING} ({str(error).splitlines()[0]})") from error
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:  # not under spark-submit: the workers are this Python
         os.environ["PYSPARK_PYTHON"] = sys.executable
-    builder = SparkSession.builder.master(master).appName("recd etl").config("spark.ui.enabled", "false")
-    builder = builder.config("spark.ui.showConsoleProgress", "false").config("spark.log.level", "ERROR")
+    builder = SparkSession.builder.appName("recd etl").config("spark.ui.showConsoleProgress", "false")
+    if master is not None:
+        builder = builder.master(master).config("spark.ui.enabled", "false").config("spark.log.level", "ERROR")
     for name, value in options.items():
         builder = builder.config(name.replace("_", "."), value)
     try:
-        spark = builder.getOrCreate()
-    except (PySparkRuntimeError, OSError, RuntimeError) as error:
+        return builder.getOrCreate()
+    except (PySparkException, OSError, RuntimeError) as error:
+        where = "" if master is None else f" (spark.master={master})"
         raise ConfigError(
-            f"spark.master={master}: Spark does not start ({error}); is Java 17 or later there?"
+            f"Spark does not start{where}: {str(error).splitlines()[0]}; is Java 17 or later there, the master right?"
         ) from error
-    return spark
+
+
+def active_session() -> "SparkSession | None":
+    """The session that is there already, under spark-submit or in a notebook.
+
+    Raises:
+        ConfigError: PySpark is missing.
+    """
+    try:
+        from pyspark.sql import SparkSession
+    except ImportError as error:
+        raise ConfigError(_MISSING) from error
+    return SparkSession.getActiveSession()
 
 
 def normalised(source: Source, spark: "SparkSession") -> tuple["DataFrame", dict[str, "DataFrame"], Inspection]:

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from recd_dist.errors import ConfigError, DataError
 from recd_dist.etl import sql as engine
-from recd_dist.etl.columns import SESSION, TIMESTAMP, Inspection, link
+from recd_dist.etl.columns import SESSION, TIMESTAMP, Inspection, inspected, link
 from recd_dist.etl.finish import Made, Tables
 from recd_dist.etl.form import formed
 from recd_dist.etl.inputs import Inputs
@@ -39,7 +39,7 @@ from recd_dist.etl.progress import Progress
 from recd_dist.etl.run import MAX_SESSION_ROW_GROUPS, Options, etl, num_buckets
 from recd_dist.etl.shard import Loaded, PartPlan, Plan, ShardReader, Survey, check_left, planned
 from recd_dist.etl.source import Source
-from recd_dist.etl.spark import normalised, session
+from recd_dist.etl.spark import active_session, normalised, session
 from recd_dist.etl.spark_tree import backticked
 from recd_dist.etl.spark_work import (
     BUCKET,
@@ -73,15 +73,16 @@ _DUCKDB = re.compile(r"^(?:_?duckdb\.)?\w*Exception: (.*)", re.MULTILINE)
 
 
 def etl_on_spark(
-    source: Source, out: Location, *, master: str = "local[2]", spark: "SparkSession | None" = None, **options: Any
+    source: Source, out: Location, *, master: str | None = None, spark: "SparkSession | None" = None, **options: Any
 ) -> dict[str, Manifest]:
     """Writes a source's clustered tables, as ``etl`` does, with the work done by Spark.
 
     Args:
         source: what to read; every executor must reach its files.
-        out: directory to make, on a file system that driver and executors share.
-        master: of a session to be made, where ``spark`` is None and none is there.
-        spark: session to work in; it is left running.
+        out: directory to make, on a file system that driver and executors share; or in a store, with the current
+            directory on such a file system.
+        master: of a session to be made, such as ``local[2]``; None leaves it to spark-submit, or to Spark's default.
+        spark: session to work in; it is left running, as is one that is there already.
         options: of ``etl``; ``memory_limit`` and ``threads`` size shards as they do on one machine.
 
     Returns:
@@ -92,18 +93,18 @@ def etl_on_spark(
         ConfigError: options that do not fit; PySpark or Java is missing; a construct of a query that is not known to
             mean the same on Spark.
     """
-    mine = spark is None
-    spark = spark or session(master)
+    there = spark or active_session()
+    used = there or session(master)
+
+    def make(*args: Any) -> Made:
+        with _configured(used), _plain_errors():
+            return _made(used, *args)
+
     try:
-
-        def make(*args: Any) -> Made:
-            with _configured(spark), _plain_errors():
-                return _made(spark, *args)
-
         return etl(source, out, make=make, **options)
     finally:
-        if mine and master.startswith("local"):
-            spark.stop()
+        if there is None:
+            used.stop()
 
 
 @contextmanager
@@ -156,7 +157,7 @@ def _made(
     shard_bytes = options.shard_bytes or options.budget.shard_bytes
     samples, groups, inspection = normalised(source, spark)
     base.check(inspection, source)
-    raw = _schemas(inspection)
+    raw = _schemas(source, inspection)
     lookups = {name: _lookup(name, df, raw[name], work) for name, df in groups.items()}
     job = Job(source, inspection.schema, inspection.timed, _shipped(spark, lookups, work))
     rows = _Rows(samples, job, raw[""], num_buckets(found, shard_bytes))
@@ -199,9 +200,10 @@ class _NotHere(ShardReader):
         )
 
 
-def _schemas(inspection: Inspection) -> dict[str, pa.Schema]:
+def _schemas(source: Source, inspection: Inspection) -> dict[str, pa.Schema]:
     """Columns of the normalised queries as DuckDB gives them: of the samples (``""``) and of each group."""
     with engine.connect() as connection:
+        inspected(source, connection)  # which brings stores within the connection's reach
         queries = {"": inspection.samples, **inspection.groups}
         return {n: connection.sql(f"select * from ({q}\n) limit 0").to_arrow_table().schema for n, q in queries.items()}
 
