@@ -33,11 +33,12 @@ from recd_dist.etl.finish import Made, Tables
 from recd_dist.etl.form import formed
 from recd_dist.etl.inputs import Inputs
 from recd_dist.etl.keys import HASH, KEY_COLUMNS, SIZE, Rules
+from recd_dist.etl.load import Loaded, ShardReader
 from recd_dist.etl.lookup import Lookup
 from recd_dist.etl.prepare import Preparation, Tally
 from recd_dist.etl.progress import Progress
 from recd_dist.etl.run import MAX_SESSION_ROW_GROUPS, Options, etl, num_buckets
-from recd_dist.etl.shard import Loaded, PartPlan, Plan, ShardReader, Survey, check_left, planned
+from recd_dist.etl.shard import PartPlan, Plan, Survey, check_left, planned
 from recd_dist.etl.source import Source
 from recd_dist.etl.spark import active_session, normalised, session
 from recd_dist.etl.spark_tree import backticked
