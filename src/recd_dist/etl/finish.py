@@ -20,6 +20,7 @@ from recd_dist.etl.measure import Distinct
 from recd_dist.etl.part import Form, Result
 from recd_dist.etl.place import replaced
 from recd_dist.etl.prepare import Dropped
+from recd_dist.etl.progress import Progress
 from recd_dist.etl.publish import check_whole, publish
 from recd_dist.etl.sketches import SKETCHES, load_sketches, save_sketches
 from recd_dist.etl.source import Source
