@@ -64,7 +64,7 @@ def etl(
         out: directory to make; its parent is made as needed.
         overwrite: replace the tables that are there.
         row_group_samples: the aim for a row group; sessions stay whole.
-        compression: ``zstd`` (level 3), ``zstd:LEVEL`` or ``lz4`` (larger, faster to read).
+        compression: ``zstd`` (a level per column), ``zstd:LEVEL`` or ``lz4`` (larger, faster to read).
         memory_limit: of DuckDB; it spills beside ``out``.
         shard_bytes: the aim for a shard, in Arrow's memory; two are worked on at once.
         progress: show a progress bar.
