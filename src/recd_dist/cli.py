@@ -13,8 +13,9 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from recd_dist.config import EtlConfig, load, to_yaml
+from recd_dist.config import load, to_yaml
 from recd_dist.errors import ConfigError, UserError, nearest
+from recd_dist.options import EtlConfig
 
 _DESCRIPTION = """\
 Train recommendation models on each distinct row once.

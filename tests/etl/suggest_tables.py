@@ -20,7 +20,10 @@ def planted(path: Path, groups: dict[str, tuple[float, int]], num_samples: int =
     time = np.sort(rng.integers(0, 10**9, num_samples))
     order = np.lexsort((time, session))
     first = np.append(True, session[order][1:] != session[order][:-1])
-    columns = {"visit": pa.array(session * 7919 + 13), "time": pa.array(time).cast(pa.timestamp("us"))}
+    columns = {
+        "visit": pa.array(session * 7919 + 13),
+        "time": pa.array(time + 1_700_000_000_000_000).cast(pa.timestamp("us")),
+    }
     for name, (stay, num_features) in groups.items():
         changed = first | (rng.random(num_samples) >= stay)
         row = np.empty(num_samples, np.int64)

@@ -14,7 +14,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from recd_dist.etl.finish import Made, Tables, finished, made_by, report
 from recd_dist.etl.form import formed
 from recd_dist.etl.inputs import Inputs, inputs
 from recd_dist.etl.keys import Rules
+from recd_dist.etl.load import ShardReader
 from recd_dist.etl.lookup import Lookup
 from recd_dist.etl.part import Form
 from recd_dist.etl.place import check_free, check_space, taken_up, work_directory, working
@@ -40,7 +41,6 @@ from recd_dist.etl.shard import (
     MAX_BUCKETS,
     MIN_BUCKETS,
     Plan,
-    ShardReader,
     Shards,
     plan_from_json,
     plan_to_json,
@@ -106,6 +106,7 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
     threads: int | None = None,
     shard_bytes: int | None = None,
     progress: bool = True,
+    make: "Make | None" = None,
 ) -> dict[str, Manifest]:
     """Writes a source's clustered tables, ``out/train`` and, with a split, ``out/test``.
 
@@ -118,11 +119,12 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
         append: add to the tables that are there, which stay whole and readable.
         replace: partitions whose samples the new ones take the place of, when tables are added to.
         row_group_samples: the aim for a row group; sessions stay whole.
-        compression: ``zstd`` (level 3), ``zstd:LEVEL`` or ``lz4`` (larger, faster to read).
+        compression: ``zstd`` (a level per column), ``zstd:LEVEL`` or ``lz4`` (larger, faster to read).
         memory_limit: of the whole run; DuckDB spills beside ``out``.
         threads: that write parts; every core by default.
         shard_bytes: the most samples of a shard in memory, by default what the memory limit leaves.
         progress: show a progress bar.
+        make: reads, plans and writes in another way than this process with DuckDB (``etl_on_spark``).
 
     Returns:
         The manifest of each split.
@@ -147,8 +149,8 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
         base = _base(work, out, source.splits, append)
         if not going_on:
             check_space(work, _space(found))
-        made = _made(source, options, found, base, frozenset(replace), work, job["run"], bar)
-        manifests = finished(work, out, made, base)
+        made = (make or _made)(source, options, found, base, frozenset(replace), work, job["run"], bar)
+        manifests = finished(work, out, made, base, bar)
     report(out, manifests)
     return manifests
 
@@ -166,6 +168,10 @@ def _base(work: Path, out: Location, splits: tuple[str, ...], append: bool) -> T
     if append:
         return Tables.kept(work / "base", out, splits)
     return Tables(None, splits, {}, first_part(out) if is_remote(out) else 0)
+
+
+Make = Callable[[Source, Options, Inputs, Tables, frozenset[str], Path, str, Progress], Made]
+"""Reads, plans and writes; see ``_made`` for what it is given."""
 
 
 def _job(source: Source, options: Options, found: Inputs, out: Location, added: list[Any]) -> dict[str, Any]:
@@ -222,7 +228,7 @@ def _made(
                 emptied(runs),
                 buffer_bytes=budget.buffer_bytes,
                 shard_bytes=shard_bytes,
-                num_buckets=_num_buckets(found, shard_bytes),
+                num_buckets=num_buckets(found, shard_bytes),
                 done=bar.advance,
             )
             shards.save(marker)
@@ -290,7 +296,7 @@ def batches_of(connection: duckdb.DuckDBPyConnection, sql: str) -> Iterator[pa.R
         raise DataError(f"samples query: {engine.short(error)}") from error
 
 
-def _num_buckets(found: Inputs, shard_bytes: int) -> int:
+def num_buckets(found: Inputs, shard_bytes: int) -> int:
     """Buckets for logs of a size: about four to a shard, a power of two."""
     wanted = min(max(4 * found.memory_bytes // max(shard_bytes, 1), MIN_BUCKETS), MAX_BUCKETS)
     return 1 << int(wanted - 1).bit_length()
