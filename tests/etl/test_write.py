@@ -99,7 +99,7 @@ def test_only_running_numbers_and_keys_have_statistics(tmp_path):
         ("zstd:0", "a level is a number from 1 to 22, such as zstd:6"),
         ("zstd:", "a level is a number from 1 to 22"),
         ("zstd:fast", "a level is a number from 1 to 22"),
-        ("lz4:3", "lz4 has no levels; write lz4"),
+        ("lz4:13", "a level is a number from 1 to 12"),
     ],
 )
 def test_an_unknown_codec_or_level_is_refused(name, message):
@@ -124,7 +124,8 @@ def test_levels_are_chosen_where_they_gain():
     assert chosen["row"] == "DELTA_BINARY_PACKED"
     assert chosen["numbers"] in ("BYTE_STREAM_SPLIT:6", "BYTE_STREAM_SPLIT:12")
     assert chosen["few"] == "BYTE_STREAM_SPLIT:1"
-    for compression in ("zstd:3", "lz4"):
+    assert tried_encodings(rows, n, "lz4")["history"].endswith((":6", ":9"))
+    for compression in ("zstd:3", "lz4:3"):
         assert not any(":" in choice for choice in tried_encodings(rows, n, compression).values())
     assert tried_encodings(rows, n, "zstd", levels=False)["few"] in ("BYTE_STREAM_SPLIT", "RLE_DICTIONARY")
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from recd_dist.errors import ConfigError
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\Z", re.IGNORECASE)
-_BASE_BYTES = 330_000_000  # Python, Arrow, DuckDB, numba and what they keep to themselves, measured
-_LEAST_BYTES = 450_000_000
-_WORKING = 1.9  # memory of a thread that writes a part, in shards: the shard, rows taken from it, pages being encoded
+_BASE_BYTES = 380_000_000  # Python, Arrow, DuckDB, numba and what they keep to themselves, measured
+_LEAST_BYTES = 500_000_000
+_WORKING = 2.2  # memory of a thread that writes a part, in shards: the shard, rows taken from it, pages being encoded
 
 
 @dataclass(frozen=True)

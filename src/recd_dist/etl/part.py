@@ -38,7 +38,7 @@ class Form:
         types: stored type per feature.
         lookups: of the groups with their own query.
         row_group_samples: the aim for a row group.
-        compression: ``zstd``, ``zstd:LEVEL`` or ``lz4``.
+        compression: ``zstd``, ``lz4``, or one level of these, ``zstd:6``.
         encodings: per directory the encoding of each column's leaf; what is absent is tried on each part's first rows.
     """
 

@@ -119,7 +119,7 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
         append: add to the tables that are there, which stay whole and readable.
         replace: partitions whose samples the new ones take the place of, when tables are added to.
         row_group_samples: the aim for a row group; sessions stay whole.
-        compression: ``zstd`` (a level per column), ``zstd:LEVEL`` or ``lz4`` (larger, faster to read).
+        compression: ``zstd`` or ``lz4`` (larger, faster to read), a level per column; ``zstd:6`` is one level.
         memory_limit: of the whole run; DuckDB spills beside ``out``.
         threads: that write parts; every core by default.
         shard_bytes: the most samples of a shard in memory, by default what the memory limit leaves.

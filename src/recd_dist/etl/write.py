@@ -38,7 +38,7 @@ class PartWriter:
     Args:
         table: directory of the table.
         number: of the part.
-        compression: ``zstd``, ``zstd:LEVEL`` or ``lz4``.
+        compression: ``zstd``, ``lz4``, or one level of these, ``zstd:6``.
         encodings: per directory the encoding of each column's leaf, as ``encodings`` returns it; what is absent is
             tried on the first rows.
 
