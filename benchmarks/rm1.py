@@ -27,7 +27,7 @@ class Raw:
         path: their directory.
         num_samples: rows.
         disk_bytes: of their Parquet files.
-        arrow_bytes: of their rows in memory, uncompressed.
+        arrow_bytes: of their rows in memory, uncompressed; reckoned from some of them.
     """
 
     overrides: list[str]
@@ -58,12 +58,12 @@ def raw_logs(directory: Path, num_samples: int, preset: str = "rm1") -> Raw:
     path.parent.mkdir(parents=True, exist_ok=True)
     generate(SyntheticSpec.from_dict(config.data.synthetic), path, seed=config.seed, progress=False)
     files = files_of(path)
-    sizes = [sum(pq.ParquetFile(file).read_row_group(0).nbytes for file in files[:1])]
-    rows = [pq.ParquetFile(file).metadata.row_group(0).num_rows for file in files[:1]]
+    looked_at = [pq.ParquetFile(file).read_row_group(0) for file in files[:4]]
+    per_sample = sum(rows.nbytes for rows in looked_at) / sum(rows.num_rows for rows in looked_at)
     elsewhere = ("source", "table", "tables", "synthetic")
     source = Source.from_dict({k: v for k, v in asdict(config.data).items() if k not in elsewhere})
     disk_bytes = sum(file.stat().st_size for file in files)
-    return Raw(overrides, source, path, num_samples, disk_bytes, round(sum(sizes) / sum(rows) * num_samples))
+    return Raw(overrides, source, path, num_samples, disk_bytes, round(per_sample * num_samples))
 
 
 def files_of(raw: Path) -> list[Path]:

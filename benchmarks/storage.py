@@ -4,8 +4,9 @@
 
 Baseline, from the same raw logs in the same run: the same samples in time order as one flat Parquet file, zstd-3,
 required columns, for each column the encoding that the table's own chooser finds on them, row groups of 8192 samples,
-pages of 1 MiB. Beside it: pages of 16 MiB, for each column the best of four encodings over all its rows, the samples in
-the table's order, and what pyarrow and DuckDB write without options. Sizes are deterministic: one run is enough, and
+pages of 1 MiB. Beside it: pages of 16 MiB; these and the levels of zstd that the table's chooser takes; for each column
+the best of four encodings over all its rows; the samples in the table's order; and what pyarrow and DuckDB write
+without options. Sizes are deterministic: one run is enough, and
 low and high are the value. That every form holds the same samples is checked, by count and by a checksum of every
 column: of the tables by `recd etl --verify`'s code, of the flat files after reading them back.
 
@@ -35,6 +36,8 @@ from recd_dist.manifest import Manifest
 from recd_dist.schema import SAMPLE, Kind, Schema
 
 BASELINE = "flat, in time order"
+PAGES = f"{BASELINE}, pages of 16 MiB"
+AS_OURS = "pages and levels as ours"
 BASELINE_WORDS = (
     "the same samples flat in time order, zstd-3, required columns, encodings by the same chooser, row groups of 8192, "
     "pages of 1 MiB"
@@ -105,9 +108,10 @@ def flats(raw: Raw, table: Path, schema: Schema, scratch: Path) -> dict[str, fla
     in_time_order, clustered = flat.in_time_order, flat.clustered
     whole = {
         BASELINE: flat.written(in_time_order(raw), schema, scratch),
-        f"{BASELINE}, pages of 16 MiB": flat.written(in_time_order(raw), schema, scratch, 16 * flat.MIB),
+        PAGES: flat.written(in_time_order(raw), schema, scratch, 16 * flat.MIB),
+        f"{BASELINE}, {AS_OURS}": flat.written(in_time_order(raw), schema, scratch, 16 * flat.MIB, levels=True),
         "flat, clustered": flat.written(clustered(table), schema, scratch),
-        "flat, clustered, pages of 16 MiB": flat.written(clustered(table), schema, scratch, 16 * flat.MIB),
+        f"flat, clustered, {AS_OURS}": flat.written(clustered(table), schema, scratch, 16 * flat.MIB, levels=True),
         "flat, pyarrow's defaults": flat.pyarrow_defaults(raw, schema, scratch),
         "flat, DuckDB's defaults": flat.duckdb_defaults(raw, schema, scratch),
     }
@@ -146,6 +150,8 @@ def results_of(raw: Raw, made: Mapping[str, Table], forms: Mapping[str, flat.Fla
     for codec in ("zstd", "lz4"):
         size = made[f"table, {codec}"].num_bytes
         results.append(_ratio(f"storage.{codec}", baseline.num_bytes, size, BASELINE_WORDS, words))
+        for name, form in (("16_MiB_pages", PAGES), ("as_ours", f"{BASELINE}, {AS_OURS}")):
+            results[-1].details[f"baseline_{name}"] = round(forms[form].num_bytes / size, 2)
     groups = history(schema)
     before = sum(baseline.columns[name] for names in groups.values() for name in names)
     after = sum(made["table, zstd"].group_bytes(group) for group in groups)
@@ -160,13 +166,14 @@ def results_of(raw: Raw, made: Mapping[str, Table], forms: Mapping[str, flat.Fla
 
 def _ratio(claim: str, baseline: int, ours: int, words: str, config: str) -> measure.Result:
     value = round(baseline / ours, 3)
-    sizes = {"ours_MB": round(ours / 1e6, 2), "baseline_MB": round(baseline / 1e6, 2)}
+    sizes = {"ours_MB": round(ours / 1e6, 3), "baseline_MB": round(baseline / 1e6, 3)}
     return measure.Result(claim, value, value, value, words, "ratio", config, sizes)
 
 
 def logs_result(raw: Raw, found: Mapping[str, list[dict[str, float]]]) -> measure.Result:
     """O1: the median over numbers of shards, sizes of blocks and kinds of message, with the extremes."""
     ratios = [row["ratio"] for rows in found.values() for row in rows]
+    shards = ", ".join(map(str, storage_logs.SHARDS))
     return measure.Result(
         "storage.logs",
         round(statistics.median(ratios), 3),
@@ -175,7 +182,7 @@ def logs_result(raw: Raw, found: Mapping[str, list[dict[str, float]]]) -> measur
         "the same messages dealt to as many shards at random, in order of arrival, in the same blocks",
         "ratio",
         f"{raw.num_samples:,} samples dealt by session; zstd-3 over whole blocks of 1 and 4 MiB; "
-        f"{', '.join(map(str, storage_logs.SHARDS))} shards; messages as {' and '.join(found)}; median and range of these",
+        f"{shards} shards; messages as {' and '.join(found)}; median and range of these",
         {"cases": len(ratios)},
     )
 

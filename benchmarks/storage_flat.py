@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from rm1 import Raw, files_of
 
 from recd_dist.etl.checksum import column_checksum, row_hashes
+from recd_dist.etl.encode import encodings, leaf, writer_options
 from recd_dist.etl.flat import flat_view
-from recd_dist.etl.write import encodings
 from recd_dist.manifest import Manifest
 from recd_dist.schema import KEYS, SAMPLE_ID, Kind, Schema
 
@@ -71,13 +71,20 @@ def clustered(table: Path) -> Iterator[pa.Table]:
     def batches() -> Iterator[pa.RecordBatch]:
         with duckdb.connect() as connection:
             for part in manifest.parts:
-                query = f"select {columns} from ({flat_view(table, part=part)}) order by {SAMPLE_ID}"
+                query = f"select {columns} from ({flat_view(table, parts=[part])}) order by {SAMPLE_ID}"
                 yield from connection.sql(query).to_arrow_reader(ROW_GROUP)
 
     return (_required(rows) for rows in _regrouped(batches()))
 
 
-def written(rows: Iterable[pa.Table], schema: Schema, scratch: Path, page_bytes: int = MIB, encoding: str = "") -> Flat:
+def written(
+    rows: Iterable[pa.Table],
+    schema: Schema,
+    scratch: Path,
+    page_bytes: int = MIB,
+    encoding: str = "",
+    levels: bool = False,
+) -> Flat:
     """Writes row groups as one flat file.
 
     Args:
@@ -86,12 +93,14 @@ def written(rows: Iterable[pa.Table], schema: Schema, scratch: Path, page_bytes:
         scratch: directory for the file.
         page_bytes: aim for a page.
         encoding: of every column that can have it; empty lets the table's chooser choose on the first row group.
+        levels: let it choose levels of zstd too, instead of 3.
     """
     path, writer = scratch / "flat.parquet", None
     for group in rows:
         if writer is None:
-            chosen = _everywhere(group.schema, encoding) if encoding else encodings(group, "zstd")
-            writer = pq.ParquetWriter(str(path), group.schema, **_options(chosen, page_bytes))
+            codec = "zstd" if levels else "zstd:3"
+            chosen = _everywhere(group.schema, encoding) if encoding else encodings(group, ROW_GROUP, codec, levels)
+            writer = pq.ParquetWriter(str(path), group.schema, **_options(group.schema, chosen, page_bytes))
         writer.write_table(group, row_group_size=ROW_GROUP)
     if writer is None:
         raise SystemExit("no samples")
@@ -175,20 +184,12 @@ def _everywhere(schema: pa.Schema, encoding: str) -> dict[str, str]:
     """One encoding for every column; PLAIN for what cannot have it."""
     found = {}
     for field in schema:
-        is_list = pa.types.is_list(field.type)
-        element = field.type.value_type if is_list else field.type
+        element = field.type.value_type if pa.types.is_list(field.type) else field.type
         fits = encoding != "DELTA_BINARY_PACKED" or pa.types.is_integer(element)
-        found[f"{field.name}.list.element" if is_list else field.name] = encoding if fits else "PLAIN"
+        found[leaf(field)] = encoding if fits else "PLAIN"
     return found
 
 
-def _options(chosen: dict[str, str], page_bytes: int) -> dict[str, Any]:
-    return {
-        "compression": "zstd",
-        "compression_level": 3,
-        "data_page_size": page_bytes,
-        "use_dictionary": [leaf for leaf, encoding in chosen.items() if encoding == "RLE_DICTIONARY"],
-        "column_encoding": {leaf: encoding for leaf, encoding in chosen.items() if encoding != "RLE_DICTIONARY"},
-        "write_statistics": [name for name in KEYS if name in chosen],
-        "store_schema": False,
-    }
+def _options(schema: pa.Schema, chosen: dict[str, str], page_bytes: int) -> dict[str, Any]:
+    """The table's own, but for the size of pages."""
+    return writer_options(schema, chosen, "zstd:3") | {"data_page_size": page_bytes}

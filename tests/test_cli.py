@@ -102,7 +102,7 @@ def test_bad_values_in_raw_logs(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ("data.path=???", "path is missing; give the raw file, directory or glob"),
         ("compression=zst", "compression 'zst': no such codec; did you mean 'zstd'?"),
         ("row_group_samples=0", "row_group_samples=0: must be at least 1"),
-        ("memory_limit=10XX", "memory_limit '10XX'"),
+        ("memory_limit=10XX", "memory_limit=10XX: no size; write it as 1GB"),
         ("+unknown=1", "unknown option 'unknown'; every option: recd etl --options"),
     ],
 )  # fmt: skip
@@ -141,7 +141,7 @@ def test_a_table_below_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     path = flat(tmp_path / "flat.parquet")
 
     said = fails(capsys, ["etl", *own(tmp_path, f"data.table={path / 'table'}")])
-    assert said == f"{path}/table: cannot be written (Not a directory); choose another directory"
+    assert said == f"{path}: cannot be written (Not a directory); choose another directory"
 
 
 def test_from_flat_parquet_to_stats_and_plan_without_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

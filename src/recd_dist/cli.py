@@ -7,13 +7,15 @@ import math
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
 
-from recd_dist.config import EtlConfig, load, to_yaml
+from recd_dist.config import load, to_yaml
 from recd_dist.errors import ConfigError, UserError, nearest
+from recd_dist.options import EtlConfig
 
 _DESCRIPTION = """\
 Train recommendation models on each distinct row once.
@@ -35,7 +37,8 @@ recd COMMAND --help shows examples, recd COMMAND --options the config that a com
 
 _MORE = {
     "etl": "The source is SQL, in configs/data/NAME.yaml. The table stands in data.table/train and data.table/test.",
-    "stats": "Reads the table that `recd etl` made, and no raw logs.",
+    "stats": "Reads the table that `recd etl` made; with `raw --suggest` raw logs that are no table yet:\nwhich "
+    "columns change together, and what deduplicating them would save (docs/suggest.md).",
     "plan": "The same table and options as for `recd train`; plan.world_size says for how many ranks (default 2), "
     "plan.topology on\nwhich machines (h100x8: hosts of 8 H100). docs/planning.md explains what is printed.",
     "train": "The same command again goes on from the newest checkpoint in run_dir. SIGTERM writes one, then stops.",
@@ -60,7 +63,9 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "stats": (
         "samples per session, dedup factors, cost expanded and unique",
-        "recd stats data=ebnerd\nrecd stats data=ebnerd --json stats.json\nrecd stats data.table=tables/ebnerd",
+        "recd stats data=ebnerd\nrecd stats data=ebnerd --json stats.json\nrecd stats data.table=tables/ebnerd\n"
+        "recd stats raw --suggest data.path=clicks.parquet\n"
+        "recd stats raw --suggest data=ebnerd data.path=~/ebnerd/train --html report.html",
     ),
     "compact": (
         "small parts of a table that was added to often -> few large ones",
@@ -130,6 +135,10 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--nproc", type=int, default=1, help="ranks on this machine (default 1)")
         if name in ("stats", "plan", "evaluate"):
             command.add_argument("--json", metavar="FILE", help="also write the result as JSON")
+        if name == "stats":
+            command.add_argument("--suggest", action="store_true", help="look at raw logs and propose groups")
+            command.add_argument("--html", metavar="FILE", help="with --suggest: also write a report with plots")
+            command.add_argument("--sample", type=int, metavar="N", help="with --suggest: samples to look at")
         if name == "plan":
             command.add_argument("--save", metavar="FILE", help="write the plan; plan.file=FILE trains by it")
             command.add_argument("--diff", metavar="FILE", help="show what differs from a saved plan")
@@ -145,7 +154,29 @@ def _etl(options: argparse.Namespace) -> int:
     return run_etl(config, _console(), dry_run=options.dry_run, verify=options.verify)
 
 
+def _suggest(options: argparse.Namespace) -> int:
+    from recd_dist.etl import suggest_command
+
+    if not options.suggest:
+        given = "raw" if "raw" in options.overrides else "--html" if options.html else "--sample"
+        raise ConfigError(f"recd stats {given}: needs --suggest, as in `recd stats raw --suggest data.path=FILE`")
+    config: EtlConfig = load("etl", suggest_command.overrides_of(options.overrides), options.config_dir)
+    suggest_command.run(
+        asdict(config.data),
+        num_samples=options.sample,
+        compression=config.compression,
+        memory_limit=config.memory_limit,
+        seed=config.seed,
+        json_file=options.json,
+        html_file=options.html,
+        command=options.argv,
+    )
+    return 0
+
+
 def _stats(options: argparse.Namespace) -> int:
+    if options.suggest or options.html or options.sample is not None or "raw" in options.overrides:
+        return _suggest(options)
     config: EtlConfig = load("etl", options.overrides, options.config_dir)
     from recd_dist.etl_command import run_stats
 
@@ -278,7 +309,7 @@ _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
 _CONFIG = {**dict.fromkeys(("etl", "stats", "compact", "sql"), "etl"), "plan": "train", "train": "train"}
 """The config that a command takes overrides of; ``evaluate`` where it is not named."""
 _FLAGS = {"config_dir", "options", "json", "nproc", "port", "host", "save", "diff", "simulate", "probe"}
-_FLAGS |= {"dry_run", "verify", "dialect", "split"}
+_FLAGS |= {"dry_run", "verify", "dialect", "split", "suggest", "html", "sample"}
 
 
 def _flags(options: argparse.Namespace) -> list[str]:
@@ -301,6 +332,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     try:
         options, unknown = parser.parse_known_args(argv)
+        options.argv = list(sys.argv[1:] if argv is None else argv)
         if hasattr(options, "overrides"):  # overrides may stand before and after options
             options.overrides += [u for u in unknown if not u.startswith("-")]
             unknown = [u for u in unknown if u.startswith("-")]

@@ -7,11 +7,11 @@ from typing import Any
 
 from rich.console import Console
 
-from recd_dist.config import Data, EtlConfig
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.etl.source import Source
 from recd_dist.location import Location, location
 from recd_dist.manifest import Manifest, is_table, splits_of
+from recd_dist.options import Data, EtlConfig
 
 _ELSEWHERE = ("source", "table", "tables", "synthetic", "partitions")
 
@@ -52,19 +52,7 @@ def run_etl(config: EtlConfig, console: Console, *, dry_run: bool = False, verif
         console.print(shown(source, config.memory_limit))
         return 0
     if not (verify and _stands(out, source) and not config.overwrite and not config.append):
-        from recd_dist.etl.run import etl
-
-        manifests = etl(
-            source,
-            out,
-            overwrite=config.overwrite,
-            append=config.append,
-            replace=config.replace,
-            row_group_samples=config.row_group_samples,
-            compression=config.compression,
-            memory_limit=config.memory_limit,
-            threads=config.threads,
-        )
+        manifests = _made(config, source, out)
         _summary(config.data.table, manifests)
         _warn_of_small_tables(config.data, manifests)
     if not verify:
@@ -74,6 +62,28 @@ def run_etl(config: EtlConfig, console: Console, *, dry_run: bool = False, verif
     found = compared(source, out, memory_limit=config.memory_limit)
     console.print(found.render())
     return 0 if found.equal else 1
+
+
+def _made(config: EtlConfig, source: Source, out: Location) -> Mapping[str, Manifest]:
+    """The tables, by the engine that the config names."""
+    options: dict[str, Any] = {
+        "overwrite": config.overwrite,
+        "append": config.append,
+        "replace": config.replace,
+        "row_group_samples": config.row_group_samples,
+        "compression": config.compression,
+        "memory_limit": config.memory_limit,
+        "threads": config.threads,
+    }
+    if config.engine == "duckdb":
+        from recd_dist.etl.run import etl
+
+        return etl(source, out, **options)
+    if config.engine == "spark":
+        from recd_dist.etl.spark_etl import etl_on_spark
+
+        return etl_on_spark(source, out, master=config.spark.master, **options)
+    raise ConfigError(f"engine={config.engine}: unknown{nearest(config.engine, ('duckdb', 'spark'))}")
 
 
 def _stands(out: Location, source: Source) -> bool:

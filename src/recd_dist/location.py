@@ -33,6 +33,7 @@ EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "hdfs": "hdfs"}
 
 _REMOTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _LOCAL = ("file", "local")
+_BUCKETS = ("s3", "s3a", "gs", "gcs")
 _VERSION = ("ETag", "etag", "generation", "LastModified", "last_modified", "updated", "mtime", "created")
 """What stores tell of a file that changes with it."""
 _RENAMING = {"hdfs", "arrow_hdfs", "webhdfs", "sftp", "ssh"}
@@ -57,6 +58,8 @@ def location(text: "str | Location") -> "Location":
     protocol = found[1].lower()
     if protocol in _LOCAL:
         return Path(text[found.end() :])
+    if protocol in _BUCKETS and not text[found.end() :].partition("/")[0]:
+        raise ConfigError(f"{text}: names no bucket; write {protocol}://BUCKET/PATH")
     _require(protocol, text)
     from upath import UPath
 

@@ -208,10 +208,11 @@ def _mistakes(features: Iterable[Feature], labels: tuple[str, ...]) -> Iterable[
         yield "no label; name the label column"
     groups = {f.group for f in features}
     reserved = {*KEYS, *(f"{g}_row" for g in groups), "row"}
-    counts = Counter([*(f.name for f in features), *labels])
+    weights = [f.weights for f in features if f.weights]
+    counts = Counter([*(f.name for f in features), *weights, *labels])
     for name, count in counts.items():
         if count > 1:
-            yield f"'{name}' is named {count} times; names of features and labels must differ"
+            yield f"'{name}' is named {count} times; names of features, weights and labels must differ"
         if name in reserved:
             yield f"'{name}' is a reserved column name; name it in keys, drop it or rename it in the SQL"
     for name in dict.fromkeys([*counts, *groups, *(f.table for f in features if f.table)]):

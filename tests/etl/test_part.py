@@ -179,3 +179,32 @@ def test_ids_wider_than_their_column_are_refused(tmp_path):
     samples = samples.set_column(samples.column_names.index("item"), "item", item)
     with pytest.raises(DataError, match=r"feature 'item': ids reach .* they are stored as int32"):
         part(tmp_path, samples, form())
+
+
+@pytest.mark.parametrize("window", [True, False])
+def test_a_group_with_its_own_query_over_many_row_groups(tmp_path, window):
+    keys = np.arange(60)
+    history = [[int(k) // 6 * 1000 + int(k) % 6 + i for i in range(12)] for k in keys]
+    columns = {ROW_KEY: keys, "history": history, "heat": [[0.5] * 12] * 60, "age": pa.array([1] * 60, pa.float32())}
+    with duckdb.connect() as connection:
+        connection.register("rows", pa.table(columns))
+        lookup = Lookup("user", connection, "select * from rows", tmp_path / "rows.arrow")
+    samples = shard(SESSIONS).select([SESSION, REQUEST, TIMESTAMP, ORDER, "label", "device", "item"])
+    place = samples[TIMESTAMP].to_numpy() // 5
+    samples = samples.append_column(link("user"), pa.array(place))
+    result, done = part(tmp_path, samples, form(window, lookups={"user": lookup}))
+    files = result.parts[0]
+    assert len(files.groups["user"].row_groups) == len(done) > 5
+    rows = pq.read_table(tmp_path / "user")
+    assert rows["row"].to_pylist() == [(3 << 40) + i for i in range(rows.num_rows)]
+    assert rows.num_rows == result.group_rows["user"] == sum(files.groups["user"].row_groups)
+    lists = rows["history"].to_pylist() if not window else None
+    if window:
+        streams = pq.read_table(tmp_path / "user.stream")
+        assert streams["stream"].to_pylist() == [(3 << 40) + i for i in range(streams.num_rows)]
+        assert streams.num_rows == sum(files.streams["user"].row_groups)
+        whole = streams["history"].to_pylist()
+        places = zip(*(rows[n].to_pylist() for n in ("stream", "history_start", "history_length")), strict=True)
+        lists = [whole[s - (3 << 40)][a : a + n] for s, a, n in places]
+    found = pq.read_table(tmp_path / "samples").select(["timestamp", "user_row"]).to_pylist()
+    assert [lists[row["user_row"] - (3 << 40)] for row in found] == [history[row["timestamp"] // 5] for row in found]

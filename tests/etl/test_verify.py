@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 
 from recd_dist.config import load
-from recd_dist.errors import DataError
+from recd_dist.errors import ConfigError, DataError
 from recd_dist.etl.checksum import row_hashes
 from recd_dist.etl.run import etl
 from recd_dist.etl.source import Source
@@ -320,7 +320,7 @@ def test_the_bar_is_on_stderr_only(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_memory_that_is_no_size_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="memory_limit 'much'"):
+    with pytest.raises(ConfigError, match="memory_limit=much"):
         verify(made(tmp_path), tmp_path / "out", memory_limit="much", progress=False)
 
 

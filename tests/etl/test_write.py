@@ -68,6 +68,7 @@ def test_chosen_encodings_are_taken_as_they_are(tmp_path):
     ids = pa.array(np.arange(1000))
     writer = PartWriter(tmp_path, 0, "zstd:1", {"samples": {"ids": "PLAIN"}})
     writer.write("samples", required(["ids"], [ids]), np.array([0, 1000]))
+    writer.close()
     assert set(encodings(tmp_path / "samples/part-00000.parquet", "ids")) == {"PLAIN", "RLE"}
 
 
@@ -86,6 +87,7 @@ def test_only_running_numbers_and_keys_have_statistics(tmp_path):
     ids = pa.array(np.arange(1000))
     writer = PartWriter(tmp_path, 0, "zstd")
     writer.write("samples", required(["sample_id", "timestamp", "u_row", "item"], [ids] * 4), np.array([0, 1000]))
+    writer.close()
     row_group = pq.ParquetFile(tmp_path / "samples/part-00000.parquet").metadata.row_group(0)
     assert [row_group.column(i).is_stats_set for i in range(4)] == [True, True, True, False]
 

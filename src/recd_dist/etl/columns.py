@@ -111,7 +111,7 @@ class _Resolver:
         select = []
         keys = {"request": REQUEST, "timestamp": TIMESTAMP, "sample": SAMPLE_KEY, "order": ORDER_KEY}
         named = [(key, source.keys.get(key), alias) for key, alias in keys.items()]
-        which = "user" if source.sessions == "gap" else "session" if source.sessions == "column" else source.sessions
+        which = {"gap": "user", "column": "session"}.get(source.session_by, source.session_by)
         for key, column, alias in ((which, source.session_column, SESSION), *named):
             if column is not None and self._known(column, f"keys.{key}"):
                 to_sql = _time if key in ("timestamp", "order") else _key

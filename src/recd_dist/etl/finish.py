@@ -20,7 +20,7 @@ from recd_dist.etl.measure import Distinct
 from recd_dist.etl.part import Form
 from recd_dist.etl.place import replaced
 from recd_dist.etl.prepare import Dropped
-from recd_dist.etl.publish import publish
+from recd_dist.etl.publish import check_whole, publish
 from recd_dist.etl.sketches import SKETCHES, load_sketches, save_sketches
 from recd_dist.etl.source import Source
 from recd_dist.etl.statistics import STATISTICS, PartStatistics, load_statistics, save_statistics, summed
@@ -66,6 +66,8 @@ class Tables:
             partial = directory.with_name("base.partial")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
+            if not isinstance(out, Path):
+                check_whole(out)
             if there := sorted(splits_of(out), reverse=True):
                 if there != sorted(splits, reverse=True):
                     raise ConfigError(

@@ -9,9 +9,10 @@
     inverse      0  0  1  1   2  3
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,11 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.order)
+
+    def row_groups(self) -> Iterator["Samples"]:
+        """The samples of each row group."""
+        for start, end in pairwise(self.bounds.tolist()):
+            yield Samples(self.shard, self.order[start:end], np.array([0, end - start]))
 
     def key(self, name: str) -> npt.NDArray[np.int64]:
         """A column of numbers, in clustered order."""

@@ -1,7 +1,7 @@
 """One shard of one split becomes one part: sorted, compared with the neighbour, written group by group.
 
-One group at a time is in memory: its unique rows over the whole part, then its file, row group by row group. The
-samples come last, as they refer to the rows of every group.
+One group at a time is in memory: its unique rows over the whole part (or, with its own query, over one row group), then
+its file, row group by row group. The samples come last, as they refer to the rows of every group.
 """
 
 from collections.abc import Callable, Mapping
@@ -154,20 +154,33 @@ def written(
         num_cut=num_cut,
     )
     writer = PartWriter(table, number, form.compression, form.encodings)
-    numbers = {}
-    for group in form.schema.dedup_groups:
-        rows = group_rows(samples, form, group)
-        numbers[group] = rows.inverse + (number << PART_SHIFT)
-        result.group_rows[group] = len(rows.repeats)
-        streams = group_streams(rows, form, group)
-        _measure(rows, streams, samples, form.schema.of_group(group), result)
-        for directory, (stored, bounds) in group_tables(rows, streams, form, group, number).items():
-            writer.write(directory, stored, bounds)
+    numbers = {group: _write_group(writer, samples, form, group, result) for group in form.schema.dedup_groups}
     rows = group_rows(samples, form, SAMPLE)
     _measure(rows, None, samples, form.schema.of_group(SAMPLE), result)
     writer.write("samples", sample_table(samples, rows, form, numbers, first_sample), samples.bounds, done)
     result.parts.append(replace(writer.close(), number=number))
     return result
+
+
+def _write_group(writer: PartWriter, samples: Samples, form: Form, group: str, result: Result) -> Order:
+    """Writes the rows of a group; returns the row of each sample, int64 [N].
+
+    A group with its own query is written row group by row group: its rows are no part of the shard, whose bytes are
+    bounded, and may be much longer than the samples that refer to them.
+    """
+    numbers, num_streams = [], 0
+    for some in samples.row_groups() if group in form.lookups else [samples]:
+        rows = group_rows(some, form, group)
+        first = (writer.number << PART_SHIFT) + result.group_rows[group]
+        numbers.append(rows.inverse + first)
+        result.group_rows[group] += len(rows.repeats)
+        streams = group_streams(rows, form, group)
+        _measure(rows, streams, some, form.schema.of_group(group), result)
+        tables = group_tables(rows, streams, form, group, first, (writer.number << PART_SHIFT) + num_streams)
+        for directory, (stored, bounds) in tables.items():
+            writer.write(directory, stored, bounds)
+        num_streams += 0 if streams is None else int(streams.bounds[-1])
+    return np.concatenate([np.empty(0, np.int64), *numbers])
 
 
 def clustered(shard: pa.Table, order: Order, row_group_samples: int) -> tuple[Samples, int]:
@@ -193,15 +206,14 @@ def group_streams(rows: GroupRows, form: Form, group: str) -> Streams | None:
 
 
 def group_tables(
-    rows: GroupRows, streams: Streams | None, form: Form, group: str, number: int
+    rows: GroupRows, streams: Streams | None, form: Form, group: str, first_row: int = 0, first_stream: int = 0
 ) -> dict[str, tuple[pa.Table, Order]]:
-    """What part ``number`` stores of a group: per directory a table and the bounds of its row groups."""
-    first = number << PART_SHIFT
-    columns = {ROW: pa.array(np.arange(len(rows.repeats)) + first)}
+    """What a part stores of a group: per directory a table and the bounds of its row groups."""
+    columns = {ROW: pa.array(np.arange(len(rows.repeats)) + first_row)}
     lists = {}
     if streams is not None:
-        columns[STREAM] = pa.array(streams.stream + first)
-        lists[STREAM] = pa.array(np.arange(int(streams.bounds[-1])) + first)
+        columns[STREAM] = pa.array(streams.stream + first_stream)
+        lists[STREAM] = pa.array(np.arange(int(streams.bounds[-1])) + first_stream)
     for f in form.schema.of_group(group):
         if streams is not None and f.window:
             lists |= _named(f, streams.lists[f.name], form)

@@ -77,22 +77,28 @@ def check_free(target: "UPath", overwrite: bool) -> None:
 
 
 def check_whole(target: "UPath") -> None:
-    """Refuses a table in whose place an upload was interrupted; to be asked before its notes are read for appending.
+    """Refuses a table whose notes (sketches, statistics) are another's; to be asked before they are read for appending.
 
-    Sketches and statistics beside a manifest keep their names, so they may be newer than a manifest for a moment.
+    Notes keep their names, so for a moment of an upload they are newer than the manifest beside them. Where the upload
+    only adds to the table they say more than it holds, which does no harm; where it replaces the table they are wrong.
 
     Args:
         target: directory of the splits.
 
     Raises:
-        DataError: an upload is unfinished.
+        DataError: a replacement was interrupted in that moment.
     """
     there = _Place.at(target)
-    if there.planned is not None and not there.finished:
-        raise DataError(
-            f"{target}: an upload to it was interrupted; finish it by the command that began it, or make the table "
-            "anew with overwrite=true"
-        )
+    for split, files in there.standing.items():
+        if split in there.finished or files.keys() <= there.planned.keys():
+            continue
+        for path, (size, crc) in there.notes.items():
+            here = path.startswith(f"{split}/") and there.sizes.get(path) == size
+            if here and zlib.crc32(contents(target / path)) == crc:
+                raise DataError(
+                    f"{target}: its replacement was interrupted; finish it by the command that began it, or make the "
+                    "table anew with overwrite=true"
+                )
 
 
 def publish(
@@ -177,6 +183,7 @@ class _Tree:
         value = {
             "format": _FORMAT,
             "files": {path: [entry.num_bytes, entry.crc32] for path, entry in self.files.items()},
+            "notes": {path: [size, zlib.crc32((self.built / path).read_bytes())] for path, size in self.others.items()},
             "manifests": {split: zlib.crc32(text) for split, text in self.manifests.items()},
         }
         return json.dumps(value).encode()
@@ -189,16 +196,20 @@ class _Place:
     Attributes:
         sizes: of every object, by relative path.
         standing: data files by split that has a manifest; None as entry where that manifest cannot be read.
-        planned: ``[bytes, CRC-32]`` by path, of an upload that was not finished; None where there is none.
-        unfinished: every split that stands is of that upload, and others of it do not stand yet.
-        finished: every split of that upload stands.
+        is_planned: an upload to it was not finished.
+        planned: its data files, ``[bytes, CRC-32]`` by path.
+        notes: its other files.
+        splits: its splits.
+        finished: those of them that stand.
     """
 
     sizes: dict[str, int]
     standing: dict[str, dict[str, FileEntry | None]] = field(default_factory=dict)
-    planned: Mapping[str, Any] | None = None
-    unfinished: bool = False
-    finished: bool = False
+    is_planned: bool = False
+    planned: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    splits: frozenset[str] = frozenset()
+    finished: frozenset[str] = frozenset()
 
     @staticmethod
     def at(target: "UPath") -> "_Place":
@@ -209,19 +220,18 @@ class _Place:
             return _Place(sizes, standing)
         try:
             plan = json.loads(contents(target / _PLAN))
-            files, manifests = dict(plan["files"]), dict(plan["manifests"])
+            files, notes, manifests = (dict(plan[key]) for key in ("files", "notes", "manifests"))
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{target / _PLAN}: not readable ({error!r}); remove it and publish again") from error
         ours = [split for split in standing if manifests.get(split) == zlib.crc32(contents(target / split / NAME))]
-        whole = len(ours) == len(manifests)
-        return _Place(sizes, standing, files, len(ours) == len(standing) and not whole, whole)
+        return _Place(sizes, standing, True, files, notes, frozenset(manifests), frozenset(ours))
 
     def holds(self, path: str, entry: FileEntry) -> bool:
         """Whether a file is there with these very bytes, as far as size and whoever uploaded it say."""
         if self.sizes.get(path) != entry.num_bytes:
             return False
         before = [files[path] for files in self.standing.values() if path in files]
-        return entry in before or (self.planned or {}).get(path) == [entry.num_bytes, entry.crc32]
+        return entry in before or self.planned.get(path) == [entry.num_bytes, entry.crc32]
 
 
 def _standing(target: "UPath", split: str, sizes: Iterable[str]) -> dict[str, FileEntry | None]:
@@ -236,13 +246,14 @@ def _standing(target: "UPath", split: str, sizes: Iterable[str]) -> dict[str, Fi
 
 
 def _check_free(target: "UPath", there: _Place, overwrite: bool) -> None:
-    if there.sizes and not there.standing and there.planned is None:
+    if there.sizes and not there.standing and not there.is_planned:
         first = min(there.sizes)
         raise DataError(
             f"{target}: something else than a clustered table is there ({first}); choose another directory, or "
             "remove it if it is what is left of a table"
         )
-    if there.standing and not overwrite and not there.unfinished:
+    is_begun = there.finished == there.standing.keys() < there.splits  # by an upload that had nothing to replace
+    if there.standing and not overwrite and not is_begun:
         raise DataError(f"{target}: a table is already there; overwrite=true replaces it, or choose another directory")
 
 

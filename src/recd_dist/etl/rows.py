@@ -27,7 +27,7 @@ from recd_dist.schema import Feature, Kind
 Flags = npt.NDArray[np.bool_]
 Order = npt.NDArray[np.int64]
 Numbers = npt.NDArray[Any]
-_NONE = np.zeros(0, np.float32)
+_TOO_LARGE = ", more than 2^31; a part must be smaller: take fewer samples a session or shorter lists in the SQL"
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class Column:
         """As Arrow: the ids (or numbers), then the weights where there are some."""
         if self.offsets is None:
             return [pa.array(self.values, stored)]
+        if self.offsets[-1] > np.iinfo(np.int32).max:
+            raise DataError(f"{len(self)} rows of a part hold {self.offsets[-1]} ids{_TOO_LARGE}")
         offsets = pa.array(self.offsets.astype(np.int32, copy=False))
         arrays = [pa.ListArray.from_arrays(offsets, pa.array(self.values), type=stored)]
         if self.weights is not None:
@@ -108,9 +110,11 @@ def whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     if column.num_chunks == 1:
         return column.chunk(0)
     array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):  # pyarrow returns this for a column without rows
-        return pa.array([], column.type) if not array.num_chunks else array.chunk(0)
-    return array
+    if not isinstance(array, pa.ChunkedArray):
+        return array
+    if array.num_chunks > 1:  # pyarrow returns this where one array cannot hold it all
+        raise DataError(f"a column of {len(column)} samples holds too many ids{_TOO_LARGE}")
+    return array.chunk(0) if array.num_chunks else pa.array([], column.type)
 
 
 def _numbers(array: pa.Array) -> Filled:

@@ -50,7 +50,7 @@ def settled(form: Form, shard: pa.Table, order: Order, wanted: Mapping[str, bool
         found = {f.name: wanted.get(f.name, _pays(f, rows, form.schema)) for f in form.schema.of_group(group)}
         features = tuple(replace(f, window=found.get(f.name, f.window)) for f in form.schema.features)
         form = replace(form, schema=Schema(features, form.schema.labels))
-        stored = group_tables(rows, group_streams(rows, form, group), form, group, 0)
+        stored = group_tables(rows, group_streams(rows, form, group), form, group)
         chosen |= {directory: _encodings(table, bounds, form) for directory, (table, bounds) in stored.items()}
     rows = group_rows(samples, form, SAMPLE)
     numbers = {group: np.zeros(len(samples), np.int64) for group in form.schema.dedup_groups}

@@ -32,6 +32,7 @@ _POLICIES = {"duplicates": _CHOICES, "late": _CHOICES, "time": _CHOICES}
 _GAP = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?\Z")
 _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
 _FOREVER = 2**62
+_NEEDS = {"column": ("session",), "gap": ("user", "timestamp"), "request": ("request",), "user": ("user",)}
 _ELSEWHERE = ("source", "table", "tables", "synthetic", "partitions")  # of the data config, read by other rooms
 _TRAIN, _TEST = "train", "test"
 
@@ -103,7 +104,8 @@ class Source:
         groups: the deduplicated groups; None finds them by measuring.
         features: what the column types cannot tell.
         drop: columns to ignore.
-        sessions: what a session is: ``column``, ``gap``, ``request``, ``user`` or ``none``.
+        sessions: what a session is: ``column``, ``gap``, ``request``, ``user``, ``none``; ``auto`` is the first of
+            these whose keys are named.
         gap_s: seconds without a sample of the user after which the next one begins a session, where it is ``gap``.
         policy: for duplicates, late samples and times that cannot be.
         sample: share of the sessions that are taken.
@@ -121,7 +123,7 @@ class Source:
     groups: dict[str, GroupSource] | None = None
     features: dict[str, FeatureSource] = field(default_factory=dict)
     drop: tuple[str, ...] = ()
-    sessions: str = "none"
+    sessions: str = "auto"
     gap_s: float = 1800.0
     policy: Policy = field(default_factory=Policy)
     sample: float = 1.0
@@ -129,26 +131,32 @@ class Source:
     samples_spark: str | None = None
 
     @property
+    def session_by(self) -> str:
+        """What a session is, ``auto`` resolved."""
+        if self.sessions != "auto":
+            return self.sessions
+        return next((by for by, keys in _NEEDS.items() if all(key in self.keys for key in keys)), "none")
+
+    @property
     def session_column(self) -> str | None:
         """The column that samples are sharded by: their session's, or what sessions are made from."""
         names = {"column": "session", "gap": "user", "user": "user", "request": "request"}
-        return self.keys.get(names[self.sessions]) if self.sessions in names else None
+        return self.keys.get(names[self.session_by]) if self.session_by in names else None
 
     @property
     def gap_us(self) -> int | None:
         """The gap in microseconds, where sessions are found by one."""
-        return round(self.gap_s * 1_000_000) if self.sessions == "gap" else None
+        return round(self.gap_s * 1_000_000) if self.session_by == "gap" else None
 
     @property
     def session_words(self) -> str:
         """What a session is, for the manifest."""
-        if self.sessions == "gap":
+        if self.session_by == "gap":
             return f"samples of one {self.keys['user']} with less than {self.gap_s:g} s between neighbours"
-        if self.sessions == "none":
+        if self.session_by == "none":
             return "every sample its own: the source names no session, user or request"
-        return (
-            f"samples of one {self.session_column} (keys.{'session' if self.sessions == 'column' else self.sessions})"
-        )
+        key = {"column": "session"}.get(self.session_by, self.session_by)
+        return f"samples of one {self.session_column} (keys.{key})"
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -220,12 +228,7 @@ def _sessions(value: Any, keys: Mapping[str, str], mistakes: list[str]) -> tuple
     if by not in SESSIONS:
         mistakes.append(f"sessions.by={by}: no such way{nearest(by, SESSIONS)}")
         return "none", gap_s
-    if by == "auto":
-        timed = "timestamp" in keys
-        found = ("column", "session" in keys), ("gap", "user" in keys and timed), ("request", "request" in keys)
-        return next((name for name, there in (*found, ("user", "user" in keys)) if there), "none"), gap_s
-    needs = {"column": ("session",), "gap": ("user", "timestamp"), "request": ("request",), "user": ("user",)}
-    mistakes += [f"sessions.by={by} needs keys.{key}" for key in needs.get(by, ()) if key not in keys]
+    mistakes += [f"sessions.by={by} needs keys.{key}" for key in _NEEDS.get(by, ()) if key not in keys]
     return by, gap_s
 
 

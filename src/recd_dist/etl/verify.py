@@ -8,8 +8,8 @@
 
     source = table + left out, column by column; a value that moved to another row shows in the whole samples only
 
-Checksums do not depend on order, so that nothing is sorted and nothing held: memory is that of DuckDB's limit, of one
-part of the table and of 40 bytes for each row of a group with its own query.
+Checksums do not depend on order, so that nothing is sorted and nothing held: DuckDB joins one part of the table at a
+time within the memory limit; beside it stand 40 bytes for each row of a group with its own query.
 """
 
 import os
@@ -30,6 +30,7 @@ from rich.text import Text
 
 from recd_dist.errors import DataError, nearest
 from recd_dist.etl import sql as engine
+from recd_dist.etl.budget import Budget
 from recd_dist.etl.columns import TEST, Inspection, inspected
 from recd_dist.etl.lookup import Lookup
 from recd_dist.etl.source import Source
@@ -151,12 +152,14 @@ def verify(source: Source, table_root: Location, *, memory_limit: str = "1GB", p
     Args:
         source: what they were made from; of a table that was appended to, a source of everything in it.
         table_root: directory of the tables, one per split.
-        memory_limit: of DuckDB; it spills beside the tables.
+        memory_limit: of the whole run; DuckDB spills beside the tables.
         progress: show a progress bar.
 
     Raises:
         DataError: no table there, one that cannot be read, or a source that has other columns now.
+        ConfigError: a memory limit that is no size, or too small.
     """
+    budget = Budget.of(memory_limit)
     tables = {split: (table_root / split, Manifest.load(table_root / split)) for split in source.splits}
     manifest = next(iter(tables.values()))[1]
     left_out = _left_out(manifest)
@@ -164,7 +167,7 @@ def verify(source: Source, table_root: Location, *, memory_limit: str = "1GB", p
     place = parent if isinstance(parent, Path) and os.access(parent, os.W_OK) else None
     with (
         tempfile.TemporaryDirectory(prefix=".verify-", dir=place) as work,
-        engine.connect(memory_limit, spill=Path(work)) as connection,
+        engine.connect(f"{budget.engine_bytes + budget.shard_bytes}B", spill=Path(work)) as connection,
         _Bar(progress, sum(m.num_samples for _, m in tables.values()), left_out.num_samples) as bar,
     ):
         connection.execute("set preserve_insertion_order = false")

@@ -6,6 +6,7 @@ Every column and list element is ``required``: reading is 30-65% faster.
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +52,7 @@ class PartWriter:
         self.number = number
         self.compression = compression
         self._encodings = encodings or {}
-        self._entries: dict[str, FileEntry] = {}
+        self._files: dict[str, _File] = {}
 
     def write(
         self,
@@ -60,38 +61,51 @@ class PartWriter:
         bounds: npt.NDArray[np.int64],
         done: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Writes one file whole.
+        """Writes row groups; the next ones of the same directory come after them.
 
         Args:
             directory: ``samples``, a group or its streams.
-            rows: all rows of the part.
-            bounds: int64 [row groups + 1], rows of each row group.
+            rows: of some row groups.
+            bounds: int64 [row groups + 1], where each begins and ends.
             done: called with the rows of each row group written.
         """
-        path = f"{directory}/part-{self.number:05d}.parquet"
-        full = self.table / path
-        full.parent.mkdir(parents=True, exist_ok=True)
         sizes = np.diff(bounds).tolist()
-        chosen = self._encodings.get(directory) or encodings(rows, max(sizes), self.compression, levels=False)
-        with pq.ParquetWriter(
-            str(full), rows.schema, **writer_options(rows.schema, chosen, self.compression)
-        ) as writer:
-            for start, size in zip(bounds.tolist(), sizes, strict=False):
-                writer.write_table(rows.slice(start, size), row_group_size=max(size, 1))
-                done(size)
-        self._entries[directory] = _entry(full, path, sizes)
+        if directory not in self._files:
+            chosen = self._encodings.get(directory)
+            if not chosen:
+                chosen = encodings(rows, max(sizes, default=1), self.compression, levels=False)
+            options = writer_options(rows.schema, chosen, self.compression)
+            path = f"{directory}/part-{self.number:05d}.parquet"
+            self._files[directory] = _File(self.table, path, rows.schema, options)
+        for start, size in zip(bounds.tolist(), sizes, strict=False):
+            self._files[directory].write(rows.slice(start, size))
+            done(size)
 
     def close(self) -> Part:
-        """The part: its files, their sizes and checksums."""
-        streams = {d.removesuffix(_SUFFIX): e for d, e in self._entries.items() if d.endswith(_SUFFIX)}
-        groups = {d: e for d, e in self._entries.items() if not d.endswith(_SUFFIX)}
+        """Finishes the files; returns their sizes and checksums."""
+        entries = {directory: file.close() for directory, file in self._files.items()}
+        streams = {d.removesuffix(_SUFFIX): e for d, e in entries.items() if d.endswith(_SUFFIX)}
+        groups = {d: e for d, e in entries.items() if not d.endswith(_SUFFIX)}
         return Part(groups.pop("samples"), groups, streams, number=self.number)
 
 
-def _entry(full: Path, path: str, row_groups: list[int]) -> FileEntry:
-    num_bytes, crc32 = 0, 0
-    with full.open("rb") as file:
-        while block := file.read(_CHUNK):
-            num_bytes += len(block)
-            crc32 = zlib.crc32(block, crc32)
-    return FileEntry(path, tuple(row_groups), num_bytes, crc32)
+class _File:
+    def __init__(self, table: Path, path: str, schema: pa.Schema, options: Mapping[str, Any]) -> None:
+        self.path = path
+        self.full = table / path
+        self.full.parent.mkdir(parents=True, exist_ok=True)
+        self.row_groups: list[int] = []
+        self.writer = pq.ParquetWriter(str(self.full), schema, **options)
+
+    def write(self, rows: pa.Table) -> None:
+        self.writer.write_table(rows, row_group_size=max(rows.num_rows, 1))
+        self.row_groups.append(rows.num_rows)
+
+    def close(self) -> FileEntry:
+        self.writer.close()
+        num_bytes, crc32 = 0, 0
+        with self.full.open("rb") as file:
+            while block := file.read(_CHUNK):
+                num_bytes += len(block)
+                crc32 = zlib.crc32(block, crc32)
+        return FileEntry(self.path, tuple(self.row_groups), num_bytes, crc32)

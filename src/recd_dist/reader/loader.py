@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from torch.utils.data import DataLoader, Sampler
@@ -97,7 +98,7 @@ class Loader:
         BatchReader.check(self._options)
         weighted = [name for name in (f.name for f in schema.sparse) if self._manifest.schema[name].weights]
         if weighted and rank == 0:
-            logger.warning("reader: training passes over the weights of %s", ", ".join(weighted))
+            _warn_of_weights(", ".join(weighted))
         self._rank, self._batch_size, self._prefetch = rank, batch_size, max(prefetch, 1)
         self._world_size, self._num_workers = world_size, num_workers
         self._pin_memory, self._start_method = pin_memory, start_method
@@ -294,3 +295,9 @@ class ThreadedResults:
         while not self._queue.empty():
             self._queue.get_nowait()
         self._queue.put(RuntimeError("reader: this iteration was ended by a newer one or by close()"))
+
+
+@cache
+def _warn_of_weights(names: str) -> None:
+    """Says it once, though a job reads several tables."""
+    logger.warning("reader: training passes over the weights of %s", names)
