@@ -188,8 +188,8 @@ def test_a_group_with_its_own_query_over_many_row_groups(tmp_path, window):
     columns = {ROW_KEY: keys, "history": history, "heat": [[0.5] * 12] * 60, "age": pa.array([1] * 60, pa.float32())}
     with duckdb.connect() as connection:
         connection.register("rows", pa.table(columns))
-        lookup = Lookup("user", connection, "select * from rows", tmp_path / "rows.arrow")
-    samples = shard(SESSIONS).select([SESSION, REQUEST, TIMESTAMP, ORDER, "label", "device", "item"])
+        lookup = Lookup.of_query("user", connection, "select * from rows", tmp_path / "rows.arrow")
+    samples = shard(SESSIONS).select([SESSION, REQUEST, TIMESTAMP, "label", "device", "item"])
     place = samples[TIMESTAMP].to_numpy() // 5
     samples = samples.append_column(link("user"), pa.array(place))
     result, done = part(tmp_path, samples, form(window, lookups={"user": lookup}))

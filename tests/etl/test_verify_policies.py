@@ -148,3 +148,17 @@ def test_a_table_that_was_appended_to_is_compared_with_everything_in_it(tmp_path
     assert found.num_samples == {"": (60, 60)}
     assert found.num_dropped == 3
     assert not verify(source(tmp_path, samples[20:], **options), tmp_path / "out", progress=False).equal
+
+
+def test_shards_of_which_nothing_is_left_are_accounted_for(tmp_path: Path) -> None:
+    samples = rows(lambda i: {"visit": i // 5})
+    options = {"partition": "day", "policy": {"late": "drop"}}
+    etl(source(tmp_path, samples[:30], **options), tmp_path / "out", progress=False)
+    more = [*samples[:25], *samples[45:]]  # five sessions come late, each with a shard of its own
+    etl(source(tmp_path, more, **options), tmp_path / "out", progress=False, append=True, shard_bytes=300)
+    assert Manifest.load(tmp_path / "out" / "train").dropped == {"late": 25}
+
+    found = verify(source(tmp_path, [*samples[:30], *more], **options), tmp_path / "out", progress=False)
+
+    assert found.equal
+    assert (found.num_samples, found.num_dropped, found.skipped) == ({"": (45, 45)}, 25, ())

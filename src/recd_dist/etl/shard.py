@@ -12,7 +12,7 @@ and again after a kill: what they hold and what they are called does not depend 
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -327,6 +327,17 @@ class ShardReader:
                     }
                     extra, places = {}, places[:1]
                     yield part, Loaded(samples, places[0][mine & partition], dropped)
+
+    def left_out(self) -> Iterator[tuple[str, pa.Table]]:
+        """Samples of the shards that have no part, since a policy leaves out all that they hold; with the reason."""
+        for shard in sorted(set(range(len(self._buckets))) - {part.shard for part in self._plan.parts}):
+            keys = self._shards.runs.keys(self._buckets[shard])
+            found = arranged(keys, self._rules)
+            if not found.dropped:
+                continue
+            samples, places = self._samples(self._buckets[shard], list(found.dropped.values()), keys.num_rows)
+            samples = self._keyed(samples, np.empty(0, np.int64), found)
+            yield from ((reason, samples.take(pa.array(p))) for reason, p in zip(found.dropped, places, strict=True))
 
     def _samples(self, buckets: list[int], wanted: list[I64], num_rows: int) -> tuple[pa.Table, list[I64]]:
         """Some rows of a shard, and where each list of rows lies in what is returned."""

@@ -1,10 +1,12 @@
 """Every part of a plan is written, several shards at a time, and noted as done: a killed run goes on after it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+
+import pyarrow as pa
 
 from recd_dist.etl.measure import Distinct
 from recd_dist.etl.part import Form, Result, written
@@ -72,9 +74,7 @@ def write_parts(
         for part, loaded in reader.parts(shard, parts):
             table = work / "table" / splits[part.split]
             result = written(loaded.samples, loaded.order, form, table, part.number, part.first_sample, done)
-            dropped = Dropped()
-            for reason, samples in loaded.dropped.items():
-                dropped.add(reason, samples.num_rows, preparation.checksums(samples))
+            dropped = _noted(loaded.dropped.items(), preparation)
             made.append((part, result.described(part.partition, part.first_sample), dropped))
         _note(note, made)
         return made
@@ -88,7 +88,16 @@ def write_parts(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    found.dropped.merge(_noted(reader.left_out(), preparation))
     return found
+
+
+def _noted(left_out: Iterable[tuple[str, pa.Table]], preparation: Preparation) -> Dropped:
+    """Counts and checksums of samples that policies leave out."""
+    dropped = Dropped()
+    for reason, samples in left_out:
+        dropped.add(reason, samples.num_rows, preparation.checksums(samples))
+    return dropped
 
 
 def _note(path: Path, made: list[_Made]) -> None:
