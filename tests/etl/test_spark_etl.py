@@ -78,6 +78,7 @@ OPTIONS = {
         "policy": {"duplicates": "drop"},
         "drop": ["i", "price", "request", "item", "held_out"],
     },
+    "shards without a part": {"sample": 0.1, "sessions": {"by": "gap", "gap": "5m"}},
     "one table": {"split": None, "sessions": {"by": "request"}, "groups": {"h": ["history"]}},
 }
 
@@ -88,7 +89,8 @@ def test_options_of_a_source(name, tmp_path, spark):
     raw = clicks(tmp_path / "raw")
     if name == "policies":
         clicks(raw, 300, 900)  # half of them twice
-    both(source(raw, **OPTIONS[name]), tmp_path, spark, compression="lz4")
+    shard_bytes = 2000 if name == "shards without a part" else 20_000
+    both(source(raw, **OPTIONS[name]), tmp_path, spark, compression="lz4", shard_bytes=shard_bytes)
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ def session(master: str | None = None, **options: str) -> "SparkSession":
     """A Spark session for the ETL; one that is there already is used as it is.
 
     Args:
-        master: such as ``local[2]``; None leaves it to ``spark-submit``, or to Spark's default without that.
+        master: such as ``local[2]``; None is Spark's default. Under ``spark-submit`` it is left to that.
         options: Spark configuration, with ``_`` for ``.``.
 
     Raises:
@@ -44,7 +44,9 @@ def session(master: str | None = None, **options: str) -> "SparkSession":
         require_minimum_pyarrow_version()
     except ImportError as error:
         raise ConfigError(f"{_MISSING} ({str(error).splitlines()[0]})") from error
-    if "PYSPARK_GATEWAY_PORT" not in os.environ:  # not under spark-submit: the workers are this Python
+    if "PYSPARK_GATEWAY_PORT" in os.environ:  # under spark-submit, which has said where Spark runs
+        master = None
+    else:
         os.environ["PYSPARK_PYTHON"] = sys.executable
     builder = SparkSession.builder.appName("recd etl").config("spark.ui.showConsoleProgress", "false")
     if master is not None:

@@ -34,7 +34,7 @@ from recd_dist.etl.form import formed
 from recd_dist.etl.inputs import Inputs
 from recd_dist.etl.keys import HASH, KEY_COLUMNS, SIZE, Rules
 from recd_dist.etl.lookup import Lookup
-from recd_dist.etl.prepare import Preparation, Tally
+from recd_dist.etl.prepare import Dropped, Preparation, Tally
 from recd_dist.etl.progress import Progress
 from recd_dist.etl.run import MAX_SESSION_ROW_GROUPS, Options, etl, num_buckets
 from recd_dist.etl.shard import Loaded, PartPlan, Plan, ShardReader, Survey, check_left, planned
@@ -46,9 +46,9 @@ from recd_dist.etl.spark_work import (
     SHARD,
     SURVEY,
     TALLY,
+    HeldReader,
     Job,
     Writing,
-    held,
     preparing,
     survey_of,
     surveying,
@@ -174,12 +174,13 @@ def _made(
         form = formed(*named, options.row_group_samples, options.compression, base.schema)
         bar.writing(sum(part.num_samples for part in plan.parts))
         bare = replace(form, lookups={})
-        rows.write(shards, Writing(job, rules, plan, bare, base.splits, shard_bytes, str(work.absolute())))
+        left_out = rows.write(shards, Writing(job, rules, plan, bare, base.splits, shard_bytes, str(work.absolute())))
     finally:
         rows.release()
     preparation = Preparation(source, inspection.schema, lookups, inspection.timed)
     made = write_parts(_NotHere(), plan, form, preparation, base.splits, work, 1, bar.advance)
     made.dropped.merge(tally.dropped)
+    made.dropped.merge(left_out)
     for reason, count in plan.kept.items():
         made.dropped.add(reason, count, {})
     return Made(source, inspection, form, made, run, base.parts_of(replaced))
@@ -190,6 +191,10 @@ class _NotHere(ShardReader):
 
     def __init__(self) -> None:
         pass
+
+    def left_out(self) -> Iterator[tuple[str, pa.Table]]:
+        """Nothing: executors have told it."""
+        return iter(())
 
     def parts(self, shard: int, wanted: Iterable[PartPlan]) -> Iterable[tuple[PartPlan, Loaded]]:
         """Refuses."""
@@ -304,19 +309,22 @@ class _Rows:
         number = plan.parts[0].shard
         table = self._dealt(shards, self.schema.names).where(F.col(SHARD) == number).drop(SHARD).toArrow()
         table = table.select(self.schema.names).cast(self.schema)
-        return ShardReader(held(table, number, shard_bytes), rules, plan, True).first()
+        return HeldReader(table, number, shard_bytes, rules, plan).first()
 
-    def write(self, shards: list[list[int]], what: Writing) -> None:
-        """Writes the parts of every shard that is not noted as written."""
+    def write(self, shards: list[list[int]], what: Writing) -> Dropped:
+        """Writes the parts of every shard that is not noted as written; what is left out of shards without parts."""
         from pyspark.sql import functions as F
 
         notes = Path(what.work) / "parts"
-        todo = [n for n in {p.shard for p in what.plan.parts} if not (notes / f"shard-{n:05d}.json").is_file()]
+        todo = [n for n in range(len(shards)) if not (notes / f"shard-{n:05d}.json").is_file()]
+        dropped = Dropped()
         if not todo:
-            return
+            return dropped
         rows = self._dealt(shards, self.schema.names).where(F.col(SHARD).isin(todo))
         rows = rows.repartitionById(len(shards), SHARD)
-        rows.mapInArrow(writing(what, self.schema), "shard bigint").collect()
+        for row in rows.mapInArrow(writing(what, self.schema), "shard bigint, dropped string").collect():
+            dropped.merge(Dropped(**json.loads(row["dropped"])))
+        return dropped
 
     def release(self) -> None:
         """Frees the executors' disks."""

@@ -24,7 +24,7 @@ from recd_dist.etl.columns import SESSION
 from recd_dist.etl.keys import KEY_COLUMNS, Rules
 from recd_dist.etl.lookup import Lookup
 from recd_dist.etl.part import Form
-from recd_dist.etl.prepare import Preparation, Tally, bucket_of
+from recd_dist.etl.prepare import Dropped, Preparation, Tally, bucket_of
 from recd_dist.etl.shard import Plan, ShardReader, Shards, Survey, surveyed
 from recd_dist.etl.source import Source
 from recd_dist.etl.spill import Runs
@@ -125,10 +125,28 @@ class HeldRuns(Runs):
         yield self.table
 
 
-def held(table: pa.Table, shard: int, shard_bytes: int) -> Shards:
-    """A shard in memory."""
-    none = np.zeros(0, np.int64)
-    return Shards(HeldRuns(Path(), none, none, table, shard), Tally(), shard_bytes)
+class HeldReader(ShardReader):
+    """Reads the one shard that is in memory.
+
+    Args:
+        table: its samples.
+        shard: its number.
+        shard_bytes: the most that a piece has in memory.
+        rules: of the source.
+        plan: of its parts.
+    """
+
+    def __init__(self, table: pa.Table, shard: int, shard_bytes: int, rules: Rules, plan: Plan) -> None:
+        none = np.zeros(0, np.int64)
+        shards = Shards(HeldRuns(Path(), none, none, table, shard), Tally(), shard_bytes)
+        super().__init__(shards, rules, plan, True)
+
+    def left_out(self) -> Iterator[tuple[str, pa.Table]]:
+        """What policies leave out of the shard, where it has no part; other shards are other tasks'."""
+        if self._plan.parts:
+            return iter(())
+        self._buckets = [[]]
+        return super().left_out()
 
 
 def _one_shard(batches: Batches, schema: pa.Schema) -> tuple[int, pa.Table] | None:
@@ -205,25 +223,26 @@ class Writing:
 
 
 def writing(what: Writing, schema: pa.Schema) -> Task:
-    """Writes the parts of a shard; rows of (shard)."""
+    """Writes the parts of a shard; rows of (shard, what is left out of a shard without parts, as JSON)."""
 
     def run(batches: Batches) -> Batches:
         if (found := _one_shard(batches, schema)) is None:
             return
         shard, table = found
-        write_shard(what, shard, table)
-        yield pa.RecordBatch.from_pydict({"shard": [shard]})
+        dropped = write_shard(what, shard, table)
+        yield pa.RecordBatch.from_pydict({"shard": [shard], "dropped": [json.dumps(asdict(dropped))]})
 
     return run
 
 
-def write_shard(what: Writing, shard: int, table: pa.Table) -> None:
-    """Writes the parts of one shard and notes them as done."""
+def write_shard(what: Writing, shard: int, table: pa.Table) -> Dropped:
+    """Writes the parts of one shard and notes them as done; what is left out of it, if it has none."""
     plan = replace(what.plan, parts=tuple(part for part in what.plan.parts if part.shard == shard))
-    reader = ShardReader(held(table, shard, what.shard_bytes), what.rules, plan, True)
+    reader = HeldReader(table, shard, what.shard_bytes, what.rules, plan)
     preparation = what.job.preparation()
     form = replace(what.form, lookups=dict(preparation.lookups))
-    write_parts(reader, plan, form, preparation, what.splits, Path(what.work), 1, _silent)
+    made = write_parts(reader, plan, form, preparation, what.splits, Path(what.work), 1, _silent)
+    return Dropped() if plan.parts else made.dropped
 
 
 def _silent(num_samples: int) -> Any:
