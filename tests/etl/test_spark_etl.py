@@ -170,9 +170,37 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, spark, monkeypatch):
     assert_same(tmp_path / "duckdb", tmp_path / "spark")
 
 
-def test_without_a_time_order_is_by_place(tmp_path, spark):
+@pytest.mark.parametrize("keys", [{"session": "visitor"}, {}], ids=["sessions", "none"])
+def test_without_a_time_order_is_by_place(keys, tmp_path, spark):
+    for first, last in ((0, 300), (300, 320), (320, 900)):  # Spark begins with the largest
+        clicks(tmp_path / "raw", first, last)
+    spark.conf.set("spark.sql.files.maxPartitionBytes", "4000")
+    try:
+        both(source(tmp_path / "raw", keys=keys, drop=["held_out", "time"]), tmp_path, spark)
+    finally:
+        spark.conf.unset("spark.sql.files.maxPartitionBytes")
+
+
+def test_lines_without_a_time_are_in_order(tmp_path, spark):
+    lines = []
+    for i in range(400):
+        numbers, words = [str(i) if n else "" for n in range(13)], [f"{i:08x}" if n else "" for n in range(26)]
+        lines.append("\t".join([str(i % 2), *numbers, *words]))
+    (tmp_path / "train.txt").write_text("\n".join(lines) + "\n")
+    spark.conf.set("spark.sql.files.maxPartitionBytes", "20000")
+    try:
+        made = both(shipped("criteo", tmp_path / "train.txt"), tmp_path, spark)
+    finally:
+        spark.conf.unset("spark.sql.files.maxPartitionBytes")
+    assert (made["train"].num_samples, made["test"].num_samples) == (360, 40)
+    view = f"select min(i2), max(i2) from ({flat_view(tmp_path / 'spark' / 'test')})"
+    assert duckdb.sql(view).fetchall() == [(360, 399)]
+
+
+def test_rows_in_order_cannot_be_joined(tmp_path, spark):
     raw = clicks(tmp_path / "raw")
-    made = source(raw, keys={"session": "visitor"})
-    with pytest.raises(ConfigError, match=r"needs keys\.timestamp"):
+    samples = "select a.* exclude (time), b.item as other from '{path}/*.parquet' a join '{path}/*.parquet' b using (i)"
+    made = source(raw, keys={"session": "visitor"}, samples=samples, drop=["held_out"])
+    with pytest.raises(ConfigError, match=r"a join without keys\.timestamp"):
         etl_on_spark(made, tmp_path / "out", spark=spark, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]

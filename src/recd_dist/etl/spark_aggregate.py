@@ -42,6 +42,7 @@ def grouped(
         keys = [tree for tree in items if not any(is_aggregate(scope, n) for n in walked(tree))]
     if not keys and not calls:
         return scope, trees
+    scope.shop.check_unplaced("GROUP BY")
     if len(node["group_sets"]) > 1:
         raise scope.shop.unsupported("GROUPING SETS, ROLLUP or CUBE")
     scope, key_columns = scope.added(keys)

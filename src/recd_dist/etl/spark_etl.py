@@ -39,7 +39,8 @@ from recd_dist.etl.progress import Progress
 from recd_dist.etl.run import MAX_SESSION_ROW_GROUPS, Options, etl, num_buckets
 from recd_dist.etl.shard import Loaded, PartPlan, Plan, ShardReader, Survey, check_left, planned
 from recd_dist.etl.source import Source
-from recd_dist.etl.spark import active_session, normalised, session
+from recd_dist.etl.spark import active_session, normalised_in_place, session
+from recd_dist.etl.spark_place import Block, first_rows
 from recd_dist.etl.spark_tree import backticked
 from recd_dist.etl.spark_work import (
     BUCKET,
@@ -150,17 +151,15 @@ def _made(
     bar: Progress,
 ) -> Made:
     """Reads, plans and writes, on Spark; shards that are noted as written are not written again."""
-    if "timestamp" not in source.keys:
-        raise ConfigError(
-            "engine=spark needs keys.timestamp: without one, samples are ordered by their place in a file"
-        )
     shard_bytes = options.shard_bytes or options.budget.shard_bytes
-    samples, groups, inspection = normalised(source, spark)
+    timed = "timestamp" in source.keys
+    samples, groups, inspection, files = normalised_in_place(source, spark, placed=not timed)
     base.check(inspection, source)
     raw = _schemas(source, inspection)
     lookups = {name: _lookup(name, df, raw[name], work) for name, df in groups.items()}
     job = Job(source, inspection.schema, inspection.timed, _shipped(spark, lookups, work))
-    rows = _Rows(samples, job, raw[""], num_buckets(found, shard_bytes))
+    places = None if timed else first_rows(samples, files)
+    rows = _Rows(samples, job, raw[""], num_buckets(found, shard_bytes), places)
     bar.reading(found.num_rows)
     try:
         tally, runs = rows.read()
@@ -169,12 +168,14 @@ def _made(
         rules = Rules.of(source, MAX_SESSION_ROW_GROUPS * options.row_group_samples, base.partitions - replaced)
         surveys = rows.surveys(shards, rules, shard_bytes)
         plan = planned(surveys, rules, base.splits, base.next_parts, base.next_samples)
-        first = rows.first(shards, rules, plan, shard_bytes)
+        first = rows.first(shards, rules, plan, shard_bytes, timed)
         named = source, inspection, first, tally, lookups
         form = formed(*named, options.row_group_samples, options.compression, base.schema)
         bar.writing(sum(part.num_samples for part in plan.parts))
         bare = replace(form, lookups={})
-        left_out = rows.write(shards, Writing(job, rules, plan, bare, base.splits, shard_bytes, str(work.absolute())))
+        left_out = rows.write(
+            shards, Writing(job, rules, plan, bare, base.splits, timed, shard_bytes, str(work.absolute()))
+        )
     finally:
         rows.release()
     preparation = Preparation(source, inspection.schema, lookups, inspection.timed)
@@ -249,9 +250,12 @@ class _Rows:
         job: of the run.
         raw: the query's columns as DuckDB has them.
         num_buckets: a power of two.
+        places: place of the first row of each block of the files, where the order of the rows counts.
     """
 
-    def __init__(self, samples: "DataFrame", job: Job, raw: pa.Schema, num_buckets: int) -> None:
+    def __init__(
+        self, samples: "DataFrame", job: Job, raw: pa.Schema, num_buckets: int, places: Mapping[Block, int] | None
+    ) -> None:
         from pyspark import StorageLevel
         from pyspark.sql import types as T
         from pyspark.sql.pandas.types import to_arrow_schema
@@ -260,11 +264,15 @@ class _Rows:
         fields = {field.name: pa.int64() if field.name in links else field.type for field in raw}
         added = {SESSION: pa.int64(), TIMESTAMP: pa.int64(), HASH: pa.int64(), SIZE: pa.int32()}
         self.schema = pa.schema(list((fields | added).items()))
-        shuffled = {field.name: T.LongType() if field.name in links else field.dataType for field in samples.schema}
+        shuffled = {
+            field.name: T.LongType() if field.name in links else field.dataType
+            for field in samples.schema
+            if field.name in raw.names
+        }
         new = {SESSION: T.LongType(), TIMESTAMP: T.LongType(), HASH: T.LongType(), SIZE: T.IntegerType()}
         new |= {BUCKET: T.IntegerType(), TALLY: T.StringType()}
         made = T.StructType([T.StructField(name, kind) for name, kind in (shuffled | new).items()])
-        task = preparing(job, num_buckets, raw, to_arrow_schema(made))
+        task = preparing(job, num_buckets, raw, to_arrow_schema(made), places)
         self._num_buckets = num_buckets
         self._rows = samples.mapInArrow(task, made).persist(StorageLevel.DISK_ONLY)
 
@@ -302,14 +310,14 @@ class _Rows:
         found = keys.mapInArrow(surveying(rules, shard_bytes, self.schema), types).toArrow()
         return [survey_of(found.filter(pc.field("shard") == number)) for number in range(len(shards))]
 
-    def first(self, shards: list[list[int]], rules: Rules, plan: Plan, shard_bytes: int) -> Loaded:
+    def first(self, shards: list[list[int]], rules: Rules, plan: Plan, shard_bytes: int, has_time: bool) -> Loaded:
         """The samples of the first part, on the driver."""
         from pyspark.sql import functions as F
 
         number = plan.parts[0].shard
         table = self._dealt(shards, self.schema.names).where(F.col(SHARD) == number).drop(SHARD).toArrow()
         table = table.select(self.schema.names).cast(self.schema)
-        return HeldReader(table, number, shard_bytes, rules, plan).first()
+        return HeldReader(table, number, shard_bytes, rules, plan, has_time).first()
 
     def write(self, shards: list[list[int]], what: Writing) -> Dropped:
         """Writes the parts of every shard that is not noted as written; what is left out of shards without parts."""

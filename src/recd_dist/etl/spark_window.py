@@ -27,6 +27,7 @@ def windowed(scope: Scope, trees: list[Tree]) -> tuple[Scope, list[Tree]]:
     calls = {same(n): n for tree in trees for n in walked(tree) if n["class"] == "WINDOW"}
     if not calls:
         return scope, trees
+    scope.shop.check_unplaced("a window function")
     places, made, types = {}, [], {}
     for text, call in calls.items():
         scope, sql, duck = _window(scope, call)

@@ -27,6 +27,7 @@ from recd_dist.etl.part import Form
 from recd_dist.etl.prepare import Dropped, Preparation, Tally, bucket_of
 from recd_dist.etl.shard import Plan, ShardReader, Shards, Survey, surveyed
 from recd_dist.etl.source import Source
+from recd_dist.etl.spark_place import Block, placed
 from recd_dist.etl.spill import Runs
 from recd_dist.etl.writing import write_parts
 from recd_dist.schema import Schema
@@ -72,7 +73,9 @@ def opened(files: tuple[tuple[str, str], ...]) -> dict[str, Lookup]:
     return {group: Lookup.of_file(group, Path(SparkFiles.get(name))) for group, name in files}
 
 
-def preparing(job: Job, num_buckets: int, raw: pa.Schema, made: pa.Schema) -> Task:
+def preparing(
+    job: Job, num_buckets: int, raw: pa.Schema, made: pa.Schema, first: Mapping[Block, int] | None = None
+) -> Task:
     """Prepares batches of the normalised query.
 
     Args:
@@ -80,14 +83,15 @@ def preparing(job: Job, num_buckets: int, raw: pa.Schema, made: pa.Schema) -> Ta
         num_buckets: a power of two.
         raw: columns of the query as DuckDB has them.
         made: columns of the result.
+        first: place of the first row of each block of the files, where the order of the rows counts.
     """
 
     def run(batches: Batches) -> Batches:
         preparation, tally = job.preparation(), Tally()
-        for batch in batches:
+        for place, batch in placed(batches, first):
             if batch.num_rows:
-                rows = pa.Table.from_batches([batch]).cast(raw).combine_chunks().to_batches()[0]
-                table, noted = preparation.prepared(rows, tally.num_rows)
+                rows = pa.Table.from_batches([batch]).select(raw.names).cast(raw).combine_chunks().to_batches()[0]
+                table, noted = preparation.prepared(rows, tally.num_rows if place is None else place)
                 tally.merge(noted)
                 bucket = bucket_of(table[SESSION].to_numpy(), num_buckets).astype(np.int32)
                 table = table.append_column(BUCKET, pa.array(bucket))
@@ -134,12 +138,13 @@ class HeldReader(ShardReader):
         shard_bytes: the most that a piece has in memory.
         rules: of the source.
         plan: of its parts.
+        has_time: the source names a timestamp.
     """
 
-    def __init__(self, table: pa.Table, shard: int, shard_bytes: int, rules: Rules, plan: Plan) -> None:
+    def __init__(self, table: pa.Table, shard: int, shard_bytes: int, rules: Rules, plan: Plan, has_time: bool) -> None:
         none = np.zeros(0, np.int64)
         shards = Shards(HeldRuns(Path(), none, none, table, shard), Tally(), shard_bytes)
-        super().__init__(shards, rules, plan, True)
+        super().__init__(shards, rules, plan, has_time)
 
     def left_out(self) -> Iterator[tuple[str, pa.Table]]:
         """What policies leave out of the shard, where it has no part; other shards are other tasks'."""
@@ -209,6 +214,7 @@ class Writing:
         plan: of every part.
         form: of every part, without the groups' rows.
         splits: names of the tables.
+        has_time: the source names a timestamp.
         shard_bytes: the most that a piece has in memory.
         work: directory of work, the same for every worker.
     """
@@ -218,6 +224,7 @@ class Writing:
     plan: Plan
     form: Form
     splits: tuple[str, ...]
+    has_time: bool
     shard_bytes: int
     work: str
 
@@ -238,7 +245,7 @@ def writing(what: Writing, schema: pa.Schema) -> Task:
 def write_shard(what: Writing, shard: int, table: pa.Table) -> Dropped:
     """Writes the parts of one shard and notes them as done; what is left out of it, if it has none."""
     plan = replace(what.plan, parts=tuple(part for part in what.plan.parts if part.shard == shard))
-    reader = HeldReader(table, shard, what.shard_bytes, what.rules, plan)
+    reader = HeldReader(table, shard, what.shard_bytes, what.rules, plan, what.has_time)
     preparation = what.job.preparation()
     form = replace(what.form, lookups=dict(preparation.lookups))
     made = write_parts(reader, plan, form, preparation, what.splits, Path(what.work), 1, _silent)
