@@ -127,11 +127,10 @@ def sort(side: Side) -> float:
         places = [str(side.raw.path), str(out), limit, str(spill), str(NUM_CORES)]
         run = watched([sys.executable, "-c", SORT, *places], side.scratch, NUM_CORES)
         shutil.rmtree(spill, ignore_errors=True)
-        if run.code and "Out of Memory" in run.stderr and limit != LIMITS[-1]:
-            sys.stderr.write(f"DuckDB's sort runs out of memory with {limit}, after {run.seconds:.0f} s\n")
-            continue
-        return side.kept(run, out)
-    raise SystemExit("unreachable: the last limit returns or fails")
+        if not run.code or "Out of Memory" not in run.stderr:
+            return side.kept(run, out)
+        sys.stderr.write(f"DuckDB's sort runs out of memory with {limit}, after {run.seconds:.0f} s\n")
+    raise SystemExit(f"DuckDB's sort runs out of memory with {LIMITS[-1]} too")
 
 
 def result(

@@ -9,7 +9,6 @@ from recd_dist.etl.columns import REQUEST, SESSION, TIMESTAMP
 from recd_dist.etl.convert import list_type
 from recd_dist.etl.part import Form
 from recd_dist.etl.settle import settled
-from recd_dist.etl.shard import ORDER
 from recd_dist.schema import Feature, Kind, Schema
 
 NUM = 400
@@ -34,7 +33,11 @@ def chosen(names: dict[str, str], wanted: dict[str, bool] | None = None, **named
     )
     weights = pa.array([[j / 20 for j in range(20)]] * NUM, pa.list_(pa.float32()))  # of the place, not of the id
     columns = {name: pa.array(LISTS[what], pa.list_(pa.int64())) for name, what in names.items()}
-    keys = {SESSION: np.arange(NUM) // 50, REQUEST: np.arange(NUM), TIMESTAMP: np.arange(NUM), ORDER: np.arange(NUM)}
+    keys = {
+        SESSION: np.arange(NUM) // 50,
+        REQUEST: np.arange(NUM),
+        TIMESTAMP: np.arange(NUM),
+    }
     shard = pa.table(keys | columns | {"label": pa.array([0.0] * NUM, pa.float32()), "weights": weights})
     extra = {name: pa.int32() for name in named}
     for name, values in named.items():

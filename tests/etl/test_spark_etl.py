@@ -12,6 +12,7 @@ from recd_dist.errors import ConfigError, DataError
 from recd_dist.etl.flat import flat_view
 from recd_dist.etl.run import etl
 from recd_dist.etl.source import Source
+from recd_dist.etl.spark_etl import plain
 from recd_dist.etl.synthetic import generate
 from recd_dist.etl.synthetic_spec import SyntheticSpec
 
@@ -168,6 +169,34 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, spark, monkeypatch):
     etl_on_spark(source(raw), tmp_path / "spark", **options)
     etl(source(raw), tmp_path / "duckdb", row_group_samples=64, shard_bytes=20_000, progress=False)
     assert_same(tmp_path / "duckdb", tmp_path / "spark")
+
+
+STACK = """An exception was thrown from the Python worker:
+Traceback (most recent call last):
+  File "worker.py", line 4207, in invoke_udf
+"""
+SAID = {
+    "recd_dist.errors.DataError: two things:\n  one\n  two\n\tat org.apache.spark": (
+        DataError,
+        "two things:\n  one\n  two",
+    ),
+    "recd_dist.errors.ConfigError: row_group=0": (ConfigError, "row_group=0"),
+    "_duckdb.ConversionException: Conversion Error: no number\n\nLINE 1": (
+        DataError,
+        "samples query: Conversion Error",
+    ),
+    "OSError: [Errno 28] No space left on device": (DataError, "Spark: a disk is full"),
+    "KeyError: 'x'\n SQLSTATE: 38000": (DataError, "Spark: KeyError: 'x'"),
+    "": (DataError, "Spark: An exception was thrown"),
+}
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_stacks_become_a_line(said):
+    error = plain(STACK + said)
+    assert type(error) is SAID[said][0]
+    assert str(error).startswith(SAID[said][1])
+    assert "org.apache" not in str(error)
 
 
 @pytest.mark.parametrize("keys", [{"session": "visitor"}, {}], ids=["sessions", "none"])

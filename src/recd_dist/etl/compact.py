@@ -96,7 +96,7 @@ def _compacted(out: Location, split: str, options: Options, progress: bool) -> M
         form, written = assembled(shards, rules, preparation, inspection, options, base, work, bar)
         replaces = {split: frozenset(part.number for part in small)}
         made = Made(source, inspection, form, written, run, replaces, describes=manifest)
-        now = finished(work, out, made, base)[split]
+        now = finished(work, out, made, base, bar)[split]
     logger.info("%s/%s: %d parts became %d", out, split, len(manifest.parts), len(now.parts))
     return now
 

@@ -17,9 +17,10 @@ from typing import Any
 from recd_dist.errors import ConfigError, DataError, nearest
 from recd_dist.etl.columns import Inspection
 from recd_dist.etl.measure import Distinct
-from recd_dist.etl.part import Form
+from recd_dist.etl.part import Form, Result
 from recd_dist.etl.place import replaced
 from recd_dist.etl.prepare import Dropped
+from recd_dist.etl.progress import Progress
 from recd_dist.etl.publish import check_whole, publish
 from recd_dist.etl.sketches import SKETCHES, load_sketches, save_sketches
 from recd_dist.etl.source import Source
@@ -180,7 +181,7 @@ class Made:
     describes: Manifest | None = None
 
 
-def finished(work: Path, out: Location, made: Made, base: Tables) -> dict[str, Manifest]:
+def finished(work: Path, out: Location, made: Made, base: Tables, bar: Progress | None = None) -> dict[str, Manifest]:
     """Writes manifests and puts the tables in place.
 
     Args:
@@ -188,6 +189,7 @@ def finished(work: Path, out: Location, made: Made, base: Tables) -> dict[str, M
         out: place of the tables.
         made: what was written.
         base: the tables that are added to.
+        bar: told of what is uploaded.
     """
     table = work / "table"
     ids = made.written.ids
@@ -206,7 +208,9 @@ def finished(work: Path, out: Location, made: Made, base: Tables) -> dict[str, M
     for split, manifest in manifests.items():
         manifest.save(table / split)
     if not isinstance(out, Path):
-        publish(table, out, overwrite=True)
+        if bar is not None:
+            bar.uploading(sum(file.num_bytes for r in _results(made) for file in r.parts[0].files))
+        publish(table, out, overwrite=True, progress=bar.advance if bar is not None else None)
     elif base.kept_in is None:
         replaced(table, out)
     else:
@@ -215,6 +219,10 @@ def finished(work: Path, out: Location, made: Made, base: Tables) -> dict[str, M
             manifest.save(out / split)
             _removed(out / split, base.manifests[split], manifest)
     return manifests
+
+
+def _results(made: Made) -> list[Result]:
+    return [result for results in made.written.parts.values() for result in results]
 
 
 def _moved(source: Path, target: Path) -> None:

@@ -11,12 +11,12 @@ from recd_dist.errors import DataError
 from recd_dist.etl import cluster
 from recd_dist.etl.columns import SESSION, Inspection
 from recd_dist.etl.convert import converted, stored_type
+from recd_dist.etl.load import Loaded
 from recd_dist.etl.lookup import Lookup
 from recd_dist.etl.part import Form
 from recd_dist.etl.prepare import Tally
 from recd_dist.etl.seen import Seen
 from recd_dist.etl.settle import settled
-from recd_dist.etl.shard import Loaded
 from recd_dist.etl.source import Source
 from recd_dist.schema import SAMPLE, Feature, Kind, Schema
 

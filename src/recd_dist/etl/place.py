@@ -27,7 +27,7 @@ from typing import Any
 
 from recd_dist.errors import DataError, UserError
 from recd_dist.etl import publish
-from recd_dist.location import Location
+from recd_dist.location import Location, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def working(work: Path, job: Mapping[str, Any]) -> Iterator[bool]:
                 _begin(work, job)
             try:
                 yield going_on
-            except (KeyboardInterrupt, SystemExit):
+            except (KeyboardInterrupt, SystemExit, StoreError):
                 logger.warning("stopped; the same command goes on from here (work so far: %s)", work)
                 raise
             except BaseException:

@@ -39,6 +39,11 @@ class Progress:
         self._bar.update(self._task, total=task.completed, refresh=True)
         self._task = self._bar.add_task("writing", total=num_samples)
 
+    def uploading(self, num_bytes: int) -> None:
+        """Starts to count bytes that have arrived in a store."""
+        self._bar.start()
+        self._task = self._bar.add_task("uploading", total=num_bytes)
+
     def advance(self, num_rows: int) -> None:
         """Counts rows; any thread may call it."""
         self._bar.advance(self._task, num_rows)

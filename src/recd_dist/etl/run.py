@@ -30,6 +30,7 @@ from recd_dist.etl.finish import Made, Tables, finished, made_by, report
 from recd_dist.etl.form import formed
 from recd_dist.etl.inputs import Inputs, inputs
 from recd_dist.etl.keys import Rules
+from recd_dist.etl.load import ShardReader
 from recd_dist.etl.lookup import Lookup
 from recd_dist.etl.part import Form
 from recd_dist.etl.place import check_free, check_space, taken_up, work_directory, working
@@ -40,7 +41,6 @@ from recd_dist.etl.shard import (
     MAX_BUCKETS,
     MIN_BUCKETS,
     Plan,
-    ShardReader,
     Shards,
     plan_from_json,
     plan_to_json,
@@ -119,7 +119,7 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
         append: add to the tables that are there, which stay whole and readable.
         replace: partitions whose samples the new ones take the place of, when tables are added to.
         row_group_samples: the aim for a row group; sessions stay whole.
-        compression: ``zstd`` (level 3), ``zstd:LEVEL`` or ``lz4`` (larger, faster to read).
+        compression: ``zstd`` (a level per column), ``zstd:LEVEL`` or ``lz4`` (larger, faster to read).
         memory_limit: of the whole run; DuckDB spills beside ``out``.
         threads: that write parts; every core by default.
         shard_bytes: the most samples of a shard in memory, by default what the memory limit leaves.
@@ -150,7 +150,7 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
         if not going_on:
             check_space(work, _space(found))
         made = (make or _made)(source, options, found, base, frozenset(replace), work, job["run"], bar)
-        manifests = finished(work, out, made, base)
+        manifests = finished(work, out, made, base, bar)
     report(out, manifests)
     return manifests
 

@@ -26,18 +26,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recd_dist.errors import ConfigError, DataError
+from recd_dist.errors import ConfigError, DataError, UserError
 from recd_dist.etl import sql as engine
 from recd_dist.etl.columns import SESSION, TIMESTAMP, Inspection, inspected, link
 from recd_dist.etl.finish import Made, Tables
 from recd_dist.etl.form import formed
 from recd_dist.etl.inputs import Inputs
 from recd_dist.etl.keys import HASH, KEY_COLUMNS, SIZE, Rules
+from recd_dist.etl.load import Loaded, ShardReader
 from recd_dist.etl.lookup import Lookup
 from recd_dist.etl.prepare import Dropped, Preparation, Tally
 from recd_dist.etl.progress import Progress
 from recd_dist.etl.run import MAX_SESSION_ROW_GROUPS, Options, etl, num_buckets
-from recd_dist.etl.shard import Loaded, PartPlan, Plan, ShardReader, Survey, check_left, planned
+from recd_dist.etl.shard import PartPlan, Plan, Survey, check_left, planned
 from recd_dist.etl.source import Source
 from recd_dist.etl.spark import active_session, normalised_in_place, session
 from recd_dist.etl.spark_place import Block, first_rows
@@ -70,6 +71,7 @@ _LOOKUP_ROWS = 8192
 _SAID = re.compile(
     r"^(?:recd_dist\.errors\.)?(DataError|ConfigError): (.*?)(?=\n\S*(?:\n|$)|\Z)", re.MULTILINE | re.DOTALL
 )
+_RAISED = re.compile(r"^[\w.]*(?:Error|Exception): .+", re.MULTILINE)
 _DUCKDB = re.compile(r"^(?:_?duckdb\.)?\w*Exception: (.*)", re.MULTILINE)
 
 
@@ -129,14 +131,25 @@ def _plain_errors() -> Iterator[None]:
     try:
         yield
     except (PySparkException, Py4JError) as error:
-        text = str(error)
-        if found := _SAID.search(text):
-            kind = ConfigError if found[1] == "ConfigError" else DataError
-            raise kind(found[2].strip()) from error
-        if found := _DUCKDB.search(text):
-            raise DataError(f"samples query: {found[1].strip()}") from error
-        first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
-        raise DataError(f"Spark: {first[:500]}") from error
+        raise plain(str(error)) from error
+
+
+def plain(text: str) -> UserError:
+    """What a failure of Spark says, as an error of the ETL.
+
+    Args:
+        text: Spark's message, with the stacks of the worker and of the JVM.
+    """
+    if found := _SAID.search(text):
+        kind = ConfigError if found[1] == "ConfigError" else DataError
+        return kind(found[2].strip())
+    if found := _DUCKDB.search(text):
+        return DataError(f"samples query: {found[1].strip()}")
+    if "No space left on device" in text:
+        return DataError("Spark: a disk is full, of the table or of spark.local.dir; free some space and run it again")
+    raised = _RAISED.findall(text)
+    first = next((line for line in text.splitlines() if line.strip()), "failed without a message")
+    return DataError(f"Spark: {(raised[-1] if raised else first)[:500]}")
 
 
 def _made(

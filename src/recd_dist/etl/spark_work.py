@@ -22,10 +22,11 @@ import pyarrow as pa
 from recd_dist.errors import DataError
 from recd_dist.etl.columns import SESSION
 from recd_dist.etl.keys import KEY_COLUMNS, Rules
+from recd_dist.etl.load import ShardReader
 from recd_dist.etl.lookup import Lookup
 from recd_dist.etl.part import Form
 from recd_dist.etl.prepare import Dropped, Preparation, Tally, bucket_of
-from recd_dist.etl.shard import Plan, ShardReader, Shards, Survey, surveyed
+from recd_dist.etl.shard import Plan, Shards, Survey, surveyed
 from recd_dist.etl.source import Source
 from recd_dist.etl.spark_place import Block, placed
 from recd_dist.etl.spill import Runs

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from recd_dist.etl.load import ShardReader
 from recd_dist.etl.measure import Distinct
 from recd_dist.etl.part import Form, Result, written
 from recd_dist.etl.prepare import Dropped, Preparation
-from recd_dist.etl.shard import PartPlan, Plan, ShardReader
+from recd_dist.etl.shard import PartPlan, Plan
 
 _Made = tuple[PartPlan, Result, Dropped]
 
