@@ -68,9 +68,7 @@ logger = logging.getLogger(__name__)
 
 _NEEDED = {"spark.sql.adaptive.enabled": "false", "spark.sql.execution.arrow.maxRecordsPerBatch": "4096"}
 _LOOKUP_ROWS = 8192
-_SAID = re.compile(
-    r"^(?:recd_dist\.errors\.)?(DataError|ConfigError): (.*?)(?=\n\S*(?:\n|$)|\Z)", re.MULTILINE | re.DOTALL
-)
+_SAID = re.compile(r"^(?:recd_dist\.errors\.)?(DataError|ConfigError): (.*(?:\n  \S.*)*)", re.MULTILINE)
 _RAISED = re.compile(r"^[\w.]*(?:Error|Exception): .+", re.MULTILINE)
 _DUCKDB = re.compile(r"^(?:_?duckdb\.)?\w*Exception: (.*)", re.MULTILINE)
 
