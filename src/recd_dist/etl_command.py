@@ -2,18 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from recd_dist.errors import ConfigError, nearest
+from recd_dist.etl.raw import make_logs, source_options
 from recd_dist.etl.source import Source
 from recd_dist.location import Location, location
 from recd_dist.manifest import Manifest, is_table, splits_of
 from recd_dist.options import Data, EtlConfig
-
-_ELSEWHERE = ("source", "table", "tables", "synthetic", "partitions")
 
 
 def source_of(data: Data, seed: int = 0) -> Source:
@@ -22,14 +20,9 @@ def source_of(data: Data, seed: int = 0) -> Source:
     Raises:
         ConfigError: mistakes in the config, all in one message.
     """
-    if data.source == "synthetic":
-        from recd_dist.etl.synthetic import generate
-        from recd_dist.etl.synthetic_spec import SyntheticSpec
-
-        generate(SyntheticSpec.from_dict(data.synthetic), Path(str(data.path)), seed=seed, split=data.split)
-    elif data.source != "sql":
-        raise ConfigError(f"data.source={data.source}: unknown{nearest(data.source, ('sql', 'synthetic'))}")
-    return Source.from_dict({k: v for k, v in asdict(data).items() if k not in _ELSEWHERE})
+    plain = asdict(data)
+    make_logs(plain, seed)
+    return Source.from_dict(source_options(plain))
 
 
 def run_etl(config: EtlConfig, console: Console, *, dry_run: bool = False, verify: bool = False) -> int:

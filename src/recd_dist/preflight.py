@@ -18,6 +18,7 @@ from recd_dist.embedding.planning.machines import machine_of
 from recd_dist.embedding.planning.saved import load as load_plan
 from recd_dist.embedding.types import TYPES
 from recd_dist.errors import ConfigError, DataError, UserError, nearest
+from recd_dist.etl.raw import KINDS
 from recd_dist.job import Job, resolve, writable
 from recd_dist.location import file_sizes
 from recd_dist.manifest import Manifest, splits_of
@@ -26,7 +27,6 @@ TABLE_OPTIMIZERS = ("rowwise_adagrad", "adagrad", "sgd", "adam", "partial_rowwis
 ON_CPU = ("sgd", "adagrad", "rowwise_adagrad")
 DENSE_OPTIMIZERS = ("adagrad", "adam", "adamw", "sgd")
 PLACES = ("type", "ranks", "host", "hosts")
-SOURCES = ("sql", "synthetic")
 WIDTH_UNIT = 4
 """These are other rooms' words, said again because those rooms load torch; tests/test_preflight.py compares them."""
 
@@ -122,8 +122,8 @@ def _check_names(config: TrainConfig) -> None:
         raise ConfigError(
             f"optim.tables.name={name}: fbgemm has no CPU kernel for it; use {', '.join(ON_CPU)}, or device=cuda"
         )
-    if config.data.source not in SOURCES:
-        raise ConfigError(f"data.source={config.data.source}: unknown{nearest(config.data.source, SOURCES)}")
+    if config.data.source not in KINDS:
+        raise ConfigError(f"data.source={config.data.source}: unknown{nearest(config.data.source, KINDS)}")
 
 
 def _check_model(job: Job) -> None:

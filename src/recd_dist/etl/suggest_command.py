@@ -10,7 +10,8 @@ from typing import Any
 
 from rich.console import Console
 
-from recd_dist.errors import ConfigError, nearest
+from recd_dist.errors import ConfigError
+from recd_dist.etl.raw import make_logs, source_options
 from recd_dist.etl.source import KEY_NAMES, Source
 from recd_dist.etl.suggest import suggest
 from recd_dist.etl.suggest_report import to_html
@@ -82,31 +83,16 @@ def _source(data: dict[str, Any], seed: int) -> Source:
     """The source as far as it is described; keys and labels may be missing."""
     if not data.get("path"):
         raise ConfigError(f"data.path is missing; give the raw file, directory or glob: {_EXAMPLE}")
-    kind = data.get("source", "sql")
-    if kind == "synthetic":
-        _generated(data, seed)
-    elif kind != "sql":
-        raise ConfigError(f"data.source={kind}: unknown{nearest(str(kind), ('sql', 'synthetic'))}")
+    make_logs(data, seed, again=False)
     if data.get("name") == _BARE:
         stem = re.sub(r"\W+", "_", Path(str(data["path"])).name.partition(".")[0]).strip("_")
         data = data | {"name": stem or _BARE}
-    described = {k: v for k, v in data.items() if k not in ("source", "table", "tables", "synthetic")}
+    described = source_options(data)
     described["keys"] = {k: v for k, v in (data.get("keys") or {}).items() if v is not None or k not in KEY_NAMES}
     if data.get("labels"):
         return Source.from_dict(described)
     known = Source.from_dict(described | {"labels": ["label"]})
     return Source(**{**vars(known), "labels": ()})
-
-
-def _generated(data: dict[str, Any], seed: int) -> None:
-    """Writes synthetic logs where there are none; those that are there are looked at as they are."""
-    path = Path(str(data["path"]))
-    if path.exists():
-        return
-    from recd_dist.etl.synthetic import generate
-    from recd_dist.etl.synthetic_spec import SyntheticSpec
-
-    generate(SyntheticSpec.from_dict(data["synthetic"]), path, seed=seed, split=data.get("split"))
 
 
 def _write(option: str, file: str, text: str) -> None:
