@@ -284,6 +284,18 @@ class Scope:
             return None
         return inner if given == duck else f"cast({inner} as {found[1].simpleString()})"
 
+    def ordered(self, trees: list[Tree]) -> tuple["Scope", list[str]]:
+        """``added`` for keys of an order.
+
+        Raises:
+            Unsupported: a list, whose order is not known to be the same.
+        """
+        scope, columns = self.added(trees)
+        for name in columns:
+            if scope.types[name].endswith("]"):
+                raise self.shop.unsupported(f"an order of {scope.types[name][:60]}")
+        return scope, columns
+
     def filtered(self, tree: Tree) -> "Scope":
         """The rows for which a resolved predicate is true."""
         kept = self.added([cast_to_boolean(tree)])

@@ -55,7 +55,7 @@ def _window(scope: Scope, call: Tree) -> tuple[Scope, str, str]:
     rank = _RANKS.get(call["type"])
     sql = rank or summary(scope, name, columns, call["distinct"], duck)
     scope, partitions = scope.added(call["partitions"])
-    scope, orders = scope.added([order["expression"] for order in call["orders"]])
+    scope, orders = scope.ordered([order["expression"] for order in call["orders"]])
     keys = [_order(order, key) for order, key in zip(call["orders"], orders, strict=True)]
     frame = ""
     if rank is None and keys:
