@@ -12,6 +12,7 @@ from recd_dist.errors import ConfigError, DataError
 from recd_dist.etl.flat import flat_view
 from recd_dist.etl.run import etl
 from recd_dist.etl.source import Source
+from recd_dist.etl.spark_etl import plain
 from recd_dist.etl.synthetic import generate
 from recd_dist.etl.synthetic_spec import SyntheticSpec
 
@@ -78,6 +79,7 @@ OPTIONS = {
         "policy": {"duplicates": "drop"},
         "drop": ["i", "price", "request", "item", "held_out"],
     },
+    "shards without a part": {"sample": 0.1, "sessions": {"by": "gap", "gap": "5m"}},
     "one table": {"split": None, "sessions": {"by": "request"}, "groups": {"h": ["history"]}},
 }
 
@@ -88,7 +90,8 @@ def test_options_of_a_source(name, tmp_path, spark):
     raw = clicks(tmp_path / "raw")
     if name == "policies":
         clicks(raw, 300, 900)  # half of them twice
-    both(source(raw, **OPTIONS[name]), tmp_path, spark, compression="lz4")
+    shard_bytes = 2000 if name == "shards without a part" else 20_000
+    both(source(raw, **OPTIONS[name]), tmp_path, spark, compression="lz4", shard_bytes=shard_bytes)
 
 
 @pytest.mark.slow
@@ -168,9 +171,65 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, spark, monkeypatch):
     assert_same(tmp_path / "duckdb", tmp_path / "spark")
 
 
-def test_without_a_time_order_is_by_place(tmp_path, spark):
+STACK = """An exception was thrown from the Python worker:
+Traceback (most recent call last):
+  File "worker.py", line 4207, in invoke_udf
+"""
+SAID = {
+    "recd_dist.errors.DataError: two things:\n  one\n  two\n\tat org.apache.spark": (
+        DataError,
+        "two things:\n  one\n  two",
+    ),
+    "recd_dist.errors.ConfigError: row_group=0": (ConfigError, "row_group=0"),
+    "_duckdb.ConversionException: Conversion Error: no number\n\nLINE 1": (
+        DataError,
+        "samples query: Conversion Error",
+    ),
+    "OSError: [Errno 28] No space left on device": (DataError, "Spark: a disk is full"),
+    "KeyError: 'x'\n SQLSTATE: 38000": (DataError, "Spark: KeyError: 'x'"),
+    "": (DataError, "Spark: An exception was thrown"),
+}
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_stacks_become_a_line(said):
+    error = plain(STACK + said)
+    assert type(error) is SAID[said][0]
+    assert str(error).startswith(SAID[said][1])
+    assert "org.apache" not in str(error)
+
+
+@pytest.mark.parametrize("keys", [{"session": "visitor"}, {}], ids=["sessions", "none"])
+def test_without_a_time_order_is_by_place(keys, tmp_path, spark):
+    for first, last in ((0, 300), (300, 320), (320, 900)):  # Spark begins with the largest
+        clicks(tmp_path / "raw", first, last)
+    spark.conf.set("spark.sql.files.maxPartitionBytes", "4000")
+    try:
+        both(source(tmp_path / "raw", keys=keys, drop=["held_out", "time"]), tmp_path, spark)
+    finally:
+        spark.conf.unset("spark.sql.files.maxPartitionBytes")
+
+
+def test_lines_without_a_time_are_in_order(tmp_path, spark):
+    lines = []
+    for i in range(400):
+        numbers, words = [str(i) if n else "" for n in range(13)], [f"{i:08x}" if n else "" for n in range(26)]
+        lines.append("\t".join([str(i % 2), *numbers, *words]))
+    (tmp_path / "train.txt").write_text("\n".join(lines) + "\n")
+    spark.conf.set("spark.sql.files.maxPartitionBytes", "20000")
+    try:
+        made = both(shipped("criteo", tmp_path / "train.txt"), tmp_path, spark)
+    finally:
+        spark.conf.unset("spark.sql.files.maxPartitionBytes")
+    assert (made["train"].num_samples, made["test"].num_samples) == (360, 40)
+    view = f"select min(i2), max(i2) from ({flat_view(tmp_path / 'spark' / 'test')})"
+    assert duckdb.sql(view).fetchall() == [(360, 399)]
+
+
+def test_rows_in_order_cannot_be_joined(tmp_path, spark):
     raw = clicks(tmp_path / "raw")
-    made = source(raw, keys={"session": "visitor"})
-    with pytest.raises(ConfigError, match=r"needs keys\.timestamp"):
+    samples = "select a.* exclude (time), b.item as other from '{path}/*.parquet' a join '{path}/*.parquet' b using (i)"
+    made = source(raw, keys={"session": "visitor"}, samples=samples, drop=["held_out"])
+    with pytest.raises(ConfigError, match=r"a join without keys\.timestamp"):
         etl_on_spark(made, tmp_path / "out", spark=spark, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]

@@ -18,6 +18,12 @@ from recd_dist.etl.source import Source
 
 _MISSING = "engine=spark needs PySpark: pip install 'recd-dist[spark]', and Java 17 or later"
 
+_MEANING = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "true",
+    "spark.sql.parquet.inferTimestampNTZ.enabled": "true",
+}
+
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
     from pyspark.sql import DataFrame, SparkSession
@@ -29,7 +35,7 @@ def session(master: str | None = None, **options: str) -> "SparkSession":
     """A Spark session for the ETL; one that is there already is used as it is.
 
     Args:
-        master: such as ``local[2]``; None leaves it to ``spark-submit``, or to Spark's default without that.
+        master: such as ``local[2]``; None is Spark's default. Under ``spark-submit`` it is left to that.
         options: Spark configuration, with ``_`` for ``.``.
 
     Raises:
@@ -44,7 +50,9 @@ def session(master: str | None = None, **options: str) -> "SparkSession":
         require_minimum_pyarrow_version()
     except ImportError as error:
         raise ConfigError(f"{_MISSING} ({str(error).splitlines()[0]})") from error
-    if "PYSPARK_GATEWAY_PORT" not in os.environ:  # not under spark-submit: the workers are this Python
+    if "PYSPARK_GATEWAY_PORT" in os.environ:  # under spark-submit, which has said where Spark runs
+        master = None
+    else:
         os.environ["PYSPARK_PYTHON"] = sys.executable
     builder = SparkSession.builder.appName("recd etl").config("spark.ui.showConsoleProgress", "false")
     if master is not None:
@@ -88,20 +96,35 @@ def normalised(source: Source, spark: "SparkSession") -> tuple["DataFrame", dict
         DataError: a path, query or column that does not fit.
         Unsupported: a construct of a query that is not known to mean the same on Spark.
     """
+    return normalised_in_place(source, spark, placed=False)[:3]
+
+
+def normalised_in_place(
+    source: Source, spark: "SparkSession", placed: bool
+) -> tuple["DataFrame", dict[str, "DataFrame"], Inspection, list[str]]:
+    """:func:`normalised`, where the order of the rows may count: where the source names no timestamp.
+
+    Args:
+        source: what to read.
+        spark: session.
+        placed: the samples keep their file and the start of their block (``spark_scope.PLACE``).
+
+    Returns:
+        As ``normalised``; and the files of the samples in the order in which DuckDB reads them, where placed.
+    """
     from recd_dist.etl.spark_query import as_stored
 
-    spark.conf.set("spark.sql.session.timeZone", "UTC")
-    spark.conf.set("spark.sql.ansi.enabled", "true")
-    spark.conf.set("spark.sql.parquet.inferTimestampNTZ.enabled", "true")
+    for name, value in _MEANING.items():
+        spark.conf.set(name, value)
     with engine.connect() as connection:
         found = inspected(source, connection)
         groups = source.groups or {}
-        samples = as_stored(_rows(spark, connection, source, "", found.samples, source.samples_spark))
+        samples = _rows(spark, connection, source, "", found.samples, source.samples_spark, placed)
         frames = {
             name: as_stored(_rows(spark, connection, source, name, query, groups[name].sql_spark))
             for name, query in found.groups.items()
         }
-    return samples, frames, found
+    return as_stored(samples), frames, found, samples.shop.files
 
 
 def _rows(
@@ -111,6 +134,7 @@ def _rows(
     group: str,
     normal: str,
     given: str | None,
+    placed: bool = False,
 ) -> "Scope":
     """A normalised query on Spark; ``given`` is the source's own Spark SQL for the query inside."""
     from recd_dist.etl.spark_given import given_rows
@@ -118,10 +142,11 @@ def _rows(
     from recd_dist.etl.spark_scope import Workshop
 
     option = f"groups.{group}.sql_spark" if group else "samples_spark"
-    shop = Workshop(spark, connection, option)
+    shop = Workshop(spark, connection, option, placed)
     node = shop.trees.parsed(normal)
     if given is None:
         return compiled(shop, node, {})
-    return compiled(
-        shop, node | {"from_table": shop.trees.table("given")}, {"given": given_rows(shop, source, group, given)}
-    )
+    if placed:
+        raise ConfigError(f"{option} needs keys.timestamp: without one, the order of the rows counts")
+    table = {"given": given_rows(shop, source, group, given)}
+    return compiled(shop, node | {"from_table": shop.trees.table("given")}, table)

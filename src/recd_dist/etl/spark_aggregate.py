@@ -42,6 +42,7 @@ def grouped(
         keys = [tree for tree in items if not any(is_aggregate(scope, n) for n in walked(tree))]
     if not keys and not calls:
         return scope, trees
+    scope.shop.check_unplaced("GROUP BY")
     if len(node["group_sets"]) > 1:
         raise scope.shop.unsupported("GROUPING SETS, ROLLUP or CUBE")
     scope, key_columns = scope.added(keys)
@@ -110,7 +111,7 @@ def _list(scope: Scope, value: str, orders: list[Tree], only: str, duck: str) ->
     """``list(x order by a, b)``: structs sorted; NULLs last, NULL when there is no row."""
     if any(order["type"] == "DESCENDING" or order["null_order"] == "ORDER_NULLS_FIRST" for order in orders):
         raise scope.shop.unsupported("list(... order by ... desc)")
-    scope, columns = scope.added([order["expression"] for order in orders])
+    scope, columns = scope.ordered([order["expression"] for order in orders])
     parts = [f"{c} is null as n{i}, {c} as k{i}" for i, c in enumerate(columns)]
     rows = f"collect_list(struct({', '.join(parts)}, {value} as x)){only}"
     sql = f"case when count(1){only} = 0 then null else transform(array_sort({rows}), r -> r.x) end"

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recd_dist.errors import ConfigError, DataError
+from recd_dist.errors import ConfigError, DataError, UserError
 from recd_dist.etl import sql as engine
 from recd_dist.etl.columns import SESSION, TIMESTAMP, Inspection, inspected, link
 from recd_dist.etl.finish import Made, Tables
@@ -35,21 +35,22 @@ from recd_dist.etl.inputs import Inputs
 from recd_dist.etl.keys import HASH, KEY_COLUMNS, SIZE, Rules
 from recd_dist.etl.load import Loaded, ShardReader
 from recd_dist.etl.lookup import Lookup
-from recd_dist.etl.prepare import Preparation, Tally
+from recd_dist.etl.prepare import Dropped, Preparation, Tally
 from recd_dist.etl.progress import Progress
 from recd_dist.etl.run import MAX_SESSION_ROW_GROUPS, Options, etl, num_buckets
 from recd_dist.etl.shard import PartPlan, Plan, Survey, check_left, planned
 from recd_dist.etl.source import Source
-from recd_dist.etl.spark import active_session, normalised, session
+from recd_dist.etl.spark import active_session, normalised_in_place, session
+from recd_dist.etl.spark_place import Block, first_rows
 from recd_dist.etl.spark_tree import backticked
 from recd_dist.etl.spark_work import (
     BUCKET,
     SHARD,
     SURVEY,
     TALLY,
+    HeldReader,
     Job,
     Writing,
-    held,
     preparing,
     survey_of,
     surveying,
@@ -67,9 +68,8 @@ logger = logging.getLogger(__name__)
 
 _NEEDED = {"spark.sql.adaptive.enabled": "false", "spark.sql.execution.arrow.maxRecordsPerBatch": "4096"}
 _LOOKUP_ROWS = 8192
-_SAID = re.compile(
-    r"^(?:recd_dist\.errors\.)?(DataError|ConfigError): (.*?)(?=\n\S*(?:\n|$)|\Z)", re.MULTILINE | re.DOTALL
-)
+_SAID = re.compile(r"^(?:recd_dist\.errors\.)?(DataError|ConfigError): (.*(?:\n  \S.*)*)", re.MULTILINE)
+_RAISED = re.compile(r"^[\w.]*(?:Error|Exception): .+", re.MULTILINE)
 _DUCKDB = re.compile(r"^(?:_?duckdb\.)?\w*Exception: (.*)", re.MULTILINE)
 
 
@@ -129,14 +129,25 @@ def _plain_errors() -> Iterator[None]:
     try:
         yield
     except (PySparkException, Py4JError) as error:
-        text = str(error)
-        if found := _SAID.search(text):
-            kind = ConfigError if found[1] == "ConfigError" else DataError
-            raise kind(found[2].strip()) from error
-        if found := _DUCKDB.search(text):
-            raise DataError(f"samples query: {found[1].strip()}") from error
-        first = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
-        raise DataError(f"Spark: {first[:500]}") from error
+        raise plain(str(error)) from error
+
+
+def plain(text: str) -> UserError:
+    """What a failure of Spark says, as an error of the ETL.
+
+    Args:
+        text: Spark's message, with the stacks of the worker and of the JVM.
+    """
+    if found := _SAID.search(text):
+        kind = ConfigError if found[1] == "ConfigError" else DataError
+        return kind(found[2].strip())
+    if found := _DUCKDB.search(text):
+        return DataError(f"samples query: {found[1].strip()}")
+    if "No space left on device" in text:
+        return DataError("Spark: a disk is full, of the table or of spark.local.dir; free some space and run it again")
+    raised = _RAISED.findall(text)
+    first = next((line for line in text.splitlines() if line.strip()), "failed without a message")
+    return DataError(f"Spark: {(raised[-1] if raised else first)[:500]}")
 
 
 def _made(
@@ -151,17 +162,15 @@ def _made(
     bar: Progress,
 ) -> Made:
     """Reads, plans and writes, on Spark; shards that are noted as written are not written again."""
-    if "timestamp" not in source.keys:
-        raise ConfigError(
-            "engine=spark needs keys.timestamp: without one, samples are ordered by their place in a file"
-        )
     shard_bytes = options.shard_bytes or options.budget.shard_bytes
-    samples, groups, inspection = normalised(source, spark)
+    timed = "timestamp" in source.keys
+    samples, groups, inspection, files = normalised_in_place(source, spark, placed=not timed)
     base.check(inspection, source)
     raw = _schemas(source, inspection)
     lookups = {name: _lookup(name, df, raw[name], work) for name, df in groups.items()}
     job = Job(source, inspection.schema, inspection.timed, _shipped(spark, lookups, work))
-    rows = _Rows(samples, job, raw[""], num_buckets(found, shard_bytes))
+    places = None if timed else first_rows(samples, files)
+    rows = _Rows(samples, job, raw[""], num_buckets(found, shard_bytes), places)
     bar.reading(found.num_rows)
     try:
         tally, runs = rows.read()
@@ -170,17 +179,20 @@ def _made(
         rules = Rules.of(source, MAX_SESSION_ROW_GROUPS * options.row_group_samples, base.partitions - replaced)
         surveys = rows.surveys(shards, rules, shard_bytes)
         plan = planned(surveys, rules, base.splits, base.next_parts, base.next_samples)
-        first = rows.first(shards, rules, plan, shard_bytes)
+        first = rows.first(shards, rules, plan, shard_bytes, timed)
         named = source, inspection, first, tally, lookups
         form = formed(*named, options.row_group_samples, options.compression, base.schema)
         bar.writing(sum(part.num_samples for part in plan.parts))
         bare = replace(form, lookups={})
-        rows.write(shards, Writing(job, rules, plan, bare, base.splits, shard_bytes, str(work.absolute())))
+        left_out = rows.write(
+            shards, Writing(job, rules, plan, bare, base.splits, timed, shard_bytes, str(work.absolute()))
+        )
     finally:
         rows.release()
     preparation = Preparation(source, inspection.schema, lookups, inspection.timed)
     made = write_parts(_NotHere(), plan, form, preparation, base.splits, work, 1, bar.advance)
     made.dropped.merge(tally.dropped)
+    made.dropped.merge(left_out)
     for reason, count in plan.kept.items():
         made.dropped.add(reason, count, {})
     return Made(source, inspection, form, made, run, base.parts_of(replaced))
@@ -191,6 +203,10 @@ class _NotHere(ShardReader):
 
     def __init__(self) -> None:
         pass
+
+    def left_out(self) -> Iterator[tuple[str, pa.Table]]:
+        """Nothing: executors have told it."""
+        return iter(())
 
     def parts(self, shard: int, wanted: Iterable[PartPlan]) -> Iterable[tuple[PartPlan, Loaded]]:
         """Refuses."""
@@ -245,9 +261,12 @@ class _Rows:
         job: of the run.
         raw: the query's columns as DuckDB has them.
         num_buckets: a power of two.
+        places: place of the first row of each block of the files, where the order of the rows counts.
     """
 
-    def __init__(self, samples: "DataFrame", job: Job, raw: pa.Schema, num_buckets: int) -> None:
+    def __init__(
+        self, samples: "DataFrame", job: Job, raw: pa.Schema, num_buckets: int, places: Mapping[Block, int] | None
+    ) -> None:
         from pyspark import StorageLevel
         from pyspark.sql import types as T
         from pyspark.sql.pandas.types import to_arrow_schema
@@ -256,11 +275,15 @@ class _Rows:
         fields = {field.name: pa.int64() if field.name in links else field.type for field in raw}
         added = {SESSION: pa.int64(), TIMESTAMP: pa.int64(), HASH: pa.int64(), SIZE: pa.int32()}
         self.schema = pa.schema(list((fields | added).items()))
-        shuffled = {field.name: T.LongType() if field.name in links else field.dataType for field in samples.schema}
+        shuffled = {
+            field.name: T.LongType() if field.name in links else field.dataType
+            for field in samples.schema
+            if field.name in raw.names
+        }
         new = {SESSION: T.LongType(), TIMESTAMP: T.LongType(), HASH: T.LongType(), SIZE: T.IntegerType()}
         new |= {BUCKET: T.IntegerType(), TALLY: T.StringType()}
         made = T.StructType([T.StructField(name, kind) for name, kind in (shuffled | new).items()])
-        task = preparing(job, num_buckets, raw, to_arrow_schema(made))
+        task = preparing(job, num_buckets, raw, to_arrow_schema(made), places)
         self._num_buckets = num_buckets
         self._rows = samples.mapInArrow(task, made).persist(StorageLevel.DISK_ONLY)
 
@@ -298,26 +321,29 @@ class _Rows:
         found = keys.mapInArrow(surveying(rules, shard_bytes, self.schema), types).toArrow()
         return [survey_of(found.filter(pc.field("shard") == number)) for number in range(len(shards))]
 
-    def first(self, shards: list[list[int]], rules: Rules, plan: Plan, shard_bytes: int) -> Loaded:
+    def first(self, shards: list[list[int]], rules: Rules, plan: Plan, shard_bytes: int, has_time: bool) -> Loaded:
         """The samples of the first part, on the driver."""
         from pyspark.sql import functions as F
 
         number = plan.parts[0].shard
         table = self._dealt(shards, self.schema.names).where(F.col(SHARD) == number).drop(SHARD).toArrow()
         table = table.select(self.schema.names).cast(self.schema)
-        return ShardReader(held(table, number, shard_bytes), rules, plan, True).first()
+        return HeldReader(table, number, shard_bytes, rules, plan, has_time).first()
 
-    def write(self, shards: list[list[int]], what: Writing) -> None:
-        """Writes the parts of every shard that is not noted as written."""
+    def write(self, shards: list[list[int]], what: Writing) -> Dropped:
+        """Writes the parts of every shard that is not noted as written; what is left out of shards without parts."""
         from pyspark.sql import functions as F
 
         notes = Path(what.work) / "parts"
-        todo = [n for n in {p.shard for p in what.plan.parts} if not (notes / f"shard-{n:05d}.json").is_file()]
+        todo = [n for n in range(len(shards)) if not (notes / f"shard-{n:05d}.json").is_file()]
+        dropped = Dropped()
         if not todo:
-            return
+            return dropped
         rows = self._dealt(shards, self.schema.names).where(F.col(SHARD).isin(todo))
         rows = rows.repartitionById(len(shards), SHARD)
-        rows.mapInArrow(writing(what, self.schema), "shard bigint").collect()
+        for row in rows.mapInArrow(writing(what, self.schema), "shard bigint, dropped string").collect():
+            dropped.merge(Dropped(**json.loads(row["dropped"])))
+        return dropped
 
     def release(self) -> None:
         """Frees the executors' disks."""

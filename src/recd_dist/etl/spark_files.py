@@ -9,8 +9,8 @@ DuckDB looks at the files first (types, delimiter, quotes), so Spark sees what t
 
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -20,6 +20,7 @@ from pyspark.sql import types as T
 
 from recd_dist.errors import DataError
 from recd_dist.etl import sql as engine
+from recd_dist.etl.spark_place import PLACE, Block, changes
 from recd_dist.etl.spark_scope import Scope, Workshop
 from recd_dist.etl.spark_tree import Tree, backticked
 from recd_dist.etl.spark_types import stored, worker_connection
@@ -79,7 +80,8 @@ def _files(shop: Workshop, paths: str) -> list[str]:
         ]
     except duckdb.Error as error:
         raise DataError(f"query: {engine.short(error)}") from error
-    return found or given
+    shop.files = found or given
+    return shop.files
 
 
 def _described(shop: Workshop, call: str) -> list[tuple[str, str]]:
@@ -98,6 +100,8 @@ def _parquet(shop: Workshop, paths: str) -> Scope:
         if found is not None:  # a query that names another gets an error there
             kept.append(F.col(backticked(there[name.lower()])).cast(found[1]).alias(f"o{len(kept)}"))
             known.append((name, duck))
+    if shop.placed:
+        kept += [F.col("_metadata.file_path").alias(PLACE[0]), F.col("_metadata.file_block_start").alias(PLACE[1])]
     return Scope.of(shop, df.select(kept), known)
 
 
@@ -147,16 +151,18 @@ def _rows(
     casts = ", ".join(
         f"{engine.identifier(name)}::{found[0]} as o{i}" for i, (name, found) in enumerate(types) if found
     )
+    if shop.placed:
+        schema = schema.add(PLACE[0], T.StringType()).add(PLACE[1], T.LongType())
     lines = shop.spark.read.text(files).select(
-        "value", F.col("_metadata.file_path").alias("file"), F.col("_metadata.file_block_start").alias("start")
+        "value", F.col("_metadata.file_path").alias(PLACE[0]), F.col("_metadata.file_block_start").alias(PLACE[1])
     )
-    return lines.mapInArrow(parser(casts, options, header, quote, shop.time_zone), schema)
+    return lines.mapInArrow(parser(casts, options, header, quote, shop.time_zone, shop.placed), schema)
 
 
 def parser(
-    select: str, options: str, header: bool, quote: str, time_zone: str
+    select: str, options: str, header: bool, quote: str, time_zone: str, placed: bool = False
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """A function of Arrow batches of lines (``value``, ``file``, ``start``) that yields their rows.
+    """A function of Arrow batches of lines (``value``, ``__file``, ``__start``) that yields their rows.
 
     Args:
         select: columns to give back, as SQL.
@@ -164,10 +170,11 @@ def parser(
         header: the first line of each file is none of its rows.
         quote: the quoting character; a quoted value must end in its line, as Spark takes files apart by lines.
         time_zone: of the session.
+        placed: rows keep ``__file`` and ``__start``.
     """
 
     def rows(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for lines in _chunks(_without_headers(batches, header)):
+        for (path, start), lines in _chunks(_without_headers(batches, header)):
             if quote and any(line.count(quote) % 2 for line in lines):
                 raise ValueError(
                     "a quoted value of a CSV file holds the end of a line; write the file as Parquet for Spark"
@@ -176,35 +183,37 @@ def parser(
                 file.write("\n".join(lines) + "\n")
                 file.flush()
                 query = f"select {select} from read_csv({engine.quoted(file.name)}, {options})"
-                yield from worker_connection(time_zone).sql(query).to_arrow_table().to_batches()
+                table = worker_connection(time_zone).sql(query).to_arrow_table()
+            if placed:
+                for name, value in zip(PLACE, (path, start), strict=True):
+                    table = table.append_column(name, pa.array([value] * table.num_rows))
+            yield from table.to_batches()
 
     return rows
 
 
-def _without_headers(batches: Iterator[pa.RecordBatch], header: bool) -> Iterator[list[str]]:
-    """The lines of each batch but the first line of each file: the first that a task sees of a file's first block."""
-    before: Any = None
+def _without_headers(batches: Iterator[pa.RecordBatch], header: bool) -> Iterator[tuple[Block, list[str]]]:
+    """Lines block by block, but the first line of each file: the first that a task sees of a file's first block."""
+    seen: Block | None = None
     for batch in batches:
-        lines = batch.column(0).to_pylist()
-        if not header:
-            yield lines
-            continue
-        kept = []
-        for line, file, start in zip(lines, batch.column(1).to_pylist(), batch.column(2).to_pylist(), strict=True):
-            if start or (file, start) == before:
-                kept.append(line)
-            before = (file, start)
-        yield kept
+        files, starts = batch.column(1), batch.column(2)
+        bounds = [0, *changes(files, starts), batch.num_rows]
+        for begin, end in pairwise(bounds):
+            block = files[begin].as_py(), starts[begin].as_py()
+            lines = batch.column(0).slice(begin, end - begin).to_pylist()
+            yield block, lines[1:] if header and not block[1] and block != seen else lines
+            seen = block
 
 
-def _chunks(batches: Iterator[list[str]]) -> Iterator[list[str]]:
-    """Lines of about as many bytes as fit into memory well."""
-    chunk, size = list[str](), 0
-    for lines in batches:
+def _chunks(blocks: Iterator[tuple[Block, list[str]]]) -> Iterator[tuple[Block, list[str]]]:
+    """Lines of one block, about as many bytes as fit into memory well."""
+    chunk, size, of = list[str](), 0, ("", 0)
+    for block, lines in blocks:
+        if chunk and (block != of or size > _CHUNK_BYTES):
+            yield of, chunk
+            chunk, size = [], 0
+        of = block
         chunk += lines
         size += sum(map(len, lines))
-        if size > _CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
     if chunk:
-        yield chunk
+        yield of, chunk

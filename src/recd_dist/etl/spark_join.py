@@ -19,6 +19,7 @@ def joined(shop: Workshop, table: Tree, left: Scope, right: Scope) -> Scope:
     Raises:
         Unsupported: a join by anything but equality.
     """
+    shop.check_unplaced("a join")
     if table["ref_type"] == "CROSS":
         return _both(left, right, left.df.crossJoin(right.df))
     how = _HOW.get(table["join_type"])

@@ -19,6 +19,7 @@ from pyspark.sql import functions as F
 from recd_dist.etl.spark_aggregate import grouped
 from recd_dist.etl.spark_files import opened
 from recd_dist.etl.spark_join import joined
+from recd_dist.etl.spark_place import PLACE
 from recd_dist.etl.spark_scope import Scope, Workshop
 from recd_dist.etl.spark_tree import Tree, column, constant, replaced, same, walked
 from recd_dist.etl.spark_types import stored
@@ -109,6 +110,7 @@ def _renamed(scope: Scope, aliases: list[str]) -> Scope:
 
 
 def _united(shop: Workshop, node: Tree, named: Named) -> Scope:
+    shop.check_unplaced("a UNION")
     if node["setop_type"] != "UNION":
         raise shop.unsupported(f"{node['setop_type'].replace('_', ' ')}")
     first, *others = [compiled(shop, child, named) for child in node["children"] or [node["left"], node["right"]]]
@@ -124,6 +126,7 @@ def _united(shop: Workshop, node: Tree, named: Named) -> Scope:
 
 def _modified(shop: Workshop, node: Tree, scope: Scope) -> Scope:
     for modifier in node["modifiers"]:
+        shop.check_unplaced(modifier["type"].removesuffix("_MODIFIER"))
         if modifier["type"] == "DISTINCT_MODIFIER" and not modifier["distinct_on_targets"]:
             scope = replace(scope, df=scope.df.distinct())
         elif modifier["type"] != "ORDER_MODIFIER":
@@ -195,4 +198,4 @@ def as_stored(scope: Scope) -> Any:
         if found is None:
             raise scope.shop.unsupported(f"column '{name.name}' of type {scope.types[name.internal][:60]}")
         columns.append(F.col(name.internal).cast(found[1]).alias(name.name))
-    return scope.df.select(columns)
+    return scope.df.select(columns + [name for name in scope.df.columns if name in PLACE])

@@ -18,6 +18,7 @@ from pyspark.sql import functions as F
 
 from recd_dist.errors import DataError
 from recd_dist.etl import sql as engine
+from recd_dist.etl.spark_place import PLACE
 from recd_dist.etl.spark_tree import Tree, Trees, Unsupported, backticked, constant, replaced, walked
 from recd_dist.etl.spark_types import evaluated, stored
 
@@ -39,9 +40,21 @@ _WIDER = {
 
 
 class Workshop:
-    """What all steps of one query share: the session, DuckDB for questions of meaning, fresh column names."""
+    """What all steps of one query share: the session, DuckDB for questions of meaning, fresh column names.
 
-    def __init__(self, spark: SparkSession, connection: duckdb.DuckDBPyConnection, option: str) -> None:
+    Args:
+        spark: session.
+        connection: of DuckDB.
+        option: in which the query may be given in Spark's own SQL.
+        placed: rows keep the place that they have in their file (``PLACE``), which their order is made of; steps that
+            mix rows are refused.
+    """
+
+    def __init__(
+        self, spark: SparkSession, connection: duckdb.DuckDBPyConnection, option: str, placed: bool = False
+    ) -> None:
+        self.placed = placed
+        self.files: list[str] = []  # that are read, in DuckDB's order; known where rows are placed
         self.spark = spark
         self.connection = connection
         self.trees = Trees(connection)
@@ -57,6 +70,15 @@ class Workshop:
     def unsupported(self, what: str) -> Unsupported:
         """The error for a construct that only hand-written Spark SQL can say."""
         return Unsupported(f"{what} is not known to give the same rows on Spark; give the query as {self.option}")
+
+    def check_unplaced(self, what: str) -> None:
+        """Refuses a step after which the order of rows is not that of their files.
+
+        Raises:
+            Unsupported: the order of rows counts.
+        """
+        if self.placed:
+            raise self.unsupported(f"{what} without keys.timestamp, where the order of the rows counts,")
 
     @cached_property
     def kinds(self) -> dict[str, set[str]]:
@@ -98,8 +120,9 @@ class Scope:
             qualifier: what the query calls the table.
         """
         fresh = [shop.fresh() for _ in columns]
-        given = df.columns
-        renamed = df.select([F.col(backticked(a)).alias(b) for a, b in zip(given, fresh, strict=True)])
+        given = [name for name in df.columns if name not in PLACE]
+        named = [F.col(backticked(a)).alias(b) for a, b in zip(given, fresh, strict=True)]
+        renamed = df.select(named + [name for name in df.columns if name in PLACE])
         qualifiers = (qualifier,) if qualifier else ()
         names = [Name(qualifiers, name, internal) for (name, _), internal in zip(columns, fresh, strict=True)]
         return Scope(shop, renamed, names, {i: duck for i, (_, duck) in zip(fresh, columns, strict=True)})
@@ -261,6 +284,18 @@ class Scope:
             return None
         return inner if given == duck else f"cast({inner} as {found[1].simpleString()})"
 
+    def ordered(self, trees: list[Tree]) -> tuple["Scope", list[str]]:
+        """``added`` for keys of an order.
+
+        Raises:
+            Unsupported: a list, whose order is not known to be the same.
+        """
+        scope, columns = self.added(trees)
+        for name in columns:
+            if scope.types[name].endswith("]"):
+                raise self.shop.unsupported(f"an order of {scope.types[name][:60]}")
+        return scope, columns
+
     def filtered(self, tree: Tree) -> "Scope":
         """The rows for which a resolved predicate is true."""
         kept = self.added([cast_to_boolean(tree)])
@@ -268,7 +303,8 @@ class Scope:
 
     def output(self, columns: list[tuple[str, str]]) -> "Scope":
         """Only these columns, as ``(name, internal)``, each on its own."""
-        df = self.df.select([F.col(internal).alias(f"o{i}") for i, (_, internal) in enumerate(columns)])
+        named = [F.col(internal).alias(f"o{i}") for i, (_, internal) in enumerate(columns)]
+        df = self.df.select(named + [name for name in self.df.columns if name in PLACE])
         return Scope.of(self.shop, df, [(name, self.types[internal]) for name, internal in columns])
 
 

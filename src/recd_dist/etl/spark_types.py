@@ -2,8 +2,10 @@
 
 ::
 
-    DuckDB      UTINYINT  UINTEGER  UBIGINT         HUGEINT         ENUM     TIMESTAMP      T[]
+    DuckDB      UTINYINT  UINTEGER  UBIGINT         HUGEINT         UUID     TIMESTAMP      T[]
     in Spark    smallint  bigint    decimal(20,0)   decimal(38,0)   string   timestamp_ntz  array<T>
+
+ENUM, whose order is not that of its text, and STRUCT, MAP, TIME, INTERVAL and BLOB are not held as columns.
 
 Spark moves, joins, groups and orders rows; what happens inside a row is left to DuckDB itself, one Arrow batch at a
 time. So an expression means the same on both engines: rounding, division, logarithms, text of numbers, hashes.
@@ -61,7 +63,7 @@ def stored(duck: str) -> "tuple[str, T.DataType] | None":
         return None if inner is None else (f"{inner[0]}[]", T.ArrayType(inner[1]))
     if found := _DECIMAL.match(duck):
         return duck, T.DecimalType(int(found[1]), int(found[2]))
-    return ("VARCHAR", T.StringType()) if duck.startswith("ENUM(") else _PLAIN.get(duck)
+    return _PLAIN.get(duck)
 
 
 def element(duck: str) -> str:

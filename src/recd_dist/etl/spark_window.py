@@ -27,6 +27,7 @@ def windowed(scope: Scope, trees: list[Tree]) -> tuple[Scope, list[Tree]]:
     calls = {same(n): n for tree in trees for n in walked(tree) if n["class"] == "WINDOW"}
     if not calls:
         return scope, trees
+    scope.shop.check_unplaced("a window function")
     places, made, types = {}, [], {}
     for text, call in calls.items():
         scope, sql, duck = _window(scope, call)
@@ -54,7 +55,7 @@ def _window(scope: Scope, call: Tree) -> tuple[Scope, str, str]:
     rank = _RANKS.get(call["type"])
     sql = rank or summary(scope, name, columns, call["distinct"], duck)
     scope, partitions = scope.added(call["partitions"])
-    scope, orders = scope.added([order["expression"] for order in call["orders"]])
+    scope, orders = scope.ordered([order["expression"] for order in call["orders"]])
     keys = [_order(order, key) for order, key in zip(call["orders"], orders, strict=True)]
     frame = ""
     if rank is None and keys:

@@ -25,9 +25,10 @@ from recd_dist.etl.keys import KEY_COLUMNS, Rules
 from recd_dist.etl.load import ShardReader
 from recd_dist.etl.lookup import Lookup
 from recd_dist.etl.part import Form
-from recd_dist.etl.prepare import Preparation, Tally, bucket_of
+from recd_dist.etl.prepare import Dropped, Preparation, Tally, bucket_of
 from recd_dist.etl.shard import Plan, Shards, Survey, surveyed
 from recd_dist.etl.source import Source
+from recd_dist.etl.spark_place import Block, placed
 from recd_dist.etl.spill import Runs
 from recd_dist.etl.writing import write_parts
 from recd_dist.schema import Schema
@@ -73,7 +74,9 @@ def opened(files: tuple[tuple[str, str], ...]) -> dict[str, Lookup]:
     return {group: Lookup.of_file(group, Path(SparkFiles.get(name))) for group, name in files}
 
 
-def preparing(job: Job, num_buckets: int, raw: pa.Schema, made: pa.Schema) -> Task:
+def preparing(
+    job: Job, num_buckets: int, raw: pa.Schema, made: pa.Schema, first: Mapping[Block, int] | None = None
+) -> Task:
     """Prepares batches of the normalised query.
 
     Args:
@@ -81,14 +84,15 @@ def preparing(job: Job, num_buckets: int, raw: pa.Schema, made: pa.Schema) -> Ta
         num_buckets: a power of two.
         raw: columns of the query as DuckDB has them.
         made: columns of the result.
+        first: place of the first row of each block of the files, where the order of the rows counts.
     """
 
     def run(batches: Batches) -> Batches:
         preparation, tally = job.preparation(), Tally()
-        for batch in batches:
+        for place, batch in placed(batches, first):
             if batch.num_rows:
-                rows = pa.Table.from_batches([batch]).cast(raw).combine_chunks().to_batches()[0]
-                table, noted = preparation.prepared(rows, tally.num_rows)
+                rows = pa.Table.from_batches([batch]).select(raw.names).cast(raw).combine_chunks().to_batches()[0]
+                table, noted = preparation.prepared(rows, tally.num_rows if place is None else place)
                 tally.merge(noted)
                 bucket = bucket_of(table[SESSION].to_numpy(), num_buckets).astype(np.int32)
                 table = table.append_column(BUCKET, pa.array(bucket))
@@ -126,10 +130,29 @@ class HeldRuns(Runs):
         yield self.table
 
 
-def held(table: pa.Table, shard: int, shard_bytes: int) -> Shards:
-    """A shard in memory."""
-    none = np.zeros(0, np.int64)
-    return Shards(HeldRuns(Path(), none, none, table, shard), Tally(), shard_bytes)
+class HeldReader(ShardReader):
+    """Reads the one shard that is in memory.
+
+    Args:
+        table: its samples.
+        shard: its number.
+        shard_bytes: the most that a piece has in memory.
+        rules: of the source.
+        plan: of its parts.
+        has_time: the source names a timestamp.
+    """
+
+    def __init__(self, table: pa.Table, shard: int, shard_bytes: int, rules: Rules, plan: Plan, has_time: bool) -> None:
+        none = np.zeros(0, np.int64)
+        shards = Shards(HeldRuns(Path(), none, none, table, shard), Tally(), shard_bytes)
+        super().__init__(shards, rules, plan, has_time)
+
+    def left_out(self) -> Iterator[tuple[str, pa.Table]]:
+        """What policies leave out of the shard, where it has no part; other shards are other tasks'."""
+        if self._plan.parts:
+            return iter(())
+        self._buckets = [[]]
+        return super().left_out()
 
 
 def _one_shard(batches: Batches, schema: pa.Schema) -> tuple[int, pa.Table] | None:
@@ -192,6 +215,7 @@ class Writing:
         plan: of every part.
         form: of every part, without the groups' rows.
         splits: names of the tables.
+        has_time: the source names a timestamp.
         shard_bytes: the most that a piece has in memory.
         work: directory of work, the same for every worker.
     """
@@ -201,30 +225,32 @@ class Writing:
     plan: Plan
     form: Form
     splits: tuple[str, ...]
+    has_time: bool
     shard_bytes: int
     work: str
 
 
 def writing(what: Writing, schema: pa.Schema) -> Task:
-    """Writes the parts of a shard; rows of (shard)."""
+    """Writes the parts of a shard; rows of (shard, what is left out of a shard without parts, as JSON)."""
 
     def run(batches: Batches) -> Batches:
         if (found := _one_shard(batches, schema)) is None:
             return
         shard, table = found
-        write_shard(what, shard, table)
-        yield pa.RecordBatch.from_pydict({"shard": [shard]})
+        dropped = write_shard(what, shard, table)
+        yield pa.RecordBatch.from_pydict({"shard": [shard], "dropped": [json.dumps(asdict(dropped))]})
 
     return run
 
 
-def write_shard(what: Writing, shard: int, table: pa.Table) -> None:
-    """Writes the parts of one shard and notes them as done."""
+def write_shard(what: Writing, shard: int, table: pa.Table) -> Dropped:
+    """Writes the parts of one shard and notes them as done; what is left out of it, if it has none."""
     plan = replace(what.plan, parts=tuple(part for part in what.plan.parts if part.shard == shard))
-    reader = ShardReader(held(table, shard, what.shard_bytes), what.rules, plan, True)
+    reader = HeldReader(table, shard, what.shard_bytes, what.rules, plan, what.has_time)
     preparation = what.job.preparation()
     form = replace(what.form, lookups=dict(preparation.lookups))
-    write_parts(reader, plan, form, preparation, what.splits, Path(what.work), 1, _silent)
+    made = write_parts(reader, plan, form, preparation, what.splits, Path(what.work), 1, _silent)
+    return Dropped() if plan.parts else made.dropped
 
 
 def _silent(num_samples: int) -> Any:
