@@ -180,3 +180,8 @@ def test_every_shipped_source_composes(name: str, command: str) -> None:
 
 def test_names_of_leaves_are_dotted() -> None:
     assert list(flatten({"a": {"b": 1, "c": {}}, "d": [1]})) == ["a.b", "a.c", "d"]
+
+
+@pytest.mark.parametrize("master", ["local[2]", "local[*]", "yarn", "spark://host:7077", "'local[2]'"])
+def test_a_spark_master_needs_no_quotes(master: str) -> None:
+    assert load("etl", [f"spark.master={master}"]).spark.master == master.strip("'")

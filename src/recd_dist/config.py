@@ -130,6 +130,8 @@ _OF_THE_USERS = re.compile(r"(data\.(features|groups|tables)|plan\.(tables|send)
 """Maps whose names are of the user's own: an override may add to them without the + that Hydra asks for."""
 _HOME = re.compile(r"([^=]+=)~(?=/|$)")
 """``data.path=~/logs``: a shell leaves such a ~ alone, and Hydra knows none."""
+_MASTER = re.compile(r"(spark\.master=)(?!['\"])(.+)")
+"""``spark.master=local[2]``: to Hydra's grammar a bracket begins a list."""
 _SEARCHED = re.compile(r"file://([^,\]]+)")
 _FEATURE_OPTIONS = ("table", "kind", "transforms")
 _TABLE_OPTIONS = ("num_embeddings", "dim", "hashed")
@@ -223,6 +225,7 @@ def _compose(name: str, overrides: list[str], user_dir: str | None) -> DictConfi
         if override.startswith("-"):
             raise ConfigError(f"'{override}' is no override; options of the config are written name=value")
     overrides = [_HOME.sub(lambda found: f"{found[1]}{Path.home()}", o, count=1) for o in overrides]
+    overrides = [_MASTER.sub(r'\1"\2"', o) for o in overrides]
     overrides = [f"++{o}" if _OF_THE_USERS.match(o) else o for o in overrides]
     for path in (p for o in overrides if o.startswith("hydra.searchpath=") for p in _SEARCHED.findall(o)):
         if not Path(path).is_dir():
