@@ -31,7 +31,7 @@ from rm1 import Raw, raw_logs
 from recd_dist.etl.run import etl
 from recd_dist.etl.source import FeatureSource, Source
 from recd_dist.etl.sums import ROW as WHOLE
-from recd_dist.etl.verify import verify
+from recd_dist.etl.verify.compare import verify
 from recd_dist.manifest import Manifest
 from recd_dist.schema import SAMPLE, Kind, Schema
 

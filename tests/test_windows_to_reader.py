@@ -16,7 +16,7 @@ from recd_dist.errors import ConfigError, DataError
 from recd_dist.etl.flat import flat_view
 from recd_dist.etl.run import etl
 from recd_dist.etl.source import Source
-from recd_dist.etl.stats_measure import table_stats
+from recd_dist.etl.stats.measure import table_stats
 from recd_dist.reader.files import TableFiles
 from recd_dist.reader.loader import Loader
 from recd_dist.reader.order import RowGroup

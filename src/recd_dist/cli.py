@@ -155,7 +155,7 @@ def _etl(options: argparse.Namespace) -> int:
 
 
 def _suggest(options: argparse.Namespace) -> int:
-    from recd_dist.etl import suggest_command
+    from recd_dist.etl.suggest import command as suggest_command
 
     if not options.suggest:
         given = "raw" if "raw" in options.overrides else "--html" if options.html else "--sample"

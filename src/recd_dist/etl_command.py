@@ -50,7 +50,7 @@ def run_etl(config: EtlConfig, console: Console, *, dry_run: bool = False, verif
         _warn_of_small_tables(config.data, manifests)
     if not verify:
         return 0
-    from recd_dist.etl.verify import verify as compared
+    from recd_dist.etl.verify.compare import verify as compared
 
     found = compared(source, out, memory_limit=config.memory_limit)
     console.print(found.render())
@@ -73,7 +73,7 @@ def _made(config: EtlConfig, source: Source, out: Location) -> Mapping[str, Mani
 
         return etl(source, out, **options)
     if config.engine == "spark":
-        from recd_dist.etl.spark_etl import etl_on_spark
+        from recd_dist.etl.spark.flow import etl_on_spark
 
         return etl_on_spark(source, out, master=config.spark.master, **options)
     raise ConfigError(f"engine={config.engine}: unknown{nearest(config.engine, ('duckdb', 'spark'))}")
@@ -149,7 +149,7 @@ def run_stats(config: EtlConfig, console: Console) -> dict[str, Any]:
     Returns:
         The same, ready for JSON.
     """
-    from recd_dist.etl.stats import render, table_stats
+    from recd_dist.etl.stats.text import render, table_stats
 
     root = location(config.data.table)
     tables = [root / split for split in reversed(splits_of(root))]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from recd_dist.etl.synthetic import generate
-from recd_dist.etl.synthetic_spec import SyntheticSpec
+from recd_dist.etl.synthetic.logs import generate
+from recd_dist.etl.synthetic.spec import SyntheticSpec
 from recd_dist.manifest import Manifest
 
 ROOT = Path(__file__).parents[2]

@@ -18,7 +18,7 @@ from recd_dist.errors import DataError
 from recd_dist.etl import sql
 from recd_dist.etl.flat import flat_view
 from recd_dist.etl.publish import publish
-from recd_dist.etl.stats import table_stats
+from recd_dist.etl.stats.text import table_stats
 from recd_dist.location import location
 from recd_dist.manifest import Manifest
 from recd_dist.reader.files import TableFiles

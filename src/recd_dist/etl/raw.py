@@ -33,7 +33,7 @@ def make_logs(data: Mapping[str, Any], seed: int, *, again: bool = True) -> None
         raise ConfigError(f"data.source={kind}: unknown{nearest(str(kind), KINDS)}")
     path = Path(str(data["path"]))
     if kind == "synthetic" and (again or not path.exists()):
-        from recd_dist.etl.synthetic import generate
-        from recd_dist.etl.synthetic_spec import SyntheticSpec
+        from recd_dist.etl.synthetic.logs import generate
+        from recd_dist.etl.synthetic.spec import SyntheticSpec
 
         generate(SyntheticSpec.from_dict(data["synthetic"]), path, seed=seed, split=data.get("split"))

@@ -72,8 +72,8 @@ def sample_checksums(hashes: Mapping[str, Hashes], own: Mapping[str, Sequence[st
     """What the ETL notes of samples that it leaves out, by reason, in ``Manifest.source["dropped_checksums"]``.
 
     Args:
-        hashes: uint64 [N] of every column that :func:`recd_dist.etl.verify.verify` compares: labels, features, and of
-            session_id, request_id and timestamp those that the source names.
+        hashes: uint64 [N] of every column that :func:`recd_dist.etl.verify.compare.verify` compares: labels, features,
+            and of session_id, request_id and timestamp those that the source names.
         own: features of each group with its own query.
 
     Returns:
