@@ -119,6 +119,9 @@ class Preparation:
         table = pa.Table.from_batches([batch])
         _check_keys(table, first)
         _check_labels(table, self.schema.labels, first)
+        for feature in self.schema.features:
+            if feature.weights is not None and feature.group not in self.lookups:
+                _check_weights(table, feature, first)
         columns, tally.num_unlinked = self._linked(table)
         hashes = self._hashes(table, columns)
         content = combined(hashes.values())
@@ -259,6 +262,18 @@ def _check_labels(table: pa.Table, labels: Iterable[str], first: int) -> None:
                 f"samples query: label '{name}' is {value} in row {first + row} (and perhaps more); "
                 "filter such rows in the SQL, or say what a missing label means with coalesce"
             )
+
+
+def _check_weights(table: pa.Table, feature: Feature, first: int) -> None:
+    """A weight for each id: lists of other lengths are an error."""
+    weights = str(feature.weights)
+    ids, found = (pc.fill_null(pc.list_value_length(table[name]), 0).to_numpy() for name in (feature.name, weights))
+    if (ids != found).any():
+        row = int(np.argmax(ids != found))
+        raise DataError(
+            f"samples query: row {first + row}: feature '{feature.name}' has {ids[row]} ids and {found[row]} weights in "
+            f"'{weights}'; give one weight for each id"
+        )
 
 
 def _moment(microseconds: int) -> str:

@@ -15,7 +15,7 @@ import yaml
 
 from recd_dist.etl.source import Source
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SHARED = Path(os.environ.get("RECD_SHARED", ROOT.parent / "shared")) / "data"
 
 pytest.importorskip("pyspark")

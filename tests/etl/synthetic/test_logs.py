@@ -19,7 +19,7 @@ from recd_dist.etl.synthetic.spec import SyntheticSpec
 from recd_dist.etl.synthetic.traffic import traffic
 from recd_dist.schema import SAMPLE, Kind
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "data"
+CONFIGS = Path(__file__).parents[3] / "configs" / "data"
 PRESETS = ("tiny", "rm1", "rm2", "rm3")
 
 SMALL: dict[str, Any] = {

@@ -27,7 +27,7 @@ from recd_dist.etl.verify.compare import CHECKSUMS, Verification, verify
 from recd_dist.manifest import Manifest
 from recd_dist.schema import Kind
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SHARED = Path(os.environ.get("RECD_SHARED", ROOT.parent / "shared")) / "data"
 ROWS: dict[str, Any] = {
     "session": [2, 1, 2, 1, 1, 3],
