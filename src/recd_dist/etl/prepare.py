@@ -27,7 +27,7 @@ from recd_dist.etl.lookup import Lookup
 from recd_dist.etl.seen import Seen
 from recd_dist.etl.source import Source
 from recd_dist.etl.sums import compared_keys, hashed, key_hashes, sample_checksums
-from recd_dist.schema import SAMPLE, Kind, Schema
+from recd_dist.schema import SAMPLE, Feature, Kind, Schema
 
 _BUCKET_MIX = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: neighbouring session ids spread over the buckets
 
@@ -271,8 +271,8 @@ def _check_weights(table: pa.Table, feature: Feature, first: int) -> None:
     if (ids != found).any():
         row = int(np.argmax(ids != found))
         raise DataError(
-            f"samples query: row {first + row}: feature '{feature.name}' has {ids[row]} ids and {found[row]} weights in "
-            f"'{weights}'; give one weight for each id"
+            f"samples query: row {first + row}: feature '{feature.name}' has {ids[row]} ids and {found[row]} weights "
+            f"in '{weights}'; give one weight for each id"
         )
 
 
