@@ -28,11 +28,13 @@ import storage_flat as flat
 import storage_logs
 from rm1 import Raw, raw_logs
 
+from recd_dist.config import load
 from recd_dist.etl.run import etl
 from recd_dist.etl.source import FeatureSource, Source
 from recd_dist.etl.sums import ROW as WHOLE
 from recd_dist.etl.verify.compare import verify
 from recd_dist.manifest import Manifest
+from recd_dist.options import EtlConfig
 from recd_dist.schema import SAMPLE, Kind, Schema
 
 BASELINE = "flat, in time order"
@@ -140,24 +142,37 @@ def history(schema: Schema) -> dict[str, list[str]]:
     return {group: names for group, names in lists.items() if len(names) == len(schema.of_group(group))}
 
 
+def shifting(groups: Mapping[str, list[str]], preset: str) -> dict[str, list[str]]:
+    """Of a preset's lists those that grow and shift (rm1: views, clicks, purchases); the others are drawn anew."""
+    config: EtlConfig = load("etl", [f"data={preset}"])
+    made = config.data.synthetic["groups"]
+    return {group: names for group, names in groups.items() if made.get(group, {}).get("update") == "shift"}
+
+
+def _lists(
+    claim: str, groups: Mapping[str, list[str]], table: Table, baseline: flat.Flat, words: str
+) -> measure.Result:
+    """The same for the lists of some groups, with their rows' numbers and the samples' references to them."""
+    before = sum(baseline.columns[name] for names in groups.values() for name in names)
+    after = sum(table.group_bytes(group) for group in groups)
+    windowed = [f.name for f in table.manifest.schema.features if f.window and f.group in groups]
+    what = f"{words}; lists of {', '.join(groups)}, with row numbers and references; windows: {', '.join(windowed)}"
+    return _ratio(claim, before, after, f"{BASELINE_WORDS}; these columns only", what)
+
+
 def results_of(raw: Raw, made: Mapping[str, Table], forms: Mapping[str, flat.Flat]) -> list[measure.Result]:
     """The claims on size."""
     schema, baseline = next(iter(made.values())).manifest.schema, forms[BASELINE]
-    words = (
-        f"{raw.path.name.partition('-')[0]}, {raw.num_samples:,} samples, one table; one run: sizes are deterministic"
-    )
+    preset = raw.path.name.partition("-")[0]
+    words = f"{preset}, {raw.num_samples:,} samples, one table; one run: sizes are deterministic"
     results = []
     for codec in ("zstd", "lz4"):
         size = made[f"table, {codec}"].num_bytes
         results.append(_ratio(f"storage.{codec}", baseline.num_bytes, size, BASELINE_WORDS, words))
         for name, form in (("best_of_four", BEST), ("16_MiB_pages", PAGES), ("as_ours", f"{BASELINE}, {AS_OURS}")):
             results[-1].details[f"baseline_{name}"] = round(forms[form].num_bytes / size, 2)
-    groups = history(schema)
-    before = sum(baseline.columns[name] for names in groups.values() for name in names)
-    after = sum(made["table, zstd"].group_bytes(group) for group in groups)
-    windowed = ", ".join(f.name for f in schema.features if f.window) or "none"
-    what = f"{words}; lists of {', '.join(groups)}, with row numbers and references; windows: {windowed}"
-    results.append(_ratio("storage.history", before, after, f"{BASELINE_WORDS}; these columns only", what))
+    for claim, groups in (("storage.history", shifting(history(schema), preset)), ("storage.lists", history(schema))):
+        results.append(_lists(claim, groups, made["table, zstd"], baseline, words))
     for claim, form in (("storage.defaults", "pyarrow"), ("storage.defaults.duckdb", "DuckDB")):
         size = forms[f"flat, {form}'s defaults"].num_bytes
         results.append(_ratio(claim, size, made["table, zstd"].num_bytes, f"{form} without options", words))

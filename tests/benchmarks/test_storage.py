@@ -47,7 +47,14 @@ def test_every_claim_is_measured_and_every_form_holds_the_same_samples(tmp_path:
 
     assert shown.returncode == 0, shown.stderr
     found = {result["claim"]: result for result in json.loads(json_file.read_text())}
-    sizes = {"storage.zstd", "storage.lz4", "storage.history", "storage.defaults", "storage.defaults.duckdb"}
+    sizes = {
+        "storage.zstd",
+        "storage.lz4",
+        "storage.history",
+        "storage.lists",
+        "storage.defaults",
+        "storage.defaults.duckdb",
+    }
     assert set(found) == {*sizes, "storage.logs"}
     for claim in sizes:
         one = found[claim]

@@ -149,6 +149,16 @@ def test_what_does_not_fit_the_table(tmp_path, options, message):
     assert {name: (tmp_path / "out" / name).read_bytes() for name in names(tmp_path / "out")} == before
 
 
+def test_a_day_may_have_no_sample_in_a_split_but_must_have_some(tmp_path):
+    split = {"split": "item % 2 = 1 and item < 10"}
+    etl(source(tmp_path, [0], **split), tmp_path / "out", progress=False)
+    made = etl(source(tmp_path, [1], 10, **split), tmp_path / "out", append=True, progress=False)
+    assert (made["train"].num_samples, made["test"].num_samples) == (15, 5)
+    late = source(tmp_path, [1], 20, policy={"late": "drop"}, **split)
+    with pytest.raises(DataError, match="no sample is left: the policies leave out every one"):
+        etl(late, tmp_path / "out", append=True, progress=False)
+
+
 def test_splits_must_stay(tmp_path):
     etl(source(tmp_path, [0], split="item % 2 = 1"), tmp_path / "out", progress=False)
     with pytest.raises(ConfigError, match="holds train, test, the source now has train"):

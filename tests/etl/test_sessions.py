@@ -10,6 +10,7 @@ import pytest
 
 from recd_dist.errors import ConfigError, DataError
 from recd_dist.etl.flat import flat_view
+from recd_dist.etl.prepare import Preparation
 from recd_dist.etl.run import etl
 from recd_dist.etl.source import Source
 from recd_dist.manifest import Manifest
@@ -124,6 +125,18 @@ def test_duplicates(tmp_path):
     without = {"user": "member", "timestamp": "at"}
     made = etl(source(tmp_path, rows, without, drop=["event"]), tmp_path / "equal", progress=False)["train"]
     assert (made.num_samples, made.dropped) == (4, {"duplicate_kept": 2})  # n=1 twice and n=2 twice
+
+
+def test_duplicates_are_compared_not_only_hashed(tmp_path, monkeypatch):
+    rows = visits([0, 0, 0, 0], member=["ann"] * 4, n=[1, 1, 1, 1])
+    keys = {"user": "member", "timestamp": "at"}
+    drop = {"duplicates": "drop"}
+    made = etl(source(tmp_path, rows, keys, policy=drop), tmp_path / "equal", progress=False)["train"]
+    assert (made.num_samples, made.dropped) == (1, {"duplicate": 3})
+    monkeypatch.setattr(Preparation, "_grouped_hash", lambda _, hashes, content: np.zeros(len(content), np.int64))
+    rows["n"] = [1, 1, 1, 2]
+    with pytest.raises(DataError, match="two samples of one session and time differ in 'n'"):
+        etl(source(tmp_path, rows, keys, policy=drop), tmp_path / "out", progress=False)
 
 
 def test_clocks_that_are_wrong(tmp_path):

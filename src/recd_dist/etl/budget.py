@@ -9,6 +9,7 @@ from recd_dist.errors import ConfigError
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\Z", re.IGNORECASE)
 _BASE_BYTES = 380_000_000  # Python, Arrow, DuckDB, numba and what they keep to themselves, measured
 _LEAST_BYTES = 500_000_000
+_MOST_BUFFER, _MOST_SHARD = 1 << 29, 1 << 31  # Arrow's lists count their values in 31 bits
 _WORKING = 2.2  # memory of a thread that writes a part, in shards: the shard, rows taken from it, pages being encoded
 
 
@@ -46,7 +47,13 @@ class Budget:
         threads = num_threads or len(os.sched_getaffinity(0))
         free = limit - _BASE_BYTES
         shard = free / _WORKING / threads
-        return Budget(limit, threads, int(free * 0.5), int(free * 0.1), max(int(shard), 1 << 20))
+        return Budget(
+            limit,
+            threads,
+            int(free * 0.5),
+            min(int(free * 0.1), _MOST_BUFFER),
+            min(max(int(shard), 1 << 20), _MOST_SHARD),
+        )
 
 
 def parsed(size: str) -> int:

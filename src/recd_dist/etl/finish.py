@@ -104,6 +104,11 @@ class Tables:
         """Per split the number of the next sample."""
         return {split: self.manifests[split].next_sample if self.manifests else 0 for split in self.splits}
 
+    @property
+    def must_have(self) -> tuple[str, ...]:
+        """Splits that need a new sample: all, unless tables are added to."""
+        return () if self.manifests else self.splits
+
     def parts_of(self, partitions: frozenset[str]) -> dict[str, frozenset[int]]:
         """Per split the numbers of the parts in some partitions."""
         return {

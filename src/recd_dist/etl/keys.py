@@ -92,6 +92,7 @@ class Arrangement:
         piece: int64, rises with every session and every piece of one that is cut.
         test: bool, what the predicate said.
         dropped: places in the shard of samples that are left out, by reason.
+        originals: int64, for each sample dropped as a duplicate by its hash the one that it should equal.
         kept: counts of what a policy kept but wants told.
     """
 
@@ -105,6 +106,7 @@ class Arrangement:
     test: Flags
     dropped: dict[str, I64] = field(default_factory=dict)
     kept: dict[str, int] = field(default_factory=dict)
+    originals: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def where(self, chosen: Flags) -> "Arrangement":
         """Some of the samples."""
@@ -139,6 +141,9 @@ def arranged(keys: pa.Table, rules: Rules) -> Arrangement:
     dropped: dict[str, I64] = {}
     kept: dict[str, int] = {}
     again = _again(columns, rows, ties)
+    originals = np.zeros(0, np.int64)
+    if again.any() and rules.drop_duplicates and SAMPLE_KEY not in columns:
+        originals = rows[np.maximum.accumulate(np.where(again, 0, np.arange(len(rows))))][again]
     if again.any():
         again = _judged(again, rows, columns, rules, dropped, kept)
     new = _first(key)
@@ -158,6 +163,7 @@ def arranged(keys: pa.Table, rules: Rules) -> Arrangement:
         test=np.asarray(keys[TEST].to_numpy(), bool)[rows] if TEST in keys.column_names else np.zeros(len(rows), bool),
         dropped=dropped,
         kept=kept,
+        originals=originals,
     )
     stays = ~again
     if rules.share < 1:

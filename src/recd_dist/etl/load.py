@@ -19,11 +19,13 @@ class Loaded:
         samples: with final session, request and timestamp columns.
         order: int64 [n], its rows in the order of the table.
         dropped: samples that a policy leaves out, by reason; told once a shard, with its first part.
+        originals: for each sample dropped as a duplicate by its hash the one that it should equal.
     """
 
     samples: pa.Table
     order: I64
     dropped: Mapping[str, pa.Table] = field(default_factory=dict)
+    originals: pa.Table | None = None
 
 
 class ShardReader:
@@ -58,17 +60,18 @@ class ShardReader:
             inside = piece == number
             rows = found.rows[inside]
             extra = found.dropped if number == 0 else {}
-            samples, places = self._samples(buckets, [rows, *extra.values()], keys.num_rows)
+            originals = found.originals if number == 0 else found.originals[:0]
+            samples, places = self._samples(buckets, [rows, *extra.values(), originals], keys.num_rows)
             samples = self._keyed(samples, places[0], found.where(inside))
             for part in wanted:
                 if part.piece == number:
                     mine = test[inside] == bool(part.split)
                     partition = found.partition[inside] == numbers[part.partition]
-                    dropped = {
-                        reason: samples.take(pa.array(place)) for reason, place in zip(extra, places[1:], strict=True)
-                    }
+                    left_out = dict(zip((*extra, ""), places[1:], strict=False))  # of the first part only
+                    tables = {reason: samples.take(pa.array(place)) for reason, place in left_out.items()}
+                    same = tables.pop("", None)
                     extra, places = {}, places[:1]
-                    yield part, Loaded(samples, places[0][mine & partition], dropped)
+                    yield part, Loaded(samples, places[0][mine & partition], tables, same)
 
     def left_out(self) -> Iterator[tuple[str, pa.Table]]:
         """Samples of the shards that have no part, since a policy leaves out all that they hold; with the reason."""

@@ -102,30 +102,6 @@ class Measured:
             num_pairs=self.num_pairs,
         )
 
-    @staticmethod
-    def from_stats(stats: FeatureStats, num_samples: int, is_dense: bool) -> "Measured":
-        """What was measured on a table, so that more can be added.
-
-        Args:
-            stats: of its manifest.
-            num_samples: of the split that ``mean`` and ``std`` are of (the train split's).
-            is_dense: mean, std, min and max mean something.
-        """
-        num = num_samples if is_dense else 0
-        return Measured(
-            num_values_unique=stats.num_values_unique,
-            num_values_expanded=stats.num_values_expanded,
-            max_length=stats.max_length,
-            num_same=round(stats.stay_rate * stats.num_pairs) if stats.num_pairs else 0,
-            num_pairs=stats.num_pairs,
-            num_null=stats.num_null,
-            num=num,
-            mean=stats.mean if num else 0.0,
-            squares=stats.std**2 * num,
-            min=stats.min if num else math.inf,
-            max=stats.max if num else -math.inf,
-        )
-
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict; ``Measured.from_json`` is its inverse."""
         value = asdict(self) | {"min": float(self.min), "max": float(self.max)}

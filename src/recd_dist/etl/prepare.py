@@ -220,6 +220,24 @@ class Preparation:
         sums = self.checksums(table.filter(pa.array(outside))) if policy.time == "drop" else {}
         tally.dropped.add(reason, int(outside.sum()), sums)
 
+    def check_duplicates(self, duplicates: pa.Table, originals: pa.Table) -> None:
+        """Duplicates are found by one hash of 64 bits and left out for good: here each column is compared by its own.
+
+        Args:
+            duplicates: prepared samples [n].
+            originals: what each should equal [n].
+
+        Raises:
+            DataError: two samples that differ have one hash.
+        """
+        one, other = (self._hashes(samples, samples) for samples in (duplicates, originals))
+        for name, hashes in one.items():
+            if (hashes != other[name]).any():
+                raise DataError(
+                    f"policy.duplicates: two samples of one session and time differ in '{name}' though their hashes "
+                    "are equal; name keys.sample, or keep duplicates (data.policy.duplicates=keep)"
+                )
+
     def checksums(self, samples: pa.Table) -> dict[str, int]:
         """What `recd etl --verify` adds to the table for some prepared samples that are left out."""
         found = {key: key_hashes(samples[name]) for key, name in compared_keys(self.source).items()}

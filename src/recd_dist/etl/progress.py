@@ -39,6 +39,11 @@ class Progress:
         self._bar.update(self._task, total=task.completed, refresh=True)
         self._task = self._bar.add_task("writing", total=num_samples)
 
+    def measuring(self, num_steps: int) -> None:
+        """Starts to count measurements."""
+        self._bar.start()
+        self._task = self._bar.add_task("measuring", total=num_steps)
+
     def uploading(self, num_bytes: int) -> None:
         """Starts to count bytes that have arrived in a store."""
         self._bar.start()

@@ -48,7 +48,7 @@ from recd_dist.etl.shard import (
     sharded,
     survey_all,
 )
-from recd_dist.etl.source import Source
+from recd_dist.etl.source import Source, tomorrow_us
 from recd_dist.etl.write import checked_compression
 from recd_dist.etl.writing import Written, write_parts
 from recd_dist.location import Location, is_remote
@@ -177,7 +177,8 @@ Make = Callable[[Source, Options, Inputs, Tables, frozenset[str], Path, str, Pro
 def _job(source: Source, options: Options, found: Inputs, out: Location, added: list[Any]) -> dict[str, Any]:
     """What names a run: the same source, options and files, for the same table."""
     described = asdict(source)
-    described["policy"].pop("latest_us")  # tomorrow, unless it is given
+    if source.policy.latest_us == tomorrow_us():  # not given: a run may go on the next day
+        described["policy"].pop("latest_us")
     value = {
         "version": VERSION,
         "source": described,
@@ -311,7 +312,8 @@ def emptied(directory: Path) -> Path:
 def _planned(shards: Shards, rules: Rules, base: Tables, path: Path, num_threads: int) -> Plan:
     if path.is_file():
         return plan_from_json(json.loads(path.read_text()))
-    plan = planned(survey_all(shards, rules, num_threads), rules, base.splits, base.next_parts, base.next_samples)
+    surveys = survey_all(shards, rules, num_threads)
+    plan = planned(surveys, rules, base.splits, base.next_parts, base.next_samples, base.must_have)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(plan_to_json(plan)))
     partial.replace(path)

@@ -12,7 +12,7 @@ and again after a kill: what they hold and what they are called does not depend 
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -219,6 +219,7 @@ def planned(
     splits: tuple[str, ...],
     first_parts: Mapping[str, int],
     first: Mapping[str, int],
+    must_have: Collection[str],
 ) -> Plan:
     """Numbers the parts of all shards.
 
@@ -228,9 +229,10 @@ def planned(
         splits: names of the splits.
         first_parts: per split the number of its first part.
         first: per split the number of its first sample.
+        must_have: splits that need a sample; a table that is added to has some already.
 
     Raises:
-        DataError: a split without a sample.
+        DataError: such a split without a sample, or no sample at all.
     """
     surveys = list(surveys)
     threshold = None
@@ -250,8 +252,10 @@ def planned(
             parts.append(PartPlan(shard, piece, split, label, next_part[name], count, next_sample[name]))
             next_part[name] += 1
             next_sample[name] += count
+    if not parts:
+        raise DataError("no sample is left: the policies leave out every one; check data.policy and data.sample")
     for number, name in enumerate(splits):
-        if not any(part.split == number for part in parts):
+        if name in must_have and not any(part.split == number for part in parts):
             raise DataError(f"split: no sample is in '{name}'; check the predicate or share against the data")
     return Plan(tuple(parts), threshold, kept)
 

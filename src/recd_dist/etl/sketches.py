@@ -4,7 +4,6 @@ One row per embedding table: ``table``, ``min_id``, ``max_id``, ``registers`` (H
 (the distinct ids, ascending, where they are at most 65,536; null beyond).
 """
 
-import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,11 +27,11 @@ _SCHEMA = pa.schema(
 )
 
 
-def save_sketches(place: Path | io.BytesIO, ids: Mapping[str, Distinct]) -> None:
+def save_sketches(place: Path, ids: Mapping[str, Distinct]) -> None:
     """Writes the sketches of all embedding tables.
 
     Args:
-        place: a file, written whole or not at all, or memory.
+        place: a file, written whole or not at all.
         ids: per embedding table.
     """
     exact = {name: distinct.exact for name, distinct in ids.items()}
@@ -47,9 +46,6 @@ def save_sketches(place: Path | io.BytesIO, ids: Mapping[str, Distinct]) -> None
         for name, distinct in ids.items()
     ]
     table = pa.Table.from_pylist(rows, _SCHEMA)
-    if not isinstance(place, Path):
-        pq.write_table(table, place, compression="zstd", store_schema=False)
-        return
     partial = place.with_name(f".{place.name}.partial")
     with partial.open("wb") as file:
         pq.write_table(table, file, compression="zstd", store_schema=False)
@@ -58,22 +54,21 @@ def save_sketches(place: Path | io.BytesIO, ids: Mapping[str, Distinct]) -> None
     partial.replace(place)
 
 
-def load_sketches(place: Path | bytes) -> dict[str, Distinct]:
+def load_sketches(place: Path) -> dict[str, Distinct]:
     """What ``save_sketches`` wrote.
 
     Args:
-        place: a file, or its bytes.
+        place: a file.
 
     Raises:
         DataError: no such file, or not one of sketches.
     """
     try:
-        table = pq.read_table(pa.BufferReader(place) if isinstance(place, bytes) else place)
+        table = pq.read_table(place)
         return {row["table"]: _distinct(row) for row in table.to_pylist()}
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        name = "sketches" if isinstance(place, bytes) else str(place)
         raise DataError(
-            f"{name}: no readable sketches of ids ({str(error).splitlines()[0]}); make the table again with `recd etl`"
+            f"{place}: no readable sketches of ids ({str(error).splitlines()[0]}); make the table again with `recd etl`"
         ) from error
 
 

@@ -219,6 +219,11 @@ def _keys(value: Any, mistakes: list[str]) -> dict[str, str]:
     return {key: value[key] for key in KEY_NAMES if isinstance(value.get(key), str)}
 
 
+def tomorrow_us() -> int:
+    """The end of tomorrow, in microseconds since 1970: no clock that is right is a day ahead."""
+    return int(datetime.now(UTC).timestamp() // 86400 + 2) * 86_400_000_000
+
+
 def _sessions(value: Any, keys: Mapping[str, str], mistakes: list[str]) -> tuple[str, float]:
     """What a session is, and the gap in seconds."""
     if not isinstance(value, Mapping):
@@ -257,9 +262,8 @@ def _policy(value: Any, keys: Mapping[str, str], mistakes: list[str]) -> Policy:
     for name, default in (("earliest", "1990-01-01"), ("latest", None)):
         given = value.get(name) or default
         try:
-            if given is None:  # tomorrow: no clock is a day ahead
-                day = datetime.now(UTC).timestamp() // 86400 + 2
-                bounds[name] = int(day * 86_400_000_000)
+            if given is None:
+                bounds[name] = tomorrow_us()
             else:
                 moment = datetime.fromisoformat(str(given))
                 moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -75,6 +75,8 @@ def write_parts(
         for part, loaded in reader.parts(shard, parts):
             table = work / "table" / splits[part.split]
             result = written(loaded.samples, loaded.order, form, table, part.number, part.first_sample, done)
+            if loaded.originals is not None and loaded.originals.num_rows:
+                preparation.check_duplicates(loaded.dropped["duplicate"], loaded.originals)
             dropped = _noted(loaded.dropped.items(), preparation)
             made.append((part, result.described(part.partition, part.first_sample), dropped))
         _note(note, made)

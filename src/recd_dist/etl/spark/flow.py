@@ -178,7 +178,7 @@ def _made(
         shards = runs.groups(shard_bytes)
         rules = Rules.of(source, MAX_SESSION_ROW_GROUPS * options.row_group_samples, base.partitions - replaced)
         surveys = rows.surveys(shards, rules, shard_bytes)
-        plan = planned(surveys, rules, base.splits, base.next_parts, base.next_samples)
+        plan = planned(surveys, rules, base.splits, base.next_parts, base.next_samples, base.must_have)
         first = rows.first(shards, rules, plan, shard_bytes, timed)
         named = source, inspection, first, tally, lookups
         form = formed(*named, options.row_group_samples, options.compression, base.schema)

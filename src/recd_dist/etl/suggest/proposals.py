@@ -229,7 +229,7 @@ def suggest(
         columns = Columns(inspection, read)
         seen = tuple(looks(columns))
         proposed = _proposed(inspection, source, seen, columns.new_session)
-        bar.writing(_num_measures(seen, proposed))
+        bar.measuring(_num_measures(seen, proposed))
         storage = Storage(columns, seen, known.source.labels, compression, lambda: bar.advance(1))
         proposals = tuple(_proposal(name, *found, seen, storage) for name, found in proposed.items())
         suggested = proposed["suggested"][1]
