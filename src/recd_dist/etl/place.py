@@ -31,7 +31,7 @@ from recd_dist.location import Location, StoreError
 
 logger = logging.getLogger(__name__)
 
-_MANIFEST = "manifest.json"
+_MANIFEST, _JOB = "manifest.json", "job.json"
 _EXCHANGE, _AT_FDCWD = 2, -100  # renameat2(2)
 
 
@@ -100,8 +100,9 @@ def working(work: Path, job: Mapping[str, Any]) -> Iterator[bool]:
                 logger.warning("stopped; the same command goes on from here (work so far: %s)", work)
                 raise
             except BaseException:
-                shutil.rmtree(work, ignore_errors=True)
+                _forget(work)
                 raise
+            _emptied(work, but=_JOB)  # a kill in between leaves the job, whose run the table then names as its own
             shutil.rmtree(work, ignore_errors=True)
     except UserError:
         raise
@@ -169,16 +170,27 @@ class _Busy(DataError):
 def taken_up(work: Path, job: Mapping[str, Any]) -> bool:
     """Whether work of this very job is there."""
     with suppress(OSError, UnicodeDecodeError):
-        return (work / "job.json").read_text() == _text(job)
+        return (work / _JOB).read_text() == _text(job)
     return False
 
 
 def _begin(work: Path, job: Mapping[str, Any]) -> None:
     """Empties the directory and says what it is for."""
+    (work / _JOB).unlink(missing_ok=True)  # first: what is half removed is no work to go on with
+    _emptied(work, but="lock")
+    (work / _JOB).write_text(_text(job))
+
+
+def _forget(work: Path) -> None:
+    """Removes what is not to be gone on with."""
+    (work / _JOB).unlink(missing_ok=True)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _emptied(work: Path, but: str) -> None:
     for path in work.iterdir():
-        if path.name != "lock":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    (work / "job.json").write_text(_text(job))
+        if path.name != but:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _text(job: Mapping[str, Any]) -> str:
