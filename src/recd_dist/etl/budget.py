@@ -1,8 +1,12 @@
 """How the memory of an ETL run is shared out: one limit for the whole process, not one for a part of it."""
 
+import ctypes
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
+
+import pyarrow as pa
 
 from recd_dist.errors import ConfigError
 
@@ -54,6 +58,13 @@ class Budget:
             min(int(free * 0.1), _MOST_BUFFER),
             min(max(int(shard), 1 << 20), _MOST_SHARD),
         )
+
+
+def released() -> None:
+    """Gives memory that is free back to the system: allocators keep what a shard took, in pieces, for the next one."""
+    pa.default_memory_pool().release_unused()
+    with suppress(OSError, AttributeError):  # glibc's only
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def parsed(size: str) -> int:

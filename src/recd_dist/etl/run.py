@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from recd_dist.errors import ConfigError, DataError
 from recd_dist.etl import sql as engine
-from recd_dist.etl.budget import Budget
+from recd_dist.etl.budget import Budget, released
 from recd_dist.etl.columns import Inspection, inspected
 from recd_dist.etl.finish import Made, Tables, finished, made_by, report
 from recd_dist.etl.form import formed
@@ -233,6 +233,7 @@ def _made(
                 done=bar.advance,
             )
             shards.save(marker)
+    released()
     rules = Rules.of(source, MAX_SESSION_ROW_GROUPS * options.row_group_samples, base.partitions - replaced)
     form, made = assembled(shards, rules, preparation, inspection, options, base, work, bar)
     return Made(source, inspection, form, made, run, base.parts_of(replaced))
@@ -273,6 +274,7 @@ def assembled(
         options.compression,
         base.schema,
     )
+    released()
     bar.writing(sum(part.num_samples for part in plan.parts))
     made = write_parts(reader, plan, form, preparation, base.splits, work, num_threads, bar.advance)
     made.dropped.merge(shards.tally.dropped)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from recd_dist.etl.budget import released
 from recd_dist.etl.load import ShardReader
 from recd_dist.etl.measure import Distinct
 from recd_dist.etl.part import Form, Result, written
@@ -80,6 +81,7 @@ def write_parts(
             dropped = _noted(loaded.dropped.items(), preparation)
             made.append((part, result.described(part.partition, part.first_sample), dropped))
         _note(note, made)
+        released()
         return made
 
     found = Written({split: [] for split in splits})
