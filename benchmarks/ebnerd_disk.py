@@ -35,7 +35,7 @@ NUM_SAMPLES = 8192
 MIB = 2.0**20
 
 
-def clustered(raw: Path, out: Path, compression: str, where: str = "true") -> dict[str, Manifest]:
+def clustered(raw: Path, out: Path, compression: str, where: str = "true", windows: bool = True) -> dict[str, Manifest]:
     """Our table of both splits.
 
     Args:
@@ -43,10 +43,12 @@ def clustered(raw: Path, out: Path, compression: str, where: str = "true") -> di
         out: directory to make.
         compression: zstd or lz4.
         where: predicate over the samples.
+        windows: store histories that shift as windows; without them every row has its lists, as flat files need.
     """
     config: EtlConfig = load("etl", ["data=ebnerd", f"data.path={raw}"])
     data = config.data
     samples = f"select * from ({data.samples}) where {where}"
+    features = data.features if windows else data.features | {"recent_article": {"table": "article", "window": False}}
     source = Source.from_dict(
         {
             "name": data.name,
@@ -56,7 +58,7 @@ def clustered(raw: Path, out: Path, compression: str, where: str = "true") -> di
             "labels": data.labels,
             "split": data.split,
             "groups": data.groups,
-            "features": data.features,
+            "features": features,
             "drop": data.drop,
         }
     )
@@ -176,7 +178,8 @@ def measured(raw: Path, work: Path, quick: bool) -> tuple[dict[str, int], int]:
     where = "impression_id % 8 = 0" if quick else "true"
     manifests = clustered(raw, work / "zstd", "zstd", where)
     clustered(raw, work / "lz4", "lz4", where)
-    tables = {work / "zstd" / split: manifest for split, manifest in manifests.items()}
+    rows = clustered(raw, work / "rows", "zstd", where, windows=False)
+    tables = {work / "rows" / split: manifest for split, manifest in rows.items()}
     sizes = {
         "raw files": sum((raw / f).stat().st_size for f in ("behaviors.parquet", "history.parquet")),
         "clustered table, zstd": _directory_bytes(work / "zstd"),
