@@ -15,6 +15,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def clustered(raw: Path, out: Path, compression: str, where: str = "true", windo
             "name": data.name,
             "path": data.path,
             "samples": samples,
-            "keys": {"session": data.keys.session, "request": data.keys.request, "timestamp": data.keys.timestamp},
+            "keys": {name: column for name, column in asdict(data.keys).items() if column},
             "labels": data.labels,
             "split": data.split,
             "groups": data.groups,
