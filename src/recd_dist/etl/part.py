@@ -78,20 +78,6 @@ class Result:
         self.parts = [replace(part, num_sessions=self.num_sessions, num_requests=self.num_requests)]
         return self
 
-    def merge(self, other: "Result") -> None:
-        """Adds another part."""
-        self.num_samples += other.num_samples
-        self.num_sessions += other.num_sessions
-        self.num_requests += other.num_requests
-        self.num_cut += other.num_cut
-        self.parts += other.parts
-        for group, num_rows in other.group_rows.items():
-            self.group_rows[group] = self.group_rows.get(group, 0) + num_rows
-        for name, measured in other.features.items():
-            self.features.setdefault(name, Measured()).merge(measured)
-        for table, distinct in other.ids.items():
-            self.ids.setdefault(table, Distinct()).merge(distinct)
-
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict; ``Result.from_json`` is its inverse."""
         return {

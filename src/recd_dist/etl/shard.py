@@ -208,10 +208,6 @@ class Plan:
     threshold: tuple[int, int] | None
     kept: dict[str, int]
 
-    def of_split(self, split: int) -> tuple[PartPlan, ...]:
-        """The parts of one split."""
-        return tuple(part for part in self.parts if part.split == split)
-
 
 def planned(
     surveys: Iterable[Survey],
