@@ -20,10 +20,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from recd_dist.grouped import Grouped, GroupedJagged
 from recd_dist.model.attention import HistoryLayer, TargetAttention
 from recd_dist.model.interaction import DotInteraction
-from recd_dist.model.rows import Slots, shared_rows
+from recd_dist.model.shared_rows import Slots, shared_rows
+from recd_dist.tensors.grouped import Grouped, GroupedJagged
 
 Case = tuple[Callable[[], Tensor], Callable[[], Tensor], list[Tensor]]
 """Ours, the baseline, and the tensors whose gradients both compute."""

@@ -24,11 +24,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recd_dist.config import EtlConfig, load
-from recd_dist.etl.run import etl
-from recd_dist.etl.source import Source
-from recd_dist.manifest import Manifest
-from recd_dist.schema import KEYS, SAMPLE, Kind
+from recd_dist.etl.flow import etl
+from recd_dist.etl.source.source import Source
+from recd_dist.job.config import EtlConfig, load
+from recd_dist.table.manifest import Manifest
+from recd_dist.table.schema import KEYS, SAMPLE, Kind
 
 NUM_SAMPLES = 8192
 """Samples of a row group, as in the table."""

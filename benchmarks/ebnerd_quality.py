@@ -32,7 +32,7 @@ def columns(table: Path) -> Columns:
     """Features, label and request of every sample of a split, by the SQL view that joins it back."""
     import duckdb
 
-    from recd_dist.etl.flat import flat_view
+    from recd_dist.table.flat import flat_view
 
     wanted = ", ".join([*(f"{name}::double as {name}" for name in (*ELEVEN, *ADDED, "clicked")), "request_id"])
     return dict(duckdb.sql(f"select {wanted} from ({flat_view(table)}) order by sample_id").fetchnumpy())

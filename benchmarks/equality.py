@@ -20,6 +20,8 @@ from typing import Any
 
 import measure
 
+from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
+
 SHOWN = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 BASELINE = "dedup=off: plain TorchRec on expanded KeyedJaggedTensors"
 Row = dict[str, float]
@@ -35,7 +37,7 @@ def full_weights(model: Any) -> dict[str, Any]:
     import torch
     import torch.distributed as dist
 
-    from recd_dist.embedding.init import local_shards
+    from recd_dist.embedding.initial_weights import local_shards
     from recd_dist.embedding.tables import table_weights
 
     whole = {}
@@ -59,25 +61,26 @@ def rank_main(config: dict[str, Any]) -> None:
     """One rank: trains both modes side by side and looks at both at the steps shown."""
     import torch
 
-    from recd_dist import assembly, train
-    from recd_dist.config import load
-    from recd_dist.distributed import process_group
-    from recd_dist.job import resolve
-    from recd_dist.metrics.ranks import over_ranks
+    from recd_dist.job.config import load
+    from recd_dist.job.job import resolve
+    from recd_dist.metrics.gather import over_ranks
+    from recd_dist.ranks.process_group import process_group
+    from recd_dist.train import build, training
 
     torch.set_num_threads(1)
-    train.quiet()
+    log_to_screen()
+    quiet_libraries()
     with process_group("cpu") as ranks:
         job = resolve(load("train", config["overrides"]))
-        loader = assembly.loader(job, ranks, job.transforms.fitted(job.table))
+        loader = build.build_loader(job, ranks, job.transforms.fitted(job.table))
         if len(loader) < config["steps"]:
             raise SystemExit(f"equality: the table has {len(loader)} steps; lower batch_size or --steps")
         batches = list(islice(iter(loader), config["steps"]))
         loader.close()
         plain_job = replace(job, config=replace(job.config, dedup=False))
-        sides = [train.sharded(each, ranks)[:2] for each in (job, plain_job)]
+        sides = [training.shard_model(each, ranks)[:2] for each in (job, plain_job)]
         models = [model for model, _ in sides]
-        pipelines = [train.TrainPipelineSparseDist(m, o, ranks.device, pipeline_postproc=True) for m, o in sides]
+        pipelines = [training.start_pipeline(m, o, ranks.device) for m, o in sides]
         start, rows = full_weights(models[0]), []
         streams = [iter(batches), (batch.expanded() for batch in batches)]
         losses: list[list[float]] = [[], []]
@@ -97,20 +100,20 @@ def float64_rows(overrides: list[str], steps: int) -> list[Row]:
     """The same comparison in float64: one process, unsharded tables, torch's Adagrad for everything."""
     import torch
 
-    from recd_dist import assembly
-    from recd_dist.config import load
-    from recd_dist.distributed import process_group
-    from recd_dist.embedding.init import initialize
-    from recd_dist.job import resolve
+    from recd_dist.embedding.initial_weights import initialize
+    from recd_dist.job.config import load
+    from recd_dist.job.job import resolve
+    from recd_dist.ranks.process_group import process_group
+    from recd_dist.train import build
 
     # TorchRec's unsharded collections end in .float(); in float64 they must not.
     single, torch.Tensor.float = torch.Tensor.float, torch.Tensor.double  # type: ignore[method-assign]
     try:
         with process_group("cpu") as ranks:
             job = resolve(load("train", overrides))
-            loader = assembly.loader(job, ranks, job.transforms.fitted(job.table))
+            loader = build.build_loader(job, ranks, job.transforms.fitted(job.table))
             batches = list(islice(iter(loader), steps))
-            models = [assembly.train_model(job, dedup, "cpu") for dedup in (True, False)]
+            models = [build.build_model(job, dedup, "cpu") for dedup in (True, False)]
             for model in models:
                 initialize(model, job.config.seed)
                 model.double()

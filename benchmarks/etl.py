@@ -27,7 +27,7 @@ import measure
 from rm1 import Raw, raw_logs
 from watched import Run, watched
 
-from recd_dist.manifest import Manifest
+from recd_dist.table.manifest import Manifest
 
 SAMPLES = 766_000
 LIMIT = "1GB"

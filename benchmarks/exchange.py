@@ -58,8 +58,8 @@ def rank_main(config: dict[str, Any]) -> None:
     import exchange_modes
     import torch
 
-    from recd_dist.distributed import process_group
-    from recd_dist.rank import quiet_libraries
+    from recd_dist.ranks.process_group import process_group
+    from recd_dist.ranks.quiet import quiet_libraries
 
     torch.set_num_threads(1)
     quiet_libraries()
@@ -101,7 +101,7 @@ def expansion(workload: Any, _: Any, config: dict[str, Any]) -> dict[str, Any]:
 
     import torch
 
-    from recd_dist.grouped import Grouped
+    from recd_dist.tensors.grouped import Grouped
 
     batch = workload.batch(0, 0)
     group = batch.groups[0]
@@ -242,7 +242,7 @@ def over_link(config: dict[str, Any]) -> dict[str, Any] | None:
     """Runs a rank on each of two hosts of the network lab; None where there is no lab."""
     import tempfile
 
-    from recd_dist.launcher import rank_environment
+    from recd_dist.ranks.launcher import rank_environment
 
     lab = measure.network_lab()
     if reason := lab.unavailable():
@@ -310,7 +310,7 @@ def bytes_result(found: dict[str, Any]) -> measure.Result:
         round(ratios[worst], 4),
         round(min(ratios.values()), 4),
         round(max(ratios.values()), 4),
-        "formula of embedding/floor.py for unique rows and unique ids",
+        "formula of plan/step_bytes.py for unique rows and unique ids",
         "counted / formula",
         f"{len(found)} plans ({', '.join(found)}), 4 ranks as 2 hosts x 2, half the features at S=16; worst: {worst}",
         {"sizes_that_are_sent_too": f"{100 * sizes / whole:.3f}%"},

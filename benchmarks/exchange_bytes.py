@@ -1,4 +1,4 @@
-"""Bytes of the embedding exchange: counted at the collectives, and by the formula of embedding/floor.py."""
+"""Bytes of the embedding exchange: counted at the collectives, and by the formula of plan/step_bytes.py."""
 
 import os
 from dataclasses import replace
@@ -8,14 +8,16 @@ import exchange_modes
 import torch
 import torch.distributed as dist
 
-from recd_dist.distributed import Ranks
-from recd_dist.embedding.floor import StepBytes, StepRows, step_bytes, table_uses
-from recd_dist.embedding.init import initialize
-from recd_dist.embedding.plan import plan
-from recd_dist.embedding.shard import shard
-from recd_dist.embedding.shards import TYPES, placement
+from recd_dist.embedding.distribute import shard
+from recd_dist.embedding.initial_weights import initialize
+from recd_dist.embedding.placement import TYPES, placement
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.metrics.traffic import TrafficCounter
+from recd_dist.plan.placing import World
+from recd_dist.plan.sharding import place_tables
+from recd_dist.plan.step_bytes import StepBytes, step_bytes
+from recd_dist.plan.step_rows import StepRows, table_uses
+from recd_dist.ranks.process_group import Ranks
 
 DIRECTIONS = ("input", "output", "backward")
 RANKS_PER_HOST = 2
@@ -60,7 +62,7 @@ def _one_plan(
 ) -> dict[str, tuple[float, float]]:
     """A plan that puts every table under one sharding type, run on each batch once."""
     embeddings = Embeddings(workload.schema, workload.tables, send=dict.fromkeys(workload.tables, send), device="meta")
-    chosen = plan(embeddings, ranks.world_size, sharding, local_world_size=ranks.local_world_size)
+    chosen = place_tables(embeddings, World(ranks.world_size, ranks.local_world_size), sharding)
     uses, places = table_uses(embeddings), placement(chosen)
     due = StepBytes()
     for batch in batches:

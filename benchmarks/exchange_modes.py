@@ -29,13 +29,14 @@ from torchrec.modules.embedding_configs import EmbeddingBagConfig, PoolingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from recd_dist.distributed import Ranks
-from recd_dist.embedding.init import initialize, local_shards, table_part
-from recd_dist.embedding.plan import plan
-from recd_dist.embedding.shard import TableOptimizer, shard
+from recd_dist.embedding.distribute import TableOptimizer, shard
+from recd_dist.embedding.initial_weights import initialize, local_shards, table_part
 from recd_dist.embedding.tables import Embeddings
-from recd_dist.ikjt import IKJT, GroupLayout
-from recd_dist.schema import SAMPLE, Feature, Kind, Schema, Table
+from recd_dist.plan.placing import World
+from recd_dist.plan.sharding import place_tables
+from recd_dist.ranks.process_group import Ranks
+from recd_dist.table.schema import SAMPLE, Feature, Kind, Schema, Table
+from recd_dist.tensors.ikjt import IKJT, GroupLayout
 
 SEED = 1
 OPTIMIZER = TableOptimizer("rowwise_adagrad", lr=0.02)
@@ -290,10 +291,8 @@ def _ours(workload: Workload, ranks: Ranks) -> nn.Module:
     """Embeddings under the same plan."""
     embeddings = Embeddings(workload.schema, workload.tables, dedup=True, device="meta")
     places = {t: {"type": "TW", "ranks": [r]} for t, r in workload.ranks_of(ranks.world_size).items()}
-    chosen = plan(
-        embeddings, ranks.world_size, places,
-        local_world_size=ranks.local_world_size, device_type=ranks.device.type,
-    )  # fmt: skip
+    world = World(ranks.world_size, ranks.local_world_size, ranks.device.type)
+    chosen = place_tables(embeddings, world, places)
     model = shard(Holder(embeddings), chosen, ranks, OPTIMIZER)
     initialize(model, SEED)
     return model

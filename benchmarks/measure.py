@@ -116,7 +116,7 @@ def run_ranks(script: str, config: dict[str, Any], overrides: Sequence[str] = ()
     Raises:
         SystemExit: a rank failed; its error is on the screen.
     """
-    from recd_dist.launcher import rank_environment
+    from recd_dist.ranks.launcher import rank_environment
 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

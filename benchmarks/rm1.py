@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from recd_dist.config import EtlConfig, load
-from recd_dist.etl.source import Source
-from recd_dist.etl.synthetic.logs import generate
-from recd_dist.etl.synthetic.spec import SyntheticSpec
+from recd_dist.etl.source.source import Source
+from recd_dist.job.config import EtlConfig, load
+from recd_dist.synthetic.logs import generate
+from recd_dist.synthetic.spec import SyntheticSpec
 
 SAMPLES_PER_USER = 33
 """As the preset has it at 400,000 samples."""

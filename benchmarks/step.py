@@ -26,6 +26,8 @@ from typing import Any
 
 import measure
 
+from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
+
 BASELINE = "dedup=off: plain TorchRec on expanded KeyedJaggedTensors"
 DIRECTIONS = ("input", "output", "backward")
 
@@ -100,11 +102,11 @@ class Trainer:
     """
 
     def __init__(self, job: Any, ranks: Any, batches: list[Any]) -> None:
-        from recd_dist import train
+        from recd_dist.train import training
 
-        self.model, optimizer, self.placement = train.sharded(job, ranks)
+        self.model, optimizer, self.placement = training.shard_model(job, ranks)
         self.model.train()
-        self.pipeline = train.TrainPipelineSparseDist(self.model, optimizer, ranks.device, pipeline_postproc=True)
+        self.pipeline = training.start_pipeline(self.model, optimizer, ranks.device)
         self.batches = cycle(batches)
         self.losses: list[float] = []
 
@@ -127,17 +129,18 @@ def rank_main(config: dict[str, Any]) -> None:
     """One rank: builds both modes, counts bytes over every batch once, measures, and rank 0 writes what it found."""
     import torch
 
-    from recd_dist import assembly, train
-    from recd_dist.config import load
-    from recd_dist.distributed import process_group
-    from recd_dist.job import resolve
+    from recd_dist.job.config import load
+    from recd_dist.job.job import resolve
+    from recd_dist.ranks.process_group import process_group
+    from recd_dist.train import build
 
     torch.set_num_threads(1)
-    train.quiet()
+    log_to_screen()
+    quiet_libraries()
     with process_group("cpu") as ranks:
         job = resolve(load("train", config["overrides"]))
         plain = replace(job, config=replace(job.config, dedup=False))
-        loader = assembly.loader(job, ranks, job.transforms.fitted(job.table))
+        loader = build.build_loader(job, ranks, job.transforms.fitted(job.table))
         batches = list(islice(iter(loader), min(config["num_batches"], len(loader))))
         loader.close()
         ours = Trainer(job, ranks, batches)
@@ -166,8 +169,9 @@ def bytes_of(trainer: Trainer, ranks: Any, batches: list[Any], dedup: bool) -> d
     import torch
     import torch.distributed as dist
 
-    from recd_dist.embedding.floor import StepBytes, StepRows, step_bytes, table_uses
     from recd_dist.metrics.traffic import TrafficCounter
+    from recd_dist.plan.step_bytes import StepBytes, step_bytes
+    from recd_dist.plan.step_rows import StepRows, table_uses
 
     embeddings = trainer.model.module.embeddings
     trainer.steps(1)  # the pipeline reads ahead: from here on a step sends as much as it uses, over a whole cycle
@@ -221,7 +225,7 @@ def bytes_result(found: dict[str, dict[str, Any]]) -> measure.Result:
         round(ratios[worst], 4),
         round(min(ratios.values()), 4),
         round(max(ratios.values()), 4),
-        "formula of embedding/floor.py for unique rows",
+        "formula of plan/step_bytes.py for unique rows",
         "counted / formula",
         f"plan=auto (table-wise, balanced), 2 ranks, every batch once; worst: {worst}",
     )

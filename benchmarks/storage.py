@@ -28,14 +28,14 @@ import storage_flat as flat
 import storage_logs
 from rm1 import Raw, raw_logs
 
-from recd_dist.config import load
-from recd_dist.etl.run import etl
-from recd_dist.etl.source import FeatureSource, Source
-from recd_dist.etl.sums import ROW as WHOLE
+from recd_dist.etl.checksum.sample_sums import ROW as WHOLE
+from recd_dist.etl.flow import etl
+from recd_dist.etl.source.source import FeatureSource, Source
 from recd_dist.etl.verify.compare import verify
-from recd_dist.manifest import Manifest
-from recd_dist.options import EtlConfig
-from recd_dist.schema import SAMPLE, Kind, Schema
+from recd_dist.job.config import load
+from recd_dist.job.options import EtlConfig
+from recd_dist.table.manifest import Manifest
+from recd_dist.table.schema import SAMPLE, Kind, Schema
 
 BASELINE = "flat, in time order"
 BEST = f"{BASELINE}, each column's best of four"

@@ -16,11 +16,11 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from rm1 import Raw, files_of
 
-from recd_dist.etl.checksum import column_checksum, row_hashes
-from recd_dist.etl.encode import encodings, leaf, writer_options
-from recd_dist.etl.flat import flat_view
-from recd_dist.manifest import Manifest
-from recd_dist.schema import KEYS, SAMPLE_ID, Kind, Schema
+from recd_dist.etl.checksum.row_hashes import column_checksum, row_hashes
+from recd_dist.etl.write.encode import encodings, leaf, writer_options
+from recd_dist.table.flat import flat_view
+from recd_dist.table.manifest import Manifest
+from recd_dist.table.schema import KEYS, SAMPLE_ID, Kind, Schema
 
 ROW_GROUP = 8192
 MIB = 1 << 20

@@ -3,7 +3,8 @@
     torchx run -s local_cwd launch/train.py:train -j 1x2 -- data=tiny model=dlrm
     torchx run -s slurm launch/train.py:train -j 4x8 --gpu 8 --run runs/big -- data=ebnerd
 
-Each host runs one ``recd_dist.launcher``, which checks the input, starts the host's ranks and reports their failures.
+Each host runs one ``recd_dist.ranks.launcher``, which checks the input, starts the ranks of the host and reports their
+failures.
 """
 
 import logging
@@ -101,7 +102,7 @@ def _host_script(
     else:
         choice = f'python={_verbatim(sys.executable)}; [ -x "$$python" ] || python=python3; '
         interpreter = '"$$python"'
-    command = [interpreter, "-m", "recd_dist.launcher", "--nnodes", hosts, "--nproc-per-node", str(num_ranks)]
+    command = [interpreter, "-m", "recd_dist.ranks.launcher", "--nnodes", hosts, "--nproc-per-node", str(num_ranks)]
     if max_restarts:
         command += ["--max-restarts", str(max_restarts)]
     if hosts != "1":

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from recd_dist.cli import _COMMANDS
-from recd_dist.config import EtlConfig, EvaluateConfig, TrainConfig
-from recd_dist.etl.sql import HASH
-from recd_dist.metrics.board import _LAYOUT
+from recd_dist.etl.source.duckdb_sql import HASH
+from recd_dist.job.config import EtlConfig, EvaluateConfig, TrainConfig
+from recd_dist.metrics.curves import _LAYOUT
 from recd_dist.reader.transform import REGISTRY
 
 ROOT = Path(__file__).parents[1]

@@ -13,9 +13,9 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from recd_dist.config import load, to_yaml
 from recd_dist.errors import ConfigError, UserError, nearest
-from recd_dist.options import EtlConfig
+from recd_dist.job.config import load, to_yaml
+from recd_dist.job.options import EtlConfig
 
 _DESCRIPTION = """\
 Train recommendation models on each distinct row once.
@@ -149,13 +149,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _etl(options: argparse.Namespace) -> int:
     config: EtlConfig = load("etl", options.overrides, options.config_dir)
-    from recd_dist.etl_command import run_etl
+    from recd_dist.commands.tables import run_etl
 
     return run_etl(config, _console(), dry_run=options.dry_run, verify=options.verify)
 
 
 def _suggest(options: argparse.Namespace) -> int:
-    from recd_dist.etl.suggest import command as suggest_command
+    from recd_dist.commands import suggest as suggest_command
 
     if not options.suggest:
         given = "raw" if "raw" in options.overrides else "--html" if options.html else "--sample"
@@ -178,20 +178,20 @@ def _stats(options: argparse.Namespace) -> int:
     if options.suggest or options.html or options.sample is not None or "raw" in options.overrides:
         return _suggest(options)
     config: EtlConfig = load("etl", options.overrides, options.config_dir)
-    from recd_dist.etl_command import run_stats
+    from recd_dist.commands.tables import run_stats
 
     _write_json(options.json, run_stats(config, _console()))
     return 0
 
 
 def _compact(options: argparse.Namespace) -> int:
-    from recd_dist.etl_command import run_compact
+    from recd_dist.commands.tables import run_compact
 
     return run_compact(load("etl", options.overrides, options.config_dir), _console())
 
 
 def _sql(options: argparse.Namespace) -> int:
-    from recd_dist.etl_command import view
+    from recd_dist.commands.tables import view
 
     sys.stdout.write(view(load("etl", options.overrides, options.config_dir), options.split, options.dialect) + "\n")
     return 0
@@ -203,8 +203,8 @@ def _console() -> Console:
 
 def _plan(options: argparse.Namespace) -> int:
     config = load("train", options.overrides, options.config_dir)
-    from recd_dist.job import resolve
-    from recd_dist.plan_command import run
+    from recd_dist.commands.plan import run
+    from recd_dist.job.job import resolve
 
     console = Console(width=None if sys.stdout.isatty() else 120)
     result = run(
@@ -220,7 +220,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from recd_dist.launcher import main as launch
+    from recd_dist.ranks.launcher import main as launch
 
     if options.nproc < 1:
         raise ConfigError(f"--nproc {options.nproc}: must be at least 1")
@@ -234,11 +234,12 @@ def _train(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     config = load("evaluate", options.overrides, options.config_dir)
-    from recd_dist.distributed import process_group
-    from recd_dist.evaluate import evaluate_run, report
-    from recd_dist.train import quiet
+    from recd_dist.ranks.process_group import process_group
+    from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
+    from recd_dist.train.evaluation import evaluate_run, report
 
-    quiet()
+    log_to_screen()
+    quiet_libraries()
     with process_group(config.device) as ranks:
         result = evaluate_run(config, ranks)
     Console(width=None if sys.stdout.isatty() else 120).print(report(result))
@@ -255,7 +256,7 @@ def _summary(options: argparse.Namespace) -> int:
         summary = json.loads(path.read_text())
     except ValueError as error:
         raise ConfigError(f"{path}: damaged ({error}); `recd evaluate run_dir={config.run_dir}` still works") from error
-    from recd_dist.watch import render
+    from recd_dist.train.watch import render
 
     Console(width=None if sys.stdout.isatty() else 120).print(
         render({name: math.nan if value is None else value for name, value in summary.items()})
@@ -264,14 +265,14 @@ def _summary(options: argparse.Namespace) -> int:
 
 
 def _board(options: argparse.Namespace) -> int:
-    from recd_dist.metrics.board import serve
+    from recd_dist.metrics.curves import serve
 
     return int(serve(Path(options.run_dir), host=options.host, port=options.port) or 0)
 
 
 def _seen(options: argparse.Namespace) -> int:
     config = load("evaluate", options.overrides, options.config_dir)
-    from recd_dist.evaluate import count_seen
+    from recd_dist.train.evaluation import count_seen
 
     counts = count_seen(Path(config.run_dir))
     for each in counts:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recd_dist.schema import Feature, Kind, Schema
+from recd_dist.table.schema import Feature, Kind, Schema
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

@@ -5,7 +5,7 @@
     host0 (eth0 10.77.0.1) ---veth, tbf--- br0 ---veth, tbf--- (eth0 10.77.0.2) host1      namespaces recd-PID-N-...
 
     with Lab(num_hosts=2, mbit=1000) as lab:
-        lab.torchrun(["job.py"], ranks_per_host=2)
+        lab.torchrun(["job/job.py"], ranks_per_host=2)
         lab.sent_bytes()                               # [from host0, from host1], headers included
 
 Each host has a network, a name and a hosts file of its own; files, memory and CPUs are this machine's. Nothing reaches

@@ -11,16 +11,18 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from recd_dist.distributed import Ranks
-from recd_dist.embedding.floor import StepBytes, StepRows, holder_bytes, table_uses
-from recd_dist.embedding.init import initialize
-from recd_dist.embedding.plan import plan
-from recd_dist.embedding.shard import TableOptimizer, optimizers, shard
-from recd_dist.embedding.shards import placement
+from recd_dist.embedding.distribute import TableOptimizer, optimizers, shard
+from recd_dist.embedding.initial_weights import initialize
+from recd_dist.embedding.placement import placement
 from recd_dist.embedding.tables import Embeddings
-from recd_dist.ikjt import IKJT, GroupLayout
 from recd_dist.metrics.traffic import TrafficCounter
-from recd_dist.schema import SAMPLE, Feature, Kind, Schema, Table
+from recd_dist.plan.placing import World
+from recd_dist.plan.sharding import place_tables
+from recd_dist.plan.step_bytes import StepBytes, holder_bytes
+from recd_dist.plan.step_rows import StepRows, table_uses
+from recd_dist.ranks.process_group import Ranks
+from recd_dist.table.schema import SAMPLE, Feature, Kind, Schema, Table
+from recd_dist.tensors.ikjt import IKJT, GroupLayout
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
@@ -121,7 +123,7 @@ def exchanged(ranks: Ranks, sharding: str, send: str, num_steps: int) -> dict[st
     dedup = send != "samples"
     options = {"send": dict.fromkeys(TABLES, send)} if dedup else {"dedup": False}
     embeddings = Embeddings(SCHEMA, TABLES, device="meta", **options)
-    chosen = plan(embeddings, ranks.world_size, sharding, local_world_size=ranks.local_world_size)
+    chosen = place_tables(embeddings, World(ranks.world_size, ranks.local_world_size), sharding)
     uses, places = table_uses(embeddings), placement(chosen)
     model = shard(Tables(embeddings), chosen, ranks)
     initialize(model, seed=1)
@@ -163,7 +165,7 @@ def steps_of_one_plan(ranks: Ranks, num_steps: int) -> int:
 def losses(ranks: Ranks, sharding: Any, num_steps: int) -> list[float]:
     """Of all ranks together, step by step."""
     embeddings = Embeddings(SCHEMA, TABLES, device="meta")
-    chosen = plan(embeddings, ranks.world_size, sharding, local_world_size=ranks.local_world_size)
+    chosen = place_tables(embeddings, World(ranks.world_size, ranks.local_world_size), sharding)
     tables = TableOptimizer(lr=0.01)
     model = shard(Model(embeddings), chosen, ranks, tables)
     initialize(model, seed=1)

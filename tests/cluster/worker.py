@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from recd_dist.distributed import process_group
+from recd_dist.ranks.process_group import process_group
 
 
 def main(path: str, function: str, args: str, results: str) -> None:

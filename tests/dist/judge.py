@@ -12,16 +12,16 @@ from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
-from recd_dist.batch import Batch
-from recd_dist.distributed import Ranks
-from recd_dist.embedding.init import initialize, local_shards
-from recd_dist.embedding.plan import plan
-from recd_dist.embedding.shard import TableOptimizer, optimizers, shard
-from recd_dist.embedding.shards import placement
+from recd_dist.tensors.batch import Batch
+from recd_dist.ranks.process_group import Ranks
+from recd_dist.embedding.initial_weights import initialize, local_shards
+from recd_dist.plan.sharding import place_tables
+from recd_dist.embedding.distribute import TableOptimizer, optimizers, shard
+from recd_dist.embedding.placement import placement
 from recd_dist.embedding.tables import Embeddings, portable_name, table_weights
-from recd_dist.grouped import Embedded, Grouped
-from recd_dist.ikjt import IKJT
-from recd_dist.schema import Feature, Kind, Schema, Table
+from recd_dist.tensors.grouped import Embedded, Grouped
+from recd_dist.tensors.ikjt import IKJT
+from recd_dist.table.schema import Feature, Kind, Schema, Table
 
 GROUPS = {"user": ["history", "city", "clicks"], "request": ["device", "flag", "tags", "more_tags"]}
 SCHEMA = Schema(
@@ -54,7 +54,7 @@ STEPS = 20
 
 
 class Model(nn.Module):
-    """The shape that train.py's model has: the embeddings, then a head that is a leaf to the pipeline's tracer."""
+    """The shape that train/training.py's model has: the embeddings, then a head that is a leaf to the pipeline's tracer."""
 
     def __init__(self, embeddings: Embeddings) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ def built(
     ranks: Ranks, dedup: bool, sharding: object, optimizer: str, options: dict[str, object]
 ) -> tuple[nn.Module, object]:
     embeddings = Embeddings(SCHEMA, TABLES, dedup=dedup, device="meta", **options)
-    chosen = plan(embeddings, ranks.world_size, sharding, local_world_size=ranks.local_world_size)
+    chosen = place_tables(embeddings, World(ranks.world_size, ranks.local_world_size), sharding)
     tables = TableOptimizer(optimizer, lr=LR[optimizer])
     model = shard(Model(embeddings), chosen, ranks, tables)
     initialize(model, seed=1)
@@ -321,5 +321,5 @@ def assert_judged(
 def column_shards(sharding: object, world_size: int) -> tuple[tuple[str, int], ...]:
     """Of each table the number of its column shards."""
     embeddings = Embeddings(SCHEMA, TABLES, sequence_features=["clicks"], device="meta")
-    found = placement(plan(embeddings, world_size, sharding, local_world_size=2))
+    found = placement(place_tables(embeddings, World(world_size, 2), sharding))
     return tuple((t, max(1, len({s.column for s in p.shards}))) for t, p in found.items())

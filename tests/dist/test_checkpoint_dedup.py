@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recd_dist import checkpoint
-from recd_dist.distributed import Ranks
+from recd_dist.checkpoint import checkpoint
+from recd_dist.ranks.process_group import Ranks
 from recd_dist.embedding.tables import portable_name
 from recd_dist.errors import DataError
 

@@ -5,17 +5,18 @@ import pytest
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from recd_dist.distributed import Ranks
-from recd_dist.embedding.exchange.codecs import Codecs
-from recd_dist.embedding.floor import StepRows, step_bytes, table_uses
-from recd_dist.embedding.init import initialize
-from recd_dist.embedding.plan import plan
-from recd_dist.embedding.shard import shard
-from recd_dist.embedding.shards import placement
+from recd_dist.ranks.process_group import Ranks
+from recd_dist.embedding.names import Codecs
+from recd_dist.plan.step_bytes import step_bytes
+from recd_dist.plan.step_rows import StepRows, table_uses
+from recd_dist.embedding.initial_weights import initialize
+from recd_dist.plan.sharding import place_tables
+from recd_dist.embedding.distribute import shard
+from recd_dist.embedding.placement import placement
 from recd_dist.embedding.tables import Embeddings
-from recd_dist.ikjt import IKJT
+from recd_dist.tensors.ikjt import IKJT
 from recd_dist.metrics.traffic import TrafficCounter
-from recd_dist.schema import Feature, Kind, Schema, Table
+from recd_dist.table.schema import Feature, Kind, Schema, Table
 
 SCHEMA = Schema(
     (
@@ -55,7 +56,7 @@ def counted(
     options = {"sequence_features": sequences, "dedup": dedup, "send": {"article": send} if send else None}
     options["codecs"] = codecs
     embeddings = Embeddings(SCHEMA, TABLES, device="meta", **options)
-    chosen = plan(embeddings, ranks.world_size, sharding, local_world_size=ranks.local_world_size)
+    chosen = place_tables(embeddings, World(ranks.world_size, ranks.local_world_size), sharding)
     uses = table_uses(embeddings)
     model = shard(Outer(embeddings), chosen, ranks)
     initialize(model, 0)

@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from torchrec.distributed import TrainPipelineSparseDist
 
-from recd_dist import assembly
-from recd_dist.config import load
-from recd_dist.distributed import Ranks
-from recd_dist.preflight import check
-from recd_dist.train import sharded
+from recd_dist.train import build
+from recd_dist.job.config import load
+from recd_dist.ranks.process_group import Ranks
+from recd_dist.job.preflight import check
+from recd_dist.train.training import shard_model, start_pipeline
 
 NUM_STEPS = 20
 
@@ -20,11 +19,11 @@ def _trained(ranks: Ranks, overrides: list[str]) -> tuple[list[float], list[int]
     """Losses, batch sizes, and this rank's pieces of the tables before and after."""
     job = check(load("train", overrides), ranks.world_size)
     transforms = job.transforms.fitted(job.table)
-    model, optimizer, _ = sharded(job, ranks)
-    pipeline = TrainPipelineSparseDist(model, optimizer, ranks.device, pipeline_postproc=True)
+    model, optimizer, _ = shard_model(job, ranks)
+    pipeline = start_pipeline(model, optimizer, ranks.device)
     before = _tables(model)
     losses, sizes = [], []
-    loader = assembly.loader(job, ranks, transforms)
+    loader = build.build_loader(job, ranks, transforms)
     batches = iter(loader)
     for _ in range(NUM_STEPS):
         loss, _, batch = pipeline.progress(batches)
@@ -55,7 +54,9 @@ def _tables(model: Any) -> dict[str, Any]:
     ids=["dlrm", "sequence", "dlrm, expanded", "sequence, expanded", "sequence, history expanded", "sequence, all expanded"],
 )
 def test_losses_and_tables_agree(two_ranks, tiny: list[str], tmp_path: Path, options: list[str]) -> None:
-    overrides = [*tiny, *options, "batch_size=64", f"run_dir={tmp_path / 'run'}", "plan=row_wise"]
+    # Adagrad turns a gradient that is nothing but rounding into a whole step, unless eps is above the rounding.
+    steady = ["optim.dense.eps=1e-4", "optim.tables.eps=1e-4"]
+    overrides = [*tiny, *options, *steady, "batch_size=64", f"run_dir={tmp_path / 'run'}", "plan=row_wise"]
     on = two_ranks(_trained, [*overrides, "dedup=on"])
     off = two_ranks(_trained, [*overrides, "dedup=off"])
 

@@ -23,7 +23,7 @@ from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConf
 from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from recd_dist.distributed import Ranks
+from recd_dist.ranks.process_group import Ranks
 
 CPU = torch.device("cpu")
 PLANS = {

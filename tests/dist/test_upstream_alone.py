@@ -64,7 +64,7 @@ def test_column_wise_of_narrow_tables_is_one_shard() -> None:
 
 
 def test_row_wise_is_refused_on_cpu() -> None:
-    """embedding_types.py:559. Here: BagSharder of embedding/plan.py allows it."""
+    """embedding_types.py:559. Here: BagSharder of plan/sharding.py allows it."""
     offered = EmbeddingBagCollectionSharder().sharding_types("cpu")
     assert not {"row_wise", "table_row_wise", "grid_shard"} & set(offered)
 
@@ -72,7 +72,7 @@ def test_row_wise_is_refused_on_cpu() -> None:
 def test_explicit_plans_of_sequences_take_the_dense_kernel() -> None:
     """sharding_plan.py:379: dense, though the sharder offers fused only; on CPU it corrupts the heap, not tried here.
 
-    Here: kernel_of in embedding/plan.py names the kernel of every table.
+    Here: kernel_of in plan/sharding.py names the kernel of every table.
     """
     module, sharder = lists(), EmbeddingCollectionSharder()
     plan = construct_module_sharding_plan(module, {"t": table_wise(rank=0)}, sharder, 1, 1, "cpu")
@@ -85,7 +85,7 @@ def test_explicit_plans_of_sequences_take_the_dense_kernel() -> None:
 
 @pytest.mark.parametrize("optimizer", ["ADAM", "PARTIAL_ROWWISE_ADAM", "LAMB", "PARTIAL_ROWWISE_LAMB", "LARS_SGD"])
 def test_optimizers_without_a_cpu_kernel(optimizer: str) -> None:
-    """fbgemm's training ops, line 1049. Here: refused before the job starts (embedding/shard.py)."""
+    """fbgemm's training ops, line 1049. Here: refused before the job starts (embedding/distribute.py)."""
     with pytest.raises(AssertionError, match="is not supported in CPU mode"):
         split_kernel(6, optimizer)
 
@@ -93,7 +93,7 @@ def test_optimizers_without_a_cpu_kernel(optimizer: str) -> None:
 def test_a_table_without_rows_is_taken_for_a_cuda_one() -> None:
     """fbgemm's lookup_sgd.py:37: CPU if the weights have elements. So fails row-wise with fewer rows than ranks.
 
-    Here: such a plan is refused (rows_reach in embedding/planning/placing.py).
+    Here: such a plan is refused (rows_reach in plan/placing.py).
     """
     kernel = split_kernel(0, "EXACT_SGD")
     with pytest.raises(RuntimeError, match="must be a GPU or MTIA tensor; it is currently on device CPU"):
@@ -146,7 +146,7 @@ def test_bf16_on_the_wire_is_fp16_on_cpu() -> None:
 def test_a_new_optimizer_has_no_state_to_load_into() -> None:
     """optim/keyed.py:290: Adam's states are made in the first step, a checkpoint loaded before finds nothing to fill.
 
-    Here: init_state() before every load (checkpoint_state.py).
+    Here: init_state() before every load (checkpoint/state.py).
     """
     weight = nn.Parameter(torch.ones(2))
     optimizer = KeyedOptimizerWrapper({"w": weight}, lambda params: Adam(params, lr=0.1))

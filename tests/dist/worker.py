@@ -10,7 +10,7 @@ from types import ModuleType
 
 import torch
 
-from recd_dist.distributed import process_group
+from recd_dist.ranks.process_group import process_group
 
 
 def load(path: str, modules: dict[str, ModuleType]) -> ModuleType:

@@ -7,8 +7,8 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from recd_dist.embedding.exchange.classes import class_rows
 from recd_dist.embedding.tables import Embeddings, portable_name, table_weights
 from recd_dist.errors import ConfigError
-from recd_dist.ikjt import IKJT
-from recd_dist.schema import Feature, Kind, Schema, Table
+from recd_dist.table.schema import Feature, Kind, Schema, Table
+from recd_dist.tensors.ikjt import IKJT
 
 SCHEMA = Schema(
     (

@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from recd_dist.etl.run import etl
-from recd_dist.etl.source import Source
+from recd_dist.etl.flow import etl
+from recd_dist.etl.source.source import Source
 
 
 def source(raw: Path) -> Source:

@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from recd_dist.errors import ConfigError, DataError
-from recd_dist.etl.compact import compact
-from recd_dist.etl.flat import flat_view
-from recd_dist.etl.run import Options, etl
-from recd_dist.etl.source import Source
-from recd_dist.manifest import Manifest
+from recd_dist.etl.compaction import compact
+from recd_dist.etl.flow import Options, etl
+from recd_dist.etl.source.source import Source
+from recd_dist.table.flat import flat_view
+from recd_dist.table.manifest import Manifest
 
 DAY = 24 * 60 * 60 * 1_000_000
 START = 20_000 * DAY  # 2024-10-04

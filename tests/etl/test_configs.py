@@ -7,11 +7,11 @@ import duckdb
 import pytest
 import yaml
 
-from recd_dist.etl.columns import inspect
-from recd_dist.etl.flat import flat_view
-from recd_dist.etl.run import etl
-from recd_dist.etl.source import Source
-from recd_dist.schema import Kind
+from recd_dist.etl.flow import etl
+from recd_dist.etl.source.inspection import inspect
+from recd_dist.etl.source.source import Source
+from recd_dist.table.flat import flat_view
+from recd_dist.table.schema import Kind
 
 ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("RECD_SHARED", ROOT.parent / "shared")) / "data"

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from recd_dist.errors import DataError
-from recd_dist.etl import run
-from recd_dist.etl.run import etl
-from recd_dist.etl.source import Source
+from recd_dist.etl import flow
+from recd_dist.etl.flow import etl
+from recd_dist.etl.source.source import Source
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_full_disk(tmp_path, small_disk, monkeypatch, num_samples):
     made = source(tmp_path, num_samples)
     with pytest.raises(DataError, match=r"are free on this disk, about .* are needed while the table is made"):
         etl(source(tmp_path, 60_000), small_disk / "out", progress=False)
-    monkeypatch.setattr(run, "check_space", lambda *_: None)
+    monkeypatch.setattr(flow, "check_space", lambda *_: None)
     made = source(tmp_path, num_samples)
     with pytest.raises(DataError, match="the disk is full; nothing was left there"):
         etl(made, small_disk / "out", shard_bytes=500_000, progress=False)
@@ -58,7 +58,7 @@ def test_a_full_disk(tmp_path, small_disk, monkeypatch, num_samples):
 
 
 def test_a_full_disk_leaves_the_table_that_is_there(tmp_path, small_disk, monkeypatch):
-    monkeypatch.setattr(run, "check_space", lambda *_: None)
+    monkeypatch.setattr(flow, "check_space", lambda *_: None)
     etl(source(tmp_path, 2_000), small_disk / "out", progress=False)
     before = {path: path.read_bytes() for path in (small_disk / "out").rglob("*") if path.is_file()}
     for options in ({"overwrite": True}, {"append": True}):

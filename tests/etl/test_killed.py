@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from recd_dist.etl.synthetic.logs import generate
-from recd_dist.etl.synthetic.spec import SyntheticSpec
-from recd_dist.manifest import Manifest
+from recd_dist.synthetic.logs import generate
+from recd_dist.synthetic.spec import SyntheticSpec
+from recd_dist.table.manifest import Manifest
 
 ROOT = Path(__file__).parents[2]
 GROUPS = {

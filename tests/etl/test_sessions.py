@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from recd_dist.errors import ConfigError, DataError
-from recd_dist.etl.flat import flat_view
-from recd_dist.etl.prepare import Preparation
-from recd_dist.etl.run import etl
-from recd_dist.etl.source import Source
-from recd_dist.manifest import Manifest
+from recd_dist.etl.deal.prepare import Preparation
+from recd_dist.etl.flow import etl
+from recd_dist.etl.source.source import Source
+from recd_dist.table.flat import flat_view
+from recd_dist.table.manifest import Manifest
 
 MINUTE = 60_000_000
 NOON = 1_700_000_000_000_000

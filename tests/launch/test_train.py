@@ -46,14 +46,14 @@ def command(app: AppDef, tmp_path: Path, env: dict[str, str] | None = None) -> l
 
 def test_one_host_has_no_rendezvous_address(tmp_path: Path) -> None:
     assert command(train("data=tiny", python="THE_PYTHON"), tmp_path) == [
-        *("-m", "recd_dist.launcher", "--nnodes", "1", "--nproc-per-node", "2", "--", "data=tiny")
+        *("-m", "recd_dist.ranks.launcher", "--nnodes", "1", "--nproc-per-node", "2", "--", "data=tiny")
     ]
 
 
 def test_hosts_meet_at_the_first_one(tmp_path: Path) -> None:
     app = train("lr=1", j="2:4x8", rdzv_port=1234, max_restarts=3, python="THE_PYTHON")
     expected = (
-        "-m recd_dist.launcher --nnodes 2:4 --nproc-per-node 8 --max-restarts 3 --node 0 --rdzv-id job-7 "
+        "-m recd_dist.ranks.launcher --nnodes 2:4 --nproc-per-node 8 --max-restarts 3 --node 0 --rdzv-id job-7 "
         "--rdzv-endpoint {}:1234 -- lr=1"
     )
     assert command(app, tmp_path, {"RANK0_HOST": "host9"}) == expected.format("host9").split()

@@ -2,8 +2,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from recd_dist.distributed import process_group
 from recd_dist.metrics.traffic import DIRECTIONS, TrafficCounter
+from recd_dist.ranks.process_group import process_group
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import torch
 
-from recd_dist.grouped import Embedded, Grouped, GroupedJagged
-from recd_dist.schema import SAMPLE, Feature, Kind, Schema
+from recd_dist.table.schema import SAMPLE, Feature, Kind, Schema
+from recd_dist.tensors.grouped import Embedded, Grouped, GroupedJagged
 
 
 def heavy_tailed_inverse(batch_size: int, generator: torch.Generator, mean: float = 4.0) -> torch.Tensor:

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recd_dist.errors import ConfigError
-from recd_dist.grouped import Embedded, Grouped
 from recd_dist.model import DLRM
-from recd_dist.schema import Schema
+from recd_dist.table.schema import Schema
+from recd_dist.tensors.grouped import Embedded, Grouped
 
 DIM = 4
 SCHEMAS = {

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recd_dist.manifest import FeatureStats, FileEntry, IdStats, Manifest, Part
-from recd_dist.schema import Feature, Kind, Schema, Table
+from recd_dist.table.manifest import FeatureStats, FileEntry, IdStats, Manifest, Part
+from recd_dist.table.schema import Feature, Kind, Schema, Table
 
 SCHEMA = Schema(
     (

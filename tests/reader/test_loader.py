@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from recd_dist.errors import ConfigError, DataError
 from recd_dist.reader.loader import Loader
 from recd_dist.reader.transform import Transforms
-from recd_dist.schema import Table
+from recd_dist.table.schema import Table
 
 
 def loader(table, **options):

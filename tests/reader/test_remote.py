@@ -10,20 +10,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tests.object_store import Objects, objects
 from tests.reader.conftest import SCHEMA, TABLES, SmallTable, samples_of, write_table
+from tests.table.object_store import Objects, objects
 
 from recd_dist.cli import main
 from recd_dist.errors import DataError
-from recd_dist.etl import sql
-from recd_dist.etl.flat import flat_view
-from recd_dist.etl.publish import publish
-from recd_dist.etl.stats.text import table_stats
-from recd_dist.location import location
-from recd_dist.manifest import Manifest
-from recd_dist.reader.files import TableFiles
+from recd_dist.etl.place.publish import publish
+from recd_dist.etl.source import duckdb_sql
 from recd_dist.reader.loader import Loader
 from recd_dist.reader.order import RowGroup
+from recd_dist.reader.table_files import TableFiles
+from recd_dist.table.flat import flat_view
+from recd_dist.table.location import location
+from recd_dist.table.manifest import Manifest
+from recd_dist.table.stats.stats_text import table_stats
 
 ROOT = Path(__file__).parents[2]
 FOOTER = 1 << 16  # what Arrow reads of a file's end at first
@@ -208,7 +208,7 @@ def test_a_job_of_two_ranks_with_workers_trains_from_a_store(tiny, stored, tmp_p
     package = tmp_path / "package/objects_for_tests-1.dist-info"
     package.mkdir(parents=True)
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: objects-for-tests\nVersion: 1\n")
-    (package / "entry_points.txt").write_text("[fsspec.specs]\nobjects = tests.object_store:Objects\n")
+    (package / "entry_points.txt").write_text("[fsspec.specs]\nobjects = tests.table.object_store:Objects\n")
     paths = os.pathsep.join([str(package.parent), str(ROOT), os.environ.get("PYTHONPATH", "")])
     job = ["data=tiny", stored, f"run_dir={tmp_path / 'run'}", "batch_size=256", "max_steps=4", "reader.num_workers=1"]
     shown = recd("train", *job, "--nproc", "2", PYTHONPATH=paths)
@@ -218,9 +218,9 @@ def test_a_job_of_two_ranks_with_workers_trains_from_a_store(tiny, stored, tmp_p
 
 def test_flat_samples_of_a_store_are_those_of_the_local_table(tiny, stored):
     here, there = Path(tiny[2].removeprefix("data.table=")), location(stored.removeprefix("data.table="))
-    with sql.connect() as connection:
+    with duckdb_sql.connect() as connection:
         query = flat_view(there / "test")
-        sql.register_stores(connection, query)
+        duckdb_sql.register_stores(connection, query)
         found = connection.sql(f"select * from ({query}) order by sample_id").fetchall()
         assert found == connection.sql(f"select * from ({flat_view(here / 'test')}) order by sample_id").fetchall()
     assert len(found) == Manifest.load(here / "test").num_samples

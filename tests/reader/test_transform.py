@@ -5,7 +5,7 @@ import pytest
 
 from recd_dist.errors import ConfigError
 from recd_dist.reader import transform as t
-from recd_dist.reader.files import Column
+from recd_dist.reader.table_files import Column
 from recd_dist.reader.transform import Transforms
 
 

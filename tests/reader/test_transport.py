@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from recd_dist.batch import Batch
-from recd_dist.ikjt import IKJT, GroupLayout
 from recd_dist.reader.transport import pack
+from recd_dist.tensors.batch import Batch
+from recd_dist.tensors.ikjt import IKJT, GroupLayout
 
 GROUPS = (GroupLayout("history", ("item", "shop"), 2), GroupLayout("empty", (), 1), GroupLayout("sample", ("cand",), 4))
 

@@ -4,9 +4,9 @@
 
     IKJT --unique rows, unique ids--> tables of each class --vectors--> Assemble --> Grouped, GroupedJagged
 
-On one process the tables are looked up where they are; over ranks ``embedding/sharded.py`` puts the exchange between.
-With ``dedup=False`` the middle is what a TorchRec user writes: one EmbeddingBagCollection and one EmbeddingCollection
-with a key per feature, on the expanded batch. Both yield the same types, from the same tables.
+On one process the tables are looked up where they are; over ranks ``embedding/sharded_embeddings.py`` puts the
+exchange between. With ``dedup=False`` the middle is what a TorchRec user writes: one EmbeddingBagCollection and one
+EmbeddingCollection with a key per feature, on the expanded batch. Both yield the same types, from the same tables.
 """
 
 import re
@@ -21,11 +21,11 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
 from recd_dist.embedding.exchange.assemble import Assemble, AssembleExpanded, Block, Looked
 from recd_dist.embedding.exchange.classes import ClassRows, Send, TableClass, class_rows, table_classes
-from recd_dist.embedding.exchange.codecs import Codecs
+from recd_dist.embedding.names import Codecs
 from recd_dist.errors import ConfigError, nearest
-from recd_dist.grouped import Embedded
-from recd_dist.ikjt import IKJT
-from recd_dist.schema import SAMPLE, Schema, Table
+from recd_dist.table.schema import SAMPLE, Schema, Table
+from recd_dist.tensors.grouped import Embedded
+from recd_dist.tensors.ikjt import IKJT
 
 Pooling = Literal["sum", "mean"]
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import torch
 
-from recd_dist.metrics.ranks import over_ranks
+from recd_dist.metrics.gather import over_ranks
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from torch import nn
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.model.dlrm import DLRM
 from recd_dist.model.sequence import SequenceModel
-from recd_dist.schema import Schema
+from recd_dist.table.schema import Schema
 
 __all__ = ["DLRM", "SequenceModel", "models", "new_model", "sequence_features"]
 

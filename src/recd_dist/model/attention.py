@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recd_dist.grouped import Grouped, GroupedJagged
-from recd_dist.model.rows import Slots, take_places
+from recd_dist.model.shared_rows import Slots, take_places
+from recd_dist.tensors.grouped import Grouped, GroupedJagged
 
 
 def score_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from recd_dist.grouped import Embedded, Grouped
 from recd_dist.model.head import DotHead, batch_size_of, pooled_vectors
-from recd_dist.model.rows import shared_rows
-from recd_dist.schema import SAMPLE, Schema
+from recd_dist.model.shared_rows import shared_rows
+from recd_dist.table.schema import SAMPLE, Schema
+from recd_dist.tensors.grouped import Embedded, Grouped
 
 
 class DLRM(nn.Module):

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from recd_dist.errors import ConfigError
-from recd_dist.grouped import Embedded, Grouped
 from recd_dist.model.interaction import DotInteraction
 from recd_dist.model.layers import MLP, DenseArch
-from recd_dist.model.rows import SharedRows
-from recd_dist.schema import SAMPLE, Schema
+from recd_dist.model.shared_rows import SharedRows
+from recd_dist.table.schema import SAMPLE, Schema
+from recd_dist.tensors.grouped import Embedded, Grouped
 
 DENSE = "<dense>"
 """The dense vector's name among the interacting vectors; no feature can have it."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from recd_dist.model.layers import SplitLinear
-from recd_dist.model.rows import SharedRows, Slots, slot_width
+from recd_dist.model.shared_rows import SharedRows, Slots, slot_width
 
 MIN_SLOTTED = 4
 """Samples per shared row from which products per slot are faster than expanding the shared vectors (measured)."""

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recd_dist.model.rows import SharedRows
+from recd_dist.model.shared_rows import SharedRows
 
 
 class MLP(nn.Sequential):

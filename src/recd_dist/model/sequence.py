@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from recd_dist.errors import ConfigError
-from recd_dist.grouped import Embedded, Grouped, GroupedJagged
 from recd_dist.model.attention import HistoryLayer, LearnedPooling, TargetAttention
 from recd_dist.model.head import DotHead, Vectors, batch_size_of, pooled_vectors
-from recd_dist.model.rows import Slots, shared_rows
-from recd_dist.schema import SAMPLE, Kind, Schema
+from recd_dist.model.shared_rows import Slots, shared_rows
+from recd_dist.table.schema import SAMPLE, Kind, Schema
+from recd_dist.tensors.grouped import Embedded, Grouped, GroupedJagged
 
 
 def candidate_of(schema: Schema, history: str) -> str | None:

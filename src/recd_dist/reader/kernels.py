@@ -9,7 +9,7 @@ from typing import TypeVar
 import numba
 import numpy as np
 
-from recd_dist.reader.columns import Array
+from recd_dist.reader.row_group_columns import Array
 
 F = TypeVar("F", bound=Callable[..., object])
 

@@ -17,15 +17,15 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Sampler
 
-from recd_dist.batch import Batch
-from recd_dist.location import Location
-from recd_dist.manifest import Manifest
+from recd_dist.reader.intervals import Deal, Position
 from recd_dist.reader.order import Shuffle
-from recd_dist.reader.stream import Deal, Position
 from recd_dist.reader.transform import Transforms
 from recd_dist.reader.transport import Packed
 from recd_dist.reader.worker import BatchReader, Failure, ReaderOptions, Result, Task, Tasks, start_worker, unchanged
-from recd_dist.schema import Schema, Table
+from recd_dist.table.location import Location
+from recd_dist.table.manifest import Manifest
+from recd_dist.table.schema import Schema, Table
+from recd_dist.tensors.batch import Batch
 
 logger = logging.getLogger(__name__)
 _PRELOAD = ["recd_dist.reader.forkserver"]

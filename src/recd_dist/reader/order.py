@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from recd_dist.manifest import Manifest
+from recd_dist.table.manifest import Manifest
 
 Int64s = npt.NDArray[np.int64]
 

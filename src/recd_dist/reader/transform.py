@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from recd_dist.errors import ConfigError, nearest
-from recd_dist.location import Location
-from recd_dist.manifest import Manifest
-from recd_dist.reader.columns import Array, Column
-from recd_dist.reader.files import TableFiles
 from recd_dist.reader.order import RowGroup
-from recd_dist.schema import SAMPLE, Feature, Kind, Schema
+from recd_dist.reader.row_group_columns import Array, Column
+from recd_dist.reader.table_files import TableFiles
+from recd_dist.table.location import Location
+from recd_dist.table.manifest import Manifest
+from recd_dist.table.schema import SAMPLE, Feature, Kind, Schema
 
 Spec = str | Mapping[str, Any]
 _MAX_FITTED_ROW_GROUPS = 16

@@ -10,8 +10,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from recd_dist.batch import Batch
-from recd_dist.ikjt import IKJT, GroupLayout
+from recd_dist.tensors.batch import Batch
+from recd_dist.tensors.ikjt import IKJT, GroupLayout
 
 _ALIGN = 64  # bytes, a cache line
 

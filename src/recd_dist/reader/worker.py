@@ -12,18 +12,18 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from recd_dist.batch import Batch
 from recd_dist.errors import UserError
-from recd_dist.location import Location
-from recd_dist.manifest import Manifest
-from recd_dist.reader.convert import Piece, to_batch
-from recd_dist.reader.files import TableFiles
+from recd_dist.reader.batching import Piece, to_batch
+from recd_dist.reader.intervals import Interval
 from recd_dist.reader.order import Shuffle, Window, epoch_windows
-from recd_dist.reader.stream import Interval
+from recd_dist.reader.shuffle_window import WindowCache, WindowDecoder
+from recd_dist.reader.table_files import TableFiles
 from recd_dist.reader.transform import Transforms
 from recd_dist.reader.transport import Packed, pack
-from recd_dist.reader.window import WindowCache, WindowDecoder
-from recd_dist.schema import SAMPLE, Schema, Table
+from recd_dist.table.location import Location
+from recd_dist.table.manifest import Manifest
+from recd_dist.table.schema import SAMPLE, Schema, Table
+from recd_dist.tensors.batch import Batch
 
 
 @dataclass(frozen=True)

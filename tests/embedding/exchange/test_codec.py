@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from recd_dist.embedding.exchange.codec import CODECS
-from recd_dist.embedding.exchange.codecs import NAMES, Codecs, row_bytes
+from recd_dist.embedding.names import CODEC_NAMES, Codecs, row_bytes
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.errors import ConfigError
-from recd_dist.schema import Feature, Kind, Schema, Table
+from recd_dist.table.schema import Feature, Kind, Schema, Table
 
 ERROR = {
     "fp32": 0.0,
@@ -18,7 +18,7 @@ ERROR = {
 
 
 @pytest.mark.parametrize("columns", [(16,), (8, 8), (4, 16, 8)])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CODEC_NAMES)
 def test_there_and_back(name: str, columns: tuple[int, ...]) -> None:
     codec = CODECS[name]
     scale = torch.repeat_interleave(10.0 ** torch.arange(len(columns)), torch.tensor(columns))
@@ -32,7 +32,7 @@ def test_there_and_back(name: str, columns: tuple[int, ...]) -> None:
     assert (name == "fp32") == bool((back == rows).all())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CODEC_NAMES)
 def test_no_rows(name: str) -> None:
     sent = CODECS[name].encode(torch.empty(0, 12), (4, 8))
     assert CODECS[name].decode(sent, (4, 8)).shape == (0, 12)

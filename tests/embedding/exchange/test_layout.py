@@ -6,8 +6,8 @@ import torch
 from recd_dist.embedding.exchange.classes import table_classes
 from recd_dist.embedding.exchange.inputs import message_on_device, message_on_host
 from recd_dist.embedding.exchange.layout import Layout, Part, layout_of
-from recd_dist.embedding.shards import Placed, Shard
-from recd_dist.schema import Feature, Kind, Schema
+from recd_dist.embedding.placement import Placed, Shard
+from recd_dist.table.schema import Feature, Kind, Schema
 
 SCHEMA = Schema(
     (

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from recd_dist.etl.source import Source
+from recd_dist.etl.source.source import Source
 
 ROOT = Path(__file__).parents[3]
 SHARED = Path(os.environ.get("RECD_SHARED", ROOT.parent / "shared")) / "data"
@@ -26,10 +26,10 @@ if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
 from pyspark.errors import PySparkException  # noqa: E402
 from pyspark.sql import SparkSession  # noqa: E402
 
-from recd_dist.etl.spark.flow import etl_on_spark  # noqa: E402
-from recd_dist.etl.spark.query import as_stored, compiled  # noqa: E402
-from recd_dist.etl.spark.scope import Workshop  # noqa: E402
 from recd_dist.etl.spark.session import normalised, session  # noqa: E402
+from recd_dist.etl.spark.spark_flow import etl_on_spark  # noqa: E402
+from recd_dist.etl.spark.sql.query import as_stored, compiled  # noqa: E402
+from recd_dist.etl.spark.sql.scope import Workshop  # noqa: E402
 
 __all__ = [
     "PySparkException",

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from recd_dist.errors import ConfigError
-from recd_dist.etl.source import Source
-from recd_dist.etl.spark.flow import etl_on_spark
+from recd_dist.etl.source.source import Source
+from recd_dist.etl.spark.spark_flow import etl_on_spark
 
 
 def test_without_pyspark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

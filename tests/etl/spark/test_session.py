@@ -17,8 +17,8 @@ from tests.etl.spark.on_spark import (
 )
 
 from recd_dist.errors import ConfigError, DataError
-from recd_dist.etl import sql as engine
-from recd_dist.etl.source import Source
+from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.source.source import Source
 
 __all__ = ["spark"]  # the fixture
 

@@ -5,10 +5,10 @@ import pyarrow as pa
 import pytest
 from tests.etl.spark.on_spark import SHARED, SparkSession, assert_same_rows, data_config, normalised, shipped, spark
 
-from recd_dist.etl import sql as engine
-from recd_dist.etl.source import Source
-from recd_dist.etl.synthetic.logs import generate
-from recd_dist.etl.synthetic.spec import SyntheticSpec
+from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.source.source import Source
+from recd_dist.synthetic.logs import generate
+from recd_dist.synthetic.spec import SyntheticSpec
 
 __all__ = ["spark"]  # the fixture
 

@@ -15,17 +15,17 @@ import pytest
 import yaml
 from rich.console import Console
 
-from recd_dist.config import load
 from recd_dist.errors import ConfigError, DataError
-from recd_dist.etl.checksum import row_hashes
-from recd_dist.etl.run import etl
-from recd_dist.etl.source import Source
-from recd_dist.etl.sums import ROW, sample_checksums
-from recd_dist.etl.synthetic.logs import generate
-from recd_dist.etl.synthetic.spec import SyntheticSpec
+from recd_dist.etl.checksum.row_hashes import row_hashes
+from recd_dist.etl.checksum.sample_sums import ROW, sample_checksums
+from recd_dist.etl.flow import etl
+from recd_dist.etl.source.source import Source
 from recd_dist.etl.verify.compare import CHECKSUMS, Verification, verify
-from recd_dist.manifest import Manifest
-from recd_dist.schema import Kind
+from recd_dist.job.config import load
+from recd_dist.synthetic.logs import generate
+from recd_dist.synthetic.spec import SyntheticSpec
+from recd_dist.table.manifest import Manifest
+from recd_dist.table.schema import Kind
 
 ROOT = Path(__file__).parents[3]
 SHARED = Path(os.environ.get("RECD_SHARED", ROOT.parent / "shared")) / "data"
@@ -325,7 +325,7 @@ def test_memory_that_is_no_size_is_refused(tmp_path: Path) -> None:
 
 
 def test_duckdb_reads_the_same_part_as_the_whole(tmp_path: Path) -> None:
-    from recd_dist.etl.flat import flat_view
+    from recd_dist.table.flat import flat_view
 
     made(tmp_path)
     table = tmp_path / "out" / "train"

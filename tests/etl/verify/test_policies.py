@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recd_dist.etl.run import etl
-from recd_dist.etl.source import Source
-from recd_dist.etl.sums import ROW
+from recd_dist.etl.checksum.sample_sums import ROW
+from recd_dist.etl.flow import etl
+from recd_dist.etl.source.source import Source
 from recd_dist.etl.verify.compare import Verification, verify
-from recd_dist.manifest import Manifest
+from recd_dist.table.manifest import Manifest
 
 DAY_S = 86_400
 NUM = 60

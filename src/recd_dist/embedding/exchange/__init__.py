@@ -1,1 +1,1 @@
-"""The exchange: unique rows and ids out, vectors back, for every sharding type; ``embedding/sharded.py`` runs it."""
+"""The exchange: unique rows and ids go out and vectors come back, for every sharding type."""

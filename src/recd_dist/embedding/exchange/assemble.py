@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recd_dist.embedding.exchange.classes import TableClass
-from recd_dist.grouped import Embedded, Grouped, GroupedJagged, expand_rows
-from recd_dist.ikjt import IKJT
-from recd_dist.schema import SAMPLE, Schema
+from recd_dist.table.schema import SAMPLE, Schema
+from recd_dist.tensors.grouped import Embedded, Grouped, GroupedJagged, expand_rows
+from recd_dist.tensors.ikjt import IKJT
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from recd_dist.ikjt import IKJT
-from recd_dist.schema import Schema
+from recd_dist.table.schema import Schema
+from recd_dist.tensors.ikjt import IKJT
 
 Send = Literal["rows", "ids"]
 """What travels of a table: its unique rows, pooled where the table lies, or each distinct id once."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recd_dist.embedding.exchange.codecs import row_bytes
+from recd_dist.embedding.names import row_bytes
 
 Columns = tuple[int, ...]
 """Widths of the tables side by side in a row."""

@@ -25,7 +25,7 @@ from torchrec.streamable import Multistreamable
 from recd_dist.embedding.exchange.classes import joined
 from recd_dist.embedding.exchange.layout import Layout
 from recd_dist.embedding.exchange.unit_rows import UnitRows, constant, host_integers, unit_rows
-from recd_dist.ikjt import IKJT
+from recd_dist.tensors.ikjt import IKJT
 
 LENGTH_TYPES = (torch.uint8, torch.int16, torch.int32)
 """By width code; an int16 holds lists up to 32,767 long."""

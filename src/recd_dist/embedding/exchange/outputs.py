@@ -21,7 +21,7 @@ from torch.autograd.function import FunctionCtx
 from torchrec.distributed import comm_ops
 
 from recd_dist.embedding.exchange.codec import CODECS, Codec, Columns
-from recd_dist.embedding.exchange.codecs import Codecs
+from recd_dist.embedding.names import Codecs
 
 
 class Exchange:

@@ -11,7 +11,7 @@ from recd_dist.embedding.exchange.buckets import bucketize, bucketize_ids
 from recd_dist.embedding.exchange.classes import class_rows
 from recd_dist.embedding.exchange.distinct import distinct_ids
 from recd_dist.embedding.exchange.layout import Unit
-from recd_dist.ikjt import IKJT
+from recd_dist.tensors.ikjt import IKJT
 
 
 @dataclass(frozen=True, eq=False)

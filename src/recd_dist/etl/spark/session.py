@@ -12,9 +12,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from recd_dist.errors import ConfigError
-from recd_dist.etl import sql as engine
-from recd_dist.etl.columns import Inspection, inspected
-from recd_dist.etl.source import Source
+from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.source.inspection import Inspection, inspected
+from recd_dist.etl.source.source import Source
 
 _MISSING = "engine=spark needs PySpark: pip install 'recd-dist[spark]', and Java 17 or later"
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
     from pyspark.sql import DataFrame, SparkSession
 
-    from recd_dist.etl.spark.scope import Scope
+    from recd_dist.etl.spark.sql.scope import Scope
 
 
 def session(master: str | None = None, **options: str) -> "SparkSession":
@@ -112,7 +112,7 @@ def normalised_in_place(
     Returns:
         As ``normalised``; and the files of the samples in the order in which DuckDB reads them, where placed.
     """
-    from recd_dist.etl.spark.query import as_stored
+    from recd_dist.etl.spark.sql.query import as_stored
 
     for name, value in _MEANING.items():
         spark.conf.set(name, value)
@@ -137,9 +137,9 @@ def _rows(
     placed: bool = False,
 ) -> "Scope":
     """A normalised query on Spark; ``given`` is the source's own Spark SQL for the query inside."""
-    from recd_dist.etl.spark.given import given_rows
-    from recd_dist.etl.spark.query import compiled
-    from recd_dist.etl.spark.scope import Workshop
+    from recd_dist.etl.spark.sql.given import given_rows
+    from recd_dist.etl.spark.sql.query import compiled
+    from recd_dist.etl.spark.sql.scope import Workshop
 
     option = f"groups.{group}.sql_spark" if group else "samples_spark"
     shop = Workshop(spark, connection, option, placed)

@@ -29,17 +29,18 @@ from rich.table import Table
 from rich.text import Text
 
 from recd_dist.errors import DataError, nearest
-from recd_dist.etl import sql as engine
 from recd_dist.etl.budget import Budget
-from recd_dist.etl.columns import TEST, Inspection, inspected
-from recd_dist.etl.lookup import Lookup
-from recd_dist.etl.source import Source
-from recd_dist.etl.sums import ROW, Sums, compared_keys
+from recd_dist.etl.checksum.sample_sums import ROW, Sums, compared_keys
+from recd_dist.etl.deal.lookup import Lookup
+from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.source.inspection import TEST, Inspection, inspected
+from recd_dist.etl.source.source import Source
 from recd_dist.etl.verify.example import example_of
 from recd_dist.etl.verify.sides import ALL, Layout, SourceSide, TableSide
-from recd_dist.location import Location
-from recd_dist.manifest import Manifest
-from recd_dist.schema import SESSION_ID, Feature, Kind, Schema
+from recd_dist.table.flat import quoted
+from recd_dist.table.location import Location
+from recd_dist.table.manifest import Manifest
+from recd_dist.table.schema import SESSION_ID, Feature, Kind, Schema
 
 CHECKSUMS = "dropped_checksums"
 """Of ``Manifest.source``: checksum by column of the samples left out, by reason; the same in every split's manifest."""
@@ -258,7 +259,7 @@ def _splits(
     if SESSION_ID not in layout.keys:
         return (ALL,), None
     table, manifest = tables[source.splits[1]]
-    files = ", ".join(engine.quoted(str(table / part.samples.path)) for part in manifest.parts)
+    files = ", ".join(quoted(str(table / part.samples.path)) for part in manifest.parts)
     query = f"select distinct {SESSION_ID} from read_parquet([{files}]) order by 1"
     return source.splits, np.asarray(connection.execute(query).fetchnumpy()[SESSION_ID], np.int64)
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from recd_dist.etl.checksum import Hashes
-from recd_dist.etl.sums import hashed, key_hashes
+from recd_dist.etl.checksum.row_hashes import Hashes
+from recd_dist.etl.checksum.sample_sums import hashed, key_hashes
 from recd_dist.etl.verify.sides import Layout, SourceSide, TableSide, of_bucket
 
 _MAX_TEXT = 120

@@ -19,15 +19,15 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recd_dist.errors import DataError
-from recd_dist.etl import sql as engine
-from recd_dist.etl.checksum import Hashes, column_checksum
-from recd_dist.etl.columns import SESSION, TEST, Inspection, link
-from recd_dist.etl.flat import flat_view
-from recd_dist.etl.lookup import Lookup
-from recd_dist.etl.sums import Sums, buckets_of, group_hashes, hashed, key_hashes, whole
-from recd_dist.location import Location
-from recd_dist.manifest import Manifest
-from recd_dist.schema import Feature, Kind, Schema
+from recd_dist.etl.checksum.row_hashes import Hashes, column_checksum
+from recd_dist.etl.checksum.sample_sums import Sums, buckets_of, group_hashes, hashed, key_hashes, whole
+from recd_dist.etl.deal.lookup import Lookup
+from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.source.inspection import SESSION, TEST, Inspection, link
+from recd_dist.table.flat import flat_view
+from recd_dist.table.location import Location
+from recd_dist.table.manifest import Manifest
+from recd_dist.table.schema import Feature, Kind, Schema
 
 _BATCH_ROWS = 8192
 _MAX_KEPT = 100_000

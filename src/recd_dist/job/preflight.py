@@ -1,0 +1,306 @@
+"""Everything about a training job that can be found wrong before a rank starts: config, table, sizes, run directory.
+
+    python -m recd_dist.job.preflight data=ebnerd batch_size=2048
+
+Light (no torch), run once per job by the launcher; prints one short error and exits with 2, or nothing and 0.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from recd_dist.embedding.names import ON_CPU, TABLE_OPTIMIZERS, TYPES, WIDTH_UNIT
+from recd_dist.errors import ConfigError, DataError, UserError, nearest
+from recd_dist.job.config import TrainConfig, config_dir, flatten, from_yaml, load
+from recd_dist.job.job import Job, resolve, writable
+from recd_dist.job.options import SOURCE_KINDS
+from recd_dist.plan.machines import machine_of
+from recd_dist.plan.saved import load as load_plan
+from recd_dist.table.location import file_sizes
+from recd_dist.table.manifest import Manifest, splits_of
+
+DENSE_OPTIMIZERS = ("adagrad", "adam", "adamw", "sgd")
+PLACES = ("type", "ranks", "host", "hosts")
+
+
+def check(config: TrainConfig, world_size: int = 1) -> Job:
+    """Checks a job without starting it.
+
+    Args:
+        config: as loaded.
+        world_size: ranks that it will run on.
+
+    Returns:
+        The job, resolved against its table.
+
+    Raises:
+        ConfigError, DataError: the first thing that would stop the job, with the remedy.
+    """
+    _check_numbers(config)
+    job = resolve(config)
+    _check_files(job)
+    _check_steps(job, world_size)
+    _check_names(config)
+    _check_model(job)
+    _check_plan(job, world_size)
+    _check_split(job, world_size)
+    if config.plan.world_size not in (None, world_size):
+        raise ConfigError(
+            f"plan.world_size={config.plan.world_size}: the plan is for {config.plan.world_size} ranks, the job has "
+            f"{world_size}; start as many (-j 1x{config.plan.world_size}) or plan.world_size=null"
+        )
+    writable(Path(config.run_dir))
+    _check_resume(config)
+    _check_work(config)
+    return job
+
+
+def _check_numbers(config: TrainConfig) -> None:
+    wanted = {
+        "batch_size": (config.batch_size, 1),
+        "epochs": (config.epochs, 1),
+        "max_steps": (config.max_steps if config.max_steps is not None else 1, 1),
+        "log_every": (config.log_every, 1),
+        "checkpoint.every": (config.checkpoint.every, 1),
+        "checkpoint.keep": (config.checkpoint.keep, 1),
+        "reader.num_workers": (config.reader.num_workers, 0),
+        "reader.window": (config.reader.window, 1),
+        "reader.prefetch": (config.reader.prefetch, 1),
+    }
+    for name, (value, least) in wanted.items():
+        if value < least:
+            raise ConfigError(f"{name}={value}: must be at least {least}")
+    if config.evaluate.batch_size is not None and config.evaluate.batch_size < 1:
+        raise ConfigError(f"evaluate.batch_size={config.evaluate.batch_size}: must be at least 1, or null")
+    for name in ("tables", "dense"):
+        lr = getattr(config.optim, name).lr
+        if not lr > 0:
+            raise ConfigError(f"optim.{name}.lr={lr}: must be above 0")
+
+
+def _check_files(job: Job) -> None:
+    """Every file of the table is there with its size: a truncated one is found before the first step."""
+    entries = [entry for part in job.manifest.parts for entry in part.files]
+    sizes = file_sizes(job.table, (entry.path for entry in entries))
+    for entry in entries:
+        size = sizes.get(entry.path)
+        if size != entry.num_bytes:
+            found = "missing" if size is None else f"{size:,} bytes, {entry.num_bytes:,} were written"
+            raise DataError(
+                f"{job.table / entry.path}: {found}; make the table again with `recd etl ... overwrite=true`"
+            )
+
+
+def _check_steps(job: Job, world_size: int) -> None:
+    if job.manifest.num_samples < world_size:
+        raise ConfigError(
+            f"{job.table}: {job.manifest.num_samples} samples for {world_size} ranks, each needs at least one; "
+            f"start at most {job.manifest.num_samples} ranks"
+        )
+
+
+def _check_names(config: TrainConfig) -> None:
+    for part, known in (("tables", TABLE_OPTIMIZERS), ("dense", DENSE_OPTIMIZERS)):
+        name = getattr(config.optim, part).name
+        if name not in known:
+            raise ConfigError(f"optim.{part}.name={name}: unknown{nearest(name, known)}")
+    for option, choices in (("on_bad_id", ("error", "drop")), ("on_nan", ("error", "zero"))):
+        if (chosen := getattr(config.reader, option)) not in choices:
+            raise ConfigError(f"reader.{option}={chosen}: unknown{nearest(chosen, choices)}")
+    if config.device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device={config.device}: unknown{nearest(config.device, ('auto', 'cpu', 'cuda'))}")
+    name = config.optim.tables.name
+    if config.device == "cpu" and name not in ON_CPU:
+        raise ConfigError(
+            f"optim.tables.name={name}: fbgemm has no CPU kernel for it; use {', '.join(ON_CPU)}, or device=cuda"
+        )
+    if config.data.source not in SOURCE_KINDS:
+        raise ConfigError(f"data.source={config.data.source}: unknown{nearest(config.data.source, SOURCE_KINDS)}")
+
+
+def _check_model(job: Job) -> None:
+    """The options that every model has; the rest is checked by the model itself, when a rank builds it."""
+    if not job.schema.sparse:
+        raise ConfigError(
+            f"{job.table}: no feature that is trained holds ids, models need at least one; shorten data.drop, or "
+            "make a column an id in the ETL (data.features.NAME.kind=id)"
+        )
+    model = job.config.model
+    names = {path.stem for path in (config_dir() / "model").glob("*.yaml")}
+    if model.get("name") not in names:
+        raise ConfigError(f"model.name={model.get('name')}: no such model{nearest(str(model.get('name')), names)}")
+    dim = int(model.get("dim", 16))
+    if dim % WIDTH_UNIT:
+        raise ConfigError(
+            f"model.dim={dim}: must be a multiple of {WIDTH_UNIT}; use {-(-dim // WIDTH_UNIT) * WIDTH_UNIT}"
+        )
+    for table in job.tables.values():
+        if table.dim != dim:
+            raise ConfigError(f"data.tables.{table.name}.dim={table.dim}: model.dim is {dim}; make them agree")
+    for option in ("bottom", "over"):
+        sizes = model.get(option, [1])
+        if not isinstance(sizes, list) or not sizes or not all(_is_count(size) for size in sizes):
+            raise ConfigError(f"model.{option}={sizes}: must be a list of widths, each at least 1, such as [64,32]")
+    dropout = model.get("dropout", 0.0)
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise ConfigError(f"model.dropout={dropout}: must be at least 0 and less than 1")
+    if (pooling := model.get("pooling", "sum")) not in ("sum", "mean"):
+        raise ConfigError(f"model.pooling={pooling}: unknown{nearest(str(pooling), ('sum', 'mean'))}")
+    for option in ("heads", "max_length"):
+        if not _is_count(model.get(option, 1)):
+            raise ConfigError(f"model.{option}={model[option]}: must be a whole number, at least 1")
+    if dim % model.get("heads", 1):
+        raise ConfigError(f"model.heads={model['heads']}: must divide model.dim, which is {dim}")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _check_plan(job: Job, world_size: int) -> None:
+    """Names, types and ranks of a plan; whether it fits in memory is the planner's to say."""
+    plan = job.config.plan
+    types = [*TYPES, *TYPES.values()]
+    known = ("auto", "planner", *types)
+    if plan.sharding not in known:
+        raise ConfigError(f"plan.sharding={plan.sharding}: unknown{nearest(plan.sharding, known)}")
+    if plan.tables and plan.sharding == "planner":
+        raise ConfigError("plan.tables: TorchRec's planner places every table itself; choose plan=auto to name some")
+    for table, given in plan.tables.items():
+        if table not in job.tables:
+            raise ConfigError(f"plan.tables.{table}: no such table{nearest(str(table), job.tables)}")
+        _check_place(str(table), given if isinstance(given, dict) else {"type": given}, types, world_size)
+    for table, send in plan.send.items():
+        if table not in job.tables:
+            raise ConfigError(f"plan.send.{table}: no such table{nearest(str(table), job.tables)}")
+        if send not in ("rows", "ids"):
+            raise ConfigError(f"plan.send.{table}={send}: unknown{nearest(str(send), ('rows', 'ids'))}")
+    machine_of(plan.topology, measured=Path(plan.costs) if plan.costs else None)
+    if plan.file:
+        if plan.tables or plan.sharding != "auto":
+            raise ConfigError(
+                f"plan.file={plan.file} places every table; leave plan.sharding=auto and plan.tables={{}}"
+            )
+        load_plan(Path(plan.file)).check({t.name: (t.num_embeddings, t.dim) for t in job.tables.values()}, world_size)
+
+
+def _check_place(table: str, options: Mapping[str, Any], types: Sequence[str], world_size: int) -> None:
+    """One table's sharding: a type that there is, on ranks that there are."""
+    if unknown := [option for option in options if option not in PLACES]:
+        raise ConfigError(f"unknown option 'plan.tables.{table}.{unknown[0]}'{nearest(unknown[0], PLACES)}")
+    kind = str(options.get("type", "TW"))
+    if kind.upper() not in types and kind not in types:
+        raise ConfigError(f"plan.tables.{table}={kind}: unknown sharding type{nearest(kind, types)}")
+    ranks = options.get("ranks", [])
+    for rank in ranks if isinstance(ranks, list) else [ranks]:
+        if not isinstance(rank, int) or not 0 <= rank < world_size:
+            raise ConfigError(
+                f"plan.tables.{table}: rank {rank} is named, this job has {world_size} ranks (0 to "
+                f"{world_size - 1}); start more, or plan again"
+            )
+
+
+def _check_split(job: Job, world_size: int) -> None:
+    """The split to evaluate at the end is there, with a sample for every rank: said before training, not after.
+
+    A table made without a test split is trained without evaluation.
+    """
+    wanted = job.config.evaluate.split
+    splits = splits_of(job.table.parent)
+    if wanted is not None and wanted not in splits and not (wanted == "test" and splits == ["train"]):
+        raise ConfigError(
+            f"evaluate.split={wanted}: the table {job.table.parent} has no such split{nearest(wanted, splits)}"
+        )
+    if wanted in splits:
+        num_samples = Manifest.load(job.table.parent / wanted).num_samples
+        if num_samples < world_size:
+            raise ConfigError(
+                f"evaluate.split={wanted}: {num_samples} samples for {world_size} ranks, each needs at least one; "
+                "start fewer ranks, or evaluate.split=null"
+            )
+
+
+def _check_resume(config: TrainConfig) -> None:
+    """A run directory that holds another model or table must not be mixed with this one."""
+    saved = Path(config.run_dir) / "config.yaml"
+    if not config.resume or not saved.is_file() or not any(Path(config.run_dir, "checkpoints").glob("step-*")):
+        return
+    before, now = asdict(from_yaml("train", saved)), asdict(config)
+    for name in ("model", "seed", "dedup", "plan.expand"):
+        was, wanted = _at(before, name), _at(now, name)
+        if was != wanted:
+            keys = sorted({*flatten({name: was}), *flatten({name: wanted})})
+            changed = [k for k in keys if _at(before, k) != _at(now, k)] or [name]
+            raise ConfigError(
+                f"{config.run_dir} holds a run with {changed[0]}={_at(before, changed[0])}, now "
+                f"{_at(now, changed[0])}; take another run_dir=..., or resume=false to start it afresh"
+            )
+
+
+def _check_work(config: TrainConfig) -> None:
+    """A run that is complete has nothing to do: said before any rank starts.
+
+    Raises:
+        ConfigError: how to go on, also when the newest checkpoint cannot be read.
+    """
+    found = sorted(Path(config.run_dir, "checkpoints").glob("step-*/checkpoint.json")) if config.resume else []
+    if found:
+        try:
+            header = json.loads(found[-1].read_text())
+            step, epoch = int(header["step"]), int(header["extra"]["reader"]["epoch"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{found[-1]}: damaged ({error}); remove {found[-1].parent} to go on without it"
+            ) from error
+        require_work(config, step, epoch)
+
+
+def require_work(config: TrainConfig, step: int, epoch: int) -> None:
+    """Refuses a run that is complete: a command never succeeds without having trained.
+
+    Args:
+        config: of the run.
+        step: steps done.
+        epoch: whole epochs done.
+
+    Raises:
+        ConfigError: nothing is left to train, and how to go on.
+    """
+    if epoch >= config.epochs or (config.max_steps is not None and step >= config.max_steps):
+        more = f"max_steps={step + 1000}" if epoch < config.epochs else f"epochs={epoch + 1}"
+        raise ConfigError(
+            f"{config.run_dir}: trained to the end already ({step} steps, {epoch} whole epochs); go on with {more}, "
+            "start afresh with resume=false, or take another run_dir=..."
+        )
+
+
+def _at(value: object, key: str) -> object:
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def main(overrides: Sequence[str] | None = None) -> int:
+    """Checks the job that the overrides describe.
+
+    Args:
+        overrides: Hydra overrides; those of the process by default.
+
+    Returns:
+        0, or 2 with one line on stderr.
+    """
+    try:
+        config = load("train", sys.argv[1:] if overrides is None else overrides)
+        check(config, int(os.environ.get("RECD_WORLD_SIZE", "1")))
+    except UserError as error:
+        sys.stderr.write(f"recd: error: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

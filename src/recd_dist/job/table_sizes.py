@@ -1,0 +1,93 @@
+"""Sizes of embedding tables, inferred from the ids that the ETL counted. No torch: the preflight uses it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from recd_dist.errors import ConfigError, nearest
+from recd_dist.table.manifest import IdStats, Manifest
+from recd_dist.table.schema import Schema, Table
+
+_OPTIONS = ("num_embeddings", "dim", "hashed")
+_MULTIPLE = 64
+_MAX_ROWS = 2**40
+
+
+def infer_tables(
+    manifest: Manifest,
+    schema: Schema,
+    overrides: Mapping[str, Mapping[str, Any]],
+    dim: int,
+    limits: Mapping[str, int] | None = None,
+) -> dict[str, Table]:
+    """The embedding tables that a schema needs.
+
+    Ids that nearly fill [0, max_id] are row numbers; sparse or negative ones are hashed into twice as many rows as
+    there are distinct ids: about 0.6 of them (e^-0.5) then have a row to themselves.
+
+    Args:
+        manifest: of the training table; its id statistics cover every split.
+        schema: the features that are trained.
+        overrides: per table any of num_embeddings, dim, hashed; None means inferred.
+        dim: width of a table that names none.
+        limits: features whose transforms bring every id into [0, limit); ``Transforms.id_limits`` tells. A table that
+            is looked up by such features only needs no more rows than the largest limit.
+
+    Returns:
+        Tables by name, in order of first use.
+
+    Raises:
+        ConfigError: an unknown table or option, or a size that the ids do not fit; every mistake in one message.
+    """
+    mistakes: list[str] = []
+    known = set(schema.tables) | set(manifest.schema.tables)
+    for name, options in overrides.items():
+        if name not in known:
+            mistakes.append(f"data.tables.{name}: no feature looks it up{nearest(name, known)}")
+        mistakes += [
+            f"data.tables.{name}.{option}: unknown option{nearest(option, _OPTIONS)}"
+            for option in options
+            if option not in _OPTIONS
+        ]
+    if mistakes:
+        raise ConfigError("\n  ".join(mistakes))
+    tables = {}
+    for name in schema.tables:
+        options = {k: v for k, v in overrides.get(name, {}).items() if v is not None}
+        bounds = [(limits or {}).get(f.name) for f in schema.sparse if f.table == name]
+        known_bounds = [b for b in bounds if b is not None]
+        stats = manifest.ids.get(name) or IdStats(0, -1, 0)
+        if len(known_bounds) == len(bounds):
+            stats = IdStats(0, max(known_bounds) - 1, max(known_bounds))
+        try:
+            tables[name] = _table(name, stats, options, dim)
+        except ConfigError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise ConfigError("\n  ".join(mistakes))
+    return tables
+
+
+def _table(name: str, stats: IdStats, options: Mapping[str, Any], dim: int) -> Table:
+    """One table; every option that is absent is inferred."""
+    width, rows, hashed = options.get("dim", dim), options.get("num_embeddings"), options.get("hashed")
+    for option, value in (("dim", width), ("num_embeddings", rows)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 < value < _MAX_ROWS):
+            raise ConfigError(f"data.tables.{name}.{option}={value}: wanted a whole number above 0")
+    if hashed is not None and not isinstance(hashed, bool):
+        raise ConfigError(f"data.tables.{name}.hashed={hashed}: wanted true or false")
+    sparse = stats.min_id < 0 or stats.max_id + 1 > 4 * stats.num_distinct + 1000
+    if hashed is None:
+        hashed = sparse and rows is None
+    if hashed:
+        roomy = max(-(-2 * stats.num_distinct // _MULTIPLE) * _MULTIPLE, _MULTIPLE)
+        return Table(name, rows or roomy, width, hashed=True)
+    if stats.min_id < 0:
+        raise ConfigError(f"data.tables.{name}: ids go down to {stats.min_id}; set data.tables.{name}.hashed=true")
+    if rows is None:
+        rows = max(stats.max_id + 1, 1)
+    if stats.max_id >= rows:
+        raise ConfigError(
+            f"data.tables.{name}.num_embeddings={rows}: ids go up to {stats.max_id}; "
+            f"set num_embeddings={stats.max_id + 1} or more, or data.tables.{name}.hashed=true"
+        )
+    return Table(name, rows, width)

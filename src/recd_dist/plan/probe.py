@@ -1,0 +1,181 @@
+"""Measures this machine in a few seconds: lookups, distinct ids, expansion and an all-to-all of two ranks.
+
+Each figure is the fastest of several runs: what the machine can do, not what its neighbours leave of it. Lookups are
+timed four ways that differ in one number each, so that a call, an id, a row and a byte can be told apart::
+
+    1 id in 1 row, dim 4           a call
+    N ids in N rows, dim 4         + N ids + N rows
+    N ids in N / 20 rows, dim 4    + N ids + N / 20 rows
+    N ids in N / 20 rows, dim 64   + the bytes of 60 more columns
+"""
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from fbgemm_gpu.split_embedding_configs import EmbOptimType
+from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocation
+from fbgemm_gpu.split_table_batched_embeddings_ops_training import ComputeDevice, SplitTableBatchedEmbeddingBagsCodegen
+from torch import Tensor
+
+from recd_dist.embedding.exchange.distinct import distinct_ids
+from recd_dist.tensors.grouped import expand_rows
+
+logger = logging.getLogger(__name__)
+
+NUM_IDS, ROWS_OF_TABLE, IDS_A_ROW = 65536, 200_000, 20
+SMALL, LARGE = 4, 64  # columns
+NUM_SAMPLES, NUM_ROWS, WIDTH = 2048, 256, 512  # of the expansion
+MESSAGE_BYTES = 4 * 2**20  # that each rank sends the other
+REPEATS = 7
+
+
+def measure(device_type: str | None = None) -> dict[str, Any]:
+    """Figures of ``machines.Machine``, by name.
+
+    Args:
+        device_type: ``cpu`` or ``cuda``; CUDA where there is a device when absent.
+
+    Returns:
+        Figures of the local device, and of gloo on loopback where that is what ranks would use.
+    """
+    kind = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
+    device, threads = torch.device(kind), torch.get_num_threads()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # what one of two ranks has
+    try:
+        figures = {**lookups(device), **_rows(device), **(loopback() if kind == "cpu" else {})}
+    finally:
+        torch.set_num_threads(threads)
+    what = (
+        torch.cuda.get_device_name() if kind == "cuda" else f"{os.cpu_count()} CPU cores, two ranks, gloo on loopback"
+    )
+    return {"source": f"`recd plan --probe`: {what}, torch {torch.__version__}", **figures}
+
+
+def fastest(run: Callable[[], object], device: torch.device) -> float:
+    """Seconds of the fastest of several runs, after one that warms up."""
+    times = []
+    for _ in range(REPEATS + 1):
+        start = time.perf_counter()
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+def lookups(device: torch.device) -> dict[str, float]:
+    """What forward, backward and update cost: a call, an id, a row and a byte.
+
+    Args:
+        device: of the tables.
+    """
+    small, large = (_table(columns, device) for columns in (SMALL, LARGE))
+    num_rows = NUM_IDS // IDS_A_ROW
+    num_ids = num_rows * IDS_A_ROW
+    call = fastest(_lookup(small, 1, 1, SMALL, device), device)
+    single = fastest(_lookup(small, num_ids, num_ids, SMALL, device), device)
+    pooled = fastest(_lookup(small, num_ids, num_rows, SMALL, device), device)
+    wide = fastest(_lookup(large, num_ids, num_rows, LARGE, device), device)
+    row = max((single - pooled) / (num_ids - num_rows), 1e-10)
+    one = max((pooled - call - row * num_rows) / num_ids, 1e-10)
+    num_bytes = (3 * num_ids + 2 * num_rows) * (LARGE - SMALL) * 4
+    return {
+        "call_ms": call * 1e3,
+        "lookup_ns_per_id": one * 1e9,
+        "lookup_ns_per_row": row * 1e9,
+        "gather_bytes_per_s": num_bytes / max(wide - pooled, 1e-6),
+    }
+
+
+def _table(columns: int, device: torch.device) -> Any:
+    on_cuda = device.type == "cuda"
+    place = EmbeddingLocation.DEVICE if on_cuda else EmbeddingLocation.HOST
+    table = SplitTableBatchedEmbeddingBagsCodegen(
+        [(ROWS_OF_TABLE, columns, place, ComputeDevice.CUDA if on_cuda else ComputeDevice.CPU)],
+        optimizer=EmbOptimType.EXACT_ROWWISE_ADAGRAD,
+        device=device,
+    )
+    table.init_embedding_weights_uniform(-0.01, 0.01)
+    return table
+
+
+def _lookup(table: Any, num_ids: int, num_rows: int, columns: int, device: torch.device) -> Callable[[], None]:
+    ids = torch.randint(ROWS_OF_TABLE, (num_ids,), device=device)
+    offsets = torch.arange(num_rows + 1, device=device) * (num_ids // num_rows)
+    gradient = torch.ones(num_rows, columns, device=device)
+
+    def run() -> None:
+        table(ids, offsets).backward(gradient)
+
+    return run
+
+
+def _rows(device: torch.device) -> dict[str, float]:
+    """Distinct ids, and rows brought to samples."""
+    ids = torch.randint(ROWS_OF_TABLE, (NUM_IDS,), dtype=torch.int32, device=device)
+    return {
+        "distinct_ns_per_id": fastest(lambda: distinct_ids(ids, ROWS_OF_TABLE, 1), device) / NUM_IDS * 1e9,
+        "expand_bytes_per_s": NUM_SAMPLES * WIDTH * 4 / fastest(_expansion(device), device),
+    }
+
+
+def _expansion(device: torch.device) -> Callable[[], None]:
+    rows = torch.randn(NUM_ROWS, WIDTH, device=device, requires_grad=True)
+    inverse = torch.arange(NUM_SAMPLES, dtype=torch.int32, device=device) * NUM_ROWS // NUM_SAMPLES
+    gradient = torch.ones(NUM_SAMPLES, WIDTH, device=device)
+
+    def run() -> None:
+        rows.grad = None
+        expand_rows(rows, inverse).backward(gradient)
+
+    return run
+
+
+def loopback() -> dict[str, float]:
+    """Latency and bandwidth of an all-to-all of two processes on this host, through gloo."""
+    context = torch.multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as directory:
+        queue = context.SimpleQueue()
+        ranks = [context.Process(target=_rank, args=(rank, f"{directory}/store", queue)) for rank in range(2)]
+        for each in ranks:
+            each.start()
+        for each in ranks:
+            each.join(60)
+        failed = [each for each in ranks if each.exitcode != 0]
+        for each in failed:
+            each.kill()
+        if failed:
+            logger.warning("probe: the ranks of the all-to-all did not end well; the link keeps its figures")
+            return {}
+        found: dict[str, float] = queue.get()
+    return found
+
+
+def _rank(rank: int, store: str, queue: Any) -> None:
+    """One of the two ranks; the first says what it measured."""
+    torch.set_num_threads(1)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group("gloo", store=dist.FileStore(store, 2), rank=rank, world_size=2)
+    cpu = torch.device("cpu")
+
+    def all_to_all(num_bytes: int) -> float:
+        sent = torch.zeros(2, num_bytes // 4)
+        received = torch.empty_like(sent)
+
+        def run(sent: Tensor = sent, received: Tensor = received) -> None:
+            dist.all_to_all_single(received, sent)
+
+        return fastest(run, cpu)
+
+    latency, large = all_to_all(8), all_to_all(MESSAGE_BYTES)
+    if rank == 0:
+        speed = MESSAGE_BYTES / max(large - latency, 1e-6)
+        queue.put({"latency_ms": latency * 1e3, "inside_bytes_per_s": speed, "between_bytes_per_s": speed})
+    dist.barrier()
+    dist.destroy_process_group()

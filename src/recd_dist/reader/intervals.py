@@ -1,0 +1,220 @@
+"""An epoch as a stream of N numbered samples, dealt to ranks and workers as intervals of it.
+
+::
+
+    remaining  [0 ........................ 10)                  2 ranks, 2 workers, batch size 2
+    shares     rank 0: [0 2) [2 5)      rank 1: [5 7) [7 10)    nearly equal: lengths differ by at most 1
+    batches    0 | 1    2 | 3 4         5 | 6    7 | 8 9        every share is cut into the same number of batches
+    a rank's   0 | 2 | 1 | 3 4                                  loop takes its workers in turn
+
+No sample is dropped, repeated or padded, and every rank has the same number of batches, so that no collective waits
+for a rank that has run dry. The position of a job follows from the number of batches trained, by arithmetic: any rank
+knows it for all ranks. What remains can be dealt again to another number of ranks and workers.
+"""
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
+
+from recd_dist.errors import ConfigError
+from recd_dist.reader.order import Shuffle
+from recd_dist.table.manifest import Manifest
+
+Interval = tuple[int, int]
+"""Samples [start, end) of an epoch's stream."""
+
+
+def merged(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
+    """The same samples in as few intervals as the order allows; empty ones are left out."""
+    result: list[Interval] = []
+    for start, end in intervals:
+        if start == end:
+            continue
+        if result and result[-1][1] == start:
+            result[-1] = (result[-1][0], end)
+        else:
+            result.append((start, end))
+    return tuple(result)
+
+
+@dataclass(frozen=True)
+class Deal:
+    """What remains of an epoch, dealt to the ranks and their workers.
+
+    Attributes:
+        remaining: samples left, in order.
+        world_size: ranks.
+        num_workers: workers of each rank, at least 1.
+        batch_size: largest batch of a rank (with batch size 1, a batch may hold 2: shares differ by one sample).
+
+    Raises:
+        ConfigError: fewer samples than ranks, so that some rank would have no batch.
+    """
+
+    remaining: tuple[Interval, ...]
+    world_size: int = 1
+    num_workers: int = 1
+    batch_size: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("world_size", "num_workers", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"reader: {name}={getattr(self, name)}, wanted at least 1")
+        if 0 < self.num_samples < self.world_size:
+            raise ConfigError(
+                f"reader: {self.num_samples} samples are left for {self.world_size} ranks, each needs at least one; "
+                f"start at most {self.num_samples} ranks"
+            )
+        if self.num_samples:
+            # Workers beyond the samples there are would have nothing to read.
+            object.__setattr__(self, "num_workers", min(self.num_workers, self.num_samples // self.world_size))
+
+    @cached_property
+    def num_samples(self) -> int:
+        """Samples left, of all ranks."""
+        return sum(end - start for start, end in self.remaining)
+
+    @cached_property
+    def _num_shares(self) -> int:
+        return self.world_size * self.num_workers
+
+    @cached_property
+    def _batches_per_share(self) -> int:
+        shortest = self.num_samples // self._num_shares
+        longest = -(-self.num_samples // self._num_shares)
+        return min(-(-longest // self.batch_size), shortest)
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of each rank: the same for all."""
+        return self._batches_per_share * self.num_workers
+
+    def batch(self, rank: int, number: int) -> tuple[Interval, ...]:
+        """The samples of a rank's batch, at most batch_size of them and at least one.
+
+        Args:
+            rank: in [0, world_size).
+            number: in [0, num_batches), in training order.
+        """
+        share = rank * self.num_workers + number % self.num_workers
+        start, end = (self._cut(share, number // self.num_workers + i) for i in (0, 1))
+        return self._slice(start, end)
+
+    def until(self, rank: int, number: int) -> int:
+        """The sample of the stream up to which a batch's worker reads on without a gap."""
+        share = rank * self.num_workers + number % self.num_workers
+        last = self._cut(share, number // self.num_workers + 1) - 1
+        return self._slice(last, self._cut(share + 1, 0))[0][1]
+
+    def after(self, num_trained: int) -> tuple[Interval, ...]:
+        """What remains for all ranks when each has trained its first num_trained batches."""
+        if not 0 <= num_trained <= self.num_batches:
+            raise ValueError(f"reader: {num_trained} batches trained, this epoch has {self.num_batches} a rank")
+        left: list[Interval] = []
+        for share in range(self._num_shares):
+            done = -(-(num_trained - share % self.num_workers) // self.num_workers)
+            left += self._slice(self._cut(share, max(done, 0)), self._cut(share + 1, 0))
+        return merged(left)
+
+    def _cut(self, share: int, batch: int) -> int:
+        """Where a batch of a share begins, counted in samples that remain."""
+        start = share * self.num_samples // self._num_shares
+        length = (share + 1) * self.num_samples // self._num_shares - start
+        return start + (batch * length // self._batches_per_share if batch else 0)
+
+    @cached_property
+    def _begins(self) -> list[int]:
+        return list(accumulate((end - start for start, end in self.remaining), initial=0))
+
+    def _slice(self, start: int, end: int) -> tuple[Interval, ...]:
+        """Remaining samples [start, end), counted without the gaps, as intervals of the stream."""
+        pieces: list[Interval] = []
+        number = bisect_right(self._begins, start) - 1
+        while start < end:
+            first, last = self.remaining[number]
+            begin = self._begins[number]
+            stop = min(end, begin + last - first)
+            pieces.append((first + start - begin, first + stop - begin))
+            start, number = stop, number + 1
+        return tuple(pieces)
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a job stands: the epoch and the samples of it that no rank has trained.
+
+    Attributes:
+        epoch: counted from 0.
+        remaining: intervals of the epoch's stream.
+        table: fingerprint of the table's files.
+        shuffle: seed and window that the stream's order depends on.
+    """
+
+    epoch: int
+    remaining: tuple[Interval, ...]
+    table: str
+    shuffle: Shuffle
+
+    @staticmethod
+    def start(manifest: Manifest, shuffle: Shuffle, epoch: int = 0) -> "Position":
+        """The beginning of an epoch."""
+        return Position(epoch, ((0, manifest.num_samples),), fingerprint(manifest), shuffle)
+
+    def to_json(self) -> dict[str, Any]:
+        """A small JSON-ready dict; ``Position.from_json`` is its inverse."""
+        return {
+            "epoch": self.epoch,
+            "remaining": [list(interval) for interval in self.remaining],
+            "table": self.table,
+            "seed": self.shuffle.seed,
+            "shuffle": self.shuffle.enabled,
+            "window": self.shuffle.window,
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any], manifest: Manifest, shuffle: Shuffle) -> "Position":
+        """The position that ``to_json`` wrote, checked against the table and settings of this run.
+
+        Args:
+            value: what ``to_json`` wrote.
+            manifest: of the table that is read now.
+            shuffle: the settings of now.
+
+        Raises:
+            ConfigError: another table, seed, shuffle or window, with which the same numbers mean other samples.
+        """
+        if value["table"] != fingerprint(manifest):
+            raise ConfigError(
+                f"resume: the checkpoint was made on another table than '{manifest.name}/{manifest.split}' is now "
+                f"({value['table']}, found {fingerprint(manifest)}); point at that table or start a new run directory"
+            )
+        for name, now in (("seed", shuffle.seed), ("shuffle", shuffle.enabled), ("window", shuffle.window)):
+            if value[name] != now:
+                raise ConfigError(
+                    f"resume: the checkpoint's reader has {name}={value[name]}, this run {name}={now}; its position "
+                    f"means other samples then. Set {name}={value[name]} or start a new run directory"
+                )
+        intervals = tuple((int(start), int(end)) for start, end in value["remaining"])
+        _check_intervals(intervals, manifest.num_samples)
+        return Position(int(value["epoch"]), intervals, value["table"], shuffle)
+
+
+def _check_intervals(intervals: Sequence[Interval], num_samples: int) -> None:
+    """Refuses a position that would read a sample twice or one that does not exist."""
+    end = 0
+    for start, stop in sorted(intervals):
+        if start < end or stop < start or stop > num_samples:
+            raise ConfigError(f"resume: damaged reader position, {[start, stop]} overlaps or leaves 0..{num_samples}")
+        end = stop
+
+
+def fingerprint(manifest: Manifest) -> str:
+    """Names the samples of a table and their order: 16 hexadecimal digits of its sample files' sizes and checksums."""
+    digest = hashlib.sha256()
+    for part in manifest.parts:
+        digest.update(repr((part.samples.row_groups, part.samples.num_bytes, part.samples.crc32)).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,116 @@
+"""Progress of training on the screen of rank 0: a bar on a terminal, plain lines in a pipe.
+
+A pipe (a scheduler's log, CI) gets a line at the first step and then one every few seconds::
+
+    step 120/468  loss 0.4312  auc 0.7421  ne 0.91  82,114 samples/s  reader wait 3%  eta 0:12
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+
+_FORMATS: dict[str, Callable[[float], str]] = {
+    "loss": lambda v: f"loss {v:.4f}",
+    "auc": lambda v: f"auc {v:.4f}",
+    "ne": lambda v: f"ne {v:.2f}",
+    "samples_per_s": lambda v: f"{v:,.0f} samples/s",
+    "reader_wait_share": lambda v: f"reader wait {v:.0%}",
+    "eta_s": lambda v: f"eta {_clock_time(v)}",
+}
+
+
+class Progress:
+    """Where training is, on one line. A context manager; make it on rank 0 only.
+
+    ::
+
+        with Progress(num_steps=468) as progress:
+            if progress.due(step):
+                progress.update(step, {"loss": loss.value(), "samples_per_s": rate})
+
+    Args:
+        num_steps: of the whole run.
+        start_step: steps done before (resumed).
+        every_s: seconds between two lines in a pipe; a terminal is redrawn four times a second.
+        stream: where to; default stderr.
+        clock: seconds; a test gives its own.
+    """
+
+    def __init__(
+        self,
+        num_steps: int,
+        start_step: int = 0,
+        every_s: float = 5.0,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream = stream or sys.stderr
+        self._num_steps, self._first, self._clock = num_steps, start_step, clock
+        self._bar = _bar(self._stream) if self._stream.isatty() else None
+        self._every_s = 0.25 if self._bar else every_s
+        self._began = clock()
+        self._shown_s: float | None = None
+        self._known: dict[str, float] = {}
+
+    def due(self, step: int) -> bool:
+        """True when ``update`` would show something: at the first step, at the last, and every few seconds.
+
+        Args:
+            step: the step just done.
+        """
+        return self._shown_s is None or step >= self._num_steps or self._clock() - self._shown_s >= self._every_s
+
+    def update(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Shows the step, the numbers given and those of earlier calls that were not given anew.
+
+        Args:
+            step: the step just done.
+            numbers: any of ``loss auc ne samples_per_s reader_wait_share``; a nan is left out.
+        """
+        now = self._clock()
+        self._known |= numbers
+        done = step - self._first
+        eta_s = (self._num_steps - step) * (now - self._began) / done if done > 1 else math.nan
+        shown = {**self._known, "eta_s": eta_s}
+        parts = [show(shown[name]) for name, show in _FORMATS.items() if math.isfinite(shown.get(name, math.nan))]
+        self._shown_s = now
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=step, text="  ".join(parts))
+        else:
+            self._stream.write("  ".join([f"step {step}/{self._num_steps}", *parts]) + "\n")
+            self._stream.flush()
+
+    def __enter__(self) -> "Progress":
+        if self._bar:
+            self._bar.add_task("", total=self._num_steps, completed=self._first, text="starting")
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+
+def _bar(stream: TextIO) -> Bar:
+    return Bar(
+        TextColumn("step {task.completed}/{task.total}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[text]}"),
+        console=Console(file=stream),
+    )
+
+
+def _clock_time(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02d}:{s:02d}" if hours else f"{m}:{s:02d}"

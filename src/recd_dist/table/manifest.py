@@ -1,0 +1,306 @@
+"""``manifest.json``: what a clustered table holds, written last, so that a table is whole or absent.
+
+Layout of a table::
+
+    TABLE/manifest.json
+    TABLE/samples/part-00000.parquet   one row per sample: KEYS, labels, sample features, int64 <group>_row per group
+    TABLE/<group>/part-00000.parquet   one row per unique row: row (int64), the group's features
+    TABLE/<group>.stream/part-00000.parquet   one row per stream: stream (int64), lists that the group's windows lie in
+
+Row group i of part n of ``samples`` refers only to row group i of part n of each group. Numbers of parts are never
+given twice to one table, so that a file of an older state is never overwritten by a newer one's.
+"""
+
+import json
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from recd_dist.errors import ConfigError, DataError, nearest
+from recd_dist.table.location import Location, contents, directories, file_size, put
+from recd_dist.table.schema import Schema
+
+FORMAT = "recd_dist.table"
+NAME = "manifest.json"
+VERSION = 2
+
+STREAM = "stream"
+"""Column of a group with windows and of its streams: which stream a row lies in."""
+
+
+def stream_directory(group: str) -> str:
+    """Where the streams of a group lie."""
+    return f"{group}.stream"
+
+
+def start_of(feature: str) -> str:
+    """The column that says where a row's window begins in its stream, int32."""
+    return f"{feature}_start"
+
+
+def length_of(feature: str) -> str:
+    """The column that says how many ids a row's window holds, int32."""
+    return f"{feature}_length"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One Parquet file: path relative to the table, rows of each row group, size and CRC-32 of its bytes."""
+
+    path: str
+    row_groups: tuple[int, ...]
+    num_bytes: int
+    crc32: int
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "FileEntry":
+        """What ``asdict`` and JSON made of it."""
+        return FileEntry(value["path"], tuple(value["row_groups"]), value["num_bytes"], value["crc32"])
+
+
+@dataclass(frozen=True)
+class Part:
+    """Part n of ``samples`` and of every deduplicated group; their row groups correspond one to one.
+
+    Attributes:
+        samples, groups: the files.
+        streams: per group with windowed features the file of its streams.
+        partition: what it was dealt to by time, such as ``2026-11-25``; empty where the table has no partitions.
+        number: n, part of every row number; the place in ``Manifest.parts`` may be another.
+        num_sessions, num_requests: of its samples.
+        first_sample: ``sample_id`` of its first sample; those of the others follow.
+    """
+
+    samples: FileEntry
+    groups: dict[str, FileEntry]
+    streams: dict[str, FileEntry] = field(default_factory=dict)
+    partition: str = ""
+    number: int = 0
+    num_sessions: int = 0
+    num_requests: int = 0
+    first_sample: int = 0
+
+    @property
+    def num_samples(self) -> int:
+        """Its samples."""
+        return sum(self.samples.row_groups)
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """All of its files."""
+        return (self.samples, *self.groups.values(), *self.streams.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict; ``Part.from_json`` is its inverse."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "Part":
+        """The part that ``to_json`` wrote."""
+        groups, streams = (
+            {g: FileEntry.from_json(f) for g, f in value[kind].items()} for kind in ("groups", "streams")
+        )
+        names = ("partition", "number", "num_sessions", "num_requests", "first_sample")
+        return Part(FileEntry.from_json(value["samples"]), groups, streams, *(value[name] for name in names))
+
+
+@dataclass(frozen=True)
+class FeatureStats:
+    """Measured by the writer.
+
+    Attributes:
+        num_values_unique: ids (or numbers) stored, over unique rows.
+        num_values_expanded: ids (or numbers) when every sample carries its own copy.
+        max_length: longest list.
+        stay_rate: d, the share of neighbouring samples of one session whose value is the same (nan: no neighbours).
+        num_null: values missing in the source, filled as the docs say.
+        mean, std, min, max: over samples, dense features only, else 0.
+        num_pairs: neighbouring samples of one session, of which ``stay_rate`` is the share.
+    """
+
+    num_values_unique: int
+    num_values_expanded: int
+    max_length: int
+    stay_rate: float
+    num_null: int = 0
+    mean: float = 0.0
+    std: float = 0.0
+    min: float = 0.0
+    max: float = 0.0
+    num_pairs: int = 0
+
+
+@dataclass(frozen=True)
+class IdStats:
+    """Raw ids of one embedding table, over every feature that looks it up and every split of the source.
+
+    Attributes:
+        min_id, max_id: smallest and largest raw id (0 and -1 when there is none).
+        num_distinct: distinct ids, exact or estimated within a few percent.
+    """
+
+    min_id: int
+    max_id: int
+    num_distinct: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What ``manifest.json`` says.
+
+    Attributes:
+        name, split: of the source, e.g. ``ebnerd`` and ``train``.
+        schema: features, groups, labels.
+        num_samples, num_sessions, num_requests: counts of this table.
+        group_rows: unique rows stored per deduplicated group.
+        features: statistics per feature.
+        ids: statistics per embedding table.
+        parts: the files.
+        source: how it was made (SQL, keys, options), for people.
+        sessions: what a session is, in words.
+        dropped: samples that a policy left out, by reason (``duplicate``, ``late``, ``time``, ``sampled``), and what
+            it kept but counted (``duplicate_kept``, ``late_kept``, ``time_kept``, ``session_cut``).
+        next_part, next_sample: the numbers of the next part and sample to be written.
+        partition: what parts are dealt by: ``day``, ``hour`` or nothing.
+        runs: ids of the ETL runs whose samples it holds.
+    """
+
+    name: str
+    split: str
+    schema: Schema
+    num_samples: int
+    num_sessions: int
+    num_requests: int
+    group_rows: dict[str, int]
+    features: dict[str, FeatureStats]
+    ids: dict[str, IdStats]
+    parts: tuple[Part, ...]
+    source: dict[str, Any] = field(default_factory=dict)
+    sessions: str = ""
+    dropped: dict[str, int] = field(default_factory=dict)
+    next_part: int = 0
+    next_sample: int = 0
+    partition: str = ""
+    runs: tuple[str, ...] = ()
+
+    def dedup_factor(self, group: str) -> float:
+        """Samples per stored row of a group (1.0 for ``sample``)."""
+        rows = self.group_rows.get(group, self.num_samples)
+        return self.num_samples / rows if rows else 1.0
+
+    @property
+    def partitions(self) -> tuple[str, ...]:
+        """Names of the partitions that have parts, sorted."""
+        return tuple(sorted({part.partition for part in self.parts if part.partition}))
+
+    def of_partitions(self, names: Collection[str]) -> "Manifest":
+        """The table as if it had some partitions only; statistics of features and ids stay those of all.
+
+        Raises:
+            ConfigError: a partition that the table does not have.
+        """
+        for name in names:
+            if name not in self.partitions:
+                raise ConfigError(
+                    f"data.partitions: table {self.name}/{self.split} has no partition '{name}'"
+                    f"{nearest(name, self.partitions)}"
+                )
+        parts = tuple(part for part in self.parts if part.partition in names)
+        return replace(
+            self,
+            parts=parts,
+            num_samples=sum(part.num_samples for part in parts),
+            num_sessions=sum(part.num_sessions for part in parts),
+            num_requests=sum(part.num_requests for part in parts),
+            group_rows={g: sum(sum(part.groups[g].row_groups) for part in parts) for g in self.group_rows},
+        )
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all Parquet files of the table."""
+        return sum(f.num_bytes for p in self.parts for f in p.files)
+
+    def save(self, table: Location) -> None:
+        """Writes ``manifest.json`` whole or not at all: beside and renamed, in an object store by one put."""
+        value = {"format": FORMAT, "version": VERSION, **_plain(asdict(self)), "schema": self.schema.to_json()}
+        put(table / NAME, json.dumps(value, indent=1, allow_nan=False).encode())
+
+    @staticmethod
+    def load(table: Location) -> "Manifest":
+        """Reads a table's manifest.
+
+        Args:
+            table: the table's directory (one split).
+
+        Raises:
+            DataError: no such table, not a manifest, or a version that this release cannot read.
+        """
+        path = table / NAME
+        try:
+            value = json.loads(contents(path))
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise DataError(
+                f"{table}: no clustered table here (no manifest.json); make it with `recd etl data=...`"
+            ) from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: not readable as JSON ({error}); make the table again with `recd etl`") from error
+        if not isinstance(value, dict) or value.get("format") != FORMAT:
+            raise DataError(f"{path}: not a manifest of a clustered table; is this the right directory?")
+        if value.get("version") != VERSION:
+            raise DataError(
+                f"{path}: table version {value.get('version')}, this release reads {VERSION}; "
+                "make the table again with `recd etl` or use the release that wrote it"
+            )
+        try:
+            return _from_json(value)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}: incomplete manifest ({error!r}); make the table again with `recd etl`") from error
+
+
+def is_table(table: Location) -> bool:
+    """Whether a table (one split) stands in a place."""
+    return file_size(table / NAME) is not None
+
+
+def splits_of(root: Location) -> list[str]:
+    """Names of the splits that stand below a place, sorted."""
+    return [name for name in directories(root) if is_table(root / name)]
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no nan: null stands for it."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _from_json(value: Mapping[str, Any]) -> Manifest:
+    return Manifest(
+        name=value["name"],
+        split=value["split"],
+        schema=Schema.from_json(value["schema"]),
+        num_samples=value["num_samples"],
+        num_sessions=value["num_sessions"],
+        num_requests=value["num_requests"],
+        group_rows=dict(value["group_rows"]),
+        features={k: FeatureStats(**v | {"stay_rate": _number(v["stay_rate"])}) for k, v in value["features"].items()},
+        ids={k: IdStats(**v) for k, v in value["ids"].items()},
+        parts=tuple(Part.from_json(p) for p in value["parts"]),
+        source=dict(value["source"]),
+        sessions=value["sessions"],
+        dropped=dict(value["dropped"]),
+        next_part=value["next_part"],
+        next_sample=value["next_sample"],
+        partition=value["partition"],
+        runs=tuple(value["runs"]),
+    )
+
+
+ROW = "row"

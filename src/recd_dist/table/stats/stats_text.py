@@ -1,0 +1,177 @@
+"""``recd stats``: the numbers of ``stats_measure`` as text that fits in 120 columns, on a screen or in a pipe."""
+
+import math
+from collections.abc import Iterable
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from recd_dist.table.schema import SAMPLE, Kind
+from recd_dist.table.stats.table_stats import (
+    BATCH_SIZES,
+    DIM,
+    STEP,
+    Cost,
+    FeatureStat,
+    GroupStat,
+    Spread,
+    TableStats,
+    table_stats,
+)
+
+__all__ = ["TableStats", "render", "table_stats"]
+
+_WORTH = 1.5
+"""Dedup factor from which a group pays for itself (RecD's rule of thumb)."""
+
+
+def render(stats: TableStats) -> Group:
+    """Stats as something rich prints: what the table is, a table of groups, a table of features.
+
+    Args:
+        stats: of one split.
+    """
+    lines = [Text(line) for line in _heading(stats)]
+    advice = [Text(line) for line in _advice(stats)]
+    return Group(*lines, Text(), _groups(stats), _batch(stats), *advice, _features(stats.features))
+
+
+def _heading(stats: TableStats) -> Iterable[str]:
+    """What the table is, line by line."""
+    yield f"{stats.name}/{stats.split}: {stats.num_samples:,} samples, {stats.num_sessions:,} sessions"
+    yield f"  samples per session   {_spread(stats.session)}"
+    if stats.num_requests < stats.num_samples:
+        yield f"  samples per request   {_spread(stats.request)}"
+    in_time = stats.per_session_in_time_order
+    before = "" if math.isnan(in_time) else f"{in_time:.2f} of a session in time order, "
+    yield f"  in a batch of 4096    {before}{stats.per_session_clustered:.2f} clustered"
+    yield "  labels                " + ", ".join(f"{name} {mean:.4f}" for name, mean in stats.label_means.items())
+    disk = f"  on disk               {_size(stats.num_bytes)}"
+    if stats.num_table_bytes != stats.num_bytes:
+        disk += f", all splits {_size(stats.num_table_bytes)}"
+    if stats.num_raw_bytes:
+        disk += f"; raw files {_size(stats.num_raw_bytes)} ({stats.num_raw_bytes / stats.num_table_bytes:.2f}x)"
+    yield disk
+
+
+def _groups(stats: TableStats) -> Table:
+    """How often each group's rows repeat, and all together."""
+    table = _table("groups: samples per unique row in the table, in batches, and as S and d predict")
+    table.add_column("group", no_wrap=True, max_width=28)
+    factors = ("dedup", *(f"batch {size}" for size in BATCH_SIZES), "predicted")
+    for name in ("features", "rows", "d", *factors, "disk"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for group in _shown(stats):
+        numbers = [group.dedup_factor, *(group.dedup_factor_at[size] for size in BATCH_SIZES), group.predicted]
+        is_total = group.name == stats.total.name
+        table.add_row(
+            "all ids" if is_total else group.name,
+            str(group.num_features),
+            "" if is_total else f"{group.num_rows:,}",
+            _rate(group.stay_rate),
+            *("-" if group.name == SAMPLE else f"{number:.2f}" for number in numbers),
+            _size(group.num_bytes),
+            style="bold" if is_total else None,
+        )
+    return table
+
+
+def _batch(stats: TableStats) -> Table:
+    """What each group of a batch costs to move, expanded and unique."""
+    table = _table(f"a batch of {STEP} samples: to the embeddings and back (pooled rows of {DIM} float32)")
+    table.add_column("group", no_wrap=True, max_width=28)
+    for name in ("ids expanded", "unique", "input expanded", "unique", "output expanded", "unique", "bytes saved"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for group in _shown(stats):
+        table.add_row(
+            group.name, *_cost_cells(group.expanded, group.unique), style="bold" if group is stats.total else None
+        )
+    return table
+
+
+def _shown(stats: TableStats) -> list[GroupStat]:
+    """Groups that hold something, then all together."""
+    return [*(g for g in stats.groups if g.num_features or g.name != SAMPLE), stats.total]
+
+
+def _cost_cells(expanded: Cost, unique: Cost) -> list[str]:
+    """Ids, input and output bytes, expanded and unique, and the share of bytes saved."""
+    before = expanded.input_bytes + expanded.output_bytes
+    after = unique.input_bytes + unique.output_bytes
+    return [
+        _count(expanded.ids),
+        _count(unique.ids),
+        _size(expanded.input_bytes),
+        _size(unique.input_bytes),
+        _size(expanded.output_bytes),
+        _size(unique.output_bytes),
+        f"{1 - after / before:.0%}" if before else "-",
+    ]
+
+
+def _advice(stats: TableStats) -> Iterable[str]:
+    """What the numbers suggest."""
+    for group in stats.groups:
+        if group.name != SAMPLE and group.dedup_factor < _WORTH:
+            yield f"Group '{group.name}' repeats only {group.dedup_factor:.2f} times: in `sample` it would cost less."
+    for feature in stats.features:
+        if feature.group == SAMPLE and feature.kind == Kind.ids and feature.stay_rate >= 1 / _WORTH:
+            yield f"'{feature.name}' is the same in {feature.stay_rate:.0%} of neighbours: give it a group."
+
+
+def _features(features: tuple[FeatureStat, ...]) -> Table:
+    """One line per feature."""
+    table = _table("features")
+    for name in ("feature", "group", "kind", "table"):
+        table.add_column(name, no_wrap=True, max_width=28)
+    for name in ("per sample", "most", "d", "expanded", "stored", "dedup", "disk"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for f in features:
+        table.add_row(
+            f.name,
+            f.group,
+            f.kind,
+            f.table or "-",
+            f"{f.num_per_sample:.1f}",
+            str(f.max_length),
+            _rate(f.stay_rate),
+            _count(f.num_expanded),
+            _count(f.num_stored),
+            "-" if f.group == SAMPLE else f"{f.dedup_factor:.2f}",
+            _size(f.num_bytes),
+        )
+    return table
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+    )
+
+
+def _spread(spread: Spread) -> str:
+    return f"mean {spread.mean:.2f}, median {spread.median:g}, max {spread.max}"
+
+
+def _rate(rate: float) -> str:
+    return "-" if math.isnan(rate) else f"{rate:.3f}"
+
+
+def _count(number: float) -> str:
+    """A count in three or four characters and a letter."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e4)):
+        if number >= size:
+            scaled = number / (1e3 if unit == "k" else size)
+            return f"{scaled:.1f}{unit}" if scaled < 100 else f"{scaled:.0f}{unit}"
+    return f"{number:,.0f}"
+
+
+def _size(num_bytes: float) -> str:
+    """Bytes in powers of 1024."""
+    for unit in ("B", "KiB", "MiB"):
+        if num_bytes < 1024:
+            return f"{num_bytes:.0f}{unit}" if unit == "B" or num_bytes >= 100 else f"{num_bytes:.1f}{unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:.1f}GiB"

@@ -1,0 +1,71 @@
+"""Batch: the one noun that flows from reader to loss."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from recd_dist.table.schema import SAMPLE
+from recd_dist.tensors.grouped import Grouped
+from recd_dist.tensors.ikjt import IKJT
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B samples of one rank.
+
+    Attributes:
+        sparse: ids, deduplicated per group.
+        dense: per group that has dense features float32 [U, n]; columns in schema order; U = B for ``sample``.
+        labels: float32 [B, number of labels]; the first column is trained on.
+        sample_ids: int64 [B], the samples' numbers in their table.
+        request_ids: int64 [B], samples ranked together share one.
+    """
+
+    sparse: IKJT
+    dense: Mapping[str, Tensor]
+    labels: Tensor
+    sample_ids: Tensor
+    request_ids: Tensor
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return self.sparse.batch_size
+
+    def dense_of(self, group: str) -> Grouped:
+        """A group's dense features with its inverse."""
+        return Grouped(self.dense[group], self.sparse.inverse_of(group))
+
+    def expanded(self, groups: Collection[str] | None = None) -> "Batch":
+        """The same samples with groups moved into ``sample``: all of them (what ``dedup=off`` trains), or those named.
+
+        Args:
+            groups: deduplicated groups; all when absent.
+        """
+        kept = [g for g in self.dense if groups is not None and g not in (SAMPLE, *groups)]
+        dense = {g: self.dense[g] for g in kept}
+        if moved := [self.dense_of(g).expand() for g in self.dense if g not in kept]:
+            dense[SAMPLE] = torch.cat(moved, 1)
+        return replace(self, sparse=self.sparse.expanded(groups), dense=dense)
+
+    def _map(self, sparse: IKJT, move: Callable[[Tensor], Tensor]) -> "Batch":
+        dense = {g: move(t) for g, t in self.dense.items()}
+        return Batch(sparse, dense, move(self.labels), move(self.sample_ids), move(self.request_ids))
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
+        """The same batch on another device."""
+        sparse = self.sparse.to(device=device, non_blocking=non_blocking)
+        return self._map(sparse, lambda t: t.to(device=device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in page-locked memory."""
+        return self._map(self.sparse.pin_memory(), lambda t: t.pin_memory())
+
+    def record_stream(self, stream: torch.Stream) -> None:
+        """Tells the CUDA allocator that a stream uses this batch."""
+        self.sparse.record_stream(stream)
+        for tensor in (*self.dense.values(), self.labels, self.sample_ids, self.request_ids):
+            if tensor.is_cuda:
+                tensor.record_stream(stream)

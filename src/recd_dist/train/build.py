@@ -1,0 +1,165 @@
+"""From a job that was checked to its parts: model, tables, dense optimizer, loader."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recd_dist.embedding.exchange.classes import Send
+from recd_dist.embedding.tables import Embeddings
+from recd_dist.job.config import Optimizer
+from recd_dist.job.job import Job
+from recd_dist.model import new_model, sequence_features
+from recd_dist.model.loss import click_loss
+from recd_dist.ranks.process_group import Ranks
+from recd_dist.reader.loader import Loader
+from recd_dist.reader.transform import Transforms
+from recd_dist.table.location import Location
+from recd_dist.tensors.batch import Batch
+from recd_dist.tensors.grouped import Embedded
+
+Output = tuple[Tensor, Tensor, Batch]
+"""Of one batch: loss, logits float [B], and the batch itself."""
+
+
+class Head(nn.Module):
+    """Model and loss on what the embeddings hand over."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, embedded: Embedded, batch: Batch) -> tuple[Tensor, Output]:
+        """The loss, and what the loop reports."""
+        dense = {group: batch.dense_of(group) for group in batch.dense}
+        logits = self.model(embedded, dense)
+        loss = click_loss(logits, batch.labels[:, 0])
+        return loss, (loss.detach(), logits.detach(), batch)
+
+
+class TrainModel(nn.Module):
+    """Embeddings, then model and loss: the module that is sharded and pipelined.
+
+    Args:
+        embeddings: the tables.
+        model: ``logits = model(embedded, dense)``.
+    """
+
+    def __init__(self, embeddings: Embeddings, model: nn.Module) -> None:
+        super().__init__()
+        self.embeddings = embeddings
+        self.head = Head(model)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Output]:
+        """Traced by the pipeline: tables first, so that the next batch's ids travel while this one computes."""
+        embedded = self.embeddings(batch.sparse)
+        return self.head(embedded, batch)
+
+
+def build_model(
+    job: Job, dedup: bool, device: str | torch.device = "meta", send: Mapping[str, Send] | None = None
+) -> TrainModel:
+    """The model of a job. Its dense weights are drawn from torch's generator; tables are filled after sharding.
+
+    Args:
+        job: resolved config.
+        dedup: compute on unique rows.
+        device: of the tables; ``meta`` when they are to be sharded.
+        send: per table what travels, from a plan; the usual when absent.
+    """
+    model = _dense_model(job)
+    return TrainModel(build_embeddings(job, dedup, device, send), model)
+
+
+@contextmanager
+def seeded(job: Job) -> Iterator[None]:
+    """Inside, torch's generator draws what follows from the seed of a job; outside, it stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(job.config.seed)
+        yield
+
+
+def build_embeddings(
+    job: Job,
+    dedup: bool | None = None,
+    device: str | torch.device = "meta",
+    send: Mapping[str, Send] | None = None,
+) -> Embeddings:
+    """The tables of a job alone; arguments as of ``build_model``, ``dedup`` as the job says when absent."""
+    dedup = job.dedup if dedup is None else dedup
+    return Embeddings(
+        job.schema,
+        job.tables,
+        sequence_features=sequence_features(str(job.config.model["name"]), job.schema),
+        dedup=dedup,
+        pooling=job.config.model.get("pooling", "sum"),
+        send=send,
+        codecs=job.codecs if dedup else None,
+        device=device,
+    )
+
+
+def count_dense_parameters(job: Job) -> int:
+    """Parameters of the dense layers; nothing is drawn or allocated for them."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in _dense_model(job).parameters())
+
+
+def _dense_model(job: Job) -> nn.Module:
+    options = {k: v for k, v in job.config.model.items() if k not in ("name", "dim", "pooling")}
+    return new_model(str(job.config.model["name"]), job.schema, int(job.config.model["dim"]), **options)
+
+
+def build_dense_optimizer(parameters: list[Tensor], wanted: Optimizer) -> torch.optim.Optimizer:
+    """The optimizer of everything that is no table."""
+    common: dict[str, Any] = {"lr": wanted.lr, "weight_decay": wanted.weight_decay}
+    if wanted.name == "sgd":
+        return torch.optim.SGD(parameters, **common)
+    classes = {"adagrad": torch.optim.Adagrad, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    return classes[wanted.name](parameters, eps=wanted.eps, **common)
+
+
+def build_loader(
+    job: Job,
+    ranks: Ranks,
+    transforms: Transforms,
+    *,
+    table: Location | None = None,
+    batch_size: int | None = None,
+    state: Mapping[str, Any] | None = None,
+    shuffle: bool | None = None,
+) -> Loader:
+    """This rank's batches.
+
+    Args:
+        job: resolved config.
+        ranks: this rank.
+        transforms: fitted on the training table.
+        table: another table than the job's (evaluation).
+        batch_size: another batch size than the job's.
+        state: position to go on from.
+        shuffle: instead of the config's.
+    """
+    reader = job.config.reader
+    return Loader(
+        table or job.table,
+        job.schema,
+        job.tables,
+        transforms,
+        batch_size=batch_size or job.config.batch_size,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        num_workers=reader.num_workers,
+        seed=job.config.seed,
+        shuffle=reader.shuffle if shuffle is None else shuffle,
+        window=reader.window,
+        state=state,
+        expand=not job.dedup,
+        prefetch=reader.prefetch,
+        on_bad_id=reader.on_bad_id,
+        on_nan=reader.on_nan,
+        pin_memory=ranks.device.type == "cuda",
+        partitions=job.config.data.partitions if table is None else None,
+    )

@@ -1,0 +1,320 @@
+"""Training, on one page: process group, table, model, plan, shard, pipeline, loop.
+
+::
+
+    Loader --Batch--> TrainPipelineSparseDist --> loss --> tables (fused in backward), dense (optimizer)
+      |  position       next batch's ids travel     |
+      '--> checkpoint <-- step, model, optimizer <--+--> progress, TensorBoard, summary.json
+"""
+
+import json
+import logging
+import math
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torchrec.distributed import TrainPipelineSparseDist
+from torchrec.streamable import Pipelineable
+
+from recd_dist.checkpoint import checkpoint
+from recd_dist.embedding import initial_weights, torchrec_patches
+from recd_dist.embedding.distribute import TableOptimizer, num_replicated, optimizers, shard
+from recd_dist.embedding.placement import Placement
+from recd_dist.embedding.table_memory import table_bytes
+from recd_dist.embedding.tables import portable_name
+from recd_dist.job.config import TrainConfig, load, to_yaml
+from recd_dist.job.job import Job
+from recd_dist.job.preflight import check, require_work
+from recd_dist.metrics.curves import DIRECTORY
+from recd_dist.metrics.gather import over_ranks
+from recd_dist.metrics.traffic import TrafficCounter
+from recd_dist.plan import step_bytes
+from recd_dist.plan.step_rows import table_uses
+from recd_dist.plan.table_plan import TablePlan
+from recd_dist.ranks.process_group import Ranks, process_group
+from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
+from recd_dist.reader.loader import Loader
+from recd_dist.reader.transform import Transforms
+from recd_dist.tensors.batch import Batch
+from recd_dist.tensors.ikjt import IKJT
+from recd_dist.train import build, planning
+from recd_dist.train.evaluation import oracle, quality_of
+from recd_dist.train.watch import Watch
+
+logger = logging.getLogger(__name__)
+
+
+def main(overrides: Sequence[str] | None = None) -> None:
+    """One rank of a training job.
+
+    Args:
+        overrides: Hydra overrides of configs/train.yaml; those of the process by default.
+
+    Raises:
+        ConfigError, DataError: what the user can mend.
+    """
+    config: TrainConfig = load("train", sys.argv[1:] if overrides is None else overrides)
+    log_to_screen()
+    quiet_libraries()
+    with process_group(config.device) as ranks:
+        train(config, ranks)
+
+
+def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
+    """Trains to the end of ``epochs`` or ``max_steps``, from the newest checkpoint when the run directory has one.
+
+    Args:
+        config: of the job.
+        ranks: this rank's place; the default process group is up.
+
+    Returns:
+        What summary.json holds.
+    """
+    job = check(config, ranks.world_size)
+    transforms = job.transforms.fitted(job.table)
+    plan = agree_on_plan(job, ranks)
+    model, optimizer, placed = shard_model(job, ranks, plan)
+    start = resume(job, ranks, model, optimizer)
+    loader = build.build_loader(job, ranks, transforms, state=start.get("reader"))
+    step = first = int(start.get("step", 0))
+    require_work(config, step, loader.epoch)
+    last = config.max_steps if config.max_steps is not None else sys.maxsize
+    pipeline = start_pipeline(model, optimizer, ranks.device)
+    known = {"transforms": transforms.to_json(), "config": to_yaml(config)}
+    position = loader.state(0)
+    path = checkpoint.latest(Path(config.run_dir) / "checkpoints")
+    facts = memory_of(model, optimizer, plan, ranks)
+    with Stop() as stop, TrafficCounter() as traffic, watch_of(job, ranks, model, placed, loader, step, facts) as watch:
+        while loader.epoch < config.epochs and step < last and not stop.asked:
+            model.train()
+            batches, num_trained = watch.reader(iter(loader)), 0
+            while step < last and not stop.asked and (output := _progress(pipeline, batches)) is not None:
+                step, num_trained = step + 1, num_trained + 1
+                watch.step(loader.epoch, step, output)
+                position = loader.state(num_trained)
+                due = num_trained == len(loader) or step == last or step % config.checkpoint.every == 0
+                if due or step == first + 1 or step % config.log_every == 0:  # a point first: it refuses a loss of nan
+                    watch.point(step, traffic)
+                    stop.agree()
+                watch.show(step)
+                if due or stop.asked:
+                    watch.paused()
+                    path = save(job, step, model, optimizer, {**known, "reader": position})
+            if num_trained == len(loader):
+                loader.start_epoch(loader.epoch + 1)
+        loader.close()
+        num_samples, trained = samples_trained(job, position), pipeline.detach()
+        torchrec_patches.restore_postprocs(model.module)
+        stopped = stop.asked and loader.epoch < config.epochs and step < last
+        return finish(job, ranks, trained, transforms, watch, step, num_samples, path, stopped=stopped)
+
+
+def memory_of(model: Any, optimizer: Any, plan: TablePlan, ranks: Ranks) -> dict[str, float]:
+    """Bytes of the tables on the rank that holds most of them, used and planned; a collective."""
+    used = over_ranks({"table_bytes": float(table_bytes(model.module, optimizer))}, "max", ranks.device)
+    return {**used, "table_bytes_planned": float(plan.estimate.rank_bytes)}
+
+
+def watch_of(
+    job: Job,
+    ranks: Ranks,
+    model: Any,
+    placed: Placement,
+    loader: Loader,
+    step: int,
+    facts: Mapping[str, float] | None = None,
+) -> Watch:
+    """What shows the run, told how long it will be, what the tables exchange, and what the summary says beside."""
+    left = len(loader) + (job.config.epochs - loader.epoch - 1) * math.ceil(
+        job.manifest.num_samples / (job.config.batch_size * ranks.world_size)
+    )
+    last = min(step + left, job.config.max_steps or sys.maxsize)
+    uses = table_uses(model.module.embeddings)
+    reduced = step_bytes.all_reduce_bytes(num_replicated(model), ranks.world_size)
+    return Watch(job, ranks, uses, placed, last, step, reduced, facts)
+
+
+def samples_trained(job: Job, position: Mapping[str, Any]) -> int:
+    """Samples of all ranks, since the first step of the run, at a reader position."""
+    left = sum(end - start for start, end in position["remaining"])
+    return int(position["epoch"]) * job.manifest.num_samples + job.manifest.num_samples - left
+
+
+def agree_on_plan(job: Job, ranks: Ranks) -> TablePlan:
+    """Where the tables of a job lie on the ranks there are, and what travels; a collective.
+
+    Rank 0 counts rows and ids for all: a rank that counted otherwise, because a file was slow to appear, say, would
+    plan otherwise, and the exchange would hang.
+    """
+    counted = [planning.count_rows(job) if ranks.is_first else None]
+    dist.broadcast_object_list(counted, src=0)
+    return planning.plan_job(
+        job,
+        ranks.world_size,
+        local_world_size=ranks.local_world_size,
+        device_type=ranks.device.type,
+        step=counted[0],
+    )
+
+
+def shard_model(job: Job, ranks: Ranks, plan: TablePlan | None = None) -> tuple[Any, Any, Placement]:
+    """Builds model and optimizer over the ranks; initial weights do not depend on the plan. A collective.
+
+    Torch's generator is seeded first: the dense weights follow from the seed of the job, and so does dropout.
+
+    Args:
+        job: resolved config.
+        ranks: this rank's place.
+        plan: of the tables; made when absent.
+
+    Returns:
+        Model, optimizer, and where the tables lie.
+    """
+    config = job.config
+    plan = plan or agree_on_plan(job, ranks)
+    torch.manual_seed(config.seed)
+    model = build.build_model(job, job.dedup, send=plan.send)
+    if config.dedup and not job.dedup and ranks.is_first:
+        logger.info("dedup: no group of this table holds fewer rows than samples; batches are trained expanded")
+    tables = TableOptimizer(config.optim.tables.name, config.optim.tables.lr, config.optim.tables.eps)  # type: ignore[arg-type]
+    parallel = shard(model, plan.sharding, ranks, tables)
+    initial_weights.initialize(parallel, config.seed)
+    optimizer = optimizers(parallel, lambda ps: build.build_dense_optimizer(list(ps), config.optim.dense), tables)
+    return parallel, optimizer, plan.placement
+
+
+def start_pipeline(model: Any, optimizer: Any, device: torch.device) -> TrainPipelineSparseDist:
+    """TorchRec's pipeline: the ids of the next batch travel while this one computes."""
+    for batch_type in (Batch, IKJT):  # TorchRec asks by isinstance whether it may move a batch
+        Pipelineable.register(batch_type)
+    return TrainPipelineSparseDist(model, optimizer, device, pipeline_postproc=True)
+
+
+def resume(job: Job, ranks: Ranks, model: Any, optimizer: Any) -> dict[str, Any]:
+    """Loads the newest checkpoint, or starts the run directory afresh.
+
+    Returns:
+        What the checkpoint knows beside the weights; empty at the start.
+    """
+    run_dir = Path(job.config.run_dir)
+    if not job.config.resume and ranks.is_first:
+        start_afresh(run_dir)
+    dist.barrier()
+    checkpoint.sweep(run_dir / "checkpoints")
+    path = checkpoint.latest(run_dir / "checkpoints")
+    found = checkpoint.load(path, model, optimizer, job.schema, rename=portable_name) if path else None
+    if ranks.is_first:
+        # Not before the checkpoint was found to fit: config.yaml says how to read those that are there.
+        write(run_dir / "config.yaml", to_yaml(job.config))
+        if path:
+            logger.info("resuming from %s", path)
+    return found.extra if found else {}
+
+
+def start_afresh(run_dir: Path) -> None:
+    """Removes what an earlier run left in its directory; files of others stay."""
+    import shutil
+
+    for name in ("checkpoints", DIRECTORY, "seen"):
+        shutil.rmtree(run_dir / name, ignore_errors=True)
+    (run_dir / "summary.json").unlink(missing_ok=True)
+
+
+def _progress(pipeline: Any, batches: Iterator[Batch]) -> build.Output | None:
+    """One step of the pipeline; None at the end of the epoch."""
+    try:
+        return pipeline.progress(batches)
+    except StopIteration:
+        return None
+
+
+def save(job: Job, step: int, model: Any, optimizer: Any, extra: dict[str, Any]) -> Path:
+    """Writes a checkpoint of the job; a collective."""
+    keep, directory = job.config.checkpoint.keep, Path(job.config.run_dir) / "checkpoints"
+    return checkpoint.save(
+        directory, step, model, optimizer, job.schema, {**extra, "step": step}, keep=keep, rename=portable_name
+    )
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+class Stop:
+    """SIGTERM asks for a checkpoint and a clean end; the ranks agree on the step. A context manager."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._signalled = False
+
+    def __enter__(self) -> "Stop":
+        self._before = signal.signal(signal.SIGTERM, self._on_signal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._signalled = True
+
+    def agree(self) -> None:
+        """Every rank stops when one was asked to; a collective."""
+        flag = torch.tensor([int(self._signalled)], device="cuda" if dist.get_backend() == "nccl" else "cpu")
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        self.asked = bool(flag.item())
+
+
+def finish(
+    job: Job,
+    ranks: Ranks,
+    model: Any,
+    transforms: Transforms,
+    watch: Watch,
+    step: int,
+    num_samples: int,
+    path: Path | None,
+    *,
+    stopped: bool,
+) -> dict[str, Any]:
+    """Evaluates, where there is a split for it, and writes summary.json.
+
+    Raises:
+        SystemExit: 143 after a SIGTERM, when the checkpoint is written.
+    """
+    if stopped:
+        logger.info("stopped by SIGTERM after step %d; the same command goes on from %s", step, path)
+        raise SystemExit(128 + signal.SIGTERM)
+    summary = watch.summary(step)
+    wanted = job.config.evaluate
+    if wanted.split and (job.table.parent / wanted.split / "manifest.json").is_file():
+        table = job.table.parent / wanted.split
+        size = wanted.batch_size
+        with closing(
+            build.build_loader(job, ranks, transforms, table=table, batch_size=size, shuffle=False)
+        ) as batches:
+            quality = quality_of(model, batches, ranks.device)
+        summary |= {"split": wanted.split, **(quality.to_json() if quality else {}), **oracle(job, wanted.split)}
+    summary |= {"samples": num_samples, "steps": step, "checkpoint": str(path), "world_size": ranks.world_size}
+    if ranks.is_first:
+        # JSON has no nan: what is undefined (an AUC of one class) is null there.
+        plain = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in summary.items()}
+        write(Path(job.config.run_dir) / "summary.json", json.dumps(plain, indent=1, allow_nan=False) + "\n")
+    watch.finish(step, summary)
+    return summary
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""Checkpoints: bit-exact across world sizes and shardings, whole or absent, and nothing foreign is run."""
+
+import json
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from recd_dist.checkpoint import checkpoint
+from recd_dist.checkpoint.safe_storage import read_metadata
+from recd_dist.errors import DataError
+from recd_dist.table.schema import Feature, Kind, Schema
+
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+
+SCHEMA = Schema((Feature("item", Kind.id, table="item"), Feature("price", Kind.dense)))
+
+
+def ranks(mode: str, sharding: str, world_size: int, directory: Path) -> list[int]:
+    """Runs checkpoint_ranks.py on gloo ranks; their exit codes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    env = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(world_size)}
+    command = [sys.executable, str(Path(__file__).with_name("checkpoint_ranks.py")), mode, sharding, str(directory)]
+    started = [
+        subprocess.Popen(command, env=env | {"RANK": str(r), "LOCAL_RANK": str(r), "LOCAL_WORLD_SIZE": str(world_size)})
+        for r in range(world_size)
+    ]
+    return [process.wait(timeout=120) for process in started]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three checkpoints of a table-wise model of two ranks, the newest two kept."""
+    directory = tmp_path_factory.mktemp("run") / "checkpoints"
+    assert ranks("save", "tw", 2, directory) == [0, 0]
+    return directory
+
+
+def told(directory: Path, name: str) -> dict:
+    return json.loads((directory.parent / name).read_text())
+
+
+@pytest.mark.parametrize(("sharding", "world_size"), [("rw", 2), ("tw", 1)])
+def test_loads_bit_exact_elsewhere(saved: Path, sharding: str, world_size: int) -> None:
+    assert ranks("load", sharding, world_size, saved) == [0] * world_size
+    before = torch.load(saved.parent / "save-tw-2.pt", weights_only=True)
+    after = torch.load(saved.parent / f"load-{sharding}-{world_size}.pt", weights_only=True)
+    assert before.keys() == after.keys()
+    assert {
+        "optimizer/dense.top.weight/exp_avg",
+        "optimizer/tables.embedding_bags.a.weight/a.momentum1",
+    } < before.keys()
+    for name, tensor in before.items():
+        assert tensor.abs().sum() > 0, name
+        assert torch.equal(tensor, after[name]), name
+    answer = told(saved, f"load-{sharding}-{world_size}-rank0.json")
+    assert answer["extra"] == {"epoch": 0}
+    assert answer["ranks"] == [{"rank": 0}, {"rank": 1}]
+    for rank in range(world_size):  # random states return only where there are as many ranks
+        draws = [
+            told(saved, f"{run}-rank{rank}.json")["draws"] for run in ("save-tw-2", f"load-{sharding}-{world_size}")
+        ]
+        assert (draws[0] == draws[1]) == (world_size == 2)
+
+
+def test_keeps_the_newest(saved: Path) -> None:
+    assert sorted(p.name for p in saved.iterdir()) == ["step-00000002", "step-00000003"]
+    assert checkpoint.latest(saved) == saved / "step-00000003"
+    assert checkpoint.describe(saved / "step-00000003").world_size == 2
+
+
+def test_full_disk_and_kill_keep_the_older_checkpoint(tmp_path: Path) -> None:
+    """Step 1 is saved; the disk is full for rank 1 at step 2; rank 0 is killed while it saves step 3."""
+    directory = tmp_path / "checkpoints"
+    codes = ranks("killed", "tw", 2, directory)
+    assert codes[0] == -9
+    assert codes[1] != 0
+    for rank in (0, 1):
+        answer = told(directory, f"killed-rank{rank}.json")
+        assert "checkpoint of step 2 could not be written" in answer["error"]
+        assert "free or choose another disk" in answer["error"]
+        assert answer["left"] == ["step-00000001"]
+    assert sorted(p.name for p in directory.iterdir()) == [".step-00000003.partial", "step-00000001"]
+    assert checkpoint.latest(directory) == directory / "step-00000001"
+    assert checkpoint.sweep(directory) == 1
+    assert [p.name for p in directory.iterdir()] == ["step-00000001"]
+
+
+# One process, no process group: what is refused, and how it is said.
+
+
+def model_and_optimizer(rows: int = 8, optimizer: type = torch.optim.Adam) -> tuple[nn.Module, object]:
+    from torchrec.optim.keyed import KeyedOptimizerWrapper
+
+    torch.manual_seed(rows)
+    model = nn.ModuleDict({"item": nn.Embedding(rows, 4), "top": nn.Linear(4, 1)})
+    keyed = KeyedOptimizerWrapper(dict(model.named_parameters()), lambda p: optimizer(p, lr=0.1))
+    model["top"](model["item"](torch.arange(3))).sum().backward()
+    return model, keyed
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Path:
+    """A checkpoint of one process."""
+    model, optimizer = model_and_optimizer()
+    optimizer.step()
+    return checkpoint.save(tmp_path / "checkpoints", 5, model, optimizer, SCHEMA)
+
+
+def test_latest_ignores_what_is_not_whole(one: Path) -> None:
+    (one.parent / "step-00000009").mkdir()
+    (one.parent / "notes").mkdir()
+    assert checkpoint.latest(one.parent) == one
+    assert checkpoint.latest(one.parent / "nowhere") is None
+
+
+def test_saving_a_step_again_replaces_it(one: Path) -> None:
+    model, optimizer = model_and_optimizer()
+    optimizer.step()
+    checkpoint.save(one.parent, 5, model, optimizer, SCHEMA, {"again": True})
+    assert checkpoint.describe(one).extra == {"again": True}
+    assert [p.name for p in one.parent.iterdir()] == ["step-00000005"]
+
+
+def test_weights_alone_for_evaluation(one: Path) -> None:
+    trained, optimizer = model_and_optimizer()
+    optimizer.step()
+    fresh, _ = model_and_optimizer()
+    checkpoint.load(one, fresh)
+    assert all(torch.equal(a, b) for a, b in zip(trained.parameters(), fresh.parameters(), strict=True))
+
+
+def test_rename_loads_a_table_that_sits_elsewhere(one: Path) -> None:
+    trained, optimizer = model_and_optimizer()
+    optimizer.step()
+    other = nn.ModuleDict({"deep": nn.ModuleDict({"item": nn.Embedding(8, 4)}), "top": nn.Linear(4, 1)})
+    checkpoint.load(one, other, rename=lambda name: name.removeprefix("deep."))
+    assert torch.equal(other["deep"]["item"].weight, trained["item"].weight)
+
+
+def test_other_table_size(one: Path) -> None:
+    with pytest.raises(DataError, match=r"another model: model/item.weight was \[8, 4\], is \[9, 4\]; use the model"):
+        checkpoint.load(one, *model_and_optimizer(rows=9))
+
+
+def test_other_optimizer(one: Path) -> None:
+    with pytest.raises(DataError, match=r"another optimizer: .*exp_avg is only in the checkpoint.* use the optimizer"):
+        checkpoint.load(one, *model_and_optimizer(optimizer=torch.optim.Adagrad))
+
+
+@pytest.mark.parametrize(
+    ("now", "message"),
+    [
+        (Schema((Feature("item", Kind.id, table="item"),)), "feature 'price' is only in the checkpoint"),
+        (Schema((*SCHEMA.features, Feature("age", Kind.dense))), "feature 'age' is only in this run"),
+        (Schema((Feature("item", Kind.ids, table="item"), SCHEMA["price"])), "feature 'item': kind was id, is ids"),
+        (Schema(SCHEMA.features[::-1]), "the features stand in another order"),
+        (Schema(SCHEMA.features, ("bought",)), "labels were label, are bought"),
+    ],
+)
+def test_other_schema(one: Path, now: Schema, message: str) -> None:
+    with pytest.raises(DataError, match=f"another schema: {message}; use the data"):
+        checkpoint.load(one, *model_and_optimizer(), schema=now)
+
+
+class Malicious:
+    def __reduce__(self) -> tuple:
+        return os.mkdir, ("ran",)
+
+
+def test_metadata_that_would_run_code_is_refused(one: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (one / ".metadata").write_bytes(pickle.dumps(Malicious()))
+    with pytest.raises(DataError, match=r"\.metadata: refused: it names posix\.mkdir"):
+        checkpoint.load(one, *model_and_optimizer())
+    assert not (tmp_path / "ran").exists()
+
+
+def test_metadata_that_points_outside_is_refused(one: Path) -> None:
+    metadata = read_metadata(one)
+    next(iter(metadata.storage_data.values())).relative_path = "../../elsewhere.distcp"
+    (one / ".metadata").write_bytes(pickle.dumps(metadata))
+    with pytest.raises(DataError, match=r"points to \.\./\.\./elsewhere\.distcp, outside"):
+        checkpoint.load(one, *model_and_optimizer())
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x80\x04garbage", pickle.dumps({"a": 1})])
+def test_damaged_metadata(one: Path, damage: bytes) -> None:
+    (one / ".metadata").write_bytes(damage)
+    with pytest.raises(DataError, match=r"\.metadata: refused"):
+        checkpoint.load(one, *model_and_optimizer())
+
+
+def test_truncated_tensors(one: Path) -> None:
+    file = one / "__0_0.distcp"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"cannot be read .* use an older checkpoint"):
+        checkpoint.load(one, *model_and_optimizer())
+
+
+def test_pickled_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.distributed.checkpoint.state_dict_loader import load
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    from recd_dist.checkpoint.safe_storage import SafeReader, TensorsOnlyPlanner
+
+    monkeypatch.chdir(tmp_path)
+    save({"model/x": Malicious()}, checkpoint_id=tmp_path / "c")
+    with pytest.raises(BaseException, match=r"refused|pickled bytes"):
+        load({"model/x": "anything"}, storage_reader=SafeReader(tmp_path / "c"), planner=TensorsOnlyPlanner())
+    assert not (tmp_path / "ran").exists()
+
+
+def test_describe_says_what_is_wrong(one: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no whole checkpoint here"):
+        checkpoint.describe(tmp_path / "step-00000001")
+    (one / "checkpoint.json").write_text("{}")
+    with pytest.raises(DataError, match="not a checkpoint's description"):
+        checkpoint.describe(one)
+    (one / "checkpoint.json").write_text('{"format": "recd_dist.checkpoint", "version": 99}')
+    with pytest.raises(DataError, match="version 99, this release reads"):
+        checkpoint.describe(one)

@@ -1,0 +1,132 @@
+"""A table is whole or absent: what is there already, full disks, no permission, two runs at once, work taken up."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from recd_dist.errors import DataError
+from recd_dist.etl.place import work_directory as module
+from recd_dist.etl.place.work_directory import check_free, check_space, replaced, taken_up, work_directory, working
+
+JOB = {"run": "a", "files": [["x", 1, 2]]}
+
+
+def table(path: Path, text: str) -> Path:
+    (path / "train").mkdir(parents=True)
+    (path / "train" / "manifest.json").write_text(text)
+    return path
+
+
+def stop(work: Path, error: BaseException) -> None:
+    with working(work, JOB):
+        (work / "runs").mkdir()
+        raise error
+
+
+def names(path: Path) -> set[str]:
+    return {entry.name for entry in path.iterdir()}
+
+
+def test_work_lies_beside_the_table_and_vanishes_when_it_is_done(tmp_path):
+    work = work_directory(tmp_path / "deep" / "out")
+    assert work == tmp_path / "deep" / ".out.partial"
+    with working(work, JOB) as going_on:
+        assert not going_on
+        replaced(table(work / "table", "new"), tmp_path / "deep" / "out")
+    assert names(tmp_path / "deep") == {"out"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
+def test_what_was_stopped_is_taken_up_by_the_same_job_only(tmp_path, error):
+    work = work_directory(tmp_path / "out")
+    with pytest.raises(type(error)):
+        stop(work, error)
+    assert taken_up(work, JOB)
+    with working(work, JOB) as going_on:
+        assert going_on
+        assert (work / "runs").is_dir()
+        assert not taken_up(work, {**JOB, "files": []})
+    (work / "runs").mkdir(parents=True)
+    with working(work, {**JOB, "files": []}) as going_on:
+        assert not going_on
+        assert names(work) == {"lock", "job.json"}
+
+
+def test_two_runs_at_once(tmp_path):
+    work = work_directory(tmp_path / "out")
+    with working(work, JOB):
+        with pytest.raises(DataError, match="another `recd etl` is making this table"), working(work, JOB):
+            pass
+        assert taken_up(work, JOB)  # the one that was refused has not touched it
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_replacing(tmp_path, monkeypatch, can_exchange):
+    if not can_exchange:
+        monkeypatch.setattr(module, "_exchanged", lambda *_: False)
+    out = table(tmp_path / "out", "old")
+    (out / "train" / "extra").touch()
+    replaced(table(tmp_path / "work" / "table", "new"), out)
+    assert (out / "train" / "manifest.json").read_text() == "new"
+    assert names(out / "train") == {"manifest.json"}
+    assert names(tmp_path / "work") == set()
+
+
+def test_a_link_to_a_table_stays_a_link(tmp_path):
+    real = table(tmp_path / "disk" / "real", "old")
+    (tmp_path / "out").symlink_to(real)
+    replaced(table(tmp_path / "work" / "table", "new"), tmp_path / "out")
+    assert (tmp_path / "out").is_symlink()
+    assert (real / "train" / "manifest.json").read_text() == "new"
+
+
+def test_a_failure_leaves_the_old_table_and_no_work(tmp_path):
+    out = table(tmp_path / "out", "old")
+    with pytest.raises(KeyError), working(work_directory(out), JOB):
+        raise KeyError
+    assert (out / "train" / "manifest.json").read_text() == "old"
+    assert names(tmp_path) == {"out"}
+
+
+def test_nothing_but_a_table_is_replaced(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("mine")
+    with pytest.raises(DataError, match="something else than a clustered table"):
+        check_free(tmp_path / "thesis", may_exist=True)
+    out = table(tmp_path / "out", "old")
+    with pytest.raises(DataError, match="a table is already there; overwrite=true replaces it, append=true adds"):
+        check_free(out, may_exist=False)
+    check_free(out, may_exist=True)
+    (tmp_path / "empty").mkdir()
+    check_free(tmp_path / "empty", may_exist=False)
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(errno.ENOSPC, "the disk is full; nothing was left there"), (errno.EACCES, "no permission to write")],
+)
+def test_errors_of_the_disk_are_the_users_to_mend(tmp_path, number, message):
+    with pytest.raises(DataError, match=message), working(work_directory(tmp_path / "out"), JOB):
+        raise OSError(number, os.strerror(number), "x")
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_that_may_not_be_written(tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(DataError, match="no permission to write"), working(tmp_path / "closed" / ".out.partial", JOB):
+        pass
+
+
+def test_a_parent_that_is_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="cannot be written"), working(tmp_path / "file" / ".out.partial", JOB):
+        pass
+
+
+def test_space_is_looked_at_before_anything_is_read(tmp_path):
+    check_space(tmp_path / "not" / "there", 1000)
+    with pytest.raises(DataError, match=r"are free on this disk, about [\d.]+ GB are needed"):
+        check_space(tmp_path, 10**18)

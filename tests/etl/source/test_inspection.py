@@ -1,0 +1,163 @@
+"""Columns to features: what each type becomes, and what is said of those that do not fit."""
+
+import hashlib
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from recd_dist.errors import DataError
+from recd_dist.etl.source.duckdb_sql import HASH
+from recd_dist.etl.source.inspection import inspect
+from recd_dist.etl.source.source import Source
+from recd_dist.table.schema import Feature, Kind
+
+
+def source(path: Path, samples: str, **options: object) -> Source:
+    return Source.from_dict(
+        {"name": "shop", "path": str(path), "samples": samples, "labels": ["y"], "groups": {}} | options
+    )
+
+
+@pytest.mark.parametrize(
+    ("sql", "kind"),
+    [
+        ("1::integer", Kind.id),
+        ("1::ubigint", Kind.id),
+        ("sum(1)", Kind.id),
+        ("true", Kind.id),
+        ("'red'", Kind.id),
+        ("'red'::enum('red', 'blue')", Kind.id),
+        ("uuid()", Kind.id),
+        ("[1, 2]", Kind.ids),
+        ("[1, 2]::integer[2]", Kind.ids),
+        ("[1::tinyint]", Kind.ids),
+        ("['red']", Kind.ids),
+        ("1.5", Kind.dense),
+        ("1.5::double", Kind.dense),
+    ],
+)
+def test_the_kind_follows_from_the_type(tmp_path, sql, kind):
+    schema = inspect(source(tmp_path, f"select {sql} as x, 1 as y")).schema
+    assert schema.features == (Feature("x", kind, "sample", None if kind is Kind.dense else "x"),)
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("timestamp '2024-01-01'", r"column 'x': a TIMESTAMP is no feature; name it keys.timestamp, drop it"),
+        ("{'a': 1}", r"column 'x': a STRUCT\(a INTEGER\) is no feature; take its fields in the SQL, such as x.field"),
+        ("[1.5]", r"a list of DECIMAL is no list of ids; turn its elements into integers"),
+        ("[[1]]", r"a list of INTEGER\[\] is no list of ids"),
+        ("'a'::blob", r"type BLOB is no feature; cast it in the SQL"),
+    ],
+)
+def test_other_types_are_refused_with_a_remedy(tmp_path, sql, message):
+    with pytest.raises(DataError, match=message):
+        inspect(source(tmp_path, f"select {sql} as x, 1 as y"))
+
+
+def test_a_query_may_end_in_a_comment(tmp_path):
+    groups = {"g": {"sql": "select 1 as u, 2 as z -- ends here", "key": "u"}}
+    schema = inspect(source(tmp_path, "select 1 as u, 3 as x, 1 as y -- so does this", groups=groups)).schema
+    assert [f.name for f in schema.features] == ["z", "x"]
+
+
+def test_kind_and_table_can_be_said(tmp_path):
+    features = {"a": {"kind": "dense"}, "b": {"kind": "ids", "table": "t"}, "c": {"kind": "id"}}
+    found = inspect(source(tmp_path, "select 1 as a, 2 as b, 3.0 as c, 1 as y", features=features))
+    assert [(f.kind, f.table) for f in found.schema.features] == [(Kind.dense, None), (Kind.ids, "t"), (Kind.id, "c")]
+    assert duckdb.sql(found.samples).fetchall() == [(1.0, 1.0, [2], 3)]
+
+
+def test_every_missing_column_is_named_with_the_nearest(tmp_path):
+    with pytest.raises(DataError) as caught:
+        inspect(
+            source(
+                tmp_path,
+                "select 1 as session, 2 as device, 0 as clicked, 7 as user",
+                keys={"session": "sesion", "timestamp": "time"},
+                labels=["cliked"],
+                groups={
+                    "request": ["devise"],
+                    "history": {"sql": "select 7 as usr, [1] as items", "key": "user"},
+                    "more": {"sql": "select 7 as user, [1] as other", "key": ["user", "nothing"]},
+                },
+                features={"devize": {"table": "t"}},
+                drop=["sessions"],
+            )
+        )
+    for part in (
+        "keys.session: no column 'sesion' in the samples; did you mean 'session'?",
+        "keys.timestamp: no column 'time' in the samples; there are: clicked, device, session, user",
+        "labels: no column 'cliked' in the samples; did you mean 'clicked'?",
+        "groups.request.features: no column 'devise' in the samples; did you mean 'device'?",
+        "groups.history.key: no column 'user' in its query; did you mean 'usr'?",
+        "groups.more.key: no column 'nothing' in the samples",
+        "features.devize: no such column; did you mean 'device'?",
+        "drop: no column 'sessions'; did you mean 'session'?",
+    ):
+        assert part in str(caught.value), part
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keys": {"session": "f"}}, "keys.session: column 'f' is .*; a key is an integer, text or timestamp"),
+        ({"keys": {"timestamp": "s"}}, "keys.timestamp: column 's' is VARCHAR; a timestamp is a TIMESTAMP, DATE or"),
+        ({"labels": ["s"]}, "labels: column 's' is VARCHAR; a label is a number or true/false"),
+        ({"features": {"s": {"kind": "dense"}}}, "column 's': a VARCHAR cannot be dense; cast it in the SQL"),
+        ({"features": {"l": {"kind": "id"}}}, r"column 'l': a INTEGER\[\] cannot be kind 'id'; take one element"),
+        ({"split": "nonsense > 1"}, "split: Binder Error: .*nonsense"),
+        (
+            {"groups": {"g": {"sql": "select 'a' as i, 1 as z", "key": "i"}}},
+            "'i' is VARCHAR in the group's query and IN",
+        ),
+    ],
+)
+def test_a_column_of_the_wrong_type_is_named(tmp_path, options, message):
+    with pytest.raises(DataError, match=message):
+        inspect(source(tmp_path, "select 1 as i, 's' as s, 1.5 as f, [1] as l, 1 as y", **options))
+
+
+def test_an_sql_error_is_short_and_says_where(tmp_path):
+    with pytest.raises(DataError, match="samples query: Parser Error: syntax error") as caught:
+        inspect(source(tmp_path, "selekt 1 as y"))
+    assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(DataError, match=r"query of group 'g': Binder Error.*usr"):
+        inspect(
+            source(tmp_path, "select 1 as u, 1 as y", groups={"g": {"sql": "select usr from (select 1 u)", "key": "u"}})
+        )
+
+
+def test_paths_that_are_not_there(tmp_path):
+    (tmp_path / "clicks.parquet").touch()
+    (tmp_path / "notes.txt").touch()
+    plain = {"labels": ["y"]}
+    for path, message in (
+        (tmp_path / "click.parquet", "not found; did you mean 'clicks.parquet'?"),
+        (tmp_path / "no" / "x.parquet", "not found, and neither is the directory"),
+        (tmp_path / "*.csv", "no file matches this pattern"),
+        (tmp_path / "notes.txt", "cannot tell its format by its name"),
+    ):
+        with pytest.raises(DataError) as caught:
+            inspect(Source.from_dict(plain | {"path": str(path)}))
+        assert message in str(caught.value)
+
+
+def test_files_are_read_by_their_suffix(tmp_path):
+    (tmp_path / "a.csv").write_text("item,y\n3,1\n")
+    (tmp_path / "b.tsv").write_text("item\ty\n3\t1\n")
+    (tmp_path / "days" / "1").mkdir(parents=True)
+    duckdb.sql("select 3 as item, 1 as y").write_parquet(str(tmp_path / "days" / "1" / "x.parquet"))
+    for path in ("a.csv", "b.tsv", "days", "days/*/*.parquet"):
+        found = inspect(Source.from_dict({"path": str(tmp_path / path), "labels": ["y"]}))
+        assert [f.name for f in found.schema.features] == ["item"], path
+        assert duckdb.sql(found.samples).fetchall() == [(1.0, 3)], path
+
+
+def test_the_hash_of_text_is_the_documented_one():
+    for text in ("", "red", "rødgrød"):
+        expected = int.from_bytes(hashlib.md5(text.encode()).digest()[8:], "little") & (2**63 - 1)
+        quoted = f"'{text}'"
+        assert duckdb.sql(f"select {HASH.format(quoted)}").fetchall() == [(expected,)]

@@ -1,0 +1,85 @@
+import pytest
+
+from recd_dist.errors import ConfigError
+from recd_dist.job.table_sizes import infer_tables
+from recd_dist.table.manifest import IdStats, Manifest
+from recd_dist.table.schema import Feature, Kind, Schema, Table
+
+SCHEMA = Schema((Feature("history", Kind.ids, "user", "item"), Feature("candidate", Kind.id, "sample", "item")))
+
+
+def tables(stats: IdStats, **options):
+    manifest = Manifest("t", "train", SCHEMA, 0, 0, 0, {}, {}, {"item": stats}, ())
+    return infer_tables(manifest, SCHEMA, {"item": options} if options else {}, dim=8)
+
+
+@pytest.mark.parametrize(
+    ("stats", "table"),
+    [
+        (IdStats(0, 999, 900), Table("item", 1000, 8)),
+        (IdStats(0, 4599, 900), Table("item", 4600, 8)),  # 4 * 900 + 1000
+        (IdStats(0, 4600, 900), Table("item", 1856, 8, hashed=True)),  # 1800 rounded up to a multiple of 64
+        (IdStats(-1, 5, 3), Table("item", 64, 8, hashed=True)),
+        (IdStats(0, -1, 0), Table("item", 1, 8)),  # no id at all
+        (IdStats(0, 2**62, 10**6), Table("item", 2_000_000, 8, hashed=True)),
+    ],
+)
+def test_inferred(stats, table):
+    assert tables(stats) == {"item": table}
+
+
+@pytest.mark.parametrize(
+    ("options", "table"),
+    [
+        ({"num_embeddings": 1200}, Table("item", 1200, 8)),
+        ({"dim": 16}, Table("item", 1000, 16)),
+        ({"num_embeddings": 10, "hashed": True}, Table("item", 10, 8, hashed=True)),
+        ({"num_embeddings": None, "dim": None, "hashed": None}, Table("item", 1000, 8)),
+    ],
+)
+def test_given(options, table):
+    assert tables(IdStats(0, 999, 900), **options) == {"item": table}
+
+
+def test_transforms_that_bound_every_feature_bound_the_table():
+    manifest = Manifest("t", "train", SCHEMA, 0, 0, 0, {}, {}, {"item": IdStats(-5, 10**9, 10**6)}, ())
+    bounded = infer_tables(manifest, SCHEMA, {}, 8, limits={"history": 100, "candidate": 300})
+    assert bounded == {"item": Table("item", 300, 8)}
+    assert infer_tables(manifest, SCHEMA, {}, 8, limits={"history": 100})["item"].hashed
+
+
+def test_too_small():
+    message = r"tables.item.num_embeddings=10: ids go up to 999; set num_embeddings=1000 or more, or .*hashed=true"
+    with pytest.raises(ConfigError, match=message):
+        tables(IdStats(0, 999, 900), num_embeddings=10)
+
+
+def test_negative_ids_want_hashing():
+    with pytest.raises(ConfigError, match=r"tables.item: ids go down to -3; set data.tables.item.hashed=true"):
+        tables(IdStats(-3, 9, 9), num_embeddings=10)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dim": 0}, r"tables.item.dim=0: wanted a whole number"),
+        ({"num_embeddings": "many"}, r"num_embeddings=many: wanted a whole number"),
+        ({"num_embedings": 3}, r"tables.item.num_embedings: unknown option; did you mean 'num_embeddings'"),
+        ({"hashed": "no"}, r"tables.item.hashed=no: wanted true or false"),
+    ],
+)
+def test_wrong_options(options, message):
+    with pytest.raises(ConfigError, match=message):
+        tables(IdStats(0, 9, 9), **options)
+
+
+def test_unknown_table():
+    manifest = Manifest("t", "train", SCHEMA, 0, 0, 0, {}, {}, {}, ())
+    with pytest.raises(ConfigError, match=r"tables.itme: no feature looks it up; did you mean 'item'"):
+        infer_tables(manifest, SCHEMA, {"itme": {"dim": 3}}, dim=8)
+
+
+def test_tables_of_dropped_features_may_be_named():
+    manifest = Manifest("t", "train", SCHEMA, 0, 0, 0, {}, {}, {}, ())
+    dense = Schema((Feature("price", Kind.dense),))
+    assert infer_tables(manifest, dense, {"item": {"dim": 3}}, dim=8) == {}

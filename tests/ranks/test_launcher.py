@@ -1,0 +1,164 @@
+"""The launcher with real ranks that run a small module: what the user sees and which code comes back."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from recd_dist.ranks.launcher import arguments, rank_environment, read_failures, root_cause
+from recd_dist.ranks.rank import Failure
+
+MODULE = """
+import os, signal, threading, time
+from pathlib import Path
+from recd_dist.errors import DataError
+
+HEARD = Path(os.environ["TMPDIR"], "heard")  # rank 0 has said its line: only then may rank 1 end the job
+
+def main(overrides):
+    rank, attempt = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    print("rank", rank, *overrides, flush=True)
+    action = overrides[0]
+    if rank == 0:
+        HEARD.touch()
+    while rank == 1 and not HEARD.exists():
+        time.sleep(0.01)
+    if action == "listen":
+        from recd_dist.ranks.process_group import process_group
+        with process_group("cpu"):
+            links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+            sockets = {os.readlink(link) for link in links if os.path.lexists(link)}
+            for table in ("tcp", "tcp6"):
+                for row in open(f"/proc/self/net/{table}"):
+                    fields = row.split()
+                    if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                        print("listens", fields[1].partition(":")[0], flush=True)
+    if rank == 1 and attempt == 0:
+        if action == "data":
+            raise DataError("part-0.parquet: column clicked: NaN")
+        if action == "bug":
+            threading.Thread(target=time.sleep, args=(600,)).start()
+            raise KeyError("k")
+        if action in ("kill", "once"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    if action in ("sleep", "kill"):
+        time.sleep(60)
+"""
+LAUNCH = "import sys; from recd_dist.ranks import launcher; launcher.PREFLIGHT = 'checked'; sys.exit(launcher.main())"
+
+
+@pytest.fixture
+def launcher(tmp_path: Path) -> list[str]:
+    """A command that launches two ranks of MODULE."""
+    (tmp_path / "ranks.py").write_text(MODULE)
+    (tmp_path / "checked.py").write_text("import sys\nif 'bad' in sys.argv: sys.exit('recd: error: no such table')\n")
+    return [sys.executable, "-c", LAUNCH, "--nproc-per-node", "2", "--module", "ranks"]
+
+
+def start(command: list[str], tmp_path: Path) -> subprocess.Popen[str]:
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "TMPDIR": str(tmp_path)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+
+def finish(command: list[str], tmp_path: Path) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr."""
+    process = start(command, tmp_path)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def test_rank_0_is_heard_and_overrides_arrive_verbatim(launcher: list[str], tmp_path: Path) -> None:
+    assert finish([*launcher, "--", "ok", "+a={x: 1}"], tmp_path) == (0, "rank 0 ok +a={x: 1}\n", "")
+    assert not list(tmp_path.glob("recd_*"))
+
+
+def test_user_error_of_one_rank_is_the_only_line(launcher: list[str], tmp_path: Path) -> None:
+    code, _, err = finish([*launcher, "--", "data"], tmp_path)
+    assert (code, err) == (2, "recd: error: part-0.parquet: column clicked: NaN\n")
+
+
+def test_bug_of_one_rank_shows_one_traceback(launcher: list[str], tmp_path: Path) -> None:
+    code, _, err = finish([*launcher, "--", "bug"], tmp_path)
+    assert code == 1
+    assert err.count("Traceback") == 1
+    assert err.endswith("KeyError: 'k'\n")
+
+
+def test_killed_rank_ends_the_job_with_one_line(launcher: list[str], tmp_path: Path) -> None:
+    code, _, err = finish([*launcher, "--", "kill"], tmp_path)
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith("recd: rank 1 was killed by SIGKILL (out of memory?); the same command resumes")
+
+
+def test_killed_rank_restarts_all_ranks(launcher: list[str], tmp_path: Path) -> None:
+    code, out, err = finish([*launcher, "--max-restarts", "1", "--", "once"], tmp_path)
+    assert (code, out) == (0, "rank 0 once\nrank 0 once\n")
+    assert err == "recd: a rank ended; all ranks start again from the last checkpoint\n"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_no_rank_outlives_the_launcher(launcher: list[str], tmp_path: Path, sent: signal.Signals) -> None:
+    process = start([*launcher, "--", "sleep"], tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "rank 0 sleep\n"
+    time.sleep(0.5)  # both ranks are past their first lines
+    process.send_signal(sent)
+    process.stdout.read()  # ends when rank 0, which holds the pipe, has ended
+    process.wait(timeout=30)
+    assert process.returncode == (143 if sent == signal.SIGTERM else -signal.SIGKILL)
+
+
+def test_failed_check_starts_no_rank(launcher: list[str], tmp_path: Path) -> None:
+    assert finish([*launcher, "--", "bad"], tmp_path) == (1, "", "recd: error: no such table\n")
+
+
+def test_one_host_listens_on_loopback_only(launcher: list[str], tmp_path: Path) -> None:
+    code, out, _ = finish([*launcher, "--", "listen"], tmp_path)
+    addresses = [line.split()[1] for line in out.splitlines() if line.startswith("listens")]
+    assert code == 0
+    assert addresses  # gloo and the store
+    assert set(addresses) == {"0100007F"}  # 127.0.0.1, little endian
+
+
+def test_root_cause_is_the_users_error_then_the_first_that_lost_no_peer() -> None:
+    peer = Failure(0, "Connection closed by peer", lost_peer=True, time_s=1.0)
+    bug = Failure(1, "KeyError", time_s=2.0)
+    later = Failure(2, "KeyError", time_s=3.0)
+    user = Failure(3, "column x: missing", user=True, time_s=4.0)
+    assert root_cause([peer, later, bug]) == bug
+    assert root_cause([peer, bug, user]) == user
+    assert root_cause([peer]) == peer
+
+
+def test_errors_of_earlier_attempts_are_not_read(tmp_path: Path) -> None:
+    for attempt, message in [(9, "old"), (10, "new")]:
+        path = tmp_path / "recd_x" / f"attempt_{attempt}" / "0"
+        path.mkdir(parents=True)
+        Failure(0, message).write(path / "error.json")
+    assert [failure.message for failure in read_failures(tmp_path, {})] == ["new"]
+
+
+def test_the_agents_sigterm_is_not_the_cause(tmp_path: Path) -> None:
+    cause = root_cause(read_failures(tmp_path, {0: -signal.SIGTERM, 1: -signal.SIGKILL}))
+    assert cause.message.startswith("rank 1 was killed by SIGKILL (out of memory?)")
+
+
+def test_environment_keeps_what_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    assert rank_environment(1, 2)["OMP_NUM_THREADS"] == "7"
+    assert rank_environment(1, 2)["GLOO_SOCKET_IFNAME"] == "lo"
+    assert "GLOO_SOCKET_IFNAME" not in rank_environment(2, 2)
+    assert rank_environment(4, 8)["RECD_WORLD_SIZE"] == "32"
+
+
+def test_several_hosts_need_a_place_to_meet(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        arguments(["--nnodes", "1:2", "--", "a=1"])
+    assert "several hosts need --rdzv-endpoint host:port" in capsys.readouterr().err
+    options = arguments(["--nnodes", "1:2", "--rdzv-endpoint", "h:1", "--", "a=1"])
+    assert (options.min_nodes, options.max_nodes, options.overrides) == (1, 2, ["a=1"])

@@ -1,0 +1,67 @@
+"""Batch: what travels together, deduplicated or expanded."""
+
+import pickle
+
+import pytest
+import torch
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from recd_dist.tensors.batch import Batch
+from recd_dist.tensors.ikjt import IKJT
+
+
+@pytest.fixture
+def batch() -> Batch:
+    kjt = KeyedJaggedTensor(
+        keys=["u", "c"], values=torch.tensor([7, 7, 8, 1, 2, 3]), lengths=torch.ones(6, dtype=torch.int32), stride=3
+    )
+    return Batch(
+        sparse=IKJT.from_kjt(kjt, {"user": ["u"]}),
+        dense={"user": torch.tensor([[0.5, 0.6], [0.7, 0.8]]), "sample": torch.tensor([[1.0], [2.0], [3.0]])},
+        labels=torch.tensor([[0.0], [1.0], [0.0]]),
+        sample_ids=torch.tensor([10, 11, 12]),
+        request_ids=torch.tensor([1, 1, 2]),
+    )
+
+
+def test_dense_rows_share_the_inverse(batch: Batch) -> None:
+    assert batch.batch_size == 3
+    user = batch.dense_of("user")
+    assert (user.num_rows, user.batch_size) == (2, 3)
+    assert user.expand()[:, 0].tolist() == pytest.approx([0.5, 0.5, 0.7])
+    assert batch.dense_of("sample").inverse is None
+
+
+def test_expanded(batch: Batch) -> None:
+    full = batch.expanded()
+    assert full.sparse.dedup_groups == ()
+    assert full.sparse.values_of("u").tolist() == [7, 7, 8]
+    assert list(full.dense) == ["sample"]
+    torch.testing.assert_close(full.dense["sample"], torch.tensor([[0.5, 0.6, 1.0], [0.5, 0.6, 2.0], [0.7, 0.8, 3.0]]))
+    assert full.labels is batch.labels
+    assert full.expanded().dense["sample"].tolist() == full.dense["sample"].tolist()
+
+
+def test_expanded_without_dense(batch: Batch) -> None:
+    plain = Batch(batch.sparse, {}, batch.labels, batch.sample_ids, batch.request_ids)
+    assert plain.expanded().dense == {}
+
+
+def test_pickle_and_moves(batch: Batch) -> None:
+    for other in (pickle.loads(pickle.dumps(batch)), batch.to(device=torch.device("cpu"))):
+        assert repr(other.sparse) == repr(batch.sparse)
+        assert {g: t.tolist() for g, t in other.dense.items()} == {g: t.tolist() for g, t in batch.dense.items()}
+        assert other.sample_ids.tolist() == [10, 11, 12]
+        assert other.request_ids.tolist() == [1, 1, 2]
+        assert other.labels.tolist() == batch.labels.tolist()
+    batch.record_stream(None)  # type: ignore[arg-type]
+
+
+def test_expanded_by_group(batch: Batch) -> None:
+    full = batch.expanded(["user"])
+    assert [(g.name, g.keys) for g in full.sparse.groups] == [("sample", ("u", "c"))]
+    assert torch.equal(full.dense["sample"], batch.expanded().dense["sample"])
+    same = batch.expanded([])
+    assert same.sparse.groups == batch.sparse.groups
+    assert torch.equal(same.sparse.inverse, batch.sparse.inverse)
+    assert list(same.dense) == ["user", "sample"]

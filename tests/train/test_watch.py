@@ -1,0 +1,105 @@
+"""What a run shows of itself: curves, the summary as text, and a loss that is no number."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from recd_dist.errors import UserError
+from recd_dist.job.config import load
+from recd_dist.job.preflight import check
+from recd_dist.metrics.traffic import TrafficCounter
+from recd_dist.ranks.process_group import Ranks, process_group
+from recd_dist.train import build
+from recd_dist.train.training import shard_model, watch_of
+from recd_dist.train.watch import Watch, render
+
+pytestmark = [pytest.mark.usefixtures("own_logging"), pytest.mark.filterwarnings("ignore::FutureWarning")]
+
+
+@pytest.fixture
+def ranks() -> Iterator[Ranks]:
+    with process_group("cpu") as alone:
+        yield alone
+
+
+def watched(tiny: list[str], tmp_path: Path, ranks: Ranks) -> tuple[Watch, list]:
+    """A watch over a job that does not train, and its batches with a loss of 0.5 and logits of 0."""
+    job = check(load("train", [*tiny, f"run_dir={tmp_path / 'run'}", "batch_size=500", "record_samples=true"]))
+    model, _, placed = shard_model(job, ranks)
+    loader = build.build_loader(job, ranks, job.transforms.fitted(job.table))
+    watch = watch_of(job, ranks, model, placed, loader, 0)
+    batches = list(watch.reader(iter(loader)))
+    return watch, [(torch.tensor(0.5), torch.zeros(batch.batch_size), batch) for batch in batches]
+
+
+def test_a_step_counts_samples_rows_and_bytes(tiny: list[str], tmp_path: Path, ranks: Ranks) -> None:
+    watch, outputs = watched(tiny, tmp_path, ranks)
+    with TrafficCounter() as traffic, watch:
+        for step, output in enumerate(outputs, start=1):
+            watch.step(0, step, output)
+        watch.point(len(outputs), traffic)
+        summary = watch.summary(len(outputs))
+
+    batch = outputs[0][2]
+    rows = sum(output[2].sparse.num_rows("history") for output in outputs)
+    samples = sum(output[2].batch_size for output in outputs)
+    assert summary["dedup_factor"]["history"] == samples / rows
+    assert summary["steps_this_attempt"] == len(outputs)
+    assert summary["sent_bytes"] == summary["expanded_bytes"] == 0  # one rank sends nothing
+    assert list((tmp_path / "run/board").rglob("events*"))
+    assert batch.sample_ids.tolist() == seen_first(tmp_path / "run", batch.batch_size)
+
+
+def seen_first(run_dir: Path, num: int) -> list[int]:
+    """Ids of the first record of a run's only rank: a header of five words, then the ids."""
+    (path,) = run_dir.glob("seen/attempt-*/rank-00000.bin")
+    return torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.int64)[5 : 5 + num].tolist()
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_ends_the_run(tiny: list[str], tmp_path: Path, ranks: Ranks, loss: float) -> None:
+    watch, outputs = watched(tiny, tmp_path, ranks)
+    with TrafficCounter() as traffic, watch:
+        watch.step(0, 1, (torch.tensor(loss), *outputs[0][1:]))
+        with pytest.raises(UserError, match=rf"the loss is {loss} at step 1; lower optim\.dense\.lr"):
+            watch.point(1, traffic)
+
+
+def test_a_loss_of_nan_on_another_rank_ends_this_one_too(
+    tiny: list[str], tmp_path: Path, ranks: Ranks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums over the ranks carry it, so that no rank waits in a collective for one that has ended."""
+    nan = float("nan")
+    monkeypatch.setattr("recd_dist.train.watch.over_ranks", lambda mine, *_: {**mine, "loss": mine["loss"] + nan})
+    watch, outputs = watched(tiny, tmp_path, ranks)
+    with TrafficCounter() as traffic, watch:
+        watch.step(0, 1, outputs[0])
+        with pytest.raises(UserError, match="the loss is nan at step 1"):
+            watch.point(1, traffic)
+
+
+def shown(value: object) -> str:
+    console = Console(width=120, record=True, file=None, quiet=False)
+    with console.capture() as captured:
+        console.print(value)
+    return captured.get()
+
+
+def test_the_summary_as_text() -> None:
+    summary = {
+        "samples": 12345, "steps": 10, "world_size": 2, "samples_per_s": 9876.5, "split": "test", "auc": 0.81234,
+        "auc_per_request": float("nan"), "ne": 0.9, "loss": 0.4, "calibration": 1.01, "oracle_auc": 0.83,
+        "dedup_factor": {"history": 5.25}, "sent_bytes_per_step": 1000.0, "expanded_bytes_per_step": 2500.0,
+        "table_bytes": 3 * 2**20, "table_bytes_planned": 2**21, "checkpoint": "run/checkpoints/step-10",
+        "tensorboard": "run/board",
+    }  # fmt: skip
+    text = shown(render(summary))
+
+    for part in ("12,345 in 10 steps on 2 ranks", "9,876 samples/s", "0.8123 (best possible 0.8300)", "history 5.25",
+                 "1.0 kB sent, 2.5 kB expanded: 2.50x fewer", "3.00 MiB with optimizer state, 2.00 MiB planned",
+                 "recd board run"):  # fmt: skip
+        assert part in text
+    assert "per request" not in text
