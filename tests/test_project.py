@@ -144,9 +144,9 @@ def test_documented_make_targets_exist() -> None:
 
 
 def test_documented_recd_commands_exist() -> None:
-    from recd_dist.cli import _COMMANDS
+    from recd_dist.cli import COMMANDS
 
-    assert {(page, name) for page, name in commands(r"(?:^|[`\n$ /])recd ([a-z]+)") if name not in _COMMANDS} == set()
+    assert {(page, name) for page, name in commands(r"(?:^|[`\n$ /])recd ([a-z]+)") if name not in COMMANDS} == set()
 
 
 def test_documented_components_and_files_exist() -> None:

@@ -13,8 +13,9 @@ from recd_dist.job.preflight import check
 from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.train import build
+from recd_dist.train.summary_text import render
 from recd_dist.train.training import shard_model, watch_of
-from recd_dist.train.watch import Watch, render
+from recd_dist.train.watch import Watch
 
 pytestmark = [pytest.mark.usefixtures("own_logging"), pytest.mark.filterwarnings("ignore::FutureWarning")]
 
