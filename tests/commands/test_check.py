@@ -56,7 +56,9 @@ def test_every_damaged_file_is_named(table: Path, capsys: pytest.CaptureFixture[
     assert main(["check", str(table / "train")]) == 1
     out = capsys.readouterr().out
     assert "2 damaged" in out
-    assert f"  {cut}: {cut.stat().st_size:,} bytes, {cut.stat().st_size + 1:,} were written: the file was cut off" in out
+    assert (
+        f"  {cut}: {cut.stat().st_size:,} bytes, {cut.stat().st_size + 1:,} were written: the file was cut off" in out
+    )
     assert f"  {lost}: no such file, though the manifest names it" in out
 
 

@@ -330,3 +330,15 @@ def flatten(value: Any, prefix: str = "") -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from flatten(inner, f"{prefix}{key}.") if isinstance(inner, Mapping) and inner else [f"{prefix}{key}"]
+
+
+def value_at(config: object, name: str) -> Any:
+    """The value under a dotted name in nested dicts; None where there is none.
+
+    Args:
+        config: nested dicts.
+        name: such as ``optim.dense.lr``.
+    """
+    for key in name.split("."):
+        config = config.get(key) if isinstance(config, Mapping) else None
+    return config
