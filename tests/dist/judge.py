@@ -133,7 +133,7 @@ def batches(
 
 
 def built(
-    ranks: Ranks, dedup: bool, sharding: object, optimizer: str, weighted: bool, options: dict[str, object]
+    ranks: Ranks, dedup: bool, sharding: object, optimizer: str, options: dict[str, object], weighted: bool = False
 ) -> tuple[nn.Module, object]:
     embeddings = Embeddings(schema_of(weighted), TABLES, dedup=dedup, device="meta", **options)
     chosen = plan(embeddings, ranks.world_size, sharding, local_world_size=ranks.local_world_size)
@@ -182,7 +182,7 @@ def train(
     """Trains a few steps; hands back outputs, losses, weights and states of this rank."""
     options = {"sequence_features": ["clicks"], **(options or {})}
     weighted = bool(options.pop("weighted", False))
-    model, optimizer_ = built(ranks, dedup, sharding, optimizer, weighted, options)
+    model, optimizer_ = built(ranks, dedup, sharding, optimizer, options, weighted)
     before = parts(table_weights(model))
     data = batches(ranks.rank, num_steps, sizes[ranks.rank], longest, weighted)
     data = data if dedup else [b.expanded() for b in data]
