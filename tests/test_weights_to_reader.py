@@ -36,7 +36,9 @@ ROWS: list[tuple[int, list[int], list[float], list[int], list[float], int]] = [
 ]
 
 
-def written(path: Path, rows: list[Any] = ROWS, window: bool = False, **options: Any) -> Manifest:
+def written(
+    path: Path, rows: list[Any] = ROWS, window: bool | None = False, automatic: bool = False, **options: Any
+) -> Manifest:
     """Makes the table of these samples below ``path / "table"``."""
     columns = list(zip(*rows, strict=True))
     raw = {
@@ -61,7 +63,7 @@ def written(path: Path, rows: list[Any] = ROWS, window: bool = False, **options:
             "path": str(path / "raw.parquet"),
             "keys": {"session": "session", "timestamp": "t"},
             "labels": ["clicked"],
-            "groups": {"user": ["history"]},
+            "groups": None if automatic else {"user": ["history"]},
             "features": features,
         }
     )
@@ -126,6 +128,14 @@ def test_rows_are_one_only_if_their_weights_are(made: tuple[Path, Manifest]) -> 
     assert [(f.name, f.weights) for f in manifest.schema.sparse] == [
         ("history", "heat"), ("tags", "near"), ("candidate", None)
     ]  # fmt: skip
+
+
+def test_automatic_groups_are_measured_with_weights(tmp_path: Path) -> None:
+    rows = [(1, [1, 2], [0.5, 0.5], [3], [float(t)], 7) for t in range(6)]
+    manifest = written(tmp_path, rows, window=None, automatic=True)
+    assert {f.name: f.group for f in manifest.schema.sparse} == {
+        "history": "history", "tags": "sample", "candidate": "candidate"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("expand", [False, True])
