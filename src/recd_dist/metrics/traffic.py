@@ -2,10 +2,12 @@
 
 One place wraps the functions of ``torch.distributed`` that TorchRec calls. What a rank sends to itself is not counted.
 A direction is told by what travels: integers are ids and lengths (``input``; without split sizes: ``splits``), floats
-outside a backward pass are embedded rows (``output``), floats inside one are gradients (``backward``). DDP's all-reduce
-runs in C++ and is given by formula; everything else (metrics, checkpoints) is counted as ``other``.
+outside a backward pass are embedded rows (``output``), floats inside one are gradients (``backward``). Weights of ids
+are floats too: those that TorchRec sends apart are told by the module that sends them. DDP's all-reduce runs in C++ and
+is given by formula; everything else (metrics, checkpoints) is counted as ``other``.
 """
 
+import sys
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -18,6 +20,8 @@ Sent = tuple[int, Tensor, bool]
 """Bytes that leave the rank, the tensor that tells their direction, and whether split sizes were given."""
 
 DIRECTIONS = ("input", "output", "backward", "splits", "other")
+_SENDS_KJTS = "torchrec.distributed.dist_data"
+"""The module of TorchRec that sends ids, lengths and weights, and no vectors."""
 
 
 class TrafficCounter:
@@ -76,16 +80,17 @@ class TrafficCounter:
 
         def counted(*args: Any, **kwargs: Any) -> Any:
             num_bytes, tensor, has_splits = size(*args, **kwargs)
+            has_ids = not tensor.is_floating_point() or sys._getframe(1).f_globals.get("__name__") == _SENDS_KJTS
             self.num_collectives += 1
-            self.sent_bytes[_direction(tensor, has_splits) if exchange else "other"] += num_bytes
+            self.sent_bytes[_direction(has_ids, has_splits) if exchange else "other"] += num_bytes
             return function(*args, **kwargs)
 
         return counted
 
 
-def _direction(tensor: Tensor, has_splits: bool) -> str:
-    """What travels, told by dtype and by whether a backward pass is running on this thread."""
-    if not tensor.is_floating_point():
+def _direction(has_ids: bool, has_splits: bool) -> str:
+    """What travels; a backward pass that is running on this thread tells gradients from vectors."""
+    if has_ids:
         return "input" if has_splits else "splits"
     return "output" if torch._C._current_graph_task_id() == -1 else "backward"
 

@@ -59,7 +59,7 @@ class IKJT:
         lengths: int32 [sum of len(keys) * U over groups], key after key.
         inverse: int32 [number of deduplicated groups * B], group after group, each in [0, U).
         value_offsets: host integers, where each key's values begin, and V at the end.
-        weights: float32 [V] or None.
+        weights: float32 [V], one for each id, 1 for keys that have none; None where no key has any.
 
     Raises:
         ValueError: shapes or dtypes that do not fit the layout; the message names key or group, found and wanted.

@@ -126,6 +126,10 @@ class Tables:
             return
         made = next(iter(self.manifests.values()))
         mistakes = list(_differences(made, inspection.schema, inspection.automatic))
+        windows = {n: f.window for n, f in source.features.items() if f.window is not None and n in made.schema}
+        for name, window in windows.items():
+            if made.schema[name].window != window:
+                mistakes.append(f"feature '{name}': its window was {made.schema[name].window}, is now {window}")
         for what, before, now in (
             ("data.partition", made.partition, source.partition),
             ("a session", made.sessions, source.session_words),

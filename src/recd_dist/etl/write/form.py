@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pyarrow as pa
 
 from recd_dist.errors import DataError
@@ -15,9 +16,10 @@ from recd_dist.etl.deal.value_range import Seen
 from recd_dist.etl.source.inspection import SESSION, Inspection
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.write import cluster
+from recd_dist.etl.write.flat_columns import changed, filled
 from recd_dist.etl.write.part import Form
 from recd_dist.etl.write.settle import settled
-from recd_dist.etl.write.stored_types import converted, stored_type
+from recd_dist.etl.write.stored_types import stored_type
 from recd_dist.table.schema import SAMPLE, Feature, Kind, Schema
 
 logger = logging.getLogger(__name__)
@@ -63,7 +65,7 @@ def formed(
     types = {feature.name: stored_type(feature, seen[feature.name]) for feature in features}
     schema = Schema(features, inspection.schema.labels)
     if inspection.automatic and existing is None:
-        schema = _grouped(schema, types, first, row_group_samples)
+        schema = _grouped(schema, first, row_group_samples)
     windows = {name: feature.window for name, feature in source.features.items() if feature.window is not None}
     if existing is not None:
         windows = {feature.name: feature.window for feature in existing.features}
@@ -117,8 +119,8 @@ def _fitted(features: tuple[Feature, ...], existing: Schema) -> tuple[Feature, .
     return existing.features
 
 
-def _grouped(schema: Schema, types: Mapping[str, pa.DataType], first: Loaded, row_group_samples: int) -> Schema:
-    """Every feature whose rows repeat enough becomes a group of its own, measured on the first part's sessions."""
+def _grouped(schema: Schema, first: Loaded, row_group_samples: int) -> Schema:
+    """Every feature whose rows (with weights) repeat enough becomes a group of its own, measured on the first part."""
     order = first.order
     bounds, _ = cluster.row_group_bounds(first.samples[SESSION].to_numpy()[order], row_group_samples)
     bounds = bounds[: _MEASURED_ROW_GROUPS + 1]
@@ -126,8 +128,8 @@ def _grouped(schema: Schema, types: Mapping[str, pa.DataType], first: Loaded, ro
     for start, end in pairwise(bounds.tolist()):
         samples = first.samples.take(pa.array(order[start:end]))
         for feature in schema.features:
-            column, _ = converted(samples[feature.name], feature.kind, types[feature.name])
-            num_rows[feature.name] += int(cluster.changed(column).sum())
+            column = filled(samples, feature, lambda row: f"samples query, row {row} of a row group").column
+            num_rows[feature.name] += int(changed(column, np.arange(len(column))).sum())
     factors = {name: int(bounds[-1]) / rows for name, rows in num_rows.items()}
     features = [
         replace(f, group=_group_name(f.name) if factors[f.name] >= WORTH_A_GROUP else SAMPLE) for f in schema.features
