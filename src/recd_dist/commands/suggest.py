@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from recd_dist.commands.sources import make_logs, source_options
 from recd_dist.errors import ConfigError
 from recd_dist.etl.source.source import KEY_NAMES, Source
+from recd_dist.screen.console import console
 from recd_dist.suggest.proposals import suggest
 from recd_dist.suggest.report import to_html
 from recd_dist.suggest.sample import SAMPLES
@@ -72,7 +71,7 @@ def run(
         compression=compression,
         memory_limit=memory_limit,
     )
-    Console(width=None if sys.stdout.isatty() else 120).print(render(found))
+    console(sys.stdout).print(render(found))
     if json_file:
         _write("--json", json_file, json.dumps(found.to_json(), indent=1, allow_nan=False) + "\n")
     if html_file:

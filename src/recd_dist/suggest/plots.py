@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from recd_dist.screen.numbers import shorten
+
 WIDTH = 1040
 NUM_COLOURS = 8
 """Groups with a colour of their own; later ones share one."""
@@ -102,8 +104,7 @@ def bars(rows: Sequence[Bar], ticks: Sequence[float], tick_labels: Sequence[str]
         parts.append(_text(x, top - 12, label, "middle", "tick"))
     for i, row in enumerate(rows):
         y = top + i * row_height
-        name = row.name if len(row.name) <= 34 else f"{row.name[:16]}~{row.name[-17:]}"
-        parts.append(_text(left - 8, y + row_height / 2 + 4, name, "end", "name", row.name))
+        parts.append(_text(left - 8, y + row_height / 2 + 4, shorten(row.name, 34), "end", "name", row.name))
         wide = inner * row.value / end
         if row.rest is None:
             parts.append(_rect(left, y + 3, wide, row_height - 6, row.colour, f"{row.name}: {row.label}"))
@@ -167,8 +168,7 @@ def curves(lines: Sequence[Line], axis: str) -> str:
         parts.append(
             f'<polyline points="{x:.1f},{y:.1f} {edge:.1f},{y:.1f} {edge + 12:.1f},{label_y:.1f}" class="leader"/>'
         )
-        name = line.name if len(line.name) <= 30 else f"{line.name[:14]}~{line.name[-15:]}"
-        parts.append(_text(edge + 16, label_y + 4, name, "start", "name", line.name))
+        parts.append(_text(edge + 16, label_y + 4, shorten(line.name, 30), "start", "name", line.name))
     return _svg(height, parts, axis)
 
 

@@ -2,10 +2,11 @@
 
 from html import escape
 
+from recd_dist.screen.numbers import count, rate, ratio, size
 from recd_dist.suggest.plots import NUM_COLOURS, Bar, Line, bars, colour, curves, histogram, legend, nice_ticks
 from recd_dist.suggest.proposals import FeatureFound, Suggestion
 from recd_dist.suggest.savings import BATCH
-from recd_dist.suggest.suggestion_text import count, heading, metrics, rate, ratio, size
+from recd_dist.suggest.suggestion_text import heading, metrics
 from recd_dist.table.schema import SAMPLE
 from recd_dist.table.stats.table_stats import DIM
 

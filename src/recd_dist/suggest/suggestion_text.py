@@ -1,14 +1,14 @@
 """A suggestion as text that fits in 120 columns, on a screen or in a pipe."""
 
-import math
 from collections.abc import Iterable
 
-from rich import box
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from recd_dist.screen.console import plain_table
+from recd_dist.screen.numbers import count, rate, ratio, shorten, size
 from recd_dist.suggest.proposals import Proposal, Suggestion
 from recd_dist.suggest.savings import BATCH, Estimate
 from recd_dist.table.schema import SAMPLE
@@ -84,7 +84,7 @@ def heading(found: Suggestion) -> Iterable[str]:
 
 def _proposals(found: Suggestion) -> tuple[Text, Table]:
     title = Text(f"what each proposal comes to; all but the bytes on disk for a batch of {BATCH} samples", style="bold")
-    table = _table()
+    table = plain_table()
     table.add_column("", no_wrap=True)
     for proposal in found.proposals:
         table.add_column(_SHORT[proposal.name], justify="right", no_wrap=True)
@@ -108,17 +108,9 @@ def _cell(base: Estimate, proposal: Proposal, field: str, is_bytes: bool) -> str
     return shown if proposal.name == "flat" else f"{shown} {ratio(getattr(base, field), value):>7}"
 
 
-def ratio(before: float, after: float) -> str:
-    """How often ``after`` goes into ``before``, as ``4.9x``; a dash where there is nothing."""
-    if not after or not before:
-        return "-"
-    times = before / after
-    return f"{times:.2f}x" if times < 10 else f"{times:.1f}x"
-
-
 def _groups(found: Suggestion) -> tuple[Text, Table]:
     title = Text("suggested groups: samples per unique row, in batches of the table and in order of time", style="bold")
-    table = _table()
+    table = plain_table()
     table.add_column("group", no_wrap=True)
     for name in ("features", "d", "all"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -129,7 +121,7 @@ def _groups(found: Suggestion) -> tuple[Text, Table]:
     for group in found.groups:
         cells = [number for s in sizes for number in (group.clustered_at.get(s), group.in_time_at.get(s))]
         table.add_row(
-            cut(group.name, 30),
+            shorten(group.name, 30),
             str(len(group.features)),
             rate(group.stay_rate),
             f"{group.dedup_factor:.2f}",
@@ -139,7 +131,7 @@ def _groups(found: Suggestion) -> tuple[Text, Table]:
 
 
 def _features(found: Suggestion) -> tuple[Text, Table]:
-    table = _table()
+    table = plain_table()
     table.add_column("feature", no_wrap=True)
     table.add_column("group", no_wrap=True)
     for name in ("per sample", "d", "flat", "stored"):
@@ -147,8 +139,8 @@ def _features(found: Suggestion) -> tuple[Text, Table]:
     table.add_column("verdict", overflow="fold")
     for f in found.features:
         table.add_row(
-            cut(f.name, 27),
-            "-" if f.group == SAMPLE else cut(f.group, 17),
+            shorten(f.name, 27),
+            "-" if f.group == SAMPLE else shorten(f.group, 17),
             f"{f.num_per_sample:.1f}",
             rate(f.stay_rate),
             size(f.flat_bytes),
@@ -156,37 +148,3 @@ def _features(found: Suggestion) -> tuple[Text, Table]:
             escape(f.verdict),
         )
     return Text("features", style="bold"), table
-
-
-def _table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-
-
-def cut(name: str, most: int) -> str:
-    """A name of at most so many letters, its middle replaced by ``~``."""
-    if len(name) <= most:
-        return name
-    tail = most // 2
-    return f"{name[: most - tail - 1]}~{name[-tail:]}"
-
-
-def rate(value: float) -> str:
-    """A share with three digits, or a dash."""
-    return "-" if math.isnan(value) else f"{value:.3f}"
-
-
-def count(number: float) -> str:
-    """A count in a few characters."""
-    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= 10 * scale or (number >= scale and unit != "k"):
-            return f"{number / scale:.1f}{unit}" if number < 100 * scale else f"{number / scale:.0f}{unit}"
-    return f"{number:,.0f}"
-
-
-def size(num_bytes: float) -> str:
-    """Bytes in powers of 1024."""
-    for unit in ("B", "KiB", "MiB"):
-        if num_bytes < 1023.5:
-            return f"{num_bytes:.0f} {unit}" if unit == "B" or num_bytes >= 100 else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1024
-    return f"{num_bytes:.1f} GiB"

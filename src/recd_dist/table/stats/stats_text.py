@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Iterable
+from functools import partial
 
-from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from recd_dist.screen.console import plain_table
+from recd_dist.screen.numbers import count, rate, size
 from recd_dist.table.schema import SAMPLE, Kind
 from recd_dist.table.stats.table_stats import (
     BATCH_SIZES,
@@ -22,6 +24,8 @@ from recd_dist.table.stats.table_stats import (
 )
 
 __all__ = ["TableStats", "render", "table_stats"]
+
+_size = partial(size, gap="", next_unit_from=1024)
 
 _WORTH = 1.5
 """Dedup factor from which a group pays for itself (RecD's rule of thumb)."""
@@ -58,7 +62,7 @@ def _heading(stats: TableStats) -> Iterable[str]:
 
 def _groups(stats: TableStats) -> Table:
     """How often each group's rows repeat, and all together."""
-    table = _table("groups: samples per unique row in the table, in batches, and as S and d predict")
+    table = plain_table("groups: samples per unique row in the table, in batches, and as S and d predict")
     table.add_column("group", no_wrap=True, max_width=28)
     factors = ("dedup", *(f"batch {size}" for size in BATCH_SIZES), "predicted")
     for name in ("features", "rows", "d", *factors, "disk"):
@@ -70,7 +74,7 @@ def _groups(stats: TableStats) -> Table:
             "all ids" if is_total else group.name,
             str(group.num_features),
             "" if is_total else f"{group.num_rows:,}",
-            _rate(group.stay_rate),
+            rate(group.stay_rate),
             *("-" if group.name == SAMPLE else f"{number:.2f}" for number in numbers),
             _size(group.num_bytes),
             style="bold" if is_total else None,
@@ -80,7 +84,7 @@ def _groups(stats: TableStats) -> Table:
 
 def _batch(stats: TableStats) -> Table:
     """What each group of a batch costs to move, expanded and unique."""
-    table = _table(f"a batch of {STEP} samples: to the embeddings and back (pooled rows of {DIM} float32)")
+    table = plain_table(f"a batch of {STEP} samples: to the embeddings and back (pooled rows of {DIM} float32)")
     table.add_column("group", no_wrap=True, max_width=28)
     for name in ("ids expanded", "unique", "input expanded", "unique", "output expanded", "unique", "bytes saved"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -101,8 +105,8 @@ def _cost_cells(expanded: Cost, unique: Cost) -> list[str]:
     before = expanded.input_bytes + expanded.output_bytes
     after = unique.input_bytes + unique.output_bytes
     return [
-        _count(expanded.ids),
-        _count(unique.ids),
+        count(expanded.ids),
+        count(unique.ids),
         _size(expanded.input_bytes),
         _size(unique.input_bytes),
         _size(expanded.output_bytes),
@@ -123,7 +127,7 @@ def _advice(stats: TableStats) -> Iterable[str]:
 
 def _features(features: tuple[FeatureStat, ...]) -> Table:
     """One line per feature."""
-    table = _table("features")
+    table = plain_table("features")
     for name in ("feature", "group", "kind", "table"):
         table.add_column(name, no_wrap=True, max_width=28)
     for name in ("per sample", "most", "d", "expanded", "stored", "dedup", "disk"):
@@ -136,42 +140,14 @@ def _features(features: tuple[FeatureStat, ...]) -> Table:
             f.table or "-",
             f"{f.num_per_sample:.1f}",
             str(f.max_length),
-            _rate(f.stay_rate),
-            _count(f.num_expanded),
-            _count(f.num_stored),
+            rate(f.stay_rate),
+            count(f.num_expanded),
+            count(f.num_stored),
             "-" if f.group == SAMPLE else f"{f.dedup_factor:.2f}",
             _size(f.num_bytes),
         )
     return table
 
 
-def _table(title: str) -> Table:
-    return Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
-    )
-
-
 def _spread(spread: Spread) -> str:
     return f"mean {spread.mean:.2f}, median {spread.median:g}, max {spread.max}"
-
-
-def _rate(rate: float) -> str:
-    return "-" if math.isnan(rate) else f"{rate:.3f}"
-
-
-def _count(number: float) -> str:
-    """A count in three or four characters and a letter."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e4)):
-        if number >= size:
-            scaled = number / (1e3 if unit == "k" else size)
-            return f"{scaled:.1f}{unit}" if scaled < 100 else f"{scaled:.0f}{unit}"
-    return f"{number:,.0f}"
-
-
-def _size(num_bytes: float) -> str:
-    """Bytes in powers of 1024."""
-    for unit in ("B", "KiB", "MiB"):
-        if num_bytes < 1024:
-            return f"{num_bytes:.0f}{unit}" if unit == "B" or num_bytes >= 100 else f"{num_bytes:.1f}{unit}"
-        num_bytes /= 1024
-    return f"{num_bytes:.1f}GiB"
