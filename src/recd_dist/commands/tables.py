@@ -149,7 +149,8 @@ def run_stats(config: EtlConfig, console: Console) -> dict[str, Any]:
     Returns:
         The same, ready for JSON.
     """
-    from recd_dist.table.stats.stats_text import render, table_stats
+    from recd_dist.table.stats.stats_text import render
+    from recd_dist.table.stats.table_stats import measure_table
 
     root = location(config.data.table)
     tables = [root / split for split in reversed(splits_of(root))]
@@ -161,7 +162,7 @@ def run_stats(config: EtlConfig, console: Console) -> dict[str, Any]:
         )
     results = {}
     for table in tables:
-        stats = table_stats(table)
+        stats = measure_table(table)
         results[table.name] = stats.to_json()
         console.print(render(stats))
     return results

@@ -43,7 +43,8 @@ from recd_dist.suggest.savings import (
 from recd_dist.suggest.suggested_config import groups_to_yaml, to_yaml
 from recd_dist.suggest.verdict import of_feature, of_table
 from recd_dist.table.schema import SAMPLE
-from recd_dist.table.stats.table_stats import DIM, Spread
+from recd_dist.table.stats.batch_cost import DIM
+from recd_dist.table.stats.row_repeats import Spread
 
 _NO_LABEL = "no_label"
 

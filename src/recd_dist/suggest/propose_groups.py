@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from recd_dist.suggest.features import Look
 from recd_dist.table.schema import SAMPLE
-from recd_dist.table.stats.table_stats import DIM
+from recd_dist.table.stats.batch_cost import DIM
 
 WORTH = 1.25
 """A group whose rows repeat less often stays in ``sample``."""

@@ -8,7 +8,7 @@ from recd_dist.suggest.proposals import FeatureFound, Suggestion
 from recd_dist.suggest.savings import BATCH
 from recd_dist.suggest.suggestion_text import heading, metrics
 from recd_dist.table.schema import SAMPLE
-from recd_dist.table.stats.table_stats import DIM
+from recd_dist.table.stats.batch_cost import DIM
 
 _MOST_CURVES = 14
 

@@ -30,7 +30,7 @@ from recd_dist.suggest.features import ROW_GROUP, Columns, Flags, Look, stream
 from recd_dist.suggest.propose_groups import Proposed
 from recd_dist.table.schema import REQUEST_ID, SAMPLE_ID, SESSION_ID
 from recd_dist.table.schema import TIMESTAMP as TIMESTAMP_COLUMN
-from recd_dist.table.stats.table_stats import DIM
+from recd_dist.table.stats.batch_cost import DIM
 
 BATCH = 4096
 """Samples of the batch that reader, wire and compute are counted for: one rank's."""

@@ -8,7 +8,7 @@ from recd_dist.suggest.propose_groups import Proposed, repeats
 from recd_dist.suggest.sample import Sampled
 from recd_dist.suggest.savings import Estimate, shifting
 from recd_dist.table.schema import SAMPLE
-from recd_dist.table.stats.table_stats import Spread
+from recd_dist.table.stats.row_repeats import Spread
 
 WORTH_IT = 1.5
 """Ratio of ids or of bytes on disk from which the table is worth making."""
