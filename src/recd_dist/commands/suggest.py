@@ -66,7 +66,7 @@ def run(
     source = _source(data, seed)
     found = suggest(
         source,
-        given=data,
+        data_config=data,
         num_samples=SAMPLES if num_samples is None else num_samples,
         compression=compression,
         memory_limit=memory_limit,

@@ -1,4 +1,4 @@
-"""What text is printed on: a console of 120 columns where there is no terminal, and plain tables."""
+"""What text is printed on: consoles, 120 columns wide in a pipe, and plain tables."""
 
 from typing import TextIO
 

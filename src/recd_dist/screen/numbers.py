@@ -94,7 +94,7 @@ def ratio(before: float, after: float, num_decimals: int | None = None) -> str:
 
 
 def milliseconds(value_ms: float) -> str:
-    """Milliseconds, with more decimals the fewer they are: 1234.5 -> ``1,234.5``, 3.4 -> ``3.40``, 0.0123 -> ``0.012``.
+    """Milliseconds; small numbers have more decimals: 1234.5 -> ``1,234.5``, 3.4 -> ``3.40``, 0.0123 -> ``0.012``.
 
     Args:
         value_ms: the time in milliseconds, at least 0.

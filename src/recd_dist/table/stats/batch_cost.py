@@ -1,4 +1,4 @@
-"""What a batch costs to move to the embeddings and back: ids, bytes of ids and lengths, bytes of vectors."""
+"""What a batch costs to move to the embeddings and back."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Bytes on disk of a clustered table: of its columns, of all its splits, and of its raw logs."""
+"""Bytes on disk of a table's columns, of all its splits, and of its raw logs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
