@@ -94,14 +94,14 @@ def _read_rows_of(
     connection.register("__wanted", pa.table({"key": links.unique()}))
     try:
         query = connection.sql(f"select * from ({sql}) where {ROW_KEY} in (select key from __wanted)")
-        reader = query.to_arrow_reader(BATCH_ROWS)
         batches, num_bytes = [], 0
-        for batch in reader:
-            batches.append(batch)
-            num_bytes += batch.nbytes
-            if num_bytes > max_bytes:
-                return None
-        return pa.Table.from_batches(batches, reader.schema)
+        with query.to_arrow_reader(BATCH_ROWS) as reader:  # DuckDB unregisters nothing while a result is open
+            for batch in reader:
+                batches.append(batch)
+                num_bytes += batch.nbytes
+                if num_bytes > max_bytes:
+                    return None
+            return pa.Table.from_batches(batches, reader.schema)
     except (duckdb.Error, pa.ArrowInvalid) as error:
         raise DataError(f"query of group '{group}': {engine.short(error)}") from error
     finally:
