@@ -42,7 +42,7 @@ def test_times_are_kept_in_bounded_memory_and_spans_lie_between_them() -> None:
 
 def test_too_many_bytes_halve_the_buckets_and_a_single_bucket_is_cut() -> None:
     rows = batch([1, 2, 3, 4], [0, 1, 2, 3], [0, 0, 0, 0])
-    chosen = ChosenSessions(limit=4, max_bytes=rows.nbytes // 2 + 8)
+    chosen = ChosenSessions(limit=4, max_bytes=rows.nbytes - 1)
     chosen.add(rows)
     assert (chosen.limit, chosen.is_cut) == (2, False)
     assert chosen.table()[SESSION].to_pylist() == [1, 2]

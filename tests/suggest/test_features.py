@@ -27,7 +27,11 @@ def test_few_values_repeat_by_chance(tmp_path: Path) -> None:
 def test_windows_pay_for_long_lists_that_append(tmp_path: Path) -> None:
     appended = [list(range(i, i + 8)) for i in range(20)]
     replaced = [list(range(100 * i, 100 * i + 8)) for i in range(20)]
-    short = [[i] for i in range(20)]
-    measured = features_of(tmp_path / "t.parquet", visit=[1] * 20, a=appended, r=replaced, s=short)
-    assert [feature.windows_pay for feature in measured] == [True, False, False]
-    assert [feature.is_history for feature in measured] == [True, True, False]
+    short = [list(range(i, i + 3)) for i in range(20)]
+    new = [
+        [10 * i - 1, 10 * i] if i % 2 else list(range(10 * i - 10, 10 * i)) for i in range(1, 21)
+    ]  # half only append
+    measured = features_of(tmp_path / "t.parquet", visit=[1] * 20, a=appended, r=replaced, s=short, n=new)
+    assert [feature.shift_rate for feature in measured] == [1.0, 0.0, 1.0, pytest.approx(0.5, abs=0.03)]
+    assert [feature.windows_pay for feature in measured] == [True, False, False, False]
+    assert [feature.is_history for feature in measured] == [True, True, False, True]

@@ -29,6 +29,7 @@ def test_keys_and_label_from_names_and_data(tmp_path: Path) -> None:
     }
     assert (choices["timestamp"].sure, choices["timestamp"].why) == ("sure", "a TIMESTAMP column")
     assert choices["session"].sure == "likely"
+    assert choices["label"].sure == "likely"
     assert "only 0 and 1" in choices["label"].why
 
 

@@ -37,6 +37,17 @@ def test_features_that_change_together_are_one_group_and_cheap_ones_stay_in_samp
     assert (configured.name, configured.features, configured.num_rows) == ("mine", ("user_a", "other"), 1000)
 
 
+def test_features_that_nearly_always_change_together_are_merged_because_that_saves(tmp_path: Path) -> None:
+    place, session = np.arange(2000) % 10, np.arange(2000) // 10
+    first = np.isin(place, [0, 3, 5])
+    second = np.where(session % 7 == 0, np.isin(place, [0, 3, 6]), first)  # another place in a seventh of the sessions
+    ids = np.random.default_rng(0).integers(0, 1 << 40, (2000, 6))
+    columns = {name: list(ids[np.cumsum(flags) - 1]) for name, flags in (("first", first), ("second", second))}
+    features = features_of(tmp_path / "t.parquet", visit=session, **columns)
+    groups = propose_groups(features, NEW_SESSION)
+    assert [(g.features, g.num_rows) for g in groups] == [(("first", "second"), 600 + 29)]
+
+
 def test_what_saves_little_is_no_group(tmp_path: Path) -> None:
     features = features_of(tmp_path / "t.parquet", visit=[1, 1, 1, 1, 2], x=[5, 5, 6, 6, 6])
     assert propose_groups(features, np.array([True, False, False, False, True])) == ()
