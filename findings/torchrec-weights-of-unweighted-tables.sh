@@ -46,8 +46,9 @@ def sharded(module: EmbeddingBagCollection) -> torch.nn.Module:
         device=torch.device("cpu"), sharders=[EmbeddingBagCollectionSharder()],
     )
     for weight in model.state_dict().values():
-        for shard in weight.local_shards():
-            shard.tensor.copy_(torch.arange(3.0)[:, None].expand(3, 4))
+        parts = [s.tensor for s in weight.local_shards()] if hasattr(weight, "local_shards") else [weight]
+        for part in parts:
+            part.copy_(torch.arange(3.0)[:, None].expand(3, 4))
     return model
 
 

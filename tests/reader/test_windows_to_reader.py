@@ -18,7 +18,7 @@ from recd_dist.etl.source.source import Source
 from recd_dist.reader.order import RowGroup
 from recd_dist.reader.table_files import TableFiles
 from recd_dist.table.flat import flat_view
-from recd_dist.table.stats.table_stats import table_stats
+from recd_dist.table.stats.table_stats import measure_table
 
 KEYS = {"session": "session", "timestamp": "t"}
 LIST, WEIGHT = pa.list_(pa.int64()), pa.list_(pa.float32())
@@ -251,7 +251,7 @@ def test_weights_that_cannot_be(tmp_path, options, message):
 
 def test_stats_count_the_bytes_of_streams(tables):
     path, _, made = tables
-    stats = table_stats(path / "on/train")
+    stats = measure_table(path / "on/train")
     user = next(g for g in stats.groups if g.name == "user")
     features = {f.name: f for f in stats.features}
     sizes = {"user": 0, "recent": 0}

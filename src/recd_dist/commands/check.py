@@ -63,9 +63,9 @@ def _show(table: ClusteredTable, damages: list[Damage]) -> None:
     """One line a table, and one for every damaged file."""
     text = f"{table.path}: {len(table.files):,} files, {table.manifest.num_bytes / 2**20:,.1f} MiB"
     state = f"{len(damages):,} damaged; {REMEDY}" if damages else "all as they were written"
-    console().print(f"{text}: {state}", highlight=False, soft_wrap=True)
+    console(sys.stdout).print(f"{text}: {state}", highlight=False, soft_wrap=True)
     for damage in damages:
-        console().print(f"  {damage.path}: {damage.problem}", highlight=False, soft_wrap=True)
+        console(sys.stdout).print(f"  {damage.path}: {damage.problem}", highlight=False, soft_wrap=True)
 
 
 def _to_json(table: ClusteredTable, damages: list[Damage]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """``recd compact``: small parts of a table become few large ones."""
 
 import argparse
+import sys
 
 from recd_dist.commands.command import Command
 from recd_dist.screen.console import console
@@ -18,7 +19,7 @@ def run(options: argparse.Namespace) -> int:
     before = {split: len(Manifest.load(root / split).parts) for split in splits_of(root)}
     how = Options(config.row_group_samples, config.compression, config.memory_limit, config.threads)
     for split, manifest in compact(root, how).items():
-        console().print(
+        console(sys.stdout).print(
             f"{root}/{split}: {before[split]} parts, now {len(manifest.parts)}; {manifest.num_samples:,} samples, "
             f"{manifest.num_bytes / 2**20:.1f} MiB",
             highlight=False,

@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         from recd_dist.etl.source.dry_run import dry_run
 
-        console().print(dry_run(source, config.memory_limit))
+        console(sys.stdout).print(dry_run(source, config.memory_limit))
         return 0
     is_there = all(is_table(out / split) for split in source.splits)
     if not (options.verify and is_there and not config.overwrite and not config.append):
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     from recd_dist.etl.verify.compare import verify
 
     verification = verify(source, out, memory_limit=config.memory_limit)
-    console().print(verification.render())
+    console(sys.stdout).print(verification.render())
     return 0 if verification.equal else 1
 
 

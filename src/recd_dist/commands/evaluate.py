@@ -1,6 +1,7 @@
 """``recd evaluate``: the quality of a trained run on a split of its table."""
 
 import argparse
+import sys
 
 from recd_dist.commands.command import JSON, Command, write_json
 from recd_dist.screen.console import console
@@ -17,7 +18,7 @@ def run(options: argparse.Namespace) -> int:
     quiet_libraries()
     with process_group(config.device) as ranks:
         result = evaluate_run(config, ranks)
-    console().print(report(result))
+    console(sys.stdout).print(report(result))
     write_json(options.json, result)
     return 0
 

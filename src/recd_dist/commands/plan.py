@@ -5,6 +5,7 @@ The libraries that a plan needs load torch, so they are imported where they are 
 
 import argparse
 import logging
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -42,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     if options.probe:
         job = _probe(job)
     plan = plan_job(job, job.config.plan.world_size or 2)
-    console().print(render_plan(plan, str(job.table), _group_rows(job)))
+    console(sys.stdout).print(render_plan(plan, str(job.table), _group_rows(job)))
     result: dict[str, Any] = {
         "tables": [asdict(row) for row in plan.rows],
         "groups": [asdict(group) for group in job.groups],
@@ -89,7 +90,7 @@ def _compare(plan: "TablePlan", before: Any, path: str) -> list[tuple[str, str, 
     from recd_dist.plan.saved import differences, from_json
 
     differing = differences(before, from_json(plan.to_json(), Path("this plan")))
-    console().print(render_differences(differing, path))
+    console(sys.stdout).print(render_differences(differing, path))
     return differing
 
 
@@ -111,7 +112,7 @@ def _simulate(job: Job, plan: "TablePlan") -> list[dict[str, Any]]:
 
     others = simulate(job, _world_sizes(plan.world.size), plan.step)
     estimates = sorted([*others, plan.estimate], key=lambda estimate: estimate.world_size)
-    console().print(render_simulation(estimates, plan))
+    console(sys.stdout).print(render_simulation(estimates, plan))
     return [asdict(estimate) for estimate in estimates]
 
 

@@ -1,6 +1,7 @@
 """``recd seen``: how often each sample of a run was trained."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from recd_dist.commands.command import Command
@@ -18,7 +19,7 @@ def run(options: argparse.Namespace) -> int:
 
     epochs = count_seen(Path(config.run_dir))
     for epoch in epochs:
-        console().print(
+        console(sys.stdout).print(
             f"epoch {epoch.epoch}: {epoch.num_samples:,} samples, {epoch.num_once:,} trained once, "
             f"{epoch.num_never:,} never, {epoch.num_more:,} more than once",
             highlight=False,

@@ -1,6 +1,7 @@
 """``recd stats``: what a clustered table holds, or with ``raw --suggest`` what one of raw logs would hold."""
 
 import argparse
+import sys
 
 from recd_dist.commands.command import JSON, Argument, Command, write_json
 from recd_dist.commands.suggest import suggest
@@ -20,7 +21,8 @@ def run(options: argparse.Namespace) -> int:
     if options.suggest or options.html or options.sample is not None or "raw" in options.overrides:
         return suggest(options, str(COMMAND.config))
     config: EtlConfig = COMMAND.load_config(options)
-    from recd_dist.table.stats.stats_text import render, table_stats
+    from recd_dist.table.stats.stats_text import render
+    from recd_dist.table.stats.table_stats import measure_table
 
     root = location(config.data.table)
     tables = [root] if is_table(root) else [root / split for split in reversed(splits_of(root))]
@@ -30,9 +32,9 @@ def run(options: argparse.Namespace) -> int:
         )
     results = {}
     for table in tables:
-        stats = table_stats(table)
+        stats = measure_table(table)
         results[table.name] = stats.to_json()
-        console().print(render(stats))
+        console(sys.stdout).print(render(stats))
     write_json(options.json, results)
     return 0
 

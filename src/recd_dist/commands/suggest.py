@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -45,12 +46,12 @@ def suggest(options: argparse.Namespace, config_name: str) -> int:
     data = asdict(config.data)
     suggestion = suggest_groups(
         _source(data, config.seed),
-        given=data,
+        data_config=data,
         num_samples=SAMPLES if options.sample is None else options.sample,
         compression=config.compression,
         memory_limit=config.memory_limit,
     )
-    console().print(render(suggestion))
+    console(sys.stdout).print(render(suggestion))
     if options.json:
         _write("--json", options.json, json.dumps(suggestion.to_json(), indent=1, allow_nan=False) + "\n")
     if options.html:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import sys
 from pathlib import Path
 
 from recd_dist.commands.command import Command
@@ -26,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"{path}: damaged ({error}); `recd evaluate run_dir={config.run_dir}` still works") from error
     from recd_dist.train.summary_text import render
 
-    console().print(render({name: math.nan if value is None else value for name, value in summary.items()}))
+    console(sys.stdout).print(render({name: math.nan if value is None else value for name, value in summary.items()}))
     return 0
 
 
