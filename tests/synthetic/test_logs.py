@@ -98,9 +98,9 @@ def test_chunks_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_generates_once_and_again_when_spec_or_seed_changes(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     generate(small_spec(), raw)
-    made = (raw / "part-00000.parquet").stat().st_ino
+    inode = (raw / "part-00000.parquet").stat().st_ino
     generate(small_spec(), raw, split="session_id % 2 = 0")  # another split only scores again
-    assert (raw / "part-00000.parquet").stat().st_ino == made
+    assert (raw / "part-00000.parquet").stat().st_ino == inode
     assert set(json.loads((raw / "oracle.json").read_text())) == {"all", "train", "test"}
     first = read(raw)
     generate(small_spec(), raw, seed=1)

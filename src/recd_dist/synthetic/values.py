@@ -1,4 +1,4 @@
-"""Feature values of any samples, from who was seen and how often each group had changed.
+"""Feature values of any samples, drawn from the traffic and from each group's version.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Who is seen when: sessions and requests, interleaved in time, and when each group changes.
+"""Who is seen when: sessions, interleaved in time, and when each group changes.
 
 ::
 

@@ -1,4 +1,4 @@
-"""What the ETL does inside Spark's workers: the functions of the DuckDB path, on Arrow batches.
+"""What the ETL does inside Spark's workers, by the functions of the DuckDB path.
 
 ::
 

@@ -49,7 +49,7 @@ def normalise_on_spark(source: Source, spark: "SparkSession", keep_place: bool =
 
     Args:
         source: what to read.
-        spark: session to work in; its time zone, ANSI mode and reading of timestamps are set here.
+        spark: Spark session to work in; its time zone, ANSI mode and reading of timestamps are set here.
         keep_place: the samples keep their file and the start of their block (``row_place.PLACE``), since the source
             names no timestamp and the order of its rows counts.
 
@@ -85,7 +85,7 @@ def _translate(
     """The rows of a normalised query on Spark.
 
     Args:
-        spark: session to work in.
+        spark: Spark session to work in.
         connection: an open DuckDB.
         source: what to read.
         group: name of the group whose query it is; empty for the samples.

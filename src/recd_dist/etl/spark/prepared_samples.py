@@ -1,4 +1,4 @@
-"""Prepared samples that Spark keeps on the executors' disks, and what is done with them.
+"""Prepared samples, which Spark keeps on the executors' disks until they are written.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Rows of groups that have their own query: collected on the driver, brought to every executor.
+"""Rows of groups with their own query, collected and brought to every executor.
 
 ::
 
@@ -55,7 +55,7 @@ def ship_lookups(spark: "SparkSession", groups: Collection[str], work: Path) -> 
     """Brings the collected rows of groups to every executor.
 
     Args:
-        spark: session whose executors get them.
+        spark: Spark session whose executors get the rows.
         groups: names of the groups.
         work: directory of work.
 

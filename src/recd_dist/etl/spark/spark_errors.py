@@ -1,4 +1,7 @@
-"""Failures of Spark as errors of the ETL, in one line instead of the stacks of three processes."""
+"""Failures of Spark as errors of the ETL, in one line.
+
+Spark itself shows the stacks of three processes.
+"""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The ETL on Spark: the flow of ``etl/flow.py``, with Spark instead of run files and threads.
+"""The ETL on Spark: the flow of ``etl/flow.py`` with Spark instead of run files.
 
 ::
 
@@ -58,9 +58,9 @@ def etl_on_spark(
         source: what to read; every executor must reach its files.
         out: directory to make, on a file system that driver and executors share. It may lie in a store if the current
             directory is on such a file system.
-        master: where Spark runs, such as ``local[2]``, if a session has to be started; None leaves it to spark-submit
-            or to Spark's default.
-        spark: session to work in. It is left running, and so is a session that is active already.
+        master: where Spark runs, such as ``local[2]``, if a Spark session has to be started; None leaves it to
+            spark-submit or to Spark's default.
+        spark: Spark session to work in. It is left running, and so is a session that is active already.
         options: options of ``etl``; ``memory_limit`` and ``threads`` size shards as they do on one machine.
 
     Returns:
@@ -101,7 +101,7 @@ def _make_tables(
     spark: "SparkSession",
     source: Source,
     options: Options,
-    found: Inputs,
+    inputs: Inputs,
     base: Tables,
     replaced: frozenset[str],
     work: Path,
@@ -111,12 +111,12 @@ def _make_tables(
     """Reads, plans and writes on Spark; shards that are noted as written are not written again.
 
     Args:
-        spark: session to work in.
+        spark: Spark session to work in.
         source: what to read.
         options: how the tables are made.
-        found: the source's files.
+        inputs: the source's files.
         base: the tables that are added to.
-        replaced: partitions whose samples the new ones take the place of.
+        replaced: partitions whose old samples the new samples replace.
         work: directory of work, which driver and executors share.
         run: name of the run.
         bar: progress bar.
@@ -125,8 +125,8 @@ def _make_tables(
     normalised = normalise_on_spark(source, spark, keep_place="timestamp" not in source.keys)
     inspection = normalised.inspection
     base.check(inspection, source)
-    samples, lookups = _keep_samples(spark, source, normalised, num_buckets(found, shard_bytes), work)
-    bar.reading(found.num_rows)
+    samples, lookups = _keep_samples(spark, source, normalised, num_buckets(inputs, shard_bytes), work)
+    bar.reading(inputs.num_rows)
     try:
         tally, runs = samples.prepare()
         bar.advance(tally.num_rows)
@@ -135,8 +135,8 @@ def _make_tables(
         surveys = samples.survey(shards, rules, shard_bytes)
         plan = planned(surveys, rules, base.splits, base.next_parts, base.next_samples, base.must_have)
         first = samples.load_first_part(shards, rules, plan, shard_bytes)
-        named = source, inspection, first, tally, lookups
-        form = formed(*named, options.row_group_samples, options.compression, base.schema)
+        row_group_samples, compression = options.row_group_samples, options.compression
+        form = formed(source, inspection, first, tally, lookups, row_group_samples, compression, base.schema)
         bar.writing(sum(part.num_samples for part in plan.parts))
         bare, shared = replace(form, lookups={}), str(work.absolute())
         instructions = WritingInstructions(samples.inspected, rules, plan, bare, base.splits, shard_bytes, shared)
@@ -145,12 +145,12 @@ def _make_tables(
         samples.release()
     preparation = Preparation(source, inspection.schema, lookups, inspection.timed)
     # The executors have written the parts; this reads what they noted of them.
-    made = write_parts(_NotHere(), plan, form, preparation, base.splits, work, 1, bar.advance)
-    made.dropped.merge(tally.dropped)
-    made.dropped.merge(left_out)
+    written = write_parts(_NotHere(), plan, form, preparation, base.splits, work, 1, bar.advance)
+    written.dropped.merge(tally.dropped)
+    written.dropped.merge(left_out)
     for reason, count in plan.kept.items():
-        made.dropped.add(reason, count, {})
-    return Made(source, inspection, form, made, run, base.parts_of(replaced))
+        written.dropped.add(reason, count, {})
+    return Made(source, inspection, form, written, run, base.parts_of(replaced))
 
 
 def _keep_samples(
@@ -159,7 +159,7 @@ def _keep_samples(
     """The samples that Spark will prepare and keep, and the rows of each group that has its own query.
 
     Args:
-        spark: session to work in.
+        spark: Spark session to work in.
         source: what to read.
         normalised: its rows on Spark.
         num_buckets: number of buckets that samples are dealt into; a power of two.

@@ -29,7 +29,7 @@ def line_parser(
         header: whether the first line of each file is no row.
         quote: the quoting character, empty for none. A quoted value must end in its line, since Spark takes files
             apart by lines.
-        time_zone: time zone of the session.
+        time_zone: DuckDB's time zone on the driver.
         keep_place: whether rows keep ``__file`` and ``__start``.
     """
 

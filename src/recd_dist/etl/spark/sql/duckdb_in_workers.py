@@ -33,7 +33,7 @@ def duckdb_function(query: str, inputs: Sequence[str], outputs: Sequence[str], t
         query: DuckDB SQL over the table ``batch``, with one output row per input row.
         inputs: names of the columns of ``batch``, in the order of the function's arguments.
         outputs: DuckDB type of each output column; Spark gets the columns as fields ``e0``, ``e1``, ...
-        time_zone: time zone of the session, for timestamps with a time zone.
+        time_zone: DuckDB's time zone on the driver, for timestamps with a time zone.
     """
     types = [stored[1] for stored in map(stored_type, outputs) if stored]
     result = T.StructType([T.StructField(f"e{i}", kind) for i, kind in enumerate(types)])

@@ -1,4 +1,4 @@
-"""Joins on Spark: by columns of one name, or by equalities of an expression on each side."""
+"""Joins on Spark: by columns of one name, or by equality of two expressions."""
 
 from dataclasses import replace
 

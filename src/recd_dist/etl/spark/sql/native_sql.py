@@ -49,8 +49,8 @@ def native_sql(tree: Tree, duck: str, columns: Mapping[str, str], type_of: Calla
         child = native_sql(tree["children"][0], type_of(tree["children"][0]), columns, type_of)
         return child and f"{child} is {'not ' if 'NOT' in tree['type'] else ''}null"
     if tree["type"] == "OPERATOR_COALESCE":
-        parts = [_widen(child, duck, columns, type_of) for child in tree["children"]]
-        return None if None in parts else f"coalesce({', '.join(str(part) for part in parts)})"
+        arguments = [_widen(child, duck, columns, type_of) for child in tree["children"]]
+        return None if None in arguments else f"coalesce({', '.join(map(str, arguments))})"
     return None
 
 

@@ -13,7 +13,7 @@ class QueryContext:
     """Holds the Spark session, the DuckDB that is asked what a query means, and the supply of new column names.
 
     Args:
-        spark: session that runs the query.
+        spark: Spark session that runs the query.
         connection: an open DuckDB.
         option: name of the option in which the user may give the query in Spark's own SQL, for messages.
         keep_place: rows keep the columns ``PLACE``, which tell where they stand in their file, because the order of

@@ -1,4 +1,4 @@
-"""Files that a query reads: Parquet by Spark's reader, CSV by DuckDB's reader in the workers.
+"""Files that a query reads: Parquet by Spark, CSV by DuckDB in the workers.
 
 DuckDB looks at the files first (types, delimiter, quotes), so that both engines see the same columns in them.
 """

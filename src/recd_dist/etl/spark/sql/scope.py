@@ -1,4 +1,4 @@
-"""The columns that an expression sees, and how expressions become columns of a DataFrame.
+"""The columns that an expression sees, and how expressions become columns.
 
 ::
 
