@@ -23,7 +23,7 @@ def etl(
     mounts: list[str] | None = None,
     python: str = "",
 ) -> specs.AppDef:
-    """Turn raw logs into a clustered table. All that follows -- is a Hydra override; `recd etl --help` lists them.
+    """Turn raw logs into a clustered table. Arguments after -- are Hydra overrides; `recd etl --help` lists them.
 
     Args:
         args: Hydra overrides, after --

@@ -47,7 +47,7 @@ def train(
     mounts: list[str] | None = None,
     python: str = "",
 ) -> specs.AppDef:
-    """Train a model. All that follows -- is a Hydra override, passed on as it is; `recd train --help` lists them.
+    """Train a model. Arguments after -- are Hydra overrides, passed on as they are; `recd train --help` lists them.
 
     Config and data are checked before any rank starts. The same command resumes a run that was stopped.
 
