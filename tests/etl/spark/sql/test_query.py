@@ -1,4 +1,4 @@
-"""Queries on Spark give the rows that they give on DuckDB: per construct, and what is refused."""
+"""Queries give the same rows on Spark and on DuckDB, or Spark refuses them; a test for each construct."""
 
 from pathlib import Path
 
@@ -7,18 +7,16 @@ import pyarrow as pa
 import pytest
 from tests.etl.spark.on_spark import (
     PySparkException,
+    QueryContext,
     SparkSession,
-    Workshop,
-    as_stored,
     assert_same_rows,
-    compiled,
-    normalised,
     spark,
+    to_data_frame,
+    translate_query,
 )
 
-from recd_dist.errors import ConfigError, DataError
+from recd_dist.errors import ConfigError
 from recd_dist.etl.source import duckdb_sql as engine
-from recd_dist.etl.source.source import Source
 
 __all__ = ["spark"]  # the fixture
 
@@ -46,15 +44,15 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def both(query: str, raw: Path, spark: SparkSession) -> tuple[pa.Table, pa.Table]:
-    """Rows from Spark and from DuckDB; unsigned and huge integers as the types that Spark has for them."""
+def run_both(query: str, raw: Path, spark: SparkSession) -> tuple[pa.Table, pa.Table]:
+    """Runs a query on Spark and on DuckDB; Spark has wider types for unsigned and huge integers."""
     query = query.replace("{logs}", f"'{raw}/logs.parquet'").replace("{users}", f"'{raw}/users.parquet'")
     query = query.replace("{path}", str(raw))
     with engine.connect() as connection:
-        shop = Workshop(spark, connection, "samples_spark")
-        found = as_stored(compiled(shop, shop.trees.parsed(query), {})).toArrow()
+        context = QueryContext(spark, connection, "samples_spark")
+        actual = to_data_frame(translate_query(context, context.trees.parse(query), {})).toArrow()
         expected = connection.sql(query).to_arrow_table()
-    return found, expected.rename_columns(found.column_names)
+    return actual, expected.rename_columns(actual.column_names)
 
 
 QUERIES = {
@@ -112,20 +110,20 @@ QUERIES = {
 }
 
 
-ALWAYS = ("nulls", "groups", "windows", "unnest", "csv")
+QUICK = ("nulls", "groups", "windows", "unnest", "csv")
 
 
-@pytest.mark.parametrize("name", [q if q in ALWAYS else pytest.param(q, marks=pytest.mark.slow) for q in QUERIES])
+@pytest.mark.parametrize("name", [q if q in QUICK else pytest.param(q, marks=pytest.mark.slow) for q in QUERIES])
 def test_a_query_gives_the_same_rows(name, raw, spark):
-    found, expected = both(QUERIES[name], raw, spark)
+    actual, expected = run_both(QUERIES[name], raw, spark)
     assert expected.num_rows > 0
-    assert_same_rows(found, expected)
+    assert_same_rows(actual, expected)
 
 
-def test_rows_of_a_query_by_hand(raw, spark):
+def test_an_ordered_list_has_the_expected_elements(raw, spark):
     query = "select user, list(i order by desc_last, i) as l from (select *, 9 - i as desc_last from {logs}) group by 1"
-    found, _ = both(f"{query} having user < 2", raw, spark)
-    assert sorted(tuple(row.values()) for row in found.to_pylist()) == [(0, [2, 1, 0]), (1, [5, 4, 3])]
+    actual, _ = run_both(f"{query} having user < 2", raw, spark)
+    assert sorted(tuple(row.values()) for row in actual.to_pylist()) == [(0, [2, 1, 0]), (1, [5, 4, 3])]
 
 
 REFUSED = {
@@ -166,64 +164,26 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("query", REFUSED)
-def test_what_may_differ_is_refused(query, raw, spark):
+def test_a_query_that_may_give_other_rows_is_refused(query, raw, spark):
     with pytest.raises(ConfigError, match="give the query as samples_spark") as error:
-        both(query, raw, spark)
+        run_both(query, raw, spark)
     assert REFUSED[query] in str(error.value)
 
 
-def test_bad_rows_are_errors_and_no_nulls(raw, spark):
+def test_a_bad_value_is_an_error_and_no_null(raw, spark):
     with pytest.raises(PySparkException, match="Could not convert string 'Æble' to INT32"):
-        both("select word::int as w from {logs} where word <> ''", raw, spark)
+        run_both("select word::int as w from {logs} where word <> ''", raw, spark)
 
 
-def test_csv_needs_values_that_end_in_their_line(raw, spark, tmp_path):
+def test_a_csv_value_must_end_in_its_line(raw, spark, tmp_path):
     (tmp_path / "x.csv").write_text('a,b\n1,"x\ny"\n2,"z"\n')
     with pytest.raises(PySparkException, match="holds the end of a line"):
-        both(f"select * from read_csv('{tmp_path}/x.csv', quote = '\"')", raw, spark)
+        run_both(f"select * from read_csv('{tmp_path}/x.csv', quote = '\"')", raw, spark)
 
 
 def test_several_csv_files_have_a_header_each(raw, spark, tmp_path):
     for i in range(5):
         (tmp_path / f"{i}.csv").write_text(f"a,b\n{i},x\n{i},y\n")
-    found, expected = both(f"select * from read_csv('{tmp_path}/*.csv')", raw, spark)
+    actual, expected = run_both(f"select * from read_csv('{tmp_path}/*.csv')", raw, spark)
     assert expected.num_rows == 10
-    assert_same_rows(found, expected)
-
-
-def source(raw: Path, **options: object) -> Source:
-    return Source.from_dict({"name": "s", "path": str(raw / "logs.parquet"), "labels": ["yes"]} | options)
-
-
-GIVEN = {"samples": "select i, yes, random() as r from '{path}'", "split": "i % 2 = 1", "keys": {"session": "i"}}
-
-
-def test_a_source_can_give_spark_sql(raw, spark):
-    text = "select i, yes, cast(i as double) / 4 as r from parquet.`{path}`"
-    samples, groups, found = normalised(source(raw, **GIVEN, samples_spark=text), spark)
-    assert groups == {}
-    assert [f.name for f in found.schema.features] == ["r"]
-    rows = [tuple(row) for row in samples.where("__session < 3").orderBy("__session").collect()]
-    assert rows == [(0, 1.0, False, 0.0), (1, 0.0, True, 0.25), (2, 0.0, False, 0.5)]
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("select i, yes from parquet.`{path}`", "no column 'r'"),
-        ("select i, yes, 'x' as r from parquet.`{path}`", "column 'r' is string and must be double"),
-        ("selec i", "samples_spark: "),
-    ],
-)
-def test_spark_sql_must_have_the_columns_of_the_duckdb_query(text, said, raw, spark):
-    with pytest.raises(DataError, match=said):
-        normalised(source(raw, **GIVEN, samples_spark=text), spark)
-
-
-def test_groups_and_links_are_the_same(raw, spark):
-    group = {"sql": f"select user, name, liked from '{raw}/users.parquet'", "key": ["user", "name"]}
-    options = {"samples": "select i, yes, user, 'n' || user as name, words from '{path}'", "groups": {"of": group}}
-    samples, groups, found = normalised(source(raw, **options, keys={"session": "user"}), spark)
-    with engine.connect() as connection:
-        assert_same_rows(samples.toArrow(), connection.sql(found.samples).to_arrow_table())
-        assert_same_rows(groups["of"].toArrow(), connection.sql(found.groups["of"]).to_arrow_table())
+    assert_same_rows(actual, expected)

@@ -1,9 +1,17 @@
-"""The sources that ship have the same normalised rows on Spark, with the same types."""
+"""The sources of the configs have the same normalised rows, with the same types, on Spark and on DuckDB."""
 
 import duckdb
 import pyarrow as pa
 import pytest
-from tests.etl.spark.on_spark import SHARED, SparkSession, assert_same_rows, data_config, normalised, shipped, spark
+from tests.etl.spark.on_spark import (
+    SHARED,
+    SparkSession,
+    assert_same_rows,
+    data_config,
+    normalise_on_spark,
+    shipped_source,
+    spark,
+)
 
 from recd_dist.etl.source import duckdb_sql as engine
 from recd_dist.etl.source.source import Source
@@ -13,18 +21,20 @@ from recd_dist.synthetic.spec import SyntheticSpec
 __all__ = ["spark"]  # the fixture
 
 
-def widened(schema: pa.Schema) -> list[tuple[str, str]]:
+def plain_types(schema: pa.Schema) -> list[tuple[str, str]]:
+    """Name and type of each column, without the differences of names inside lists and of 64-bit offsets."""
     return [(f.name, str(f.type).replace("list<element:", "list<l:").replace("large_", "")) for f in schema]
 
 
 def assert_normalised(source: Source, session: SparkSession, num_rows: dict[str, int]) -> None:
-    samples, groups, found = normalised(source, session)
-    tables = {"samples": samples.toArrow(), **{name: df.toArrow() for name, df in groups.items()}}
+    normalised = normalise_on_spark(source, session)
+    queries = {"samples": normalised.inspection.samples, **normalised.inspection.groups}
+    tables = {name: df.toArrow() for name, df in {"samples": normalised.samples, **normalised.groups}.items()}
     assert {name: table.num_rows for name, table in tables.items()} == num_rows
     with engine.connect() as connection:
         for name, table in tables.items():
-            expected = connection.sql(found.groups.get(name, found.samples)).to_arrow_table()
-            assert widened(table.schema) == widened(expected.schema)
+            expected = connection.sql(queries[name]).to_arrow_table()
+            assert plain_types(table.schema) == plain_types(expected.schema)
             assert_same_rows(table, expected)
 
 
@@ -34,7 +44,7 @@ def test_criteo(tmp_path, spark):
         numbers, words = [str(i) if n else "" for n in range(13)], [f"{i:08x}" if n else "" for n in range(26)]
         lines.append("\t".join([str(i % 2), *numbers, *words]))
     (tmp_path / "train.txt").write_text("\n".join(lines) + "\n")
-    assert_normalised(shipped("criteo", tmp_path / "train.txt"), spark, {"samples": 20})
+    assert_normalised(shipped_source("criteo", tmp_path / "train.txt"), spark, {"samples": 20})
 
 
 def test_any_parquet(tmp_path, spark):
@@ -44,7 +54,7 @@ def test_any_parquet(tmp_path, spark):
         "from range(80) t(i)"
     ).write_parquet(str(tmp_path / "x.parquet"))
     keys = {"session": "visit", "timestamp": "time", "request": "member"}
-    assert_normalised(shipped("parquet", tmp_path, keys=keys, labels=["clicked"]), spark, {"samples": 80})
+    assert_normalised(shipped_source("parquet", tmp_path, keys=keys, labels=["clicked"]), spark, {"samples": 80})
 
 
 @pytest.mark.parametrize("name", ["tiny", pytest.param("rm1", marks=pytest.mark.slow)])
@@ -52,16 +62,16 @@ def test_synthetic(name, tmp_path, spark):
     config = data_config(name)
     spec = SyntheticSpec.from_dict(config["synthetic"] | {"num_samples": 5000, "num_users": 500})
     generate(spec, tmp_path / "raw", progress=False)
-    assert_normalised(shipped(name, tmp_path / "raw"), spark, {"samples": 5000})
+    assert_normalised(shipped_source(name, tmp_path / "raw"), spark, {"samples": 5000})
 
 
 @pytest.mark.skipif(not (SHARED / "expedia").is_dir(), reason="no shared data")
 def test_expedia(spark):
-    assert_normalised(shipped("expedia", SHARED / "expedia" / "train.csv"), spark, {"samples": 5058})
+    assert_normalised(shipped_source("expedia", SHARED / "expedia" / "train.csv"), spark, {"samples": 5058})
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (SHARED / "ebnerd_small").is_dir(), reason="no shared data")
 def test_ebnerd_small(spark):
     num_rows = {"samples": 10_848, "history": 44, "recent": 1085}
-    assert_normalised(shipped("ebnerd", SHARED / "ebnerd_small"), spark, num_rows)
+    assert_normalised(shipped_source("ebnerd", SHARED / "ebnerd_small"), spark, num_rows)
