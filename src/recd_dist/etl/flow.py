@@ -50,6 +50,7 @@ from recd_dist.etl.write.form import formed
 from recd_dist.etl.write.parquet import checked_compression
 from recd_dist.etl.write.part import Form
 from recd_dist.etl.write.write_parts import Written, write_parts
+from recd_dist.files.whole_file import write_whole
 from recd_dist.screen.progress import Progress
 from recd_dist.table.location import Location, is_remote
 from recd_dist.table.manifest import Manifest
@@ -316,7 +317,5 @@ def _planned(shards: Shards, rules: Rules, base: Tables, path: Path, num_threads
         return plan_from_json(json.loads(path.read_text()))
     surveys = survey_all(shards, rules, num_threads)
     plan = planned(surveys, rules, base.splits, base.next_parts, base.next_samples, base.must_have)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(plan_to_json(plan)))
-    partial.replace(path)
+    write_whole(path, json.dumps(plan_to_json(plan)))
     return plan

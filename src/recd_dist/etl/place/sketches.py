@@ -4,7 +4,6 @@ One row per embedding table: ``table``, ``min_id``, ``max_id``, ``registers`` (H
 (the distinct ids, ascending, where they are at most 65,536; null beyond).
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 
 from recd_dist.errors import DataError
 from recd_dist.etl.write.measure import Distinct
+from recd_dist.files.whole_file import write_whole
 
 SKETCHES = "sketches.parquet"
 _SCHEMA = pa.schema(
@@ -46,12 +46,9 @@ def save_sketches(place: Path, ids: Mapping[str, Distinct]) -> None:
         for name, distinct in ids.items()
     ]
     table = pa.Table.from_pylist(rows, _SCHEMA)
-    partial = place.with_name(f".{place.name}.partial")
-    with partial.open("wb") as file:
-        pq.write_table(table, file, compression="zstd", store_schema=False)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(place)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", store_schema=False)
+    write_whole(place, sink.getvalue().to_pybytes(), durable=True)
 
 
 def load_sketches(place: Path) -> dict[str, Distinct]:

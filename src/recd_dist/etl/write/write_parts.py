@@ -14,6 +14,7 @@ from recd_dist.etl.deal.prepare import Dropped, Preparation
 from recd_dist.etl.deal.shards import PartPlan, Plan
 from recd_dist.etl.write.measure import Distinct
 from recd_dist.etl.write.part import Form, Result, written
+from recd_dist.files.whole_file import write_whole
 
 _Made = tuple[PartPlan, Result, Dropped]
 
@@ -107,9 +108,7 @@ def _noted(left_out: Iterable[tuple[str, pa.Table]], preparation: Preparation) -
 
 def _note(path: Path, made: list[_Made]) -> None:
     """Notes a shard as done, once its files are."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps([[result.to_json(), asdict(dropped)] for _, result, dropped in made]))
-    partial.replace(path)
+    write_whole(path, json.dumps([[result.to_json(), asdict(dropped)] for _, result, dropped in made]))
 
 
 def _read(path: Path, parts: list[PartPlan]) -> list[_Made]:
