@@ -51,10 +51,13 @@ def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
         write_whole(tmp_path / "absent" / "a", "new")
 
 
-def test_two_processes_do_not_share_a_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / f".a.{os.getpid()}.partial").write_text("another process, half way")
-    monkeypatch.setattr(os, "getpid", lambda: 1)
-    write_whole(tmp_path / "a", "new")
-    monkeypatch.undo()
-    assert names(tmp_path) == [f".a.{os.getpid()}.partial", "a"]
-    assert (tmp_path / "a").read_text() == "new"
+def test_two_processes_may_write_one_file_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def another_process_writes(_: int) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: 1)
+            write_whole(tmp_path / "a", "theirs")
+
+    monkeypatch.setattr(os, "fsync", another_process_writes)
+    write_whole(tmp_path / "a", "ours", durable=True)
+    assert (tmp_path / "a").read_text() == "ours"
+    assert names(tmp_path) == ["a"]
