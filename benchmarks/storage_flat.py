@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from rm1 import Raw, files_of
 
 from recd_dist.etl.checksum.row_hashes import column_checksum, row_hashes
-from recd_dist.etl.write.encode import encodings, leaf, writer_options
+from recd_dist.etl.write.column_encodings import encodings, leaf, writer_options
 from recd_dist.table.flat import flat_view
 from recd_dist.table.manifest import Manifest
 from recd_dist.table.schema import KEYS, SAMPLE_ID, Kind, Schema

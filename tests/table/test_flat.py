@@ -18,8 +18,8 @@ from recd_dist.errors import ConfigError
 from recd_dist.etl.flow import etl
 from recd_dist.etl.source.inspection import REQUEST, SESSION, TIMESTAMP
 from recd_dist.etl.source.source import Source
-from recd_dist.etl.write.part import Form, written
 from recd_dist.etl.write.stored_types import list_type
+from recd_dist.etl.write.write_one_part import Form, written
 from recd_dist.table.flat import flat_view
 from recd_dist.table.manifest import Manifest
 from recd_dist.table.schema import Feature, Kind, Schema

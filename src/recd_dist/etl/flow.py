@@ -46,10 +46,10 @@ from recd_dist.etl.source import duckdb_sql as engine
 from recd_dist.etl.source.input_files import Inputs, inputs
 from recd_dist.etl.source.inspection import Inspection, inspected
 from recd_dist.etl.source.source import Source, tomorrow_us
-from recd_dist.etl.write.form import formed
-from recd_dist.etl.write.parquet import checked_compression
-from recd_dist.etl.write.part import Form
-from recd_dist.etl.write.write_parts import Written, write_parts
+from recd_dist.etl.write.choose_form import formed
+from recd_dist.etl.write.part_files import checked_compression
+from recd_dist.etl.write.write_all_parts import Written, write_parts
+from recd_dist.etl.write.write_one_part import Form
 from recd_dist.files.whole_file import write_whole
 from recd_dist.screen.progress import Progress
 from recd_dist.table.location import Location, is_remote

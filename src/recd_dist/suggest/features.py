@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from recd_dist.etl.deal.value_range import Seen
 from recd_dist.etl.source.inspection import SESSION, Inspection
-from recd_dist.etl.write import cluster
+from recd_dist.etl.write import row_groups
 from recd_dist.etl.write.stored_types import converted, stored_type
 from recd_dist.suggest.sample import Sampled
 from recd_dist.table.schema import Feature, Kind
@@ -121,11 +121,11 @@ class Columns:
         self.sampled = sampled
         self.origin = {f.name: (f.group if f.group in found.groups else None) for f in found.schema.features}
         session = sampled.samples[SESSION].to_numpy()
-        self.bounds, _ = cluster.row_group_bounds(session, ROW_GROUP)
-        self.new_session = cluster.changed_numbers(session)
+        self.bounds, _ = row_groups.row_group_bounds(session, ROW_GROUP)
+        self.new_session = row_groups.changed_numbers(session)
         self.starts = np.zeros(len(session), np.bool_)
         self.starts[self.bounds[:-1]] = True
-        self.links = {name: cluster.changed_numbers(place) | self.starts for name, place in sampled.place.items()}
+        self.links = {name: row_groups.changed_numbers(place) | self.starts for name, place in sampled.place.items()}
         self._seen: dict[str, Seen] = {}
         self.features = {f.name: self._settled(f) for f in found.schema.features}
         self._held: tuple[str, pa.Array, int] | None = None
@@ -198,7 +198,7 @@ def looks(columns: Columns) -> Iterator[Look]:
 def _look(columns: Columns, name: str) -> Look:
     column = columns.whole(name)
     same_session = ~columns.new_session
-    changed = cluster.changed(column)
+    changed = row_groups.changed(column)
     is_list = pa.types.is_list(column.type)
     shifts, new = _shifts(column, same_session) if is_list else (0, 0)
     return Look(
@@ -234,7 +234,7 @@ def _linked_look(columns: Columns, name: str) -> Look:
     for start, end in columns.row_groups():
         rows = columns.rows(name, start, end, flags)
         same_session = ~columns.new_session[start:end][flags[start:end]]
-        num_changes += int((cluster.changed(rows) & same_session).sum())
+        num_changes += int((row_groups.changed(rows) & same_session).sum())
         if pa.types.is_list(rows.type):
             shifts, new = _shifts(rows, same_session)
             num_shifts, num_new = num_shifts + shifts, num_new + new

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd_dist.etl.source.inspection import REQUEST, SESSION, TIMESTAMP
-from recd_dist.etl.write.parquet import PartWriter, required
+from recd_dist.etl.write.part_files import PartWriter, required
 from recd_dist.etl.write.stored_types import converted
 from recd_dist.suggest.features import ROW_GROUP, Columns, Flags, Look, stream
 from recd_dist.suggest.propose_groups import Proposed

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recd_dist.etl.write.cluster import changed, row_group_bounds
+from recd_dist.etl.write.row_groups import changed, row_group_bounds
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from recd_dist.errors import ConfigError
-from recd_dist.etl.write.encode import encodings as tried_encodings
-from recd_dist.etl.write.parquet import PartWriter, checked_compression, required
+from recd_dist.etl.write.column_encodings import encodings as tried_encodings
+from recd_dist.etl.write.part_files import PartWriter, checked_compression, required
 from recd_dist.etl.write.stored_types import list_type
 
 

@@ -12,9 +12,9 @@ import pytest
 from recd_dist.errors import DataError
 from recd_dist.etl.deal.lookup import Lookup
 from recd_dist.etl.source.inspection import REQUEST, ROW_KEY, SESSION, TIMESTAMP, link
-from recd_dist.etl.write.part import Form, Result, written
-from recd_dist.etl.write.settle import settled
 from recd_dist.etl.write.stored_types import list_type
+from recd_dist.etl.write.windows_and_encodings import settled
+from recd_dist.etl.write.write_one_part import Form, Result, written
 from recd_dist.table.schema import Feature, Kind, Schema
 
 SCHEMA = Schema(

@@ -6,9 +6,9 @@ import pytest
 
 from recd_dist.errors import ConfigError
 from recd_dist.etl.source.inspection import REQUEST, SESSION, TIMESTAMP
-from recd_dist.etl.write.part import Form
-from recd_dist.etl.write.settle import settled
 from recd_dist.etl.write.stored_types import list_type
+from recd_dist.etl.write.windows_and_encodings import settled
+from recd_dist.etl.write.write_one_part import Form
 from recd_dist.table.schema import Feature, Kind, Schema
 
 NUM = 400

@@ -23,8 +23,8 @@ from recd_dist.etl.place.work_directory import replaced
 from recd_dist.etl.source.inspection import Inspection
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.write.measure import Distinct
-from recd_dist.etl.write.part import Form, Result
-from recd_dist.etl.write.write_parts import Written
+from recd_dist.etl.write.write_all_parts import Written
+from recd_dist.etl.write.write_one_part import Form, Result
 from recd_dist.screen.progress import Progress
 from recd_dist.table.location import Location, contents
 from recd_dist.table.manifest import NAME, Manifest, is_table, splits_of

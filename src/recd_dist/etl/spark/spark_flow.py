@@ -55,8 +55,8 @@ from recd_dist.etl.spark.in_workers import (
 from recd_dist.etl.spark.session import active_session, normalised_in_place, session
 from recd_dist.etl.spark.sql.row_place import Block, first_rows
 from recd_dist.etl.spark.sql.tree import backticked
-from recd_dist.etl.write.form import formed
-from recd_dist.etl.write.write_parts import write_parts
+from recd_dist.etl.write.choose_form import formed
+from recd_dist.etl.write.write_all_parts import write_parts
 from recd_dist.screen.progress import Progress
 from recd_dist.table.location import Location
 from recd_dist.table.manifest import Manifest

@@ -15,12 +15,12 @@ import pyarrow as pa
 
 from recd_dist.etl.deal.lookup import Lookup
 from recd_dist.etl.source.inspection import REQUEST, SESSION, TIMESTAMP
-from recd_dist.etl.write import cluster
+from recd_dist.etl.write import row_groups
 from recd_dist.etl.write.flat_columns import Column, whole
-from recd_dist.etl.write.group_rows import GroupRows, Samples, compared, every, linked
 from recd_dist.etl.write.history_windows import Streams, streamed
 from recd_dist.etl.write.measure import Distinct, Measured
-from recd_dist.etl.write.parquet import PART_SHIFT, PartWriter, required
+from recd_dist.etl.write.part_files import PART_SHIFT, PartWriter, required
+from recd_dist.etl.write.stored_rows import GroupRows, Samples, compared, every, linked
 from recd_dist.etl.write.stored_types import WEIGHTS
 from recd_dist.table.manifest import ROW, STREAM, Part, length_of, start_of, stream_directory
 from recd_dist.table.schema import REQUEST_ID, SAMPLE, SAMPLE_ID, SESSION_ID, Feature, Schema
@@ -171,7 +171,7 @@ def _write_group(writer: PartWriter, samples: Samples, form: Form, group: str, r
 
 def clustered(shard: pa.Table, order: Order, row_group_samples: int) -> tuple[Samples, int]:
     """The samples of a part dealt into row groups, and the number of sessions that had to be cut."""
-    bounds, num_cut = cluster.row_group_bounds(whole(shard[SESSION]).to_numpy()[order], row_group_samples)
+    bounds, num_cut = row_groups.row_group_bounds(whole(shard[SESSION]).to_numpy()[order], row_group_samples)
     return Samples(shard, order, bounds), num_cut
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from recd_dist.errors import ConfigError
-from recd_dist.etl.write.encode import encodings
+from recd_dist.etl.write.column_encodings import encodings
 from recd_dist.etl.write.flat_columns import Order
-from recd_dist.etl.write.group_rows import GroupRows, Samples
 from recd_dist.etl.write.history_windows import num_streamed
-from recd_dist.etl.write.part import Form, clustered, group_rows, group_streams, group_tables, sample_table
+from recd_dist.etl.write.stored_rows import GroupRows, Samples
+from recd_dist.etl.write.write_one_part import Form, clustered, group_rows, group_streams, group_tables, sample_table
 from recd_dist.table.manifest import ROW, STREAM, length_of, start_of
 from recd_dist.table.schema import SAMPLE, Feature, Kind, Schema
 

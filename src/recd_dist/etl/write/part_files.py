@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recd_dist.etl.write.encode import checked_compression, encodings, writer_options
+from recd_dist.etl.write.column_encodings import checked_compression, encodings, writer_options
 from recd_dist.table.manifest import ROW, FileEntry, Part, stream_directory
 
 __all__ = ["PART_SHIFT", "ROW", "PartWriter", "checked_compression", "required"]

@@ -13,7 +13,7 @@ from recd_dist.etl.deal.load import ShardReader
 from recd_dist.etl.deal.prepare import Dropped, Preparation
 from recd_dist.etl.deal.shards import PartPlan, Plan
 from recd_dist.etl.write.measure import Distinct
-from recd_dist.etl.write.part import Form, Result, written
+from recd_dist.etl.write.write_one_part import Form, Result, written
 from recd_dist.files.whole_file import write_whole
 
 _Made = tuple[PartPlan, Result, Dropped]

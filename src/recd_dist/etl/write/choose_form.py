@@ -14,10 +14,10 @@ from recd_dist.etl.deal.prepare import Tally
 from recd_dist.etl.deal.value_range import Seen
 from recd_dist.etl.source.inspection import SESSION, Inspection
 from recd_dist.etl.source.source import Source
-from recd_dist.etl.write import cluster
-from recd_dist.etl.write.part import Form
-from recd_dist.etl.write.settle import settled
+from recd_dist.etl.write import row_groups
 from recd_dist.etl.write.stored_types import converted, stored_type
+from recd_dist.etl.write.windows_and_encodings import settled
+from recd_dist.etl.write.write_one_part import Form
 from recd_dist.table.schema import SAMPLE, Feature, Kind, Schema
 
 logger = logging.getLogger(__name__)
@@ -120,14 +120,14 @@ def _fitted(features: tuple[Feature, ...], existing: Schema) -> tuple[Feature, .
 def _grouped(schema: Schema, types: Mapping[str, pa.DataType], first: Loaded, row_group_samples: int) -> Schema:
     """Every feature whose rows repeat enough becomes a group of its own, measured on the first part's sessions."""
     order = first.order
-    bounds, _ = cluster.row_group_bounds(first.samples[SESSION].to_numpy()[order], row_group_samples)
+    bounds, _ = row_groups.row_group_bounds(first.samples[SESSION].to_numpy()[order], row_group_samples)
     bounds = bounds[: _MEASURED_ROW_GROUPS + 1]
     num_rows = dict.fromkeys((f.name for f in schema.features), 0)
     for start, end in pairwise(bounds.tolist()):
         samples = first.samples.take(pa.array(order[start:end]))
         for feature in schema.features:
             column, _ = converted(samples[feature.name], feature.kind, types[feature.name])
-            num_rows[feature.name] += int(cluster.changed(column).sum())
+            num_rows[feature.name] += int(row_groups.changed(column).sum())
     factors = {name: int(bounds[-1]) / rows for name, rows in num_rows.items()}
     features = [
         replace(f, group=_group_name(f.name) if factors[f.name] >= WORTH_A_GROUP else SAMPLE) for f in schema.features
