@@ -18,12 +18,13 @@ from recd_dist.errors import ConfigError
 from recd_dist.etl.deal.keys import Rules
 from recd_dist.etl.deal.prepare import Preparation
 from recd_dist.etl.deal.shards import MIN_BUCKETS, Shards, sharded
-from recd_dist.etl.flow import MAX_SESSION_ROW_GROUPS, Options, assembled, batches_of, emptied
+from recd_dist.etl.flow import Options, assembled, batches_of, emptied
 from recd_dist.etl.place.finish import Made, Tables, finished
 from recd_dist.etl.place.work_directory import work_directory, working
 from recd_dist.etl.source import duckdb_sql as engine
 from recd_dist.etl.source.inspection import ORDER_KEY, REQUEST, SESSION, TIMESTAMP, Inspection
 from recd_dist.etl.source.source import Source
+from recd_dist.etl.write.row_groups import MAX_SESSION_ROW_GROUPS
 from recd_dist.screen.progress import Progress
 from recd_dist.table.flat import flat_view, identifier
 from recd_dist.table.location import Location

@@ -46,10 +46,11 @@ from recd_dist.etl.source import duckdb_sql as engine
 from recd_dist.etl.source.input_files import Inputs, inputs
 from recd_dist.etl.source.inspection import Inspection, inspected
 from recd_dist.etl.source.source import Source, tomorrow_us
-from recd_dist.etl.write.choose_form import formed
-from recd_dist.etl.write.part_files import checked_compression
-from recd_dist.etl.write.write_all_parts import Written, write_parts
-from recd_dist.etl.write.write_one_part import Form
+from recd_dist.etl.write.choose_form import choose_form
+from recd_dist.etl.write.column_encodings import check_compression
+from recd_dist.etl.write.row_groups import MAX_SESSION_ROW_GROUPS
+from recd_dist.etl.write.table_form import TableForm
+from recd_dist.etl.write.write_all_parts import WrittenParts, write_parts
 from recd_dist.files.whole_file import write_whole
 from recd_dist.screen.progress import Progress
 from recd_dist.table.location import Location, is_remote
@@ -59,8 +60,6 @@ logger = logging.getLogger(__name__)
 
 VERSION = 2
 """Of what the ETL makes of a source: work of another version is not taken up."""
-MAX_SESSION_ROW_GROUPS = 8
-"""A session with more samples than this many row groups is cut."""
 
 _BATCH_ROWS = 4096
 
@@ -81,7 +80,7 @@ class Options:
         Raises:
             ConfigError: an unknown compression, row groups of no sample, no thread.
         """
-        checked_compression(self.compression)
+        check_compression(self.compression)
         for name in ("row_group_samples", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -249,7 +248,7 @@ def assembled(
     base: Tables,
     work: Path,
     bar: Progress,
-) -> tuple[Form, Written]:
+) -> tuple[TableForm, WrittenParts]:
     """Plans and writes the parts of samples that lie in shards.
 
     Args:
@@ -265,7 +264,7 @@ def assembled(
     source, num_threads = preparation.source, options.budget.num_threads
     plan = _planned(shards, rules, base, work / "plan.json", num_threads)
     reader = ShardReader(shards, rules, plan, "timestamp" in source.keys)
-    form = formed(
+    form = choose_form(
         source,
         inspection,
         reader.first(),

@@ -24,8 +24,9 @@ import pyarrow as pa
 
 from recd_dist.etl.deal.value_range import Seen
 from recd_dist.etl.source.inspection import SESSION, Inspection
-from recd_dist.etl.write import row_groups
-from recd_dist.etl.write.stored_types import converted, stored_type
+from recd_dist.etl.write.flat_columns import flag_array_changes, flag_number_changes
+from recd_dist.etl.write.row_groups import row_group_bounds
+from recd_dist.etl.write.stored_types import convert_column, stored_type
 from recd_dist.suggest.sample import Sampled
 from recd_dist.table.schema import Feature, Kind
 
@@ -121,11 +122,11 @@ class Columns:
         self.sampled = sampled
         self.origin = {f.name: (f.group if f.group in found.groups else None) for f in found.schema.features}
         session = sampled.samples[SESSION].to_numpy()
-        self.bounds, _ = row_groups.row_group_bounds(session, ROW_GROUP)
-        self.new_session = row_groups.changed_numbers(session)
+        self.bounds = row_group_bounds(session, ROW_GROUP)
+        self.new_session = flag_number_changes(session)
         self.starts = np.zeros(len(session), np.bool_)
         self.starts[self.bounds[:-1]] = True
-        self.links = {name: row_groups.changed_numbers(place) | self.starts for name, place in sampled.place.items()}
+        self.links = {name: flag_number_changes(place) | self.starts for name, place in sampled.place.items()}
         self._seen: dict[str, Seen] = {}
         self.features = {f.name: self._settled(f) for f in found.schema.features}
         self._held: tuple[str, pa.Array, int] | None = None
@@ -155,7 +156,7 @@ class Columns:
         if self._held is None or self._held[0] != name:
             origin = self.origin[name]
             table = self.sampled.samples if origin is None else self.sampled.rows[origin]
-            self._held = (name, *converted(table[name], self.features[name].kind, self.stored(name)))
+            self._held = (name, *convert_column(table[name], self.features[name].kind, self.stored(name)))
         return self._held[1]
 
     def rows(self, name: str, start: int, end: int, flags: Flags) -> pa.Array:
@@ -198,7 +199,7 @@ def looks(columns: Columns) -> Iterator[Look]:
 def _look(columns: Columns, name: str) -> Look:
     column = columns.whole(name)
     same_session = ~columns.new_session
-    changed = row_groups.changed(column)
+    changed = flag_array_changes(column)
     is_list = pa.types.is_list(column.type)
     shifts, new = _shifts(column, same_session) if is_list else (0, 0)
     return Look(
@@ -234,7 +235,7 @@ def _linked_look(columns: Columns, name: str) -> Look:
     for start, end in columns.row_groups():
         rows = columns.rows(name, start, end, flags)
         same_session = ~columns.new_session[start:end][flags[start:end]]
-        num_changes += int((row_groups.changed(rows) & same_session).sum())
+        num_changes += int((flag_array_changes(rows) & same_session).sum())
         if pa.types.is_list(rows.type):
             shifts, new = _shifts(rows, same_session)
             num_shifts, num_new = num_shifts + shifts, num_new + new

@@ -22,9 +22,9 @@ from recd_dist.errors import ConfigError
 from recd_dist.etl.source import duckdb_sql as engine
 from recd_dist.etl.source.inspection import SESSION, Inspection, inspected
 from recd_dist.etl.source.source import Source
-from recd_dist.etl.write import row_groups
 from recd_dist.etl.write.choose_form import WORTH_A_GROUP
-from recd_dist.etl.write.part_files import checked_compression
+from recd_dist.etl.write.column_encodings import check_compression
+from recd_dist.etl.write.flat_columns import flag_number_changes
 from recd_dist.screen.progress import Progress
 from recd_dist.suggest.features import Columns, Look, looks
 from recd_dist.suggest.guess_keys import Choice, keyed
@@ -257,7 +257,7 @@ def suggest(
 
 
 def _check(num_samples: int, compression: str) -> None:
-    checked_compression(compression)
+    check_compression(compression)
     if num_samples < 1:
         raise ConfigError(f"--sample {num_samples}: must be at least 1")
 
@@ -304,7 +304,7 @@ def _num_measures(seen: Sequence[Look], proposed: dict[str, tuple[str, tuple[Pro
 
 
 def _looked(read: Sampled, seconds: float) -> Looked:
-    num_sessions = int(row_groups.changed_numbers(read.samples[SESSION].to_numpy()).sum())
+    num_sessions = int(flag_number_changes(read.samples[SESSION].to_numpy()).sum())
     return Looked(
         num_samples=read.num_samples,
         num_samples_total=read.num_total,
@@ -321,7 +321,7 @@ def _looked(read: Sampled, seconds: float) -> Looked:
 
 def _sessions(read: Sampled) -> tuple[Spread, tuple[tuple[int, int, int], ...]]:
     """Samples per session, and how many sessions have 1, 2-3, 4-7, ... of them."""
-    begins = np.flatnonzero(row_groups.changed_numbers(read.samples[SESSION].to_numpy()))
+    begins = np.flatnonzero(flag_number_changes(read.samples[SESSION].to_numpy()))
     sizes = np.diff(np.append(begins, read.num_samples))
     bins = np.bincount(np.floor(np.log2(sizes)).astype(int))
     histogram = tuple((1 << i, (2 << i) - 1, int(num)) for i, num in enumerate(bins))

@@ -21,7 +21,7 @@ import pyarrow as pa
 from recd_dist.errors import DataError
 from recd_dist.etl.source import duckdb_sql as engine
 from recd_dist.etl.source.inspection import REQUEST, ROW_KEY, SESSION, TIMESTAMP, Inspection, link
-from recd_dist.etl.write.measure import Distinct
+from recd_dist.etl.write.distinct_ids import DistinctIds
 
 SAMPLES = 200_000
 """Samples looked at, about; half as many again are taken if that is the whole source."""
@@ -169,7 +169,7 @@ class _Keys:
     num_rows: int = 0
     num_keyless: int = 0
     buckets: I64 = field(default_factory=lambda: np.zeros(_BUCKETS, np.int64))
-    sessions: Distinct = field(default_factory=Distinct)
+    sessions: DistinctIds = field(default_factory=DistinctIds)
     times: list[I64] = field(default_factory=list)
     step: int = 1
 

@@ -24,8 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd_dist.etl.source.inspection import REQUEST, SESSION, TIMESTAMP
-from recd_dist.etl.write.part_files import PartWriter, required
-from recd_dist.etl.write.stored_types import converted
+from recd_dist.etl.write.part_files import PartWriter, required_table
+from recd_dist.etl.write.stored_types import convert_column
 from recd_dist.suggest.features import ROW_GROUP, Columns, Flags, Look, stream
 from recd_dist.suggest.propose_groups import Proposed
 from recd_dist.table.schema import REQUEST_ID, SAMPLE_ID, SESSION_ID
@@ -146,7 +146,7 @@ class Storage:
         if key not in self._known:
             num_bytes = self.looks[name].num_values(flags) * self.looks[name].width
             chosen = _chosen(list(self.columns.row_groups()), num_bytes)
-            chunks = (required([name], [self.columns.rows(name, s, e, flags)]) for s, e in chosen)
+            chunks = (required_table([name], [self.columns.rows(name, s, e, flags)]) for s, e in chosen)
             self._known[key] = self._scaled(self._written(chunks), int(flags.sum()), self._num(chosen, flags))
             self.done()
         return self._known[key]
@@ -171,16 +171,18 @@ class Storage:
         ids, new = stream(rows, same_session)
         lengths = np.diff(rows.offsets.to_numpy())
         starts = pa.array(np.cumsum(new) - lengths)
-        return required(["ids"], [ids]), required(["start_row", "length"], [starts, pa.array(lengths)])
+        return required_table(["ids"], [ids]), required_table(["start_row", "length"], [starts, pa.array(lengths)])
 
     def numbers(self, flags: Flags) -> float:
         """Bytes of a group's row numbers: one per row, and one per sample."""
         row = pa.array(np.cumsum(flags) - 1)
         key = ("row", zlib.crc32(np.packbits(flags).tobytes()))
         if key not in self._known:
-            per_sample = (required(["row"], [row.slice(s, e - s)]) for s, e in self.columns.row_groups())
+            per_sample = (required_table(["row"], [row.slice(s, e - s)]) for s, e in self.columns.row_groups())
             kept = row.filter(pa.array(flags))
-            per_row = (required(["row"], [kept.slice(s, ROW_GROUP)]) for s in range(0, max(len(kept), 1), ROW_GROUP))
+            per_row = (
+                required_table(["row"], [kept.slice(s, ROW_GROUP)]) for s in range(0, max(len(kept), 1), ROW_GROUP)
+            )
             self._known[key] = self._scaled(self._written(per_sample) + self._written(per_row), 1, 1)
         return self._known[key]
 
@@ -204,7 +206,7 @@ class Storage:
                 else:
                     columns = list(names)
                 arrays += [taken[n].combine_chunks().fill_null(0).cast(pa.float32()) for n in self.labels]
-                chunks.append(required([_KEYS.get(n, n) for n in (*columns, *self.labels)], arrays))
+                chunks.append(required_table([_KEYS.get(n, n) for n in (*columns, *self.labels)], arrays))
             self._known[key] = self._scaled(self._written(chunks, None if clustered else _FLAT), 1, 1)
         return self._known[key]
 
@@ -217,7 +219,7 @@ class Storage:
             num_bytes = int(look.num_values() * look.width * num / self.sampled.num_samples)
             bounds = [*range(0, max(num - ROW_GROUP // 2, 1), ROW_GROUP), num]
             chosen = _chosen(list(pairwise(bounds)), num_bytes)
-            written = self._written((required([name], [self._flat_rows(name, s, e)]) for s, e in chosen), _FLAT)
+            written = self._written((required_table([name], [self._flat_rows(name, s, e)]) for s, e in chosen), _FLAT)
             self._known[key] = written * self.sampled.num_total / sum(e - s for s, e in chosen)
             self.done()
         return self._known[key]
@@ -237,7 +239,7 @@ class Storage:
         chunk = log[name].slice(start, end - start)
         if chunk.null_count and not pa.types.is_list(wide):
             chunk = chunk.combine_chunks().fill_null(0)
-        array, _ = converted(chunk, feature.kind, wide)
+        array, _ = convert_column(chunk, feature.kind, wide)
         try:
             return array.cast(stored)
         except pa.ArrowInvalid:

@@ -22,9 +22,10 @@ from recd_dist.etl.place.statistics import STATISTICS, PartStatistics, load_stat
 from recd_dist.etl.place.work_directory import replaced
 from recd_dist.etl.source.inspection import Inspection
 from recd_dist.etl.source.source import Source
-from recd_dist.etl.write.measure import Distinct
-from recd_dist.etl.write.write_all_parts import Written
-from recd_dist.etl.write.write_one_part import Form, Result
+from recd_dist.etl.write.distinct_ids import DistinctIds
+from recd_dist.etl.write.part_result import PartResult
+from recd_dist.etl.write.table_form import TableForm
+from recd_dist.etl.write.write_all_parts import WrittenParts
 from recd_dist.screen.progress import Progress
 from recd_dist.table.location import Location, contents
 from recd_dist.table.manifest import NAME, Manifest, is_table, splits_of
@@ -179,8 +180,8 @@ class Made:
 
     source: Source
     inspection: Inspection
-    form: Form
-    written: Written
+    form: TableForm
+    written: WrittenParts
     run: str
     replaces: Mapping[str, frozenset[int]] = field(default_factory=dict)
     describes: Manifest | None = None
@@ -200,7 +201,7 @@ def finished(work: Path, out: Location, made: Made, base: Tables, bar: Progress 
     ids = made.written.ids
     if base.kept_in is not None:
         for name, distinct in load_sketches(base.kept_in / base.splits[0] / SKETCHES).items():
-            ids.setdefault(name, Distinct()).merge(distinct)
+            ids.setdefault(name, DistinctIds()).merge(distinct)
     statistics = {split: _statistics(split, made, base) for split in made.written.parts}
     train = summed(statistics[base.splits[0]])
     manifests = {
@@ -214,7 +215,7 @@ def finished(work: Path, out: Location, made: Made, base: Tables, bar: Progress 
         manifest.save(table / split)
     if not isinstance(out, Path):
         if bar is not None:
-            bar.uploading(sum(file.num_bytes for r in _results(made) for file in r.parts[0].files))
+            bar.uploading(sum(file.num_bytes for r in _results(made) for file in r.part.files))
         publish(table, out, overwrite=True, progress=bar.advance if bar is not None else None)
     elif base.kept_in is None:
         replaced(table, out)
@@ -226,7 +227,7 @@ def finished(work: Path, out: Location, made: Made, base: Tables, bar: Progress 
     return manifests
 
 
-def _results(made: Made) -> list[Result]:
+def _results(made: Made) -> list[PartResult]:
     return [result for results in made.written.parts.values() for result in results]
 
 
@@ -254,7 +255,7 @@ def _statistics(split: str, made: Made, base: Tables) -> dict[int, PartStatistic
         found = load_statistics(base.kept_in / split / STATISTICS)
         gone = made.replaces.get(split, frozenset())
         parts = {p.number: found[p.number] for p in base.manifests[split].parts if p.number not in gone}
-    return parts | {result.parts[0].number: result.features for result in made.written.parts[split]}
+    return parts | {result.part.number: result.features for result in made.written.parts[split]}
 
 
 def _manifest(
@@ -262,13 +263,13 @@ def _manifest(
     made: Made,
     measured: PartStatistics,
     train: PartStatistics,
-    ids: Mapping[str, Distinct],
+    ids: Mapping[str, DistinctIds],
     base: Tables,
 ) -> Manifest:
     """Both splits' manifests agree on ids and on the numbers that inputs are standardized by (the train split's)."""
     before, gone = base.manifests.get(split), made.replaces.get(split, frozenset())
     kept = () if before is None else tuple(p for p in before.parts if p.number not in gone)
-    parts = (*kept, *(result.parts[0] for result in made.written.parts[split]))
+    parts = (*kept, *(result.part for result in made.written.parts[split]))
     dropped = _dropped(before) if before else Dropped()
     if made.describes is None:
         dropped.merge(made.written.dropped)

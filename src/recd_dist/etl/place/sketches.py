@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd_dist.errors import DataError
-from recd_dist.etl.write.measure import Distinct
+from recd_dist.etl.write.distinct_ids import DistinctIds
 from recd_dist.files.whole_file import write_whole
 
 SKETCHES = "sketches.parquet"
@@ -27,14 +27,14 @@ _SCHEMA = pa.schema(
 )
 
 
-def save_sketches(place: Path, ids: Mapping[str, Distinct]) -> None:
+def save_sketches(place: Path, ids: Mapping[str, DistinctIds]) -> None:
     """Writes the sketches of all embedding tables.
 
     Args:
         place: a file, written whole or not at all.
         ids: per embedding table.
     """
-    exact = {name: distinct.exact for name, distinct in ids.items()}
+    exact = {name: distinct.exact_ids for name, distinct in ids.items()}
     rows = [
         {
             "table": name,
@@ -51,7 +51,7 @@ def save_sketches(place: Path, ids: Mapping[str, Distinct]) -> None:
     write_whole(place, sink.getvalue().to_pybytes(), durable=True)
 
 
-def load_sketches(place: Path) -> dict[str, Distinct]:
+def load_sketches(place: Path) -> dict[str, DistinctIds]:
     """What ``save_sketches`` wrote.
 
     Args:
@@ -69,9 +69,9 @@ def load_sketches(place: Path) -> dict[str, Distinct]:
         ) from error
 
 
-def _distinct(row: Mapping[str, object]) -> Distinct:
+def _distinct(row: Mapping[str, object]) -> DistinctIds:
     registers = np.frombuffer(row["registers"], np.uint8)  # type: ignore[call-overload]
-    if len(registers) != len(Distinct().registers):
+    if len(registers) != len(DistinctIds().registers):
         raise ValueError(f"{len(registers)} registers")
     exact = None if row["exact"] is None else np.asarray(row["exact"], np.int64)
-    return Distinct.restored(exact, registers, int(row["min_id"]), int(row["max_id"]))  # type: ignore[call-overload]
+    return DistinctIds.restore(exact, registers, int(row["min_id"]), int(row["max_id"]))  # type: ignore[call-overload]

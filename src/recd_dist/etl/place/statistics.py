@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd_dist.errors import DataError
-from recd_dist.etl.write.measure import Measured
+from recd_dist.etl.write.feature_sums import FeatureSums
 
 STATISTICS = "statistics.parquet"
 
-PartStatistics = dict[str, Measured]
+PartStatistics = dict[str, FeatureSums]
 """Per feature what was measured on one part."""
 
 
@@ -36,7 +36,7 @@ def save_statistics(path: Path, parts: Mapping[int, PartStatistics]) -> None:
     ]
     schema = pa.schema(
         [("part", pa.int64()), ("feature", pa.string())]
-        + [(f.name, pa.float64() if f.type in (float, "float") else pa.int64()) for f in fields(Measured)]
+        + [(f.name, pa.float64() if f.type in (float, "float") else pa.int64()) for f in fields(FeatureSums)]
     )
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
 
@@ -55,7 +55,7 @@ def load_statistics(path: Path) -> dict[int, PartStatistics]:
     parts: dict[int, PartStatistics] = {}
     for row in rows:
         part, feature = row.pop("part"), row.pop("feature")
-        parts.setdefault(part, {})[feature] = Measured(**row)
+        parts.setdefault(part, {})[feature] = FeatureSums(**row)
     return parts
 
 
@@ -64,5 +64,5 @@ def summed(parts: Mapping[int, PartStatistics]) -> PartStatistics:
     total: PartStatistics = {}
     for features in parts.values():
         for feature, measured in features.items():
-            total.setdefault(feature, Measured()).merge(measured)
+            total.setdefault(feature, FeatureSums()).merge(measured)
     return total

@@ -29,8 +29,8 @@ from recd_dist.etl.deal.spill import Runs
 from recd_dist.etl.source.inspection import SESSION
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.spark.sql.row_place import Block, placed
+from recd_dist.etl.write.table_form import TableForm
 from recd_dist.etl.write.write_all_parts import write_parts
-from recd_dist.etl.write.write_one_part import Form
 from recd_dist.table.schema import Schema
 
 BUCKET, SHARD, TALLY = "__bucket", "__shard", "__tally"
@@ -223,7 +223,7 @@ class Writing:
     job: Job
     rules: Rules
     plan: Plan
-    form: Form
+    form: TableForm
     splits: tuple[str, ...]
     has_time: bool
     shard_bytes: int

@@ -33,7 +33,7 @@ from recd_dist.etl.deal.lookup import Lookup
 from recd_dist.etl.deal.prepare import Dropped, Preparation, Tally
 from recd_dist.etl.deal.shards import PartPlan, Plan, Survey, check_left, planned
 from recd_dist.etl.deal.spill import Runs
-from recd_dist.etl.flow import MAX_SESSION_ROW_GROUPS, Options, etl, num_buckets
+from recd_dist.etl.flow import Options, etl, num_buckets
 from recd_dist.etl.place.finish import Made, Tables
 from recd_dist.etl.source import duckdb_sql as engine
 from recd_dist.etl.source.input_files import Inputs
@@ -55,8 +55,9 @@ from recd_dist.etl.spark.in_workers import (
 from recd_dist.etl.spark.session import active_session, normalised_in_place, session
 from recd_dist.etl.spark.sql.row_place import Block, first_rows
 from recd_dist.etl.spark.sql.tree import backticked
-from recd_dist.etl.write.choose_form import formed
-from recd_dist.etl.write.write_all_parts import write_parts
+from recd_dist.etl.write.choose_form import choose_form
+from recd_dist.etl.write.row_groups import MAX_SESSION_ROW_GROUPS
+from recd_dist.etl.write.write_all_parts import record_of, write_parts
 from recd_dist.screen.progress import Progress
 from recd_dist.table.location import Location
 from recd_dist.table.manifest import Manifest
@@ -181,7 +182,7 @@ def _made(
         plan = planned(surveys, rules, base.splits, base.next_parts, base.next_samples, base.must_have)
         first = rows.first(shards, rules, plan, shard_bytes, timed)
         named = source, inspection, first, tally, lookups
-        form = formed(*named, options.row_group_samples, options.compression, base.schema)
+        form = choose_form(*named, options.row_group_samples, options.compression, base.schema)
         bar.writing(sum(part.num_samples for part in plan.parts))
         bare = replace(form, lookups={})
         left_out = rows.write(
@@ -334,8 +335,7 @@ class _Rows:
         """Writes the parts of every shard that is not noted as written; what is left out of shards without parts."""
         from pyspark.sql import functions as F
 
-        notes = Path(what.work) / "parts"
-        todo = [n for n in range(len(shards)) if not (notes / f"shard-{n:05d}.json").is_file()]
+        todo = [n for n in range(len(shards)) if not record_of(Path(what.work), n).is_file()]
         dropped = Dropped()
         if not todo:
             return dropped

@@ -1,4 +1,4 @@
-"""What the rows decide about a table: lists where ids are missing, types by ranges of ids, groups by repetition."""
+"""Chooses the form of a table by its samples: lists of ids, types of ids, automatic groups."""
 
 import logging
 from collections.abc import Mapping
@@ -12,12 +12,13 @@ from recd_dist.etl.deal.load import Loaded
 from recd_dist.etl.deal.lookup import Lookup
 from recd_dist.etl.deal.prepare import Tally
 from recd_dist.etl.deal.value_range import Seen
-from recd_dist.etl.source.inspection import SESSION, Inspection
+from recd_dist.etl.source.inspection import Inspection
 from recd_dist.etl.source.source import Source
-from recd_dist.etl.write import row_groups
-from recd_dist.etl.write.stored_types import converted, stored_type
-from recd_dist.etl.write.windows_and_encodings import settled
-from recd_dist.etl.write.write_one_part import Form
+from recd_dist.etl.write.flat_columns import flag_array_changes
+from recd_dist.etl.write.row_groups import Samples
+from recd_dist.etl.write.stored_types import convert_column, stored_type
+from recd_dist.etl.write.table_form import TableForm
+from recd_dist.etl.write.windows_and_encodings import choose_windows_and_encodings
 from recd_dist.table.schema import SAMPLE, Feature, Kind, Schema
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ WORTH_A_GROUP = 1.5
 _MEASURED_ROW_GROUPS = 32
 
 
-def formed(
+def choose_form(
     source: Source,
     inspection: Inspection,
     first: Loaded,
@@ -37,63 +38,68 @@ def formed(
     row_group_samples: int,
     compression: str,
     existing: Schema | None = None,
-) -> Form:
-    """The form of every part.
+) -> TableForm:
+    """Chooses the form that all parts of a table have.
 
     Args:
-        source: says where windows are wanted.
-        inspection: of the source.
-        first: samples of the first part: automatic groups and windows are measured on them.
-        tally: of all samples.
-        lookups: of the groups with their own query.
-        row_group_samples: the aim for a row group.
-        compression: of the files.
-        existing: schema of the table that is added to; the new samples take its form.
+        source: the source, which may say which features have windows.
+        inspection: the inspected source, which has the schema before its samples were seen.
+        first: samples of the first part; automatic groups, windows and encodings are chosen by them.
+        tally: the ranges of ids and the numbers of missing values of all samples.
+        lookups: per group with its own query the rows of that query.
+        row_group_samples: the number of samples that a row group should have.
+        compression: the compression of the files.
+        existing: schema of the table that the samples are added to, whose form they must take.
 
     Raises:
-        DataError: a group's query that no sample finds a row in, or samples that do not fit the table that is there.
+        DataError: no sample finds its row in a group's query, or the samples do not fit the existing table.
     """
-    seen = {name: replace(found) for name, found in tally.seen.items()}
-    num_samples = tally.num_rows
+    seen = {name: replace(values) for name, values in tally.seen.items()}
     for group, lookup in lookups.items():
-        _look_up(group, lookup, inspection.schema, seen, tally.num_unlinked[group], num_samples)
-    features = tuple(_settled(feature, seen[feature.name]) for feature in inspection.schema.features)
+        _check_lookup(group, lookup, tally.num_unlinked[group], tally.num_rows)
+        seen |= _see_lookup(lookup, inspection.schema.of_group(group), tally.num_unlinked[group])
+    features = tuple(_settle_missing(feature, seen[feature.name]) for feature in inspection.schema.features)
     if existing is not None:
-        features = _fitted(features, existing)
+        _check_existing(features, existing)
+        features = existing.features
     types = {feature.name: stored_type(feature, seen[feature.name]) for feature in features}
     schema = Schema(features, inspection.schema.labels)
     if inspection.automatic and existing is None:
-        schema = _grouped(schema, types, first, row_group_samples)
+        schema = _choose_groups(schema, types, first, row_group_samples)
     windows = {name: feature.window for name, feature in source.features.items() if feature.window is not None}
     if existing is not None:
         windows = {feature.name: feature.window for feature in existing.features}
-    return settled(
-        Form(schema, types, dict(lookups), row_group_samples, compression), first.samples, first.order, windows
-    )
+    form = TableForm(schema, types, dict(lookups), row_group_samples, compression)
+    return choose_windows_and_encodings(form, first.samples, first.order, windows)
 
 
-def _look_up(group: str, lookup: Lookup, schema: Schema, seen: dict[str, Seen], missing: int, num_samples: int) -> None:
-    """Looks at the values of a group with its own query, and reports samples that have no row there."""
-    if missing == num_samples:
+def _check_lookup(group: str, lookup: Lookup, num_missing: int, num_samples: int) -> None:
+    """Refuses a group's query in which no sample finds a row, and warns of samples that find none."""
+    if num_missing == num_samples:
         raise DataError(
-            f"group '{group}': none of the {missing} samples finds its row among the {len(lookup)} of the group's "
+            f"group '{group}': none of the {num_missing} samples finds its row among the {len(lookup)} of the group's "
             "query; is the key the same thing in both queries?"
         )
-    if missing:
+    if num_missing:
         logger.warning(
             "group '%s': %d of %d samples have no row in the group's query; their lists are empty and their numbers 0",
             group,
-            missing,
+            num_missing,
             num_samples,
         )
-    for feature in schema.of_group(group):
-        seen[feature.name] = Seen(num_missing=missing)
+
+
+def _see_lookup(lookup: Lookup, features: tuple[Feature, ...], num_missing: int) -> dict[str, Seen]:
+    """Looks at the values of a group with its own query; they are missing for samples that have no row there."""
+    seen = {feature.name: Seen(num_missing=num_missing) for feature in features}
     for batch in lookup.batches():
-        for feature in schema.of_group(group):
-            seen[feature.name].look(batch.column(feature.name))
+        for name, values in seen.items():
+            values.look(batch.column(name))
+    return seen
 
 
-def _settled(feature: Feature, seen: Seen) -> Feature:
+def _settle_missing(feature: Feature, seen: Seen) -> Feature:
+    """The feature as it is stored, given how often it was missing; says in the log what stands for missing values."""
     if not seen.num_missing:
         return feature
     if feature.kind is Kind.id:
@@ -104,38 +110,35 @@ def _settled(feature: Feature, seen: Seen) -> Feature:
     return feature
 
 
-def _fitted(features: tuple[Feature, ...], existing: Schema) -> tuple[Feature, ...]:
-    """The features as the table has them."""
+def _check_existing(features: tuple[Feature, ...], existing: Schema) -> None:
+    """Refuses samples that miss ids where the existing table holds one id for each sample."""
     new = {feature.name: feature for feature in features}
     for feature in existing.features:
-        found = new[feature.name]
-        if (feature.kind, found.kind) == (Kind.id, Kind.ids):
+        if (feature.kind, new[feature.name].kind) == (Kind.id, Kind.ids):
             raise DataError(
                 f"append: feature '{feature.name}' is missing in some of the new samples and never was in the table, "
                 "which holds one id a sample; fill it with coalesce in the SQL, or make the table anew"
             )
-    return existing.features
 
 
-def _grouped(schema: Schema, types: Mapping[str, pa.DataType], first: Loaded, row_group_samples: int) -> Schema:
-    """Every feature whose rows repeat enough becomes a group of its own, measured on the first part's sessions."""
-    order = first.order
-    bounds, _ = row_groups.row_group_bounds(first.samples[SESSION].to_numpy()[order], row_group_samples)
-    bounds = bounds[: _MEASURED_ROW_GROUPS + 1]
+def _choose_groups(schema: Schema, types: Mapping[str, pa.DataType], first: Loaded, row_group_samples: int) -> Schema:
+    """Puts every feature whose rows repeat enough into a group of its own, measured on the first part's sessions."""
+    measured = Samples.of(first.samples, first.order, row_group_samples).first(_MEASURED_ROW_GROUPS)
     num_rows = dict.fromkeys((f.name for f in schema.features), 0)
-    for start, end in pairwise(bounds.tolist()):
-        samples = first.samples.take(pa.array(order[start:end]))
+    for start, end in pairwise(measured.bounds.tolist()):
+        samples = first.samples.take(pa.array(first.order[start:end]))
         for feature in schema.features:
-            column, _ = converted(samples[feature.name], feature.kind, types[feature.name])
-            num_rows[feature.name] += int(row_groups.changed(column).sum())
-    factors = {name: int(bounds[-1]) / rows for name, rows in num_rows.items()}
+            column, _ = convert_column(samples[feature.name], feature.kind, types[feature.name])
+            num_rows[feature.name] += int(flag_array_changes(column).sum())
+    factors = {name: len(measured) / rows for name, rows in num_rows.items()}
     features = [
         replace(f, group=_group_name(f.name) if factors[f.name] >= WORTH_A_GROUP else SAMPLE) for f in schema.features
     ]
-    found = ", ".join(f"{f.name} {factors[f.name]:.1f}" for f in features if f.group != SAMPLE)
-    logger.info("automatic groups, with dedup factors: %s", found or "none, as no feature repeats 1.5 times")
+    shown = ", ".join(f"{f.name} {factors[f.name]:.1f}" for f in features if f.group != SAMPLE)
+    logger.info("automatic groups, with dedup factors: %s", shown or "none, as no feature repeats 1.5 times")
     return Schema(tuple(sorted(features, key=lambda f: f.group == SAMPLE)), schema.labels)
 
 
 def _group_name(feature: str) -> str:
+    """The name of a feature's own group: names of directories that the table needs for itself are avoided."""
     return f"{feature}_" if feature in ("sample", "samples") else feature

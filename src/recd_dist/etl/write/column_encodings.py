@@ -1,12 +1,13 @@
-"""How each column is written: an encoding, and a level of zstd or lz4, that suit its values.
+"""How each column is written: the encoding, and the level of zstd or lz4, that suit its values.
 
-Encoding matters more than layout: bit packing destroys the matches that zstd would find from row to row (2.6x against
-6.6x, measured), and dictionaries lose on hashed ids. Higher levels find 3-9% on some columns (histories of categories,
-dense numbers) and lose on others (few distinct ids). So each column is tried: some rows are written in memory, in row
-groups as large as the table's, in every encoding that fits, then the best two at other levels. From level 3 on lz4
-looks for longer matches (its HC mode): 20% smaller on these tables, read as fast. Running numbers take DELTA.
+Encodings matter more than the layout. Bit packing destroys the matches that zstd would find from row to row (a factor
+of 2.6 instead of 6.6, measured), and dictionaries lose on hashed ids. Higher levels gain 3-9% on some columns (those
+of categories or dense numbers) and lose on others (few distinct ids). So each column is tried: some of its rows are
+written in memory, in row groups as large as the table's, in every encoding that fits, and then in the best two at other
+levels. From level 3 on lz4 looks for longer matches (its HC mode): files are 20% smaller on these tables and are read
+as fast. Running numbers always take DELTA_BINARY_PACKED.
 
-A choice is ``ENCODING`` or ``ENCODING:LEVEL``, such as ``BYTE_STREAM_SPLIT:12``.
+A choice is written ``ENCODING`` or ``ENCODING:LEVEL``, such as ``BYTE_STREAM_SPLIT:12``.
 """
 
 from collections.abc import Mapping
@@ -20,29 +21,31 @@ from recd_dist.table.manifest import ROW, STREAM
 from recd_dist.table.schema import KEYS, SAMPLE_ID
 
 COMPRESSIONS = {"zstd": 3, "lz4": 3}
-"""Codecs and their level; level 19 of zstd costs 20-35 times the time of 3, level 12 of lz4 40 times."""
-
+"""Codecs and their usual level. Level 19 of zstd takes 20-35 times the time of level 3, level 12 of lz4 40 times."""
 
 _DICTIONARY, _PLAIN, _DELTA, _SPLIT = "RLE_DICTIONARY", "PLAIN", "DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT"
-_WORTH = {_DICTIONARY: 0.95, _DELTA: 0.95, _SPLIT: 0.98}  # what must be saved on PLAIN, the fastest to read
+_WORTH = {_DICTIONARY: 0.95, _DELTA: 0.95, _SPLIT: 0.98}  # the most bytes, as a share of PLAIN's, which reads fastest
 _LEVELS = {"zstd": (1, 3, 6, 12), "lz4": (1, 3, 6, 9)}
-_WORTH_LEVEL = 0.99  # what a higher level must save on the lower ones: it takes longer to write
+_WORTH_LEVEL = 0.99  # the most bytes of a higher level, as a share of the lower one's, which writes faster
 _TRIED_ROWS, _TRIED_BYTES = 8192, 1 << 21
-_PAGE_BYTES = 16 << 20  # a row group holds one page a column: zstd finds what repeats across it
+_PAGE_BYTES = 16 << 20  # so a row group holds one page a column, and zstd finds what repeats anywhere in it
 _MAX_LEVEL = {"zstd": 22, "lz4": 12}
 
 
-def checked_compression(name: str) -> str:
-    """A codec's name: ``zstd`` or ``lz4``, or one level of it, ``zstd:6`` (1 to 22), ``lz4:9`` (1 to 12).
+def check_compression(name: str) -> None:
+    """Refuses a compression that is unknown.
+
+    Args:
+        name: ``zstd`` or ``lz4``, or one level of these: ``zstd:6`` (1 to 22), ``lz4:9`` (1 to 12).
 
     Raises:
-        ConfigError: an unknown codec or level.
+        ConfigError: the codec or the level is unknown.
     """
-    _codec(name)
-    return name
+    _parse_compression(name)
 
 
-def _codec(name: str) -> tuple[str, int]:
+def _parse_compression(name: str) -> tuple[str, int]:
+    """The codec and the level that the name of a compression stands for."""
     codec, has_level, level = name.partition(":")
     if codec not in COMPRESSIONS:
         raise ConfigError(f"compression '{name}': no such codec{nearest(codec, COMPRESSIONS)}")
@@ -53,25 +56,31 @@ def _codec(name: str) -> tuple[str, int]:
     return codec, int(level)
 
 
-def encodings(rows: pa.Table, row_group_rows: int, compression: str, levels: bool = True) -> dict[str, str]:
-    """What suits each column.
+def choose_encodings(rows: pa.Table, row_group_rows: int, compression: str, levels: bool = True) -> dict[str, str]:
+    """Chooses an encoding, and perhaps a level, for each column.
 
     Args:
-        rows: some of a file's rows.
-        row_group_rows: rows of its row groups, about.
+        rows: some rows of a file.
+        row_group_rows: number of rows that the file's row groups have, about.
         compression: ``zstd`` and ``lz4`` leave the level of each column open, ``zstd:LEVEL`` and ``lz4:LEVEL`` do not.
         levels: try levels too, which takes three times as long.
 
     Returns:
-        A choice per leaf.
+        Per leaf its choice.
     """
     tried = rows.slice(0, _TRIED_ROWS)
-    columns = {f: _Tried(tried.select([f.name]), row_group_rows, compression) for f in rows.schema}
-    return {leaf(f): column.best(levels and compression in COMPRESSIONS) for f, column in columns.items()}
+    trials = {f: _Trial(tried.select([f.name]), row_group_rows, compression) for f in rows.schema}
+    return {leaf(f): trial.choose(levels and compression in COMPRESSIONS) for f, trial in trials.items()}
 
 
-class _Tried:
-    """One column, written in memory in several ways."""
+class _Trial:
+    """Writes some rows of one column in memory in several ways.
+
+    Args:
+        column: a table of this column alone.
+        row_group_rows: number of rows of a row group.
+        compression: a codec, or one level of it.
+    """
 
     def __init__(self, column: pa.Table, row_group_rows: int, compression: str) -> None:
         if column.nbytes > _TRIED_BYTES:
@@ -81,33 +90,35 @@ class _Tried:
         self.row_group_rows = max(row_group_rows, 1)
         self.compression = compression
 
-    def best(self, levels: bool) -> str:
-        """PLAIN unless another encoding is worth it; with levels the lowest that is not worth leaving."""
+    def choose(self, levels: bool) -> str:
+        """Chooses PLAIN unless another encoding saves enough, and (with levels) the lowest level that saves enough."""
         if _is_running(self.field.name) and self.field.type == pa.int64():
             return _DELTA
         fits = [_PLAIN, _DICTIONARY, _SPLIT, *([_DELTA] if pa.types.is_integer(self.field.type) else [])]
         sizes = {encoding: self._size(encoding) for encoding in fits}
-        chosen = self._worth(sizes)
-        if not levels:
-            return chosen
+        return self._choose_level(sizes) if levels else self._choose_encoding(sizes)
+
+    def _choose_encoding(self, sizes: Mapping[str, int]) -> str:
+        best = min(sizes, key=lambda encoding: sizes[encoding])
+        return best if sizes[best] < _WORTH.get(best, 1.0) * sizes[_PLAIN] else _PLAIN
+
+    def _choose_level(self, sizes: Mapping[str, int]) -> str:
+        """Tries the levels of the two encodings that are smallest at the usual level."""
         best: dict[str, int] = {}
         for encoding in sorted(sizes, key=lambda e: sizes[e])[:2]:
-            levels_of = _LEVELS[self.compression]
-            at = {level: self._size(f"{encoding}:{level}") for level in levels_of}
-            level = min(levels_of)
-            for higher in levels_of:
-                level = higher if at[higher] < _WORTH_LEVEL * at[level] else level
-            best[f"{encoding}:{level}"] = at[level]
+            levels = _LEVELS[self.compression]
+            size_at = {level: self._size(f"{encoding}:{level}") for level in levels}
+            level = min(levels)
+            for higher in levels:
+                level = higher if size_at[higher] < _WORTH_LEVEL * size_at[level] else level
+            best[f"{encoding}:{level}"] = size_at[level]
         plain = next((choice for choice in best if choice.startswith(_PLAIN)), None)
         winner = min(best, key=lambda choice: best[choice])
         worth = _WORTH.get(winner.partition(":")[0], 1.0)
         return plain if plain and best[winner] >= worth * best[plain] else winner
 
-    def _worth(self, sizes: Mapping[str, int]) -> str:
-        best = min(sizes, key=lambda encoding: sizes[encoding])
-        return best if sizes[best] < _WORTH.get(best, 1.0) * sizes[_PLAIN] else _PLAIN
-
     def _size(self, choice: str) -> int:
+        """Bytes of the column as a file, written with this choice."""
         sink = pa.BufferOutputStream()
         options = writer_options(self.column.schema, {leaf(self.field): choice}, self.compression)
         with pq.ParquetWriter(sink, self.column.schema, **options) as writer:
@@ -116,13 +127,18 @@ class _Tried:
 
 
 def writer_options(schema: pa.Schema, choices: Mapping[str, str], compression: str) -> dict[str, Any]:
-    """Options of a Parquet writer.
+    """The options of a Parquet writer.
 
-    Only numbers by which rows are found have statistics: on ids and lists they would select nothing.
+    Only numbers by which rows are looked up have statistics: on ids and lists no query could skip rows by them.
+
+    Args:
+        schema: columns of the file.
+        choices: per leaf its choice, as ``choose_encodings`` returns it.
+        compression: the codec, and the level of the columns whose choice names none.
     """
-    codec, level = _codec(compression)
+    codec, level = _parse_compression(compression)
     encoding = {name: choice.partition(":")[0] for name, choice in choices.items()}
-    levels = {name: int(at) for name, choice in choices.items() if (at := choice.partition(":")[2])}
+    levels = {name: int(text) for name, choice in choices.items() if (text := choice.partition(":")[2])}
     return {
         "compression": codec,
         "compression_level": {name: levels.get(name, level) for name in choices},
@@ -135,10 +151,10 @@ def writer_options(schema: pa.Schema, choices: Mapping[str, str], compression: s
 
 
 def leaf(field: pa.Field) -> str:
-    """A column's name in Parquet."""
+    """The name of a column's values in Parquet."""
     return f"{field.name}.list.element" if pa.types.is_list(field.type) else str(field.name)
 
 
 def _is_running(name: str) -> bool:
-    """Numbers that never decrease."""
+    """Whether a column holds running numbers, which never decrease."""
     return name in (ROW, STREAM, SAMPLE_ID) or name.endswith(f"_{ROW}")

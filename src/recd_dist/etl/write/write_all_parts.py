@@ -1,4 +1,7 @@
-"""Every part of a plan is written, several shards at a time, and noted as done: a killed run goes on after it."""
+"""Writes every part of a plan, several shards at a time, and keeps a record of each finished shard.
+
+A run that was killed reads the records of the shards that it finished, and writes only the others.
+"""
 
 import json
 from collections.abc import Callable, Iterable
@@ -9,34 +12,36 @@ from pathlib import Path
 import pyarrow as pa
 
 from recd_dist.etl.budget import released
-from recd_dist.etl.deal.load import ShardReader
+from recd_dist.etl.deal.load import Loaded, ShardReader
 from recd_dist.etl.deal.prepare import Dropped, Preparation
 from recd_dist.etl.deal.shards import PartPlan, Plan
-from recd_dist.etl.write.measure import Distinct
-from recd_dist.etl.write.write_one_part import Form, Result, written
+from recd_dist.etl.write.distinct_ids import DistinctIds
+from recd_dist.etl.write.part_result import PartResult
+from recd_dist.etl.write.table_form import TableForm
+from recd_dist.etl.write.write_one_part import write_part
 from recd_dist.files.whole_file import write_whole
 
-_Made = tuple[PartPlan, Result, Dropped]
+_FinishedPart = tuple[PartPlan, PartResult, Dropped]
 
 
 @dataclass
-class Written:
-    """What has been written.
+class WrittenParts:
+    """The parts of a table that have been written.
 
     Attributes:
-        parts: per split what was measured of each part, ids apart.
-        ids: per embedding table, of all parts.
-        dropped: samples that policies left out.
+        parts: per split the result of each part, without the part's ids.
+        ids: per embedding table the distinct ids of all parts.
+        dropped: the samples that policies left out.
     """
 
-    parts: dict[str, list[Result]]
-    ids: dict[str, Distinct] = field(default_factory=dict)
+    parts: dict[str, list[PartResult]]
+    ids: dict[str, DistinctIds] = field(default_factory=dict)
     dropped: Dropped = field(default_factory=Dropped)
 
-    def add(self, split: str, result: Result, dropped: Dropped) -> None:
-        """Adds a part; its ids are counted with the others', since they take much memory."""
+    def add(self, split: str, result: PartResult, dropped: Dropped) -> None:
+        """Adds a part. Its ids are merged with those of the other parts at once, since they take much memory."""
         for table, distinct in result.ids.items():
-            self.ids.setdefault(table, Distinct()).merge(distinct)
+            self.ids.setdefault(table, DistinctIds()).merge(distinct)
         self.parts[split].append(replace(result, ids={}))
         self.dropped.merge(dropped)
 
@@ -44,77 +49,102 @@ class Written:
 def write_parts(
     reader: ShardReader,
     plan: Plan,
-    form: Form,
+    form: TableForm,
     preparation: Preparation,
     splits: tuple[str, ...],
     work: Path,
     num_threads: int,
     done: Callable[[int], None],
-) -> Written:
-    """Writes the parts that are not there yet; what they hold does not depend on who is first.
+) -> WrittenParts:
+    """Writes the parts that no earlier run has written; their contents do not depend on which shard is done first.
 
     Args:
-        reader: of the shards.
-        plan: of the parts.
-        form: what parts have in common.
-        preparation: knows the checksums of samples that are left out.
+        reader: reads the shards.
+        plan: lists the parts.
+        form: what every part of the table has in common.
+        preparation: computes the checksums of samples that are left out.
         splits: names of the splits.
-        work: directory of work; tables are written below its ``table``.
-        num_threads: shards that are worked on at once.
-        done: called with the number of samples of each row group written, or of a shard that was there.
-
+        work: directory of work; the tables are written below its ``table``, the records below its ``parts``.
+        num_threads: number of shards that are written at once.
+        done: called with the number of samples of each row group that has been written, and of each shard that an
+            earlier run wrote.
     """
-    notes = work / "parts"
-    notes.mkdir(exist_ok=True)
+    (work / "parts").mkdir(exist_ok=True)
 
-    def one(shard: int) -> list[_Made]:
-        parts = [part for part in plan.parts if part.shard == shard]
-        note = notes / f"shard-{shard:05d}.json"
-        if note.is_file():
-            done(sum(part.num_samples for part in parts))
-            return _read(note, parts)
-        made = []
-        for part, loaded in reader.parts(shard, parts):
-            table = work / "table" / splits[part.split]
-            result = written(loaded.samples, loaded.order, form, table, part.number, part.first_sample, done)
-            if loaded.originals is not None and loaded.originals.num_rows:
-                preparation.check_duplicates(loaded.dropped["duplicate"], loaded.originals)
-            dropped = _noted(loaded.dropped.items(), preparation)
-            made.append((part, result.described(part.partition, part.first_sample), dropped))
-        _note(note, made)
+    def write_shard(shard: int) -> list[_FinishedPart]:
+        plans = [part for part in plan.parts if part.shard == shard]
+        record = record_of(work, shard)
+        if record.is_file():
+            done(sum(part.num_samples for part in plans))
+            return _load_record(record, plans)
+        finished = [
+            _write_part(part, loaded, form, preparation, work / "table" / splits[part.split], done)
+            for part, loaded in reader.parts(shard, plans)
+        ]
+        _save_record(record, finished)
         released()
-        return made
+        return finished
 
-    found = Written({split: [] for split in splits})
+    written = WrittenParts({split: [] for split in splits})
     with ThreadPoolExecutor(num_threads) as pool:
         try:
-            for made in pool.map(one, sorted({part.shard for part in plan.parts})):
-                for part, result, dropped in made:
-                    found.add(splits[part.split], result, dropped)
+            for finished in pool.map(write_shard, sorted({part.shard for part in plan.parts})):
+                for part, result, dropped in finished:
+                    written.add(splits[part.split], result, dropped)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    found.dropped.merge(_noted(reader.left_out(), preparation))
-    return found
+    written.dropped.merge(_count_dropped(reader.left_out(), preparation))
+    return written
 
 
-def _noted(left_out: Iterable[tuple[str, pa.Table]], preparation: Preparation) -> Dropped:
-    """Counts and checksums of samples that policies leave out."""
+def record_of(work: Path, shard: int) -> Path:
+    """The file that records that a shard has been written.
+
+    Args:
+        work: directory of work.
+        shard: number of the shard.
+    """
+    return work / "parts" / f"shard-{shard:05d}.json"
+
+
+def _write_part(
+    plan: PartPlan,
+    loaded: Loaded,
+    form: TableForm,
+    preparation: Preparation,
+    table: Path,
+    done: Callable[[int], None],
+) -> _FinishedPart:
+    """Writes one part, and counts the samples that policies leave out of it."""
+    result = write_part(loaded.samples, loaded.order, form, table, plan.number, plan.first_sample, done, plan.partition)
+    if loaded.originals is not None and loaded.originals.num_rows:
+        preparation.check_duplicates(loaded.dropped["duplicate"], loaded.originals)
+    return plan, result, _count_dropped(loaded.dropped.items(), preparation)
+
+
+def _count_dropped(left_out: Iterable[tuple[str, pa.Table]], preparation: Preparation) -> Dropped:
+    """Counts samples that policies leave out, and sums their checksums.
+
+    Args:
+        left_out: pairs of a reason and the samples that are left out for it.
+        preparation: computes the checksums.
+    """
     dropped = Dropped()
     for reason, samples in left_out:
         dropped.add(reason, samples.num_rows, preparation.checksums(samples))
     return dropped
 
 
-def _note(path: Path, made: list[_Made]) -> None:
-    """Notes a shard as done, once its files are."""
-    write_whole(path, json.dumps([[result.to_json(), asdict(dropped)] for _, result, dropped in made]))
+def _save_record(path: Path, finished: list[_FinishedPart]) -> None:
+    """Records a shard as written, after its files are."""
+    write_whole(path, json.dumps([[result.to_json(), asdict(dropped)] for _, result, dropped in finished]))
 
 
-def _read(path: Path, parts: list[PartPlan]) -> list[_Made]:
-    """What an earlier run noted of a shard."""
+def _load_record(path: Path, plans: list[PartPlan]) -> list[_FinishedPart]:
+    """Reads what an earlier run recorded of a shard."""
     value = json.loads(path.read_text())
     return [
-        (part, Result.from_json(result), Dropped(**dropped))
-        for part, (result, dropped) in zip(parts, value, strict=True)
+        (plan, PartResult.from_json(result), Dropped(**dropped))
+        for plan, (result, dropped) in zip(plans, value, strict=True)
     ]

@@ -7,8 +7,8 @@ import pytest
 from recd_dist.errors import ConfigError
 from recd_dist.etl.source.inspection import REQUEST, SESSION, TIMESTAMP
 from recd_dist.etl.write.stored_types import list_type
-from recd_dist.etl.write.windows_and_encodings import settled
-from recd_dist.etl.write.write_one_part import Form
+from recd_dist.etl.write.table_form import TableForm
+from recd_dist.etl.write.windows_and_encodings import choose_windows_and_encodings
 from recd_dist.table.schema import Feature, Kind, Schema
 
 NUM = 400
@@ -43,8 +43,8 @@ def chosen(names: dict[str, str], wanted: dict[str, bool] | None = None, **named
     for name, values in named.items():
         shard = shard.append_column(name, pa.array(values, pa.int64()))
     features += tuple(Feature(name, Kind.id, "user", name) for name in named)
-    form = Form(Schema(features), dict.fromkeys(names, list_type(pa.int32())) | extra, {}, 100, "zstd")
-    found = settled(form, shard, np.arange(NUM), wanted)
+    form = TableForm(Schema(features), dict.fromkeys(names, list_type(pa.int32())) | extra, {}, 100, "zstd")
+    found = choose_windows_and_encodings(form, shard, np.arange(NUM), wanted)
     assert ("user.stream" in found.encodings) == any(f.window for f in found.schema.features)
     return {f.name: f.window for f in found.schema.features if f.name in names}
 

@@ -12,9 +12,11 @@ import pytest
 from recd_dist.errors import DataError
 from recd_dist.etl.deal.lookup import Lookup
 from recd_dist.etl.source.inspection import REQUEST, ROW_KEY, SESSION, TIMESTAMP, link
+from recd_dist.etl.write.part_result import PartResult
 from recd_dist.etl.write.stored_types import list_type
-from recd_dist.etl.write.windows_and_encodings import settled
-from recd_dist.etl.write.write_one_part import Form, Result, written
+from recd_dist.etl.write.table_form import TableForm
+from recd_dist.etl.write.windows_and_encodings import choose_windows_and_encodings
+from recd_dist.etl.write.write_one_part import write_part
 from recd_dist.table.schema import Feature, Kind, Schema
 
 SCHEMA = Schema(
@@ -53,15 +55,15 @@ def in_order(samples: pa.Table) -> np.ndarray:
     return np.lexsort([samples[name].to_numpy() for name in (REQUEST, TIMESTAMP, SESSION)])
 
 
-def form(window: bool = True, row_group_samples: int = 30, lookups: dict[str, Lookup] | None = None) -> Form:
+def form(window: bool = True, row_group_samples: int = 30, lookups: dict[str, Lookup] | None = None) -> TableForm:
     features = tuple(Feature(**{**vars(f), "window": window and f.name == "history"}) for f in SCHEMA.features)
-    return Form(Schema(features), TYPES, lookups or {}, row_group_samples, "zstd")
+    return TableForm(Schema(features), TYPES, lookups or {}, row_group_samples, "zstd")
 
 
-def part(path: Path, samples: pa.Table, form: Form, number: int = 3) -> tuple[Result, list[int]]:
+def part(path: Path, samples: pa.Table, form: TableForm, number: int = 3) -> tuple[PartResult, list[int]]:
     done: list[int] = []
     order = in_order(samples)
-    return written(samples, order, form, path, number, 1000, done.append), done
+    return write_part(samples, order, form, path, number, 1000, done.append, "2026-11-25"), done
 
 
 SESSIONS = np.sort(np.random.default_rng(1).integers(0, 25, 300))
@@ -71,7 +73,7 @@ SESSIONS = np.sort(np.random.default_rng(1).integers(0, 25, 300))
 def test_any_row_group_is_read_alone(tmp_path, window):
     samples = shard(SESSIONS)
     result, done = part(tmp_path, samples, form(window))
-    files = result.parts[0]
+    files = result.part
     assert (files.number, set(files.streams)) == (3, {"user"} if window else set())
     assert done == list(files.samples.row_groups)
     assert min(done) > 15
@@ -101,14 +103,14 @@ def test_any_row_group_is_read_alone(tmp_path, window):
 
 def test_the_same_samples_are_the_same_bytes_in_whatever_order_they_came(tmp_path):
     samples = shard(SESSIONS)
-    chosen = settled(form(False), samples, in_order(samples))
+    chosen = choose_windows_and_encodings(form(False), samples, in_order(samples))
     assert chosen.schema["history"].window
     assert set(chosen.encodings) == {"samples", "user", "user.stream", "request"}
     parts = []
     for name, table in (("one", samples), ("two", samples.take(np.random.default_rng(5).permutation(300)))):
-        again = settled(form(False), table, in_order(table))
+        again = choose_windows_and_encodings(form(False), table, in_order(table))
         assert (again.schema, again.encodings) == (chosen.schema, chosen.encodings)
-        parts.append(part(tmp_path / name, table, again)[0].parts)
+        parts.append(part(tmp_path / name, table, again)[0].part)
     assert parts[0] == parts[1]
 
 
@@ -116,7 +118,9 @@ def test_a_session_too_long_for_a_row_group_is_cut(tmp_path):
     session = np.repeat([1, 2, 3], [20, 250, 10])
     result, done = part(tmp_path, shard(session), form(row_group_samples=12))
     assert done == [20, 96, 96, 58, 10]  # 8 x 12 = 96
-    assert (result.num_samples, result.num_sessions, result.num_cut) == (280, 3, 1)
+    assert (result.num_samples, result.num_sessions) == (280, 3)
+    assert (result.part.num_samples, result.part.num_sessions, result.part.num_requests) == (280, 3, 140)
+    assert (result.part.partition, result.part.first_sample) == ("2026-11-25", 1000)
     assert result.features["age"].num_pairs == 280 - 5  # neighbours in a session and in a row group
     ids = pq.read_table(tmp_path / "samples")["sample_id"].to_pylist()
     assert ids == list(range(1000, 1280))
@@ -124,8 +128,8 @@ def test_a_session_too_long_for_a_row_group_is_cut(tmp_path):
 
 def test_results_come_back_from_json(tmp_path):
     result, _ = part(tmp_path, shard(SESSIONS), form())
-    again = Result.from_json(json.loads(json.dumps(result.to_json(), allow_nan=False)))
-    assert again.parts == result.parts
+    again = PartResult.from_json(json.loads(json.dumps(result.to_json(), allow_nan=False)))
+    assert again.part == result.part
     assert again.features == result.features
     assert (again.group_rows, again.num_samples, again.num_sessions) == (result.group_rows, 300, result.num_sessions)
     assert {name: one.stats() for name, one in again.ids.items()} == {n: one.stats() for n, one in result.ids.items()}
@@ -192,7 +196,7 @@ def test_a_group_with_its_own_query_over_many_row_groups(tmp_path, window):
     place = samples[TIMESTAMP].to_numpy() // 5
     samples = samples.append_column(link("user"), pa.array(place))
     result, done = part(tmp_path, samples, form(window, lookups={"user": lookup}))
-    files = result.parts[0]
+    files = result.part
     assert len(files.groups["user"].row_groups) == len(done) > 5
     rows = pq.read_table(tmp_path / "user")
     assert rows["row"].to_pylist() == [(3 << 40) + i for i in range(rows.num_rows)]
