@@ -39,9 +39,11 @@ from recd_dist.etl.deal.shards import (
     sharded,
     survey_all,
 )
-from recd_dist.etl.place.finish import Made, Tables, finished, made_by, report
+from recd_dist.etl.place.base_tables import BaseTables, manifests_of_run
+from recd_dist.etl.place.finish import finish_tables, report
 from recd_dist.etl.place.publish import first_part
-from recd_dist.etl.place.work_directory import check_free, check_space, taken_up, work_directory, working
+from recd_dist.etl.place.run_output import RunOutput
+from recd_dist.etl.place.work_directory import check_free, check_space, has_work_of, hold_work, work_directory
 from recd_dist.etl.source import duckdb_sql as engine
 from recd_dist.etl.source.input_files import Inputs, inputs
 from recd_dist.etl.source.inspection import Inspection, inspected
@@ -138,11 +140,11 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
     _check_replace(replace, append, source)
     job = _job(source, options, found, out, [append, *sorted(replace)])
     work = work_directory(out)
-    mine = taken_up(work, job)
-    there = made_by(out, source.splits, job["run"])
+    mine = has_work_of(work, job)
+    there = manifests_of_run(out, source.splits, job["run"])
     if there is None or not mine:
         check_free(out, overwrite or append)
-    with working(work, job) as going_on, Progress(progress) as bar:
+    with hold_work(work, job) as going_on, Progress(progress) as bar:
         if there is not None and (going_on or append):
             logger.info("%s: this run is in the table already, nothing is left to do", out)
             return there
@@ -150,7 +152,7 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
         if not going_on:
             check_space(work, _space(found))
         made = (make or _made)(source, options, found, base, frozenset(replace), work, job["run"], bar)
-        manifests = finished(work, out, made, base, bar)
+        manifests = finish_tables(work, out, made, base, bar)
     report(out, manifests)
     return manifests
 
@@ -163,14 +165,14 @@ def _check_replace(replace: Collection[str], append: bool, source: Source) -> No
         )
 
 
-def _base(work: Path, out: Location, splits: tuple[str, ...], append: bool) -> Tables:
+def _base(work: Path, out: Location, splits: tuple[str, ...], append: bool) -> BaseTables:
     """The tables that are added to, or nothing."""
     if append:
-        return Tables.kept(work / "base", out, splits)
-    return Tables(None, splits, {}, first_part(out) if is_remote(out) else 0)
+        return BaseTables.keep(work / "base", out, splits)
+    return BaseTables(None, splits, {}, first_part(out) if is_remote(out) else 0)
 
 
-Make = Callable[[Source, Options, Inputs, Tables, frozenset[str], Path, str, Progress], Made]
+Make = Callable[[Source, Options, Inputs, BaseTables, frozenset[str], Path, str, Progress], RunOutput]
 """Reads, plans and writes; see ``_made`` for what it is given."""
 
 
@@ -200,12 +202,12 @@ def _made(
     source: Source,
     options: Options,
     found: Inputs,
-    base: Tables,
+    base: BaseTables,
     replaced: frozenset[str],
     work: Path,
     run: str,
     bar: Progress,
-) -> Made:
+) -> RunOutput:
     """Reads, plans and writes what has not been read, planned and written before."""
     budget = options.budget
     shard_bytes = options.shard_bytes or budget.shard_bytes
@@ -236,7 +238,7 @@ def _made(
     released()
     rules = Rules.of(source, MAX_SESSION_ROW_GROUPS * options.row_group_samples, base.partitions - replaced)
     form, made = assembled(shards, rules, preparation, inspection, options, base, work, bar)
-    return Made(source, inspection, form, made, run, base.parts_of(replaced))
+    return RunOutput(source, inspection, form, made, run, base.parts_of(replaced))
 
 
 def assembled(
@@ -245,7 +247,7 @@ def assembled(
     preparation: Preparation,
     inspection: Inspection,
     options: Options,
-    base: Tables,
+    base: BaseTables,
     work: Path,
     bar: Progress,
 ) -> tuple[TableForm, WrittenParts]:
@@ -311,7 +313,7 @@ def emptied(directory: Path) -> Path:
     return directory
 
 
-def _planned(shards: Shards, rules: Rules, base: Tables, path: Path, num_threads: int) -> Plan:
+def _planned(shards: Shards, rules: Rules, base: BaseTables, path: Path, num_threads: int) -> Plan:
     if path.is_file():
         return plan_from_json(json.loads(path.read_text()))
     surveys = survey_all(shards, rules, num_threads)

@@ -14,7 +14,7 @@ from tests.reader.conftest import samples_of, write_table
 from tests.table.object_store import Killed, Objects, names, objects
 
 from recd_dist.errors import DataError
-from recd_dist.etl.place.publish import check_free, check_whole, first_part, publish
+from recd_dist.etl.place.publish import check_notes, check_store_free, first_part, publish
 from recd_dist.reader.order import RowGroup
 from recd_dist.reader.table_files import TableFiles
 from recd_dist.table.location import StoreError
@@ -105,7 +105,7 @@ def test_dying_at_any_write_leaves_no_table_or_a_whole_one(tmp_path):
             assert labels(objects(store) / split) == labels(built / split)
         if "train" in there:
             with pytest.raises(DataError, match="a table is already there"):
-                check_free(objects(store), overwrite=False)
+                check_store_free(objects(store), overwrite=False)
         Objects.die_at = None
         publish(built, objects(store), overwrite="train" in there)
         assert everything(store) == everything(built)
@@ -297,14 +297,14 @@ def test_notes_of_an_interrupted_replacement_are_not_appended_to(tmp_path):
         refused.append(mixed)
         if mixed:
             with pytest.raises(DataError, match="its replacement was interrupted; finish it by the command"):
-                check_whole(objects(store))
+                check_notes(objects(store))
         else:
-            check_whole(objects(store))
+            check_notes(objects(store))
     assert any(refused)
     assert not all(refused)
     Objects.die_at = None
     publish(new, objects(store), overwrite=True)
-    check_whole(objects(store))
+    check_notes(objects(store))
 
 
 def test_an_object_that_arrives_short_is_found_before_the_manifest(tmp_path, monkeypatch):

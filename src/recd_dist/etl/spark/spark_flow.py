@@ -34,7 +34,8 @@ from recd_dist.etl.deal.prepare import Dropped, Preparation, Tally
 from recd_dist.etl.deal.shards import PartPlan, Plan, Survey, check_left, planned
 from recd_dist.etl.deal.spill import Runs
 from recd_dist.etl.flow import Options, etl, num_buckets
-from recd_dist.etl.place.finish import Made, Tables
+from recd_dist.etl.place.base_tables import BaseTables
+from recd_dist.etl.place.run_output import RunOutput
 from recd_dist.etl.source import duckdb_sql as engine
 from recd_dist.etl.source.input_files import Inputs
 from recd_dist.etl.source.inspection import SESSION, TIMESTAMP, Inspection, inspected, link
@@ -98,7 +99,7 @@ def etl_on_spark(
     there = spark or active_session()
     used = there or session(master)
 
-    def make(*args: Any) -> Made:
+    def make(*args: Any) -> RunOutput:
         with _configured(used), _plain_errors():
             return _made(used, *args)
 
@@ -156,12 +157,12 @@ def _made(
     source: Source,
     options: Options,
     found: Inputs,
-    base: Tables,
+    base: BaseTables,
     replaced: frozenset[str],
     work: Path,
     run: str,
     bar: Progress,
-) -> Made:
+) -> RunOutput:
     """Reads, plans and writes, on Spark; shards that are noted as written are not written again."""
     shard_bytes = options.shard_bytes or options.budget.shard_bytes
     timed = "timestamp" in source.keys
@@ -196,7 +197,7 @@ def _made(
     made.dropped.merge(left_out)
     for reason, count in plan.kept.items():
         made.dropped.add(reason, count, {})
-    return Made(source, inspection, form, made, run, base.parts_of(replaced))
+    return RunOutput(source, inspection, form, made, run, base.parts_of(replaced))
 
 
 class _NotHere(ShardReader):

@@ -1,4 +1,4 @@
-"""Chooses the form of a table by its samples: lists of ids, types of ids, automatic groups."""
+"""The form of a table, chosen by its samples: types, lists of ids, automatic groups."""
 
 import logging
 from collections.abc import Mapping

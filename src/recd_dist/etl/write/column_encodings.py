@@ -1,4 +1,4 @@
-"""How each column is written: the encoding, and the level of zstd or lz4, that suit its values.
+"""The encoding, and the level of zstd or lz4, that suit the values of each column.
 
 Encodings matter more than the layout. Bit packing destroys the matches that zstd would find from row to row (a factor
 of 2.6 instead of 6.6, measured), and dictionaries lose on hashed ids. Higher levels gain 3-9% on some columns (those

@@ -1,4 +1,4 @@
-"""Distinct ids of an embedding table in bounded memory: exact while they are few, then estimated."""
+"""Distinct ids of an embedding table: exact while they are few, then estimated."""
 
 import base64
 import math

@@ -1,4 +1,4 @@
-"""Columns as flat arrays: which rows differ from the row before, and which rows to copy.
+"""Columns as flat arrays: rows are compared with the row before, and copied.
 
 ::
 

@@ -1,4 +1,4 @@
-"""The tables that a part stores: the rows of each group, the streams of its windows, and the samples."""
+"""The tables that a part stores: rows of each group, streams of its windows, samples."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Chooses on some samples which histories a table stores as windows, and how each column is encoded.
+"""Windows of histories and encodings of columns, chosen by the first samples.
 
 The choice is a function of the samples: the same samples lead to the same choice. Every part of the table follows it,
 and chooses nothing itself.

@@ -1,4 +1,4 @@
-"""Writes every part of a plan, several shards at a time, and keeps a record of each finished shard.
+"""Writes every part of a plan, several shards at once, and records finished shards.
 
 A run that was killed reads the records of the shards that it finished, and writes only the others.
 """

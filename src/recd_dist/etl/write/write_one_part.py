@@ -1,4 +1,4 @@
-"""Writes one part of a table: samples of one shard in order, compared with their neighbours, group by group.
+"""Writes one part of a table, group by group, from the samples of one shard.
 
 One group at a time is in memory: first its rows over the whole part (or, if it has its own query, over one row group),
 then its file, row group by row group. The samples come last, since they refer to the rows of every group.
