@@ -19,8 +19,10 @@ from recd_dist.errors import ConfigError, DataError
 from recd_dist.etl.checksum.row_hashes import row_hashes
 from recd_dist.etl.checksum.sample_sums import ROW, sample_checksums
 from recd_dist.etl.flow import etl
+from recd_dist.etl.place.new_manifests import DROPPED_CHECKSUMS
 from recd_dist.etl.source.source import Source
-from recd_dist.etl.verify.compare import CHECKSUMS, Verification, verify
+from recd_dist.etl.verify.compare import verify
+from recd_dist.etl.verify.verification import Verification
 from recd_dist.job.config import load
 from recd_dist.synthetic.logs import generate
 from recd_dist.synthetic.spec import SyntheticSpec
@@ -147,7 +149,7 @@ def test_one_altered_value_is_found_and_named(
     found = verify(source, tmp_path / "out", progress=False)
 
     assert not found.equal
-    assert found.different == (column,)
+    assert found.differing_columns == (column,)
     assert example in found.example
     assert "table and source differ: 1 of 9 columns\n" in shown(found)
     assert example in shown(found)
@@ -198,7 +200,7 @@ def test_two_swapped_values_are_found_though_every_column_has_the_same_ones(tmp_
     found = verify(source, tmp_path / "out", progress=False)
 
     assert not found.equal
-    assert found.different == ()
+    assert found.differing_columns == ()
     text = shown(found)
     assert "table and source differ: every column holds the same values, but not in the same samples" in text
     assert "item is 103 in the source, 105 in the table" in text or "item is 105 in the source" in text
@@ -221,7 +223,7 @@ def left_out(rows: list[int]) -> dict[str, int]:
 
 def noted(table: Path, dropped: dict[str, int], checksums: dict[str, dict[str, int]]) -> None:
     manifest = Manifest.load(table)
-    replace(manifest, dropped=dropped, source=manifest.source | {CHECKSUMS: checksums}).save(table)
+    replace(manifest, dropped=dropped, source=manifest.source | {DROPPED_CHECKSUMS: checksums}).save(table)
 
 
 def test_what_policies_left_out_is_added_to_the_table(tmp_path: Path) -> None:
@@ -240,7 +242,7 @@ def test_what_policies_left_out_is_added_to_the_table(tmp_path: Path) -> None:
     noted(table, counts, {"duplicate": left_out([1]), "time": left_out([0])})  # another sample than was left out
     wrong = verify(whole, tmp_path / "out", progress=False)
     assert not wrong.equal
-    assert {"item", "timestamp"} <= set(wrong.different)
+    assert {"item", "timestamp"} <= set(wrong.differing_columns)
 
     only_labels = {reason: {"clicked": left_out([row])["clicked"]} for reason, row in (("duplicate", 1), ("time", 2))}
     noted(table, counts, only_labels)
@@ -301,7 +303,7 @@ def test_ebnerd_with_groups_of_their_own_passes(tmp_path: Path) -> None:
     assert sum(count for _, count in found.num_samples.values()) == 10_848
     rewritten(tmp_path / "out" / "test", "history", with_value("history_scroll", 1, lambda ids: ids[::-1]))
     changed = verify(source, tmp_path / "out", progress=False)
-    assert changed.different == ("history_scroll",)
+    assert changed.differing_columns == ("history_scroll",)
     assert {c.split for c in changed.columns if not c.equal} == {"test"}
 
 

@@ -11,7 +11,8 @@ import pytest
 from recd_dist.etl.checksum.sample_sums import ROW
 from recd_dist.etl.flow import etl
 from recd_dist.etl.source.source import Source
-from recd_dist.etl.verify.compare import Verification, verify
+from recd_dist.etl.verify.compare import verify
+from recd_dist.etl.verify.verification import Verification
 from recd_dist.table.manifest import Manifest
 
 DAY_S = 86_400
@@ -117,7 +118,7 @@ def test_windows_are_compared_as_the_lists_that_they_stand_for(tmp_path: Path) -
     lists[0][15] += 1
     pq.write_table(stream.set_column(place, stream.field(place), pa.array(lists, stream.field(place).type)), file)
     changed = verify(made, tmp_path / "out", progress=False)
-    assert changed.different == ("history",)
+    assert changed.differing_columns == ("history",)
 
 
 def test_weights_are_compared_with_their_ids(tmp_path: Path) -> None:
@@ -130,7 +131,7 @@ def test_weights_are_compared_with_their_ids(tmp_path: Path) -> None:
 
     other = rows(lambda i: {"scores": [j / 3 + (i == 7) for j in range(i % 5)]})
     changed = verify(source(tmp_path, other, features=features), tmp_path / "out", progress=False)
-    assert changed.different == ("history",)
+    assert changed.differing_columns == ("history",)
     assert "timestamp 1700028000000000" in changed.example
 
 
