@@ -1,4 +1,4 @@
-"""A table is whole or absent: what is there already, full disks, no permission, two runs at once, work taken up."""
+"""A table is whole or absent: other files in its place, full disks, no permission, two runs at once, killed runs."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ from recd_dist.etl.place.work_directory import (
 JOB = {"run": "a", "files": [["x", 1, 2]]}
 
 
-def table(path: Path, text: str) -> Path:
+def write_table(path: Path, text: str) -> Path:
     (path / "train").mkdir(parents=True)
     (path / "train" / "manifest.json").write_text(text)
     return path
@@ -41,7 +41,7 @@ def test_work_lies_beside_the_table_and_vanishes_when_it_is_done(tmp_path):
     assert work == tmp_path / "deep" / ".out.partial"
     with hold_work(work, JOB) as going_on:
         assert not going_on
-        put_in_place(table(work / "table", "new"), tmp_path / "deep" / "out")
+        put_in_place(write_table(work / "table", "new"), tmp_path / "deep" / "out")
     assert names(tmp_path / "deep") == {"out"}
 
 
@@ -73,24 +73,24 @@ def test_two_runs_at_once(tmp_path):
 def test_replacing(tmp_path, monkeypatch, can_exchange):
     if not can_exchange:
         monkeypatch.setattr(module, "_exchange", lambda *_: False)
-    out = table(tmp_path / "out", "old")
+    out = write_table(tmp_path / "out", "old")
     (out / "train" / "extra").touch()
-    put_in_place(table(tmp_path / "work" / "table", "new"), out)
+    put_in_place(write_table(tmp_path / "work" / "table", "new"), out)
     assert (out / "train" / "manifest.json").read_text() == "new"
     assert names(out / "train") == {"manifest.json"}
     assert names(tmp_path / "work") == set()
 
 
 def test_a_link_to_a_table_stays_a_link(tmp_path):
-    real = table(tmp_path / "disk" / "real", "old")
+    real = write_table(tmp_path / "disk" / "real", "old")
     (tmp_path / "out").symlink_to(real)
-    put_in_place(table(tmp_path / "work" / "table", "new"), tmp_path / "out")
+    put_in_place(write_table(tmp_path / "work" / "table", "new"), tmp_path / "out")
     assert (tmp_path / "out").is_symlink()
     assert (real / "train" / "manifest.json").read_text() == "new"
 
 
 def test_a_failure_leaves_the_old_table_and_no_work(tmp_path):
-    out = table(tmp_path / "out", "old")
+    out = write_table(tmp_path / "out", "old")
     with pytest.raises(KeyError), hold_work(work_directory(out), JOB):
         raise KeyError
     assert (out / "train" / "manifest.json").read_text() == "old"
@@ -102,7 +102,7 @@ def test_nothing_but_a_table_is_replaced(tmp_path):
     (tmp_path / "thesis" / "chapter.txt").write_text("mine")
     with pytest.raises(DataError, match="something else than a clustered table"):
         check_free(tmp_path / "thesis", may_exist=True)
-    out = table(tmp_path / "out", "old")
+    out = write_table(tmp_path / "out", "old")
     with pytest.raises(DataError, match="a table is already there; overwrite=true replaces it, append=true adds"):
         check_free(out, may_exist=False)
     check_free(out, may_exist=True)

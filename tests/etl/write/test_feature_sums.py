@@ -37,13 +37,13 @@ def test_numbers_of_unique_rows_weigh_as_many_samples_as_they_have():
     assert measured.stats(measured).mean == 1.75
 
 
-def measured(numbers: np.ndarray) -> FeatureSums:
+def sums_of(numbers: np.ndarray) -> FeatureSums:
     one = FeatureSums(num_null=2)
     one.add(Column(numbers.astype(np.float32)), np.ones(len(numbers), np.int64), num_changed=1, num_pairs=3)
     return one
 
 
 def test_measurements_come_back_from_json_exactly():
-    for one in (FeatureSums(), measured(np.random.default_rng(0).normal(1e4, 3, 100)), measured(np.array([0.1]))):
+    for one in (FeatureSums(), sums_of(np.random.default_rng(0).normal(1e4, 3, 100)), sums_of(np.array([0.1]))):
         text = json.dumps(one.to_json(), allow_nan=False)
         assert FeatureSums.from_json(json.loads(text)) == one

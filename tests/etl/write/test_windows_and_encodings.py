@@ -25,7 +25,7 @@ LISTS = {
 }
 
 
-def chosen(names: dict[str, str], wanted: dict[str, bool] | None = None, **named: list[object]) -> dict[str, bool]:
+def choose(names: dict[str, str], wanted: dict[str, bool] | None = None, **named: list[object]) -> dict[str, bool]:
     """Which of the lists get windows; names maps features to lists."""
     features = tuple(
         Feature(name, Kind.ids, "user", "item", weights="weights" if what == "reweighted" else None)
@@ -50,7 +50,7 @@ def chosen(names: dict[str, str], wanted: dict[str, bool] | None = None, **named
 
 
 def test_the_data_choose():
-    assert chosen({name: name for name in LISTS}) == {
+    assert choose({name: name for name in LISTS}) == {
         "shifts": True,
         "newest_first": True,
         "other": False,
@@ -63,13 +63,13 @@ def test_the_data_choose():
 
 def test_the_config_overrides():
     names = {"shifts": "shifts", "other": "other"}
-    assert chosen(names, {"shifts": False, "other": True}) == {"shifts": False, "other": True}
+    assert choose(names, {"shifts": False, "other": True}) == {"shifts": False, "other": True}
 
 
 def test_names_that_windows_would_need():
-    assert chosen({"h": "shifts"}, h_start=[0] * NUM) == {"h": False}
-    assert chosen({"h": "shifts"}, stream=[0] * NUM) == {"h": False}
+    assert choose({"h": "shifts"}, h_start=[0] * NUM) == {"h": False}
+    assert choose({"h": "shifts"}, stream=[0] * NUM) == {"h": False}
     with pytest.raises(
         ConfigError, match=r"features.h.window: the group has a column 'h_length'; rename it in the SQL"
     ):
-        chosen({"h": "shifts"}, {"h": True}, h_length=[0] * NUM)
+        choose({"h": "shifts"}, {"h": True}, h_length=[0] * NUM)

@@ -1,4 +1,4 @@
-"""A part: row groups that can be read alone, long sessions cut, the same bytes each time, results kept as JSON."""
+"""A part: each row group can be read alone, long sessions are cut, and the same samples give the same bytes."""
 
 import json
 from pathlib import Path
@@ -51,7 +51,7 @@ def shard(session: np.ndarray, seed: int = 0) -> pa.Table:
     return table.take(rng.permutation(len(session)))
 
 
-def in_order(samples: pa.Table) -> np.ndarray:
+def clustered_order(samples: pa.Table) -> np.ndarray:
     return np.lexsort([samples[name].to_numpy() for name in (REQUEST, TIMESTAMP, SESSION)])
 
 
@@ -60,9 +60,9 @@ def form(window: bool = True, row_group_samples: int = 30, lookups: dict[str, Lo
     return TableForm(Schema(features), TYPES, lookups or {}, row_group_samples, "zstd")
 
 
-def part(path: Path, samples: pa.Table, form: TableForm, number: int = 3) -> tuple[PartResult, list[int]]:
+def write(path: Path, samples: pa.Table, form: TableForm, number: int = 3) -> tuple[PartResult, list[int]]:
     done: list[int] = []
-    order = in_order(samples)
+    order = clustered_order(samples)
     return write_part(samples, order, form, path, number, 1000, done.append, "2026-11-25"), done
 
 
@@ -72,7 +72,7 @@ SESSIONS = np.sort(np.random.default_rng(1).integers(0, 25, 300))
 @pytest.mark.parametrize("window", [True, False])
 def test_any_row_group_is_read_alone(tmp_path, window):
     samples = shard(SESSIONS)
-    result, done = part(tmp_path, samples, form(window))
+    result, done = write(tmp_path, samples, form(window))
     files = result.part
     assert (files.number, set(files.streams)) == (3, {"user"} if window else set())
     assert done == list(files.samples.row_groups)
@@ -103,20 +103,20 @@ def test_any_row_group_is_read_alone(tmp_path, window):
 
 def test_the_same_samples_are_the_same_bytes_in_whatever_order_they_came(tmp_path):
     samples = shard(SESSIONS)
-    chosen = choose_windows_and_encodings(form(False), samples, in_order(samples))
+    chosen = choose_windows_and_encodings(form(False), samples, clustered_order(samples))
     assert chosen.schema["history"].window
     assert set(chosen.encodings) == {"samples", "user", "user.stream", "request"}
     parts = []
     for name, table in (("one", samples), ("two", samples.take(np.random.default_rng(5).permutation(300)))):
-        again = choose_windows_and_encodings(form(False), table, in_order(table))
+        again = choose_windows_and_encodings(form(False), table, clustered_order(table))
         assert (again.schema, again.encodings) == (chosen.schema, chosen.encodings)
-        parts.append(part(tmp_path / name, table, again)[0].part)
+        parts.append(write(tmp_path / name, table, again)[0].part)
     assert parts[0] == parts[1]
 
 
 def test_a_session_too_long_for_a_row_group_is_cut(tmp_path):
     session = np.repeat([1, 2, 3], [20, 250, 10])
-    result, done = part(tmp_path, shard(session), form(row_group_samples=12))
+    result, done = write(tmp_path, shard(session), form(row_group_samples=12))
     assert done == [20, 96, 96, 58, 10]  # 8 x 12 = 96
     assert (result.num_samples, result.num_sessions) == (280, 3)
     assert (result.part.num_samples, result.part.num_sessions, result.part.num_requests) == (280, 3, 140)
@@ -127,7 +127,7 @@ def test_a_session_too_long_for_a_row_group_is_cut(tmp_path):
 
 
 def test_results_come_back_from_json(tmp_path):
-    result, _ = part(tmp_path, shard(SESSIONS), form())
+    result, _ = write(tmp_path, shard(SESSIONS), form())
     again = PartResult.from_json(json.loads(json.dumps(result.to_json(), allow_nan=False)))
     assert again.part == result.part
     assert again.features == result.features
@@ -139,7 +139,7 @@ def test_results_come_back_from_json(tmp_path):
 
 def test_statistics_are_those_of_the_samples_with_or_without_windows(tmp_path):
     samples = shard(SESSIONS)
-    one, other = (part(tmp_path / str(window), samples, form(window))[0] for window in (True, False))
+    one, other = (write(tmp_path / str(window), samples, form(window))[0] for window in (True, False))
     assert one.features == other.features
     assert {n: i.stats() for n, i in one.ids.items()} == {n: i.stats() for n, i in other.ids.items()}
     assert one.features["history"].num_values_expanded == 300 * 12
@@ -157,7 +157,7 @@ def test_rows_of_another_key_that_are_equal_are_stored_once(tmp_path):
     times = samples[TIMESTAMP].to_numpy()
     place = np.array([0, 0, 1, 2, 2, 0, -1, -1])[times]
     samples = samples.append_column(link("user"), pa.array(place))
-    result, _ = part(tmp_path, samples, form(False, lookups={"user": lookup}))
+    result, _ = write(tmp_path, samples, form(False, lookups={"user": lookup}))
     assert pq.read_table(tmp_path / "user")["history"].to_pylist() == [[1, 2], [3], [1, 2], []]
     assert np.array(pq.read_table(tmp_path / "samples")["user_row"]).tolist() == [
         (3 << 40) + i for i in (0, 0, 0, 1, 1, 2, 3, 3)
@@ -173,7 +173,7 @@ def test_a_single_id_that_is_missing_is_refused(tmp_path):
     item[number] = None
     samples = samples.set_column(samples.column_names.index("item"), "item", pa.array(item, pa.int64()))
     with pytest.raises(DataError, match="samples query, the sample of session 0 at 7: feature 'item' is missing"):
-        part(tmp_path, samples, form())
+        write(tmp_path, samples, form())
 
 
 def test_ids_wider_than_their_column_are_refused(tmp_path):
@@ -181,7 +181,7 @@ def test_ids_wider_than_their_column_are_refused(tmp_path):
     item = pa.array(samples["item"].to_numpy() + 2**40)
     samples = samples.set_column(samples.column_names.index("item"), "item", item)
     with pytest.raises(DataError, match=r"feature 'item': ids reach .* they are stored as int32"):
-        part(tmp_path, samples, form())
+        write(tmp_path, samples, form())
 
 
 @pytest.mark.parametrize("window", [True, False])
@@ -195,7 +195,7 @@ def test_a_group_with_its_own_query_over_many_row_groups(tmp_path, window):
     samples = shard(SESSIONS).select([SESSION, REQUEST, TIMESTAMP, "label", "device", "item"])
     place = samples[TIMESTAMP].to_numpy() // 5
     samples = samples.append_column(link("user"), pa.array(place))
-    result, done = part(tmp_path, samples, form(window, lookups={"user": lookup}))
+    result, done = write(tmp_path, samples, form(window, lookups={"user": lookup}))
     files = result.part
     assert len(files.groups["user"].row_groups) == len(done) > 5
     rows = pq.read_table(tmp_path / "user")
