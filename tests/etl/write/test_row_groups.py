@@ -52,11 +52,16 @@ def test_samples_are_dealt_into_row_groups_in_clustered_order():
     samples = Samples.of(shard, np.array([1, 3, 0, 4, 2]), 3)
     assert samples.bounds.tolist() == [0, 2, 5]
     assert samples.key(TIMESTAMP).tolist() == [1, 2, 5, 6, 9]
-    assert samples.new_row_group.tolist() == [True, False, True, False, False]
-    assert samples.new_session.tolist() == [True, False, True, False, True]
-    assert samples.new_request.tolist() == [True, True, True, False, True]
-    assert samples.pairs.tolist() == [False, True, False, True, False]
     assert [group.key(TIMESTAMP).tolist() for group in samples.row_groups()] == [[1, 2], [5, 6, 9]]
     assert samples.first(1).key(TIMESTAMP).tolist() == [1, 2]
     assert len(samples.first(9)) == 5
     assert samples.where(0) == "samples query, the sample of session 2 at 5"
+
+
+def test_where_sessions_requests_and_row_groups_begin():
+    shard = pa.table({SESSION: [1, 1, 1, 2, 2], REQUEST: [7, 7, 8, 8, 8]})
+    samples = Samples(shard, np.arange(5), np.array([0, 2, 5]))  # session 1 was cut
+    assert samples.new_row_group.tolist() == [True, False, True, False, False]
+    assert samples.new_session.tolist() == [True, False, False, True, False]
+    assert samples.new_request.tolist() == [True, False, True, True, False]
+    assert samples.pairs.tolist() == [False, True, False, False, True]
