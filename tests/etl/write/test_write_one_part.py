@@ -118,7 +118,6 @@ def test_a_session_too_long_for_a_row_group_is_cut(tmp_path):
     session = np.repeat([1, 2, 3], [20, 250, 10])
     result, done = write(tmp_path, shard(session), form(row_group_samples=12))
     assert done == [20, 96, 96, 58, 10]  # 8 x 12 = 96
-    assert (result.num_samples, result.num_sessions) == (280, 3)
     assert (result.part.num_samples, result.part.num_sessions, result.part.num_requests) == (280, 3, 140)
     assert (result.part.partition, result.part.first_sample) == ("2026-11-25", 1000)
     assert result.features["age"].num_pairs == 280 - 5  # neighbours in a session and in a row group
@@ -131,7 +130,6 @@ def test_results_come_back_from_json(tmp_path):
     again = PartResult.from_json(json.loads(json.dumps(result.to_json(), allow_nan=False)))
     assert again.part == result.part
     assert again.features == result.features
-    assert (again.group_rows, again.num_samples, again.num_sessions) == (result.group_rows, 300, result.num_sessions)
     assert {name: one.stats() for name, one in again.ids.items()} == {n: one.stats() for n, one in result.ids.items()}
     again.ids["item"].merge(result.ids["item"])
     assert again.ids["item"].stats() == result.ids["item"].stats()
@@ -200,7 +198,7 @@ def test_a_group_with_its_own_query_over_many_row_groups(tmp_path, window):
     assert len(files.groups["user"].row_groups) == len(done) > 5
     rows = pq.read_table(tmp_path / "user")
     assert rows["row"].to_pylist() == [(3 << 40) + i for i in range(rows.num_rows)]
-    assert rows.num_rows == result.group_rows["user"] == sum(files.groups["user"].row_groups)
+    assert rows.num_rows == sum(files.groups["user"].row_groups)
     lists = rows["history"].to_pylist() if not window else None
     if window:
         streams = pq.read_table(tmp_path / "user.stream")

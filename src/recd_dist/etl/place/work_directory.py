@@ -68,7 +68,7 @@ def check_free(out: Location, may_exist: bool) -> None:
         return
     if not (out.exists() or out.is_symlink()) or (out.is_dir() and not any(out.iterdir())):
         return
-    if not has_table(out):
+    if not _has_table(out):
         raise DataError(f"{out}: something else than a clustered table is there; choose another output directory")
     if not may_exist:
         raise DataError(
@@ -77,7 +77,7 @@ def check_free(out: Location, may_exist: bool) -> None:
         )
 
 
-def has_table(out: Path) -> bool:
+def _has_table(out: Path) -> bool:
     """Whether a local directory holds clustered tables, or is one."""
     return (out / NAME).is_file() or any(out.glob(f"*/{NAME}"))
 

@@ -20,9 +20,8 @@ from recd_dist.errors import ConfigError, nearest
 from recd_dist.table.manifest import ROW, STREAM
 from recd_dist.table.schema import KEYS, SAMPLE_ID
 
-COMPRESSIONS = {"zstd": 3, "lz4": 3}
-"""Codecs and their usual level. Level 19 of zstd takes 20-35 times the time of level 3, level 12 of lz4 40 times."""
-
+# Level 19 of zstd takes 20-35 times the time of level 3, level 12 of lz4 takes 40 times.
+_USUAL_LEVEL = {"zstd": 3, "lz4": 3}
 _DICTIONARY, _PLAIN, _DELTA, _SPLIT = "RLE_DICTIONARY", "PLAIN", "DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT"
 _WORTH = {_DICTIONARY: 0.95, _DELTA: 0.95, _SPLIT: 0.98}  # the most bytes, as a share of PLAIN's, which reads fastest
 _LEVELS = {"zstd": (1, 3, 6, 12), "lz4": (1, 3, 6, 9)}
@@ -47,10 +46,10 @@ def check_compression(name: str) -> None:
 def _parse_compression(name: str) -> tuple[str, int]:
     """The codec and the level that the name of a compression stands for."""
     codec, has_level, level = name.partition(":")
-    if codec not in COMPRESSIONS:
-        raise ConfigError(f"compression '{name}': no such codec{nearest(codec, COMPRESSIONS)}")
+    if codec not in _USUAL_LEVEL:
+        raise ConfigError(f"compression '{name}': no such codec{nearest(codec, _USUAL_LEVEL)}")
     if not has_level:
-        return codec, COMPRESSIONS[codec]
+        return codec, _USUAL_LEVEL[codec]
     if not level.isdecimal() or not 1 <= int(level) <= _MAX_LEVEL[codec]:
         raise ConfigError(f"compression '{name}': a level is a number from 1 to {_MAX_LEVEL[codec]}, such as {codec}:6")
     return codec, int(level)
@@ -70,7 +69,7 @@ def choose_encodings(rows: pa.Table, row_group_rows: int, compression: str, leve
     """
     tried = rows.slice(0, _TRIED_ROWS)
     trials = {f: _Trial(tried.select([f.name]), row_group_rows, compression) for f in rows.schema}
-    return {leaf(f): trial.choose(levels and compression in COMPRESSIONS) for f, trial in trials.items()}
+    return {leaf(f): trial.choose(levels and compression in _USUAL_LEVEL) for f, trial in trials.items()}
 
 
 class _Trial:

@@ -56,10 +56,14 @@ def write_part(
     rows = find_rows(samples, form, SAMPLE)
     sums.add(form.schema.of_group(SAMPLE), rows, None, samples)
     writer.write("samples", sample_table(samples, rows, form, row_numbers, first_sample), samples.bounds, done)
-    num_sessions, num_requests = int(samples.new_session.sum()), int(samples.new_request.sum())
-    part = replace(writer.close(), partition=partition, first_sample=first_sample)
-    part = replace(part, num_sessions=num_sessions, num_requests=num_requests)
-    return PartResult(len(samples), num_sessions, num_requests, sums.group_rows, sums.features, sums.ids, part)
+    part = replace(
+        writer.close(),
+        partition=partition,
+        num_sessions=int(samples.new_session.sum()),
+        num_requests=int(samples.new_request.sum()),
+        first_sample=first_sample,
+    )
+    return PartResult(part, sums.features, sums.ids)
 
 
 def _write_group(writer: PartWriter, samples: Samples, form: TableForm, group: str, sums: "_Sums") -> Order:
@@ -68,12 +72,12 @@ def _write_group(writer: PartWriter, samples: Samples, form: TableForm, group: s
     A group with its own query is written row group by row group: its rows do not lie in the shard, whose bytes are
     bounded, and they may be much longer than the samples that refer to them.
     """
-    row_numbers, num_streams = [], 0
+    row_numbers, num_rows, num_streams = [], 0, 0
     for some in samples.row_groups() if group in form.lookups else [samples]:
         rows = find_rows(some, form, group)
-        first_row = (writer.number << PART_SHIFT) + sums.group_rows[group]
+        first_row = (writer.number << PART_SHIFT) + num_rows
         row_numbers.append(rows.inverse + first_row)
-        sums.group_rows[group] += len(rows.repeats)
+        num_rows += len(rows.repeats)
         streams = find_streams(rows, form, group)
         sums.add(form.schema.of_group(group), rows, streams, some)
         first_stream = (writer.number << PART_SHIFT) + num_streams
@@ -88,19 +92,16 @@ class _Sums:
     """What is measured of a part while it is written.
 
     Attributes:
-        group_rows: per deduplicated group the number of rows so far.
         features: per feature its sums.
         ids: per embedding table its distinct ids.
     """
 
-    group_rows: dict[str, int]
     features: dict[str, FeatureSums]
     ids: dict[str, DistinctIds]
 
     @staticmethod
     def over(schema: Schema) -> "_Sums":
         return _Sums(
-            dict.fromkeys(schema.dedup_groups, 0),
             {f.name: FeatureSums() for f in schema.features},
             {name: DistinctIds() for name in schema.tables},
         )
