@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recd_dist.etl.source.inspection import SESSION, TIMESTAMP
-from recd_dist.etl.write.measure import Distinct
+from recd_dist.etl.write.distinct_ids import DistinctIds
 
 NUM_BUCKETS = 1 << 16
 """Number of buckets that sessions are dealt into by hash."""
@@ -45,7 +45,7 @@ class KeyCounts:
     num_rows: int = 0
     num_keyless: int = 0
     bucket_counts: I64 = field(default_factory=lambda: np.zeros(NUM_BUCKETS, np.int64))
-    sessions: Distinct = field(default_factory=Distinct)
+    sessions: DistinctIds = field(default_factory=DistinctIds)
     times: list[I64] = field(default_factory=list)
     step: int = 1
 

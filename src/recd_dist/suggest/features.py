@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from recd_dist.etl.write import cluster
+from recd_dist.etl.write.flat_columns import flag_array_changes
 from recd_dist.suggest.sample_columns import I64, Flags, SampleColumns
 from recd_dist.suggest.shifts import count_shifts
 from recd_dist.table.schema import Feature
@@ -136,7 +136,7 @@ def _measure(columns: SampleColumns, name: str) -> SampledFeature:
     """Measures a feature of the samples' own columns."""
     column = columns.column(name)
     same_session = ~columns.new_session
-    changed = cluster.changed(column)
+    changed = flag_array_changes(column)
     is_list = pa.types.is_list(column.type)
     num_shifts, num_new = count_shifts(column, same_session) if is_list else (0, 0)
     return SampledFeature(
@@ -173,7 +173,7 @@ def _measure_linked(columns: SampleColumns, name: str) -> SampledFeature:
     for start, end in columns.row_groups():
         rows = columns.stored_rows(name, start, end, flags)
         same_session = ~columns.new_session[start:end][flags[start:end]]
-        num_changes += int((cluster.changed(rows) & same_session).sum())
+        num_changes += int((flag_array_changes(rows) & same_session).sum())
         if pa.types.is_list(rows.type):
             more_shifts, more_new = count_shifts(rows, same_session)
             num_shifts, num_new = num_shifts + more_shifts, num_new + more_new

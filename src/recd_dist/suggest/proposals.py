@@ -18,8 +18,8 @@ from recd_dist.errors import ConfigError
 from recd_dist.etl.source import duckdb_sql as engine
 from recd_dist.etl.source.inspection import Inspection, inspected
 from recd_dist.etl.source.source import Source
-from recd_dist.etl.write.form import WORTH_A_GROUP
-from recd_dist.etl.write.parquet import checked_compression
+from recd_dist.etl.write.choose_form import WORTH_A_GROUP
+from recd_dist.etl.write.column_encodings import check_compression
 from recd_dist.screen.progress import Progress
 from recd_dist.suggest.features import SampledFeature, measure_features
 from recd_dist.suggest.guess_keys import guess_keys
@@ -107,7 +107,7 @@ def suggest(
 
 
 def _check(num_samples: int, compression: str) -> None:
-    checked_compression(compression)
+    check_compression(compression)
     if num_samples < 1:
         raise ConfigError(f"--sample {num_samples}: must be at least 1")
 

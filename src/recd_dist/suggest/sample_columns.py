@@ -9,8 +9,9 @@ import pyarrow as pa
 
 from recd_dist.etl.deal.value_range import Seen
 from recd_dist.etl.source.inspection import SESSION, Inspection
-from recd_dist.etl.write import cluster
-from recd_dist.etl.write.stored_types import converted, stored_type
+from recd_dist.etl.write.flat_columns import flag_number_changes
+from recd_dist.etl.write.row_groups import row_group_bounds
+from recd_dist.etl.write.stored_types import convert_column, stored_type
 from recd_dist.suggest.sample import SessionSample
 from recd_dist.table.schema import Feature, Kind
 
@@ -43,13 +44,11 @@ class SampleColumns:
         self.sample = sample
         self.origin = {f.name: (f.group if f.group in inspection.groups else None) for f in schema.features}
         session = sample.samples[SESSION].to_numpy()
-        self.bounds, _ = cluster.row_group_bounds(session, ROW_GROUP)
-        self.new_session = cluster.changed_numbers(session)
+        self.bounds = row_group_bounds(session, ROW_GROUP)
+        self.new_session = flag_number_changes(session)
         self.new_row_group = np.zeros(len(session), np.bool_)
         self.new_row_group[self.bounds[:-1]] = True
-        self.new_row = {
-            name: cluster.changed_numbers(rows) | self.new_row_group for name, rows in sample.row_of.items()
-        }
+        self.new_row = {name: flag_number_changes(rows) | self.new_row_group for name, rows in sample.row_of.items()}
         self._ranges = {f.name: self._value_range(f.name) for f in schema.features}
         self.features = {f.name: self._stored_feature(f) for f in schema.features}
         self._last: tuple[str, pa.Array] | None = None
@@ -85,7 +84,7 @@ class SampleColumns:
     def column(self, name: str) -> pa.Array:
         """A feature as stored: [N] values of the samples, or all rows of the group with its own query."""
         if self._last is None or self._last[0] != name:
-            column, _ = converted(self._table(name)[name], self.features[name].kind, self.stored_type(name))
+            column, _ = convert_column(self._table(name)[name], self.features[name].kind, self.stored_type(name))
             self._last = (name, column)
         return self._last[1]
 

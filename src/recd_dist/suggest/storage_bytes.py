@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd_dist.etl.source.inspection import REQUEST, SESSION, TIMESTAMP
-from recd_dist.etl.write.parquet import PartWriter, required
-from recd_dist.etl.write.stored_types import converted
+from recd_dist.etl.write.part_files import PartWriter, required_table
+from recd_dist.etl.write.stored_types import convert_column
 from recd_dist.suggest.features import SampledFeature
 from recd_dist.suggest.sample_columns import ROW_GROUP, Flags, SampleColumns
 from recd_dist.suggest.shifts import append_only_stream
@@ -71,7 +71,7 @@ class StorageBytes:
         key = (name, _hash(flags))
         if key not in self._known:
             spans = self._pick_row_groups(name, flags)
-            rows = (required([name], [self._columns.stored_rows(name, s, e, flags)]) for s, e in spans)
+            rows = (required_table([name], [self._columns.stored_rows(name, s, e, flags)]) for s, e in spans)
             self._known[key] = self._scale(self._write(rows), flags, spans)
             self._after_column()
         return self._known[key]
@@ -100,7 +100,7 @@ class StorageBytes:
         ids, num_new = append_only_stream(rows, same_session)
         lengths = np.diff(rows.offsets.to_numpy())
         starts = pa.array(np.cumsum(num_new) - lengths)
-        return required(["ids"], [ids]), required(["start_row", "length"], [starts, pa.array(lengths)])
+        return required_table(["ids"], [ids]), required_table(["start_row", "length"], [starts, pa.array(lengths)])
 
     def row_number_bytes(self, flags: Flags) -> float:
         """Bytes of a group's row numbers in the whole table: one for each stored row, and one for each sample.
@@ -111,10 +111,10 @@ class StorageBytes:
         key = ("row", _hash(flags))
         if key not in self._known:
             row = pa.array(np.cumsum(flags) - 1)
-            per_sample = (required(["row"], [row.slice(s, e - s)]) for s, e in self._columns.row_groups())
+            per_sample = (required_table(["row"], [row.slice(s, e - s)]) for s, e in self._columns.row_groups())
             stored = row.filter(pa.array(flags))
             starts = range(0, max(len(stored), 1), ROW_GROUP)
-            per_row = (required(["row"], [stored.slice(start, ROW_GROUP)]) for start in starts)
+            per_row = (required_table(["row"], [stored.slice(start, ROW_GROUP)]) for start in starts)
             self._known[key] = self._scale(self._write(per_sample) + self._write(per_row))
         return self._known[key]
 
@@ -137,7 +137,7 @@ class StorageBytes:
             columns.setdefault(TIMESTAMP_COLUMN, pa.array(np.zeros(end - start, np.int64)))
             columns[SAMPLE_ID] = pa.array(np.arange(start, end))
         columns |= {label: rows[label].combine_chunks().fill_null(0).cast(pa.float32()) for label in self._labels}
-        return required(columns.keys(), columns.values())
+        return required_table(columns.keys(), columns.values())
 
     def flat_bytes(self, name: str) -> float:
         """Bytes of a feature in the flat table, in order of time."""
@@ -148,7 +148,7 @@ class StorageBytes:
             num_bytes = int(feature.num_values() * feature.width * num_samples / sample.num_samples)
             bounds = [*range(0, max(num_samples - ROW_GROUP // 2, 1), ROW_GROUP), num_samples]
             spans = _spread_evenly(list(pairwise(bounds)), num_bytes)
-            written = self._write((required([name], [self._flat_rows(name, s, e)]) for s, e in spans), _FLAT)
+            written = self._write((required_table([name], [self._flat_rows(name, s, e)]) for s, e in spans), _FLAT)
             self._known[key] = written * sample.num_total / sum(e - s for s, e in spans)
             self._after_column()
         return self._known[key]
@@ -172,7 +172,7 @@ class StorageBytes:
             wide = pa.list_(pa.field("element", pa.int64(), nullable=False))
         if column.null_count and not pa.types.is_list(wide):
             column = column.combine_chunks().fill_null(0)
-        array, _ = converted(column, feature.kind, wide)
+        array, _ = convert_column(column, feature.kind, wide)
         try:
             return array.cast(stored)
         except pa.ArrowInvalid:

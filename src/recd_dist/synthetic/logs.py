@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd_dist.errors import ConfigError, DataError
+from recd_dist.files.whole_file import write_whole
 from recd_dist.screen.progress import Progress
 from recd_dist.synthetic.draw import I64
 from recd_dist.synthetic.labels import HiddenModel, Oracle, score, true_probabilities
@@ -80,7 +81,8 @@ def generate(
         finally:
             shutil.rmtree(work, ignore_errors=True)
     scores = score_splits(out, split if isinstance(split, str) else None)
-    _write_json(out / "oracle.json", {name: oracle.to_json() for name, oracle in scores.items()})
+    oracles = {name: oracle.to_json() for name, oracle in scores.items()}
+    write_whole(out / "oracle.json", json.dumps(oracles, indent=1))
     name, best = ("test", scores["test"]) if "test" in scores else ("all", scores["all"])
     _log.info("%s: the best possible AUC on %s samples is %.4f, NE %.4f", out, name, best.auc, best.ne)
     return out
@@ -220,13 +222,6 @@ def _id_arrays(ids: list[tuple[IdFeature, Lists]], schema: pa.Schema) -> Iterato
 def _open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """Opens a Parquet file with settings for repeated ids: without a dictionary, zstd sees the repeats."""
     return pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, use_dictionary=False)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(value, indent=1))
-    partial.replace(path)
 
 
 def _move_into_place(work: Path, out: Path) -> None:

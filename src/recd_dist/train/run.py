@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from recd_dist.checkpoint import checkpoint
 from recd_dist.embedding.tables import portable_name
+from recd_dist.files.whole_file import write_whole
 from recd_dist.job.config import to_yaml
 from recd_dist.job.job import Job
 from recd_dist.metrics.curves import DIRECTORY
@@ -49,7 +50,7 @@ def resume(job: Job, ranks: Ranks, model: Any, optimizer: Any) -> dict[str, Any]
     found = checkpoint.load(path, model, optimizer, job.schema, rename=portable_name) if path else None
     if ranks.is_first:
         # Not before the checkpoint was found to fit: config.yaml says how to read those that are there.
-        write(run_dir / "config.yaml", to_yaml(job.config))
+        write_whole(run_dir / "config.yaml", to_yaml(job.config))
         if path:
             logger.info("resuming from %s", path)
     return found.extra if found else {}
@@ -68,13 +69,6 @@ def save(job: Job, step: int, model: Any, optimizer: Any, extra: dict[str, Any])
     return checkpoint.save(
         directory, step, model, optimizer, job.schema, {**extra, "step": step}, keep=keep, rename=portable_name
     )
-
-
-def write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(path)
 
 
 class Stop:
@@ -138,6 +132,6 @@ def finish(
     if ranks.is_first:
         # JSON has no nan: what is undefined (an AUC of one class) is null there.
         plain = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in summary.items()}
-        write(Path(job.config.run_dir) / "summary.json", json.dumps(plain, indent=1, allow_nan=False) + "\n")
+        write_whole(Path(job.config.run_dir) / "summary.json", json.dumps(plain, indent=1, allow_nan=False) + "\n")
     watch.finish(step, summary)
     return summary

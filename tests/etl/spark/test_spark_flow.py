@@ -153,7 +153,7 @@ def test_a_run_that_was_stopped_continues(tmp_path, spark, monkeypatch):
     raw = write_clicks(tmp_path / "raw")
     options = {"row_group_samples": 64, "shard_bytes": 20_000, "progress": False, "spark": spark}
     with monkeypatch.context() as patch:
-        patch.setattr(flow, "finished", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(flow, "finish_tables", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             etl_on_spark(source(raw), tmp_path / "spark", **options)
     notes = sorted((tmp_path / ".spark.partial" / "parts").glob("*.json"))
@@ -161,7 +161,7 @@ def test_a_run_that_was_stopped_continues(tmp_path, spark, monkeypatch):
     notes[0].unlink()
     before = {path: path.stat().st_mtime_ns for path in notes[1:]}
     with monkeypatch.context() as patch:
-        patch.setattr(flow, "finished", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(flow, "finish_tables", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             etl_on_spark(source(raw), tmp_path / "spark", **options)
     assert notes[0].is_file()

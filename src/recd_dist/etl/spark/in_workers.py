@@ -28,8 +28,8 @@ from recd_dist.etl.source.source import Source
 from recd_dist.etl.spark.ship_lookups import open_lookups
 from recd_dist.etl.spark.sql.row_place import Block, number_batches
 from recd_dist.etl.spark.survey_rows import survey_to_rows
-from recd_dist.etl.write.part import Form
-from recd_dist.etl.write.write_parts import write_parts
+from recd_dist.etl.write.table_form import TableForm
+from recd_dist.etl.write.write_all_parts import write_parts
 from recd_dist.table.schema import Schema
 
 BUCKET, SHARD, TALLY = "__bucket", "__shard", "__tally"
@@ -213,7 +213,7 @@ class WritingInstructions:
     inspected: InspectedSource
     rules: Rules
     plan: Plan
-    form: Form
+    form: TableForm
     splits: tuple[str, ...]
     shard_bytes: int
     work: str

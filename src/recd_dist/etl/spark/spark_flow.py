@@ -23,8 +23,9 @@ from recd_dist.etl.deal.load import Loaded, ShardReader
 from recd_dist.etl.deal.lookup import Lookup
 from recd_dist.etl.deal.prepare import Preparation
 from recd_dist.etl.deal.shards import PartPlan, planned
-from recd_dist.etl.flow import MAX_SESSION_ROW_GROUPS, Options, etl, num_buckets
-from recd_dist.etl.place.finish import Made, Tables
+from recd_dist.etl.flow import Options, etl, num_buckets
+from recd_dist.etl.place.base_tables import BaseTables
+from recd_dist.etl.place.run_output import RunOutput
 from recd_dist.etl.source import duckdb_sql as engine
 from recd_dist.etl.source.input_files import Inputs
 from recd_dist.etl.source.inspection import Inspection, inspected
@@ -36,8 +37,9 @@ from recd_dist.etl.spark.ship_lookups import collect_lookup, ship_lookups
 from recd_dist.etl.spark.spark_errors import shorten_errors
 from recd_dist.etl.spark.spark_session import active_session, start_session
 from recd_dist.etl.spark.sql.row_place import number_blocks
-from recd_dist.etl.write.form import formed
-from recd_dist.etl.write.write_parts import write_parts
+from recd_dist.etl.write.choose_form import choose_form
+from recd_dist.etl.write.row_groups import MAX_SESSION_ROW_GROUPS
+from recd_dist.etl.write.write_all_parts import write_parts
 from recd_dist.screen.progress import Progress
 from recd_dist.table.location import Location
 from recd_dist.table.manifest import Manifest
@@ -74,7 +76,7 @@ def etl_on_spark(
     running = spark or active_session()
     session = running or start_session(master)
 
-    def make(*args: Any) -> Made:
+    def make(*args: Any) -> RunOutput:
         with _apply_settings(session), shorten_errors():
             return _make_tables(session, *args)
 
@@ -102,12 +104,12 @@ def _make_tables(
     source: Source,
     options: Options,
     inputs: Inputs,
-    base: Tables,
+    base: BaseTables,
     replaced: frozenset[str],
     work: Path,
     run: str,
     bar: Progress,
-) -> Made:
+) -> RunOutput:
     """Reads, plans and writes on Spark; shards that are noted as written are not written again.
 
     Args:
@@ -136,7 +138,7 @@ def _make_tables(
         plan = planned(surveys, rules, base.splits, base.next_parts, base.next_samples, base.must_have)
         first = samples.load_first_part(shards, rules, plan, shard_bytes)
         row_group_samples, compression = options.row_group_samples, options.compression
-        form = formed(source, inspection, first, tally, lookups, row_group_samples, compression, base.schema)
+        form = choose_form(source, inspection, first, tally, lookups, row_group_samples, compression, base.schema)
         bar.writing(sum(part.num_samples for part in plan.parts))
         bare, shared = replace(form, lookups={}), str(work.absolute())
         instructions = WritingInstructions(samples.inspected, rules, plan, bare, base.splits, shard_bytes, shared)
@@ -150,7 +152,7 @@ def _make_tables(
     written.dropped.merge(left_out)
     for reason, count in plan.kept.items():
         written.dropped.add(reason, count, {})
-    return Made(source, inspection, form, written, run, base.parts_of(replaced))
+    return RunOutput(source, inspection, form, written, run, base.parts_of(replaced))
 
 
 def _keep_samples(

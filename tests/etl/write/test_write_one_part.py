@@ -1,4 +1,4 @@
-"""A part: row groups that can be read alone, long sessions cut, the same bytes each time, results kept as JSON."""
+"""A part: each row group can be read alone, long sessions are cut, and the same samples give the same bytes."""
 
 import json
 from pathlib import Path
@@ -12,9 +12,11 @@ import pytest
 from recd_dist.errors import DataError
 from recd_dist.etl.deal.lookup import Lookup
 from recd_dist.etl.source.inspection import REQUEST, ROW_KEY, SESSION, TIMESTAMP, link
-from recd_dist.etl.write.part import Form, Result, written
-from recd_dist.etl.write.settle import settled
+from recd_dist.etl.write.part_result import PartResult
 from recd_dist.etl.write.stored_types import list_type
+from recd_dist.etl.write.table_form import TableForm
+from recd_dist.etl.write.windows_and_encodings import choose_windows_and_encodings
+from recd_dist.etl.write.write_one_part import write_part
 from recd_dist.table.schema import Feature, Kind, Schema
 
 SCHEMA = Schema(
@@ -49,19 +51,19 @@ def shard(session: np.ndarray, seed: int = 0) -> pa.Table:
     return table.take(rng.permutation(len(session)))
 
 
-def in_order(samples: pa.Table) -> np.ndarray:
+def clustered_order(samples: pa.Table) -> np.ndarray:
     return np.lexsort([samples[name].to_numpy() for name in (REQUEST, TIMESTAMP, SESSION)])
 
 
-def form(window: bool = True, row_group_samples: int = 30, lookups: dict[str, Lookup] | None = None) -> Form:
+def form(window: bool = True, row_group_samples: int = 30, lookups: dict[str, Lookup] | None = None) -> TableForm:
     features = tuple(Feature(**{**vars(f), "window": window and f.name == "history"}) for f in SCHEMA.features)
-    return Form(Schema(features), TYPES, lookups or {}, row_group_samples, "zstd")
+    return TableForm(Schema(features), TYPES, lookups or {}, row_group_samples, "zstd")
 
 
-def part(path: Path, samples: pa.Table, form: Form, number: int = 3) -> tuple[Result, list[int]]:
+def write(path: Path, samples: pa.Table, form: TableForm, number: int = 3) -> tuple[PartResult, list[int]]:
     done: list[int] = []
-    order = in_order(samples)
-    return written(samples, order, form, path, number, 1000, done.append), done
+    order = clustered_order(samples)
+    return write_part(samples, order, form, path, number, 1000, done.append, "2026-11-25"), done
 
 
 SESSIONS = np.sort(np.random.default_rng(1).integers(0, 25, 300))
@@ -70,8 +72,8 @@ SESSIONS = np.sort(np.random.default_rng(1).integers(0, 25, 300))
 @pytest.mark.parametrize("window", [True, False])
 def test_any_row_group_is_read_alone(tmp_path, window):
     samples = shard(SESSIONS)
-    result, done = part(tmp_path, samples, form(window))
-    files = result.parts[0]
+    result, done = write(tmp_path, samples, form(window))
+    files = result.part
     assert (files.number, set(files.streams)) == (3, {"user"} if window else set())
     assert done == list(files.samples.row_groups)
     assert min(done) > 15
@@ -101,33 +103,33 @@ def test_any_row_group_is_read_alone(tmp_path, window):
 
 def test_the_same_samples_are_the_same_bytes_in_whatever_order_they_came(tmp_path):
     samples = shard(SESSIONS)
-    chosen = settled(form(False), samples, in_order(samples))
+    chosen = choose_windows_and_encodings(form(False), samples, clustered_order(samples))
     assert chosen.schema["history"].window
     assert set(chosen.encodings) == {"samples", "user", "user.stream", "request"}
     parts = []
     for name, table in (("one", samples), ("two", samples.take(np.random.default_rng(5).permutation(300)))):
-        again = settled(form(False), table, in_order(table))
+        again = choose_windows_and_encodings(form(False), table, clustered_order(table))
         assert (again.schema, again.encodings) == (chosen.schema, chosen.encodings)
-        parts.append(part(tmp_path / name, table, again)[0].parts)
+        parts.append(write(tmp_path / name, table, again)[0].part)
     assert parts[0] == parts[1]
 
 
 def test_a_session_too_long_for_a_row_group_is_cut(tmp_path):
     session = np.repeat([1, 2, 3], [20, 250, 10])
-    result, done = part(tmp_path, shard(session), form(row_group_samples=12))
+    result, done = write(tmp_path, shard(session), form(row_group_samples=12))
     assert done == [20, 96, 96, 58, 10]  # 8 x 12 = 96
-    assert (result.num_samples, result.num_sessions, result.num_cut) == (280, 3, 1)
+    assert (result.part.num_samples, result.part.num_sessions, result.part.num_requests) == (280, 3, 140)
+    assert (result.part.partition, result.part.first_sample) == ("2026-11-25", 1000)
     assert result.features["age"].num_pairs == 280 - 5  # neighbours in a session and in a row group
     ids = pq.read_table(tmp_path / "samples")["sample_id"].to_pylist()
     assert ids == list(range(1000, 1280))
 
 
 def test_results_come_back_from_json(tmp_path):
-    result, _ = part(tmp_path, shard(SESSIONS), form())
-    again = Result.from_json(json.loads(json.dumps(result.to_json(), allow_nan=False)))
-    assert again.parts == result.parts
+    result, _ = write(tmp_path, shard(SESSIONS), form())
+    again = PartResult.from_json(json.loads(json.dumps(result.to_json(), allow_nan=False)))
+    assert again.part == result.part
     assert again.features == result.features
-    assert (again.group_rows, again.num_samples, again.num_sessions) == (result.group_rows, 300, result.num_sessions)
     assert {name: one.stats() for name, one in again.ids.items()} == {n: one.stats() for n, one in result.ids.items()}
     again.ids["item"].merge(result.ids["item"])
     assert again.ids["item"].stats() == result.ids["item"].stats()
@@ -135,7 +137,7 @@ def test_results_come_back_from_json(tmp_path):
 
 def test_statistics_are_those_of_the_samples_with_or_without_windows(tmp_path):
     samples = shard(SESSIONS)
-    one, other = (part(tmp_path / str(window), samples, form(window))[0] for window in (True, False))
+    one, other = (write(tmp_path / str(window), samples, form(window))[0] for window in (True, False))
     assert one.features == other.features
     assert {n: i.stats() for n, i in one.ids.items()} == {n: i.stats() for n, i in other.ids.items()}
     assert one.features["history"].num_values_expanded == 300 * 12
@@ -153,7 +155,7 @@ def test_rows_of_another_key_that_are_equal_are_stored_once(tmp_path):
     times = samples[TIMESTAMP].to_numpy()
     place = np.array([0, 0, 1, 2, 2, 0, -1, -1])[times]
     samples = samples.append_column(link("user"), pa.array(place))
-    result, _ = part(tmp_path, samples, form(False, lookups={"user": lookup}))
+    result, _ = write(tmp_path, samples, form(False, lookups={"user": lookup}))
     assert pq.read_table(tmp_path / "user")["history"].to_pylist() == [[1, 2], [3], [1, 2], []]
     assert np.array(pq.read_table(tmp_path / "samples")["user_row"]).tolist() == [
         (3 << 40) + i for i in (0, 0, 0, 1, 1, 2, 3, 3)
@@ -169,7 +171,7 @@ def test_a_single_id_that_is_missing_is_refused(tmp_path):
     item[number] = None
     samples = samples.set_column(samples.column_names.index("item"), "item", pa.array(item, pa.int64()))
     with pytest.raises(DataError, match="samples query, the sample of session 0 at 7: feature 'item' is missing"):
-        part(tmp_path, samples, form())
+        write(tmp_path, samples, form())
 
 
 def test_ids_wider_than_their_column_are_refused(tmp_path):
@@ -177,7 +179,7 @@ def test_ids_wider_than_their_column_are_refused(tmp_path):
     item = pa.array(samples["item"].to_numpy() + 2**40)
     samples = samples.set_column(samples.column_names.index("item"), "item", item)
     with pytest.raises(DataError, match=r"feature 'item': ids reach .* they are stored as int32"):
-        part(tmp_path, samples, form())
+        write(tmp_path, samples, form())
 
 
 @pytest.mark.parametrize("window", [True, False])
@@ -191,12 +193,12 @@ def test_a_group_with_its_own_query_over_many_row_groups(tmp_path, window):
     samples = shard(SESSIONS).select([SESSION, REQUEST, TIMESTAMP, "label", "device", "item"])
     place = samples[TIMESTAMP].to_numpy() // 5
     samples = samples.append_column(link("user"), pa.array(place))
-    result, done = part(tmp_path, samples, form(window, lookups={"user": lookup}))
-    files = result.parts[0]
+    result, done = write(tmp_path, samples, form(window, lookups={"user": lookup}))
+    files = result.part
     assert len(files.groups["user"].row_groups) == len(done) > 5
     rows = pq.read_table(tmp_path / "user")
     assert rows["row"].to_pylist() == [(3 << 40) + i for i in range(rows.num_rows)]
-    assert rows.num_rows == result.group_rows["user"] == sum(files.groups["user"].row_groups)
+    assert rows.num_rows == sum(files.groups["user"].row_groups)
     lists = rows["history"].to_pylist() if not window else None
     if window:
         streams = pq.read_table(tmp_path / "user.stream")

@@ -6,9 +6,9 @@ import pytest
 
 from recd_dist.errors import ConfigError
 from recd_dist.etl.source.inspection import REQUEST, SESSION, TIMESTAMP
-from recd_dist.etl.write.part import Form
-from recd_dist.etl.write.settle import settled
 from recd_dist.etl.write.stored_types import list_type
+from recd_dist.etl.write.table_form import TableForm
+from recd_dist.etl.write.windows_and_encodings import choose_windows_and_encodings
 from recd_dist.table.schema import Feature, Kind, Schema
 
 NUM = 400
@@ -25,7 +25,7 @@ LISTS = {
 }
 
 
-def chosen(names: dict[str, str], wanted: dict[str, bool] | None = None, **named: list[object]) -> dict[str, bool]:
+def choose(names: dict[str, str], wanted: dict[str, bool] | None = None, **named: list[object]) -> dict[str, bool]:
     """Which of the lists get windows; names maps features to lists."""
     features = tuple(
         Feature(name, Kind.ids, "user", "item", weights="weights" if what == "reweighted" else None)
@@ -43,14 +43,14 @@ def chosen(names: dict[str, str], wanted: dict[str, bool] | None = None, **named
     for name, values in named.items():
         shard = shard.append_column(name, pa.array(values, pa.int64()))
     features += tuple(Feature(name, Kind.id, "user", name) for name in named)
-    form = Form(Schema(features), dict.fromkeys(names, list_type(pa.int32())) | extra, {}, 100, "zstd")
-    found = settled(form, shard, np.arange(NUM), wanted)
+    form = TableForm(Schema(features), dict.fromkeys(names, list_type(pa.int32())) | extra, {}, 100, "zstd")
+    found = choose_windows_and_encodings(form, shard, np.arange(NUM), wanted)
     assert ("user.stream" in found.encodings) == any(f.window for f in found.schema.features)
     return {f.name: f.window for f in found.schema.features if f.name in names}
 
 
 def test_the_data_choose():
-    assert chosen({name: name for name in LISTS}) == {
+    assert choose({name: name for name in LISTS}) == {
         "shifts": True,
         "newest_first": True,
         "other": False,
@@ -63,13 +63,13 @@ def test_the_data_choose():
 
 def test_the_config_overrides():
     names = {"shifts": "shifts", "other": "other"}
-    assert chosen(names, {"shifts": False, "other": True}) == {"shifts": False, "other": True}
+    assert choose(names, {"shifts": False, "other": True}) == {"shifts": False, "other": True}
 
 
 def test_names_that_windows_would_need():
-    assert chosen({"h": "shifts"}, h_start=[0] * NUM) == {"h": False}
-    assert chosen({"h": "shifts"}, stream=[0] * NUM) == {"h": False}
+    assert choose({"h": "shifts"}, h_start=[0] * NUM) == {"h": False}
+    assert choose({"h": "shifts"}, stream=[0] * NUM) == {"h": False}
     with pytest.raises(
         ConfigError, match=r"features.h.window: the group has a column 'h_length'; rename it in the SQL"
     ):
-        chosen({"h": "shifts"}, {"h": True}, h_length=[0] * NUM)
+        choose({"h": "shifts"}, {"h": True}, h_length=[0] * NUM)

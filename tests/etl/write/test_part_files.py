@@ -5,11 +5,8 @@ import zlib
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
-from recd_dist.errors import ConfigError
-from recd_dist.etl.write.encode import encodings as tried_encodings
-from recd_dist.etl.write.parquet import PartWriter, checked_compression, required
+from recd_dist.etl.write.part_files import PartWriter, required_table
 from recd_dist.etl.write.stored_types import list_type
 
 
@@ -22,12 +19,14 @@ def encodings(path, column: str) -> tuple[str, ...]:
 def test_files_row_groups_and_checksums(tmp_path):
     writer = PartWriter(tmp_path, 3, "zstd")
     lists = pa.array([[1], [], [1], []], list_type(pa.int32()))
-    writer.write("u", required(["row", "items"], [pa.array([0, 1, 2, 3]), lists]), np.array([0, 2, 4]))
-    streams = required(["stream", "items"], [pa.array([0, 1]), pa.array([[1], [2, 3]], list_type(pa.int32()))])
+    writer.write("u", required_table(["row", "items"], [pa.array([0, 1, 2, 3]), lists]), np.array([0, 2, 4]))
+    streams = required_table(["stream", "items"], [pa.array([0, 1]), pa.array([[1], [2, 3]], list_type(pa.int32()))])
     writer.write("u.stream", streams, np.array([0, 1, 2]))
     done = []
     numbers = pa.array([0, 2])
-    writer.write("samples", required(["sample_id", "u_row"], [numbers, numbers]), np.array([0, 1, 2]), done.append)
+    writer.write(
+        "samples", required_table(["sample_id", "u_row"], [numbers, numbers]), np.array([0, 1, 2]), done.append
+    )
     part = writer.close()
     assert done == [1, 1]
     assert (part.number, part.streams["u"].path) == (3, "u.stream/part-00003.parquet")
@@ -53,7 +52,7 @@ def test_each_column_is_encoded_as_its_values_ask(tmp_path):
     columns = ["sample_id", "u_row", "hashed", "few", "numbers", "timestamp"]
     ids = pa.array(np.arange(n))
     times = pa.array(np.cumsum(rng.integers(1, 60_000_000, n)))
-    writer.write("samples", required(columns, [ids, ids, hashed, few, numbers, times]), np.array([0, n]))
+    writer.write("samples", required_table(columns, [ids, ids, hashed, few, numbers, times]), np.array([0, n]))
     writer.close()
     file = tmp_path / "samples" / "part-00000.parquet"
     assert "DELTA_BINARY_PACKED" in encodings(file, "sample_id")
@@ -67,7 +66,7 @@ def test_each_column_is_encoded_as_its_values_ask(tmp_path):
 def test_chosen_encodings_are_taken_as_they_are(tmp_path):
     ids = pa.array(np.arange(1000))
     writer = PartWriter(tmp_path, 0, "zstd:1", {"samples": {"ids": "PLAIN"}})
-    writer.write("samples", required(["ids"], [ids]), np.array([0, 1000]))
+    writer.write("samples", required_table(["ids"], [ids]), np.array([0, 1000]))
     writer.close()
     assert set(encodings(tmp_path / "samples/part-00000.parquet", "ids")) == {"PLAIN", "RLE"}
 
@@ -78,7 +77,7 @@ def test_a_higher_level_is_smaller(tmp_path):
     sizes = []
     for number, compression in enumerate(("zstd:1", "zstd:19")):
         writer = PartWriter(tmp_path, number, compression, {"samples": {"ids": "PLAIN"}})
-        writer.write("samples", required(["ids"], [ids]), np.array([0, len(ids)]))
+        writer.write("samples", required_table(["ids"], [ids]), np.array([0, len(ids)]))
         sizes.append(writer.close().samples.num_bytes)
     assert sizes[0] > sizes[1]
 
@@ -86,48 +85,10 @@ def test_a_higher_level_is_smaller(tmp_path):
 def test_only_running_numbers_and_keys_have_statistics(tmp_path):
     ids = pa.array(np.arange(1000))
     writer = PartWriter(tmp_path, 0, "zstd")
-    writer.write("samples", required(["sample_id", "timestamp", "u_row", "item"], [ids] * 4), np.array([0, 1000]))
+    writer.write("samples", required_table(["sample_id", "timestamp", "u_row", "item"], [ids] * 4), np.array([0, 1000]))
     writer.close()
     row_group = pq.ParquetFile(tmp_path / "samples/part-00000.parquet").metadata.row_group(0)
     assert [row_group.column(i).is_stats_set for i in range(4)] == [True, True, True, False]
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("zst", r"compression 'zst': no such codec; did you mean 'zstd'\?"),
-        ("zstd:0", "a level is a number from 1 to 22, such as zstd:6"),
-        ("zstd:", "a level is a number from 1 to 22"),
-        ("zstd:fast", "a level is a number from 1 to 22"),
-        ("lz4:13", "a level is a number from 1 to 12"),
-    ],
-)
-def test_an_unknown_codec_or_level_is_refused(name, message):
-    with pytest.raises(ConfigError, match=message):
-        checked_compression(name)
-
-
-def test_levels_are_chosen_where_they_gain():
-    rng = np.random.default_rng(0)
-    n = 8192
-    histories = np.concatenate([np.delete(range(200), rng.integers(0, 200, 9)) for _ in range(60)])[:n]
-    rows = required(
-        ["row", "numbers", "few", "history"],
-        [
-            pa.array(np.arange(n)),
-            pa.array(rng.normal(0, 1, n).astype(np.float32)),
-            pa.array(rng.integers(0, 20, n).astype(np.int32)),
-            pa.array(histories),
-        ],
-    )
-    chosen = tried_encodings(rows, n, "zstd")
-    assert chosen["row"] == "DELTA_BINARY_PACKED"
-    assert chosen["numbers"] in ("BYTE_STREAM_SPLIT:6", "BYTE_STREAM_SPLIT:12")
-    assert chosen["few"] == "BYTE_STREAM_SPLIT:1"
-    assert tried_encodings(rows, n, "lz4")["history"].endswith((":6", ":9"))
-    for compression in ("zstd:3", "lz4:3"):
-        assert not any(":" in choice for choice in tried_encodings(rows, n, compression).values())
-    assert tried_encodings(rows, n, "zstd", levels=False)["few"] in ("BYTE_STREAM_SPLIT", "RLE_DICTIONARY")
 
 
 def test_the_chosen_level_is_the_one_written(tmp_path):
@@ -135,6 +96,6 @@ def test_the_chosen_level_is_the_one_written(tmp_path):
     sizes = []
     for number, choice in enumerate(("BYTE_STREAM_SPLIT", "BYTE_STREAM_SPLIT:3", "BYTE_STREAM_SPLIT:1")):
         writer = PartWriter(tmp_path, number, "zstd", {"samples": {"ids": choice}})
-        writer.write("samples", required(["ids"], [ids]), np.array([0, len(ids)]))
+        writer.write("samples", required_table(["ids"], [ids]), np.array([0, len(ids)]))
         sizes.append(writer.close().samples.num_bytes)
     assert sizes[0] == sizes[1] > sizes[2]
