@@ -227,9 +227,9 @@ def test_weights_that_the_table_does_not_have(made: tuple[Path, Manifest]) -> No
     features = tuple(replace(f, weights="warmth") if f.name == "history" else f for f in manifest.schema.features)
     with pytest.raises(ConfigError, match=r"feature 'history': weights 'warmth' asked for, table .* has 'heat'; name"):
         TableFiles(path / "table/train", replace(manifest.schema, features=features))
-    features = tuple(replace(f, weights="cost") if f.name == "candidate" else f for f in manifest.schema.features)
-    with pytest.raises(ConfigError, match=r"feature 'candidate': weights 'cost' asked for, table .* has none; name"):
-        TableFiles(path / "table/train", replace(manifest.schema, features=features))
+    without = replace(manifest, schema=manifest.schema.without(["near"]))
+    with pytest.raises(ConfigError, match=r"feature 'tags': weights 'near' asked for, table .* has none; name"):
+        TableFiles(path / "table/train", manifest.schema, without)
 
 
 pair = st.tuples(st.integers(0, 3), st.sampled_from([0.5, -1.0, 0.0, -0.0, 3.0]))

@@ -115,3 +115,5 @@ def test_weights_are_left_out_by_their_column() -> None:
     assert Schema.from_json(schema.to_json()) == schema
     with pytest.raises(ConfigError, match="no feature 'heet'"):
         schema.without(["heet"])
+    with pytest.raises(ConfigError, match="feature 'a' is id but has weights 'w'; only lists of ids have weights"):
+        Schema((Feature("a", Kind.id, table="a", weights="w"),))

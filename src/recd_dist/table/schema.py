@@ -233,3 +233,5 @@ def _mistakes(features: Iterable[Feature], labels: tuple[str, ...]) -> Iterable[
             yield f"feature '{f.name}' holds ids but names no table; give it one (its own name will do)"
         if not f.is_sparse and f.table is not None:
             yield f"feature '{f.name}' is dense but names table '{f.table}'; drop the table or make it an id"
+        if f.weights is not None and f.kind is not Kind.ids:
+            yield f"feature '{f.name}' is {f.kind} but has weights '{f.weights}'; only lists of ids have weights"
