@@ -9,7 +9,8 @@ import pytest
 
 from recd_dist.cli import COMMANDS
 from recd_dist.etl.source.duckdb_sql import HASH
-from recd_dist.job.config import EtlConfig, EvaluateConfig, TrainConfig
+from recd_dist.job.config import EtlConfig
+from recd_dist.job.options import EvaluateConfig, TrainConfig
 from recd_dist.metrics.curves import _LAYOUT
 from recd_dist.reader.transform import REGISTRY
 

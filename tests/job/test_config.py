@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from recd_dist.errors import ConfigError
-from recd_dist.job.config import EtlConfig, TrainConfig, config_dir, flatten, from_yaml, load, to_yaml
+from recd_dist.job.config import EtlConfig, config_dir, from_yaml, load, to_yaml
+from recd_dist.job.dotted_names import dotted_names
+from recd_dist.job.options import TrainConfig
 
 
 def test_defaults_are_composed_and_typed() -> None:
@@ -180,7 +182,7 @@ def test_every_shipped_source_composes(name: str, command: str) -> None:
 
 
 def test_names_of_leaves_are_dotted() -> None:
-    assert list(flatten({"a": {"b": 1, "c": {}}, "d": [1]})) == ["a.b", "a.c", "d"]
+    assert list(dotted_names({"a": {"b": 1, "c": {}}, "d": [1]})) == ["a.b", "a.c", "d"]
 
 
 @pytest.mark.parametrize("master", ["local[2]", "local[*]", "yarn", "spark://host:7077", "'local[2]'"])

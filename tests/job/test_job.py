@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from recd_dist.errors import ConfigError
-from recd_dist.job.config import TrainConfig, load
+from recd_dist.job.config import load
 from recd_dist.job.job import Job, _check_codec, group_choices, resolve
+from recd_dist.job.options import TrainConfig
 from recd_dist.reader.transform import Transforms
 from recd_dist.table.manifest import Manifest
 from recd_dist.table.schema import Feature, Kind, Schema

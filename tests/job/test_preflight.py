@@ -10,8 +10,9 @@ from recd_dist.embedding import distribute
 from recd_dist.embedding.names import TABLE_OPTIMIZERS
 from recd_dist.errors import ConfigError, DataError
 from recd_dist.job import preflight
-from recd_dist.job.config import TrainConfig, config_dir, load
+from recd_dist.job.config import config_dir, load
 from recd_dist.job.job import resolve
+from recd_dist.job.options import TrainConfig
 from recd_dist.model import models
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from recd_dist.cli import main
 from recd_dist.errors import ConfigError
-from recd_dist.job.config import EvaluateConfig, TrainConfig, load
+from recd_dist.job.config import load
 from recd_dist.job.job import Job
+from recd_dist.job.options import EvaluateConfig, TrainConfig
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.reader.transform import Transforms
 from recd_dist.table.manifest import Manifest

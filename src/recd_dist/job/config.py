@@ -1,12 +1,11 @@
-"""Config: what ``configs/`` says, composed by Hydra, checked against these types and then against the data.
+"""Configs: composed by Hydra from ``configs/`` and overrides, and checked against their types.
 
-The dataclasses are the reference: type, default and meaning of every field. YAML holds values. Hydra is used through
-its Compose API, so that a command makes no directory of its own and every rank composes the same values.
+The dataclasses of ``job/options.py`` are the reference; YAML holds values. Hydra is used through its Compose API, so
+that a command makes no directory of its own and every rank composes the same values.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,120 +17,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from recd_dist.errors import ConfigError, nearest
-from recd_dist.job.options import Data, EtlConfig
-
-
-@dataclass
-class Optimizer:
-    """One optimizer."""
-
-    name: str = "adagrad"
-    lr: float = 0.01
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-
-
-@dataclass
-class Optim:
-    """Tables are updated inside their backward pass, the dense part by a torch optimizer."""
-
-    tables: Optimizer = field(default_factory=lambda: Optimizer("rowwise_adagrad"))
-    dense: Optimizer = field(default_factory=Optimizer)
-
-
-@dataclass
-class Codec:
-    """How vectors and gradients of the tables travel: fp32, fp16, bf16, forward also int8."""
-
-    forward: str = "fp32"
-    backward: str = "fp32"
-
-
-@dataclass
-class Plan:
-    """How tables are spread over ranks, and what is deduplicated; docs/planning.md."""
-
-    sharding: str = "auto"
-    tables: dict[str, Any] = field(default_factory=dict)  # a type, or {type: TW, ranks: [0]}
-    send: dict[str, str] = field(default_factory=dict)  # rows or ids, per table; the cheaper one where absent
-    codec: Codec = field(default_factory=Codec)
-    expand: list[str] | None = None  # groups trained expanded; None: those with hardly a row to save
-    world_size: int | None = None
-    topology: str | None = None  # machines the plan is for; None: this one
-    costs: str | None = None  # file that `recd plan --probe` wrote; None: the topology's figures
-    file: str | None = None  # a plan that `recd plan --save` wrote
-
-
-@dataclass
-class Reader:
-    """How a rank reads."""
-
-    num_workers: int = 0
-    shuffle: bool = True
-    window: int = 8  # row groups
-    prefetch: int = 4  # batches per worker
-    on_bad_id: str = "error"  # or drop: ids outside their table
-    on_nan: str = "error"  # or zero: dense values and weights that are not finite
-
-
-@dataclass
-class Checkpoint:
-    """When to save."""
-
-    every: int = 500  # steps
-    keep: int = 2
-
-
-@dataclass
-class EvaluateAtEnd:
-    """What is evaluated when training ends."""
-
-    split: str | None = "test"  # null: nothing
-    batch_size: int | None = None
-
-
-@dataclass
-class TrainConfig:
-    """``recd train``."""
-
-    data: Data = field(default_factory=Data)
-    model: dict[str, Any] = field(default_factory=dict)  # name, dim and the model's own arguments
-    optim: Optim = field(default_factory=Optim)
-    plan: Plan = field(default_factory=Plan)
-    experiment: Any = None
-    run_dir: str = "runs/run"
-    resume: bool = True
-    dedup: bool = True
-    batch_size: int = 1024  # samples per rank and step, at most
-    epochs: int = 1
-    max_steps: int | None = None
-    seed: int = 0
-    device: str = "auto"
-    log_every: int = 20  # steps
-    record_samples: bool = False
-    reader: Reader = field(default_factory=Reader)
-    checkpoint: Checkpoint = field(default_factory=Checkpoint)
-    evaluate: EvaluateAtEnd = field(default_factory=EvaluateAtEnd)
-
-
-@dataclass
-class EvaluateConfig:
-    """``recd evaluate``."""
-
-    run_dir: str = "???"
-    split: str = "test"
-    table: str | None = None
-    batch_size: int | None = None
-    device: str = "auto"
-    num_workers: int = 0
-
+from recd_dist.job.dotted_names import dotted_names
+from recd_dist.job.options import Data, EtlConfig, EvaluateConfig, TrainConfig
 
 _OF_THE_USERS = re.compile(r"(data\.(features|groups|tables)|plan\.(tables|send))(\.\w|=)")
-"""Maps whose names are of the user's own: an override may add to them without the + that Hydra asks for."""
+"""Maps whose keys the user chooses: an override may add to them without the + that Hydra asks for."""
 _HOME = re.compile(r"([^=]+=)~(?=/|$)")
-"""``data.path=~/logs``: a shell leaves such a ~ alone, and Hydra knows none."""
+"""``data.path=~/logs``: a shell does not expand such a ~, nor does Hydra."""
 _MASTER = re.compile(r"(spark\.master=)(?!['\"])(.+)")
-"""``spark.master=local[2]``: to Hydra's grammar a bracket begins a list."""
+"""``spark.master=local[2]``: in Hydra's grammar a bracket begins a list, so the value is quoted."""
 _SEARCHED = re.compile(r"file://([^,\]]+)")
 _FEATURE_OPTIONS = ("table", "kind", "weights", "window", "transforms")
 _TABLE_OPTIONS = ("num_embeddings", "dim", "hashed")
@@ -139,7 +33,7 @@ _TYPES: dict[str, type] = {"train": TrainConfig, "etl": EtlConfig, "evaluate": E
 
 
 def config_dir() -> Path:
-    """The directory of the shipped configs: of the checkout, or of the installed package."""
+    """The directory of the configs that come with the program: in the checkout, or in the installed package."""
     package = Path(__file__).resolve().parents[1]
     for candidate in (package.parent.parent / "configs", package / "configs"):
         if (candidate / "train.yaml").is_file():
@@ -153,13 +47,13 @@ def load(name: str, overrides: Sequence[str] = (), user_dir: str | None = None) 
     Args:
         name: ``train``, ``etl`` or ``evaluate``.
         overrides: Hydra overrides, e.g. ``["data=ebnerd", "batch_size=2048"]``.
-        user_dir: a directory with configs of the user's own, searched first (``data/mine.yaml``).
+        user_dir: the user's own configs, such as ``data/mine.yaml``; this directory is searched first.
 
     Returns:
         TrainConfig, EtlConfig or EvaluateConfig.
 
     Raises:
-        ConfigError: one line that names the option and the nearest one that exists.
+        ConfigError: an option or a config does not exist or does not fit; one line, with the nearest one that exists.
     """
     composed = _compose(name, list(overrides), user_dir)
     if "data" in composed:
@@ -175,7 +69,7 @@ def load(name: str, overrides: Sequence[str] = (), user_dir: str | None = None) 
 
 
 def _check_options(data: Data) -> None:
-    """What one feature or table may say: these maps have names of the user's own, so that Hydra checks none of them."""
+    """Checks what is said of single features and tables: the user names these maps, so Hydra cannot check them."""
     for part, known in (("features", _FEATURE_OPTIONS), ("tables", _TABLE_OPTIONS)):
         for name, given in getattr(data, part).items():
             if given is not None and not isinstance(given, Mapping):
@@ -186,7 +80,7 @@ def _check_options(data: Data) -> None:
 
 
 def _fill_missing(data: DictConfig) -> None:
-    """``path: ???`` matters to the ETL alone, which asks for it by name; other commands do without."""
+    """Empties options that are missing (``path: ???``): only the ETL needs them, and it asks for them by name."""
     for key in list(data):
         if OmegaConf.is_missing(data, key):
             data[key] = [] if key == "labels" else None
@@ -195,15 +89,19 @@ def _fill_missing(data: DictConfig) -> None:
 
 
 def to_yaml(config: Any) -> str:
-    """A loaded config as YAML, every value resolved: what a run directory keeps."""
+    """A loaded config as YAML with every value resolved, as it is kept in a run directory."""
     return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
 
 
 def from_yaml(name: str, path: Path) -> Any:
-    """The config that ``to_yaml`` wrote.
+    """Reads a config that ``to_yaml`` wrote.
+
+    Args:
+        name: ``train``, ``etl`` or ``evaluate``.
+        path: the file.
 
     Raises:
-        ConfigError: no such file, or not such a config.
+        ConfigError: there is no such file, or it is no such config.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: not there; is this the directory of a run?")
@@ -247,14 +145,14 @@ def _compose(name: str, overrides: list[str], user_dir: str | None) -> DictConfi
 
 
 def _not_yaml(error: yaml.YAMLError) -> str:
-    """Where a file stops being YAML, in one line."""
+    """Says in one line where a file stops being YAML."""
     mark = getattr(error, "problem_mark", None)
     where = f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}" if mark else "a config"
     return f"{where}: not YAML ({getattr(error, 'problem', None) or str(error).splitlines()[0]})"
 
 
 def _known(name: str, chosen: list[str]) -> DictConfig:
-    """The options there are, for suggestions; none when even these do not compose."""
+    """The options that exist, for suggestions; empty where even the chosen configs do not compose."""
     try:
         return compose(config_name=name, overrides=chosen)
     except (HydraException, OmegaConfBaseException):
@@ -262,7 +160,7 @@ def _known(name: str, chosen: list[str]) -> DictConfig:
 
 
 def _check_experiment(overrides: list[str], user_dir: str | None) -> None:
-    """The experiment is optional, so that Hydra passes over one that does not exist."""
+    """Refuses an experiment that does not exist: Hydra would ignore it, since it is optional."""
     named = [value for o in overrides for key, _, value in [o.partition("=")] if key.lstrip("+") == "experiment"]
     for name in named:
         options = _options("experiment", user_dir, overrides)
@@ -271,7 +169,7 @@ def _check_experiment(overrides: list[str], user_dir: str | None) -> None:
 
 
 def _options(group: str, user_dir: str | None, overrides: Sequence[str] = ()) -> set[str]:
-    """The configs of a group: shipped, and of the user's own directories."""
+    """Names of the configs of a group, those of the user included."""
     own = [user_dir] if user_dir else []
     own += [path for o in overrides if o.startswith("hydra.searchpath=") for path in _SEARCHED.findall(o)]
     folders = [config_dir() / group, *(Path(path) / group for path in own)]
@@ -279,7 +177,7 @@ def _options(group: str, user_dir: str | None, overrides: Sequence[str] = ()) ->
 
 
 def _missing(error: MissingConfigException, user_dir: str | None, overrides: Sequence[str]) -> str:
-    """``data=ebnrd``: which file was looked for, and what there is."""
+    """Says which config does not exist, as in ``data=ebnrd``, and which ones do."""
     wanted = str(error.missing_cfg_file or "")
     group, _, option = wanted.rpartition("/")
     if not group:
@@ -295,7 +193,7 @@ def _groups() -> list[str]:
 
 
 def _explain(error: Exception, known: DictConfig, name: str) -> str:
-    """One line for what Hydra and OmegaConf say in many."""
+    """Says in one line what Hydra and OmegaConf say in many."""
     cause: BaseException = error
     while cause.__cause__ is not None and not getattr(cause, "full_key", None):
         cause = cause.__cause__
@@ -316,29 +214,10 @@ def _explain(error: Exception, known: DictConfig, name: str) -> str:
 
 def _nearest_key(key: str, known: DictConfig) -> str:
     """The option that a misspelt one most likely means; empty when none is near."""
-    names = [n for n in flatten(OmegaConf.to_container(known, resolve=False)) if n != key]
+    names = [n for n in dotted_names(OmegaConf.to_container(known, resolve=False)) if n != key]
     parents = {n[:at] for n in names for at, letter in enumerate(n) if letter == "."}
     tails = [n for n in (*names, *parents) if n.rpartition(".")[2] == key.rpartition(".")[2]]
     if tails:
         return f"; did you mean '{tails[0]}'?"
     close = nearest(key, [*names, *parents])
     return close if "did you mean" in close else ""
-
-
-def flatten(value: Any, prefix: str = "") -> Iterator[str]:
-    """Dotted names of all leaves of nested dicts."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from flatten(inner, f"{prefix}{key}.") if isinstance(inner, Mapping) and inner else [f"{prefix}{key}"]
-
-
-def value_at(config: object, name: str) -> Any:
-    """The value under a dotted name in nested dicts; None where there is none.
-
-    Args:
-        config: nested dicts.
-        name: such as ``optim.dense.lr``.
-    """
-    for key in name.split("."):
-        config = config.get(key) if isinstance(config, Mapping) else None
-    return config

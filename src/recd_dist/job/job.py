@@ -8,7 +8,7 @@ from typing import Any
 
 from recd_dist.embedding.names import Codecs
 from recd_dist.errors import ConfigError, nearest
-from recd_dist.job.config import TrainConfig
+from recd_dist.job.options import TrainConfig
 from recd_dist.job.table_sizes import infer_tables
 from recd_dist.reader.transform import Transforms
 from recd_dist.table.location import Location, location

@@ -1,10 +1,10 @@
-"""Options of data and ETL: type, default and meaning of each; ``job/config.py`` composes and checks them.
-
-They stand apart from those of training because the ETL is used without it.
-"""
+"""Options of every command: type, default and meaning of each; ``job/config.py`` composes and checks them."""
 
 from dataclasses import dataclass, field
 from typing import Any
+
+SOURCE_KINDS = ("sql", "synthetic")
+"""Kinds of ``data.source``: logs that are there and described in SQL, or logs that are made up."""
 
 
 @dataclass
@@ -14,9 +14,9 @@ class Keys:
     session: str | None = None
     request: str | None = None
     timestamp: str | None = None
-    user: str | None = None  # sessions are found by gaps where there is no session column
-    sample: str | None = None  # unique id of a sample: of two with one id the later is left out
-    order: str | None = None  # order of samples of one time
+    user: str | None = None  # where there is no session column, sessions are found by gaps of a user
+    sample: str | None = None  # unique id of a sample: of two samples with one id the later is left out
+    order: str | None = None  # decides the order of samples that have the same time
 
 
 @dataclass
@@ -24,16 +24,16 @@ class Sessions:
     """What a session is, where the log does not say."""
 
     by: str = "auto"  # column | gap | request | user | none; auto: the first of these whose keys are named
-    gap: Any = "30m"  # of a user without a sample, after which the next one begins a session
+    gap: Any = "30m"  # time without a sample of a user, after which the next sample begins a session
 
 
 @dataclass
 class Policy:
-    """What happens to samples that are not as they should be; all are counted in the manifest."""
+    """What happens to samples that are not as they should be; the manifest counts all of them."""
 
     duplicates: str | None = None  # drop | keep | error; None: drop where keys.sample is named, else keep
     late: str = "error"  # or keep, drop: samples of a partition that the table has already
-    time: str = "error"  # or keep, drop: times outside the bounds
+    time: str = "error"  # or keep, drop: samples whose time lies outside the bounds
     earliest: str = "1990-01-01"
     latest: str | None = None  # None: tomorrow
 
@@ -44,14 +44,14 @@ class Data:
 
     name: str = "data"
     path: str | None = None  # raw input: file, directory or glob
-    table: str = "tables/${data.name}"  # clustered tables, one per split below
+    table: str = "tables/${data.name}"  # directory of the clustered tables, one per split
     source: str = "sql"  # sql | synthetic
     samples: str | None = None  # DuckDB SQL, one row per sample
-    samples_spark: str | None = None  # the same in Spark SQL, where engine=spark cannot translate it
+    samples_spark: str | None = None  # the same query in Spark SQL, where engine=spark cannot translate it
     keys: Keys = field(default_factory=Keys)
-    labels: list[str] = field(default_factory=lambda: ["label"])  # the first is trained on
+    labels: list[str] = field(default_factory=lambda: ["label"])  # the first label is trained on
     split: Any = None  # SQL predicate that is true for test samples, or the share of the latest sessions
-    groups: dict[str, Any] | None = None  # None: every feature is its own group where that pays
+    groups: dict[str, Any] | None = None  # None: every feature is a group of its own where that pays
     features: dict[str, Any] = field(default_factory=dict)  # table, kind, weights, ... where types cannot tell
     tables: dict[str, Any] = field(default_factory=dict)  # num_embeddings, hashed; inferred where absent
     drop: list[str] = field(default_factory=list)  # columns or features to leave out
@@ -59,7 +59,7 @@ class Data:
     policy: Policy = field(default_factory=Policy)
     sample: float = 1.0  # share of the sessions that are taken
     partition: str | None = None  # day | hour: parts are dealt by the time at which sessions begin
-    partitions: list[str] | None = None  # that are trained on, such as 2026-11-25; None: all
+    partitions: list[str] | None = None  # the partitions to train on, such as 2026-11-25; None: all
     synthetic: dict[str, Any] = field(default_factory=dict)  # parameters of the synthetic source
 
 
@@ -72,12 +72,12 @@ class Spark:
 
 @dataclass
 class EtlConfig:
-    """``recd etl`` and ``recd stats``."""
+    """Options of ``recd etl``, ``recd stats``, ``recd compact`` and ``recd sql``."""
 
     data: Data = field(default_factory=Data)
     overwrite: bool = False
     append: bool = False
-    replace: list[str] = field(default_factory=list)  # partitions that are put in place of the table's, with append
+    replace: list[str] = field(default_factory=list)  # with append: partitions whose old samples are replaced
     compression: str = "zstd"
     row_group_samples: int = 8192
     memory_limit: str = "1GB"  # of the whole run
@@ -87,5 +87,106 @@ class EtlConfig:
     seed: int = 0
 
 
-SOURCE_KINDS = ("sql", "synthetic")
-"""Of sources: logs that are there, described in SQL, or logs that are made."""
+@dataclass
+class Optimizer:
+    """An optimizer and its numbers."""
+
+    name: str = "adagrad"
+    lr: float = 0.01
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+
+@dataclass
+class Optim:
+    """The tables are updated inside their backward pass, the dense layers by an optimizer of torch."""
+
+    tables: Optimizer = field(default_factory=lambda: Optimizer("rowwise_adagrad"))
+    dense: Optimizer = field(default_factory=Optimizer)
+
+
+@dataclass
+class Codec:
+    """How vectors and gradients of the tables travel: fp32, fp16, bf16; vectors also as int8."""
+
+    forward: str = "fp32"
+    backward: str = "fp32"
+
+
+@dataclass
+class Plan:
+    """How tables are spread over ranks, and what is deduplicated; docs/planning.md."""
+
+    sharding: str = "auto"
+    tables: dict[str, Any] = field(default_factory=dict)  # per table a type, or {type: TW, ranks: [0]}
+    send: dict[str, str] = field(default_factory=dict)  # rows or ids, per table; the cheaper one where absent
+    codec: Codec = field(default_factory=Codec)
+    expand: list[str] | None = None  # groups that are trained expanded; None: those that hardly repeat
+    world_size: int | None = None
+    topology: str | None = None  # machines that the plan is for; None: this one
+    costs: str | None = None  # a file that `recd plan --probe` wrote; None: the figures of the topology
+    file: str | None = None  # a plan that `recd plan --save` wrote
+
+
+@dataclass
+class Reader:
+    """How a rank reads."""
+
+    num_workers: int = 0
+    shuffle: bool = True
+    window: int = 8  # row groups whose sessions are shuffled among each other
+    prefetch: int = 4  # batches per worker
+    on_bad_id: str = "error"  # or drop: ids outside their table
+    on_nan: str = "error"  # or zero: dense values and weights that are not finite
+
+
+@dataclass
+class Checkpoint:
+    """When to save."""
+
+    every: int = 500  # steps
+    keep: int = 2
+
+
+@dataclass
+class EvaluateAtEnd:
+    """What is evaluated when training ends."""
+
+    split: str | None = "test"  # null: nothing
+    batch_size: int | None = None
+
+
+@dataclass
+class TrainConfig:
+    """Options of ``recd train`` and ``recd plan``."""
+
+    data: Data = field(default_factory=Data)
+    model: dict[str, Any] = field(default_factory=dict)  # name, dim and the model's own arguments
+    optim: Optim = field(default_factory=Optim)
+    plan: Plan = field(default_factory=Plan)
+    experiment: Any = None
+    run_dir: str = "runs/run"
+    resume: bool = True
+    dedup: bool = True
+    batch_size: int = 1024  # samples per rank and step, at most
+    epochs: int = 1
+    max_steps: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    log_every: int = 20  # steps
+    record_samples: bool = False
+    reader: Reader = field(default_factory=Reader)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    evaluate: EvaluateAtEnd = field(default_factory=EvaluateAtEnd)
+
+
+@dataclass
+class EvaluateConfig:
+    """Options of ``recd evaluate``, ``recd summary`` and ``recd seen``."""
+
+    run_dir: str = "???"
+    split: str = "test"
+    table: str | None = None
+    batch_size: int | None = None
+    device: str = "auto"
+    num_workers: int = 0

@@ -15,9 +15,10 @@ from typing import Any
 
 from recd_dist.embedding.names import ON_CPU, TABLE_OPTIMIZERS, TYPES, WIDTH_UNIT
 from recd_dist.errors import ConfigError, DataError, UserError, nearest
-from recd_dist.job.config import TrainConfig, config_dir, flatten, from_yaml, load, value_at
+from recd_dist.job.config import config_dir, from_yaml, load
+from recd_dist.job.dotted_names import dotted_names, value_at
 from recd_dist.job.job import Job, resolve, writable
-from recd_dist.job.options import SOURCE_KINDS
+from recd_dist.job.options import SOURCE_KINDS, TrainConfig
 from recd_dist.plan.machines import machine_of
 from recd_dist.plan.saved import load as load_plan
 from recd_dist.table.location import file_sizes
@@ -233,7 +234,7 @@ def _check_resume(config: TrainConfig) -> None:
     for name in ("model", "seed", "dedup", "plan.expand"):
         was, wanted = value_at(before, name), value_at(now, name)
         if was != wanted:
-            keys = sorted({*flatten({name: was}), *flatten({name: wanted})})
+            keys = sorted({*dotted_names({name: was}), *dotted_names({name: wanted})})
             changed = [k for k in keys if value_at(before, k) != value_at(now, k)] or [name]
             raise ConfigError(
                 f"{config.run_dir} holds a run with {changed[0]}={value_at(before, changed[0])}, now "

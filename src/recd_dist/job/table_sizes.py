@@ -1,4 +1,4 @@
-"""Sizes of embedding tables, inferred from the ids that the ETL counted. No torch: the preflight uses it."""
+"""Sizes of embedding tables, inferred from the ids that the ETL counted."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from recd_dist.table.manifest import IdStats, Manifest
 from recd_dist.table.schema import Schema, Table
 
 _OPTIONS = ("num_embeddings", "dim", "hashed")
-_MULTIPLE = 64
+_MULTIPLE = 64  # the number of rows of a hashed table is a multiple of this
 _MAX_ROWS = 2**40
 
 
@@ -19,18 +19,18 @@ def infer_tables(
     dim: int,
     limits: Mapping[str, int] | None = None,
 ) -> dict[str, Table]:
-    """The embedding tables that a schema needs.
+    """Infers the embedding tables that a schema needs.
 
     Ids that nearly fill [0, max_id] are row numbers; sparse or negative ones are hashed into twice as many rows as
     there are distinct ids: about 0.6 of them (e^-0.5) then have a row to themselves.
 
     Args:
-        manifest: of the training table; its id statistics cover every split.
+        manifest: the manifest of the training table, whose id statistics cover every split.
         schema: the features that are trained.
-        overrides: per table any of num_embeddings, dim, hashed; None means inferred.
-        dim: width of a table that names none.
-        limits: features whose transforms bring every id into [0, limit); ``Transforms.id_limits`` tells. A table that
-            is looked up by such features only needs no more rows than the largest limit.
+        overrides: for each table any of num_embeddings, dim and hashed; what is None or absent is inferred.
+        dim: width of the tables for which ``overrides`` names none.
+        limits: features whose transforms bring every id into [0, limit), from ``Transforms.id_limits``. A table that
+            only such features look up needs no more rows than the largest limit.
 
     Returns:
         Tables by name, in order of first use.
@@ -68,7 +68,7 @@ def infer_tables(
 
 
 def _table(name: str, stats: IdStats, options: Mapping[str, Any], dim: int) -> Table:
-    """One table; every option that is absent is inferred."""
+    """Infers what the options of one table leave open."""
     width, rows, hashed = options.get("dim", dim), options.get("num_embeddings"), options.get("hashed")
     for option, value in (("dim", width), ("num_embeddings", rows)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 < value < _MAX_ROWS):

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from recd_dist.embedding.exchange.classes import Send
 from recd_dist.embedding.tables import Embeddings
-from recd_dist.job.config import Optimizer
 from recd_dist.job.job import Job
+from recd_dist.job.options import Optimizer
 from recd_dist.model import new_model, sequence_features
 from recd_dist.model.loss import click_loss
 from recd_dist.ranks.process_group import Ranks

@@ -17,8 +17,9 @@ from recd_dist.checkpoint import checkpoint
 from recd_dist.embedding.distribute import shard
 from recd_dist.embedding.tables import portable_name
 from recd_dist.errors import ConfigError, nearest
-from recd_dist.job.config import EvaluateConfig, TrainConfig, from_yaml, load
+from recd_dist.job.config import from_yaml, load
 from recd_dist.job.job import Job, resolve
+from recd_dist.job.options import EvaluateConfig, TrainConfig
 from recd_dist.metrics.gather import gather_columns
 from recd_dist.metrics.quality import Quality, evaluate
 from recd_dist.plan.placing import World

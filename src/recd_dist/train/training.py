@@ -24,8 +24,9 @@ from recd_dist.embedding import initial_weights, torchrec_patches
 from recd_dist.embedding.distribute import TableOptimizer, num_replicated, optimizers, shard
 from recd_dist.embedding.placement import Placement
 from recd_dist.embedding.table_memory import table_bytes
-from recd_dist.job.config import TrainConfig, load, to_yaml
+from recd_dist.job.config import load, to_yaml
 from recd_dist.job.job import Job
+from recd_dist.job.options import TrainConfig
 from recd_dist.job.preflight import check, require_work
 from recd_dist.metrics.gather import over_ranks
 from recd_dist.metrics.traffic import TrafficCounter

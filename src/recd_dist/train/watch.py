@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Any
 
 from recd_dist.embedding.placement import Placement
-from recd_dist.job.config import flatten, to_yaml, value_at
+from recd_dist.job.config import to_yaml
+from recd_dist.job.dotted_names import dotted_names, value_at
 from recd_dist.job.job import Job
 from recd_dist.metrics.curves import DIRECTORY, Board
 from recd_dist.metrics.traffic import TrafficCounter
@@ -130,7 +131,7 @@ class Watch:
         }
         self._board.add(step, "quality", results, "eval")
         config = asdict(self._job.config)
-        flat = {name: value_at(config, name) for name in flatten(config) if not name.startswith("data.samples")}
+        flat = {name: value_at(config, name) for name in dotted_names(config) if not name.startswith("data.samples")}
         results["samples_per_s"] = summary["samples_per_s"]
         self._board.hparams({k: v for k, v in flat.items() if v is not None}, results)
         if self._progress:
