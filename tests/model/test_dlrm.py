@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recd_dist.errors import ConfigError
-from recd_dist.model import DLRM
+from recd_dist.model.dlrm import DLRM
 from recd_dist.table.schema import Schema
 from recd_dist.tensors.grouped import Embedded, Grouped
 

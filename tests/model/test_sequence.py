@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recd_dist.errors import ConfigError
-from recd_dist.model import SequenceModel
 from recd_dist.model.attention import TargetAttention
+from recd_dist.model.sequence import SequenceModel
 from recd_dist.model.shared_rows import Slots
 from recd_dist.table.schema import Schema
 from recd_dist.tensors.grouped import Embedded, Grouped, GroupedJagged
