@@ -82,7 +82,7 @@ def rank_main(config: dict[str, Any]) -> None:
         models = [model for model, _ in sides]
         pipelines = [training.start_pipeline(m, o, ranks.device) for m, o in sides]
         start, rows = full_weights(models[0]), []
-        streams = [iter(batches), (batch.expanded() for batch in batches)]
+        streams = [iter(batches), (batch.expand() for batch in batches)]
         losses: list[list[float]] = [[], []]
         for step in range(1, config["steps"] + 1):
             for pipeline, stream, curve in zip(pipelines, streams, losses, strict=True):
@@ -122,7 +122,7 @@ def float64_rows(overrides: list[str], steps: int) -> list[Row]:
             losses: list[list[float]] = [[], []]
             for step, batch in enumerate(batches, 1):
                 for model, optimizer, curve, each in zip(
-                    models, optimizers, losses, (batch, batch.expanded()), strict=True
+                    models, optimizers, losses, (batch, batch.expand()), strict=True
                 ):
                     optimizer.zero_grad()
                     loss, _ = model(in_float64(each))

@@ -144,7 +144,7 @@ def rank_main(config: dict[str, Any]) -> None:
         batches = list(islice(iter(loader), min(config["num_batches"], len(loader))))
         loader.close()
         ours = Trainer(job, ranks, batches)
-        baseline = Trainer(plain, ranks, [b.expanded() for b in batches])
+        baseline = Trainer(plain, ranks, [b.expand() for b in batches])
         modes = (ours, job.dedup), (baseline, False)
         counted = [bytes_of(trainer, ranks, batches, dedup) for trainer, dedup in modes]
         block = config["block"]

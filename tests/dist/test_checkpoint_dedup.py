@@ -40,7 +40,7 @@ def _saved(ranks: Ranks, directory: Path, dedup: bool, sharding: Any) -> list:
     model, optimizer = judge.built(ranks, dedup, sharding, "rowwise_adagrad", OPTIONS)
     for batch in judge.batches(ranks.rank, 3, 9 + 5 * ranks.rank):
         optimizer.zero_grad()
-        model(batch if dedup else batch.expanded())[0].backward()
+        model(batch if dedup else batch.expand())[0].backward()
         optimizer.step()
     checkpoint.save(directory, 3, model, optimizer, judge.SCHEMA, rename=portable_name)
     return _shards(model, optimizer)

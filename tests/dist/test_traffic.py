@@ -14,6 +14,7 @@ from recd_dist.plan.sharding import place_tables
 from recd_dist.embedding.distribute import shard
 from recd_dist.embedding.placement import placement
 from recd_dist.embedding.tables import Embeddings
+from recd_dist.tensors.deduplicate import deduplicate
 from recd_dist.tensors.ikjt import IKJT
 from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.table.schema import Feature, Kind, Schema, Table
@@ -41,7 +42,7 @@ def batch(rank: int, ids: torch.dtype) -> IKJT:
         torch.tensor([i for row in rows for i in row], dtype=ids),
         lengths=torch.tensor([len(row) for row in rows], dtype=torch.int32),
     )
-    return IKJT.from_kjt(kjt, {"user": ["history", "clicks"]})
+    return deduplicate(kjt, {"user": ["history", "clicks"]})
 
 
 def counted(
@@ -62,7 +63,7 @@ def counted(
     initialize(model, 0)
     sparse = batch(ranks.rank, ids)
     with TrafficCounter() as counter:
-        out = model(sparse if dedup else sparse.expanded())
+        out = model(sparse if dedup else sparse.expand())
         values = [g.values for g in out.pooled.values()] + [s.values for s in out.sequences.values()]
         sum((v * v).sum() for v in values).backward()
         num_collectives = counter.num_collectives

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from batches import compare, expanded, heavy_tailed_inverse, random_batch, schema_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.model.batches import compare, expanded, heavy_tailed_inverse, random_batch, schema_of
 
 from recd_dist.errors import ConfigError
 from recd_dist.model.dlrm import DLRM

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from batches import schema_of
+from tests.model.batches import schema_of
 
 from recd_dist.errors import ConfigError
 from recd_dist.model.dlrm import DLRM

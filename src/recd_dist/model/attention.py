@@ -55,8 +55,8 @@ class TargetAttention(nn.Module):
             candidates: [B, dim].
             slots: the samples beside their rows; None where every sample has its own row.
         """
-        key, mask = history.with_values(self.key(history.values)).padded()
-        value, _ = history.with_values(self.value(history.values)).padded(key.shape[1])
+        key, mask = history.with_values(self.key(history.values)).pad()
+        value, _ = history.with_values(self.value(history.values)).pad(key.shape[1])
         bias = score_bias(mask, key.dtype)
         query = self.query(candidates) * self.scale
         if slots is None:
@@ -97,7 +97,7 @@ class HistoryLayer(nn.Module):
         return history.with_values(vectors)
 
     def _attend(self, projected: GroupedJagged) -> Tensor:
-        padded, mask = projected.padded()
+        padded, mask = projected.pad()
         rows, length, width = padded.shape
         query, key, value = padded.view(rows, length, 3, self.heads, width // 3 // self.heads).permute(2, 0, 3, 1, 4)
         bias = score_bias(mask, padded.dtype)[:, None, None, :]
@@ -123,7 +123,7 @@ class LearnedPooling(nn.Module):
     def forward(self, history: GroupedJagged) -> Grouped:
         """The pooled history [U, dim]; zeros for an empty one."""
         columns = torch.cat([self.score(history.values), self.value(history.values)], dim=1)
-        padded, mask = history.with_values(columns).padded()
+        padded, mask = history.with_values(columns).pad()
         scores = padded[:, :, : self.heads] + score_bias(mask, padded.dtype)[:, :, None]
         value = padded[:, :, self.heads :].unflatten(2, (self.heads, -1)).transpose(1, 2)
         weights = scores.softmax(1).mT[:, :, None, :]

@@ -127,7 +127,7 @@ class _History(nn.Module):
 
     def forward(self, history: GroupedJagged) -> GroupedJagged:
         """Vectors [N, dim] of the same rows, at most ``max_length`` a row."""
-        history = history.last(self.max_length)
+        history = history.keep_last(self.max_length)
         ends = torch.cumsum(history.lengths, 0, dtype=torch.int64)
         size = history.values.shape[0]
         last = torch.repeat_interleave(ends, history.lengths.long(), output_size=size) - 1
