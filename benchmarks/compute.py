@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from recd_dist.model.attention import HistoryLayer, TargetAttention
 from recd_dist.model.interaction import DotInteraction
-from recd_dist.model.shared_rows import Slots, shared_rows
+from recd_dist.model.shared_rows import Slots, find_shared_rows
 from recd_dist.tensors.grouped import Grouped, GroupedJagged
 
 Case = tuple[Callable[[], Tensor], Callable[[], Tensor], list[Tensor]]
@@ -49,13 +49,13 @@ def interaction(batch_size: int, session: int, sample: int, dim: int, width: int
     group = Grouped(unique, inverse)
 
     def ours() -> Tensor:
-        rows = shared_rows({"session": group})
+        rows = find_shared_rows({"session": group})
         if rows is None:
             raise RuntimeError("these sessions are shared rows")
         return layer(unique, own, None, rows)
 
     def baseline() -> Tensor:
-        return layer.per_sample(full, (*names[0], *names[1]), None)
+        return layer.forward_per_sample(full, (*names[0], *names[1]), None)
 
     return ours, baseline, [unique, own, full, *layer.parameters()]
 

@@ -1,4 +1,4 @@
-"""Models by name."""
+"""Models are built by name, with their options checked."""
 
 import pytest
 import torch
