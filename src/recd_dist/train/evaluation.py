@@ -72,7 +72,7 @@ def evaluate_run(config: EvaluateConfig, ranks: Ranks) -> dict[str, Any]:
             raise ConfigError(f"{name}={value}: must be at least {least}")
     run_dir = Path(config.run_dir)
     trained: TrainConfig = from_yaml("train", run_dir / "config.yaml")
-    path = checkpoint.latest(run_dir / "checkpoints")
+    path = checkpoint.find_newest(run_dir / "checkpoints")
     if path is None:
         raise ConfigError(f"{run_dir}: no checkpoint in it; train first: `recd train ... run_dir={run_dir}`")
     reader = replace(trained.reader, num_workers=config.num_workers)

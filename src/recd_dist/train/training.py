@@ -89,7 +89,7 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     pipeline = start_pipeline(model, optimizer, ranks.device)
     known = {"transforms": transforms.to_json(), "config": to_yaml(config)}
     position = loader.state(0)
-    path = checkpoint.latest(Path(config.run_dir) / "checkpoints")
+    path = checkpoint.find_newest(Path(config.run_dir) / "checkpoints")
     facts = memory_of(model, optimizer, plan, ranks)
     with Stop() as stop, TrafficCounter() as traffic, watch_of(job, ranks, model, placed, loader, step, facts) as watch:
         while loader.epoch < config.epochs and step < last and not stop.asked:
@@ -207,8 +207,8 @@ def resume(job: Job, ranks: Ranks, model: Any, optimizer: Any) -> dict[str, Any]
     if not job.config.resume and ranks.is_first:
         start_afresh(run_dir)
     dist.barrier()
-    checkpoint.sweep(run_dir / "checkpoints")
-    path = checkpoint.latest(run_dir / "checkpoints")
+    checkpoint.remove_unfinished(run_dir / "checkpoints")
+    path = checkpoint.find_newest(run_dir / "checkpoints")
     found = checkpoint.load(path, model, optimizer, job.schema, rename=portable_name) if path else None
     if ranks.is_first:
         # Not before the checkpoint was found to fit: config.yaml says how to read those that are there.
