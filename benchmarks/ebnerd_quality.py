@@ -49,7 +49,7 @@ def trees(train: Columns, test: Columns, names: tuple[str, ...]) -> Column:
 
 def main() -> None:
     """Prints the table."""
-    from recd_dist.metrics.quality import evaluate
+    from recd_dist.metrics.quality import measure_quality
 
     parser = measure.parser(__doc__)
     parser.add_argument("table", type=Path, help="of the clustered table: the directory of train/ and test/")
@@ -63,8 +63,8 @@ def main() -> None:
     }
     rows: dict[str, tuple[float, float, float]] = {}
     for name, logits in scored.items():
-        found = evaluate(logits, test["clicked"], test["request_id"])
-        rows[name] = (found.auc, found.auc_per_request, found.ne)
+        quality = measure_quality(logits, test["clicked"], test["request_id"])
+        rows[name] = (quality.auc, quality.auc_per_request, quality.ne)
     for run in options.runs:
         summary = json.loads((run / "summary.json").read_text())
         rows[f"run {run.name}"] = (summary["auc"], summary["auc_per_request"], summary["ne"])

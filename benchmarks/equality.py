@@ -63,7 +63,7 @@ def rank_main(config: dict[str, Any]) -> None:
 
     from recd_dist.job.config import load
     from recd_dist.job.job import resolve
-    from recd_dist.metrics.gather import over_ranks
+    from recd_dist.metrics.gather import reduce_over_ranks
     from recd_dist.ranks.process_group import process_group
     from recd_dist.train import build, training
 
@@ -89,7 +89,7 @@ def rank_main(config: dict[str, Any]) -> None:
                 curve.append(float(pipeline.progress(stream)[0]))
             if step in SHOWN or step == config["steps"]:
                 worst, moved = weight_difference(*models, start)
-                difference = over_ranks({"loss": loss_difference(*losses)}, "max", ranks.device)["loss"]
+                difference = reduce_over_ranks({"loss": loss_difference(*losses)}, "max", ranks.device)["loss"]
                 row = {"loss_difference": difference, "weight_difference": worst, "moved": moved}
                 rows.append({"step": step, "loss": losses[1][-1], **row})
         if ranks.is_first:

@@ -24,7 +24,7 @@ from recd_dist.etl.place.work_directory import work_directory, working
 from recd_dist.etl.source import duckdb_sql as engine
 from recd_dist.etl.source.inspection import ORDER_KEY, REQUEST, SESSION, TIMESTAMP, Inspection
 from recd_dist.etl.source.source import Source
-from recd_dist.screen.progress import Progress
+from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.table.flat import flat_view, identifier
 from recd_dist.table.location import Location
 from recd_dist.table.manifest import Manifest, Part, splits_of
@@ -69,7 +69,7 @@ def _compacted(out: Location, split: str, options: Options, progress: bool) -> M
     job = {"compact": split, "out": str(out), "parts": [part.number for part in small], "state": manifest.next_part}
     run = hashlib.sha256(json.dumps(job).encode()).hexdigest()[:16]
     work = work_directory(out)
-    with working(work, {"run": run, **job}), Progress(progress) as bar:
+    with working(work, {"run": run, **job}), PhaseProgress(progress) as bar:
         base = Tables.kept(work / "base", out, tuple(splits_of(out)))
         base = replace(base, splits=(split,), manifests={split: base.manifests[split]})
         source, inspection = _as_source(out, split, manifest, small)
@@ -80,7 +80,7 @@ def _compacted(out: Location, split: str, options: Options, progress: bool) -> M
         if marker.is_file():
             shards = Shards.load(marker, runs)
         else:
-            bar.reading(sum(part.num_samples for part in small))
+            bar.start_reading(sum(part.num_samples for part in small))
             with engine.connect(f"{budget.engine_bytes}B", options.threads, spill=work / "duckdb") as connection:
                 shards = sharded(
                     batches_of(connection, inspection.samples),

@@ -50,7 +50,7 @@ from recd_dist.etl.write.form import formed
 from recd_dist.etl.write.parquet import checked_compression
 from recd_dist.etl.write.part import Form
 from recd_dist.etl.write.write_parts import Written, write_parts
-from recd_dist.screen.progress import Progress
+from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.table.location import Location, is_remote
 from recd_dist.table.manifest import Manifest
 
@@ -142,7 +142,7 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
     there = made_by(out, source.splits, job["run"])
     if there is None or not mine:
         check_free(out, overwrite or append)
-    with working(work, job) as going_on, Progress(progress) as bar:
+    with working(work, job) as going_on, PhaseProgress(progress) as bar:
         if there is not None and (going_on or append):
             logger.info("%s: this run is in the table already, nothing is left to do", out)
             return there
@@ -170,7 +170,7 @@ def _base(work: Path, out: Location, splits: tuple[str, ...], append: bool) -> T
     return Tables(None, splits, {}, first_part(out) if is_remote(out) else 0)
 
 
-Make = Callable[[Source, Options, Inputs, Tables, frozenset[str], Path, str, Progress], Made]
+Make = Callable[[Source, Options, Inputs, Tables, frozenset[str], Path, str, PhaseProgress], Made]
 """Reads, plans and writes; see ``_made`` for what it is given."""
 
 
@@ -204,7 +204,7 @@ def _made(
     replaced: frozenset[str],
     work: Path,
     run: str,
-    bar: Progress,
+    bar: PhaseProgress,
 ) -> Made:
     """Reads, plans and writes what has not been read, planned and written before."""
     budget = options.budget
@@ -222,7 +222,7 @@ def _made(
             shards = Shards.load(marker, runs)
             logger.info("going on with a run that was stopped: %s samples are read", f"{shards.tally.num_rows:,}")
         else:
-            bar.reading(found.num_rows)
+            bar.start_reading(found.num_rows)
             shards = sharded(
                 batches_of(connection, inspection.samples),
                 preparation,
@@ -247,7 +247,7 @@ def assembled(
     options: Options,
     base: Tables,
     work: Path,
-    bar: Progress,
+    bar: PhaseProgress,
 ) -> tuple[Form, Written]:
     """Plans and writes the parts of samples that lie in shards.
 
@@ -275,7 +275,7 @@ def assembled(
         base.schema,
     )
     released()
-    bar.writing(sum(part.num_samples for part in plan.parts))
+    bar.start_writing(sum(part.num_samples for part in plan.parts))
     made = write_parts(reader, plan, form, preparation, base.splits, work, num_threads, bar.advance)
     made.dropped.merge(shards.tally.dropped)
     for reason, count in plan.kept.items():

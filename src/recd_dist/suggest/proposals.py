@@ -25,7 +25,7 @@ from recd_dist.etl.source.source import Source
 from recd_dist.etl.write import cluster
 from recd_dist.etl.write.form import WORTH_A_GROUP
 from recd_dist.etl.write.parquet import checked_compression
-from recd_dist.screen.progress import Progress
+from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.suggest.features import Columns, Look, looks
 from recd_dist.suggest.guess_keys import Choice, keyed
 from recd_dist.suggest.propose_groups import Proposed, alone, configured, groups
@@ -221,15 +221,15 @@ def suggest(
     """
     began = time.monotonic()
     _check(num_samples, compression)
-    with Progress(progress) as bar, engine.connect(memory_limit) as connection:
+    with PhaseProgress(progress) as bar, engine.connect(memory_limit) as connection:
         known = keyed(source, connection)
         inspection = inspected(_labelled(known.source), connection)
-        bar.reading()
+        bar.start_reading()
         read = sampled(inspection, connection, num_samples, max_bytes, bar.advance)
         columns = Columns(inspection, read)
         seen = tuple(looks(columns))
         proposed = _proposed(inspection, source, seen, columns.new_session)
-        bar.measuring(_num_measures(seen, proposed))
+        bar.start_measuring(_num_measures(seen, proposed))
         storage = Storage(columns, seen, known.source.labels, compression, lambda: bar.advance(1))
         proposals = tuple(_proposal(name, *found, seen, storage) for name, found in proposed.items())
         suggested = proposed["suggested"][1]

@@ -32,8 +32,8 @@ from recd_dist.embedding.tables import portable_name
 from recd_dist.job.config import TrainConfig, load, to_yaml
 from recd_dist.job.job import Job
 from recd_dist.job.preflight import check, require_work
-from recd_dist.metrics.curves import DIRECTORY
-from recd_dist.metrics.gather import over_ranks
+from recd_dist.metrics.curves import BOARD_DIRECTORY
+from recd_dist.metrics.gather import reduce_over_ranks
 from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.plan import step_bytes
 from recd_dist.plan.step_rows import table_uses
@@ -118,7 +118,7 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
 
 def memory_of(model: Any, optimizer: Any, plan: TablePlan, ranks: Ranks) -> dict[str, float]:
     """Bytes of the tables on the rank that holds most of them, used and planned; a collective."""
-    used = over_ranks({"table_bytes": float(table_bytes(model.module, optimizer))}, "max", ranks.device)
+    used = reduce_over_ranks({"table_bytes": float(table_bytes(model.module, optimizer))}, "max", ranks.device)
     return {**used, "table_bytes_planned": float(plan.estimate.rank_bytes)}
 
 
@@ -222,7 +222,7 @@ def start_afresh(run_dir: Path) -> None:
     """Removes what an earlier run left in its directory; files of others stay."""
     import shutil
 
-    for name in ("checkpoints", DIRECTORY, "seen"):
+    for name in ("checkpoints", BOARD_DIRECTORY, "seen"):
         shutil.rmtree(run_dir / name, ignore_errors=True)
     (run_dir / "summary.json").unlink(missing_ok=True)
 

@@ -16,17 +16,17 @@ from recd_dist.embedding.placement import Placement
 from recd_dist.errors import UserError
 from recd_dist.job.config import flatten, to_yaml
 from recd_dist.job.job import Job
-from recd_dist.metrics import memory
-from recd_dist.metrics.curves import DIRECTORY, Board
-from recd_dist.metrics.gather import over_ranks
-from recd_dist.metrics.quality import QualityWindow
-from recd_dist.metrics.smoothed import Smoothed
+from recd_dist.metrics.curves import BOARD_DIRECTORY, CurveWriter
+from recd_dist.metrics.gather import reduce_over_ranks
+from recd_dist.metrics.memory import measure_memory
+from recd_dist.metrics.moving_mean import MovingMean
+from recd_dist.metrics.quality import TrainingQuality
 from recd_dist.metrics.speed import Speed
 from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.plan.step_bytes import group_bytes, step_bytes
 from recd_dist.plan.step_rows import StepRows, TableUse
 from recd_dist.ranks.process_group import Ranks
-from recd_dist.screen.training_progress import Progress
+from recd_dist.screen.training_progress import TrainingProgress
 from recd_dist.table.schema import SAMPLE
 from recd_dist.tensors.batch import Batch
 from recd_dist.train.build import Output
@@ -67,10 +67,10 @@ class Watch:
         self._job, self._ranks, self._uses, self._placement = job, ranks, uses, placement
         self._all_reduce_bytes, self._first_step, self._num_steps = all_reduce_bytes, step, num_steps
         self._run_dir = Path(job.config.run_dir)
-        self._board = Board(self._run_dir, step, ranks.is_first)
-        self._progress = Progress(num_steps, step) if ranks.is_first else None
-        self._speed, self._loss = Speed(ranks.device), Smoothed()
-        self._quality = QualityWindow(job.config.batch_size, WINDOW_SAMPLES, ranks.device)
+        self._board = CurveWriter(self._run_dir, step, ranks.is_first)
+        self._progress = TrainingProgress(num_steps, step) if ranks.is_first else None
+        self._speed, self._loss = Speed(ranks.device), MovingMean()
+        self._quality = TrainingQuality(job.config.batch_size, WINDOW_SAMPLES, ranks.device)
         self._seen = Seen(self._run_dir, step) if job.config.record_samples else None
         self._ahead: deque[StepRows] = deque()
         self._steps: list[StepRows] = []  # since the last point
@@ -83,7 +83,7 @@ class Watch:
     def __enter__(self) -> "Watch":
         if self._progress:
             self._progress.__enter__()
-        self._board.text("config", to_yaml(self._job.config))
+        self._board.add_text("config", to_yaml(self._job.config))
         return self
 
     def __exit__(
@@ -97,7 +97,7 @@ class Watch:
 
     def reader(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same batches; waiting for them and the rows they hold are noted while they are on the host."""
-        for batch in self._speed.watch(batches):
+        for batch in self._speed.time_reads(batches):
             self._ahead.append(StepRows.of_batch(batch.sparse, self._uses if self._job.dedup else ()))
             yield batch
 
@@ -117,14 +117,14 @@ class Watch:
         self._rows["samples"] += batch.batch_size
         self._loss.update(loss)
         self._quality.update(logits, batch.labels[:, 0])
-        self._speed.step(batch.batch_size)
+        self._speed.count_step(batch.batch_size)
         if self._seen:
             self._seen.append(epoch, step, batch.sample_ids.cpu().numpy())
 
     def show(self, step: int) -> None:
         """Moves the progress bar on; free between two redraws."""
-        if self._progress and self._progress.due(step):
-            self._progress.update(step, {"loss": self._loss.value(), **self._latest})
+        if self._progress and self._progress.is_due(step):
+            self._progress.show(step, {"loss": self._loss.value(), **self._latest})
 
     def point(self, step: int, traffic: TrafficCounter) -> None:
         """Adds a point to every curve; a collective.
@@ -138,7 +138,7 @@ class Watch:
         self._bytes.update({f"sent_{k}": taken[k] for k in _EXCHANGE})
         self._add_formulas()
         mine = {k: float(v) for k, v in self._bytes.items()}
-        sums = over_ranks({**mine, "loss": loss}, "sum", self._ranks.device)
+        sums = reduce_over_ranks({**mine, "loss": loss}, "sum", self._ranks.device)
         of_all = sums.pop("loss")
         if not math.isfinite(of_all):  # on any rank: then all ranks end, and none waits for one that has ended
             raise UserError(
@@ -161,16 +161,16 @@ class Watch:
         }
         board = self._board
         per_step = {k: v / max(1, num_steps) for k, v in numbers.items()}
-        board.add(step, "traffic", per_step)
-        board.add_lines(
+        board.add_points(step, "traffic", per_step)
+        board.add_points_by_line(
             step, "traffic", "bytes", {"train": per_step["sent_bytes"], "expanded": per_step["expanded_bytes"]}
         )
         groups = {k.removeprefix(_GROUP): v / max(1, num_steps) for k, v in sums.items() if k.startswith(_GROUP)}
-        board.add_lines(step, "traffic", "group_bytes", groups)
-        board.add(step, "speed", speed)
-        board.add(step, "quality", {"loss": loss, **quality})
-        board.add_lines(step, "dedup", "factor", self.dedup_factors())
-        board.add(step, "memory", memory.usage(self._ranks.device))
+        board.add_points_by_line(step, "traffic", "group_bytes", groups)
+        board.add_points(step, "speed", speed)
+        board.add_points(step, "quality", {"loss": loss, **quality})
+        board.add_points_by_line(step, "dedup", "factor", self.dedup_factors())
+        board.add_points(step, "memory", measure_memory(self._ranks.device))
         self._latest |= {**quality, **speed}
         self._speed.restart()
 
@@ -214,7 +214,7 @@ class Watch:
             "expanded_bytes": self._total["expanded"],
             "sent_bytes_per_step": sent / steps,
             "expanded_bytes_per_step": self._total["expanded"] / steps,
-            "tensorboard": str(self._run_dir / DIRECTORY),
+            "tensorboard": str(self._run_dir / BOARD_DIRECTORY),
             **self._facts,
         }
 
@@ -223,11 +223,11 @@ class Watch:
         results = {
             k: float(summary[k]) for k in ("auc", "auc_per_request", "ne", "loss", "calibration") if k in summary
         }
-        self._board.add(step, "quality", results, "eval")
+        self._board.add_points(step, "quality", results, "eval")
         config = asdict(self._job.config)
         flat = {name: _at(config, name) for name in flatten(config) if not name.startswith("data.samples")}
         results["samples_per_s"] = summary["samples_per_s"]
-        self._board.hparams({k: v for k, v in flat.items() if v is not None}, results)
+        self._board.add_run({k: v for k, v in flat.items() if v is not None}, results)
         if self._progress:
             self._progress.__exit__(None, None, None)
             Console(stderr=True, width=None if sys.stderr.isatty() else 120).print(render(summary))

@@ -25,7 +25,7 @@ from recd_dist.etl.source.source import Source
 from recd_dist.etl.write.measure import Distinct
 from recd_dist.etl.write.part import Form, Result
 from recd_dist.etl.write.write_parts import Written
-from recd_dist.screen.progress import Progress
+from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.table.location import Location, contents
 from recd_dist.table.manifest import NAME, Manifest, is_table, splits_of
 from recd_dist.table.schema import Schema
@@ -186,7 +186,9 @@ class Made:
     describes: Manifest | None = None
 
 
-def finished(work: Path, out: Location, made: Made, base: Tables, bar: Progress | None = None) -> dict[str, Manifest]:
+def finished(
+    work: Path, out: Location, made: Made, base: Tables, bar: PhaseProgress | None = None
+) -> dict[str, Manifest]:
     """Writes manifests and puts the tables in place.
 
     Args:
@@ -214,7 +216,7 @@ def finished(work: Path, out: Location, made: Made, base: Tables, bar: Progress 
         manifest.save(table / split)
     if not isinstance(out, Path):
         if bar is not None:
-            bar.uploading(sum(file.num_bytes for r in _results(made) for file in r.parts[0].files))
+            bar.start_uploading(sum(file.num_bytes for r in _results(made) for file in r.parts[0].files))
         publish(table, out, overwrite=True, progress=bar.advance if bar is not None else None)
     elif base.kept_in is None:
         replaced(table, out)

@@ -57,7 +57,7 @@ from recd_dist.etl.spark.sql.row_place import Block, first_rows
 from recd_dist.etl.spark.sql.tree import backticked
 from recd_dist.etl.write.form import formed
 from recd_dist.etl.write.write_parts import write_parts
-from recd_dist.screen.progress import Progress
+from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.table.location import Location
 from recd_dist.table.manifest import Manifest
 
@@ -159,7 +159,7 @@ def _made(
     replaced: frozenset[str],
     work: Path,
     run: str,
-    bar: Progress,
+    bar: PhaseProgress,
 ) -> Made:
     """Reads, plans and writes, on Spark; shards that are noted as written are not written again."""
     shard_bytes = options.shard_bytes or options.budget.shard_bytes
@@ -171,7 +171,7 @@ def _made(
     job = Job(source, inspection.schema, inspection.timed, _shipped(spark, lookups, work))
     places = None if timed else first_rows(samples, files)
     rows = _Rows(samples, job, raw[""], num_buckets(found, shard_bytes), places)
-    bar.reading(found.num_rows)
+    bar.start_reading(found.num_rows)
     try:
         tally, runs = rows.read()
         bar.advance(tally.num_rows)
@@ -182,7 +182,7 @@ def _made(
         first = rows.first(shards, rules, plan, shard_bytes, timed)
         named = source, inspection, first, tally, lookups
         form = formed(*named, options.row_group_samples, options.compression, base.schema)
-        bar.writing(sum(part.num_samples for part in plan.parts))
+        bar.start_writing(sum(part.num_samples for part in plan.parts))
         bare = replace(form, lookups={})
         left_out = rows.write(
             shards, Writing(job, rules, plan, bare, base.splits, timed, shard_bytes, str(work.absolute()))

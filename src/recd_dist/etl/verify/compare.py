@@ -15,16 +15,15 @@ time within the memory limit; beside it stand 40 bytes for each row of a group w
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console, Group
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -37,6 +36,7 @@ from recd_dist.etl.source.inspection import TEST, Inspection, inspected
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.verify.example import example_of
 from recd_dist.etl.verify.sides import ALL, Layout, SourceSide, TableSide
+from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.table.flat import quoted
 from recd_dist.table.location import Location
 from recd_dist.table.manifest import Manifest
@@ -169,7 +169,7 @@ def verify(source: Source, table_root: Location, *, memory_limit: str = "1GB", p
     with (
         tempfile.TemporaryDirectory(prefix=".verify-", dir=place) as work,
         engine.connect(f"{budget.engine_bytes + budget.shard_bytes}B", spill=Path(work)) as connection,
-        _Bar(progress, sum(m.num_samples for _, m in tables.values()), left_out.num_samples) as bar,
+        PhaseProgress(progress) as bars,
     ):
         connection.execute("set preserve_insertion_order = false")
         found = inspected(source, connection)
@@ -179,12 +179,15 @@ def verify(source: Source, table_root: Location, *, memory_limit: str = "1GB", p
         splits, sessions = _splits(source, tables, layout, TEST in names, left_out, connection)
         ours = TableSide(connection, tables, layout, splits)
         theirs = SourceSide(connection, found, layout, lookups, splits, sessions)
-        in_source, in_table = theirs.sums(bar("source")), ours.sums(bar("table"))
+        num_in_table = sum(m.num_samples for _, m in tables.values())
+        totals = {"source": num_in_table + left_out.num_samples, "table": num_in_table}
+        begin_pass = partial(_begin_pass, bars, totals)
+        in_source, in_table = theirs.sums(begin_pass("source")), ours.sums(begin_pass("table"))
         skipped = _without(in_source[splits[0]], left_out, layout)
         result = _result(in_source, in_table, left_out.num_samples, skipped)
         if result.equal or left_out.num_samples:
             return result
-        text = example_of(theirs, ours, _differing_bucket(in_source, in_table), bar)
+        text = example_of(theirs, ours, _differing_bucket(in_source, in_table), begin_pass)
         return _result(in_source, in_table, 0, skipped, text)
 
 
@@ -302,18 +305,7 @@ def _differing_bucket(in_source: Mapping[str, Sums], in_table: Mapping[str, Sums
     return int(np.argmax(total != 0)) if total.any() else -1
 
 
-class _Bar(AbstractContextManager["_Bar"]):
-    """Progress on stderr: calling it begins a pass over one side."""
-
-    def __init__(self, shown: bool, num_samples: int, num_dropped: int) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=Console(stderr=True), disable=not shown, refresh_per_second=4)
-        self._total = {"source": num_samples + num_dropped, "table": num_samples}
-
-    def __call__(self, side: str) -> Callable[[int], None]:
-        self._bar.start()
-        task = self._bar.add_task(side, total=self._total[side])
-        return lambda num_rows: self._bar.advance(task, num_rows)
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+def _begin_pass(bars: PhaseProgress, num_samples: Mapping[str, int], side: str) -> Callable[[int], None]:
+    """Starts a bar for one side; returns what counts its samples."""
+    bars.start_comparing(side, num_samples[side])
+    return bars.advance
