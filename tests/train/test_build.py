@@ -11,7 +11,7 @@ from recd_dist.plan.sharding import place_tables
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.train import build, planning
 
-ALONE = Ranks(0, 1, 0, 1, torch.device("cpu"), "gloo")
+ALONE = Ranks(0, 1, 0, 1, torch.device("cpu"))
 
 
 def test_model_width(checked) -> None:
