@@ -61,7 +61,7 @@ def interaction(batch_size: int, session: int, sample: int, dim: int, width: int
 
 
 def attention(batch_size: int, length: int, dim: int, heads: int, layers: int) -> Case:
-    """The case of candidates that attend to the session's history, after so many transformer layers over it."""
+    """The case of candidates that attend to the session's history, after ``layers`` transformer layers over it."""
     generator = torch.Generator().manual_seed(0)
     inverse = sessions(batch_size, generator)
     num_rows = int(inverse.max()) + 1

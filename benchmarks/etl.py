@@ -98,7 +98,7 @@ def run_recd(raw: Raw, out: Path, scratch: Path, *options: str) -> Run:
 
 
 def write_table(side: Side) -> float:
-    """Writes the table anew; returns the seconds."""
+    """Writes the table again; returns the seconds."""
     out = side.scratch / "table"
     shutil.rmtree(out, ignore_errors=True)
     seconds = side.keep_run(run_recd(side.raw, out, side.scratch), out)

@@ -143,7 +143,7 @@ class Mode:
         torch.autograd.backward(self._outputs(self.model, next(self._next)), self.gradients)
 
     def steps(self, num_steps: int) -> float:
-        """Does so many steps; returns the seconds from all ranks being ready to all ranks being done."""
+        """Does a number of steps; returns the seconds from all ranks being ready to all ranks being done."""
         _wait_for_all()
         start, cpu = time.perf_counter(), time.process_time()
         for _ in range(num_steps):
@@ -285,7 +285,7 @@ def _build_ours(workload: Workload, ranks: Ranks) -> nn.Module:
     return model
 
 
-# Every step makes its input object anew from the same tensors. A reader yields new objects too, and what an object
+# Every step makes a new input object from the same tensors. A reader yields new objects too, and what an object
 # caches (offsets, layouts) must not carry over from one round to the next.
 def _expand_groups(model: nn.Module, sparse: IKJT) -> list[Tensor]:
     pooled = model(replace(sparse)).pooled

@@ -111,7 +111,7 @@ class Trainer:
         self.losses: list[float] = []
 
     def steps(self, num_steps: int) -> float:
-        """Does so many steps; returns the seconds from all ranks being ready to all ranks being done."""
+        """Does a number of steps; returns the seconds from all ranks being ready to all ranks being done."""
         import torch.distributed as dist
 
         losses = []

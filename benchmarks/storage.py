@@ -146,7 +146,7 @@ def history(schema: Schema) -> dict[str, list[str]]:
 
 
 def shifting_lists(groups: Mapping[str, list[str]], preset: str) -> dict[str, list[str]]:
-    """Those of a preset's lists that grow and shift (in rm1 views, clicks, purchases); others are drawn anew."""
+    """Those of a preset's lists that grow and shift (in rm1 views, clicks, purchases); others are drawn again."""
     config: EtlConfig = load("etl", [f"data={preset}"])
     made = config.data.synthetic["groups"]
     return {group: names for group, names in groups.items() if made.get(group, {}).get("update") == "shift"}

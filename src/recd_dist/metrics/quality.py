@@ -1,4 +1,4 @@
-"""How good the predictions are: exactly over a table, and over the last samples in training.
+"""How good predictions are: exactly for a table, over the last samples in training.
 
 ``measure_quality`` sorts all predictions once and is exact, ties included (a constant prediction has AUC 0.5). The
 numbers in training come from TorchRec's RecMetricModule. It is cheap, but its AUC orders ties as they come, so that an

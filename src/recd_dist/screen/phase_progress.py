@@ -46,21 +46,38 @@ class PhaseProgress:
         self._start("reading", num_rows)
 
     def start_writing(self, num_samples: int) -> None:
-        """Starts to count the samples that are written, of so many; reading is complete with the rows read so far."""
+        """Starts to count the samples that are written; the rows read so far are then all rows.
+
+        Args:
+            num_samples: how many samples there are to write.
+        """
         for task in self._bars.tasks:
             self._bars.update(task.id, total=task.completed, refresh=True)
         self._start("writing", num_samples)
 
     def start_measuring(self, num_steps: int) -> None:
-        """Starts to count measurements, of so many."""
+        """Starts to count measurements.
+
+        Args:
+            num_steps: how many measurements there are.
+        """
         self._start("measuring", num_steps)
 
     def start_uploading(self, num_bytes: int) -> None:
-        """Starts to count the bytes that have arrived in a store, of so many."""
+        """Starts to count the bytes that have arrived in a store.
+
+        Args:
+            num_bytes: how many bytes there are to upload.
+        """
         self._start("uploading", num_bytes)
 
     def start_comparing(self, side: str, num_samples: int) -> None:
-        """Starts to count the samples of one side of a comparison, of so many."""
+        """Starts to count the samples of one side of a comparison.
+
+        Args:
+            side: the name of the side.
+            num_samples: how many samples the side has.
+        """
         self._start(side, num_samples)
 
     def advance(self, num: int) -> None:
