@@ -17,7 +17,7 @@ $(error VARIANT=$(VARIANT): .venv was made for $(MADE); remove .venv first)
 endif
 endif
 
-.PHONY: help env demo test test-all test-cluster lint docker-lint format bench clean
+.PHONY: help env demo test test-all test-cluster lint docker-lint format house bench clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,9 @@ docker-lint: $(READY) ## hadolint, and docker compose config where it is install
 format: $(READY) ## ruff format, and what ruff can repair
 	@$(PY) -m ruff check --quiet --fix-only
 	@$(PY) -m ruff format
+
+house: $(READY) ## rooms, layers, arrows, circles and lines of the source tree
+	@$(PY) -m tests.house
 
 bench: $(READY) ## every script of benchmarks/; each measures its baseline in the same run and prints a ratio
 	@found=0; for script in benchmarks/*.py; do [ -f "$$script" ] || continue; \

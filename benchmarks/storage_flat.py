@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from rm1 import Raw, files_of
 
 from recd_dist.etl.checksum.row_hashes import column_checksum, row_hashes
-from recd_dist.etl.write.encode import encodings, leaf, writer_options
+from recd_dist.etl.write.column_encodings import choose_encodings, leaf, writer_options
 from recd_dist.table.flat import flat_view
 from recd_dist.table.manifest import Manifest
 from recd_dist.table.schema import KEYS, SAMPLE_ID, Kind, Schema
@@ -101,7 +101,9 @@ def write_flat(
     for group in rows:
         if writer is None:
             codec = "zstd" if levels else "zstd:3"
-            chosen = _one_encoding(group.schema, encoding) if encoding else encodings(group, ROW_GROUP, codec, levels)
+            chosen = (
+                _one_encoding(group.schema, encoding) if encoding else choose_encodings(group, ROW_GROUP, codec, levels)
+            )
             writer = pq.ParquetWriter(str(path), group.schema, **_options(group.schema, chosen, page_bytes))
         writer.write_table(group, row_group_size=ROW_GROUP)
     if writer is None:

@@ -1,9 +1,9 @@
-"""TorchX component for the ETL: `recd etl`, run where a scheduler puts it.
+"""TorchX component for the ETL: `recd etl` on the host that a scheduler chooses.
 
     torchx run -s local_cwd launch/etl.py:etl -- data=tiny
     torchx run -s slurm launch/etl.py:etl --cpu 32 --memMB 128000 -- data=ebnerd data.path=/data/ebnerd
 
-DuckDB uses the cores and the memory of the one host that it gets.
+The ETL uses the cores and the memory of this one host.
 """
 
 import shlex
@@ -23,22 +23,22 @@ def etl(
     mounts: list[str] | None = None,
     python: str = "",
 ) -> specs.AppDef:
-    """Turn raw logs into a clustered table. What follows -- are Hydra overrides; `recd etl --help` lists them.
+    """Turn raw logs into a clustered table. Arguments after -- are Hydra overrides; `recd etl --help` lists them.
 
     Args:
         args: Hydra overrides, after --
         image: container image, for schedulers that use one
         name: name of the job
-        cpu: CPU cores
+        cpu: number of CPU cores
         memMB: memory in MB
-        max_retries: submissions by the scheduler after it has failed
+        max_retries: how often the scheduler submits the job again after it failed
         env: environment variables, as A=1,B=2
         mounts: container mounts, as type=bind,src=/data,dst=/data
-        python: interpreter; by default that of torchx where the host has it, else python3
+        python: Python interpreter; by default the one that runs torchx if the host has it, else python3
     """
     here = shlex.quote(python or sys.executable)
     command = shlex.join(["-m", "recd_dist.cli", "etl", *args])
-    # TorchX substitutes ${...} in arguments: every dollar is doubled.
+    # TorchX replaces ${...} in arguments, so every dollar is doubled.
     script = f'python={here}; [ -x "$python" ] || python=python3; exec "$python" {command}'.replace("$", "$$")
     return specs.AppDef(
         name=name,

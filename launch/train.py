@@ -3,7 +3,7 @@
     torchx run -s local_cwd launch/train.py:train -j 1x2 -- data=tiny model=dlrm
     torchx run -s slurm launch/train.py:train -j 4x8 --gpu 8 --run runs/big -- data=ebnerd
 
-Each host runs one ``recd_dist.ranks.launcher``, which checks the input, starts the ranks of the host and reports their
+Each host runs one ``recd_dist.ranks.launcher``. It checks the input, starts the ranks of its host and reports their
 failures.
 """
 
@@ -18,14 +18,14 @@ from torchx import specs
 from torchx.specs import macros
 from torchx.specs.finder import ComponentValidationException
 
-NODES_BY_RANKS = re.compile(r"^(?:(?P<least>[1-9]\d*):)?(?P<most>[1-9]\d*)x(?P<ranks>[1-9]\d*)$")
+_HOSTS_BY_RANKS = re.compile(r"^(?:(?P<least>[1-9]\d*):)?(?P<most>[1-9]\d*)x(?P<ranks>[1-9]\d*)$")
 
 
 def _is_news(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING and not isinstance(record.msg, specs.AppStatus)
 
 
-# TorchX frames what the job writes with sixteen lines of its own log. LOGLEVEL=INFO shows them.
+# TorchX writes sixteen lines of its own log around what the job writes. LOGLEVEL=INFO shows them.
 if "LOGLEVEL" not in os.environ:
     for name in ("torchx.cli.cmd_run", "torchx.runner.api", "torchx.schedulers.local_scheduler"):
         logging.getLogger(name).addFilter(_is_news)
@@ -47,30 +47,30 @@ def train(
     mounts: list[str] | None = None,
     python: str = "",
 ) -> specs.AppDef:
-    """Train a model. What follows -- are Hydra overrides, passed on verbatim; `recd train --help` lists them.
+    """Train a model. Arguments after -- are Hydra overrides, passed on as they are; `recd train --help` lists them.
 
-    Config and data are checked before any rank starts. The same command resumes a run that was cut off.
+    Config and data are checked before any rank starts. The same command resumes a run that was stopped.
 
     Args:
         args: Hydra overrides, after --
-        j: hosts x ranks on each, as 1x2, or fewest:most hosts x ranks for an elastic job, as 2:4x8
-        run: run directory, shared by all hosts; by default the config names it
+        j: number of hosts x ranks on each, as 1x2; for an elastic job fewest:most hosts x ranks, as 2:4x8
+        run: run directory, which all hosts share; by default the config names it
         image: container image, for schedulers that use one
         name: name of the job
-        cpu: CPU cores of a host
-        gpu: GPUs of a host
+        cpu: number of CPU cores of a host
+        gpu: number of GPUs of a host
         memMB: memory of a host in MB
-        max_restarts: restarts from the last checkpoint, on the same hosts, after a rank has died
-        max_retries: submissions of the whole job by the scheduler after it has failed
-        rdzv_port: port on the first host where several hosts meet
+        max_restarts: how often all ranks start again from the last checkpoint, on the same hosts, after a rank died
+        max_retries: how often the scheduler submits the whole job again after it failed
+        rdzv_port: port on the first host at which several hosts meet
         env: environment variables, as A=1,B=2
         mounts: container mounts, as type=bind,src=/data,dst=/data,readonly
-        python: interpreter; by default that of torchx where the host has it, else python3
+        python: Python interpreter; by default the one that runs torchx if the host has it, else python3
     """
-    shape = NODES_BY_RANKS.match(j)
+    shape = _HOSTS_BY_RANKS.match(j)
     if shape is None:
         raise ComponentValidationException(
-            f"-j {j}: wanted hosts x ranks on each, for example 1x2, or fewest:most x ranks, as 2:4x8"
+            f"-j {j}: give the number of hosts x ranks on each, for example 1x2, or fewest:most hosts x ranks, as 2:4x8"
         )
     num_hosts, num_ranks = int(shape["most"]), int(shape["ranks"])
     return specs.AppDef(
@@ -96,11 +96,11 @@ def train(
 def _host_script(
     overrides: Sequence[str], hosts: str, num_ranks: int, max_restarts: int, rdzv_port: int, python: str
 ) -> str:
-    """The bash line of one host. TorchX substitutes ${...} in it, so a dollar of bash or of the user is doubled."""
+    """The bash command of one host. TorchX replaces ${...} in it, so a dollar for bash or from the user is doubled."""
     if python:
-        choice, interpreter = "", _verbatim(python)
+        choice, interpreter = "", _quote(python)
     else:
-        choice = f'python={_verbatim(sys.executable)}; [ -x "$$python" ] || python=python3; '
+        choice = f'python={_quote(sys.executable)}; [ -x "$$python" ] || python=python3; '
         interpreter = '"$$python"'
     command = [interpreter, "-m", "recd_dist.ranks.launcher", "--nnodes", hosts, "--nproc-per-node", str(num_ranks)]
     if max_restarts:
@@ -108,8 +108,8 @@ def _host_script(
     if hosts != "1":
         endpoint = f'"$${{{macros.rank0_env}:=localhost}}:{rdzv_port}"'
         command += ["--node", macros.replica_id, "--rdzv-id", macros.app_id, "--rdzv-endpoint", endpoint]
-    return f"{choice}exec {' '.join([*command, '--', *map(_verbatim, overrides)])}"
+    return f"{choice}exec {' '.join([*command, '--', *map(_quote, overrides)])}"
 
 
-def _verbatim(text: str) -> str:
+def _quote(text: str) -> str:
     return shlex.quote(text).replace("$", "$$")

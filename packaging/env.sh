@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Make or renew the checkout's .venv. Called by `make env`; variables: PYTHON, VARIANT (cpu|cuda), TORCH_INDEX.
+# Makes or renews the .venv of this checkout. `make env` calls it. Variables: PYTHON, VARIANT (cpu|cuda), TORCH_INDEX.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-READY=.venv/.ready # holds the variant
+READY=.venv/.ready # exists once all is installed, and holds the variant
 [ -n "${VARIANT:-}" ] || { [ -s $READY ] && read -r VARIANT <$READY; } || VARIANT=cpu
 NEEDED_GIB=4 # measured: 1.6 GB installed with a CPU build of torch, 5.7 GB with a CUDA build, and pip's cache
 CUDA_GIB=10
@@ -11,12 +11,12 @@ LOG=.venv/install.log
 
 fail() { printf 'make env: %s\n' "$1" >&2; exit 1; }
 
-runs_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
+is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; }
 
-python_found() {
+find_python() {
     local candidate
     for candidate in ${PYTHON:+"$PYTHON"} ${PYTHON:-python3.13 python3.12 python3.11 python3}; do
-        if runs_new_enough "$candidate"; then printf '%s\n' "$candidate"; return; fi
+        if is_new_enough "$candidate"; then printf '%s\n' "$candidate"; return; fi
     done
     [ -z "${PYTHON:-}" ] || fail "PYTHON=$PYTHON does not run, or is older than 3.11 ($("$PYTHON" -V 2>&1 | head -n 1))."
     fail "no Python 3.11 or newer found (tried python3.13 python3.12 python3.11 python3). Install one, or name it: make env PYTHON=/path/to/python3"
@@ -24,7 +24,7 @@ python_found() {
 
 make_venv() {
     local python free_kib
-    python=$(python_found)
+    python=$(find_python)
     "$python" -c 'import venv, ensurepip' 2>/dev/null ||
         fail "$python has no venv module. On Debian or Ubuntu: apt install python3-venv"
     free_kib=$(df -Pk . | awk 'NR == 2 { print $4 }')
@@ -46,14 +46,14 @@ install() {
 case $VARIANT in
     cpu) packages=(./packaging/fbgemm-gpu-cpu-shim --editable ".[cpu,dev]") ;;
     cuda) packages=(--editable ".[cuda,dev]") ;;
-    *) fail "VARIANT=$VARIANT: there are cpu and cuda" ;;
+    *) fail "VARIANT=$VARIANT is unknown; choose cpu or cuda" ;;
 esac
 
-runs_new_enough .venv/bin/python || make_venv
+is_new_enough .venv/bin/python || make_venv
 : >"$LOG"
 echo "make env: installing, 2-4 minutes (1.6 GB where pip finds a CPU build of torch, 5.7 GB with a CUDA build)"
 if [ -n "${TORCH_INDEX:-}" ]; then install --no-deps --index-url "$TORCH_INDEX" torch; fi
 install "${packages[@]}"
-.venv/bin/python -m pip check >>"$LOG" || fail "the versions do not fit together: $(tail -n 1 "$LOG")"
+.venv/bin/python -m pip check >>"$LOG" || fail "the installed versions do not fit together: $(tail -n 1 "$LOG")"
 echo "$VARIANT" >$READY
 echo "make env: ready"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recd_dist.cli import _COMMANDS
+from recd_dist.cli import COMMANDS
 from recd_dist.etl.source.duckdb_sql import HASH
 from recd_dist.job.config import EtlConfig, EvaluateConfig, TrainConfig
 from recd_dist.metrics.curves import _LAYOUT
@@ -81,7 +81,7 @@ def test_operations_explain_every_chart_of_the_dashboard() -> None:
 
 
 def test_readme_lists_every_command() -> None:
-    assert [name for name in _COMMANDS if f"`recd {name}`" not in README] == []
+    assert [name for name in COMMANDS if f"`recd {name}`" not in README] == []
 
 
 def test_readme_has_a_line_for_every_module() -> None:

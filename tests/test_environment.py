@@ -89,7 +89,7 @@ def test_full_disk(checkout: Path) -> None:
 
 
 def test_unknown_variant(checkout: Path) -> None:
-    assert env_sh(checkout, VARIANT="rocm") == (1, "make env: VARIANT=rocm: there are cpu and cuda\n")
+    assert env_sh(checkout, VARIANT="rocm") == (1, "make env: VARIANT=rocm is unknown; choose cpu or cuda\n")
 
 
 def test_failing_pip_shows_its_error_and_its_log(checkout: Path) -> None:

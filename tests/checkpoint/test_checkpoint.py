@@ -6,6 +6,7 @@ import pickle
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,11 @@ def test_other_optimizer(one: Path) -> None:
 def test_other_schema(one: Path, now: Schema, message: str) -> None:
     with pytest.raises(DataError, match=f"another schema: {message}; use the data"):
         checkpoint.load(one, *model_and_optimizer(), schema=now)
+
+
+def test_how_lists_were_stored_does_not_matter(one: Path) -> None:
+    windows = Schema(tuple(replace(f, window=True) for f in SCHEMA.features))
+    checkpoint.load(one, *model_and_optimizer(), schema=windows)
 
 
 class Malicious:

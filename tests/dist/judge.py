@@ -1,5 +1,6 @@
 """A small training that two or four ranks run, and its judge: the same training in float64 on one process."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,16 +13,17 @@ from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
-from recd_dist.tensors.batch import Batch
-from recd_dist.ranks.process_group import Ranks
-from recd_dist.embedding.initial_weights import initialize, local_shards
-from recd_dist.plan.sharding import place_tables
 from recd_dist.embedding.distribute import TableOptimizer, optimizers, shard
+from recd_dist.embedding.initial_weights import initialize, local_shards
 from recd_dist.embedding.placement import placement
 from recd_dist.embedding.tables import Embeddings, portable_name, table_weights
-from recd_dist.tensors.grouped import Embedded, Grouped
-from recd_dist.tensors.deduplicate import deduplicate
+from recd_dist.plan.placing import World
+from recd_dist.plan.sharding import place_tables
+from recd_dist.ranks.process_group import Ranks
 from recd_dist.table.schema import Feature, Kind, Schema, Table
+from recd_dist.tensors.batch import Batch
+from recd_dist.tensors.deduplicate import deduplicate
+from recd_dist.tensors.grouped import Embedded, Grouped
 
 GROUPS = {"user": ["history", "city", "clicks"], "request": ["device", "flag", "tags", "more_tags"]}
 SCHEMA = Schema(
@@ -47,6 +49,8 @@ TABLES = {
     "tag": Table("tag", 12, 16),
     "place": Table("place", 17, 8),
 }
+WEIGHTED = ("history", "clicks", "tags", "place")
+"""Features that have weights where a test asks for some: of each table but the last, another feature has none."""
 KEYS = [f.name for f in SCHEMA.sparse]
 LR = {"sgd": 0.05, "rowwise_adagrad": 0.1, "adagrad": 0.1}
 HEAD_LR = 0.05
@@ -54,7 +58,7 @@ STEPS = 20
 
 
 class Model(nn.Module):
-    """The shape that train/training.py's model has: the embeddings, then a head that is a leaf to the pipeline's tracer."""
+    """Embeddings, then a head, as in ``train/build.py``: the pipeline's tracer does not look inside the head."""
 
     def __init__(self, embeddings: Embeddings) -> None:
         super().__init__()
@@ -83,18 +87,24 @@ class Head(nn.Module):
         return loss, (joined.detach(), loss.detach())
 
 
+def schema_of(weighted: bool) -> Schema:
+    """The schema, some of its lists with weights."""
+    weights = {name: f"{name}_weights" for name in WEIGHTED if weighted}
+    return Schema(tuple(replace(f, weights=weights.get(f.name)) for f in SCHEMA.features))
+
+
 def batches(
     rank: int, num_steps: int, size: int, longest: int | tuple[int, ...] = 4, weighted: bool = False
 ) -> list[Batch]:
     """Batches whose size and number of unique rows differ between ranks and steps."""
     longest = longest[rank] if isinstance(longest, tuple) else longest
-    random = np.random.default_rng(100 + rank)
+    random, drawn = np.random.default_rng(100 + rank), np.random.default_rng(200 + rank)
     out = []
     for step in range(num_steps):
         num_samples = size + (step % 4 if size else 0)
         users = np.sort(random.integers(0, 3 + 2 * rank, num_samples))
         requests = users * 3 + random.integers(0, 2, num_samples)
-        lists = {f: [] for f in KEYS}
+        lists, weights = {f: [] for f in KEYS}, []
         for f in SCHEMA.sparse:
             owner = {"user": users, "request": requests, "sample": np.arange(num_samples)}[f.group]
             rows = {
@@ -104,13 +114,14 @@ def batches(
                 for o in sorted(set(owner.tolist()))
             }
             lists[f.name] = [rows[o].tolist() for o in owner.tolist()]
+            one = f.name not in WEIGHTED
+            of_rows = {o: np.ones(len(ids)) if one else drawn.uniform(-1, 2, len(ids)) for o, ids in rows.items()}
+            weights += [of_rows[o] for o in owner.tolist()]
         flat = [row for k in KEYS for row in lists[k]]
-        values = torch.tensor([i for row in flat for i in row], dtype=torch.int32)
         kjt = KeyedJaggedTensor(
             KEYS,
-            values,
-            # A function of the id, so that equal rows have equal weights.
-            weights=(values % 5 + 1) / 4 if weighted else None,
+            torch.tensor([i for row in flat for i in row], dtype=torch.int32),
+            weights=torch.tensor([w for row in weights for w in row], dtype=torch.float32) if weighted else None,
             lengths=torch.tensor([len(row) for row in flat], dtype=torch.int32),
         )
         labels = torch.tensor(random.normal(size=(num_samples, 1)), dtype=torch.float32)
@@ -123,9 +134,9 @@ def batches(
 
 
 def built(
-    ranks: Ranks, dedup: bool, sharding: object, optimizer: str, options: dict[str, object]
+    ranks: Ranks, dedup: bool, sharding: object, optimizer: str, options: dict[str, object], weighted: bool = False
 ) -> tuple[nn.Module, object]:
-    embeddings = Embeddings(SCHEMA, TABLES, dedup=dedup, device="meta", **options)
+    embeddings = Embeddings(schema_of(weighted), TABLES, dedup=dedup, device="meta", **options)
     chosen = place_tables(embeddings, World(ranks.world_size, ranks.local_world_size), sharding)
     tables = TableOptimizer(optimizer, lr=LR[optimizer])
     model = shard(Model(embeddings), chosen, ranks, tables)
@@ -171,9 +182,9 @@ def train(
 ) -> dict[str, object]:
     """Trains a few steps; hands back outputs, losses, weights and states of this rank."""
     options = {"sequence_features": ["clicks"], **(options or {})}
-    model, optimizer_ = built(ranks, dedup, sharding, optimizer, options)
+    weighted = bool(options.pop("weighted", False))
+    model, optimizer_ = built(ranks, dedup, sharding, optimizer, options, weighted)
     before = parts(table_weights(model))
-    weighted = bool(options.get("weighted"))
     data = batches(ranks.rank, num_steps, sizes[ranks.rank], longest, weighted)
     data = data if dedup else [b.expand() for b in data]
     outputs, num_pipelined = [], 0

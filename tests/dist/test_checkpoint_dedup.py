@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from recd_dist.checkpoint import checkpoint
-from recd_dist.ranks.process_group import Ranks
 from recd_dist.embedding.tables import portable_name
 from recd_dist.errors import DataError
+from recd_dist.ranks.process_group import Ranks
 
 OPTIONS = {"sequence_features": ["clicks"]}
 
@@ -35,22 +35,22 @@ def _shards(model: Any, optimizer: Any) -> list[tuple[str, list[int], np.ndarray
     return found
 
 
-def _saved(ranks: Ranks, directory: Path, dedup: bool, sharding: Any) -> list:
+def _saved(ranks: Ranks, directory: Path, weighted: bool, dedup: bool, sharding: Any) -> list:
     judge = _judge()
-    model, optimizer = judge.built(ranks, dedup, sharding, "rowwise_adagrad", OPTIONS)
-    for batch in judge.batches(ranks.rank, 3, 9 + 5 * ranks.rank):
+    model, optimizer = judge.built(ranks, dedup, sharding, "rowwise_adagrad", OPTIONS, weighted)
+    for batch in judge.batches(ranks.rank, 3, 9 + 5 * ranks.rank, weighted=weighted):
         optimizer.zero_grad()
         model(batch if dedup else batch.expand())[0].backward()
         optimizer.step()
-    checkpoint.save(directory, 3, model, optimizer, judge.SCHEMA, rename=portable_name)
+    checkpoint.save(directory, 3, model, optimizer, judge.schema_of(weighted), rename=portable_name)
     return _shards(model, optimizer)
 
 
-def _loaded(ranks: Ranks, path: Path, dedup: bool, sharding: Any) -> Any:
+def _loaded(ranks: Ranks, path: Path, weighted: bool, dedup: bool, sharding: Any) -> Any:
     judge = _judge()
-    model, optimizer = judge.built(ranks, dedup, sharding, "rowwise_adagrad", OPTIONS)
+    model, optimizer = judge.built(ranks, dedup, sharding, "rowwise_adagrad", OPTIONS, weighted)
     try:
-        checkpoint.load(path, model, optimizer, judge.SCHEMA, rename=portable_name)
+        checkpoint.load(path, model, optimizer, judge.schema_of(weighted), rename=portable_name)
     except DataError as error:
         return str(error)
     return _shards(model, optimizer)
@@ -67,13 +67,16 @@ def whole(ranks: list[list]) -> dict[str, np.ndarray]:
     return tables
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(
     ("before", "after"),
     [((True, "TW"), (False, "RW")), ((False, {"city": "DP", "item": "RW"}), (True, {"city": "DP"}))],
 )
-def test_loads_across_dedup_and_sharding(two_ranks, tmp_path: Path, before: tuple, after: tuple) -> None:
-    saved = whole(two_ranks(_saved, tmp_path, *before))
-    loaded = whole(two_ranks(_loaded, tmp_path / "step-00000003", *after))
+def test_loads_across_dedup_and_sharding(
+    two_ranks, tmp_path: Path, before: tuple, after: tuple, weighted: bool
+) -> None:
+    saved = whole(two_ranks(_saved, tmp_path, weighted, *before))
+    loaded = whole(two_ranks(_loaded, tmp_path / "step-00000003", weighted, *after))
     assert saved.keys() == loaded.keys()
     assert "optimizer/tables.embeddings.tables.item.weight/item.momentum1" in saved
     for name, tensor in saved.items():
@@ -82,14 +85,21 @@ def test_loads_across_dedup_and_sharding(two_ranks, tmp_path: Path, before: tupl
 
 def test_loads_from_hosts(four_ranks, tmp_path: Path) -> None:
     """Rows split inside a host, then over all ranks."""
-    saved = whole(four_ranks(_saved, tmp_path, True, {"default": "TW", "item": "TWRW", "tag": "TWRW"}))
-    loaded = whole(four_ranks(_loaded, tmp_path / "step-00000003", True, {"default": "TW", "item": "RW", "tag": "TW"}))
+    saved = whole(four_ranks(_saved, tmp_path, False, True, {"default": "TW", "item": "TWRW", "tag": "TWRW"}))
+    again = {"default": "TW", "item": "RW", "tag": "TW"}
+    loaded = whole(four_ranks(_loaded, tmp_path / "step-00000003", False, True, again))
     for name, tensor in saved.items():
         np.testing.assert_array_equal(tensor, loaded[name], err_msg=name)
 
 
 def test_a_table_that_was_replicated_and_is_sharded_is_refused(two_ranks, tmp_path: Path) -> None:
-    two_ranks(_saved, tmp_path, True, {"city": "DP"})
-    for error in two_ranks(_loaded, tmp_path / "step-00000003", True, "TW"):
+    two_ranks(_saved, tmp_path, False, True, {"city": "DP"})
+    for error in two_ranks(_loaded, tmp_path / "step-00000003", False, True, "TW"):
         assert "another optimizer" in error
         assert "its plan, if tables are replicated" in error
+
+
+def test_weights_that_were_trained_are_not_left_out(two_ranks, tmp_path: Path) -> None:
+    two_ranks(_saved, tmp_path, True, True, "TW")
+    for error in two_ranks(_loaded, tmp_path / "step-00000003", False, True, "TW"):
+        assert "a checkpoint of another schema: feature 'history': weights was history_weights, is None;" in error

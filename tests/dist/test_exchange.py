@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.dist.judge import LR, SCHEMA, STEPS, TABLES, assert_judged, train, whole
 
-from recd_dist.embedding.names import Codecs
 from recd_dist.embedding.initial_weights import initialize
+from recd_dist.embedding.names import Codecs
 from recd_dist.embedding.tables import Embeddings, table_weights
 
 # --- every combination -----------------------------------------------------------------------------------------------
@@ -57,10 +57,32 @@ def test_four_ranks_of_two_hosts(four_ranks, sharding: str, optimizer: str) -> N
     )
 
 
+@pytest.mark.parametrize("pooling", ["sum", "mean"])
+@pytest.mark.parametrize("optimizer", list(LR))
+@pytest.mark.parametrize("sharding", TWO)
+def test_weights_on_two_ranks(two_ranks, sharding: str, optimizer: str, pooling: str) -> None:
+    """Lists with weights, pooled and not, in tables that other features look up without weights."""
+    options = {"weighted": True, "pooling": pooling}
+    for dedup in (True, False) if sharding in IN_TORCHREC else (True,):
+        found = two_ranks(train, dedup, TWO[sharding], optimizer, STEPS, (9, 14), options)
+        assert_judged(found, optimizer, pooling=pooling, weighted=True, sharding=TWO[sharding])
+
+
+@pytest.mark.parametrize("pooling", ["sum", "mean"])
+@pytest.mark.parametrize("optimizer", list(LR))
+@pytest.mark.parametrize("sharding", FOUR)
+def test_weights_on_four_ranks(four_ranks, sharding: str, optimizer: str, pooling: str) -> None:
+    sizes, options = (9, 14, 5, 8), {"weighted": True, "pooling": pooling}
+    found = four_ranks(train, True, FOUR[sharding], optimizer, STEPS, sizes, options)
+    assert_judged(found, optimizer, sizes=sizes, pooling=pooling, weighted=True, sharding=FOUR[sharding])
+
+
 OPTIONS = {
     "mean": {"pooling": "mean"},
     "weighted": {"weighted": True, "sequence_features": []},
     "weighted ids": {"weighted": True, "sequence_features": [], "send": {"item": "ids", "tag": "ids"}},
+    "weighted mean by ids": {"weighted": True, "pooling": "mean", "send": {"item": "ids", "place": "ids"}},
+    "all ids, weighted": {"weighted": True, "send": {"article": "rows"}},
     "all ids": {"send": {"article": "rows"}},
     "pooled tables by ids": {"send": {"item": "ids", "tag": "ids", "place": "ids"}},
     "mean by ids": {"pooling": "mean", "send": {"item": "ids", "place": "ids"}},
@@ -105,25 +127,28 @@ def test_ranks_without_samples(two_ranks, sharding: str, sizes: tuple[int, int])
     kinds=st.dictionaries(st.sampled_from(["item", "city", "tag", "place"]), st.sampled_from(["TW", "RW", "CW", "DP"])),
     send=st.dictionaries(st.sampled_from(["item", "tag", "place", "article"]), st.sampled_from(["rows", "ids"])),
     sequences=st.sampled_from([[], ["clicks"], ["clicks", "target"]]),
+    weighted=st.booleans(),
 )
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_shape(two_ranks, sizes, longest, kinds, send, sequences) -> None:
+def test_any_shape(two_ranks, sizes, longest, kinds, send, sequences, weighted) -> None:
     send = {t: s for t, s in send.items() if kinds.get(t) != "DP"}
-    options = {"send": send, "sequence_features": sequences}
+    options = {"send": send, "sequence_features": sequences, "weighted": weighted}
     found = two_ranks(train, True, {"default": "TW", **kinds}, "adagrad", 2, sizes, options, False, longest)
-    assert_judged(found, "adagrad", 2, sizes, longest=longest, tolerance=2e-5)
+    assert_judged(found, "adagrad", 2, sizes, weighted=weighted, longest=longest, tolerance=2e-5)
 
 
 # --- the way it is run -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("dedup", [True, False])
 @pytest.mark.parametrize("sharding", ["TW", "RW"])
-def test_every_input_exchange_is_pipelined(two_ranks, sharding: str, dedup: bool) -> None:
-    piped = two_ranks(train, dedup, TWO[sharding], "rowwise_adagrad", STEPS, (9, 14), None, True)
+def test_every_input_exchange_is_pipelined(two_ranks, sharding: str, dedup: bool, weighted: bool) -> None:
+    options = {"weighted": weighted}
+    piped = two_ranks(train, dedup, TWO[sharding], "rowwise_adagrad", STEPS, (9, 14), options, True)
     for result in piped:
-        assert result["pipelined"] == (1 if dedup else 2)
-    assert_judged(piped, "rowwise_adagrad")
+        assert result["pipelined"] == (1 if dedup else 2 + weighted)
+    assert_judged(piped, "rowwise_adagrad", weighted=weighted)
 
 
 def test_first_weights_do_not_depend_on_the_plan(two_ranks) -> None:

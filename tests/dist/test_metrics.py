@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from recd_dist.ranks.process_group import Ranks
-from recd_dist.metrics.quality import TrainingQuality, measure_quality
 from recd_dist.metrics.gather import gather_on_first_rank, reduce_over_ranks
+from recd_dist.metrics.quality import TrainingQuality, measure_quality
 from recd_dist.metrics.speed import Speed
+from recd_dist.ranks.process_group import Ranks
 from recd_dist.train.seen_records import EpochCount, Seen, count
 
 
@@ -32,7 +32,7 @@ def _reduced(ranks: Ranks) -> dict[str, float]:
     return reduce_over_ranks(mine, {"a": "sum", "b": "mean", "c": "max"}, ranks.device)
 
 
-def test_reduce_over_ranks(two_ranks) -> None:
+def test_over_ranks(two_ranks) -> None:
     assert two_ranks(_reduced) == [{"a": 3.0, "b": 1.5, "c": 2.0}] * 2
 
 
@@ -56,7 +56,7 @@ def _samples(rank: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _window(ranks: Ranks) -> tuple[dict[str, float], dict[str, float]]:
-    window = TrainingQuality(batch_size=64, num_last=10_000, device=ranks.device)
+    window = TrainingQuality(batch_size=64, window=10_000, device=ranks.device)
     before = window.compute()
     for step in range(10):
         window.update(*_samples(ranks.rank, step))

@@ -1,23 +1,26 @@
 """Counted bytes equal the formula for unique rows (and, with dedup off, for expanded ones), per direction."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from recd_dist.ranks.process_group import Ranks
-from recd_dist.embedding.names import Codecs
-from recd_dist.plan.step_bytes import step_bytes
-from recd_dist.plan.step_rows import StepRows, table_uses
-from recd_dist.embedding.initial_weights import initialize
-from recd_dist.plan.sharding import place_tables
 from recd_dist.embedding.distribute import shard
+from recd_dist.embedding.initial_weights import initialize
+from recd_dist.embedding.names import Codecs
 from recd_dist.embedding.placement import placement
 from recd_dist.embedding.tables import Embeddings
+from recd_dist.metrics.traffic import TrafficCounter
+from recd_dist.plan.placing import World
+from recd_dist.plan.sharding import place_tables
+from recd_dist.plan.step_bytes import step_bytes
+from recd_dist.plan.step_rows import StepRows, table_uses
+from recd_dist.ranks.process_group import Ranks
+from recd_dist.table.schema import Feature, Kind, Schema, Table
 from recd_dist.tensors.deduplicate import deduplicate
 from recd_dist.tensors.ikjt import IKJT
-from recd_dist.metrics.traffic import TrafficCounter
-from recd_dist.table.schema import Feature, Kind, Schema, Table
 
 SCHEMA = Schema(
     (
@@ -30,16 +33,25 @@ SCHEMA = Schema(
 TABLES = {"item": Table("item", 4000, 16), "article": Table("article", 4000, 8)}
 
 
-def batch(rank: int, ids: torch.dtype) -> IKJT:
+def schema_of(weighted: list[str]) -> Schema:
+    """The schema, some features with weights."""
+    return Schema(
+        tuple(replace(f, weights=f"{f.name}_weights" if f.name in weighted else None) for f in SCHEMA.features)
+    )
+
+
+def batch(rank: int, ids: torch.dtype, weighted: bool) -> IKJT:
     """400 samples of 40 users, 20 ids a list, ids uniform over the table."""
     random = np.random.default_rng(rank)
     users = np.sort(random.integers(0, 40 + 10 * rank, 400))
     lists = {f: {u: random.integers(0, 4000, 20).tolist() for u in set(users.tolist())} for f in ("history", "clicks")}
     rows = [lists[f][u] for f in ("history", "clicks") for u in users.tolist()]
     rows += [[int(i)] for i in random.integers(0, 4000, 800)]
+    values = torch.tensor([i for row in rows for i in row], dtype=ids)
     kjt = KeyedJaggedTensor(
         ["history", "clicks", "candidate", "target"],
-        torch.tensor([i for row in rows for i in row], dtype=ids),
+        values,
+        weights=values / 4000 if weighted else None,
         lengths=torch.tensor([len(row) for row in rows], dtype=torch.int32),
     )
     return deduplicate(kjt, {"user": ["history", "clicks"]})
@@ -53,15 +65,17 @@ def counted(
     ids: torch.dtype,
     send: str | None = None,
     codecs: Codecs | None = None,
+    weighted: list[str] | None = None,
 ) -> dict[str, object]:
+    weighted = weighted or []
     options = {"sequence_features": sequences, "dedup": dedup, "send": {"article": send} if send else None}
     options["codecs"] = codecs
-    embeddings = Embeddings(SCHEMA, TABLES, device="meta", **options)
+    embeddings = Embeddings(schema_of(weighted), TABLES, device="meta", **options)
     chosen = place_tables(embeddings, World(ranks.world_size, ranks.local_world_size), sharding)
     uses = table_uses(embeddings)
     model = shard(Outer(embeddings), chosen, ranks)
     initialize(model, 0)
-    sparse = batch(ranks.rank, ids)
+    sparse = batch(ranks.rank, ids, bool(weighted))
     with TrafficCounter() as counter:
         out = model(sparse if dedup else sparse.expand())
         values = [g.values for g in out.pooled.values()] + [s.values for s in out.sequences.values()]
@@ -135,3 +149,33 @@ def test_codecs_send_what_they_say(two_ranks, sharding: str, forward: str, backw
     check(results, 1e-3)
     plain = two_ranks(counted, sharding, ["clicks"], True, torch.int32)
     assert sum(r["sent"]["output"] for r in results) < 0.7 * sum(r["sent"]["output"] for r in plain)
+
+
+WEIGHTS = [["history"], ["clicks"], ["history", "clicks"]]
+
+
+@pytest.mark.parametrize("weighted", WEIGHTS, ids="-".join)
+@pytest.mark.parametrize("sequences", [[], ["clicks"]])
+@pytest.mark.parametrize("sharding", ["TW", "RW", "CW"])
+def test_weights_are_in_the_formula(two_ranks, sharding: str, sequences: list[str], weighted: list[str]) -> None:
+    """They travel with the ids of tables that have some, in the same four collectives; not to un-pooled tables."""
+    found = two_ranks(counted, sharding, sequences, True, torch.int32, None, None, weighted)
+    check(found, 1e-3)
+    assert all(r["num_collectives"] == 4 for r in found)
+    check(two_ranks(counted, sharding, sequences, False, torch.int32, None, None, weighted), 0.02)
+    plain = two_ranks(counted, sharding, sequences, True, torch.int32)
+    more = sum(r["sent"]["input"] for r in found) - sum(r["sent"]["input"] for r in plain)
+    assert more > 1000 if set(weighted) - set(sequences) else more == 0
+
+
+@pytest.mark.parametrize("sharding", ["TW", "RW", "TWRW", "GRID"])
+def test_weights_on_hosts_of_several_ranks(four_ranks, sharding: str) -> None:
+    check(four_ranks(counted, sharding, [], True, torch.int32, None, None, ["history"]), 1e-3)
+
+
+@pytest.mark.parametrize("sharding", ["TW", "RW"])
+def test_weights_do_not_travel_where_ids_do(two_ranks, sharding: str) -> None:
+    found = two_ranks(counted, sharding, [], True, torch.int32, "ids", None, ["clicks"])
+    check(found, 1e-3)
+    plain = two_ranks(counted, sharding, [], True, torch.int32, "ids")
+    assert [r["sent"] for r in found] == [r["sent"] for r in plain]

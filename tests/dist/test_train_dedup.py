@@ -4,13 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from recd_dist.train import build
+from recd_dist.cli import main
 from recd_dist.job.config import load
-from recd_dist.ranks.process_group import Ranks
 from recd_dist.job.preflight import check
-from recd_dist.train.training import shard_model, start_pipeline
+from recd_dist.ranks.process_group import Ranks
+from recd_dist.train import build
+from recd_dist.train.evaluation import evaluate_run
+from recd_dist.train.training import shard_model, start_pipeline, train
 
 NUM_STEPS = 20
 
@@ -51,7 +55,14 @@ def _tables(model: Any) -> dict[str, Any]:
         ["model=sequence", "plan.expand=[history]"],
         ["model=sequence", "plan.expand=[history,profile]"],
     ],
-    ids=["dlrm", "sequence", "dlrm, expanded", "sequence, expanded", "sequence, history expanded", "sequence, all expanded"],
+    ids=[
+        "dlrm",
+        "sequence",
+        "dlrm, expanded",
+        "sequence, expanded",
+        "sequence, history expanded",
+        "sequence, all expanded",
+    ],
 )
 def test_losses_and_tables_agree(two_ranks, tiny: list[str], tmp_path: Path, options: list[str]) -> None:
     # Adagrad turns a gradient that is nothing but rounding into a whole step, unless eps is above the rounding.
@@ -69,3 +80,101 @@ def test_losses_and_tables_agree(two_ranks, tiny: list[str], tmp_path: Path, opt
             np.testing.assert_array_equal(before[name], plain_before[name])
             np.testing.assert_allclose(weights, plain_after[name], atol=1e-4, err_msg=str(name))
             assert np.abs(weights - before[name]).max() > 0.01, f"{name} was not trained"
+
+
+# --- lists with weights, from raw logs on ---
+
+
+def raw_logs(num_sessions: int = 500) -> pa.Table:
+    """Histories that shift, with weights of both signs; `shops` beside them has none, `tags` changes by sample."""
+    random = np.random.default_rng(0)
+    rows = []
+    for session in range(num_sessions):
+        items, heat = random.integers(0, 60, 40), random.uniform(-5, 10, 40).astype(np.float32)
+        at = 0
+        for t in range(random.integers(3, 12)):
+            at += int(random.random() < 0.3)
+            tags = random.integers(0, 12, random.integers(0, 4))
+            rows.append(
+                {
+                    "session": session,
+                    "t": t,
+                    "clicked": float(random.random() < 0.4),
+                    "history": items[at : at + 12].tolist(),
+                    "heat": heat[at : at + 12].tolist(),
+                    "shops": (items[at : at + 5] % 9).tolist(),
+                    "tags": tags.tolist(),
+                    "near": random.uniform(0, 10, len(tags)).tolist(),
+                    "candidate": int(random.integers(0, 60)),
+                    "candidate_shop": int(random.integers(0, 9)),
+                    "price": float(random.normal()),
+                }
+            )
+    return pa.Table.from_pylist(rows)
+
+
+@pytest.fixture(scope="module")
+def weighted(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides that name a table made by ``recd etl`` from these logs."""
+    path = tmp_path_factory.mktemp("weights")
+    pq.write_table(raw_logs(), path / "raw.parquet")
+    overrides = [
+        "data=parquet",
+        f"data.path={path / 'raw.parquet'}",
+        f"data.table={path / 'table'}",
+        "data.keys={session: session, timestamp: t}",
+        "data.labels=[clicked]",
+        "data.groups={user: [history, shops]}",
+        "data.features.history={table: item, weights: heat, window: true}",
+        "data.features.shops={table: shop, window: false}",
+        "data.features.tags={table: tag, weights: near}",
+        "data.features.candidate.table=item",
+    ]
+    assert main(["etl", *overrides, "row_group_samples=256"]) == 0
+    return overrides
+
+
+@pytest.mark.parametrize("pooling", ["sum", "mean"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["model=dlrm"],
+        ["model=dlrm", "plan.send={item: ids, tag: ids}"],
+        ["model=sequence"],
+        ["model=dlrm", "plan.expand=[user]"],
+    ],
+    ids=["dlrm", "dlrm, ids", "sequence", "dlrm, expanded"],
+)
+def test_weights_train_the_same(two_ranks, weighted, tmp_path: Path, options: list[str], pooling: str) -> None:
+    overrides = [*weighted, *options, f"model.pooling={pooling}", "batch_size=64", f"run_dir={tmp_path / 'run'}"]
+    # Not Adagrad, whose first step makes of rounding in a gradient near 0 a whole step of one sign or the other.
+    overrides += ["plan=row_wise", "optim=sgd", "optim.tables.lr=20"]
+    on = two_ranks(_trained, [*overrides, "dedup=on"])
+    off = two_ranks(_trained, [*overrides, "dedup=off"])
+    without = two_ranks(_trained, [*overrides, "dedup=on", "data.drop=[heat,near]"])
+    for (losses, sizes, before, after), plain, dropped in zip(on, off, without, strict=True):
+        assert sizes == plain[1]
+        np.testing.assert_allclose(losses, plain[0], rtol=1e-5)
+        assert np.abs(np.array(losses) - dropped[0]).max() > 3e-4  # weights are used
+        assert before.keys() == plain[2].keys()
+        assert {name for name, _ in before} == {"item", "shop", "tag", "candidate_shop"}
+        for name, values in after.items():
+            np.testing.assert_array_equal(before[name], plain[2][name])
+            np.testing.assert_allclose(values, plain[3][name], atol=1e-5, err_msg=str(name))
+            assert np.abs(values - before[name]).max() > 5e-3, f"{name} was not trained"
+
+
+def _run(ranks: Ranks, overrides: list[str], run_dir: Path) -> tuple[dict, dict]:
+    summary = train(load("train", overrides), ranks)
+    return summary, evaluate_run(load("evaluate", [f"run_dir={run_dir}"]), ranks)
+
+
+@pytest.mark.parametrize("dedup", ["on", "off"])
+def test_a_run_is_saved_evaluated_and_counted(two_ranks, weighted: list[str], tmp_path: Path, dedup: str) -> None:
+    run_dir = tmp_path / "run"
+    overrides = [*weighted, "batch_size=64", f"run_dir={run_dir}", f"dedup={dedup}", "max_steps=8", "plan=row_wise"]
+    summary, found = two_ranks(_run, overrides, run_dir)[0]
+    assert found["step"] == 8
+    assert found["ne"] == pytest.approx(summary["ne"], rel=1e-5)
+    formula = summary["unique_bytes_by_formula" if dedup == "on" else "expanded_bytes"]
+    assert summary["sent_bytes"] == pytest.approx(formula, rel=0.05)

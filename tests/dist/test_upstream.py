@@ -117,7 +117,11 @@ def step(ranks: Ranks, tables: dict[str, Any], batches: list[Any], options: dict
         with torch.no_grad():
             for _, row, weight in shards(module):
                 weight.copy_(numbers(row, len(weight)).expand_as(weight))
-        out = module(kjt(batches[ranks.rank % len(batches)]))
+        sent = kjt(batches[ranks.rank % len(batches)])
+        if "weight" in options:
+            weights = torch.full((len(sent.values()),), options["weight"])
+            sent = KeyedJaggedTensor(sent.keys(), sent.values(), weights, lengths=sent.lengths())
+        out = module(sent)
         pooled = all(pooling for _, pooling in tables.values())
         found = out.to_dict() if pooled else {k: v.values() for k, v in out.items()}
         if options.get("backward", True):
@@ -167,6 +171,13 @@ VARIABLE = [{"f": ([[0], [1, 2], []], [0, 1, 1, 2])}, {"f": ([[3, 4, 4], [5], [2
 SHORTER = [{"f": [[0], [1, 2], []]}, {"f": [[3, 4, 4], [5]]}]
 VARIABLE_SHORTER = [VARIABLE[0], {"f": ([[3, 4, 4], [5]], [1, 1, 0, 1])}]
 TWO = [{"f": [[1, 2]], "g": [[1, 2]]}]
+
+
+@pytest.mark.parametrize("sharding", ["TW", "RW", "CW"])
+def test_modules_made_without_weights_use_those_they_are_fed(two_ranks, sharding: str) -> None:
+    """batched_embedding_kernel.py:3044; unsharded, they pass over them. Here: fed only where tables have some."""
+    out = [{"out": {"f": [10.0, 50.0, 0.0]}}, {"out": {"f": [140.0, 60.0, 30.0]}}]
+    assert_gives(two_ranks, out, {"f": (sharding, "SUM")}, PLAIN, weight=10.0)
 
 
 @pytest.mark.parametrize("sharding", ["TW", "RW", "CW"])

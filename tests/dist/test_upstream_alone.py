@@ -16,7 +16,7 @@ from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.fbgemm_qcomm_codec import CommType, QCommsConfig, get_qcomm_codecs_registry
 from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
 from torchrec.distributed.sharding_plan import construct_module_sharding_plan, table_wise
-from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConfig
+from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConfig, PoolingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
 from torchrec.optim.keyed import KeyedOptimizerWrapper
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
@@ -117,6 +117,23 @@ def test_unsharded_outputs_are_float32_whatever_the_tables_are(make) -> None:
     out = make().double()(KeyedJaggedTensor(["f"], torch.tensor([0, 1]), lengths=torch.tensor([2])))
     values: Tensor = out["f"] if isinstance(out["f"], Tensor) else out["f"].values()
     assert values.dtype == torch.float32
+
+
+def test_a_mean_of_weighted_vectors() -> None:
+    """fbgemm divides by the number of ids; unsharded, torch's EmbeddingBag refuses. Here: sums, divided alike."""
+    kernel = SplitTableBatchedEmbeddingBagsCodegen(
+        [(2, 4, EmbeddingLocation.HOST, ComputeDevice.CPU)], pooling_mode=PoolingMode.MEAN
+    )
+    kernel.split_embedding_weights()[0].copy_(torch.tensor([[1.0], [10.0]]).expand(2, 4))
+    ids, weights = torch.tensor([0, 1]), torch.tensor([4.0, 2.0])
+    assert kernel(ids, torch.tensor([0, 2]), weights)[0, 0].item() == (4 * 1 + 2 * 10) / 2
+    table = EmbeddingBagConfig(
+        name="t", embedding_dim=4, num_embeddings=2, feature_names=["f"], pooling=PoolingType.MEAN
+    )
+    with pytest.raises(NotImplementedError, match="only supported for mode='sum'"):
+        EmbeddingBagCollection(tables=[table], is_weighted=True)(
+            KeyedJaggedTensor(["f"], ids, weights, lengths=torch.tensor([2]))
+        )
 
 
 # --- batches, wire, optimizers ---------------------------------------------------------------------------------------

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
@@ -211,24 +209,3 @@ def test_mistakes_are_named() -> None:
         Embeddings(SCHEMA, TABLES, send={"itm": "ids"})
     with pytest.raises(ConfigError, match=r"plan\.send\.item=id: unknown; did you mean 'ids'"):
         Embeddings(SCHEMA, TABLES, send={"item": "id"})
-    with pytest.raises(ConfigError, match="weighted tables are summed"):
-        Embeddings(SCHEMA, TABLES, weighted=True, pooling="mean")
-
-
-def test_weights_are_neither_passed_over_nor_made_up() -> None:
-    plain = batch()
-    weighted = replace(plain, weights=torch.ones(len(plain.values)))
-    for dedup in (True, False):
-        with pytest.raises(ValueError, match=r"carries weights.*weighted=True"):
-            Embeddings(SCHEMA, TABLES, dedup=dedup)(weighted)
-        with pytest.raises(ValueError, match="carries no weights"):
-            Embeddings(SCHEMA, TABLES, dedup=dedup, weighted=True)(plain)
-
-
-@pytest.mark.parametrize("send", ["rows", "ids"])
-def test_weights_multiply_vectors(send: str) -> None:
-    embeddings = numbered(Embeddings(SCHEMA, TABLES, weighted=True, send=dict.fromkeys(TABLES, send)))
-    plain = batch()
-    out = embeddings(replace(plain, weights=torch.arange(len(plain.values), dtype=torch.float32)))
-    assert plain.values_of("history").tolist() == [7, 8, 8]
-    assert out.pooled["user"]["history"][:, 0].tolist() == [700 * 0 + 800 * 1 + 800 * 2, 0]

@@ -131,6 +131,7 @@ def test_wider_ids_of_a_later_day(tmp_path):
             "'history': its kind was ids, is now id",
         ),
         ({"features": {"item": {"table": "goods"}}}, "feature 'item': its table was item, is now goods"),
+        ({"features": {"history": {"window": True}}}, "feature 'history': its window was False, is now True"),
         ({"groups": {}}, "feature 'history': its group was user, is now sample"),
         ({"partition": "hour"}, "data.partition was 'day', is now 'hour'"),
         ({"keys": {"user": "session", "timestamp": "t"}}, "a session was 'samples of one session"),

@@ -105,7 +105,8 @@ def test_a_users_config_is_suggested(tmp_path: Path) -> None:
         ("data.features.price.tabel=x", "unknown option 'data.features.price.tabel'; did you mean 'table'?"),
         ("data.tables.item.num_embeding=5", "unknown option 'data.tables.item.num_embeding'; did you mean "
          "'num_embeddings'?"),
-        ("data.features.price=log", "data.features.price=log: must be a map of table, kind, transforms"),
+        ("data.features.price=log", "data.features.price=log: must be a map of table, kind, weights, window, "
+         "transforms"),
         ("batch_size=many", "option 'batch_size': Value 'many' of type 'str' could not be converted to Integer"),
         ("dedup=perhaps", "option 'dedup': Value 'perhaps' is not a valid bool (type str)"),
         ("batch_size=[1", "'batch_size=[1' is no override; write name=value"),

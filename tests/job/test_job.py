@@ -1,13 +1,14 @@
 """Whether a table's rows are worth deduplicating."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from recd_dist.errors import ConfigError
-from recd_dist.job.config import TrainConfig
-from recd_dist.job.job import Job, _check_codec, group_choices
+from recd_dist.job.config import TrainConfig, load
+from recd_dist.job.job import Job, _check_codec, group_choices, resolve
 from recd_dist.reader.transform import Transforms
 from recd_dist.table.manifest import Manifest
 from recd_dist.table.schema import Feature, Kind, Schema
@@ -75,3 +76,54 @@ def test_codecs_are_for_unique_rows() -> None:
     config.plan.codec.backward = "int8"
     with pytest.raises(ConfigError, match=r"plan\.codec\.backward=int8"):
         _check_codec(config)
+
+
+WEIGHTED = Schema(
+    (
+        Feature("history", Kind.ids, "user", "item", weights="heat", window=True),
+        Feature("shops", Kind.ids, "user", "shop"),
+        Feature("candidate", Kind.id, "sample", "item"),
+    )
+)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """A table of which only the manifest is there."""
+    (tmp_path / "train").mkdir()
+    replace(MANIFEST, schema=WEIGHTED, source={"columns": ["heat", "price"]}).save(tmp_path / "train")
+    return tmp_path
+
+
+def resolved(table: Path, *overrides: str) -> Job:
+    return resolve(load("train", ["data=parquet", f"data.table={table}", *overrides]))
+
+
+def test_weights_and_windows_are_those_of_the_table(table: Path) -> None:
+    assert resolved(table).schema == WEIGHTED
+    assert resolved(table, "data.features.history={weights: heat, window: true}").schema == WEIGHTED
+    assert resolved(table, "data.features.shops.window=false").schema == WEIGHTED
+
+
+@pytest.mark.parametrize(
+    ("override", "there"),
+    [
+        ("data.features.history.weights=warmth", "it is heat"),
+        ("data.features.shops.weights=heat", "it has none"),
+        ("data.features.history.window=false", "it is true"),
+        ("data.features.shops.window=true", "it is false"),
+    ],
+)
+def test_weights_and_windows_that_the_table_does_not_have(table: Path, override: str, there: str) -> None:
+    message = f"{override}: in the table {table}/train {there}; make it again by `recd etl ... overwrite=true`"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        resolved(table, override)
+
+
+def test_weights_are_left_out_by_the_name_of_their_column(table: Path) -> None:
+    dropped = resolved(table, "data.drop=[heat]", "data.features.history.weights=heat").schema
+    assert dropped.weights == {}
+    assert [f.name for f in dropped.features] == ["history", "shops", "candidate"]
+    assert resolved(table, "data.drop=[history]").schema.weights == {}
+    with pytest.raises(ConfigError, match="has no feature 'heet'; did you mean 'heat'"):
+        resolved(table, "data.drop=[heet]")

@@ -80,8 +80,8 @@ def test_run_directory_and_environment_reach_the_role() -> None:
 
 
 @pytest.mark.parametrize("j", ["2", "0x1", "1x0", "x2", "2x", "1x2x3", "a"])
-def test_malformed_j_names_the_wanted_form(j: str) -> None:
-    with pytest.raises(ComponentValidationException, match=rf"-j {j}: wanted hosts x ranks on each, for example 1x2"):
+def test_malformed_j_names_the_right_form(j: str) -> None:
+    with pytest.raises(ComponentValidationException, match=rf"-j {j}: give the number of hosts x ranks on each"):
         train(j=j)
 
 

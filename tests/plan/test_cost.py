@@ -47,6 +47,19 @@ def test_bytes_are_those_of_the_floor(sharding: str, send: str, dedup: bool) -> 
     assert sum(split_bytes(work, SLOW)) == pytest.approx(due.total)
 
 
+@pytest.mark.parametrize("sharding", ["TW", "CW", "RW"])
+@pytest.mark.parametrize("dedup", [True, False])
+def test_weights_are_4_bytes_an_id_where_they_travel(sharding: str, dedup: bool) -> None:
+    def input_bytes(**options: object) -> float:
+        return step_bytes([replace(USE, **options)], {"item": PLACES[sharding]}, STEP, 4, dedup=dedup).input
+
+    # Of column shards each rank needs every id.
+    ids = (300 if dedup else 2100) * (2 if sharding == "CW" else 1)
+    assert input_bytes(weighted=True) - input_bytes() == pytest.approx(ids * 4 * 3 / 4)
+    assert input_bytes(weighted=True, is_sequence=True) == input_bytes(is_sequence=True)
+    assert (input_bytes(weighted=True, send="ids") == input_bytes(send="ids")) is dedup
+
+
 def test_inside_and_between_hosts() -> None:
     """A table on rank 1 of hosts (0, 1) and (2, 3): rank 0 asks inside the host, ranks 2 and 3 from outside."""
     work = work_of(USE, PLACES["TW"], STEP, 4, SLOW, dedup=True)

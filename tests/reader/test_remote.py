@@ -23,7 +23,7 @@ from recd_dist.reader.table_files import TableFiles
 from recd_dist.table.flat import flat_view
 from recd_dist.table.location import location
 from recd_dist.table.manifest import Manifest
-from recd_dist.table.stats.stats_text import table_stats
+from recd_dist.table.stats.table_stats import measure_table
 
 ROOT = Path(__file__).parents[2]
 FOOTER = 1 << 16  # what Arrow reads of a file's end at first
@@ -173,7 +173,7 @@ def stored(tiny, tmp_path) -> str:
 def test_statistics_are_those_of_the_local_table(tiny, stored):
     here, there = (Path(tiny[2].removeprefix("data.table=")), stored.removeprefix("data.table="))
     for split in ("train", "test"):
-        assert table_stats(f"{there}/{split}").to_json() == table_stats(here / split).to_json()
+        assert measure_table(f"{there}/{split}").to_json() == measure_table(here / split).to_json()
 
 
 @pytest.mark.usefixtures("own_logging")

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,6 +28,14 @@ def test_first_x():
 
 def test_last_x():
     assert rows(t.last_x(lists([1, 2, 3], [], [4]), 2)) == [[2, 3], [], [4]]
+
+
+def test_weights_are_cut_as_their_ids_are():
+    column = replace(lists([1, 2, 3], [], [4]), weights=np.array([0.5, -1, 2, 3], np.float32))
+    assert t.first_x(column, 2).weights.tolist() == [0.5, -1, 3]
+    assert t.last_x(column, 1).weights.tolist() == [2, 3]
+    for kept in (t.hash_ids(column, 9), t.clamp(column, max=2), t.bucketize(column, [2]), t.first_x(column, 9)):
+        assert kept.weights.tolist() == [0.5, -1, 2, 3]
 
 
 def test_first_x_of_short_lists_copies_nothing():

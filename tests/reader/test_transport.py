@@ -8,7 +8,7 @@ from recd_dist.tensors.ikjt import IKJT, GroupLayout
 GROUPS = (GroupLayout("history", ("item", "shop"), 2), GroupLayout("empty", (), 1), GroupLayout("sample", ("cand",), 4))
 
 
-def a_batch(dtype, dense):
+def a_batch(dtype, dense, weights=None):
     ikjt = IKJT(
         groups=GROUPS,
         batch_size=4,
@@ -16,24 +16,28 @@ def a_batch(dtype, dense):
         lengths=torch.tensor([2, 1, 1, 0, 1, 1, 1, 1], dtype=torch.int32),
         inverse=torch.tensor([0, 0, 1, 0, 0, 0, 0, 0], dtype=torch.int32),
         value_offsets=(0, 3, 4, 8),
+        weights=weights,
     )
     return Batch(ikjt, dense, torch.rand(4, 2), torch.arange(4), torch.arange(4) * 2)
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
 @pytest.mark.parametrize("dense", [{}, {"empty": torch.rand(1, 3), "sample": torch.rand(4, 1)}])
-def test_the_other_side_has_the_same_batch(dtype, dense):
-    batch = a_batch(dtype, dense)
+@pytest.mark.parametrize("weights", [None, torch.rand(8)])
+def test_the_other_side_has_the_same_batch(dtype, dense, weights):
+    batch = a_batch(dtype, dense, weights)
     packed = pack(batch)
     assert packed.block.is_shared()
     found = packed.batch()
     assert found.sparse.groups == GROUPS
     assert found.sparse.value_offsets == (0, 3, 4, 8)
     assert found.dense.keys() == dense.keys()
+    assert (found.sparse.weights is None) == (weights is None)
     for a, b in [
         *((getattr(batch, n), getattr(found, n)) for n in ("labels", "sample_ids", "request_ids")),
         *((getattr(batch.sparse, n), getattr(found.sparse, n)) for n in ("values", "lengths", "inverse")),
         *((dense[g], found.dense[g]) for g in dense),
+        *([] if weights is None else [(weights, found.sparse.weights)]),
     ]:
         assert a.dtype == b.dtype
         assert torch.equal(a, b)
@@ -42,3 +46,4 @@ def test_the_other_side_has_the_same_batch(dtype, dense):
 
 def test_every_tensor_takes_whole_cache_lines_of_the_block():
     assert pack(a_batch(torch.int32, {})).block.nbytes == 6 * 64
+    assert pack(a_batch(torch.int32, {}, torch.rand(8))).block.nbytes == 7 * 64

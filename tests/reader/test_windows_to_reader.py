@@ -15,12 +15,10 @@ from hypothesis import strategies as st
 from recd_dist.errors import ConfigError, DataError
 from recd_dist.etl.flow import etl
 from recd_dist.etl.source.source import Source
-from recd_dist.reader.loader import Loader
 from recd_dist.reader.order import RowGroup
 from recd_dist.reader.table_files import TableFiles
 from recd_dist.table.flat import flat_view
-from recd_dist.table.schema import Table
-from recd_dist.table.stats.table_stats import table_stats
+from recd_dist.table.stats.table_stats import measure_table
 
 KEYS = {"session": "session", "timestamp": "t"}
 LIST, WEIGHT = pa.list_(pa.int64()), pa.list_(pa.float32())
@@ -119,7 +117,7 @@ def test_the_flat_view_joins_the_streams(tables):
 @pytest.mark.parametrize("weights", [False, True])
 def test_the_reader_gives_the_same_columns(tables, weights):
     path, raw, made = tables
-    on = TableFiles(path / "on/train", weights=weights)
+    on = TableFiles(path / "on/train", made.schema if weights else made.schema.without(["heat"]))
     rows = {(r[0], r[1]): r for r in raw_rows(raw)}
     seen = 0
     for number, part in enumerate(made.parts):
@@ -251,21 +249,9 @@ def test_weights_that_cannot_be(tmp_path, options, message):
         etl(source(tmp_path, logs(3), recent=options), tmp_path / "out", progress=False)
 
 
-def test_training_says_once_that_it_passes_over_weights(tables, caplog):
-    path, _, made = tables
-    options = {"batch_size": 32, "window": 2, "shuffle": False}
-    item = {"item": Table("item", 1000, 4, hashed=True), "device": Table("device", 3, 4)}
-    for rank in (0, 1):
-        loader = Loader(path / "on/train", made.schema, item, rank=rank, world_size=2, **options)
-        lengths = {n for batch in loader for n in batch.sparse.lengths_of("recent").tolist()}
-        loader.close()
-        assert lengths == {20}
-    assert [r.getMessage() for r in caplog.records] == ["reader: training passes over the weights of recent"]
-
-
 def test_stats_count_the_bytes_of_streams(tables):
     path, _, made = tables
-    stats = table_stats(path / "on/train")
+    stats = measure_table(path / "on/train")
     user = next(g for g in stats.groups if g.name == "user")
     features = {f.name: f for f in stats.features}
     sizes = {"user": 0, "recent": 0}

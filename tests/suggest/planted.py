@@ -6,10 +6,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.source.inspection import inspected
 from recd_dist.etl.source.source import Source
+from recd_dist.suggest.features import SampledFeature, measure_features
+from recd_dist.suggest.sample import SessionSample, read_sample
+from recd_dist.suggest.sample_columns import SampleColumns
 
 
-def planted(path: Path, groups: dict[str, tuple[float, int]], num_samples: int = 6000, seed: int = 0) -> pa.Table:
+def plant_table(path: Path, groups: dict[str, tuple[float, int]], num_samples: int = 6000, seed: int = 0) -> pa.Table:
     """A table in order of time: ``groups`` maps a name to its stay rate and number of list features.
 
     Samples of about 12 a session are interleaved; ``item`` and ``price`` change with every sample.
@@ -42,3 +47,22 @@ def planted(path: Path, groups: dict[str, tuple[float, int]], num_samples: int =
 def source(path: Path, **options: object) -> Source:
     described = {"name": "mine", "path": str(path), "keys": {"session": "visit", "timestamp": "time"}}
     return Source.from_dict(described | {"labels": ["clicked"]} | options)
+
+
+def flat_source(path: Path, **columns: object) -> Source:
+    pq.write_table(pa.table(columns), path)
+    return Source("mine", str(path), labels=())
+
+
+def sample_of(described: Source, **options: int) -> SessionSample:
+    with engine.connect() as connection:
+        return read_sample(inspected(described, connection), connection, **options)
+
+
+def features_of(path: Path, **columns: object) -> list[SampledFeature]:
+    """The features of a flat table whose session is ``visit``."""
+    flat_source(path, **columns, clicked=[0] * len(columns["visit"]))
+    described = Source("mine", str(path), keys={"session": "visit"}, labels=("clicked",))
+    with engine.connect() as connection:
+        inspection = inspected(described, connection)
+        return list(measure_features(SampleColumns(inspection, read_sample(inspection, connection))))

@@ -18,8 +18,9 @@ from recd_dist.errors import ConfigError
 from recd_dist.etl.flow import etl
 from recd_dist.etl.source.inspection import REQUEST, SESSION, TIMESTAMP
 from recd_dist.etl.source.source import Source
-from recd_dist.etl.write.part import Form, written
 from recd_dist.etl.write.stored_types import list_type
+from recd_dist.etl.write.table_form import TableForm
+from recd_dist.etl.write.write_one_part import write_part
 from recd_dist.table.flat import flat_view
 from recd_dist.table.manifest import Manifest
 from recd_dist.table.schema import Feature, Kind, Schema
@@ -112,9 +113,9 @@ def parts_table(path: Path) -> tuple[Path, list[tuple[int, list[int], int]]]:
                 "item": np.array([row[0] for row in rows]),
             }
         )
-        form = Form(schema, types, {}, 4, "zstd")
-        result = written(shard, np.arange(6), form, path, number, len(expected), lambda _: None)
-        parts.append(replace(result.parts[0], partition=f"2026-11-{20 + (number > 0)}"))
+        form = TableForm(schema, types, {}, 4, "zstd")
+        result = write_part(shard, np.arange(6), form, path, number, len(expected), lambda _: None)
+        parts.append(replace(result.part, partition=f"2026-11-{20 + (number > 0)}"))
         expected += [(number, row, row[0]) for row in rows]
     manifest = Manifest("t", "train", schema, 18, 3, 18, {"user": 18}, {}, {}, tuple(parts), partition="day")
     manifest.save(path)

@@ -98,3 +98,20 @@ def test_an_expanded_feature_remembers_its_group() -> None:
     moved = schema.expanded(["user"])
     assert (moved["history"].group, moved["history"].home, moved["candidate"].home) == ("sample", "user", "sample")
     assert Schema.from_json(moved.to_json()) == moved
+
+
+def test_weights_are_left_out_by_their_column() -> None:
+    schema = Schema(
+        (
+            Feature("history", Kind.ids, "user", "item", weights="heat"),
+            Feature("tags", Kind.ids, "sample", "tag", weights="near"),
+            Feature("price", Kind.dense),
+        )
+    )
+    assert schema.weights == {"history": "heat", "tags": "near"}
+    assert schema.expanded(["user"]).weights == schema.weights
+    assert schema.without(["heat"]).weights == {"tags": "near"}
+    assert [f.name for f in schema.without(["heat", "tags"]).features] == ["history", "price"]
+    assert Schema.from_json(schema.to_json()) == schema
+    with pytest.raises(ConfigError, match="no feature 'heet'"):
+        schema.without(["heet"])

@@ -9,9 +9,13 @@ import pytest
 
 from recd_dist.cli import main
 from recd_dist.errors import ConfigError
-from recd_dist.job.config import EvaluateConfig, load
+from recd_dist.job.config import EvaluateConfig, TrainConfig, load
+from recd_dist.job.job import Job
 from recd_dist.ranks.process_group import Ranks, process_group
-from recd_dist.train.evaluation import evaluate_run, report
+from recd_dist.reader.transform import Transforms
+from recd_dist.table.manifest import Manifest
+from recd_dist.table.schema import Feature, Kind, Schema
+from recd_dist.train.evaluation import evaluate_run, report, require_same_features
 from recd_dist.train.training import train
 
 pytestmark = [pytest.mark.usefixtures("own_logging"), pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -118,3 +122,21 @@ def test_a_run_without_a_record_of_samples(trained: Path, capsys: pytest.Capture
 def test_the_summary_is_shown_again(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["summary", f"run_dir={trained}"]) == 0
     assert "in 15 steps on 1 rank" in capsys.readouterr().out
+
+
+def test_a_table_without_the_weights_that_were_trained(tmp_path: Path) -> None:
+    def table(weights: str | None) -> Manifest:
+        schema = Schema((Feature("history", Kind.ids, "user", "item", weights=weights),))
+        return Manifest("t", "train", schema, 10, 5, 5, {"user": 5}, features={}, ids={}, parts=())
+
+    def job(weights: str | None) -> Job:
+        manifest = table(weights)
+        return Job(TrainConfig(), tmp_path, manifest, manifest.schema, {}, Transforms({}))
+
+    table(None).save(tmp_path)
+    with pytest.raises(ConfigError, match=r"trained on feature 'history' \(ids, group 'user', weights 'heat'\)"):
+        require_same_features(job("heat"), tmp_path)
+    require_same_features(job(None), tmp_path)
+    table("heat").save(tmp_path)
+    require_same_features(job("heat"), tmp_path)
+    require_same_features(job(None), tmp_path)  # trained without them

@@ -13,8 +13,9 @@ from recd_dist.job.preflight import check
 from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.train import build
+from recd_dist.train.summary_text import render
 from recd_dist.train.training import shard_model, watch_of
-from recd_dist.train.watch import Watch, render
+from recd_dist.train.watch import Watch
 
 pytestmark = [pytest.mark.usefixtures("own_logging"), pytest.mark.filterwarnings("ignore::FutureWarning")]
 
@@ -74,7 +75,7 @@ def test_a_loss_of_nan_on_another_rank_ends_this_one_too(
     """Sums over the ranks carry it, so that no rank waits in a collective for one that has ended."""
     nan = float("nan")
     monkeypatch.setattr(
-        "recd_dist.train.watch.reduce_over_ranks", lambda mine, *_: {**mine, "loss": mine["loss"] + nan}
+        "recd_dist.train.counting.reduce_over_ranks", lambda mine, *_: {**mine, "loss": mine["loss"] + nan}
     )
     watch, outputs = watched(tiny, tmp_path, ranks)
     with TrafficCounter() as traffic, watch:

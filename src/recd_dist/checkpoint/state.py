@@ -112,13 +112,13 @@ def require_same_schema(path: Path, old: Schema, new: Schema) -> None:
     differ = [f"feature '{n}' is only in the checkpoint" for n in before if n not in now]
     differ += [f"feature '{n}' is only in this run" for n in now if n not in before]
     for name in (n for n in before if n in now):
-        for what in ("kind", "group", "table"):
+        for what in ("kind", "group", "table", "weights"):
             was, is_ = getattr(before[name], what), getattr(now[name], what)
             if was != is_:
                 differ.append(f"feature '{name}': {what} was {was}, is {is_}")
     if old.labels != new.labels:
         differ.append(f"labels were {', '.join(old.labels)}, are {', '.join(new.labels)}")
-    if not differ and old.features != new.features:
+    if not differ and list(before) != list(now):
         differ.append("the features stand in another order")
     if differ:
         raise DataError(

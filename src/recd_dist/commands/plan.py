@@ -1,21 +1,24 @@
-"""``recd plan``: measures if asked, plans, shows, saves, compares and simulates; starts no job."""
+"""``recd plan``: where the tables of a job would lie and what a step of them costs; starts no job.
 
+The libraries that a plan needs load torch, so they are imported where they are used: ``recd --help`` stays quick.
+"""
+
+import argparse
 import logging
+import sys
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
+from recd_dist.commands.command import JSON, Argument, Command, write_json
 from recd_dist.errors import ConfigError
-from recd_dist.job.job import Job
-from recd_dist.plan import machines
-from recd_dist.plan.plan_text import GroupRow, render_differences, render_plan, render_simulation
-from recd_dist.plan.probe import measure
-from recd_dist.plan.saved import differences, from_json, load, text_of
-from recd_dist.plan.table_plan import TablePlan
-from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
-from recd_dist.train.planning import plan_job, simulate
+from recd_dist.job.job import Job, resolve
+from recd_dist.screen.console import console
+
+if TYPE_CHECKING:
+    from recd_dist.plan.plan_text import GroupRow
+    from recd_dist.plan.table_plan import TablePlan
 
 logger = logging.getLogger(__name__)
 
@@ -26,54 +29,53 @@ LARGEST = 1024
 """Ranks up to which ``--simulate`` goes, or to the plan's own where they are more."""
 
 
-def run(
-    job: Job, console: Console, *, probe: bool, save: str | None, diff: str | None, simulated: bool
-) -> dict[str, Any]:
-    """Prints a plan.
+def run(options: argparse.Namespace) -> int:
+    """Measures if asked, plans, then shows, saves, compares and simulates as asked."""
+    job = resolve(COMMAND.load_config(options))
+    from recd_dist.plan.plan_text import render_plan
+    from recd_dist.plan.saved import load
+    from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
+    from recd_dist.train.planning import plan_job
 
-    Args:
-        job: resolved config.
-        console: where to.
-        probe: measure this machine first.
-        save: file for the plan.
-        diff: saved plan to compare with.
-        simulated: show how a step grows with the ranks.
-
-    Returns:
-        All that was shown, JSON-ready.
-
-    Raises:
-        ConfigError: what the user can mend.
-    """
     log_to_screen()
     quiet_libraries()
-    before = load(Path(diff), option="--diff ") if diff else None
-    if probe:
-        job = _probed(job)
-    found = plan_job(job, job.config.plan.world_size or 2)
-    console.print(render_plan(found, str(job.table), _group_rows(job)))
+    before = load(Path(options.diff), option="--diff ") if options.diff else None
+    if options.probe:
+        job = _probe(job)
+    plan = plan_job(job, job.config.plan.world_size or 2)
+    console(sys.stdout).print(render_plan(plan, str(job.table), _group_rows(job)))
     result: dict[str, Any] = {
-        "tables": [asdict(row) for row in found.rows],
+        "tables": [asdict(row) for row in plan.rows],
         "groups": [asdict(group) for group in job.groups],
-        "step": asdict(found.estimate),
-        "machine": asdict(found.machine),
+        "step": asdict(plan.estimate),
+        "machine": asdict(plan.machine),
     }
     if before:
-        differing = differences(before, from_json(found.to_json(), Path("this plan")))
-        console.print(render_differences(differing, str(diff)))
-        result["differences"] = differing
-    if save:
-        _write(Path(save), found)
-    if simulated:
-        others = simulate(job, _world_sizes(found.world.size), found.step)
-        estimates = sorted([*others, found.estimate], key=lambda each: each.world_size)
-        console.print(render_simulation(estimates, found))
-        result["simulation"] = [asdict(each) for each in estimates]
-    return result
+        result["differences"] = _compare(plan, before, options.diff)
+    if options.save:
+        _save(plan, Path(options.save))
+    if options.simulate:
+        result["simulation"] = _simulate(job, plan)
+    write_json(options.json, result)
+    return 0
 
 
-def _group_rows(job: Job) -> list[GroupRow]:
+def _probe(job: Job) -> Job:
+    """Measures this machine, and returns the job with the figures found as its costs."""
+    from recd_dist.plan import machines
+    from recd_dist.plan.probe import measure
+
+    path = Path(job.config.plan.costs or COSTS)
+    device = job.config.device if job.config.device != "auto" else None
+    machines.save(path, measure(device))
+    logger.info("measured figures are in %s; plan.costs=%s uses them", path, path)
+    return replace(job, config=replace(job.config, plan=replace(job.config.plan, costs=str(path))))
+
+
+def _group_rows(job: Job) -> "list[GroupRow]":
     """How each group of the job's table is trained, for people."""
+    from recd_dist.plan.plan_text import GroupRow
+
     rows = []
     for choice in job.groups:
         features = tuple(f.name for f in job.schema.sparse if f.group == choice.group)
@@ -82,23 +84,62 @@ def _group_rows(job: Job) -> list[GroupRow]:
     return rows
 
 
-def _probed(job: Job) -> Job:
-    """Measures this machine, and has the plan use what was found."""
-    path = Path(job.config.plan.costs or COSTS)
-    device = job.config.device if job.config.device != "auto" else None
-    machines.save(path, measure(device))
-    logger.info("measured figures are in %s; plan.costs=%s uses them", path, path)
-    return replace(job, config=replace(job.config, plan=replace(job.config.plan, costs=str(path))))
+def _compare(plan: "TablePlan", before: Any, path: str) -> list[tuple[str, str, str]]:
+    """Shows what differs from a saved plan."""
+    from recd_dist.plan.plan_text import render_differences
+    from recd_dist.plan.saved import differences, from_json
+
+    differing = differences(before, from_json(plan.to_json(), Path("this plan")))
+    console(sys.stdout).print(render_differences(differing, path))
+    return differing
 
 
-def _write(path: Path, found: TablePlan) -> None:
+def _save(plan: "TablePlan", path: Path) -> None:
+    """Writes a plan as a file that ``plan.file`` reads."""
+    from recd_dist.plan.saved import text_of
+
     try:
-        path.write_text(text_of(found.to_json()))
+        path.write_text(text_of(plan.to_json()))
     except OSError as error:
         raise ConfigError(f"--save {path}: cannot be written ({error.strerror})") from error
     logger.info("the plan is in %s; plan.file=%s trains by it", path, path)
 
 
-def _world_sizes(world_size: int) -> list[int]:
-    """1, 2, 4, ... without the plan's own, which is known."""
+def _simulate(job: Job, plan: "TablePlan") -> list[dict[str, Any]]:
+    """Shows how a step grows with the ranks."""
+    from recd_dist.plan.plan_text import render_simulation
+    from recd_dist.train.planning import simulate
+
+    others = simulate(job, _world_sizes(plan.world.size), plan.step)
+    estimates = sorted([*others, plan.estimate], key=lambda estimate: estimate.world_size)
+    console(sys.stdout).print(render_simulation(estimates, plan))
+    return [asdict(estimate) for estimate in estimates]
+
+
+def _world_sizes(world_size: int) -> Iterable[int]:
+    """1, 2, 4, ... without the plan's own size, which is known."""
     return [2**n for n in range(21) if 2**n <= max(LARGEST, world_size) and 2**n != world_size]
+
+
+COMMAND = Command(
+    name="plan",
+    summary="tables x ranks x bytes x milliseconds, without starting a job",
+    details="The same table and options as for `recd train`; plan.world_size says for how many ranks (default 2), "
+    "plan.topology on\nwhich machines (h100x8: hosts of 8 H100). docs/planning.md explains what is printed.",
+    examples=(
+        "recd plan data=ebnerd plan.world_size=2",
+        "recd plan data=rm1 plan=row_wise plan.world_size=8",
+        "recd plan data=rm1 plan.world_size=1024 plan.topology=h100x8 --simulate",
+        "recd plan data=tiny --probe",
+        "recd plan data=tiny --save plan.json; recd train data=tiny plan.file=plan.json --nproc 2",
+    ),
+    run=run,
+    config="train",
+    arguments=(
+        JSON,
+        Argument("--save", "write the plan; plan.file=FILE trains by it", {"metavar": "FILE"}),
+        Argument("--diff", "show what differs from a saved plan", {"metavar": "FILE"}),
+        Argument("--simulate", "show how a step grows, from 1 to 1024 ranks", {"action": "store_true"}),
+        Argument("--probe", "measure this machine first, for plan.costs", {"action": "store_true"}),
+    ),
+)

@@ -1,27 +1,45 @@
-"""From a data config, as a plain dict, to the options of a source; synthetic logs are written where they are wanted."""
+"""From a data config to the source that it describes; synthetic logs are written where they are not there yet."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from recd_dist.errors import ConfigError, nearest
-from recd_dist.job.options import SOURCE_KINDS
+from recd_dist.etl.source.source import Source
+from recd_dist.job.options import SOURCE_KINDS, Data
 
 _ELSEWHERE = ("source", "table", "tables", "synthetic", "partitions")
+"""Options of a data config that say nothing of the source's rows."""
+
+
+def source_of(data: Data, seed: int = 0) -> Source:
+    """The source that a data config describes.
+
+    Args:
+        data: the config.
+        seed: of synthetic logs.
+
+    Raises:
+        ConfigError: mistakes in the config, all in one message.
+    """
+    plain = asdict(data)
+    write_synthetic_logs(plain, seed)
+    return Source.from_dict(source_options(plain))
 
 
 def source_options(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``Source.from_dict`` takes of a data config."""
+    """The part of a data config that ``Source.from_dict`` takes."""
     return {name: value for name, value in data.items() if name not in _ELSEWHERE}
 
 
-def make_logs(data: Mapping[str, Any], seed: int, *, again: bool = True) -> None:
-    """Writes the logs of a synthetic source, unless they are there.
+def write_synthetic_logs(data: Mapping[str, Any], seed: int, *, again: bool = True) -> None:
+    """Writes the logs of a synthetic source, unless they are there; does nothing for other sources.
 
     Args:
-        data: the data config.
+        data: the data config as a plain dict.
         seed: of the logs.
-        again: logs of other parameters are replaced; else any that are there stay.
+        again: replace logs that were made with other parameters; False: any that are there stay.
 
     Raises:
         ConfigError: an unknown kind of source, or parameters that do not fit.

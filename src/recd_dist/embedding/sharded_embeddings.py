@@ -164,7 +164,7 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
         if not self.layout.units:
             ctx.sparse = sparse
             return KJTListSplitsAwaitable([NoWait(NoWait(Received({})))], ctx)
-        sizes = Sizes(self.layout, ctx, sparse, self.weighted, self.group)
+        sizes = Sizes(self.layout, ctx, sparse, self.group)
         return KJTListSplitsAwaitable([sizes], ctx)
 
     def compute(self, ctx: Context, dist_input: KJTList) -> list[Tensor]:

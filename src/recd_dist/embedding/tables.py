@@ -5,12 +5,14 @@
     IKJT --unique rows, unique ids--> tables of each class --vectors--> Assemble --> Grouped, GroupedJagged
 
 On one process the tables are looked up where they are; over ranks ``embedding/sharded_embeddings.py`` puts the
-exchange between. With ``dedup=False`` the middle is what a TorchRec user writes: one EmbeddingBagCollection and one
-EmbeddingCollection with a key per feature, on the expanded batch. Both yield the same types, from the same tables.
+exchange between. With ``dedup=False`` the middle is what a TorchRec user writes: one EmbeddingBagCollection (a second
+one with ``is_weighted=True`` for tables whose features have weights) and one EmbeddingCollection with a key per
+feature, on the expanded batch. Both yield the same types, from the same tables.
 """
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -29,6 +31,9 @@ from recd_dist.tensors.ikjt import IKJT
 
 Pooling = Literal["sum", "mean"]
 
+WEIGHTED = "weighted"
+"""Of an expanded model the module of pooled tables that take weights; the others are in ``sample``."""
+
 _WEIGHT = re.compile(
     r"(?:^|\.)(?:pooled\.[^.]+\.embedding_bags|sequences\.embeddings)\.(?P<table>\w+)(?P<rest>\.[\w.]+)?\Z"
 )
@@ -40,21 +45,23 @@ class Embeddings(nn.Module):
     A table with a feature in ``sequence_features`` is un-pooled: its vectors travel, and its other features are pooled
     on arrival. Every other table is pooled where it lies, unless its distinct ids are sent.
 
+    Where a feature has weights, each id's vector is multiplied by its weight, then summed, or handed on un-pooled. A
+    mean is that sum over the number of ids, as fbgemm has it (torch refuses it), not over the sum of weights.
+
     Args:
-        schema: features, groups, tables.
+        schema: features, groups, tables, and which features have weights; a batch then carries a weight for each id of
+            every feature, 1 where it has none.
         tables: size of each table that the schema names.
         sequence_features: features handed on as jagged vectors.
         dedup: send unique rows; False trains the expanded batch through plain TorchRec.
         pooling: ``sum`` or ``mean`` of a row's vectors (we divide: TorchRec's MEAN is wrong under row-wise sharding).
-        weighted: batches carry a weight per id, by which its vector is multiplied before it is summed.
         send: per table what travels, ``rows`` or ``ids``; ``ids`` for un-pooled tables and ``rows`` for others when
             absent.
         codecs: how vectors and gradients travel between ranks; float32 when absent. Not with ``dedup=False``.
         device: where weights are made; ``meta`` before sharding, so that no rank holds a whole table.
 
     Raises:
-        ConfigError: a table without a size, a sequence feature that the schema does not have, or weights where they
-            mean nothing.
+        ConfigError: a table without a size, or a sequence feature that the schema does not have.
     """
 
     def __init__(
@@ -65,17 +72,16 @@ class Embeddings(nn.Module):
         sequence_features: Collection[str] = (),
         dedup: bool = True,
         pooling: Pooling = "sum",
-        weighted: bool = False,
         send: Mapping[str, Send] | None = None,
         codecs: Codecs | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__()
-        _check(schema, tables, sequence_features, pooling, weighted, send or {})
+        _check(schema, tables, sequence_features, pooling, send or {})
         self.codecs = codecs or Codecs()
         if not dedup and self.codecs != Codecs():
             raise ConfigError("Embeddings: dedup=False is plain TorchRec in fp32; codecs need dedup=True")
-        self.schema, self.dedup, self.weighted = schema, dedup, weighted
+        self.schema, self.dedup, self.weighted = schema, dedup, bool(schema.weights)
         self.tables = {name: tables[name] for name in schema.tables}
         features = {t: tuple(f.name for f in schema.sparse if f.table == t) for t in schema.tables}
         kept = frozenset(sequence_features)
@@ -90,15 +96,18 @@ class Embeddings(nn.Module):
         mean = pooling == "mean"
         if dedup:
             for each in self.classes:
-                self.pooled[each.name] = _bags(self.tables, each.tables, weighted and each.pooled, device)
+                self.pooled[each.name] = _bags(self.tables, each.tables, each.weighted, device)
             self.assemble: nn.Module = Assemble(schema, kept, mean)
             return
         pooled = {t: fs for t, fs in features.items() if t not in self.sequence_tables}
-        if pooled:
-            self.pooled[SAMPLE] = _bags(self.tables, pooled, weighted, device)
+        for name, weighted in ((SAMPLE, False), (WEIGHTED, True)):
+            chosen_tables = {t: fs for t, fs in pooled.items() if any(f in schema.weights for f in fs) is weighted}
+            if chosen_tables:
+                self.pooled[name] = _bags(self.tables, chosen_tables, weighted, device)
         if self.sequence_tables:
             self.sequences = _lists(self.tables, self.sequence_tables, device)
-        self.rows = ExpandedRows(weighted)
+        self.rows = ExpandedRows(self.weighted, keep_weights=False)
+        self.weighted_rows = ExpandedRows(True, keep_weights=True) if self.weighted else None
         self.assemble = AssembleExpanded(schema, self.sequence_tables, kept, mean)
 
     def forward(self, sparse: IKJT) -> Embedded:
@@ -115,9 +124,10 @@ class Embeddings(nn.Module):
             ValueError: the batch carries weights and the tables take none, or the other way round.
         """
         if not self.dedup:
-            sent = self.rows(sparse)
-            pooled = [module(sent) for module in self.pooled.values()]
-            return self.assemble(sent, pooled, None if self.sequences is None else self.sequences(sent))
+            plain = self.rows(sparse)
+            sent = plain if self.weighted_rows is None else self.weighted_rows(sparse)
+            pooled = [module(sent if name == WEIGHTED else plain) for name, module in self.pooled.items()]
+            return self.assemble(sent, pooled, None if self.sequences is None else self.sequences(plain))
         check_weights(sparse, self.weighted)
         looked = []
         for each in self.classes:
@@ -139,16 +149,20 @@ class ExpandedRows(nn.Module):
     input exchange of the next batch while this one computes.
 
     Args:
-        weighted: the tables take weights.
+        weighted: batches carry weights.
+        keep_weights: hand them on. Sharded TorchRec modules send and use whatever weights they are fed, also those that
+            were not made with ``is_weighted``.
     """
 
-    def __init__(self, weighted: bool) -> None:
+    def __init__(self, weighted: bool, keep_weights: bool) -> None:
         super().__init__()
-        self.weighted = weighted
+        self.weighted, self.keep_weights = weighted, keep_weights
 
     def forward(self, sparse: IKJT) -> KeyedJaggedTensor:
         """The expanded batch, without a copy when it comes expanded."""
         check_weights(sparse, self.weighted)
+        if sparse.weights is not None and not self.keep_weights:
+            sparse = replace(sparse, weights=None)
         if any(g.keys for g in sparse.groups if g.name != SAMPLE):
             return sparse.to_kjt()
         return sparse.rows_as_kjt(SAMPLE)
@@ -162,11 +176,13 @@ def check_weights(sparse: IKJT, weighted: bool) -> None:
     """
     if sparse.weights is not None and not weighted:
         raise ValueError(
-            "Embeddings: this batch carries weights, which the tables do not take; "
-            "drop them in the reader or use Embeddings(weighted=True)"
+            "Embeddings: this batch carries weights, which no feature of the schema has; "
+            "name them there (Feature.weights), or leave them out of the batch"
         )
-    if weighted and sparse.weights is None and len(sparse.values):
-        raise ValueError("Embeddings: weighted=True, but this batch carries no weights; IKJT(weights=...) holds them")
+    if weighted and sparse.weights is None:
+        raise ValueError(
+            "Embeddings: features of the schema have weights, but this batch carries none; IKJT(weights=...) holds them"
+        )
 
 
 def class_kjt(table_class: TableClass, rows: ClassRows) -> KeyedJaggedTensor:
@@ -245,7 +261,6 @@ def _check(
     tables: Mapping[str, Table],
     sequence_features: Collection[str],
     pooling: str,
-    weighted: bool,
     send: Mapping[str, str],
 ) -> None:
     """Refuses what cannot be built, with the remedy."""
@@ -265,8 +280,6 @@ def _check(
             raise ConfigError(f"plan.send: no table '{table}'{nearest(table, schema.tables)}")
         if what not in ("rows", "ids"):
             raise ConfigError(f"plan.send.{table}={what}: unknown{nearest(str(what), ['rows', 'ids'])}")
-    if weighted and (pooling == "mean" or sequence_features):
-        raise ConfigError("weighted tables are summed: use pooling=sum and no sequence features, or drop the weights")
     dims = {tables[f.table].dim for f in schema.sparse if f.name in sequence_features and f.table is not None}
     if len(dims) > 1:
         raise ConfigError(f"tables of sequence features must have one dim, found {sorted(dims)}; set tables.NAME.dim")

@@ -18,12 +18,15 @@ from recd_dist.errors import ConfigError
 from recd_dist.etl.deal.keys import Rules
 from recd_dist.etl.deal.prepare import Preparation
 from recd_dist.etl.deal.shards import MIN_BUCKETS, Shards, sharded
-from recd_dist.etl.flow import MAX_SESSION_ROW_GROUPS, Options, assembled, batches_of, emptied
-from recd_dist.etl.place.finish import Made, Tables, finished
-from recd_dist.etl.place.work_directory import work_directory, working
+from recd_dist.etl.flow import Options, assembled, batches_of, emptied
+from recd_dist.etl.place.base_tables import BaseTables
+from recd_dist.etl.place.finish import finish_tables
+from recd_dist.etl.place.run_output import RunOutput
+from recd_dist.etl.place.work_directory import hold_work, work_directory
 from recd_dist.etl.source import duckdb_sql as engine
 from recd_dist.etl.source.inspection import ORDER_KEY, REQUEST, SESSION, TIMESTAMP, Inspection
 from recd_dist.etl.source.source import Source
+from recd_dist.etl.write.row_groups import MAX_SESSION_ROW_GROUPS
 from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.table.flat import flat_view, identifier
 from recd_dist.table.location import Location
@@ -69,8 +72,8 @@ def _compacted(out: Location, split: str, options: Options, progress: bool) -> M
     job = {"compact": split, "out": str(out), "parts": [part.number for part in small], "state": manifest.next_part}
     run = hashlib.sha256(json.dumps(job).encode()).hexdigest()[:16]
     work = work_directory(out)
-    with working(work, {"run": run, **job}), PhaseProgress(progress) as bar:
-        base = Tables.kept(work / "base", out, tuple(splits_of(out)))
+    with hold_work(work, {"run": run, **job}), PhaseProgress(progress) as bar:
+        base = BaseTables.keep(work / "base", out, tuple(splits_of(out)))
         base = replace(base, splits=(split,), manifests={split: base.manifests[split]})
         source, inspection = _as_source(out, split, manifest, small)
         preparation = Preparation(source, inspection.schema, {}, timed=False)
@@ -95,8 +98,8 @@ def _compacted(out: Location, split: str, options: Options, progress: bool) -> M
         rules = Rules(partition=manifest.partition, piece=MAX_SESSION_ROW_GROUPS * options.row_group_samples)
         form, written = assembled(shards, rules, preparation, inspection, options, base, work, bar)
         replaces = {split: frozenset(part.number for part in small)}
-        made = Made(source, inspection, form, written, run, replaces, describes=manifest)
-        now = finished(work, out, made, base, bar)[split]
+        made = RunOutput(source, inspection, form, written, run, replaces, describes=manifest)
+        now = finish_tables(work, out, made, base, bar)[split]
     logger.info("%s/%s: %d parts became %d", out, split, len(manifest.parts), len(now.parts))
     return now
 

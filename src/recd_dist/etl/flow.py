@@ -39,17 +39,21 @@ from recd_dist.etl.deal.shards import (
     sharded,
     survey_all,
 )
-from recd_dist.etl.place.finish import Made, Tables, finished, made_by, report
+from recd_dist.etl.place.base_tables import BaseTables, manifests_of_run
+from recd_dist.etl.place.finish import finish_tables, report
 from recd_dist.etl.place.publish import first_part
-from recd_dist.etl.place.work_directory import check_free, check_space, taken_up, work_directory, working
+from recd_dist.etl.place.run_output import RunOutput
+from recd_dist.etl.place.work_directory import check_free, check_space, has_work_of, hold_work, work_directory
 from recd_dist.etl.source import duckdb_sql as engine
 from recd_dist.etl.source.input_files import Inputs, inputs
 from recd_dist.etl.source.inspection import Inspection, inspected
 from recd_dist.etl.source.source import Source, tomorrow_us
-from recd_dist.etl.write.form import formed
-from recd_dist.etl.write.parquet import checked_compression
-from recd_dist.etl.write.part import Form
-from recd_dist.etl.write.write_parts import Written, write_parts
+from recd_dist.etl.write.choose_form import choose_form
+from recd_dist.etl.write.column_encodings import check_compression
+from recd_dist.etl.write.row_groups import MAX_SESSION_ROW_GROUPS
+from recd_dist.etl.write.table_form import TableForm
+from recd_dist.etl.write.write_all_parts import WrittenParts, write_parts
+from recd_dist.files.whole_file import write_whole
 from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.table.location import Location, is_remote
 from recd_dist.table.manifest import Manifest
@@ -58,8 +62,6 @@ logger = logging.getLogger(__name__)
 
 VERSION = 2
 """Of what the ETL makes of a source: work of another version is not taken up."""
-MAX_SESSION_ROW_GROUPS = 8
-"""A session with more samples than this many row groups is cut."""
 
 _BATCH_ROWS = 4096
 
@@ -80,7 +82,7 @@ class Options:
         Raises:
             ConfigError: an unknown compression, row groups of no sample, no thread.
         """
-        checked_compression(self.compression)
+        check_compression(self.compression)
         for name in ("row_group_samples", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -138,11 +140,11 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
     _check_replace(replace, append, source)
     job = _job(source, options, found, out, [append, *sorted(replace)])
     work = work_directory(out)
-    mine = taken_up(work, job)
-    there = made_by(out, source.splits, job["run"])
+    mine = has_work_of(work, job)
+    there = manifests_of_run(out, source.splits, job["run"])
     if there is None or not mine:
         check_free(out, overwrite or append)
-    with working(work, job) as going_on, PhaseProgress(progress) as bar:
+    with hold_work(work, job) as going_on, PhaseProgress(progress) as bar:
         if there is not None and (going_on or append):
             logger.info("%s: this run is in the table already, nothing is left to do", out)
             return there
@@ -150,7 +152,7 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
         if not going_on:
             check_space(work, _space(found))
         made = (make or _made)(source, options, found, base, frozenset(replace), work, job["run"], bar)
-        manifests = finished(work, out, made, base, bar)
+        manifests = finish_tables(work, out, made, base, bar)
     report(out, manifests)
     return manifests
 
@@ -163,14 +165,14 @@ def _check_replace(replace: Collection[str], append: bool, source: Source) -> No
         )
 
 
-def _base(work: Path, out: Location, splits: tuple[str, ...], append: bool) -> Tables:
+def _base(work: Path, out: Location, splits: tuple[str, ...], append: bool) -> BaseTables:
     """The tables that are added to, or nothing."""
     if append:
-        return Tables.kept(work / "base", out, splits)
-    return Tables(None, splits, {}, first_part(out) if is_remote(out) else 0)
+        return BaseTables.keep(work / "base", out, splits)
+    return BaseTables(None, splits, {}, first_part(out) if is_remote(out) else 0)
 
 
-Make = Callable[[Source, Options, Inputs, Tables, frozenset[str], Path, str, PhaseProgress], Made]
+Make = Callable[[Source, Options, Inputs, BaseTables, frozenset[str], Path, str, PhaseProgress], RunOutput]
 """Reads, plans and writes; see ``_made`` for what it is given."""
 
 
@@ -200,12 +202,12 @@ def _made(
     source: Source,
     options: Options,
     found: Inputs,
-    base: Tables,
+    base: BaseTables,
     replaced: frozenset[str],
     work: Path,
     run: str,
     bar: PhaseProgress,
-) -> Made:
+) -> RunOutput:
     """Reads, plans and writes what has not been read, planned and written before."""
     budget = options.budget
     shard_bytes = options.shard_bytes or budget.shard_bytes
@@ -236,7 +238,7 @@ def _made(
     released()
     rules = Rules.of(source, MAX_SESSION_ROW_GROUPS * options.row_group_samples, base.partitions - replaced)
     form, made = assembled(shards, rules, preparation, inspection, options, base, work, bar)
-    return Made(source, inspection, form, made, run, base.parts_of(replaced))
+    return RunOutput(source, inspection, form, made, run, base.parts_of(replaced))
 
 
 def assembled(
@@ -245,10 +247,10 @@ def assembled(
     preparation: Preparation,
     inspection: Inspection,
     options: Options,
-    base: Tables,
+    base: BaseTables,
     work: Path,
     bar: PhaseProgress,
-) -> tuple[Form, Written]:
+) -> tuple[TableForm, WrittenParts]:
     """Plans and writes the parts of samples that lie in shards.
 
     Args:
@@ -264,7 +266,7 @@ def assembled(
     source, num_threads = preparation.source, options.budget.num_threads
     plan = _planned(shards, rules, base, work / "plan.json", num_threads)
     reader = ShardReader(shards, rules, plan, "timestamp" in source.keys)
-    form = formed(
+    form = choose_form(
         source,
         inspection,
         reader.first(),
@@ -311,12 +313,10 @@ def emptied(directory: Path) -> Path:
     return directory
 
 
-def _planned(shards: Shards, rules: Rules, base: Tables, path: Path, num_threads: int) -> Plan:
+def _planned(shards: Shards, rules: Rules, base: BaseTables, path: Path, num_threads: int) -> Plan:
     if path.is_file():
         return plan_from_json(json.loads(path.read_text()))
     surveys = survey_all(shards, rules, num_threads)
     plan = planned(surveys, rules, base.splits, base.next_parts, base.next_samples, base.must_have)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(plan_to_json(plan)))
-    partial.replace(path)
+    write_whole(path, json.dumps(plan_to_json(plan)))
     return plan

@@ -71,7 +71,7 @@ class Reader:
     window: int = 8  # row groups
     prefetch: int = 4  # batches per worker
     on_bad_id: str = "error"  # or drop: ids outside their table
-    on_nan: str = "error"  # or zero: dense values that are not finite
+    on_nan: str = "error"  # or zero: dense values and weights that are not finite
 
 
 @dataclass
@@ -133,7 +133,7 @@ _HOME = re.compile(r"([^=]+=)~(?=/|$)")
 _MASTER = re.compile(r"(spark\.master=)(?!['\"])(.+)")
 """``spark.master=local[2]``: to Hydra's grammar a bracket begins a list."""
 _SEARCHED = re.compile(r"file://([^,\]]+)")
-_FEATURE_OPTIONS = ("table", "kind", "transforms")
+_FEATURE_OPTIONS = ("table", "kind", "weights", "window", "transforms")
 _TABLE_OPTIONS = ("num_embeddings", "dim", "hashed")
 _TYPES: dict[str, type] = {"train": TrainConfig, "etl": EtlConfig, "evaluate": EvaluateConfig}
 
@@ -330,3 +330,15 @@ def flatten(value: Any, prefix: str = "") -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from flatten(inner, f"{prefix}{key}.") if isinstance(inner, Mapping) and inner else [f"{prefix}{key}"]
+
+
+def value_at(config: object, name: str) -> Any:
+    """The value under a dotted name in nested dicts; None where there is none.
+
+    Args:
+        config: nested dicts.
+        name: such as ``optim.dense.lr``.
+    """
+    for key in name.split("."):
+        config = config.get(key) if isinstance(config, Mapping) else None
+    return config

@@ -18,6 +18,9 @@ from recd_dist.table.schema import Schema, Table
 WORTH_DEDUP = 1.1
 """Samples per stored row from which unique rows are worth finding: at 1.0 a step gains nothing and costs 1-5% more."""
 
+_SETTLED = ("table", "kind", "weights", "window")
+"""What the ETL has settled of a feature."""
+
 
 @dataclass(frozen=True)
 class GroupChoice:
@@ -119,10 +122,12 @@ def resolve(config: TrainConfig, split: str = "train") -> Job:
     manifest = Manifest.load(table)
     if config.data.partitions is not None:
         manifest = manifest.of_partitions(config.data.partitions)
-    stored = manifest.schema.without(n for n in config.data.drop if n in manifest.schema)
+    weights = manifest.schema.weights.values()
+    stored = manifest.schema.without(n for n in config.data.drop if n in manifest.schema or n in weights)
     groups = group_choices(manifest, stored, config.plan.expand)
     schema = stored.expanded([g.group for g in groups if g.expanded])
-    columns = [*(f.name for f in manifest.schema.features), *manifest.schema.labels, *manifest.source.get("drop", [])]
+    columns = [*(f.name for f in manifest.schema.features), *weights, *manifest.schema.labels]
+    columns += manifest.source.get("drop", [])
     for name in [*config.data.features, *config.data.drop]:
         if name not in columns and name not in manifest.source.get("columns", []):
             raise ConfigError(f"data: the table {table} has no feature '{name}'{nearest(name, columns)}")
@@ -167,11 +172,12 @@ def _check_as_made(config: TrainConfig, table: Location, manifest: Manifest) -> 
     known = {feature.name: feature for feature in made.features}
     for name, options in data.features.items():
         feature = known.get(name)
-        for option, found in (("table", feature and feature.table), ("kind", feature and feature.kind.value)):
-            wanted = (options or {}).get(option)
-            if wanted is not None and feature is not None and wanted != found and (wanted, found) != ("id", "ids"):
+        for option in _SETTLED if feature is not None else ():
+            wanted, found = (options or {}).get(option), getattr(feature, option)
+            if wanted is not None and wanted != found and (wanted, found) != ("id", "ids"):
+                there = "it has none" if found is None else f"it is {_written(found)}"
                 raise ConfigError(
-                    f"data.features.{name}.{option}={wanted}: in the table {table} it is {found}; {again}"
+                    f"data.features.{name}.{option}={_written(wanted)}: in the table {table} {there}; {again}"
                 )
     for group, given in (data.groups or {}).items():
         members = given if isinstance(given, list) else (given or {}).get("features") or []
@@ -179,6 +185,11 @@ def _check_as_made(config: TrainConfig, table: Location, manifest: Manifest) -> 
             if name in made and made[name].group != group:
                 found = made[name].group
                 raise ConfigError(f"data.groups.{group}: '{name}' is in group '{found}' of the table {table}; {again}")
+
+
+def _written(value: object) -> str:
+    """A value as a config writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _transforms(config: TrainConfig, schema: Schema, manifest: Manifest) -> dict[str, list[Any]]:

@@ -52,7 +52,7 @@ class Data:
     labels: list[str] = field(default_factory=lambda: ["label"])  # the first is trained on
     split: Any = None  # SQL predicate that is true for test samples, or the share of the latest sessions
     groups: dict[str, Any] | None = None  # None: every feature is its own group where that pays
-    features: dict[str, Any] = field(default_factory=dict)  # table, kind, transforms where types cannot tell
+    features: dict[str, Any] = field(default_factory=dict)  # table, kind, weights, ... where types cannot tell
     tables: dict[str, Any] = field(default_factory=dict)  # num_embeddings, hashed; inferred where absent
     drop: list[str] = field(default_factory=list)  # columns or features to leave out
     sessions: Sessions = field(default_factory=Sessions)

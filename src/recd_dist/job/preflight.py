@@ -15,7 +15,7 @@ from typing import Any
 
 from recd_dist.embedding.names import ON_CPU, TABLE_OPTIMIZERS, TYPES, WIDTH_UNIT
 from recd_dist.errors import ConfigError, DataError, UserError, nearest
-from recd_dist.job.config import TrainConfig, config_dir, flatten, from_yaml, load
+from recd_dist.job.config import TrainConfig, config_dir, flatten, from_yaml, load, value_at
 from recd_dist.job.job import Job, resolve, writable
 from recd_dist.job.options import SOURCE_KINDS
 from recd_dist.plan.machines import machine_of
@@ -231,13 +231,13 @@ def _check_resume(config: TrainConfig) -> None:
         return
     before, now = asdict(from_yaml("train", saved)), asdict(config)
     for name in ("model", "seed", "dedup", "plan.expand"):
-        was, wanted = _at(before, name), _at(now, name)
+        was, wanted = value_at(before, name), value_at(now, name)
         if was != wanted:
             keys = sorted({*flatten({name: was}), *flatten({name: wanted})})
-            changed = [k for k in keys if _at(before, k) != _at(now, k)] or [name]
+            changed = [k for k in keys if value_at(before, k) != value_at(now, k)] or [name]
             raise ConfigError(
-                f"{config.run_dir} holds a run with {changed[0]}={_at(before, changed[0])}, now "
-                f"{_at(now, changed[0])}; take another run_dir=..., or resume=false to start it afresh"
+                f"{config.run_dir} holds a run with {changed[0]}={value_at(before, changed[0])}, now "
+                f"{value_at(now, changed[0])}; take another run_dir=..., or resume=false to start it afresh"
             )
 
 
@@ -276,12 +276,6 @@ def require_work(config: TrainConfig, step: int, epoch: int) -> None:
             f"{config.run_dir}: trained to the end already ({step} steps, {epoch} whole epochs); go on with {more}, "
             "start afresh with resume=false, or take another run_dir=..."
         )
-
-
-def _at(value: object, key: str) -> object:
-    for name in key.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
 
 
 def main(overrides: Sequence[str] | None = None) -> int:

@@ -3,10 +3,12 @@
 It wraps the functions of ``torch.distributed`` that TorchRec calls. What a rank sends to itself is not counted. The
 direction follows from the tensor that travels: integers are ids and lengths (``input``, or ``splits`` where the call
 gives no split sizes), floats outside a backward pass are embedded rows (``output``), and floats inside a backward pass
-are gradients (``backward``). Everything else (metrics, checkpoints) is ``other``. DDP's all-reduce runs in C++ and is
-not counted here; a formula gives its bytes.
+are gradients (``backward``). Weights of ids are floats too; where TorchRec sends them on their own, the module that
+calls shows that they are ``input``. Everything else (metrics, checkpoints) is ``other``. DDP's all-reduce runs in C++
+and is not counted here; a formula gives its bytes.
 """
 
+import sys
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -19,6 +21,8 @@ Sent = tuple[int, Tensor, bool]
 """The bytes that leave the rank, a tensor that shows their direction, and whether split sizes were given."""
 
 DIRECTIONS = ("input", "output", "backward", "splits", "other")
+_SENDS_KJTS = "torchrec.distributed.dist_data"
+"""The module of TorchRec that sends ids, lengths and weights, and no vectors."""
 
 
 class TrafficCounter:
@@ -82,16 +86,17 @@ class TrafficCounter:
 
         def count_and_call(*args: Any, **kwargs: Any) -> Any:
             num_bytes, tensor, has_splits = size(*args, **kwargs)
+            has_ids = not tensor.is_floating_point() or sys._getframe(1).f_globals.get("__name__") == _SENDS_KJTS
             self.num_collectives += 1
-            self.sent_bytes[_direction(tensor, has_splits) if has_direction else "other"] += num_bytes
+            self.sent_bytes[_direction(has_ids, has_splits) if has_direction else "other"] += num_bytes
             return function(*args, **kwargs)
 
         return count_and_call
 
 
-def _direction(tensor: Tensor, has_splits: bool) -> str:
-    """The direction, from the dtype and from whether a backward pass is running on this thread."""
-    if not tensor.is_floating_point():
+def _direction(has_ids: bool, has_splits: bool) -> str:
+    """The direction; a backward pass that is running on this thread sends gradients, otherwise vectors are sent."""
+    if has_ids:
         return "input" if has_splits else "splits"
     return "output" if torch._C._current_graph_task_id() == -1 else "backward"
 

@@ -163,7 +163,8 @@ def step_time(
     """
     every = sum(works.values(), no_work(world_size))
     exchanged = [u for u in uses if placement[u.table].shards]
-    rounds = min(1, len(exchanged)) if dedup else len({(u.is_sequence, placement[u.table].sharding) for u in exchanged})
+    modules = {(u.is_sequence, u.weight_bytes(dedup) > 0, placement[u.table].sharding) for u in exchanged}
+    rounds = min(1, len(exchanged)) if dedup else len(modules)
     latency = rounds * latency_ms(world_size, machine)
     in_host = float(every.summed.max())
     back = exchange_ms(every.output, machine) + latency + in_host / machine.inside_bytes_per_s * 1e3
@@ -267,5 +268,6 @@ def num_calls(uses: Sequence[TableUse], placement: Placement, dedup: bool) -> in
         dedup: through our exchange.
     """
     alone = [u for u in uses if dedup and (u.send == "ids" or u.is_sequence)]
-    together = {(u.is_sequence, placement[u.table].sharding) for u in uses if u not in alone}
+    rest = [u for u in uses if u not in alone]
+    together = {(u.is_sequence, u.weight_bytes(dedup) > 0, placement[u.table].sharding) for u in rest}
     return len(alone) + len(together)

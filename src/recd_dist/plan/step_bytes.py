@@ -11,6 +11,8 @@ R rows and N ids of a table in a batch, a shard of n of its rows and c of its co
 | unique rows, un-pooled | the N ids that lie in its n rows | as many * c * 4 |
 | expanded, through TorchRec | ids and 4-byte lengths of the samples, once per shard | B * c * 4; un-pooled N * c * 4 |
 
+Weights add 4 bytes to each id of a table that pools where it lies; others are multiplied where vectors arrive.
+
 A data-parallel table exchanges nothing here; its gradient joins the all-reduce, rows * D * 4 * 2 (W-1)/W. What TorchRec
 needs beside this, and we do, is left out on both sides: a few integers a step that tell sizes.
 """
@@ -31,7 +33,7 @@ class StepBytes:
     """Bytes a step sends for one rank's batch, by direction.
 
     Attributes:
-        input: ids and lengths.
+        input: ids, their weights, and lengths.
         output: embedded rows or vectors, forward.
         backward: their gradients.
     """
@@ -133,7 +135,7 @@ def holder_bytes(use: TableUse, place: Placed, step: StepRows, *, dedup: bool) -
         inside = _inside(use, exact, ids, row, num_rows)
         lengths = 0.0 if rows is None and dedup else step.num_rows(use.features, dedup)
         width = step.length_bytes if dedup else LENGTH_BYTES
-        parts[holder] = parts[holder] + StepBytes(inside * step.id_bytes + lengths * width)
+        parts[holder] = parts[holder] + StepBytes(inside * (step.id_bytes + use.weight_bytes(dedup)) + lengths * width)
     for shard in place.shards:
         vectors = _inside(use, exact, ids, shard.row, shard.num_rows) if rows is None else rows
         codecs = use.codecs if dedup else Codecs()

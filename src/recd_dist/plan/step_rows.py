@@ -40,6 +40,7 @@ class TableUse:
         is_sequence: its vectors travel un-pooled in a plain TorchRec job.
         send: what travels of it when batches are deduplicated.
         codecs: and how.
+        weighted: a feature of it has weights.
     """
 
     table: str
@@ -49,6 +50,12 @@ class TableUse:
     is_sequence: bool
     send: Send = "rows"
     codecs: Codecs = field(default_factory=Codecs)
+    weighted: bool = False
+
+    def weight_bytes(self, dedup: bool) -> int:
+        """Bytes that travel beside each of its ids: where it pools, it needs the weights."""
+        pools = not self.is_sequence and not (dedup and self.send == "ids")
+        return FLOAT_BYTES if self.weighted and pools else 0
 
 
 @dataclass(frozen=True)
@@ -168,18 +175,12 @@ class StepRows:
 def table_uses(embeddings: Embeddings) -> list[TableUse]:
     """How each table is used, in schema order."""
     names = {t: tuple(f.name for f in embeddings.schema.sparse if f.table == t) for t in embeddings.tables}
-    return [
-        TableUse(
-            t,
-            size.num_embeddings,
-            size.dim,
-            names[t],
-            t in embeddings.sequence_tables,
-            embeddings.send[t],
-            embeddings.codecs,
-        )
-        for t, size in embeddings.tables.items()
-    ]
+    weighted, uses = embeddings.schema.weights, []
+    for t, size in embeddings.tables.items():
+        travels = t in embeddings.sequence_tables, embeddings.send[t], embeddings.codecs
+        has_weights = any(f in weighted for f in names[t])
+        uses.append(TableUse(t, size.num_embeddings, size.dim, names[t], *travels, has_weights))
+    return uses
 
 
 def ids_and_rows(use: TableUse, step: StepRows, *, dedup: bool) -> tuple[float, float | None]:

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from recd_dist.errors import UserError
+from recd_dist.files.whole_file import write_whole
 from recd_dist.ranks.quiet import quiet_libraries
 
 USER_ERROR = 2  # exit code
@@ -71,9 +72,7 @@ class Failure:
         Args:
             path: the file, error.json.
         """
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(asdict(self)))
-        part.replace(path)
+        write_whole(path, json.dumps(asdict(self)))
 
 
 def die_with_parent() -> None:

@@ -100,6 +100,7 @@ def _ikjt(
     values = np.empty(offsets[-1], dtype)
     for number, (key, _) in enumerate(keys):
         _fill_values(pieces, key, rows[key], values[offsets[number] : offsets[number + 1]])
+    weights = _weights(pieces, [key for key, _ in keys], rows, offsets)
     return IKJT(
         groups=layouts,
         batch_size=size,
@@ -107,7 +108,32 @@ def _ikjt(
         lengths=torch.from_numpy(lengths),
         inverse=torch.from_numpy(inverse.reshape(-1)),
         value_offsets=offsets,
+        weights=None if weights is None else torch.from_numpy(weights),
     )
+
+
+def _weights(
+    pieces: Sequence[Piece], keys: Sequence[str], rows: dict[str, list[Array]], offsets: Sequence[int]
+) -> Array | None:
+    """A weight for each id: 1 for keys that have none; None where no key has any.
+
+    Args:
+        pieces: windows with their samples.
+        keys: in the order of the values.
+        rows: of each key, per piece.
+        offsets: where each key's values begin, and their number at the end.
+    """
+    columns = pieces[0][0].ids
+    if all(columns[key].weights is None for key in keys):
+        return None
+    weights = np.ones(offsets[-1], np.float32)
+    for number, key in enumerate(keys):
+        start = offsets[number]
+        for (window, _), chosen in zip(pieces, rows[key], strict=True):
+            column = window.ids[key]
+            if column.weights is not None and column.offsets is not None:
+                start += kernels.gather_lists(column.weights, column.offsets, chosen, weights[start:])
+    return weights
 
 
 def _fill_lengths(pieces: Sequence[Piece], key: str, rows: Sequence[Array], lengths: Array) -> int:

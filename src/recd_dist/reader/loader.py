@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
 from torch.utils.data import DataLoader, Sampler
@@ -50,7 +49,7 @@ class Loader:
         expand: batches with nothing deduplicated (``dedup=off``), expanded where they are read.
         prefetch: batches read ahead by each worker.
         on_bad_id: ``error`` or ``drop`` an id outside its table.
-        on_nan: ``error`` or ``zero`` for a dense value that is not finite.
+        on_nan: ``error`` or ``zero`` for a dense value or a weight that is not finite.
         pin_memory: page-locked batches, for CUDA.
         start_method: of worker processes. A forkserver has no threads that a fork could catch holding a lock.
         partitions: of the table, such as days, that are read; all when absent.
@@ -58,7 +57,7 @@ class Loader:
     Attributes:
         epoch: counted from 0.
         wait_s: time that this process was blocked waiting for a batch, since the start.
-        counts: ids dropped and dense values zeroed, per feature. A window read by two workers counts twice.
+        counts: ids dropped, dense values and weights zeroed, per feature. A window read by two workers counts twice.
 
     Raises:
         ConfigError: options that do not fit each other, the table or the state.
@@ -96,9 +95,6 @@ class Loader:
             table, self._manifest, schema, tables, transforms or Transforms({}), order, expand, on_bad_id, on_nan
         )
         BatchReader.check(self._options)
-        weighted = [name for name in (f.name for f in schema.sparse) if self._manifest.schema[name].weights]
-        if weighted and rank == 0:
-            _warn_of_weights(", ".join(weighted))
         self._rank, self._batch_size, self._prefetch = rank, batch_size, max(prefetch, 1)
         self._world_size, self._num_workers = world_size, num_workers
         self._pin_memory, self._start_method = pin_memory, start_method
@@ -295,9 +291,3 @@ class ThreadedResults:
         while not self._queue.empty():
             self._queue.get_nowait()
         self._queue.put(RuntimeError("reader: this iteration was ended by a newer one or by close()"))
-
-
-@cache
-def _warn_of_weights(names: str) -> None:
-    """Says it once, though a job reads several tables."""
-    logger.warning("reader: training passes over the weights of %s", names)

@@ -30,7 +30,7 @@ class Column:
     Attributes:
         values: ids int32 or int64 [V], or dense numbers float32 [V], row after row.
         offsets: int64 [rows + 1], where each row begins in values; None when every row holds exactly one value.
-        weights: float32 [V], one for each id; None for unweighted features and where they were not asked for.
+        weights: float32 [V], one for each id; None where there are none or they were not asked for.
     """
 
     values: Array

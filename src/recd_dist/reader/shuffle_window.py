@@ -54,10 +54,10 @@ class WindowDecoder:
         transforms: fitted.
         shuffle: order of the epoch.
         on_bad_id: ``error``, or ``drop`` an id outside its table (from its list; a single one becomes an empty list).
-        on_nan: ``error``, or ``zero`` for dense values that are not finite.
+        on_nan: ``error``, or ``zero`` for dense values and weights that are not finite.
 
     Attributes:
-        counts: ids dropped and dense values zeroed, per feature, in windows decoded so far.
+        counts: ids dropped, dense values and weights zeroed, per feature, in windows decoded so far.
         dtype: of the ids, int32 unless a table has more rows than that can number.
 
     Raises:
@@ -93,7 +93,7 @@ class WindowDecoder:
         """A window's rows.
 
         Raises:
-            DataError: damaged files; labels, dense values or ids that cannot be trained on.
+            DataError: damaged files; labels, dense values, ids or weights that cannot be trained on.
         """
         parts = [self._prepared(self._files.read(g)) for g in window.row_groups]
         sizes = {g: np.array([p.num_rows[g] for p in parts]) for g in self._files.schema.dedup_groups}
@@ -142,8 +142,10 @@ class WindowDecoder:
         return Column(column.values.astype(np.float32, copy=False))
 
     def _ids(self, feature: Feature, column: Column, place: Place) -> Column:
-        """Ids in [0, num_embeddings) of their table."""
+        """Ids in [0, num_embeddings) of their table; weights that are finite, below 0 too."""
         column = self._transforms.apply(feature.name, column)
+        if column.weights is not None:
+            column = self._weighted(feature, column, column.weights, place)
         table = self._tables[str(feature.table)]
         values = column.values
         if table.hashed:
@@ -154,10 +156,24 @@ class WindowDecoder:
         elif len(values) and (values.min() < 0 or values.max() >= table.num_embeddings):
             column = self._without_bad(feature, column, table, place)
             values = column.values
-        return Column(values.astype(self.dtype, copy=False), column.offsets)
+        return Column(values.astype(self.dtype, copy=False), column.offsets, column.weights)
+
+    def _weighted(self, feature: Feature, column: Column, weights: Array, place: Place) -> Column:
+        """The column with weights that are finite, or the error that names the first that is not."""
+        bad = ~np.isfinite(weights)
+        if not bad.any():
+            return column
+        if self._on_nan == "error":
+            first = int(bad.argmax())
+            raise DataError(
+                f"{place}, row {column.row_of(first)}: a weight of feature '{feature.name}' in column "
+                f"'{feature.weights}' is {weights[first]}; mend it in the SQL, or set reader.on_nan=zero"
+            )
+        self.counts[f"{feature.name}: weight not finite"] += int(bad.sum())
+        return replace(column, weights=np.where(bad, np.float32(0), weights))
 
     def _without_bad(self, feature: Feature, column: Column, table: Table, place: Place) -> Column:
-        """The column less the ids that its table has no row for, or the error that names the first of them."""
+        """The column less the ids (with their weights) that its table has no row for, or an error about the first."""
         bad = (column.values < 0) | (column.values >= table.num_embeddings)
         if self._on_bad_id == "error":
             first = int(bad.argmax())
@@ -170,7 +186,8 @@ class WindowDecoder:
             )
         self.counts[f"{feature.name}: id outside table '{table.name}'"] += int(bad.sum())
         offsets = np.arange(len(bad) + 1) if column.offsets is None else column.offsets
-        return Column(column.values[~bad], np.concatenate([[0], np.cumsum(~bad)])[offsets])
+        weights = None if column.weights is None else column.weights[~bad]
+        return Column(column.values[~bad], np.concatenate([[0], np.cumsum(~bad)])[offsets], weights)
 
 
 def side_by_side(columns: Sequence[Column]) -> Column:
@@ -182,7 +199,8 @@ def side_by_side(columns: Sequence[Column]) -> Column:
     for c in columns:
         offsets.append((np.arange(1, len(c.values) + 1) if c.offsets is None else c.offsets[1:]) + start)
         start += len(c.values)
-    return Column(values, np.concatenate(offsets))
+    weights = [c.weights for c in columns if c.weights is not None]
+    return Column(values, np.concatenate(offsets), np.concatenate(weights) if weights else None)
 
 
 class WindowCache:

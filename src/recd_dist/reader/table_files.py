@@ -61,18 +61,14 @@ class TableFiles:
         table: directory of one split.
         schema: the features to read: all of the manifest's, or fewer.
         manifest: of the table; loaded when absent.
-        weights: read the weights of weighted features too (``Column.weights``).
 
     Raises:
-        ConfigError: a feature or label that the table does not have.
+        ConfigError: a feature, label or weights that the table does not have.
         DataError: no table, or one that misses a file.
     """
 
-    def __init__(
-        self, table: Location, schema: Schema | None = None, manifest: Manifest | None = None, *, weights: bool = False
-    ) -> None:
+    def __init__(self, table: Location, schema: Schema | None = None, manifest: Manifest | None = None) -> None:
         self.table = table
-        self.weights = weights
         self.manifest = manifest or Manifest.load(table)
         self.schema = schema or self.manifest.schema
         self._open: OrderedDict[str, pq.ParquetFile] = OrderedDict()
@@ -143,8 +139,7 @@ class TableFiles:
 
     def _stored(self, group: str) -> tuple[Feature, ...]:
         """The features to read of a group, as the table has them; weights only where they are asked for."""
-        stored = (self.manifest.schema[f.name] for f in self.schema.of_group(group))
-        return tuple(f if self.weights else replace(f, weights=None) for f in stored)
+        return tuple(replace(self.manifest.schema[f.name], weights=f.weights) for f in self.schema.of_group(group))
 
     def _table(self, entry: FileEntry, index: int, names: Sequence[str]) -> tuple[pa.Table, Place]:
         """Some columns of a row group, and where they stand."""
@@ -212,6 +207,12 @@ def _check_schema(schema: Schema, manifest: Manifest) -> None:
             raise ConfigError(
                 f"feature '{f.name}': {f.kind} in group '{f.group}' asked for, table {manifest.name}/{manifest.split} "
                 f"has {stored.kind} in group '{stored.group}'; {REMEDY}"
+            )
+        if f.weights not in (None, stored.weights):
+            found = f"'{stored.weights}'" if stored.weights else "none"
+            raise ConfigError(
+                f"feature '{f.name}': weights '{f.weights}' asked for, table {manifest.name}/{manifest.split} has "
+                f"{found}; name them in the data config (features.{f.name}.weights) and {REMEDY}"
             )
     for label in schema.labels:
         if label not in manifest.schema.labels:

@@ -51,7 +51,7 @@ def last_x(column: Column, x: int) -> Column:
 
 
 def _slices(column: Column, cut: Callable[[Array, Array], tuple[Array, Array]]) -> Column:
-    """A piece of every list."""
+    """A piece of every list, each id with its weight."""
     if column.offsets is None:
         return column
     starts, lengths = cut(column.offsets[:-1], np.diff(column.offsets))
@@ -59,7 +59,7 @@ def _slices(column: Column, cut: Callable[[Array, Array], tuple[Array, Array]]) 
     if offsets[-1] == len(column.values):
         return column
     index = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
-    return Column(column.values[index], offsets)
+    return Column(column.values[index], offsets, None if column.weights is None else column.weights[index])
 
 
 def clamp(column: Column, min: float | None = None, max: float | None = None) -> Column:

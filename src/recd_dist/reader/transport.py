@@ -25,6 +25,7 @@ class Packed:
         tensors: where each tensor begins, its dtype and shape, in the order of ``_tensors``.
         groups, batch_size, value_offsets: of the IKJT.
         dense: names of the groups that have dense features.
+        weighted: the IKJT has weights; they stand last.
     """
 
     block: Tensor
@@ -33,6 +34,7 @@ class Packed:
     batch_size: int
     value_offsets: tuple[int, ...]
     dense: tuple[str, ...]
+    weighted: bool = False
 
     def pin_memory(self) -> "Packed":
         """The same in page-locked memory."""
@@ -41,7 +43,8 @@ class Packed:
     def batch(self) -> Batch:
         """The batch, as views of the block."""
         values, lengths, inverse, labels, sample_ids, request_ids, *dense = map(self._view, range(len(self.tensors)))
-        sparse = IKJT(self.groups, self.batch_size, values, lengths, inverse, self.value_offsets)
+        weights = dense.pop() if self.weighted else None
+        sparse = IKJT(self.groups, self.batch_size, values, lengths, inverse, self.value_offsets, weights)
         return Batch(sparse, dict(zip(self.dense, dense, strict=True)), labels, sample_ids, request_ids)
 
     def _view(self, number: int) -> Tensor:
@@ -53,18 +56,19 @@ class Packed:
 def _tensors(batch: Batch) -> list[Tensor]:
     sparse = batch.sparse
     first = [sparse.values, sparse.lengths, sparse.inverse, batch.labels, batch.sample_ids, batch.request_ids]
-    return [*first, *batch.dense.values()]
+    return [*first, *batch.dense.values(), *([] if sparse.weights is None else [sparse.weights])]
 
 
 def pack(batch: Batch) -> Packed:
-    """Copies a batch (on the CPU, without weights) into one block of shared memory."""
+    """Copies a batch (on the CPU) into one block of shared memory."""
     tensors, places, size = _tensors(batch), [], 0
     for tensor in tensors:
         places.append((size, tensor.dtype, tuple(tensor.shape)))
         size += -(-tensor.nbytes // _ALIGN) * _ALIGN
     block = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(max(size, 1)))
     sparse = batch.sparse
-    packed = Packed(block, tuple(places), sparse.groups, sparse.batch_size, sparse.value_offsets, tuple(batch.dense))
+    layout = sparse.groups, sparse.batch_size, sparse.value_offsets
+    packed = Packed(block, tuple(places), *layout, tuple(batch.dense), sparse.weights is not None)
     for number, tensor in enumerate(tensors):
         packed._view(number).copy_(tensor)
     return packed

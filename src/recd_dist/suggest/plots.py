@@ -1,17 +1,19 @@
-"""The report's plots: inline SVG from plain numbers, no script, no font, no picture from elsewhere.
+"""Plots of the HTML report as inline SVG, made from plain numbers.
 
-Colours are CSS variables that the page defines for light and dark; every text is escaped. A plot is as wide as the
-page's column and as high as its rows need, so that 70 features stay readable.
+Only ``report.py`` uses them. Colours are CSS variables that the page defines for light and dark; every text is escaped.
+A plot is as wide as the page's column and as high as its bars need, so that 70 features stay readable.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from recd_dist.screen.numbers import shorten
+
 WIDTH = 1040
 NUM_COLOURS = 8
-"""Groups with a colour of their own; later ones share one."""
+"""Number of groups with a colour of their own; all others share one."""
 
 _ROW = 20
 _LETTER = 6.6  # mean width of a 12 px letter
@@ -19,14 +21,14 @@ _LETTER = 6.6  # mean width of a 12 px letter
 
 @dataclass(frozen=True)
 class Bar:
-    """A row of a bar plot: one bar, or two of which the second is what remains.
+    """A bar of a bar plot, or two bars of which the second shows what remains.
 
     Attributes:
-        name: of the feature.
+        name: name of the feature, at the left of the bar.
         value: length of the bar.
-        label: text behind it.
-        colour: CSS colour.
-        rest: length of the second bar, below the first; None for one bar.
+        label: text at the right of the bar.
+        colour: CSS colour of the bar, or of the second bar if there are two.
+        rest: length of the second bar, below the first; None for a single bar.
     """
 
     name: str
@@ -38,7 +40,14 @@ class Bar:
 
 @dataclass(frozen=True)
 class Line:
-    """A group's curve: batch size -> factor, clustered (solid) and in order of time (dashed)."""
+    """Two curves of a group.
+
+    Attributes:
+        name: name of the group.
+        solid: (batch size, factor) in batches of the table.
+        dashed: (batch size, factor) in batches in order of time.
+        colour: CSS colour of both.
+    """
 
     name: str
     solid: Sequence[tuple[int, float]]
@@ -46,18 +55,22 @@ class Line:
     colour: str
 
 
-def colour(place: int | None) -> str:
-    """CSS colour of the group at a place in the legend; None is ``sample``."""
-    if place is None:
+def colour(rank: int | None) -> str:
+    """CSS colour of a group.
+
+    Args:
+        rank: its rank in the legend; None for ``sample``.
+    """
+    if rank is None:
         return "var(--muted)"
-    return f"var(--c{place + 1})" if place < NUM_COLOURS else "var(--other)"
+    return f"var(--c{rank + 1})" if rank < NUM_COLOURS else "var(--other)"
 
 
 def histogram(bins: Sequence[tuple[int, int, int]]) -> str:
-    """Sessions by their number of samples; bins double in width.
+    """A plot of how many sessions have how many samples.
 
     Args:
-        bins: (least, most, sessions).
+        bins: (least samples, most samples, number of sessions) for each bin; bins double in width.
     """
     height, left, top, bottom = 310, 70, 42, 46
     inner = height - top - bottom
@@ -81,48 +94,47 @@ def histogram(bins: Sequence[tuple[int, int, int]]) -> str:
     return _svg(height, parts, "samples per session")
 
 
-def bars(rows: Sequence[Bar], ticks: Sequence[float], tick_labels: Sequence[str], axis: str) -> str:
-    """Horizontal bars, a row per feature.
+def bar_plot(bars: Sequence[Bar], ticks: Sequence[float], tick_labels: Sequence[str], axis: str) -> str:
+    """A plot of horizontal bars.
 
     Args:
-        rows: in the order shown.
-        ticks: of the horizontal axis; the last is its end.
-        tick_labels: their texts.
-        axis: its title, with the unit.
+        bars: bars from top to bottom.
+        ticks: numbers on the horizontal axis; the last one is its end.
+        tick_labels: the text of each tick.
+        axis: title of the horizontal axis, with the unit.
     """
-    left = 12 + _LETTER * min(34, max((len(row.name) for row in rows), default=1)) + 8
-    right = 16 + _LETTER * max((len(row.label) for row in rows), default=1)
+    left = 12 + _LETTER * min(34, max((len(bar.name) for bar in bars), default=1)) + 8
+    right = 16 + _LETTER * max((len(bar.label) for bar in bars), default=1)
     inner, end = WIDTH - left - right, max(ticks[-1], 1e-12)
-    top, row_height = 44, _ROW + 4 if any(row.rest is not None for row in rows) else _ROW
-    height = top + row_height * len(rows) + 10
+    top, bar_height = 44, _ROW + 4 if any(bar.rest is not None for bar in bars) else _ROW
+    height = top + bar_height * len(bars) + 10
     parts = [_text(left, 14, axis, "start", "axis")]
     for tick, label in zip(ticks, tick_labels, strict=True):
         x = left + inner * tick / end
         parts.append(_rule(x, top - 6, x, height - 8))
         parts.append(_text(x, top - 12, label, "middle", "tick"))
-    for i, row in enumerate(rows):
-        y = top + i * row_height
-        name = row.name if len(row.name) <= 34 else f"{row.name[:16]}~{row.name[-17:]}"
-        parts.append(_text(left - 8, y + row_height / 2 + 4, name, "end", "name", row.name))
-        wide = inner * row.value / end
-        if row.rest is None:
-            parts.append(_rect(left, y + 3, wide, row_height - 6, row.colour, f"{row.name}: {row.label}"))
+    for i, bar in enumerate(bars):
+        y = top + i * bar_height
+        parts.append(_text(left - 8, y + bar_height / 2 + 4, shorten(bar.name, 34), "end", "name", bar.name))
+        wide = inner * bar.value / end
+        if bar.rest is None:
+            parts.append(_rect(left, y + 3, wide, bar_height - 6, bar.colour, f"{bar.name}: {bar.label}"))
         else:
-            half = row_height / 2 - 3
-            parts.append(_rect(left, y + 3, wide, half, "var(--before)", f"{row.name}: {row.label}"))
+            half = bar_height / 2 - 3
+            parts.append(_rect(left, y + 3, wide, half, "var(--before)", f"{bar.name}: {bar.label}"))
             parts.append(
-                _rect(left, y + 3 + half, inner * row.rest / end, half, row.colour, f"{row.name}: {row.label}")
+                _rect(left, y + 3 + half, inner * bar.rest / end, half, bar.colour, f"{bar.name}: {bar.label}")
             )
-            wide = max(wide, inner * row.rest / end)
-        parts.append(_text(left + wide + 7, y + row_height / 2 + 4, row.label, "start", "value"))
+            wide = max(wide, inner * bar.rest / end)
+        parts.append(_text(left + wide + 7, y + bar_height / 2 + 4, bar.label, "start", "value"))
     return _svg(height, parts, axis)
 
 
-def curves(lines: Sequence[Line], axis: str) -> str:
-    """Lines over a logarithmic axis of batch sizes, each named at its right end.
+def curve_plot(lines: Sequence[Line], axis: str) -> str:
+    """A plot of lines over a logarithmic axis of batch sizes; each name stands at the right end of its line.
 
     Args:
-        lines: one per group.
+        lines: the curves of each group.
         axis: title of the vertical axis.
     """
     left, top, bottom = 60, 34, 46
@@ -153,27 +165,38 @@ def curves(lines: Sequence[Line], axis: str) -> str:
     parts.append(_text(left + inner_x / 2, height - 8, "batch size, samples", "middle", "axis"))
     ends = []
     for line in lines:
-        for places, style in ((line.dashed, "stroke-dasharray:5 4;opacity:.8"), (line.solid, "")):
-            path = " ".join(f"{x_of(size):.1f},{y_of(factor):.1f}" for size, factor in places)
-            parts.append(f'<polyline points="{path}" class="curve" style="stroke:{line.colour};{style}"/>')
-        parts += [
-            f'<circle cx="{x_of(s):.1f}" cy="{y_of(f):.1f}" r="3" style="fill:{line.colour}">'
-            f"<title>{escape(line.name)}, batch {s:,}: {f:.2f}</title></circle>"
-            for s, f in line.solid
-        ]
+        parts += _curves(line, x_of, y_of)
         ends.append((x_of(line.solid[-1][0]), y_of(line.solid[-1][1])) if line.solid else (left, top + inner_y))
-    for line, (x, y), label_y in zip(lines, ends, spread([y for _, y in ends], 15, top, top + inner_y), strict=True):
+    label_ys = move_apart([y for _, y in ends], 15, top, top + inner_y)
+    for line, (x, y), label_y in zip(lines, ends, label_ys, strict=True):
         edge = left + inner_x
         parts.append(
             f'<polyline points="{x:.1f},{y:.1f} {edge:.1f},{y:.1f} {edge + 12:.1f},{label_y:.1f}" class="leader"/>'
         )
-        name = line.name if len(line.name) <= 30 else f"{line.name[:14]}~{line.name[-15:]}"
-        parts.append(_text(edge + 16, label_y + 4, name, "start", "name", line.name))
+        parts.append(_text(edge + 16, label_y + 4, shorten(line.name, 30), "start", "name", line.name))
     return _svg(height, parts, axis)
 
 
+def _curves(line: Line, x_of: Callable[[float], float], y_of: Callable[[float], float]) -> list[str]:
+    """The dashed and the solid curve of a group, and a point for each batch size of the solid one."""
+    parts = []
+    for curve, style in ((line.dashed, "stroke-dasharray:5 4;opacity:.8"), (line.solid, "")):
+        path = " ".join(f"{x_of(size):.1f},{y_of(factor):.1f}" for size, factor in curve)
+        parts.append(f'<polyline points="{path}" class="curve" style="stroke:{line.colour};{style}"/>')
+    parts += [
+        f'<circle cx="{x_of(size):.1f}" cy="{y_of(factor):.1f}" r="3" style="fill:{line.colour}">'
+        f"<title>{escape(line.name)}, batch {size:,}: {factor:.2f}</title></circle>"
+        for size, factor in line.solid
+    ]
+    return parts
+
+
 def legend(entries: Sequence[tuple[str, str]]) -> str:
-    """Colours and what they stand for, as HTML that wraps."""
+    """A legend as HTML.
+
+    Args:
+        entries: (name, CSS colour) of each entry.
+    """
     items = "".join(
         f'<span class="entry"><span class="swatch" style="background:{shade}"></span>{escape(name)}</span>'
         for name, shade in entries
@@ -182,7 +205,7 @@ def legend(entries: Sequence[tuple[str, str]]) -> str:
 
 
 def nice_ticks(most: float, num: int = 5) -> list[float]:
-    """Ticks from 0 to ``most`` or beyond, at steps of 1, 2 or 5 times a power of ten."""
+    """About ``num`` ticks from 0 to ``most`` or beyond, at steps of 1, 2 or 5 times a power of ten."""
     step = 10 ** math.floor(math.log10(max(most, 1e-9) / num))
     step = next(step * times for times in (1, 2, 5, 10) if step * times * num >= most * 0.999)
     return [i * step for i in range(math.ceil(most / step - 1e-9) + 1)]
@@ -200,18 +223,29 @@ def _log_ticks(most: float) -> list[float]:
     return ticks
 
 
-def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places of labels, moved apart so that none overlaps another, as near to where they belong as that allows."""
-    order = sorted(range(len(places)), key=lambda i: places[i])
-    blocks: list[tuple[float, int]] = []  # mean of where a run of labels wants to begin, and its length
+def move_apart(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Moves labels apart so that none overlaps another, and no further than needed.
+
+    Args:
+        positions: where the labels belong.
+        gap: the least distance between two labels.
+        low: the least position that a label may have.
+        high: the largest position that a label may have.
+
+    Returns:
+        The position of each label.
+    """
+    order = sorted(range(len(positions)), key=lambda i: positions[i])
+    blocks: list[tuple[float, int]] = []  # where a run of labels begins, on average, and how many labels it has
     for rank, i in enumerate(order):
-        blocks.append((places[i] - rank * gap, 1))
+        blocks.append((positions[i] - rank * gap, 1))
         while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
-            (above, more), (below, num) = blocks[-2:]
-            blocks[-2:] = [((above * more + below * num) / (more + num), more + num)]
+            (above, num_above), (below, num_below) = blocks[-2:]
+            num = num_above + num_below
+            blocks[-2:] = [((above * num_above + below * num_below) / num, num)]
     starts = [start for start, num in blocks for _ in range(num)]
-    limit = high - (len(places) - 1) * gap
-    moved = [0.0] * len(places)
+    limit = high - (len(positions) - 1) * gap
+    moved = [0.0] * len(positions)
     for rank, i in enumerate(order):
         moved[i] = max(low, min(starts[rank], limit)) + rank * gap
     return moved

@@ -1,18 +1,16 @@
-"""Which features belong together: a cost for every set of them, merged greedily while that saves.
+"""Which features belong together: sets of features are merged while that saves.
 
 ::
 
     flags of a   1 0 0 1 0 0      rows of a            2
     flags of b   1 0 0 1 0 0      rows of b            2       a + b together: 2 rows, one inverse less
-    flags of c   1 1 0 0 0 1      rows of c            3       a + c together: 4 rows of both: dearer than apart
+    flags of c   1 1 0 0 0 1      rows of c            3       a + c together: 4 rows of both: more than apart
 
-    cost = samples x (row number, inverse) + rows x (row number, lengths, values, look-ups, pooled vectors)
-
-Similar flags alone would not do: features that change at different times share few rows (merging static features cut
-their factor from 4-14 to 2.06, measured), and joint rows are the OR of their flags.
+To merge features with similar flags would not do. Features that change at different times share few rows: merging
+static features cut their factor from 4-14 to 2.06, measured. The rows of a set are the OR of its features' flags.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -20,226 +18,190 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recd_dist.suggest.features import Look
+from recd_dist.suggest.features import SampledFeature
+from recd_dist.suggest.group_cost import GROUP_BYTES, ROW_BYTES, SAMPLE_BYTES, cost_in_sample, group_cost, row_overhead
+from recd_dist.suggest.group_names import name_groups
+from recd_dist.suggest.sample_columns import Flags
 from recd_dist.table.schema import SAMPLE
-from recd_dist.table.stats.table_stats import DIM
 
-WORTH = 1.25
-"""A group whose rows repeat less often stays in ``sample``."""
+MIN_FACTOR = 1.25
+"""Samples per row that a group must have; features that repeat less often stay in ``sample``."""
 
-SAMPLE_BYTES = 16
-"""What a group costs per sample: the row number that is read (8), the inverse (4) and the index of expansion (4)."""
-
-GROUP_BYTES = 300
-"""What a group must save per sample to stand alone: a batch of 4096 then saves a megabyte, which is about what one more
-set of files, kernels and messages costs. A single id saves 292 at most. Groups that save less join another, or stay in
-``sample``."""
-
-ROW_BYTES = 8
-"""What a group costs per row: its number."""
-
-LENGTH_BYTES = 4
-VECTOR_BYTES = DIM * 4
-
-LOOKUP_BYTES = VECTOR_BYTES // 8
-"""What it costs to look an id up: a vector that is read from memory, about eight times as fast as one that is sent."""
-
-_SEEN, _INSIDE = 0.4, 0.95  # of the other's changes; of its own
+_SEEN, _INSIDE = 0.4, 0.95  # shares of the other's changes, and of its own
 
 Bits = npt.NDArray[np.uint64]
-Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Proposed:
+class ProposedGroup:
     """A group of features.
 
     Attributes:
-        name: plain, and different from the others'.
-        looks: its features.
-        flags: bool [N], the OR of theirs.
+        name: its name, which no other group of the proposal has.
+        members: its features over the sampled sessions.
+        flags: bool [N], whether a stored row begins with a sample: the OR of its features' flags.
     """
 
     name: str
-    looks: tuple[Look, ...]
+    members: tuple[SampledFeature, ...]
     flags: Flags
 
     @property
     def features(self) -> tuple[str, ...]:
         """Names of its features."""
-        return tuple(look.name for look in self.looks)
+        return tuple(member.name for member in self.members)
 
     @property
     def num_rows(self) -> int:
-        """Rows stored."""
+        """Number of rows that are stored."""
         return int(self.flags.sum())
 
     @property
     def factor(self) -> float:
-        """Samples per row."""
+        """Samples per stored row."""
         return len(self.flags) / max(self.num_rows, 1)
 
 
-def cost(looks: Sequence[Look], flags: Flags) -> float:
-    """Bytes that a group of these features costs over the samples: read, sent, and its pooled vectors back.
+def propose_groups(
+    features: Sequence[SampledFeature], new_session: Flags, configured: Mapping[str, Sequence[str]] | None = None
+) -> tuple[ProposedGroup, ...]:
+    """Proposes the groups that cost least, found greedily.
 
     Args:
-        looks: features of the group.
-        flags: bool [N], where a row is stored.
-    """
-    num_rows = int(flags.sum())
-    values = sum(look.num_values(flags) * _per_value(look) for look in looks)
-    return SAMPLE_BYTES * len(flags) + values + num_rows * (ROW_BYTES + _per_row(looks))
-
-
-def cost_in_sample(looks: Sequence[Look]) -> float:
-    """Bytes of the same features in ``sample``, a row each sample."""
-    num = len(looks[0].flags)
-    return float(sum(look.num_values() * _per_value(look) for look in looks) + num * _per_row(looks))
-
-
-def _per_value(look: Look) -> int:
-    """Bytes of a value, and of looking it up."""
-    return look.width + (LOOKUP_BYTES if look.feature.is_sparse else 0)
-
-
-def _per_row(looks: Iterable[Look]) -> int:
-    """Lengths and vectors of a row."""
-    return sum(
-        (LENGTH_BYTES if look.lengths is not None else 0) + (VECTOR_BYTES if look.feature.is_sparse else 0)
-        for look in looks
-    )
-
-
-def groups(
-    looks: Sequence[Look], new_session: Flags, names: dict[str, tuple[str, ...]] | None = None
-) -> tuple[Proposed, ...]:
-    """The groups that cost least, found greedily.
-
-    Args:
-        looks: every feature.
-        new_session: bool [N], the first sample of each session.
-        names: groups of the config; one with the same features gives its name.
+        features: every feature.
+        new_session: bool [N], whether a sample is the first of its session.
+        configured: the config's groups, name -> features. A group with mostly the same features takes that name.
 
     Returns:
         Groups in the order of their first feature; a feature in none of them stays in ``sample``.
     """
     has_pairs = not new_session.all()  # else nothing but constants could repeat
-    able = [look for look in looks if look.origin or (has_pairs and repeats(look) and look.is_of_session)]
-    merged = _joined(_merged(_contained([_Set.of(same) for same in _same_flags(able)], new_session)))
-    kept = [s for s in merged if s.looks[0].origin is not None or _stands(s)]
-    order = {look.name: i for i, look in enumerate(looks)}
-    kept = sorted(kept, key=lambda s: min(order[look.name] for look in s.looks))
-    members = [tuple(sorted(s.looks, key=lambda look: order[look.name])) for s in kept]
-    named = _named(members, names or {}, set(order))
-    return tuple(Proposed(name, m, s.flags) for name, m, s in zip(named, members, kept, strict=True))
+    able = [f for f in features if f.origin or (has_pairs and repeats_enough(f) and f.is_of_session)]
+    sets = _join_contained([_FeatureSet.of(same) for same in _group_by_flags(able)], new_session)
+    sets = _join_small(_merge_greedily(sets, _FeatureSet.gain))
+    sets = [s for s in sets if s.features[0].origin is not None or _saves_enough(s)]
+    position = {feature.name: i for i, feature in enumerate(features)}
+    sets.sort(key=lambda s: min(position[f.name] for f in s.features))
+    members = [tuple(sorted(s.features, key=lambda f: position[f.name])) for s in sets]
+    names = name_groups(members, configured or {}, set(position))
+    return tuple(ProposedGroup(name, m, s.flags) for name, m, s in zip(names, members, sets, strict=True))
 
 
-def repeats(look: Look) -> bool:
-    """A group of its own would have fewer rows than samples."""
-    return len(look.flags) >= WORTH * int(look.flags.sum())
+def repeats_enough(feature: SampledFeature) -> bool:
+    """Whether a feature in a group of its own has ``MIN_FACTOR`` samples per row."""
+    return len(feature.flags) >= MIN_FACTOR * feature.num_rows
 
 
-def alone(looks: Sequence[Look], worth: float) -> tuple[Proposed, ...]:
-    """Each feature that repeats enough in a group of its own: what ``groups: null`` makes.
+def group_each_feature(features: Sequence[SampledFeature], min_factor: float) -> tuple[ProposedGroup, ...]:
+    """Puts each feature into a group of its own: what the ETL does with ``groups: null``.
 
-    Groups with their own query stay what they are.
+    Args:
+        features: every feature. Groups with their own query stay as they are.
+        min_factor: samples per row that a feature must have; one that repeats less often stays in ``sample``.
     """
-    origins = dict.fromkeys(look.origin for look in looks if look.origin is not None)
-    linked = [Proposed(o, (m := tuple(x for x in looks if x.origin == o)), m[0].flags) for o in origins]
-    single = [x for x in looks if x.origin is None and len(x.flags) >= worth * x.flags.sum()]
-    return (*linked, *(Proposed(x.name, (x,), x.flags) for x in single))
+    groups = []
+    for origin in dict.fromkeys(f.origin for f in features if f.origin is not None):
+        members = tuple(f for f in features if f.origin == origin)
+        groups.append(ProposedGroup(origin, members, members[0].flags))
+    single = [f for f in features if f.origin is None and len(f.flags) >= min_factor * f.num_rows]
+    return (*groups, *(ProposedGroup(f.name, (f,), f.flags) for f in single))
 
 
-def configured(looks: Sequence[Look], names: dict[str, tuple[str, ...]]) -> tuple[Proposed, ...]:
-    """The groups that a config names."""
-    by_name = {look.name: look for look in looks}
-    found = []
-    for name, features in names.items():
-        members = tuple(by_name[f] for f in features if f in by_name)
+def group_as_configured(
+    features: Sequence[SampledFeature], configured: Mapping[str, Sequence[str]]
+) -> tuple[ProposedGroup, ...]:
+    """Puts features into the groups of a config.
+
+    Args:
+        features: every feature.
+        configured: the config's groups, name -> features.
+    """
+    by_name = {feature.name: feature for feature in features}
+    groups = []
+    for name, names in configured.items():
+        members = tuple(by_name[n] for n in names if n in by_name)
         if members and name != SAMPLE:
-            found.append(Proposed(name, members, np.logical_or.reduce([m.flags for m in members])))
-    return tuple(found)
+            groups.append(ProposedGroup(name, members, np.logical_or.reduce([m.flags for m in members])))
+    return tuple(groups)
 
 
 @dataclass(frozen=True)
-class _Set:
-    """Features that are one group so far; flags also packed, so that an OR is a few thousand words."""
+class _FeatureSet:
+    """Features that form one group so far; flags are also packed, so that an OR is a few thousand words."""
 
-    looks: tuple[Look, ...]
+    features: tuple[SampledFeature, ...]
     flags: Flags
     bits: Bits
     cost: float
 
     @staticmethod
-    def of(looks: tuple[Look, ...]) -> "_Set":
-        flags = np.logical_or.reduce([look.flags for look in looks])
+    def of(features: tuple[SampledFeature, ...]) -> "_FeatureSet":
+        flags = np.logical_or.reduce([feature.flags for feature in features])
         packed = np.packbits(flags)
         bits = np.pad(packed, (0, -len(packed) % 8)).view(np.uint64)
-        return _Set(looks, flags, bits, cost(looks, flags))
+        return _FeatureSet(features, flags, bits, group_cost(features, flags))
 
-    def gain(self, other: "_Set") -> float:
-        """Bytes saved by merging; minus infinity where that is out of the question."""
-        if self.looks[0].origin != other.looks[0].origin:
+    def join(self, other: "_FeatureSet") -> "_FeatureSet":
+        """The set of the features of both."""
+        return _FeatureSet.of((*self.features, *other.features))
+
+    def has_origin_of(self, other: "_FeatureSet") -> bool:
+        """Whether both come from the samples, or from the same group with its own query."""
+        return self.features[0].origin == other.features[0].origin
+
+    def gain(self, other: "_FeatureSet") -> float:
+        """Bytes that are saved if both become one group; minus infinity where they cannot, or clearly lose."""
+        if not self.has_origin_of(other):
             return -np.inf
         num_rows = int(np.bitwise_count(self.bits | other.bits).sum())
-        looks = (*self.looks, *other.looks)
-        if num_rows * (ROW_BYTES + _per_row(looks)) + SAMPLE_BYTES * len(self.flags) > self.cost + other.cost:
-            return -np.inf  # too dear without a single value
-        return self.cost + other.cost - cost(looks, self.flags | other.flags)
+        features = (*self.features, *other.features)
+        if num_rows * (ROW_BYTES + row_overhead(features)) + SAMPLE_BYTES * len(self.flags) > self.cost + other.cost:
+            return -np.inf  # costs more even without a single value
+        return self.cost + other.cost - group_cost(features, self.flags | other.flags)
 
 
-def _same_flags(looks: Iterable[Look]) -> Iterable[tuple[Look, ...]]:
-    same: dict[Any, list[Look]] = {}
-    for look in looks:
-        same.setdefault((look.origin, np.packbits(look.flags).tobytes()), []).append(look)
-    return map(tuple, same.values())
+def _group_by_flags(features: Iterable[SampledFeature]) -> Iterable[tuple[SampledFeature, ...]]:
+    """Features of one origin whose rows begin with the same samples."""
+    by_flags: dict[Any, list[SampledFeature]] = {}
+    for feature in features:
+        by_flags.setdefault((feature.origin, np.packbits(feature.flags).tobytes()), []).append(feature)
+    return map(tuple, by_flags.values())
 
 
-def _contained(sets: list[_Set], new_session: Flags) -> list[_Set]:
-    """A change to one of few values is not always seen: 2 values stay the same half of the time.
+def _join_contained(sets: list[_FeatureSet], new_session: Flags) -> list[_FeatureSet]:
+    """Joins a set that changes only where another set does, and at least 40% as often, to that set.
 
-    So a feature that changes only where another does, and at least 40% as often, changes with it.
+    A feature of few values may change without showing it: one of 2 values keeps its value in half of the changes.
     """
     inside = ~new_session
-    kept: list[tuple[_Set, Flags]] = []
+    joined: list[tuple[_FeatureSet, Flags]] = []
     for small in sorted(sets, key=lambda s: -int((s.flags & inside).sum())):
         changes = small.flags & inside
-        num = int(changes.sum())
-        for i, (big, among) in enumerate(kept):
-            if small.looks[0].origin != big.looks[0].origin or not num or num < _SEEN * among.sum():
+        num_changes = int(changes.sum())
+        for i, (large, among) in enumerate(joined):
+            if not small.has_origin_of(large) or not num_changes or num_changes < _SEEN * among.sum():
                 continue
-            if (changes & among).sum() >= _INSIDE * num:
-                kept[i] = (_Set.of((*big.looks, *small.looks)), among | changes)
+            if (changes & among).sum() >= _INSIDE * num_changes:
+                joined[i] = (large.join(small), among | changes)
                 break
         else:
-            kept.append((small, changes))
-    return [each for each, _ in kept]
+            joined.append((small, changes))
+    return [features for features, _ in joined]
 
 
-def _merged(sets: list[_Set]) -> list[_Set]:
-    """Merges the two sets that gain most until none gain."""
-    return _greedy(sets, lambda a, b: a.gain(b))
+def _join_small(sets: list[_FeatureSet]) -> list[_FeatureSet]:
+    """Joins sets that save too little to stand alone to the set where that costs least."""
 
-
-def _joined(sets: list[_Set]) -> list[_Set]:
-    """Sets that save too little to stand alone join where that costs least."""
-
-    def gain(a: _Set, b: _Set) -> float:
-        if a.looks[0].origin != b.looks[0].origin or (_stands(a) and _stands(b)):
+    def gain(a: _FeatureSet, b: _FeatureSet) -> float:
+        if not a.has_origin_of(b) or (_saves_enough(a) and _saves_enough(b)):
             return -np.inf
-        return _least(a) + _least(b) - _least(_Set.of((*a.looks, *b.looks)))
+        return _least_cost(a) + _least_cost(b) - _least_cost(a.join(b))
 
-    return _greedy(sets, gain)
-
-
-def _least(found: _Set) -> float:
-    """What a set costs where it costs least: as a group, or in ``sample``."""
-    as_group = found.cost + GROUP_BYTES * len(found.flags)
-    return as_group if found.looks[0].origin is not None else min(as_group, cost_in_sample(found.looks))
+    return _merge_greedily(sets, gain)
 
 
-def _greedy(sets: list[_Set], gain: Callable[[_Set, _Set], float]) -> list[_Set]:
+def _merge_greedily(sets: list[_FeatureSet], gain: Callable[[_FeatureSet, _FeatureSet], float]) -> list[_FeatureSet]:
+    """Merges the two sets that gain most, until no two sets gain."""
     living = dict(enumerate(sets))
     gains = {(i, j): gain(living[i], living[j]) for i, j in combinations(living, 2)}
     while gains:
@@ -247,51 +209,22 @@ def _greedy(sets: list[_Set], gain: Callable[[_Set, _Set], float]) -> list[_Set]
         if gains[i, j] <= 0:
             break
         new = max(living) + 1
-        joined = _Set.of((*living.pop(i).looks, *living.pop(j).looks))
+        joined = living.pop(i).join(living.pop(j))
         gains = {pair: value for pair, value in gains.items() if not {i, j} & set(pair)}
         gains |= {(k, new): gain(other, joined) for k, other in living.items()}
         living[new] = joined
     return list(living.values())
 
 
-def _stands(found: _Set) -> bool:
-    """Saves enough for a group."""
-    saved = cost_in_sample(found.looks) - found.cost
-    return len(found.flags) >= WORTH * int(found.flags.sum()) and saved >= GROUP_BYTES * len(found.flags)
+def _least_cost(features: _FeatureSet) -> float:
+    """Bytes that a set costs where it costs least: as a group, or in ``sample``."""
+    as_group = features.cost + GROUP_BYTES * len(features.flags)
+    is_linked = features.features[0].origin is not None
+    return as_group if is_linked else min(as_group, cost_in_sample(features.features))
 
 
-def _named(members: list[tuple[Look, ...]], names: dict[str, tuple[str, ...]], taken: set[str]) -> list[str]:
-    """A name for each group: the config's, a common beginning, or its heaviest feature's."""
-    result: list[str] = []
-    for looks in members:
-        features = [look.name for look in looks]
-        heaviest = max(looks, key=lambda look: look.num_values() * look.width).name.removesuffix("_id")
-        name = _of_config(set(features), names) or looks[0].origin or _beginning(features) or heaviest
-        if name in ("sample", "samples", "row"):
-            name += "_group"
-        base, number = name, 2
-        while name in result or f"{name}_row" in taken:
-            name, number = f"{base}_{number}", number + 1
-        result.append(name)
-    return result
-
-
-def _of_config(features: set[str], names: dict[str, tuple[str, ...]]) -> str | None:
-    """The config's group that has most of the same features."""
-    shares = {name: len(features & set(of)) / len(features | set(of)) for name, of in names.items()}
-    best = max(shares, key=lambda name: shares[name], default=None)
-    return best if best is not None and shares[best] > 0.5 else None
-
-
-def _beginning(features: list[str]) -> str:
-    """What the names of several features begin with, in whole words of three letters or more."""
-    if len(features) < 2:
-        return ""
-    words = [name.split("_") for name in features]
-    common = []
-    for column in zip(*words, strict=False):
-        if len(set(column)) > 1:
-            break
-        common.append(column[0])
-    name = "_".join(common)
-    return name if len(name) >= 3 else ""
+def _saves_enough(features: _FeatureSet) -> bool:
+    """Whether a set repeats often enough and saves enough bytes to be a group."""
+    num_samples = len(features.flags)
+    saved = cost_in_sample(features.features) - features.cost
+    return num_samples >= MIN_FACTOR * int(features.flags.sum()) and saved >= GROUP_BYTES * num_samples

@@ -1,15 +1,17 @@
-"""A suggestion as one HTML file that needs nothing else: no script, no font, no network; light and dark."""
+"""A suggestion as one HTML file that needs no script, no font and no network."""
 
+import math
 from html import escape
 
-from recd_dist.suggest.plots import NUM_COLOURS, Bar, Line, bars, colour, curves, histogram, legend, nice_ticks
-from recd_dist.suggest.proposals import FeatureFound, Suggestion
-from recd_dist.suggest.savings import BATCH
-from recd_dist.suggest.suggestion_text import count, heading, metrics, rate, ratio, size
+from recd_dist.screen.numbers import count, rate, ratio, size
+from recd_dist.suggest.batch_factors import BATCH
+from recd_dist.suggest.plots import NUM_COLOURS, Bar, Line, bar_plot, colour, curve_plot, histogram, legend, nice_ticks
+from recd_dist.suggest.suggestion import FeatureSummary, Suggestion
+from recd_dist.suggest.suggestion_text import heading_lines, metrics_of
 from recd_dist.table.schema import SAMPLE
-from recd_dist.table.stats.table_stats import DIM
+from recd_dist.table.stats.batch_cost import DIM
 
-_MOST_CURVES = 14
+_MAX_CURVES = 14
 
 _STYLE = """
 :root{color-scheme:light dark;--page:#fcfcfb;--card:#fff;--ink:#16181d;--soft:#5b616e;--line:#e4e5e9;--muted:#a9adb7;
@@ -46,39 +48,32 @@ overflow-wrap:anywhere}footer{margin-top:36px;color:var(--soft);font-size:13px}
 """
 
 
-def to_html(found: Suggestion, command: str) -> str:
-    """The report.
+def to_html(suggestion: Suggestion, command: str) -> str:
+    """A suggestion as an HTML document with plots.
 
     Args:
-        found: what was suggested.
-        command: that made it, shown at the end.
-
-    Returns:
-        A whole HTML document.
+        suggestion: the suggestion.
+        command: the command that made it, which is shown at the end.
     """
-    first, *rest = heading(found)
+    first, *rest = heading_lines(suggestion)
     sections = [
-        f"<h1>{escape(found.name)}: what deduplication would save</h1>",
+        f"<h1>{escape(suggestion.name)}: what deduplication would save</h1>",
         f'<p class="soft">{escape(first.partition(": ")[2])}</p>',
-        f'<div class="verdict{" good" if found.is_worth_it else ""}">{escape(found.verdict)}</div>',
-        _tiles(found),
-        _section("What was looked at", "", f"<pre>{escape(_unindented(rest))}</pre>"),
-        _section("Proposals", _PROPOSALS, _proposals(found)),
-        _section("Samples per session", _SESSIONS, histogram(found.histogram)),
-        _section("d per feature", _STAY, _legend(found) + _stay_rates(found)),
-        *([_section("Factor against batch size", _FACTORS + _more(found), _curves(found))] if found.groups else []),
-        _section("Bytes on disk by feature", _BYTES, _bytes_legend(found) + _bytes(found)),
-        *([_section("Suggested groups", "", _groups(found))] if found.groups else []),
-        _section("Features", "", _features(found)),
-        _section(
-            "The data config",
-            "For my_configs/data/mine.yaml; then <code>recd etl data=mine --config-dir my_configs</code>.",
-            _yaml(found),
-        ),
-        f"<footer><p>{escape(command)}</p><p>{escape(found.date)}</p></footer>",
+        f'<div class="verdict{" good" if suggestion.is_worth_it else ""}">{escape(suggestion.verdict)}</div>',
+        _tiles(suggestion),
+        _section("What was looked at", "", f"<pre>{escape(_unindent(rest))}</pre>"),
+        _section("Proposals", _PROPOSALS, _proposals_table(suggestion)),
+        _section("Samples per session", _SESSIONS, histogram(suggestion.histogram)),
+        _section("d per feature", _STAY, _legend(suggestion) + _stay_rates(suggestion)),
+        _curves_section(suggestion) if suggestion.groups else "",
+        _section("Bytes on disk by feature", _BYTES, _bytes_on_disk(suggestion)),
+        _section("Suggested groups", "", _groups_table(suggestion)) if suggestion.groups else "",
+        _section("Features", "", _features_table(suggestion)),
+        _section("The data config", _CONFIG, f"<pre>{escape(suggestion.yaml)}</pre>"),
+        f"<footer><p>{escape(command)}</p><p>{escape(suggestion.date)}</p></footer>",
     ]
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(found.name)}: groups</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(suggestion.name)}: groups</title>'
         f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_STYLE}</style></head>'
         f"<body><main>{''.join(sections)}</main></body></html>\n"
     )
@@ -95,6 +90,7 @@ _FACTORS = (
     "order of time, as logs arrive, where rows that the table stores once count once."
 )
 _BYTES = "Compressed files of all samples: flat and in order of time above, as suggested below."
+_CONFIG = "For my_configs/data/mine.yaml; then <code>recd etl data=mine --config-dir my_configs</code>."
 
 
 def _section(title: str, words: str, body: str) -> str:
@@ -102,12 +98,12 @@ def _section(title: str, words: str, body: str) -> str:
     return f'<section><h2>{title}</h2>{intro}<div class="card">{body}</div></section>'
 
 
-def _unindented(lines: list[str]) -> str:
+def _unindent(lines: list[str]) -> str:
     return "\n".join(line[2:] for line in lines)
 
 
-def _tiles(found: Suggestion) -> str:
-    flat, best = found.proposals[0].estimate, found.proposal("suggested").estimate
+def _tiles(suggestion: Suggestion) -> str:
+    flat, best = suggestion.proposals[0].estimate, suggestion.proposal("suggested").estimate
     tiles = (
         ("fewer", "more", "ids sent and looked up", flat.ids, best.ids, False),
         ("smaller", "larger", "on disk", flat.storage_bytes, best.windowed_bytes, True),
@@ -130,13 +126,13 @@ def _amount(value: float, is_bytes: bool) -> str:
     return size(value) if is_bytes else count(value)
 
 
-def _proposals(found: Suggestion) -> str:
-    base = found.proposals[0].estimate
-    head = "".join(f'<th class="long">{escape(p.title)}</th>' for p in found.proposals)
-    lines = ["<tr><td>groups</td>" + "".join(f"<td>{len(p.groups)}</td>" for p in found.proposals) + "</tr>"]
-    for field, words, is_bytes in metrics(found):
+def _proposals_table(suggestion: Suggestion) -> str:
+    base = suggestion.proposals[0].estimate
+    head = "".join(f'<th class="long">{escape(p.title)}</th>' for p in suggestion.proposals)
+    lines = ["<tr><td>groups</td>" + "".join(f"<td>{len(p.groups)}</td>" for p in suggestion.proposals) + "</tr>"]
+    for field, words, is_bytes in metrics_of(suggestion):
         cells = []
-        for p in found.proposals:
+        for p in suggestion.proposals:
             value, before = getattr(p.estimate, field), getattr(base, field)
             times = "" if p.name == "flat" else f"<i>{ratio(before, value)}</i>"
             best = ' class="best"' if p.name == "suggested" else ""
@@ -146,99 +142,91 @@ def _proposals(found: Suggestion) -> str:
     return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
-def _places(found: Suggestion) -> dict[str, int]:
-    """Groups by weight: the heaviest have colours of their own."""
-    weight = {g.name: sum(f.flat_bytes for f in found.features if f.group == g.name) for g in found.groups}
+def _legend_ranks(suggestion: Suggestion) -> dict[str, int]:
+    """The rank of each group by its bytes; the first ranks have colours of their own."""
+    weight = {g.name: sum(f.flat_bytes for f in suggestion.features if f.group == g.name) for g in suggestion.groups}
     return {name: i for i, name in enumerate(sorted(weight, key=lambda name: -weight[name]))}
 
 
-def _colour(found: Suggestion, feature: FeatureFound) -> str:
-    return colour(None if feature.group == SAMPLE else _places(found)[feature.group])
+def _colour(suggestion: Suggestion, feature: FeatureSummary) -> str:
+    return colour(None if feature.group == SAMPLE else _legend_ranks(suggestion)[feature.group])
 
 
-def _legend(found: Suggestion, first: tuple[tuple[str, str], ...] = ()) -> str:
-    places = _places(found)
-    entries = [*first, *((name, colour(i)) for name, i in places.items() if i < NUM_COLOURS)]
-    if len(places) > NUM_COLOURS:
-        entries.append((f"{len(places) - NUM_COLOURS} more groups", colour(NUM_COLOURS)))
-    if any(f.group == SAMPLE for f in found.features):
+def _legend(suggestion: Suggestion, first: tuple[tuple[str, str], ...] = ()) -> str:
+    ranks = _legend_ranks(suggestion)
+    entries = [*first, *((name, colour(i)) for name, i in ranks.items() if i < NUM_COLOURS)]
+    if len(ranks) > NUM_COLOURS:
+        entries.append((f"{len(ranks) - NUM_COLOURS} more groups", colour(NUM_COLOURS)))
+    if any(f.group == SAMPLE for f in suggestion.features):
         entries.append(("sample: not deduplicated", colour(None)))
     return legend(entries)
 
 
-def _stay_rates(found: Suggestion) -> str:
-    known = [f for f in found.features if f.stay_rate == f.stay_rate]
+def _stay_rates(suggestion: Suggestion) -> str:
+    known = [f for f in suggestion.features if not math.isnan(f.stay_rate)]
     if not known:
         return "<p>No session has two samples: there are no neighbours to compare.</p>"
-    rows = [
-        Bar(f.name, f.stay_rate, rate(f.stay_rate), _colour(found, f))
+    bars = [
+        Bar(f.name, f.stay_rate, rate(f.stay_rate), _colour(suggestion, f))
         for f in sorted(known, key=lambda f: -f.stay_rate)
     ]
     ticks = [0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    return bars(rows, ticks, [f"{tick:g}" for tick in ticks], "d, share of neighbours")
+    return bar_plot(bars, ticks, [f"{tick:g}" for tick in ticks], "d, share of neighbours")
 
 
-def _curves(found: Suggestion) -> str:
-    places = _places(found)
+def _curves_section(suggestion: Suggestion) -> str:
+    """Factors against batch sizes, of the groups with the most bytes."""
+    ranks = _legend_ranks(suggestion)
     lines = [
         Line(
             g.name,
             [(s, f) for s, f in g.clustered_at.items() if f is not None],
             [(s, f) for s, f in g.in_time_at.items() if f is not None],
-            colour(places[g.name]),
+            colour(ranks[g.name]),
         )
-        for g in sorted(found.groups, key=lambda g: places[g.name])[:_MOST_CURVES]
+        for g in sorted(suggestion.groups, key=lambda g: ranks[g.name])[:_MAX_CURVES]
     ]
-    return curves(lines, "samples per unique row")
+    num_more = len(suggestion.groups) - _MAX_CURVES
+    more = f" {num_more} more groups are in the table below." if num_more > 0 else ""
+    return _section("Factor against batch size", _FACTORS + more, curve_plot(lines, "samples per unique row"))
 
 
-def _more(found: Suggestion) -> str:
-    more = len(found.groups) - _MOST_CURVES
-    return f" {more} more groups are in the table below." if more > 0 else ""
-
-
-def _bytes_legend(found: Suggestion) -> str:
-    return _legend(found, (("flat, in order of time", "var(--before)"),))
-
-
-def _bytes(found: Suggestion) -> str:
-    rows = [
+def _bytes_on_disk(suggestion: Suggestion) -> str:
+    """Bytes of each feature, flat and as suggested."""
+    bars = [
         Bar(
             f.name,
             f.flat_bytes,
             f"{size(f.flat_bytes)} → {size(f.stored_bytes)} · {ratio(f.flat_bytes, f.stored_bytes)}",
-            _colour(found, f),
+            _colour(suggestion, f),
             f.stored_bytes,
         )
-        for f in sorted(found.features, key=lambda f: -f.flat_bytes)
+        for f in sorted(suggestion.features, key=lambda f: -f.flat_bytes)
     ]
-    unit = 1024 ** min(3, int(max(0, len(bin(int(rows[0].value))) - 3) // 10))
-    ticks = [tick * unit for tick in nice_ticks(max(max(r.value, r.rest or 0) for r in rows) / unit)]
+    unit = 1024 ** min(3, int(max(0, len(bin(int(bars[0].value))) - 3) // 10))
+    ticks = [tick * unit for tick in nice_ticks(max(max(bar.value, bar.rest or 0) for bar in bars) / unit)]
     unit_name = {1: "B", 1024: "KiB", 1024**2: "MiB", 1024**3: "GiB"}[unit]
-    return bars(rows, ticks, [f"{tick / unit:g}" for tick in ticks], unit_name)
+    shades = _legend(suggestion, (("flat, in order of time", "var(--before)"),))
+    return shades + bar_plot(bars, ticks, [f"{tick / unit:g}" for tick in ticks], unit_name)
 
 
-def _groups(found: Suggestion) -> str:
+def _groups_table(suggestion: Suggestion) -> str:
     lines = [
         f'<tr><td>{escape(g.name)}</td><td>{rate(g.stay_rate)}</td><td>{g.dedup_factor:.2f}</td><td class="words">'
         f"{escape(', '.join(g.features))}</td></tr>"
-        for g in found.groups
+        for g in suggestion.groups
     ]
     head = '<th>group</th><th>d</th><th>samples per row</th><th class="words">features</th>'
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
-def _features(found: Suggestion) -> str:
+def _features_table(suggestion: Suggestion) -> str:
     lines = [
         f"<tr><td>{escape(f.name)}</td><td>{escape(f.kind)}</td><td>{escape(f.group)}</td>"
         f"<td>{f.num_per_sample:.1f}</td><td>{rate(f.stay_rate)}</td><td>{f.dedup_factor:.2f}</td>"
         f'<td>{f.shift_rate:.0%}</td><td class="words">{escape(f.verdict)}</td></tr>'
-        for f in found.features
+        for f in suggestion.features
     ]
     names = ("feature", "kind", "group", "per sample", "d", "factor", "shifts")
     head = "".join(f"<th>{name}</th>" for name in names) + '<th class="words">verdict</th>'
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
-
-
-def _yaml(found: Suggestion) -> str:
-    return f"<pre>{escape(found.yaml)}</pre>"

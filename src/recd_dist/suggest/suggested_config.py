@@ -1,4 +1,4 @@
-"""A data config with the suggested groups, ready for my_configs/data/mine.yaml."""
+"""A data config with the suggested groups, to be saved as my_configs/data/mine.yaml."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from recd_dist.etl.source.source import Source
-from recd_dist.suggest.propose_groups import Proposed
+from recd_dist.suggest.propose_groups import ProposedGroup
 
 _WIDTH = 88  # the emitter breaks a line after a word that passes it
 
 
 class _Dumper(yaml.SafeDumper):
-    """Queries as blocks, short maps and lists on one line."""
+    """Writes queries as blocks, and short maps and lists on one line."""
 
 
 class _Line(dict[str, Any]):
@@ -31,21 +31,26 @@ _Dumper.add_representer(
 )
 
 
-def groups_to_yaml(source: Source, groups: Sequence[Proposed]) -> str:
-    """The ``groups`` of a data config alone."""
-    return _dumped({"groups": {group.name: _group(source, group) for group in groups}})
-
-
-def to_yaml(source: Source, groups: Sequence[Proposed], given: Mapping[str, Any] | None = None) -> str:
-    """The source with its groups as a data config.
+def groups_to_yaml(source: Source, groups: Sequence[ProposedGroup]) -> str:
+    """Only the ``groups`` of a data config.
 
     Args:
-        source: with the keys and labels that were given or guessed.
-        groups: suggested.
-        given: the data config that the source is of, for transforms and tables.
+        source: the source, for groups with their own query.
+        groups: the suggested groups.
+    """
+    return _dump({"groups": {group.name: _group_options(source, group) for group in groups}})
+
+
+def to_yaml(source: Source, groups: Sequence[ProposedGroup], data_config: Mapping[str, Any] | None = None) -> str:
+    """A whole data config of a source with the suggested groups.
+
+    Args:
+        source: the source with the keys and labels that were given or guessed.
+        groups: the suggested groups.
+        data_config: the data config of the source; its transforms and tables are kept.
 
     Returns:
-        YAML that ``Source.from_dict`` accepts; without a label, one that the user completes.
+        YAML that ``Source.from_dict`` accepts. Where there is no label, a comment asks the user to name one.
     """
     value: dict[str, Any] = {"name": source.name, "path": source.path, "table": "tables/${.name}", "source": "sql"}
     if source.samples:
@@ -54,36 +59,37 @@ def to_yaml(source: Source, groups: Sequence[Proposed], given: Mapping[str, Any]
     value["labels"] = list(source.labels) or ["label"]
     if source.split is not None:
         value["split"] = source.split
-    value["groups"] = {group.name: _group(source, group) for group in groups}
-    said = (given or {}).get("features") or {
+    value["groups"] = {group.name: _group_options(source, group) for group in groups}
+    data_config = data_config or {}
+    features = data_config.get("features") or {
         name: {"table": f.table, "kind": str(f.kind) if f.kind else None} for name, f in source.features.items()
     }
-    value["features"] = {name: _Line(_filled(options or {})) for name, options in said.items()}
-    value["tables"] = {name: _Line(options or {}) for name, options in ((given or {}).get("tables") or {}).items()}
+    value["features"] = {name: _Line(_drop_empty(options or {})) for name, options in features.items()}
+    value["tables"] = {name: _Line(options or {}) for name, options in (data_config.get("tables") or {}).items()}
     value["drop"] = list(source.drop)
-    text = _dumped(value)
+    text = _dump(value)
     if source.labels:
         return text
     return text.replace("labels: [label]", "labels: [label]   # none was found: name the label column here")
 
 
-def _dumped(value: Any) -> str:
+def _dump(value: Any) -> str:
     return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=_WIDTH, allow_unicode=True))
 
 
-def _filled(options: Mapping[str, Any]) -> dict[str, Any]:
+def _drop_empty(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: option for key, option in options.items() if option}
 
 
-def _group(source: Source, group: Proposed) -> dict[str, Any]:
-    origin = group.looks[0].origin
+def _group_options(source: Source, group: ProposedGroup) -> dict[str, Any]:
+    origin = group.members[0].origin
     if origin is None:
         return _Line(features=list(group.features))
-    given = (source.groups or {})[origin]
-    return {"key": list(given.key), "sql": _block(given.sql or ""), "features": list(group.features)}
+    linked = (source.groups or {})[origin]
+    return {"key": list(linked.key), "sql": _block(linked.sql or ""), "features": list(group.features)}
 
 
 def _block(sql: str) -> str:
-    """Without blanks at line ends, which would forbid a block."""
+    """A query without blanks at the ends of its lines, since YAML cannot write those as a block."""
     lines = [line.rstrip().replace("\t", "  ") for line in sql.strip().splitlines()]
     return "\n".join(lines) + "\n"

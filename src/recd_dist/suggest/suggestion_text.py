@@ -1,16 +1,17 @@
-"""A suggestion as text that fits in 120 columns, on a screen or in a pipe."""
+"""A suggestion as text that fits in 120 columns."""
 
-import math
 from collections.abc import Iterable
 
-from rich import box
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from recd_dist.suggest.proposals import Proposal, Suggestion
-from recd_dist.suggest.savings import BATCH, Estimate
+from recd_dist.screen.console import plain_table
+from recd_dist.screen.numbers import count, rate, ratio, shorten, size
+from recd_dist.suggest.batch_factors import BATCH
+from recd_dist.suggest.savings import Estimate
+from recd_dist.suggest.suggestion import Proposal, Suggestion
 from recd_dist.table.schema import SAMPLE
 
 METRICS: tuple[tuple[str, str, bool], ...] = (
@@ -25,7 +26,7 @@ METRICS: tuple[tuple[str, str, bool], ...] = (
     ("pooled_rows", "rows pooled", False),
     ("attention_rows", "attention keys, values", False),
 )
-"""Rows of the table of proposals: field of :class:`Estimate`, words, and whether it is bytes."""
+"""Rows of the table of proposals: a field of :class:`Estimate`, its words, and whether it counts bytes."""
 
 _SHORT = {"flat": "flat", "sorted": "sorted", "alone": "each alone", "suggested": "suggested", "config": "config"}
 _YAML = {
@@ -35,34 +36,38 @@ _YAML = {
 _SHOWN_SIZES = (512, 4096, 65536)
 
 
-def render(found: Suggestion) -> Group:
-    """A suggestion as something rich prints.
+def render(suggestion: Suggestion) -> Group:
+    """A suggestion as something that rich prints.
 
     Args:
-        found: what was suggested.
+        suggestion: the suggestion.
+
+    Returns:
+        The heading, the verdict, tables of proposals, groups and features, and the YAML to paste.
     """
+    yaml = suggestion.groups_yaml if suggestion.is_described else suggestion.yaml
     return Group(
-        *(Text(line) for line in heading(found)),
+        *(Text(line) for line in heading_lines(suggestion)),
         Text(),
-        Text(found.verdict, style="bold green" if found.is_worth_it else "bold yellow"),
+        Text(suggestion.verdict, style="bold green" if suggestion.is_worth_it else "bold yellow"),
         Text(),
-        *_proposals(found),
-        *(Text(f"  {_SHORT[p.name]}: {p.title}") for p in found.proposals),
+        *_proposals_table(suggestion),
+        *(Text(f"  {_SHORT[p.name]}: {p.title}") for p in suggestion.proposals),
         Text(),
-        *(_groups(found) if found.groups else []),
-        *_features(found),
-        Text(f"{_YAML[found.is_described]}", style="bold"),
-        Text((found.groups_yaml if found.is_described else found.yaml).rstrip(), no_wrap=True, overflow="ignore"),
+        *(_groups_table(suggestion) if suggestion.groups else []),
+        *_features_table(suggestion),
+        Text(f"{_YAML[suggestion.is_described]}", style="bold"),
+        Text(yaml.rstrip(), no_wrap=True, overflow="ignore"),
     )
 
 
-def heading(found: Suggestion) -> Iterable[str]:
-    """What was looked at, keys and labels, what was left out: line by line."""
-    looked = found.looked
-    part = "all of them" if looked.share == 1 else f"{looked.share:.1%}, whole sessions by hash"
-    yield f"{found.name}: {found.path}"
+def heading_lines(suggestion: Suggestion) -> Iterable[str]:
+    """Lines that say what was read, which keys and labels it has, and which columns were left out."""
+    looked = suggestion.looked
+    share = "all of them" if looked.share == 1 else f"{looked.share:.1%}, whole sessions by hash"
+    yield f"{suggestion.name}: {suggestion.path}"
     yield (
-        f"  looked at     {looked.num_samples:,} of {looked.num_samples_total:,} samples ({part}) in "
+        f"  looked at     {looked.num_samples:,} of {looked.num_samples_total:,} samples ({share}) in "
         f"{looked.num_sessions:,} of {'~' if looked.share < 1 else ''}{looked.num_sessions_total:,} sessions, "
         f"{looked.seconds:.1f} s"
     )
@@ -72,64 +77,57 @@ def heading(found: Suggestion) -> Iterable[str]:
         yield f"                {looked.num_keyless:,} rows without a session were left out; `recd etl` refuses them"
     if looked.is_cut:
         yield "                one session is larger than the memory for the sample, and was cut"
-    for choice in found.choices:
+    for choice in suggestion.choices:
         column = choice.column or "-"
         sure = f"{choice.sure}: " if choice.sure not in ("given", "none") else ""
         yield f"  {choice.role:<13} {column}" + ("" if choice.sure == "given" else f"  ({sure}{choice.why})")
-    for column, why in found.left_out.items():
+    for column, why in suggestion.left_out.items():
         yield f"  left out      {column}  ({why})"
-    session = found.session
+    session = suggestion.session
     yield f"  sessions      mean {session.mean:.2f} samples, median {session.median:g}, most {session.max:,}"
 
 
-def _proposals(found: Suggestion) -> tuple[Text, Table]:
+def _proposals_table(suggestion: Suggestion) -> tuple[Text, Table]:
     title = Text(f"what each proposal comes to; all but the bytes on disk for a batch of {BATCH} samples", style="bold")
-    table = _table()
+    table = plain_table()
     table.add_column("", no_wrap=True)
-    for proposal in found.proposals:
+    for proposal in suggestion.proposals:
         table.add_column(_SHORT[proposal.name], justify="right", no_wrap=True)
-    table.add_row("groups", *(str(len(p.groups)) for p in found.proposals))
-    base = found.proposals[0].estimate
-    for field, words, is_bytes in metrics(found):
-        table.add_row(words, *(_cell(base, p, field, is_bytes) for p in found.proposals))
+    table.add_row("groups", *(str(len(p.groups)) for p in suggestion.proposals))
+    base = suggestion.proposals[0].estimate
+    for field, words, is_bytes in metrics_of(suggestion):
+        table.add_row(words, *(_cell(base, p, field, is_bytes) for p in suggestion.proposals))
     return title, table
 
 
-def metrics(found: Suggestion) -> list[tuple[str, str, bool]]:
-    """Rows of METRICS, without windows where no history shifts, and without attention where there is no history."""
-    shifts = any(p.estimate.windowed_decoded_bytes < p.estimate.decoded_bytes for p in found.proposals)
-    flat = found.proposals[0].estimate
+def metrics_of(suggestion: Suggestion) -> list[tuple[str, str, bool]]:
+    """Rows of METRICS; rows of windows only where histories shift, rows of attention only where there are histories."""
+    shifts = any(p.estimate.windowed_decoded_bytes < p.estimate.decoded_bytes for p in suggestion.proposals)
+    flat = suggestion.proposals[0].estimate
     return [row for row in METRICS if (shifts or not row[0].startswith("windowed")) and getattr(flat, row[0])]
 
 
 def _cell(base: Estimate, proposal: Proposal, field: str, is_bytes: bool) -> str:
+    """A number of a proposal, and how many times less it is than that of the flat table."""
     value = getattr(proposal.estimate, field)
     shown = size(value) if is_bytes else count(value)
     return shown if proposal.name == "flat" else f"{shown} {ratio(getattr(base, field), value):>7}"
 
 
-def ratio(before: float, after: float) -> str:
-    """How often ``after`` goes into ``before``, as ``4.9x``; a dash where there is nothing."""
-    if not after or not before:
-        return "-"
-    times = before / after
-    return f"{times:.2f}x" if times < 10 else f"{times:.1f}x"
-
-
-def _groups(found: Suggestion) -> tuple[Text, Table]:
+def _groups_table(suggestion: Suggestion) -> tuple[Text, Table]:
     title = Text("suggested groups: samples per unique row, in batches of the table and in order of time", style="bold")
-    table = _table()
+    table = plain_table()
     table.add_column("group", no_wrap=True)
     for name in ("features", "d", "all"):
         table.add_column(name, justify="right", no_wrap=True)
-    sizes = [s for s in _SHOWN_SIZES if any(s in g.in_time_at for g in found.groups)]
+    sizes = [s for s in _SHOWN_SIZES if any(s in g.in_time_at for g in suggestion.groups)]
     for batch in sizes:
         table.add_column(f"batch {batch}", justify="right", no_wrap=True)
         table.add_column("in time", justify="right", no_wrap=True, style="dim")
-    for group in found.groups:
+    for group in suggestion.groups:
         cells = [number for s in sizes for number in (group.clustered_at.get(s), group.in_time_at.get(s))]
         table.add_row(
-            cut(group.name, 30),
+            shorten(group.name, 30),
             str(len(group.features)),
             rate(group.stay_rate),
             f"{group.dedup_factor:.2f}",
@@ -138,17 +136,17 @@ def _groups(found: Suggestion) -> tuple[Text, Table]:
     return title, table
 
 
-def _features(found: Suggestion) -> tuple[Text, Table]:
-    table = _table()
+def _features_table(suggestion: Suggestion) -> tuple[Text, Table]:
+    table = plain_table()
     table.add_column("feature", no_wrap=True)
     table.add_column("group", no_wrap=True)
     for name in ("per sample", "d", "flat", "stored"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", overflow="fold")
-    for f in found.features:
+    for f in suggestion.features:
         table.add_row(
-            cut(f.name, 27),
-            "-" if f.group == SAMPLE else cut(f.group, 17),
+            shorten(f.name, 27),
+            "-" if f.group == SAMPLE else shorten(f.group, 17),
             f"{f.num_per_sample:.1f}",
             rate(f.stay_rate),
             size(f.flat_bytes),
@@ -156,37 +154,3 @@ def _features(found: Suggestion) -> tuple[Text, Table]:
             escape(f.verdict),
         )
     return Text("features", style="bold"), table
-
-
-def _table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-
-
-def cut(name: str, most: int) -> str:
-    """A name of at most so many letters, its middle replaced by ``~``."""
-    if len(name) <= most:
-        return name
-    tail = most // 2
-    return f"{name[: most - tail - 1]}~{name[-tail:]}"
-
-
-def rate(value: float) -> str:
-    """A share with three digits, or a dash."""
-    return "-" if math.isnan(value) else f"{value:.3f}"
-
-
-def count(number: float) -> str:
-    """A count in a few characters."""
-    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= 10 * scale or (number >= scale and unit != "k"):
-            return f"{number / scale:.1f}{unit}" if number < 100 * scale else f"{number / scale:.0f}{unit}"
-    return f"{number:,.0f}"
-
-
-def size(num_bytes: float) -> str:
-    """Bytes in powers of 1024."""
-    for unit in ("B", "KiB", "MiB"):
-        if num_bytes < 1023.5:
-            return f"{num_bytes:.0f} {unit}" if unit == "B" or num_bytes >= 100 else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1024
-    return f"{num_bytes:.1f} GiB"

@@ -1,4 +1,4 @@
-"""Ids as a pure function of (seed, user, version, position): no state, so any chunk of time can be written alone.
+"""Random ids as a pure function of (seed, user, version, position).
 
 A history that shifts is a window over an endless stream of a user's ids::
 
@@ -6,7 +6,8 @@ A history that shifts is a window over an endless stream of a user's ids::
     version 0, length 4:  [4 9 9 1]
     version 1:              [9 9 1 6]
 
-Values come from a counter-based generator (splitmix64), so neither the stream nor the row before has to be kept.
+Values come from a counter-based generator (splitmix64). Neither the stream nor the row before has to be kept, so any
+chunk of time can be written alone.
 """
 
 from typing import Any
@@ -28,14 +29,22 @@ _TO_UNIT = 1.0 / (1 << 53)
 
 @numba.njit(cache=True, inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def _mix(x: np.uint64) -> np.uint64:
-    """splitmix64's finaliser: a bijection of 64 bits that passes as random."""
+    """The last step of splitmix64: a bijection of 64 bits whose results pass as random."""
     x = (x ^ (x >> _S30)) * _MIX_1
     x = (x ^ (x >> _S27)) * _MIX_2
     return x ^ (x >> _S31)
 
 
 def mix(key: U64, value: NDArray[Any] | int) -> U64:
-    """A new random key from a key and a number, elementwise: uint64, same shape."""
+    """Draws new random keys from keys and numbers, element by element.
+
+    Args:
+        key: uint64 of any shape.
+        value: whole numbers of the same shape, or one number.
+
+    Returns:
+        uint64 of the same shape.
+    """
     with np.errstate(over="ignore"):
         x = np.asarray(key, np.uint64) + (np.asarray(value).astype(np.uint64) + np.uint64(1)) * _GOLDEN
         x = (x ^ (x >> _S30)) * _MIX_1
@@ -44,26 +53,26 @@ def mix(key: U64, value: NDArray[Any] | int) -> U64:
 
 
 def uniform(key: U64) -> NDArray[np.float64]:
-    """Keys -> numbers in [0, 1), elementwise."""
+    """Turns random keys, uint64 of any shape, into uniform numbers in [0, 1): float64 of the same shape."""
     return np.asarray((key >> _S11) * _TO_UNIT, np.float64)
 
 
 def normal(key: U64) -> NDArray[np.float64]:
-    """Keys -> standard normal numbers, elementwise (Box-Muller)."""
+    """Turns random keys, uint64 of any shape, into standard normal numbers: float64 (Box-Muller)."""
     angle = uniform(mix(key, 1)) * (2 * np.pi)
     return np.asarray(np.sqrt(-2 * np.log1p(-uniform(mix(key, 2)))) * np.cos(angle), np.float64)
 
 
 @numba.njit(cache=True, inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def _zipf(u: float, size: int, law: tuple[float, float]) -> int:
-    """A rank in [0, size) by inverting the continuous power law of ``zipf_law``."""
+    """The rank in [0, size) at which the power law of ``zipf_law`` reaches the share u of its mass."""
     rank = int((1.0 + u * law[0]) ** law[1]) - 1
     return min(max(rank, 0), size - 1)
 
 
 @numba.njit(cache=True, inline="always")  # type: ignore[untyped-decorator, unused-ignore]
 def _category(h: np.uint64, liked: I64, focus: float, num_categories: int) -> int:
-    """The category at a position: one the user likes with probability focus, else any."""
+    """The category that a hash draws: with probability ``focus`` one that the user likes, else any."""
     if float(h & _LOW12) < focus * 4096.0:
         return int(liked[int((h >> np.uint64(12)) & np.uint64(0xFF)) % liked.shape[0]])
     return int((h >> np.uint64(12)) & np.uint64(0xFFFFF)) % num_categories
@@ -79,16 +88,16 @@ def fill_ids(
     law: tuple[float, float],
     values: NDArray[np.int32],
 ) -> None:
-    """Fills the ids of a table that stands alone.
+    """Fills rows with ids of a table that has nothing to do with items.
 
     Args:
-        keys: uint64 [n], the stream of each row.
-        starts: int64 [n], position in the stream of the row's first id.
-        offsets: int64 [n+1], where each row lies in values.
-        size: ids in the table.
-        spread: odd multiplier, prime to size, that scatters popular ids over the table.
-        law: of ``zipf_law``.
-        values: int32 [offsets[n]], written.
+        keys: uint64 [n], key of each row's stream.
+        starts: int64 [n], position in the stream of each row's first id.
+        offsets: int64 [n+1], where each row begins and ends in ``values``.
+        size: number of ids in the table.
+        spread: multiplier prime to ``size`` that scatters popular ids over the table (``spread_multiplier``).
+        law: result of ``zipf_law`` for the size of the table.
+        values: int32 [offsets[n]], filled here.
     """
     for i in range(keys.shape[0]):
         for j in range(offsets[i + 1] - offsets[i]):
@@ -110,19 +119,19 @@ def fill_items(
     law: tuple[float, float],
     values: NDArray[np.int32],
 ) -> None:
-    """Fills items, or their categories when per_category is 0.
+    """Fills rows with items, or with the categories of these items where ``per_category`` is 0.
 
     Args:
-        keys: uint64 [n], the stream of each row.
-        starts: int64 [n], position in the stream of the row's first item.
-        offsets: int64 [n+1], where each row lies in values.
+        keys: uint64 [n], key of each row's stream.
+        starts: int64 [n], position in the stream of each row's first item.
+        offsets: int64 [n+1], where each row begins and ends in ``values``.
         liked: int64 [n, k], categories that each row's user prefers.
-        focus: probability of drawing from them.
-        num_categories: categories in all.
-        per_category: items in each; item = (rank * num_categories + category) * spread mod size.
-        spread: odd multiplier, prime to the number of items.
-        law: of ``zipf_law`` for per_category.
-        values: int32 [offsets[n]], written.
+        focus: probability of drawing from the preferred categories.
+        num_categories: number of all categories.
+        per_category: number of items in a category; item = (rank * num_categories + category) * spread mod size.
+        spread: multiplier prime to the number of items (``spread_multiplier``).
+        law: result of ``zipf_law`` for ``per_category``.
+        values: int32 [offsets[n]], filled here.
     """
     size = num_categories * max(per_category, 1)
     for i in range(keys.shape[0]):
@@ -139,27 +148,45 @@ def fill_items(
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
 def match_share(
-    keys: U64, starts: I64, lengths: I64, liked: I64, focus: float, num_categories: int, wanted: NDArray[np.int32]
+    keys: U64, starts: I64, lengths: I64, liked: I64, focus: float, num_categories: int, categories: NDArray[np.int32]
 ) -> NDArray[np.float64]:
-    """Share of each row's history that has the wanted category: float64 [n] (0 for an empty history)."""
+    """The share of each row's history that has a given category.
+
+    Args:
+        keys: uint64 [n], key of each row's stream.
+        starts: int64 [n], position in the stream of each row's first item.
+        lengths: int64 [n], number of items in each row.
+        liked: int64 [n, k], categories that each row's user prefers.
+        focus: probability of drawing from the preferred categories.
+        num_categories: number of all categories.
+        categories: int32 [n], the category to look for in each row.
+
+    Returns:
+        float64 [n]; 0 for an empty history.
+    """
     share = np.zeros(keys.shape[0])
     for i in range(keys.shape[0]):
         hits = 0
         for j in range(lengths[i]):
             h = _mix(keys[i] + np.uint64(starts[i] + j + 1) * _GOLDEN)
-            hits += _category(h, liked[i], focus, num_categories) == wanted[i]
+            hits += _category(h, liked[i], focus, num_categories) == categories[i]
         share[i] = hits / max(lengths[i], 1)
     return share
 
 
 def zipf_law(size: int, exponent: float) -> tuple[float, float]:
-    """(a, b) such that floor((1 + u * a) ** b) - 1 is a Zipf-like rank in [0, size) for uniform u."""
+    """Numbers (a, b) such that floor((1 + u * a) ** b) - 1 is a Zipf-like rank in [0, size) for uniform u.
+
+    Args:
+        size: number of ranks.
+        exponent: exponent of the law; 1 is the classic one.
+    """
     exponent = exponent if abs(exponent - 1) > 1e-6 else 1 + 1e-6
     return float((size + 1) ** (1 - exponent) - 1), float(1 / (1 - exponent))
 
 
-def spread_of(size: int) -> int:
-    """A multiplier prime to size, near the golden section: neighbours in popularity land far apart."""
+def spread_multiplier(size: int) -> int:
+    """A multiplier prime to size, near the golden section of it, so that neighbours in popularity land far apart."""
     candidate = int(size * 0.6180339887) | 1
     while np.gcd(candidate, size) != 1:
         candidate += 1

@@ -1,12 +1,14 @@
-"""The hidden model that draws the labels, and the oracle: what a model that knew it would score.
+"""The hidden model that draws the labels, and the scores that it would reach itself.
+
+::
 
     logit = bias + signal * sum over terms of sqrt(share) * standardised term
     affinity  how much of the user's history has the candidate's category
-    item      the candidate's own appeal: one number per item plus one per category
-    ids       one number per value of every single id with a small table
+    item      how attractive the candidate is: one number per item plus one per category
+    ids       one number per value of every other feature of one id with a small table
     dense     a weighted sum of the dense features
 
-The true probabilities never enter the raw logs' columns; they lie in ``oracle.npz`` beside them, by timestamp.
+The true probabilities are no column of the raw logs. They lie beside the logs in ``oracle.npz``, by timestamp.
 """
 
 from collections.abc import Iterable
@@ -19,20 +21,21 @@ from numpy.typing import NDArray
 from recd_dist.errors import DataError
 from recd_dist.synthetic.draw import I64, mix, normal, uniform
 from recd_dist.synthetic.spec import CATEGORY, ITEM, TERMS, IdFeature, SyntheticSpec
-from recd_dist.synthetic.values import Columns, Lists
+from recd_dist.synthetic.values import FeatureValues, Lists
 from recd_dist.table.schema import SAMPLE
 
 F64 = NDArray[np.float64]
 Ids = Iterable[tuple[IdFeature, Lists]]
 Dense = Iterable[tuple[str, NDArray[np.float32]]]
 
-_SMALL = 1000
-"""Tables up to this size carry signal: each of their ids is seen often enough to be learned."""
+_MAX_LEARNABLE = 1000
+"""Tables up to this size carry signal, since each of their ids is seen often enough to be learned."""
 
-_PILOT = 20_000
-"""Samples on which the terms are standardised."""
+_NUM_PILOT = 20_000
+"""Number of samples on which the terms are standardised."""
 
 _WEIGHT, _LABEL = 21, 22
+"""Numbers that are mixed into keys, so that each kind of draw has keys of its own."""
 
 
 class HiddenModel:
@@ -40,42 +43,47 @@ class HiddenModel:
 
     Args:
         spec: what to generate.
-        columns: its feature values.
+        values: feature values of that spec.
     """
 
-    def __init__(self, spec: SyntheticSpec, columns: Columns) -> None:
+    def __init__(self, spec: SyntheticSpec, values: FeatureValues) -> None:
         self._spec = spec
-        self._columns = columns
-        self._key = mix(columns.seed_key, _WEIGHT)
+        self._values = values
+        self._key = mix(values.seed_key, _WEIGHT)
         names = [name for group in spec.groups for name in group.dense]
         self._dense_weight = dict(zip(names, normal(mix(self._key, np.arange(len(names)))), strict=True))
         sampled = {f.name for g, f in spec.features if g.name == SAMPLE and f.length is None}
         self._candidates = {f.name for _, f in spec.features if f.name in sampled and f.table in (ITEM, CATEGORY)}
-        pilot = np.unique(np.linspace(0, spec.num_samples - 1, _PILOT).astype(np.int64))
-        terms = self._terms(pilot, columns.ids(pilot), columns.dense(pilot))
+        pilot = np.unique(np.linspace(0, spec.num_samples - 1, _NUM_PILOT).astype(np.int64))
+        terms = self._terms(pilot, values.ids(pilot), values.dense(pilot))
         self._mean = {name: float(term.mean()) for name, term in terms.items()}
         self._scale = self._scales(terms)
         self._bias = 0.0
-        self._bias = _bias_for(spec.click_rate, self._logit(len(pilot), terms))
+        self._bias = _find_bias(spec.click_rate, self._logit(len(pilot), terms))
 
     def probability(self, index: I64, ids: Ids, dense: Dense) -> F64:
-        """True probability of a click: float64 [n].
+        """The true probability of a click in each sample: float64 [n].
 
         Args:
-            index: int64 [n], sample numbers.
-            ids: their id features, as ``Columns.ids`` gives them.
-            dense: their dense features, as ``Columns.dense`` gives them.
+            index: int64 [n], numbers of the samples.
+            ids: id features of the samples, as ``FeatureValues.ids`` draws them.
+            dense: dense features of the samples, as ``FeatureValues.dense`` draws them.
         """
         return 1 / (1 + np.exp(-self._logit(len(index), self._terms(index, ids, dense))))
 
-    def labels(self, index: I64, probability: F64) -> NDArray[np.float32]:
-        """0 or 1 for each sample, float32 [n], drawn with the given probabilities."""
-        return (uniform(mix(mix(self._columns.seed_key, _LABEL), index)) < probability).astype(np.float32)
+    def draw_labels(self, index: I64, probability: F64) -> NDArray[np.float32]:
+        """Draws 0 or 1 for each sample: float32 [n].
+
+        Args:
+            index: int64 [n], numbers of the samples.
+            probability: float64 [n], probability of 1.
+        """
+        return (uniform(mix(mix(self._values.seed_key, _LABEL), index)) < probability).astype(np.float32)
 
     def _terms(self, index: I64, ids: Ids, dense: Dense) -> dict[str, F64]:
-        """The terms that the features allow, each float64 [n], not yet standardised."""
+        """The terms that the features allow, by name: float64 [n] each, not yet standardised."""
         terms: dict[str, F64] = {}
-        affinity = self._columns.affinity(index)
+        affinity = self._values.affinity(index)
         if affinity is not None:
             terms["affinity"] = affinity
         for number, (feature, rows) in enumerate(ids):
@@ -83,7 +91,7 @@ class HiddenModel:
                 continue
             if feature.name in self._candidates:
                 term = "item"
-            elif feature.table not in (ITEM, CATEGORY) and self._spec.tables[feature.table] <= _SMALL:
+            elif feature.table not in (ITEM, CATEGORY) and self._spec.tables[feature.table] <= _MAX_LEARNABLE:
                 term = "ids"
             else:
                 continue
@@ -94,21 +102,24 @@ class HiddenModel:
         return terms
 
     def _scales(self, terms: dict[str, F64]) -> dict[str, float]:
-        """What each standardised term is multiplied with, so that the logit's deviation is ``signal``."""
-        wide = {name: term.std() for name, term in terms.items() if name in TERMS and term.std() > 0}
-        total = sum(self._spec.shares.get(name, 0.0) for name in wide)
+        """The factor of each term, by name, that gives the logit the standard deviation ``signal``."""
+        deviations = {name: term.std() for name, term in terms.items() if name in TERMS and term.std() > 0}
+        total = sum(self._spec.shares.get(name, 0.0) for name in deviations)
         if total <= 0:
             return {}
-        return {n: float(self._spec.signal * np.sqrt(self._spec.shares.get(n, 0.0) / total) / wide[n]) for n in wide}
+        return {
+            name: float(self._spec.signal * np.sqrt(self._spec.shares.get(name, 0.0) / total) / deviation)
+            for name, deviation in deviations.items()
+        }
 
-    def _logit(self, num: int, terms: dict[str, F64]) -> F64:
-        """Bias plus the scaled terms."""
+    def _logit(self, num_samples: int, terms: dict[str, F64]) -> F64:
+        """The bias plus the scaled terms: float64 [num_samples]."""
         parts = [scale * (terms[name] - self._mean[name]) for name, scale in self._scale.items()]
-        return np.asarray(self._bias + sum(parts, np.zeros(num)), np.float64)
+        return np.asarray(self._bias + sum(parts, np.zeros(num_samples)), np.float64)
 
 
-def _bias_for(rate: float, logit: F64) -> float:
-    """The bias that makes the mean probability the wanted one, by bisection."""
+def _find_bias(rate: float, logit: F64) -> float:
+    """Finds by bisection the bias with which the mean probability is ``rate``."""
     low, high = -30.0, 30.0
     for _ in range(60):
         middle = (low + high) / 2
@@ -118,14 +129,14 @@ def _bias_for(rate: float, logit: F64) -> float:
 
 @dataclass(frozen=True)
 class Oracle:
-    """What the true probabilities score on some samples: no model can do better but by luck.
+    """Scores of the true probabilities on some samples; only by luck can a model do better.
 
     Attributes:
-        num_samples: how many.
-        click_rate: mean label.
-        auc: area under the ROC curve (0.5 where only one class occurs).
+        num_samples: number of the samples.
+        click_rate: mean of the label.
+        auc: area under the ROC curve; 0.5 where all labels are equal.
         log_loss: mean log loss in nats.
-        ne: normalised entropy, log loss over that of always predicting click_rate.
+        ne: normalised entropy: the log loss over that of always predicting ``click_rate``.
     """
 
     num_samples: int
@@ -135,7 +146,7 @@ class Oracle:
     ne: float
 
     def to_json(self) -> dict[str, float]:
-        """The attributes as a dict."""
+        """The attributes as a dict, for a JSON file."""
         return asdict(self)
 
 
@@ -143,8 +154,8 @@ def score(probability: F64, label: NDArray[np.float32] | F64) -> Oracle:
     """Scores probabilities against labels.
 
     Args:
-        probability: float64 [n].
-        label: 0 or 1, [n].
+        probability: float64 [n], predicted probability of the label 1.
+        label: float [n], 0 or 1.
     """
     if not len(label):
         return Oracle(0, float("nan"), 0.5, float("nan"), float("nan"))
@@ -163,21 +174,24 @@ def score(probability: F64, label: NDArray[np.float32] | F64) -> Oracle:
 
 
 def true_probabilities(raw: Path, timestamp_us: I64) -> F64:
-    """The true probability of each sample, found by its timestamp (which is unique).
+    """The true probability of each sample, which its timestamp names.
 
     Args:
-        raw: directory that ``generate`` wrote.
-        timestamp_us: int64 [n].
+        raw: directory that ``generate`` has written.
+        timestamp_us: int64 [n], times of the samples in microseconds.
+
+    Returns:
+        float64 [n].
 
     Raises:
-        DataError: no oracle there, or a timestamp that it does not know.
+        DataError: the directory has no true probabilities, or none for one of the times.
     """
     path = raw / "oracle.npz"
     if not path.is_file():
         raise DataError(f"{raw}: no oracle.npz here; only synthetic logs know their true probabilities")
     with np.load(path) as stored:
         known, probability = stored["timestamp_us"], stored["probability"]
-    place = np.minimum(np.searchsorted(known, timestamp_us), len(known) - 1)
-    if not np.array_equal(known[place], timestamp_us):
+    index = np.minimum(np.searchsorted(known, timestamp_us), len(known) - 1)
+    if not np.array_equal(known[index], timestamp_us):
         raise DataError(f"{path}: some samples are not of these logs; make the table again with `recd etl`")
-    return np.asarray(probability[place], np.float64)
+    return np.asarray(probability[index], np.float64)

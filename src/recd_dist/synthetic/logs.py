@@ -1,4 +1,4 @@
-"""Synthetic raw logs: flat Parquet in time order, every sample with its own copy of everything, as services log it.
+"""Synthetic raw logs, written as flat Parquet in the order of time.
 
 ::
 
@@ -7,7 +7,8 @@
     RAW/oracle.json              AUC and NE of the true probabilities, per split
     RAW/spec.json                what was asked for; a directory that has it is finished
 
-The directory is written beside its final name and renamed, so it is whole or absent.
+Every sample carries its own copy of all features, as services log them. The directory is written beside its final name
+and then renamed, so it is whole or absent.
 """
 
 import json
@@ -25,24 +26,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd_dist.errors import ConfigError, DataError
+from recd_dist.files.whole_file import write_whole
 from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.synthetic.draw import I64
 from recd_dist.synthetic.labels import HiddenModel, Oracle, score, true_probabilities
-from recd_dist.synthetic.spec import SyntheticSpec
-from recd_dist.synthetic.values import Columns, Lists
-from recd_dist.synthetic.visits import Traffic, traffic
-from recd_dist.table.schema import Kind
+from recd_dist.synthetic.spec import IdFeature, SyntheticSpec
+from recd_dist.synthetic.values import FeatureValues, Lists
+from recd_dist.synthetic.visits import Traffic, draw_traffic
 
 _log = logging.getLogger(__name__)
 
 VERSION = 1
-"""Of the generator: logs of another version are made again."""
+"""Version of the generator; logs of another version are written again."""
 
 _CHUNK_VALUES = 8_000_000
-"""Ids held at once (32 MB), which is a row group."""
+"""Number of ids in memory at once (32 MB); they become a row group."""
 
 _FILE_VALUES = 64_000_000
-"""Ids in a file."""
+"""Number of ids in a file."""
 
 
 def generate(
@@ -52,17 +53,17 @@ def generate(
 
     Args:
         spec: what to write.
-        out: directory for them; replaced when it holds logs of another spec.
-        seed: the logs are a function of it and the spec.
-        split: SQL predicate over the columns, true for test samples, for the oracle's scores per split (a share of
-            the sessions is no predicate: ``table_oracle`` knows what it came to).
-        progress: show a progress bar.
+        out: directory for the logs; it is replaced where it holds logs of another spec.
+        seed: seed of every random draw; the same spec and seed give the same logs.
+        split: SQL predicate over the columns, true for test samples, for scores per split in ``oracle.json``. A number,
+            the share of the sessions in the test split, is no predicate, and gives scores of all samples only.
+        progress: whether to show a progress bar.
 
     Returns:
-        out.
+        The directory.
 
     Raises:
-        DataError: out holds something else, or cannot be written.
+        DataError: the directory holds something else, or cannot be written.
         ConfigError: the split names columns that do not exist.
     """
     out, spec = Path(out), replace(spec, seed=seed)
@@ -73,25 +74,29 @@ def generate(
             work.mkdir(parents=True)
             with PhaseProgress(progress) as bar:
                 bar.start_writing(spec.num_samples)
-                _write(spec, work, bar.advance)
+                _write_logs(spec, work, bar.advance)
             _move_into_place(work, out)
         except OSError as error:
             raise DataError(f"{out}: cannot write synthetic logs ({error}); choose another data.path") from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    scores = oracles(out, split if isinstance(split, str) else None)
-    _write_json(out / "oracle.json", {name: oracle.to_json() for name, oracle in scores.items()})
+    scores = score_splits(out, split if isinstance(split, str) else None)
+    oracles = {name: oracle.to_json() for name, oracle in scores.items()}
+    write_whole(out / "oracle.json", json.dumps(oracles, indent=1))
     name, best = ("test", scores["test"]) if "test" in scores else ("all", scores["all"])
     _log.info("%s: the best possible AUC on %s samples is %.4f, NE %.4f", out, name, best.auc, best.ne)
     return out
 
 
-def oracles(raw: Path, split: str | None = None) -> dict[str, Oracle]:
-    """What the true probabilities score, per split: ``all``, and ``train`` and ``test`` where a split is given.
+def score_splits(raw: Path, split: str | None = None) -> dict[str, Oracle]:
+    """Scores the true probabilities against the labels of written logs.
 
     Args:
-        raw: directory that ``generate`` wrote.
-        split: SQL predicate over the columns, true for test samples.
+        raw: directory that ``generate`` has written.
+        split: SQL predicate over the columns, true for test samples; None for no splits.
+
+    Returns:
+        Scores of all samples under ``all``; with a split also those of ``train`` and ``test``.
 
     Raises:
         ConfigError: the split names columns that do not exist.
@@ -105,29 +110,18 @@ def oracles(raw: Path, split: str | None = None) -> dict[str, Oracle]:
         raise ConfigError(f"data.split: not a predicate over the synthetic columns: {split} ({error})") from error
     probability = true_probabilities(raw, np.asarray(columns["t"], np.int64))
     label, test = np.asarray(columns["label"]), np.asarray(columns["is_test"], bool)
-    found = {"all": score(probability, label)}
+    scores = {"all": score(probability, label)}
     if split:
-        found |= {"train": score(probability[~test], label[~test]), "test": score(probability[test], label[test])}
-    return found
-
-
-def table_oracle(raw: Path, table: Path) -> Oracle:
-    """What the true probabilities score on exactly the samples of a clustered table (one split).
-
-    Args:
-        raw: directory that ``generate`` wrote.
-        table: clustered table made from it, with the columns ``timestamp`` and ``label``.
-
-    Raises:
-        DataError: the table was not made from these logs.
-    """
-    samples = pq.read_table(table / "samples", columns=["timestamp", "label"])
-    label = samples["label"].to_numpy()
-    return score(true_probabilities(raw, samples["timestamp"].to_numpy()), label)
+        scores |= {"train": score(probability[~test], label[~test]), "test": score(probability[test], label[test])}
+    return scores
 
 
 def _is_finished(spec: SyntheticSpec, out: Path) -> bool:
-    """Whether out holds the logs of this spec; refuses to replace what is not ours."""
+    """Whether a directory holds the logs of a spec; what is no synthetic logs at all is not to be replaced.
+
+    Raises:
+        DataError: the directory holds something else.
+    """
     marker = out / "spec.json"
     if marker.is_file():
         return bool(marker.read_text() == _marker(spec))
@@ -137,41 +131,47 @@ def _is_finished(spec: SyntheticSpec, out: Path) -> bool:
 
 
 def _marker(spec: SyntheticSpec) -> str:
-    """The contents of ``spec.json``."""
+    """The text of ``spec.json``."""
     return json.dumps({"version": VERSION, **asdict(spec)}, indent=1)
 
 
-def _write(spec: SyntheticSpec, work: Path, done: Callable[[int], None]) -> None:
-    """Writes the files of finished logs into an empty directory; the marker last."""
-    logs = traffic(spec)
-    columns = Columns(spec, logs)
-    model = HiddenModel(spec, columns)
+def _write_logs(spec: SyntheticSpec, work: Path, advance: Callable[[int], None]) -> None:
+    """Writes all files of the logs into an empty directory, and ``spec.json`` last.
+
+    Args:
+        spec: what to write.
+        work: the empty directory.
+        advance: called with the number of samples of each row group.
+    """
+    traffic = draw_traffic(spec)
+    values = FeatureValues(spec, traffic)
+    model = HiddenModel(spec, values)
     schema = arrow_schema(spec)
-    probability = np.empty(len(logs), np.float32)
-    writer, num_files, room = None, 0, 0
+    probability = np.empty(len(traffic), np.float32)
+    writer, num_files, room_left = None, 0, 0
     chunk = max(1024, _CHUNK_VALUES // max(1, sum(f.length or 1 for _, f in spec.features)))
     try:
-        for start in range(0, len(logs), chunk):
-            index = np.arange(start, min(start + chunk, len(logs)))
-            batch, probability[index] = _chunk(logs, columns, model, index, schema)
-            if writer is None or room <= 0:
+        for start in range(0, len(traffic), chunk):
+            index = np.arange(start, min(start + chunk, len(traffic)))
+            batch, probability[index] = _draw_batch(traffic, values, model, index, schema)
+            if writer is None or room_left <= 0:
                 if writer is not None:
                     writer.close()
-                writer = _writer(work / f"part-{num_files:05d}.parquet", schema)
-                num_files, room = num_files + 1, max(1, _FILE_VALUES // _CHUNK_VALUES) * chunk
+                writer = _open_writer(work / f"part-{num_files:05d}.parquet", schema)
+                num_files, room_left = num_files + 1, max(1, _FILE_VALUES // _CHUNK_VALUES) * chunk
             writer.write_batch(batch)
-            room -= len(index)
-            done(len(index))
+            room_left -= len(index)
+            advance(len(index))
     finally:
         if writer is not None:
             writer.close()
-    np.savez(work / "oracle.npz", timestamp_us=logs.timestamp_us, probability=probability)
+    np.savez(work / "oracle.npz", timestamp_us=traffic.timestamp_us, probability=probability)
     (work / "spec.json").write_text(_marker(spec))
-    _log.info("%d samples of %d sessions in %d files", len(logs), logs.session.max() + 1, num_files)
+    _log.info("%d samples of %d sessions in %d files", len(traffic), traffic.session.max() + 1, num_files)
 
 
 def arrow_schema(spec: SyntheticSpec) -> pa.Schema:
-    """Columns of the raw logs: all required, ids int32, labels and dense float32."""
+    """Columns of the raw logs: none may be null; ids are int32, labels and dense features float32."""
     fields = [("session_id", pa.int64()), ("request_id", pa.int64()), ("timestamp", pa.timestamp("us"))]
     fields.append(("label", pa.float32()))
     for _, feature in spec.features:
@@ -181,29 +181,34 @@ def arrow_schema(spec: SyntheticSpec) -> pa.Schema:
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in fields])
 
 
-def kinds(spec: SyntheticSpec) -> dict[str, Kind]:
-    """Name -> kind of every feature, in column order."""
-    found = {f.name: Kind.id if f.length is None else Kind.ids for _, f in spec.features}
-    return found | {name: Kind.dense for group in spec.groups for name in group.dense}
-
-
-def _chunk(
-    logs: Traffic, columns: Columns, model: HiddenModel, index: I64, schema: pa.Schema
+def _draw_batch(
+    traffic: Traffic, values: FeatureValues, model: HiddenModel, index: I64, schema: pa.Schema
 ) -> tuple[pa.RecordBatch, np.ndarray[Any, np.dtype[np.float64]]]:
-    """Some samples as an Arrow batch, and their true probabilities float64 [n]."""
-    ids = list(columns.ids(index))
-    dense = list(columns.dense(index))
+    """Draws some samples.
+
+    Args:
+        traffic: who is seen when.
+        values: draws the features.
+        model: draws the labels.
+        index: int64 [n], numbers of the samples.
+        schema: columns of the logs.
+
+    Returns:
+        The samples, and their true probabilities float64 [n].
+    """
+    ids = list(values.ids(index))
+    dense = list(values.dense(index))
     probability = model.probability(index, ids, dense)
-    arrays = [pa.array(logs.session[index]), pa.array(logs.request[index])]
-    arrays.append(pa.array(logs.timestamp_us[index]).cast(pa.timestamp("us")))
-    arrays.append(pa.array(model.labels(index, probability)))
-    arrays += _arrays(ids, schema)
-    arrays += [pa.array(values) for _, values in dense]
+    arrays = [pa.array(traffic.session[index]), pa.array(traffic.request[index])]
+    arrays.append(pa.array(traffic.timestamp_us[index]).cast(pa.timestamp("us")))
+    arrays.append(pa.array(model.draw_labels(index, probability)))
+    arrays += _id_arrays(ids, schema)
+    arrays += [pa.array(column) for _, column in dense]
     return pa.RecordBatch.from_arrays(arrays, schema=schema), probability
 
 
-def _arrays(ids: list[tuple[Any, Lists]], schema: pa.Schema) -> Iterator[pa.Array]:
-    """Arrow arrays over the ids' buffers, without a copy of the values."""
+def _id_arrays(ids: list[tuple[IdFeature, Lists]], schema: pa.Schema) -> Iterator[pa.Array]:
+    """Arrow arrays of the id features, which share the memory of the values."""
     for feature, rows in ids:
         values = pa.array(rows.values)
         if feature.length is None:
@@ -214,20 +219,13 @@ def _arrays(ids: list[tuple[Any, Lists]], schema: pa.Schema) -> Iterator[pa.Arra
             )
 
 
-def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """A Parquet writer with the settings that suit repeated ids: no dictionary, so zstd sees the repeats."""
+def _open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """Opens a Parquet file with settings for repeated ids: without a dictionary, zstd sees the repeats."""
     return pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, use_dictionary=False)
 
 
-def _write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(value, indent=1))
-    partial.replace(path)
-
-
 def _move_into_place(work: Path, out: Path) -> None:
-    """Renames a finished directory to its final name; older logs there go first."""
+    """Renames a finished directory to its final name; older logs of this name are removed first."""
     if out.exists():
         old = out.with_name(f".{out.name}.{os.getpid()}.old")
         out.rename(old)

@@ -1,14 +1,14 @@
-"""What the synthetic source is asked for: traffic, groups, features and how strong the signal is.
+"""Parameters of the synthetic source: its traffic, groups, features and signal.
 
 ::
 
     traffic   sessions of heavy-tailed size, interleaved in time
-    tables    how many distinct ids exist; `item` and `category` are two views of one thing (below)
+    tables    how many distinct ids exist; the tables `item` and `category` belong together (see below)
     groups    features that change together, with the probability `stay` of not changing from sample to sample
-    signal    how much of the label can be known, and from what
+    signal    how much of the label can be known, and from which features
 
-Two table names have a meaning: every item belongs to one `category`, users prefer a few categories, and a feature
-of table `category` shows the categories of the items at the same positions of its group.
+Two table names have a meaning. Every id of `item` belongs to one id of `category`, and users prefer a few categories.
+A feature of table `category` shows the categories of the items at the same positions of its group.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,12 +21,18 @@ from recd_dist.table.schema import SAMPLE
 ITEM, CATEGORY = "item", "category"
 SHIFT, RESAMPLE = "shift", "resample"
 TERMS = ("affinity", "item", "ids", "dense")
-"""Parts of the hidden model: history x candidate, the candidate's own appeal, other small ids, dense features."""
+"""Terms of the hidden model: history with candidate, the candidate alone, other small ids, dense features."""
 
 
 @dataclass(frozen=True)
 class IdFeature:
-    """An id feature: ``table`` it draws from, and the most ids a row holds (None: exactly one, a scalar)."""
+    """An id feature.
+
+    Attributes:
+        name: name of the feature.
+        table: table whose ids it draws.
+        length: the most ids that a row holds; None for exactly one id, not in a list.
+    """
 
     name: str
     table: str
@@ -38,10 +44,11 @@ class GroupSpec:
     """Features that change together.
 
     Attributes:
-        name: group; ``sample`` is drawn anew for every sample.
+        name: name of the group; the group ``sample`` is drawn anew for every sample.
         stay: d, the probability that the group is the same as in the session's sample before.
-        update: what a change does: ``shift`` drops the oldest id and appends one, ``resample`` draws all anew.
-        ids, dense: its features.
+        update: what a change does: ``shift`` drops the oldest id and appends one, ``resample`` draws all ids anew.
+        ids: its id features.
+        dense: names of its dense features.
     """
 
     name: str
@@ -56,20 +63,21 @@ class SyntheticSpec:
     """Parameters of the synthetic raw logs.
 
     Attributes:
-        num_samples: samples in all, over every split.
-        seed: everything is a function of it; an argument of ``generate``, not of the section.
-        session_mean, session_median, session_max: samples per session (log-normal; mean 1 = one sample each).
-        request_mean: samples per request; groups other than ``sample`` change between requests only.
-        rate_per_s: samples a second over all sessions.
-        gap_s: mean seconds between two requests of a session; rate_per_s x gap_s others lie between.
-        num_users: users; sessions are dealt to them evenly, and histories run on from session to session.
-        zipf: exponent of id popularity (1.0 = classic Zipf).
-        focus: share of a user's history that comes from the categories the user prefers.
-        tables: distinct ids per table.
+        num_samples: number of samples of all splits.
         groups: the features.
+        tables: number of distinct ids of each table.
+        seed: seed of every random draw; it is an argument of ``generate`` and no key of the section.
+        session_mean, session_median, session_max: samples per session, which have a log-normal distribution; a mean
+            of 1 gives every session one sample.
+        request_mean: mean number of samples per request; groups other than ``sample`` change between requests only.
+        rate_per_s: samples per second of all sessions together.
+        gap_s: mean seconds between two requests of a session; about rate_per_s x gap_s other samples lie between.
+        num_users: number of users; sessions are dealt to them evenly, and histories continue from session to session.
+        zipf: exponent of the popularity of ids; 1.0 is the classic Zipf law.
+        focus: share of a user's history that comes from the categories that the user prefers.
         click_rate: mean of the label.
-        signal: standard deviation of the hidden model's logit; 0 = labels are coin flips.
-        shares: share of the logit's variance per term (``TERMS``); scaled to sum to one over the terms that exist.
+        signal: standard deviation of the hidden model's logit; with 0 labels are coin flips.
+        shares: share of the logit's variance for each of ``TERMS``; scaled to sum to one over the terms that exist.
     """
 
     num_samples: int
@@ -95,7 +103,7 @@ class SyntheticSpec:
 
     @property
     def features(self) -> Iterator[tuple[GroupSpec, IdFeature]]:
-        """Id features with their groups, in column order."""
+        """Id features with their groups, in the order of the columns."""
         return ((g, f) for g in self.groups for f in g.ids)
 
     @staticmethod
@@ -103,54 +111,54 @@ class SyntheticSpec:
         """The spec of a ``synthetic:`` section.
 
         Args:
-            value: the section as plain data: the attributes above, ``groups`` as
-                ``{name: {stay, update, ids: {feature: {table, length}}, dense: [names]}}``; a feature that names no
-                table draws from one of its own name, and a list of such names will do for ``ids``.
+            value: the section as plain data, with the attributes above as keys. ``groups`` is
+                ``{name: {stay, update, ids: {feature: {table, length}}, dense: [names]}}``. A feature that names no
+                table draws from the table of its own name; ``ids`` may be a list of such features.
 
         Raises:
             ConfigError: an unknown or missing key, or values that contradict each other.
         """
         known = {f.name: f for f in fields(SyntheticSpec) if f.name != "seed"}  # `recd etl seed=...` sets it
-        _only(value, known, "data.synthetic")
+        _check_keys(value, known, "data.synthetic")
         if missing := {"num_samples", "groups", "tables"} - set(value):
             raise ConfigError(f"data.synthetic: {', '.join(sorted(missing))} missing; see configs/data/tiny.yaml")
         plain: dict[str, Any] = {k: v for k, v in value.items() if k not in ("groups", "tables", "shares")}
-        for name, given in plain.items():
+        for name, number in plain.items():
             kind = int if known[name].type in (int, "int") else float
-            if isinstance(given, bool) or not isinstance(given, int | float) or kind(given) != given:
+            if isinstance(number, bool) or not isinstance(number, int | float) or kind(number) != number:
                 word = "a whole number" if kind is int else "a number"
-                raise ConfigError(f"data.synthetic.{name} is {given!r}; it must be {word}")
-            plain[name] = kind(given)
-        plain["groups"] = tuple(_group(name, group or {}) for name, group in value["groups"].items())
+                raise ConfigError(f"data.synthetic.{name} is {number!r}; it must be {word}")
+            plain[name] = kind(number)
+        plain["groups"] = tuple(_parse_group(name, group or {}) for name, group in value["groups"].items())
         plain["tables"] = {name: int(size) for name, size in value["tables"].items()}
         if value.get("shares"):
             plain["shares"] = {term: float(share) for term, share in value["shares"].items()}
         return SyntheticSpec(**plain)
 
 
-def _only(value: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
-    """Refuses a key that is not known."""
+def _check_keys(value: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
+    """Refuses a key that the section does not have; ``where`` leads the message."""
     for key in value:
         if key not in known:
             raise ConfigError(f"{where}: unknown key '{key}'{nearest(str(key), known)}")
 
 
-def _group(name: str, value: Mapping[str, Any]) -> GroupSpec:
-    """One group of the section."""
+def _parse_group(name: str, value: Mapping[str, Any]) -> GroupSpec:
+    """The group that one entry of the section describes."""
     where = f"data.synthetic.groups.{name}"
-    _only(value, dict.fromkeys(("stay", "update", "ids", "dense")), where)
+    _check_keys(value, dict.fromkeys(("stay", "update", "ids", "dense")), where)
     ids = []
     listed = value.get("ids") or {}
     for feature, body in listed.items() if isinstance(listed, Mapping) else ((name, None) for name in listed):
         options = body or {}
-        _only(options, dict.fromkeys(("table", "length")), f"{where}.ids.{feature}")
+        _check_keys(options, dict.fromkeys(("table", "length")), f"{where}.ids.{feature}")
         ids.append(IdFeature(feature, str(options.get("table", feature)), options.get("length")))
     update = value.get("update", RESAMPLE)
     return GroupSpec(name, float(value.get("stay", 0.0)), update, tuple(ids), tuple(value.get("dense") or ()))
 
 
 def _mistakes(spec: SyntheticSpec) -> Iterator[str]:
-    """Every mistake in a spec, one line each."""
+    """Every mistake in a spec, in a line each."""
     for name in ("num_samples", "session_median", "rate_per_s", "num_users"):
         if getattr(spec, name) <= 0:
             yield f"{name} is {getattr(spec, name)}; it must be positive"
@@ -173,7 +181,7 @@ def _mistakes(spec: SyntheticSpec) -> Iterator[str]:
 
 
 def _feature_mistakes(spec: SyntheticSpec) -> Iterator[str]:
-    """Every mistake in tables, groups and features."""
+    """Every mistake in tables, groups and features, in a line each."""
     for table, size in spec.tables.items():
         if size < 2 or size >= 2**31:
             yield f"table '{table}' has {size} ids; 2 to 2^31-1 are possible"
@@ -186,7 +194,7 @@ def _feature_mistakes(spec: SyntheticSpec) -> Iterator[str]:
 
 
 def _group_mistakes(spec: SyntheticSpec, group: GroupSpec) -> Iterator[str]:
-    """Every mistake in one group."""
+    """Every mistake in one group, in a line each."""
     if not 0 <= group.stay < 1 + 1e-9:
         yield f"groups.{group.name}.stay is {group.stay}; it is a probability"
     if group.update not in (SHIFT, RESAMPLE):

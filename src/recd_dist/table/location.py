@@ -10,7 +10,6 @@ absent is one ``put``; a local file is written beside and renamed. Credentials, 
 come from where its own library looks (environment, profile files, fsspec's configuration), never from here.
 """
 
-import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, Union
 
 from recd_dist.errors import ConfigError, DataError, UserError, nearest
+from recd_dist.files.whole_file import write_whole
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -151,15 +151,10 @@ def put(path: "Location", data: bytes) -> None:
         OSError: a local disk that is full or closed.
         StoreError: the store cannot be reached.
     """
-    name = f".{path.name}.partial"
     if isinstance(path, Path):
-        with path.with_name(name).open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        path.with_name(name).replace(path)
+        write_whole(path, data, durable=True)
         return
-    beside = path.with_name(name)
+    beside = path.with_name(f".{path.name}.partial")
     with reaching(path):
         if not _RENAMING & set(_protocols(path)):
             path.fs.pipe_file(path.path, data)

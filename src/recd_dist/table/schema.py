@@ -153,14 +153,24 @@ class Schema:
         """Names of the embedding tables, in order of first use."""
         return tuple(dict.fromkeys(f.table for f in self.sparse if f.table is not None))
 
+    @property
+    def weights(self) -> dict[str, str]:
+        """Of each id feature that has weights their column, in schema order."""
+        return {f.name: f.weights for f in self.sparse if f.weights is not None}
+
     def without(self, names: Iterable[str]) -> "Schema":
-        """The schema less some features.
+        """The schema less some features, or less the weights of some: their lists then count as they are.
+
+        Args:
+            names: of features, and of columns of weights.
 
         Raises:
-            ConfigError: a name that is no feature.
+            ConfigError: a name that is neither.
         """
-        dropped = {self[name].name for name in names}
-        return Schema(tuple(f for f in self.features if f.name not in dropped), self.labels)
+        columns = set(self.weights.values())
+        dropped = {name if name in columns else self[name].name for name in names}
+        kept = (f for f in self.features if f.name not in dropped)
+        return Schema(tuple(replace(f, weights=None) if f.weights in dropped else f for f in kept), self.labels)
 
     def expanded(self, groups: Collection[str]) -> "Schema":
         """The schema with the features of some groups moved into ``sample``, before those that were there.

@@ -58,7 +58,7 @@ class IKJT:
         lengths: int32 [sum of len(keys) * U over the groups], the rows' list lengths, key after key.
         inverse: int32 [number of deduplicated groups * B], group after group, each element in [0, U).
         value_offsets: host integers [number of keys + 1], where each key's values begin, and V at the end.
-        weights: float32 [V], a weight per id; or None.
+        weights: float32 [V], a weight per id, 1 for the ids of keys without weights; None where no key has weights.
 
     Raises:
         ValueError: a shape or dtype does not fit the layout; the message names the tensor or group, what was found and

@@ -114,10 +114,12 @@ def require_same_features(job: Job, table: Location) -> None:
     for feature in job.schema.features:
         there = known.get(feature.name)
         wanted = feature.kind, feature.home, feature.table  # an expanded group is one of its own in the table
-        if there is None or wanted != (there.kind, there.group, there.table):
+        fits = there is not None and wanted == (there.kind, there.group, there.table)
+        if there is None or not fits or feature.weights not in (None, there.weights):
+            weights = f", weights '{feature.weights}'" if feature.weights else ""
             raise ConfigError(
                 f"table={table}: the model was trained on feature '{feature.name}' ({feature.kind}, group "
-                f"'{feature.home}'), the table has {known.get(feature.name, 'none of that name')}; "
+                f"'{feature.home}'{weights}), the table has {known.get(feature.name, 'none of that name')}; "
                 "make it by the same ETL"
             )
 

@@ -111,7 +111,7 @@ def count_rows(job: Job) -> StepRows:
     that of training, since sessions of one user share rows where they meet in a batch. Where the table cannot be read,
     the manifest's means must do.
     """
-    ids_only = job.schema.without(f.name for f in job.schema.dense)
+    ids_only = job.schema.without([*(f.name for f in job.schema.dense), *job.schema.weights.values()])
     transforms = Transforms({n: steps for n, steps in job.transforms.steps.items() if n in ids_only})
     size = job.config.batch_size
     try:

@@ -7,15 +7,11 @@
       '--> checkpoint <-- step, model, optimizer <--+--> progress, TensorBoard, summary.json
 """
 
-import json
 import logging
 import math
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -28,11 +24,9 @@ from recd_dist.embedding import initial_weights, torchrec_patches
 from recd_dist.embedding.distribute import TableOptimizer, num_replicated, optimizers, shard
 from recd_dist.embedding.placement import Placement
 from recd_dist.embedding.table_memory import table_bytes
-from recd_dist.embedding.tables import portable_name
 from recd_dist.job.config import TrainConfig, load, to_yaml
 from recd_dist.job.job import Job
 from recd_dist.job.preflight import check, require_work
-from recd_dist.metrics.curves import BOARD_DIRECTORY
 from recd_dist.metrics.gather import reduce_over_ranks
 from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.plan import step_bytes
@@ -41,11 +35,10 @@ from recd_dist.plan.table_plan import TablePlan
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
 from recd_dist.reader.loader import Loader
-from recd_dist.reader.transform import Transforms
 from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.ikjt import IKJT
 from recd_dist.train import build, planning
-from recd_dist.train.evaluation import oracle, quality_of
+from recd_dist.train.run import Stop, finish, resume, samples_trained, save
 from recd_dist.train.watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -88,7 +81,7 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     last = config.max_steps if config.max_steps is not None else sys.maxsize
     pipeline = start_pipeline(model, optimizer, ranks.device)
     known = {"transforms": transforms.to_json(), "config": to_yaml(config)}
-    position = loader.state(0)
+    num_trained = 0  # batches of this epoch, in this attempt
     path = checkpoint.find_newest(Path(config.run_dir) / "checkpoints")
     facts = memory_of(model, optimizer, plan, ranks)
     with Stop() as stop, TrafficCounter() as traffic, watch_of(job, ranks, model, placed, loader, step, facts) as watch:
@@ -98,19 +91,19 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
             while step < last and not stop.asked and (output := _progress(pipeline, batches)) is not None:
                 step, num_trained = step + 1, num_trained + 1
                 watch.step(loader.epoch, step, output)
-                position = loader.state(num_trained)
                 due = num_trained == len(loader) or step == last or step % config.checkpoint.every == 0
                 if due or step == first + 1 or step % config.log_every == 0:  # a point first: it refuses a loss of nan
                     watch.point(step, traffic)
                     stop.agree()
                 watch.show(step)
                 if due or stop.asked:
-                    watch.paused()
-                    path = save(job, step, model, optimizer, {**known, "reader": position})
+                    watch.pause()
+                    path = save(job, step, model, optimizer, {**known, "reader": loader.state(num_trained)})
             if num_trained == len(loader):
                 loader.start_epoch(loader.epoch + 1)
+                num_trained = 0
+        num_samples, trained = samples_trained(job, loader.state(num_trained)), pipeline.detach()
         loader.close()
-        num_samples, trained = samples_trained(job, position), pipeline.detach()
         torchrec_patches.restore_postprocs(model.module)
         stopped = stop.asked and loader.epoch < config.epochs and step < last
         return finish(job, ranks, trained, transforms, watch, step, num_samples, path, stopped=stopped)
@@ -139,12 +132,6 @@ def watch_of(
     uses = table_uses(model.module.embeddings)
     reduced = step_bytes.all_reduce_bytes(num_replicated(model), ranks.world_size)
     return Watch(job, ranks, uses, placed, last, step, reduced, facts)
-
-
-def samples_trained(job: Job, position: Mapping[str, Any]) -> int:
-    """Samples of all ranks, since the first step of the run, at a reader position."""
-    left = sum(end - start for start, end in position["remaining"])
-    return int(position["epoch"]) * job.manifest.num_samples + job.manifest.num_samples - left
 
 
 def agree_on_plan(job: Job, ranks: Ranks) -> TablePlan:
@@ -197,123 +184,12 @@ def start_pipeline(model: Any, optimizer: Any, device: torch.device) -> TrainPip
     return TrainPipelineSparseDist(model, optimizer, device, pipeline_postproc=True)
 
 
-def resume(job: Job, ranks: Ranks, model: Any, optimizer: Any) -> dict[str, Any]:
-    """Loads the newest checkpoint, or starts the run directory afresh.
-
-    Returns:
-        What the checkpoint knows beside the weights; empty at the start.
-    """
-    run_dir = Path(job.config.run_dir)
-    if not job.config.resume and ranks.is_first:
-        start_afresh(run_dir)
-    dist.barrier()
-    checkpoint.remove_unfinished(run_dir / "checkpoints")
-    path = checkpoint.find_newest(run_dir / "checkpoints")
-    found = checkpoint.load(path, model, optimizer, job.schema, rename=portable_name) if path else None
-    if ranks.is_first:
-        # Not before the checkpoint was found to fit: config.yaml says how to read those that are there.
-        write(run_dir / "config.yaml", to_yaml(job.config))
-        if path:
-            logger.info("resuming from %s", path)
-    return found.extra if found else {}
-
-
-def start_afresh(run_dir: Path) -> None:
-    """Removes what an earlier run left in its directory; files of others stay."""
-    import shutil
-
-    for name in ("checkpoints", BOARD_DIRECTORY, "seen"):
-        shutil.rmtree(run_dir / name, ignore_errors=True)
-    (run_dir / "summary.json").unlink(missing_ok=True)
-
-
 def _progress(pipeline: Any, batches: Iterator[Batch]) -> build.Output | None:
     """One step of the pipeline; None at the end of the epoch."""
     try:
         return pipeline.progress(batches)
     except StopIteration:
         return None
-
-
-def save(job: Job, step: int, model: Any, optimizer: Any, extra: dict[str, Any]) -> Path:
-    """Writes a checkpoint of the job; a collective."""
-    keep, directory = job.config.checkpoint.keep, Path(job.config.run_dir) / "checkpoints"
-    return checkpoint.save(
-        directory, step, model, optimizer, job.schema, {**extra, "step": step}, keep=keep, rename=portable_name
-    )
-
-
-def write(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(path)
-
-
-class Stop:
-    """SIGTERM asks for a checkpoint and a clean end; the ranks agree on the step. A context manager."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._signalled = False
-
-    def __enter__(self) -> "Stop":
-        self._before = signal.signal(signal.SIGTERM, self._on_signal)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        signal.signal(signal.SIGTERM, self._before)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        self._signalled = True
-
-    def agree(self) -> None:
-        """Every rank stops when one was asked to; a collective."""
-        flag = torch.tensor([int(self._signalled)], device="cuda" if dist.get_backend() == "nccl" else "cpu")
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        self.asked = bool(flag.item())
-
-
-def finish(
-    job: Job,
-    ranks: Ranks,
-    model: Any,
-    transforms: Transforms,
-    watch: Watch,
-    step: int,
-    num_samples: int,
-    path: Path | None,
-    *,
-    stopped: bool,
-) -> dict[str, Any]:
-    """Evaluates, where there is a split for it, and writes summary.json.
-
-    Raises:
-        SystemExit: 143 after a SIGTERM, when the checkpoint is written.
-    """
-    if stopped:
-        logger.info("stopped by SIGTERM after step %d; the same command goes on from %s", step, path)
-        raise SystemExit(128 + signal.SIGTERM)
-    summary = watch.summary(step)
-    wanted = job.config.evaluate
-    if wanted.split and (job.table.parent / wanted.split / "manifest.json").is_file():
-        table = job.table.parent / wanted.split
-        size = wanted.batch_size
-        with closing(
-            build.build_loader(job, ranks, transforms, table=table, batch_size=size, shuffle=False)
-        ) as batches:
-            quality = quality_of(model, batches, ranks.device)
-        summary |= {"split": wanted.split, **(quality.to_json() if quality else {}), **oracle(job, wanted.split)}
-    summary |= {"samples": num_samples, "steps": step, "checkpoint": str(path), "world_size": ranks.world_size}
-    if ranks.is_first:
-        # JSON has no nan: what is undefined (an AUC of one class) is null there.
-        plain = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in summary.items()}
-        write(Path(job.config.run_dir) / "summary.json", json.dumps(plain, indent=1, allow_nan=False) + "\n")
-    watch.finish(step, summary)
-    return summary
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A table is whole or absent: what is there already, full disks, no permission, two runs at once, work taken up."""
+"""A table is whole or absent: other files in its place, full disks, no permission, two runs at once, killed runs."""
 
 import errno
 import os
@@ -8,19 +8,26 @@ import pytest
 
 from recd_dist.errors import DataError
 from recd_dist.etl.place import work_directory as module
-from recd_dist.etl.place.work_directory import check_free, check_space, replaced, taken_up, work_directory, working
+from recd_dist.etl.place.work_directory import (
+    check_free,
+    check_space,
+    has_work_of,
+    hold_work,
+    put_in_place,
+    work_directory,
+)
 
 JOB = {"run": "a", "files": [["x", 1, 2]]}
 
 
-def table(path: Path, text: str) -> Path:
+def write_table(path: Path, text: str) -> Path:
     (path / "train").mkdir(parents=True)
     (path / "train" / "manifest.json").write_text(text)
     return path
 
 
 def stop(work: Path, error: BaseException) -> None:
-    with working(work, JOB):
+    with hold_work(work, JOB):
         (work / "runs").mkdir()
         raise error
 
@@ -32,9 +39,9 @@ def names(path: Path) -> set[str]:
 def test_work_lies_beside_the_table_and_vanishes_when_it_is_done(tmp_path):
     work = work_directory(tmp_path / "deep" / "out")
     assert work == tmp_path / "deep" / ".out.partial"
-    with working(work, JOB) as going_on:
+    with hold_work(work, JOB) as going_on:
         assert not going_on
-        replaced(table(work / "table", "new"), tmp_path / "deep" / "out")
+        put_in_place(write_table(work / "table", "new"), tmp_path / "deep" / "out")
     assert names(tmp_path / "deep") == {"out"}
 
 
@@ -43,48 +50,48 @@ def test_what_was_stopped_is_taken_up_by_the_same_job_only(tmp_path, error):
     work = work_directory(tmp_path / "out")
     with pytest.raises(type(error)):
         stop(work, error)
-    assert taken_up(work, JOB)
-    with working(work, JOB) as going_on:
+    assert has_work_of(work, JOB)
+    with hold_work(work, JOB) as going_on:
         assert going_on
         assert (work / "runs").is_dir()
-        assert not taken_up(work, {**JOB, "files": []})
+        assert not has_work_of(work, {**JOB, "files": []})
     (work / "runs").mkdir(parents=True)
-    with working(work, {**JOB, "files": []}) as going_on:
+    with hold_work(work, {**JOB, "files": []}) as going_on:
         assert not going_on
         assert names(work) == {"lock", "job.json"}
 
 
 def test_two_runs_at_once(tmp_path):
     work = work_directory(tmp_path / "out")
-    with working(work, JOB):
-        with pytest.raises(DataError, match="another `recd etl` is making this table"), working(work, JOB):
+    with hold_work(work, JOB):
+        with pytest.raises(DataError, match="another `recd etl` is making this table"), hold_work(work, JOB):
             pass
-        assert taken_up(work, JOB)  # the one that was refused has not touched it
+        assert has_work_of(work, JOB)  # the one that was refused has not touched it
 
 
 @pytest.mark.parametrize("can_exchange", [True, False])
 def test_replacing(tmp_path, monkeypatch, can_exchange):
     if not can_exchange:
-        monkeypatch.setattr(module, "_exchanged", lambda *_: False)
-    out = table(tmp_path / "out", "old")
+        monkeypatch.setattr(module, "_exchange", lambda *_: False)
+    out = write_table(tmp_path / "out", "old")
     (out / "train" / "extra").touch()
-    replaced(table(tmp_path / "work" / "table", "new"), out)
+    put_in_place(write_table(tmp_path / "work" / "table", "new"), out)
     assert (out / "train" / "manifest.json").read_text() == "new"
     assert names(out / "train") == {"manifest.json"}
     assert names(tmp_path / "work") == set()
 
 
 def test_a_link_to_a_table_stays_a_link(tmp_path):
-    real = table(tmp_path / "disk" / "real", "old")
+    real = write_table(tmp_path / "disk" / "real", "old")
     (tmp_path / "out").symlink_to(real)
-    replaced(table(tmp_path / "work" / "table", "new"), tmp_path / "out")
+    put_in_place(write_table(tmp_path / "work" / "table", "new"), tmp_path / "out")
     assert (tmp_path / "out").is_symlink()
     assert (real / "train" / "manifest.json").read_text() == "new"
 
 
 def test_a_failure_leaves_the_old_table_and_no_work(tmp_path):
-    out = table(tmp_path / "out", "old")
-    with pytest.raises(KeyError), working(work_directory(out), JOB):
+    out = write_table(tmp_path / "out", "old")
+    with pytest.raises(KeyError), hold_work(work_directory(out), JOB):
         raise KeyError
     assert (out / "train" / "manifest.json").read_text() == "old"
     assert names(tmp_path) == {"out"}
@@ -95,7 +102,7 @@ def test_nothing_but_a_table_is_replaced(tmp_path):
     (tmp_path / "thesis" / "chapter.txt").write_text("mine")
     with pytest.raises(DataError, match="something else than a clustered table"):
         check_free(tmp_path / "thesis", may_exist=True)
-    out = table(tmp_path / "out", "old")
+    out = write_table(tmp_path / "out", "old")
     with pytest.raises(DataError, match="a table is already there; overwrite=true replaces it, append=true adds"):
         check_free(out, may_exist=False)
     check_free(out, may_exist=True)
@@ -108,7 +115,7 @@ def test_nothing_but_a_table_is_replaced(tmp_path):
     [(errno.ENOSPC, "the disk is full; nothing was left there"), (errno.EACCES, "no permission to write")],
 )
 def test_errors_of_the_disk_are_the_users_to_mend(tmp_path, number, message):
-    with pytest.raises(DataError, match=message), working(work_directory(tmp_path / "out"), JOB):
+    with pytest.raises(DataError, match=message), hold_work(work_directory(tmp_path / "out"), JOB):
         raise OSError(number, os.strerror(number), "x")
     assert names(tmp_path) == set()
 
@@ -116,13 +123,13 @@ def test_errors_of_the_disk_are_the_users_to_mend(tmp_path, number, message):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_directory_that_may_not_be_written(tmp_path):
     (tmp_path / "closed").mkdir(mode=0o500)
-    with pytest.raises(DataError, match="no permission to write"), working(tmp_path / "closed" / ".out.partial", JOB):
+    with pytest.raises(DataError, match="no permission to write"), hold_work(tmp_path / "closed" / ".out.partial", JOB):
         pass
 
 
 def test_a_parent_that_is_a_file(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot be written"), working(tmp_path / "file" / ".out.partial", JOB):
+    with pytest.raises(DataError, match="cannot be written"), hold_work(tmp_path / "file" / ".out.partial", JOB):
         pass
 
 

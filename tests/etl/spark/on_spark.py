@@ -1,6 +1,6 @@
-"""What the tests on Spark share: a session, sources that ship, rows compared.
+"""What the tests on Spark share: a session, the sources of the configs, a comparison of rows.
 
-Tests import all of Spark from here, so that they are skipped where there is none.
+Tests import everything that needs Spark from here, so that they are skipped where Spark is missing.
 """
 
 import os
@@ -26,56 +26,59 @@ if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
 from pyspark.errors import PySparkException  # noqa: E402
 from pyspark.sql import SparkSession  # noqa: E402
 
-from recd_dist.etl.spark.session import normalised, session  # noqa: E402
+from recd_dist.etl.spark.normalise import NormalisedSource, normalise_on_spark  # noqa: E402
 from recd_dist.etl.spark.spark_flow import etl_on_spark  # noqa: E402
-from recd_dist.etl.spark.sql.query import as_stored, compiled  # noqa: E402
-from recd_dist.etl.spark.sql.scope import Workshop  # noqa: E402
+from recd_dist.etl.spark.spark_session import start_session  # noqa: E402
+from recd_dist.etl.spark.sql.query import to_data_frame, translate_query  # noqa: E402
+from recd_dist.etl.spark.sql.query_context import QueryContext  # noqa: E402
 
 __all__ = [
+    "NormalisedSource",
     "PySparkException",
+    "QueryContext",
     "SparkSession",
-    "Workshop",
-    "as_stored",
-    "compiled",
     "etl_on_spark",
-    "normalised",
-    "session",
+    "normalise_on_spark",
+    "start_session",
+    "to_data_frame",
+    "translate_query",
 ]
 
 
 @pytest.fixture(scope="module")
 def spark() -> Iterator[SparkSession]:
-    made = session("local[2]", spark_sql_shuffle_partitions="2")
-    made.sparkContext.setLogLevel("OFF")
-    yield made
-    made.stop()
+    session = start_session("local[2]")
+    session.conf.set("spark.sql.shuffle.partitions", "2")
+    session.sparkContext.setLogLevel("OFF")
+    yield session
+    session.stop()
 
 
 def data_config(name: str) -> dict[str, object]:
-    """A data config, with those that it builds on."""
+    """A data config, merged with the configs that it names as its defaults."""
 
-    def merged(one: object, other: object) -> object:
+    def merge(one: object, other: object) -> object:
         if isinstance(one, dict) and isinstance(other, dict):
-            return one | {key: merged(one.get(key), value) for key, value in other.items()}
+            return one | {key: merge(one.get(key), value) for key, value in other.items()}
         return other
 
     config = yaml.safe_load((ROOT / "configs" / "data" / f"{name}.yaml").read_text())
     base = {}
     for other in config.pop("defaults", []):
-        base = base if other == "_self_" else merged(base, data_config(other))
-    return merged(base, config)
+        base = base if other == "_self_" else merge(base, data_config(other))
+    return merge(base, config)
 
 
-def shipped(name: str, path: Path, **options: object) -> Source:
-    """A source that ships, over other files."""
+def shipped_source(name: str, path: Path, **options: object) -> Source:
+    """A source of a config that comes with the project, over other files."""
     return Source.from_dict(data_config(name) | {"path": str(path)} | options)
 
 
-def assert_same_rows(found: pa.Table, expected: pa.Table) -> None:
-    """The same rows, each as often, in any order."""
+def assert_same_rows(actual: pa.Table, expected: pa.Table) -> None:
+    """Asserts that two tables hold the same rows, each as often, in any order."""
     with duckdb.connect() as connection:
-        connection.register("found", found)
+        connection.register("actual", actual)
         connection.register("expected", expected)
-        assert found.num_rows == expected.num_rows
-        for one, other in (("found", "expected"), ("expected", "found")):
+        assert actual.num_rows == expected.num_rows
+        for one, other in (("actual", "expected"), ("expected", "actual")):
             assert connection.sql(f"select * from {one} except all select * from {other}").fetchall() == []

@@ -1,4 +1,4 @@
-"""The comparison passes on what the ETL wrote, and names the column when one value of one file is another."""
+"""The comparison finds nothing in what the ETL wrote, and names the column when one value of one file differs."""
 
 import json
 import os
@@ -19,8 +19,10 @@ from recd_dist.errors import ConfigError, DataError
 from recd_dist.etl.checksum.row_hashes import row_hashes
 from recd_dist.etl.checksum.sample_sums import ROW, sample_checksums
 from recd_dist.etl.flow import etl
+from recd_dist.etl.place.new_manifests import DROPPED_CHECKSUMS
 from recd_dist.etl.source.source import Source
-from recd_dist.etl.verify.compare import CHECKSUMS, Verification, verify
+from recd_dist.etl.verify.compare import verify
+from recd_dist.etl.verify.verification import Verification
 from recd_dist.job.config import load
 from recd_dist.synthetic.logs import generate
 from recd_dist.synthetic.spec import SyntheticSpec
@@ -43,33 +45,32 @@ USERS = "select * from (values (5, [50, 51], 0.5), (6, null, 1.5)) as t(user, fo
 GROUPS = {"history": ["history"], "request": ["device"], "user": {"sql": USERS, "key": "user"}}
 
 
-def literals(path: Path, rows: dict[str, Any] = ROWS, **options: Any) -> Source:
+def literal_source(path: Path, rows: dict[str, Any] = ROWS, **options: Any) -> Source:
     pq.write_table(pa.table(rows), path / "raw.parquet")
     described = {"path": str(path / "raw.parquet"), "keys": {"session": "session", "timestamp": "t"}}
     return Source.from_dict(described | {"labels": ["clicked"], "groups": GROUPS} | options)
 
 
-def shown(found: Verification) -> str:
+def render(found: Verification) -> str:
     console = Console(width=200)
     with console.capture() as capture:
         console.print(found.render())
     return capture.get()
 
 
-def made(path: Path, **options: Any) -> Source:
-    source = literals(path, **options)
+def write_table(path: Path, **options: Any) -> Source:
+    source = literal_source(path, **options)
     etl(source, path / "out", progress=False, shard_bytes=150)
     return source
 
 
 def test_a_table_of_literals_is_its_source(tmp_path: Path) -> None:
-    found = verify(made(tmp_path), tmp_path / "out", progress=False)
+    found = verify(write_table(tmp_path), tmp_path / "out", progress=False)
 
     assert found.equal
     assert found.num_samples == {"train": (6, 6)}
-    assert (
-        shown(found) == "9 columns of 6 samples equal\n"
-    )  # session, time, label; history, device, item, price, user's
+    # session, time, label; history, device, item, price; the user's two
+    assert render(found) == "9 columns of 6 samples equal\n"
     columns = {c.column: c for c in found.columns}
     assert set(columns) == {"session_id", "timestamp", "clicked", "follows", "age", "history", "device", *REST}
     items = row_hashes(pa.array(ROWS["item"]), Kind.id)
@@ -84,21 +85,21 @@ REST = ("item", "price", ROW)
 
 @pytest.mark.parametrize("split", ["t > 30", 0.5])
 def test_splits_are_compared_one_by_one(tmp_path: Path, split: Any) -> None:
-    found = verify(made(tmp_path, split=split), tmp_path / "out", progress=False)
+    found = verify(write_table(tmp_path, split=split), tmp_path / "out", progress=False)
     assert found.equal
     assert set(found.num_samples) == {"train", "test"}
     assert sum(count for _, count in found.num_samples.values()) == 6
 
     if split == 0.5:  # the table says which sessions are the test split's
         return
-    other = verify(literals(tmp_path, split="t > 20"), tmp_path / "out", progress=False)
+    other = verify(literal_source(tmp_path, split="t > 20"), tmp_path / "out", progress=False)
     assert not other.equal
-    assert "4 samples instead of 3 in train, 2 samples instead of 3 in test" in shown(other)
+    assert "4 samples instead of 3 in train, 2 samples instead of 3 in test" in render(other)
     assert other.example == "samples lie in another split than the source says"
 
 
 def test_automatic_groups_and_a_source_without_keys(tmp_path: Path) -> None:
-    source = made(tmp_path, keys={}, groups=None, drop=["user", "session"])
+    source = write_table(tmp_path, keys={}, groups=None, drop=["user", "session"])
     found = verify(source, tmp_path / "out", progress=False)
     assert found.equal
     assert {c.column for c in found.columns} == {"t", "history", "device", "item", "price", "clicked", ROW}
@@ -107,14 +108,14 @@ def test_automatic_groups_and_a_source_without_keys(tmp_path: Path) -> None:
 Change = Callable[[pa.Table], pa.Table]
 
 
-def rewritten(table: Path, directory: str, change: Change) -> None:
-    """Writes one file of a table again with other contents, as a damaged or stale file would have."""
+def rewrite(table: Path, directory: str, change: Change) -> None:
+    """Writes one file of a table again with other contents, like a damaged or stale file."""
     file = sorted((table / directory).glob("*.parquet"))[0]
     rows = change(pq.read_table(file))
     pq.write_table(rows, file)
 
 
-def with_value(column: str, row: int, value: Any) -> Change:
+def set_value(column: str, row: int, value: Any) -> Change:
     def change(rows: pa.Table) -> pa.Table:
         values = rows[column].to_pylist()
         values[row] = value(values[row])
@@ -140,17 +141,17 @@ def with_value(column: str, row: int, value: Any) -> Change:
 def test_one_altered_value_is_found_and_named(
     tmp_path: Path, directory: str, column: str, value: Any, example: str
 ) -> None:
-    source = literals(tmp_path)
+    source = literal_source(tmp_path)
     etl(source, tmp_path / "out", progress=False)
-    rewritten(tmp_path / "out" / "train", directory, with_value(column, 0, value))
+    rewrite(tmp_path / "out" / "train", directory, set_value(column, 0, value))
 
     found = verify(source, tmp_path / "out", progress=False)
 
     assert not found.equal
-    assert found.different == (column,)
+    assert found.differing_columns == (column,)
     assert example in found.example
-    assert "table and source differ: 1 of 9 columns\n" in shown(found)
-    assert example in shown(found)
+    assert "table and source differ: 1 of 9 columns\n" in render(found)
+    assert example in render(found)
     plain = json.loads(json.dumps(found.to_json()))
     assert [c["column"] for c in plain["columns"] if not c["equal"]] == [column, ROW]
     assert plain["num_samples"] == {"train": {"source": 6, "table": 6}}
@@ -158,33 +159,33 @@ def test_one_altered_value_is_found_and_named(
 
 @pytest.mark.parametrize("directory", ["samples", "history"])
 def test_a_missing_row_is_found(tmp_path: Path, directory: str) -> None:
-    source = literals(tmp_path)
+    source = literal_source(tmp_path)
     etl(source, tmp_path / "out", progress=False)
-    rewritten(tmp_path / "out" / "train", directory, lambda rows: rows.slice(1))
+    rewrite(tmp_path / "out" / "train", directory, lambda rows: rows.slice(1))
 
     found = verify(source, tmp_path / "out", progress=False)
 
     missing = {"samples": 1, "history": 2}[directory]  # two samples share the first history
     assert not found.equal
     assert found.num_samples == {"train": (6, 6 - missing)}
-    assert f"{6 - missing} samples instead of 6 in train" in shown(found)
+    assert f"{6 - missing} samples instead of 6 in train" in render(found)
     assert "for example session_id 1, timestamp" in found.example
     assert found.example.endswith("only in the source")
 
 
 def test_a_repeated_row_is_found(tmp_path: Path) -> None:
-    source = literals(tmp_path)
+    source = literal_source(tmp_path)
     etl(source, tmp_path / "out", progress=False)
-    rewritten(tmp_path / "out" / "train", "samples", lambda rows: pa.concat_tables([rows, rows.slice(5)]))
+    rewrite(tmp_path / "out" / "train", "samples", lambda rows: pa.concat_tables([rows, rows.slice(5)]))
 
     found = verify(source, tmp_path / "out", progress=False)
 
     assert found.num_samples == {"train": (6, 7)}
-    assert "session_id 3, timestamp 35 (clicked 0.0): only in the table" in shown(found)
+    assert "session_id 3, timestamp 35 (clicked 0.0): only in the table" in render(found)
 
 
 def test_two_swapped_values_are_found_though_every_column_has_the_same_ones(tmp_path: Path) -> None:
-    source = literals(tmp_path)
+    source = literal_source(tmp_path)
     etl(source, tmp_path / "out", progress=False)
 
     def swap(rows: pa.Table) -> pa.Table:
@@ -193,19 +194,19 @@ def test_two_swapped_values_are_found_though_every_column_has_the_same_ones(tmp_
         values[0], values[5] = values[5], values[0]  # of sessions 1 and 3
         return rows.set_column(place, rows.schema.field(place), pa.array(values, pa.int32()))
 
-    rewritten(tmp_path / "out" / "train", "samples", swap)
+    rewrite(tmp_path / "out" / "train", "samples", swap)
 
     found = verify(source, tmp_path / "out", progress=False)
 
     assert not found.equal
-    assert found.different == ()
-    text = shown(found)
+    assert found.differing_columns == ()
+    text = render(found)
     assert "table and source differ: every column holds the same values, but not in the same samples" in text
     assert "item is 103 in the source, 105 in the table" in text or "item is 105 in the source" in text
 
 
-def left_out(rows: list[int]) -> dict[str, int]:
-    """What the ETL notes of some of the literal rows."""
+def dropped_checksums(rows: list[int]) -> dict[str, int]:
+    """The checksums that the ETL notes of some of the literal rows."""
     taken = {name: [values[row] for row in rows] for name, values in ROWS.items()}
     hashes = {"session_id": row_hashes(pa.array(taken["session"]), Kind.id)}
     hashes["timestamp"] = row_hashes(pa.array(taken["t"]), Kind.id)
@@ -219,49 +220,52 @@ def left_out(rows: list[int]) -> dict[str, int]:
     return sample_checksums(hashes, {"user": ("follows", "age")})
 
 
-def noted(table: Path, dropped: dict[str, int], checksums: dict[str, dict[str, int]]) -> None:
+def note_dropped(table: Path, dropped: dict[str, int], checksums: dict[str, dict[str, int]]) -> None:
     manifest = Manifest.load(table)
-    replace(manifest, dropped=dropped, source=manifest.source | {CHECKSUMS: checksums}).save(table)
+    replace(manifest, dropped=dropped, source=manifest.source | {DROPPED_CHECKSUMS: checksums}).save(table)
 
 
 def test_what_policies_left_out_is_added_to_the_table(tmp_path: Path) -> None:
-    made(tmp_path, samples="select * from '{path}' where t not in (20, 30)", split="t = 40")
-    whole = literals(tmp_path, split="t = 40")
+    write_table(tmp_path, samples="select * from '{path}' where t not in (20, 30)", split="t = 40")
+    whole = literal_source(tmp_path, split="t = 40")
     table = tmp_path / "out" / "train"
     counts = {"duplicate": 1, "time": 1, "late_kept": 3, "session_cut": 1}
 
     assert verify(whole, tmp_path / "out", progress=False).num_samples["train"] == (5, 3)
-    noted(table, counts, {"duplicate": left_out([1]), "time": left_out([2])})
+    note_dropped(table, counts, {"duplicate": dropped_checksums([1]), "time": dropped_checksums([2])})
     found = verify(whole, tmp_path / "out", progress=False)
     assert found.equal
     assert found.num_samples == {"": (4, 4)}  # of both splits together
-    assert shown(found) == "9 columns of 4 samples equal; 2 left out, as noted in the manifest\n"
+    assert render(found) == "9 columns of 4 samples equal; 2 left out, as noted in the manifest\n"
 
-    noted(table, counts, {"duplicate": left_out([1]), "time": left_out([0])})  # another sample than was left out
+    another = {"duplicate": dropped_checksums([1]), "time": dropped_checksums([0])}  # row 2 was left out, not row 0
+    note_dropped(table, counts, another)
     wrong = verify(whole, tmp_path / "out", progress=False)
     assert not wrong.equal
-    assert {"item", "timestamp"} <= set(wrong.different)
+    assert {"item", "timestamp"} <= set(wrong.differing_columns)
 
-    only_labels = {reason: {"clicked": left_out([row])["clicked"]} for reason, row in (("duplicate", 1), ("time", 2))}
-    noted(table, counts, only_labels)
+    only_labels = {
+        reason: {"clicked": dropped_checksums([row])["clicked"]} for reason, row in (("duplicate", 1), ("time", 2))
+    }
+    note_dropped(table, counts, only_labels)
     part = verify(whole, tmp_path / "out", progress=False)
     assert part.equal
     assert [c.column for c in part.columns] == ["clicked"]
-    assert "not compared: session_id, timestamp, history" in shown(part)
+    assert "not compared: session_id, timestamp, history" in render(part)
 
-    noted(table, counts, {"duplicate": left_out([1])})
+    note_dropped(table, counts, {"duplicate": dropped_checksums([1])})
     with pytest.raises(DataError, match=r"leaves out 1 samples \(time\) and has no checksums"):
         verify(whole, tmp_path / "out", progress=False)
 
 
 def test_another_description_is_refused_by_name(tmp_path: Path) -> None:
-    made(tmp_path)
-    changed = literals(tmp_path, samples="select * exclude item, item as itme from '{path}'")
+    write_table(tmp_path)
+    changed = literal_source(tmp_path, samples="select * exclude item, item as itme from '{path}'")
     with pytest.raises(DataError) as caught:
         verify(changed, tmp_path / "out", progress=False)
     assert "feature 'item' is in the table, not in the source; did you mean 'itme'?" in str(caught.value)
     assert "feature 'itme' is in the source, not in the table" in str(caught.value)
-    dense = literals(tmp_path, features={"item": {"kind": "dense"}})
+    dense = literal_source(tmp_path, features={"item": {"kind": "dense"}})
     with pytest.raises(DataError, match="feature 'item' is dense in the source and id in the table"):
         verify(dense, tmp_path / "out", progress=False)
     with pytest.raises(DataError, match="no clustered table here"):
@@ -269,14 +273,14 @@ def test_another_description_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_cut_off_is_named(tmp_path: Path) -> None:
-    source = made(tmp_path)
+    source = write_table(tmp_path)
     file = sorted((tmp_path / "out" / "train" / "samples").glob("*.parquet"))[0]
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(DataError, match="part-00000"):
         verify(source, tmp_path / "out", progress=False)
 
 
-def config(name: str, path: Path, **options: Any) -> Source:
+def shipped_source(name: str, path: Path, **options: Any) -> Source:
     described = yaml.safe_load((ROOT / "configs" / "data" / f"{name}.yaml").read_text())
     return Source.from_dict(described | {"path": str(path)} | options)
 
@@ -294,20 +298,20 @@ def test_a_synthetic_source_passes(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not (SHARED / "ebnerd_small").is_dir(), reason="no shared data")
 def test_ebnerd_with_groups_of_their_own_passes(tmp_path: Path) -> None:
-    source = config("ebnerd", SHARED / "ebnerd_small")
+    source = shipped_source("ebnerd", SHARED / "ebnerd_small")
     etl(source, tmp_path / "out", progress=False)
     found = verify(source, tmp_path / "out", progress=False)
     assert found.equal
     assert sum(count for _, count in found.num_samples.values()) == 10_848
-    rewritten(tmp_path / "out" / "test", "history", with_value("history_scroll", 1, lambda ids: ids[::-1]))
+    rewrite(tmp_path / "out" / "test", "history", set_value("history_scroll", 1, lambda ids: ids[::-1]))
     changed = verify(source, tmp_path / "out", progress=False)
-    assert changed.different == ("history_scroll",)
+    assert changed.differing_columns == ("history_scroll",)
     assert {c.split for c in changed.columns if not c.equal} == {"test"}
 
 
 @pytest.mark.skipif(not (SHARED / "expedia").is_dir(), reason="no shared data")
 def test_expedia_passes(tmp_path: Path) -> None:
-    source = config("expedia", SHARED / "expedia" / "train.csv")
+    source = shipped_source("expedia", SHARED / "expedia" / "train.csv")
     etl(source, tmp_path / "out", progress=False)
     found = verify(source, tmp_path / "out", progress=False)
     assert found.equal
@@ -315,19 +319,19 @@ def test_expedia_passes(tmp_path: Path) -> None:
 
 
 def test_the_bar_is_on_stderr_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    verify(made(tmp_path), tmp_path / "out")
+    verify(write_table(tmp_path), tmp_path / "out")
     assert capsys.readouterr().out == ""
 
 
 def test_memory_that_is_no_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="memory_limit=much"):
-        verify(made(tmp_path), tmp_path / "out", memory_limit="much", progress=False)
+        verify(write_table(tmp_path), tmp_path / "out", memory_limit="much", progress=False)
 
 
 def test_duckdb_reads_the_same_part_as_the_whole(tmp_path: Path) -> None:
     from recd_dist.table.flat import flat_view
 
-    made(tmp_path)
+    write_table(tmp_path)
     table = tmp_path / "out" / "train"
     parts = Manifest.load(table).parts
     assert len(parts) > 1

@@ -1,4 +1,4 @@
-"""The comparison with what the ETL does by rule: left-out samples, found sessions, weights, windows, appended parts."""
+"""The comparison of tables with samples left out, sessions by gaps, weights, windows and appended parts."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,8 @@ import pytest
 from recd_dist.etl.checksum.sample_sums import ROW
 from recd_dist.etl.flow import etl
 from recd_dist.etl.source.source import Source
-from recd_dist.etl.verify.compare import Verification, verify
+from recd_dist.etl.verify.compare import verify
+from recd_dist.etl.verify.verification import Verification
 from recd_dist.table.manifest import Manifest
 
 DAY_S = 86_400
@@ -52,12 +53,12 @@ def source(path: Path, samples: list[dict[str, Any]], **options: Any) -> Source:
     return Source.from_dict(described | options)
 
 
-def compared(path: Path, made: Source, **options: Any) -> Verification:
+def write_and_compare(path: Path, made: Source, **options: Any) -> Verification:
     etl(made, path / "out", progress=False, **options)
     return verify(made, path / "out", progress=False)
 
 
-def names(found: Verification) -> set[str]:
+def column_names(found: Verification) -> set[str]:
     return {c.column for c in found.columns}
 
 
@@ -83,14 +84,14 @@ def test_what_a_policy_left_out_is_accounted_for_in_every_column(
         samples += [samples[7] | {"item": -1}, samples[8], samples[9]]
     made = source(tmp_path, samples, split=split, **options)
 
-    found = compared(tmp_path, made, shard_bytes=2000)
+    found = write_and_compare(tmp_path, made, shard_bytes=2000)
 
     assert found.equal
     assert num_left_out in (found.num_dropped, None)
     assert found.num_dropped > 0
     assert found.num_samples == {"": (len(samples) - found.num_dropped,) * 2}
     assert found.skipped == ()
-    assert names(found) == EVERYTHING - (set() if made.groups else {"age", "friends"})
+    assert column_names(found) == EVERYTHING - (set() if made.groups else {"age", "friends"})
 
     whole = source(tmp_path, samples[1:], split=split, **options)  # the source has lost a sample since
     assert not verify(whole, tmp_path / "out", progress=False).equal
@@ -98,15 +99,15 @@ def test_what_a_policy_left_out_is_accounted_for_in_every_column(
 
 def test_sessions_found_by_gaps_are_not_there_to_be_compared(tmp_path: Path) -> None:
     made = source(tmp_path, rows(), keys={"user": "user", "timestamp": "t"}, sessions={"by": "gap", "gap": "2h"})
-    found = compared(tmp_path, made)
+    found = write_and_compare(tmp_path, made)
     assert found.equal
-    assert names(found) == EVERYTHING - {"session_id"} | {"visit"}
+    assert column_names(found) == EVERYTHING - {"session_id"} | {"visit"}
 
 
 def test_windows_are_compared_as_the_lists_that_they_stand_for(tmp_path: Path) -> None:
     samples = rows(lambda i: {"visit": i // 20, "history": list(range(i, i + 30))})
     made = source(tmp_path, samples, features={"history": {"window": True}})
-    found = compared(tmp_path, made, row_group_samples=16)
+    found = write_and_compare(tmp_path, made, row_group_samples=16)
     assert Manifest.load(tmp_path / "out" / "train").schema["history"].window
     assert found.equal
 
@@ -117,20 +118,20 @@ def test_windows_are_compared_as_the_lists_that_they_stand_for(tmp_path: Path) -
     lists[0][15] += 1
     pq.write_table(stream.set_column(place, stream.field(place), pa.array(lists, stream.field(place).type)), file)
     changed = verify(made, tmp_path / "out", progress=False)
-    assert changed.different == ("history",)
+    assert changed.differing_columns == ("history",)
 
 
 def test_weights_are_compared_with_their_ids(tmp_path: Path) -> None:
     samples = rows(lambda i: {"scores": [j / 3 if j else None for j in range(i % 5)]})
     features = {"history": {"weights": "scores"}}
     made = source(tmp_path, samples, features=features)
-    found = compared(tmp_path, made)
+    found = write_and_compare(tmp_path, made)
     assert found.equal
-    assert names(found) == EVERYTHING
+    assert column_names(found) == EVERYTHING
 
     other = rows(lambda i: {"scores": [j / 3 + (i == 7) for j in range(i % 5)]})
     changed = verify(source(tmp_path, other, features=features), tmp_path / "out", progress=False)
-    assert changed.different == ("history",)
+    assert changed.differing_columns == ("history",)
     assert "timestamp 1700028000000000" in changed.example
 
 

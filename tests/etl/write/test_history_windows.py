@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recd_dist.etl.write.flat_columns import Column
-from recd_dist.etl.write.history_windows import num_streamed, streamed, windows
+from recd_dist.etl.write.history_windows import build_streams, lay_windows, num_stream_values
 
 ITEM = np.int32
 
@@ -30,14 +30,14 @@ def read(stream, starts, streams: Column, lengths) -> list[list[int]]:
 
 
 def test_a_history_that_grows_and_shifts():
-    found = windows((lists([[1, 2, 3, 4], [2, 3, 4, 5], [3, 4, 5, 6], [9, 8], [9, 8, 7]]),))
+    found = lay_windows((lists([[1, 2, 3, 4], [2, 3, 4, 5], [3, 4, 5, 6], [9, 8], [9, 8, 7]]),))
     assert pieces(found.streams[0]) == [[1, 2, 3, 4, 5, 6], [9, 8, 7]]
     assert found.stream.tolist() == [0, 0, 0, 1, 1]
     assert found.starts[0].tolist() == [0, 1, 2, 0, 0]
 
 
 def test_newest_first_is_found_backwards():
-    found = windows((lists([[2, 1], [3, 2, 1], [4, 3, 2], [8, 9], [7, 8, 9]]),))
+    found = lay_windows((lists([[2, 1], [3, 2, 1], [4, 3, 2], [8, 9], [7, 8, 9]]),))
     assert pieces(found.streams[0]) == [[4, 3, 2, 1], [7, 8, 9]]
     assert found.stream.tolist() == [0, 0, 0, 1, 1]
     assert found.starts[0].tolist() == [2, 1, 0, 1, 0]
@@ -46,28 +46,28 @@ def test_newest_first_is_found_backwards():
 def test_features_of_a_group_share_their_streams_whatever_their_directions():
     older_first = [[1, 2], [1, 2, 3], [5], [5, 6]]
     newer_first = [[2, 1], [3, 2, 1], [5], [6, 5]]
-    found = windows((lists(older_first), lists(newer_first)))
+    found = lay_windows((lists(older_first), lists(newer_first)))
     assert found.stream.tolist() == [0, 0, 1, 1]
     assert pieces(found.streams[0]) == [[1, 2, 3], [5, 6]]
     assert pieces(found.streams[1]) == [[3, 2, 1], [6, 5]]
 
 
 def test_a_stream_goes_on_while_one_feature_goes_on():
-    found = windows((lists([[1, 2], [7, 8]]), lists([[1, 2], [2, 3]])))
+    found = lay_windows((lists([[1, 2], [7, 8]]), lists([[1, 2], [2, 3]])))
     assert found.stream.tolist() == [0, 0]
     assert pieces(found.streams[0]) == [[1, 2, 7, 8]]
 
 
 def test_equal_ids_of_other_weights_are_no_overlap():
     rows = [[1, 2], [1, 2], [1, 2]]
-    found = windows((lists(rows, [[0.5, 1], [0.5, 1], [0.5, 2]]),))
+    found = lay_windows((lists(rows, [[0.5, 1], [0.5, 1], [0.5, 2]]),))
     assert pieces(found.streams[0]) == [[1, 2], [1, 2]]
     assert found.streams[0].weights.tolist() == [0.5, 1, 0.5, 2]
 
 
 def test_few_distinct_ids_do_not_search_for_ever():
     rows = [[0] * i + [1] * 300 + [0] * (300 - i) for i in range(300)]
-    found = windows((lists(rows),))
+    found = lay_windows((lists(rows),))
     assert read(found.stream, found.starts[0], found.streams[0], map(len, rows)) == rows
 
 
@@ -97,7 +97,7 @@ def test_rows_come_back(columns, sizes, is_weighted):
     bounds = np.unique([0, *(min(b, num_rows) for b in np.cumsum(sizes)), num_rows])
     weights = [[[float(i % 3) for i in range(len(row))] for row in rows] for rows in columns] if is_weighted else None
     given = {str(i): lists(rows, weights[i] if weights else None) for i, rows in enumerate(columns)}
-    found = streamed(given, bounds)
+    found = build_streams(given, bounds)
     assert (np.diff(found.stream) >= 0).all()
     for number, (start, end) in enumerate(pairwise(bounds)):  # no stream is shared by two row groups
         assert found.stream[start] == found.bounds[number]
@@ -106,7 +106,7 @@ def test_rows_come_back(columns, sizes, is_weighted):
         streams = found.lists[str(i)]
         assert len(streams) == found.bounds[-1]
         assert read(found.stream, found.starts[str(i)], streams, map(len, rows)) == rows
-        assert len(streams.values) == num_streamed(given[str(i)], bounds) <= sum(map(len, rows))
+        assert len(streams.values) == num_stream_values(given[str(i)], bounds) <= sum(map(len, rows))
         if weights:
             heavy = Column(streams.weights, streams.offsets)
             assert read(found.stream, found.starts[str(i)], heavy, map(len, rows)) == weights[i]
@@ -116,4 +116,4 @@ def test_rows_come_back(columns, sizes, is_weighted):
 def test_a_session_of_shifts_is_stored_about_once(newest_first):
     ids = np.random.default_rng(0).permutation(10_000)
     rows = [ids[i : i + 100][:: -1 if newest_first else 1].tolist() for i in range(200)]
-    assert num_streamed(lists(rows), np.array([0, 200])) == 299
+    assert num_stream_values(lists(rows), np.array([0, 200])) == 299

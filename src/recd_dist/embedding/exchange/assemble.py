@@ -65,14 +65,14 @@ class Assemble(nn.Module):
     """Grouped tensors of a deduplicated batch; a module without parameters.
 
     Args:
-        schema: features and groups.
+        schema: features, groups and weights.
         sequence_features: features whose vectors are handed on un-pooled; others of their tables are pooled here.
         mean: divide a row's sum by its number of ids.
     """
 
     def __init__(self, schema: Schema, sequence_features: frozenset[str], mean: bool) -> None:
         super().__init__()
-        self.sequence_features, self.mean = sequence_features, mean
+        self.sequence_features, self.mean, self.weighted = sequence_features, mean, frozenset(schema.weights)
         features = {g: [f for f in schema.sparse_of(g) if f not in sequence_features] for g in schema.groups}
         self.pooled_features = {g: tuple(fs) for g, fs in features.items() if fs}
 
@@ -89,12 +89,13 @@ class Assemble(nn.Module):
                 found += row_blocks(sparse, each)
                 continue
             for name, place, vectors in self._features_of_ids(sparse, each):
+                weights = sparse.weights_of(name) if name in self.weighted else None
                 if name in self.sequence_features:
-                    gathered = vectors if place is None else expand_rows(vectors, place)
+                    gathered = multiplied(vectors if place is None else expand_rows(vectors, place), weights)
                     inverse = sparse.inverse_of(sparse.group_of(name))
                     sequences[name] = GroupedJagged(gathered, sparse.lengths_of(name), inverse)
                 else:
-                    rows = pool_ids(vectors, place, sparse.lengths_of(name), sparse.weights_of(name))
+                    rows = pool_ids(vectors, place, sparse.lengths_of(name), weights)
                     found.append(Block((name,), (rows.shape[1],), rows))
         if self.mean:
             found = [b.divided(sparse.lengths_of) for b in found]
@@ -127,6 +128,16 @@ def pool_ids(vectors: Tensor, place: Tensor | None, lengths: Tensor, weights: Te
         return vectors.sum(0, keepdim=True).expand(len(lengths), -1) * 0.0
     starts = torch.cumsum(lengths, 0, dtype=torch.int64) - lengths
     return F.embedding_bag(place, vectors, starts, mode="sum", per_sample_weights=weights)
+
+
+def multiplied(vectors: Tensor, weights: Tensor | None) -> Tensor:
+    """Each vector times its weight, [N, D]; TorchRec leaves un-pooled vectors as they are.
+
+    Args:
+        vectors: float32 [N, D].
+        weights: float32 [N], or None, which changes nothing.
+    """
+    return vectors if weights is None else vectors * weights[:, None]
 
 
 def merged(parts: Sequence[tuple[tuple[tuple[str, int, int], ...], Tensor]], by_rows: bool) -> tuple[Block, ...]:
@@ -221,7 +232,7 @@ class AssembleExpanded(nn.Module):
     """What plain TorchRec hands over -> the same types, all of the group ``sample``.
 
     Args:
-        schema: features.
+        schema: features and weights.
         sequence_tables: features of each un-pooled table.
         sequence_features: features handed on un-pooled; others of these tables are pooled here.
         mean: divide a row's sum by its number of ids.
@@ -236,21 +247,23 @@ class AssembleExpanded(nn.Module):
     ) -> None:
         super().__init__()
         self.sequence_names = tuple(f for fs in sequence_tables.values() for f in fs)
-        self.sequence_features, self.mean = sequence_features, mean
+        self.sequence_features, self.mean, self.weighted = sequence_features, mean, frozenset(schema.weights)
         self.pooled_features = tuple(f.name for f in schema.sparse if f.name not in sequence_features)
 
     def forward(self, sent: Any, pooled: Sequence[Any], sequences: Any) -> Embedded:
         """Embedded rows of the group ``sample``, and vectors per un-pooled feature.
 
         Args:
-            sent: the KeyedJaggedTensor that every module was fed.
+            sent: the KeyedJaggedTensor that the modules were fed, with weights where features have some.
             pooled: a KeyedTensor [B, sum of dims] per pooled module.
             sequences: a JaggedTensor per feature, or None.
         """
         found = [Block(tuple(out.keys()), tuple(out.length_per_key()), out.values()) for out in pooled]
         vectors: dict[str, GroupedJagged] = {}
         for name in self.sequence_names if sequences is not None else ():
-            vectors[name] = GroupedJagged(sequences[name].values(), sequences[name].lengths().to(torch.int32))
+            weights = sent[name].weights() if name in self.weighted else None
+            values = multiplied(sequences[name].values(), weights)
+            vectors[name] = GroupedJagged(values, sequences[name].lengths().to(torch.int32))
             if name not in self.sequence_features:
                 rows = vectors[name].pool().values
                 found.append(Block((name,), (rows.shape[1],), rows))

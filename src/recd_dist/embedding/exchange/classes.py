@@ -8,12 +8,14 @@ features that look them up. Group ``user`` with U = 2 rows, B = 3 samples, one t
     candidate  [5]     [6]  [7]         item:  [7, 8]  [9]  [5]  [6]  [7]
                                                -- user --   -- sample --
 
-Every table lies in one class: one lookup and one exact optimizer update a step. A table of which distinct ids are sent
+Every table lies in one class: one lookup and one exact optimizer update a step. Tables of which a feature has weights
+are classes apart, since only their lookups take a weight per id; where another feature of such a table has none, its
+weights are 1. A table of which distinct ids are sent
 (``ids``) is a class of its own, whose rows are its ids, one id each: a sum over one id is its vector.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -36,6 +38,8 @@ class TableClass:
         stacks: by key the features whose rows stand one after the other.
         tables: for each table its keys: one for features of different groups, one per feature of one group.
         pooled: a row is a list that is summed up; False: every id is a row.
+        weighted: ids travel with their weights, and vectors are multiplied by them before they are summed up; never
+            where every id is a row, whose vector is multiplied where it arrives.
     """
 
     name: str
@@ -43,6 +47,7 @@ class TableClass:
     stacks: Mapping[str, tuple[str, ...]]
     tables: Mapping[str, tuple[str, ...]]
     pooled: bool = True
+    weighted: bool = False
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -61,7 +66,7 @@ def table_classes(
         sequence_tables: tables whose vectors are wanted un-pooled; each is a class of its own.
     """
     order = {g: n for n, g in enumerate(schema.groups)}
-    classes: dict[tuple[str, ...], TableClass] = {}
+    classes: dict[tuple[tuple[str, ...], bool], TableClass] = {}
     alone = []
     for table in schema.tables:
         features = sorted((f for f in schema.sparse if f.table == table), key=lambda f: order[f.group])
@@ -73,9 +78,11 @@ def table_classes(
         even = len({len(names) for names in by_group}) == 1
         stacks = {s[0]: s for s in (zip(*by_group, strict=True) if even else [tuple(f.name for f in features)])}
         groups = tuple(schema[name].group for name in next(iter(stacks.values())))
-        found = classes.get(groups, TableClass("-".join(groups), "rows", {}, {}))
+        weighted = any(f.weights for f in features)
+        name = "-".join(groups) + (":weighted" if weighted else "")
+        found = classes.get((groups, weighted), TableClass(name, "rows", {}, {}, weighted=weighted))
         tables = {**found.tables, table: tuple(stacks)}
-        classes[groups] = TableClass(found.name, "rows", {**found.stacks, **stacks}, tables)
+        classes[groups, weighted] = replace(found, stacks={**found.stacks, **stacks}, tables=tables)
     return (*classes.values(), *alone)
 
 
@@ -87,7 +94,7 @@ class ClassRows:
         num_rows: rows of each key; of a class that is not pooled, its ids.
         values: ids [N], key after key, row after row.
         lengths: int32 [keys * num_rows], or None where every row is one id.
-        weights: float32 [N] or None.
+        weights: float32 [N]; None where the class takes none.
     """
 
     num_rows: int
@@ -116,13 +123,14 @@ def class_rows(sparse: IKJT, table_class: TableClass) -> ClassRows:
         row = sum(sparse.num_rows(sparse.group_of(k)) for k in sparse.keys[:first])
         ids = slice(sparse.value_offsets[first], sparse.value_offsets[first + len(features)])
         lengths = sparse.lengths[row : row + num_rows * len(table_class.stacks)]
-        return ClassRows(num_rows, sparse.values[ids], lengths, None if sparse.weights is None else sparse.weights[ids])
-    weights = [w for f in features if (w := sparse.weights_of(f)) is not None]
+        weights = sparse.weights[ids] if table_class.weighted and sparse.weights is not None else None
+        return ClassRows(num_rows, sparse.values[ids], lengths, weights)
+    parts = [w for f in features if table_class.weighted and (w := sparse.weights_of(f)) is not None]
     return ClassRows(
         num_rows,
         torch.cat([sparse.values_of(f) for f in features]),
         torch.cat([sparse.lengths_of(f) for f in features]),
-        torch.cat(weights) if weights else None,
+        torch.cat(parts) if parts else None,
     )
 
 

@@ -5,6 +5,8 @@
     sizes   to each rank  [width of a length, and a unit: rows, ids]                 int64, a few numbers
     ids     to each rank  | ids of its segments | weights | lengths of its rows |    bytes, padded to 8
 
+Weights are there for tables that have some.
+
 Ids have the batch's dtype, lengths the smallest of 1, 2 and 4 bytes that holds the batch's longest list. Sizes are
 needed by the host anyway, so that what a rank sends itself is asked for in the same copy to the host: on CUDA this is
 the step's one synchronisation, as it is TorchRec's.
@@ -99,15 +101,12 @@ class Sizes(Awaitable[Awaitable[Received]]):
         layout: of the plan.
         context: takes up the batch's rows.
         sparse: the batch.
-        weighted: ids carry weights.
         group: all ranks.
     """
 
-    def __init__(
-        self, layout: Layout, context: Context, sparse: IKJT, weighted: bool, group: dist.ProcessGroup
-    ) -> None:
+    def __init__(self, layout: Layout, context: Context, sparse: IKJT, group: dist.ProcessGroup) -> None:
         super().__init__()
-        self.layout, self.context, self.weighted, self.group = layout, context, weighted, group
+        self.layout, self.context, self.group = layout, context, group
         context.sparse, context.units = sparse, [unit_rows(sparse, unit) for unit in layout.units]
         self.counts = joined([rows.counts for rows in context.units])
         rows = [rows.num_rows for rows in context.units]
@@ -166,7 +165,7 @@ class Ids(Awaitable[Received]):
 
     def __init__(self, sizes: Sizes, mine: list[Line], theirs: list[Line]) -> None:
         super().__init__()
-        self.layout, self.weighted, self.theirs = sizes.layout, sizes.weighted, theirs
+        self.layout, self.theirs = sizes.layout, theirs
         self.id_type = sizes.context.units[0].values.dtype
         chunks = _chunks(sizes, mine)
         self.received = [self._sections(line) for line in theirs]
@@ -183,7 +182,7 @@ class Ids(Awaitable[Received]):
     def _sections(self, line: Line) -> list[int]:
         """Bytes of ids, weights, lengths and padding from one source."""
         layout = self.layout
-        weighted = sum(line[2 + 2 * n] for n in layout.by_rows) if self.weighted else 0
+        weighted = sum(line[2 + 2 * n] for n in layout.weighted)
         lengths = sum(line[1 + 2 * n] * len(layout.units[n].segments(layout.rank)) for n in layout.by_rows)
         return _padded([sum(line[2::2]) * self.id_type.itemsize, weighted * 4, lengths * _length_type(line).itemsize])
 
@@ -191,7 +190,7 @@ class Ids(Awaitable[Received]):
         self.work.wait()
         pieces = self.buffer.split([size for sections in self.received for size in sections])
         values = torch.cat(pieces[0::4]).view(self.id_type)
-        weights = torch.cat(pieces[1::4]).view(torch.float32) if self.weighted else None
+        weights = torch.cat(pieces[1::4]).view(torch.float32) if self.layout.weighted else None
         lengths = self._lengths(list(pieces[2::4]))
         # Ids of the units by rows stand first in each source's section, those of the units by ids behind them.
         kinds = [sum(line[2 + 2 * n] for n in units) for line in self.theirs for units in self._local_kinds()]
@@ -217,11 +216,15 @@ class Ids(Awaitable[Received]):
         heights = [
             line[1 + 2 * n] for line in self.theirs for n in units for _ in layout.units[n].segments(layout.rank)
         ]
-        repeats = len(order) > len(heights)
         ends = torch.nn.functional.pad(torch.cumsum(lengths, 0, dtype=torch.int64), (1, 0))
-        bounds = ends[host_integers(list(accumulate(heights, initial=0)), lengths)]
-        values, weights = _permuted(values, bounds.diff(), order, weights, None if repeats else len(values))
-        lengths, _ = _permuted(lengths, host_integers(heights, lengths), order, None, sum(heights[n] for n in order))
+        counts = ends[host_integers(list(accumulate(heights, initial=0)), lengths)].diff()
+        repeats = len(order) > len(heights)
+        values = _permuted(values, counts, order, None if repeats else len(values))
+        if weights is not None:
+            own = counts[constant(self._weighted_segments(), counts.device)]
+            repeats = len(layout.received_weights) > len(own)
+            weights = _permuted(weights, own, layout.received_weights, None if repeats else len(weights))
+        lengths = _permuted(lengths, host_integers(heights, lengths), order, sum(heights[n] for n in order))
         found, first, row = dict[int, LookUp](), 0, 0
         for n in units:
             unit, sources = layout.units[n], tuple(line[1 + 2 * n] for line in self.theirs)
@@ -230,17 +233,25 @@ class Ids(Awaitable[Received]):
             if len(unit.segments(layout.rank)) != len(unit.parts[layout.rank]):
                 # Two column shards of a table on one rank: its ids came once and are looked up once for each.
                 num_ids = int(lengths[row : row + num_lengths].sum())
-            own = slice(first, first + num_ids)
-            part_weights = None if weights is None else weights[own]
-            found[n] = LookUp(sources, values[own], lengths[row : row + num_lengths], part_weights)
+            here = slice(first, first + num_ids)
+            # Units with weights come first, so that their weights stand where their ids do.
+            part_weights = weights[here] if weights is not None and unit.rows.weighted else None
+            found[n] = LookUp(sources, values[here], lengths[row : row + num_lengths], part_weights)
             first, row = first + num_ids, row + num_lengths
         return found
+
+    def _weighted_segments(self) -> tuple[int, ...]:
+        """Of the received segments by rows, numbered source by source, those whose ids have weights."""
+        layout, (units, _) = self.layout, self._local_kinds()
+        sizes = [len(layout.units[n].segments(layout.rank)) for n in units]
+        weighted = sum(size for n, size in zip(units, sizes, strict=True) if n in layout.weighted)
+        return tuple(q * sum(sizes) + s for q in range(layout.world_size) for s in range(weighted))
 
     def _by_ids(self, values: Tensor) -> dict[int, LookUp]:
         """The same where every row is one id."""
         layout, (_, units), order = self.layout, self._local_kinds(), self.layout.received_ids
         counts = [line[2 + 2 * n] for line in self.theirs for n in units for _ in layout.units[n].segments(layout.rank)]
-        values, _ = _permuted(values, host_integers(counts, values), order, None, sum(counts[n] for n in order))
+        values = _permuted(values, host_integers(counts, values), order, sum(counts[n] for n in order))
         found, first = dict[int, LookUp](), 0
         for n in units:
             sources = tuple(line[2 + 2 * n] for line in self.theirs)
@@ -255,11 +266,11 @@ def _chunks(sizes: Sizes, mine: list[Line]) -> list[list[Tensor]]:
     layout, units = sizes.layout, sizes.context.units
     num_ids = [sum(line[2::2]) for line in mine]
     every = joined([u.values for u in units])
-    values, _ = _permuted(every, sizes.counts, layout.sent_segments, None, sum(num_ids))
+    values = _permuted(every, sizes.counts, layout.sent_segments, sum(num_ids))
     ids = values.view(torch.uint8).split([n * values.element_size() for n in num_ids])
     weights: list[Tensor] | tuple[Tensor, ...] = [ids[0][:0]] * layout.world_size
-    if sizes.weighted:
-        num_weights = [sum(line[2 + 2 * n] for n in layout.by_rows) for line in mine]
+    if layout.weighted:
+        num_weights = [sum(line[2 + 2 * n] for n in layout.weighted) for line in mine]
         weights = _sent_weights(sizes, sum(num_weights)).view(torch.uint8).split([n * 4 for n in num_weights])
     zeros = ids[0].new_zeros(ALIGNMENT)
     chunks = []
@@ -285,15 +296,13 @@ def _sent_lengths(sizes: Sizes, dtype: torch.dtype) -> list[Tensor]:
 
 
 def _sent_weights(sizes: Sizes, total: int) -> Tensor:
-    """Weights of the rows' ids in the order in which they are sent, float32 [total]."""
+    """Weights in the order in which their ids are sent, float32 [total]."""
     layout, units = sizes.layout, sizes.context.units
-    # Units by rows come first, and so do their segments.
-    end = sum(layout.units[n].num_segments for n in layout.by_rows)
+    # Units with weights come first, and so do their segments.
+    end = sum(layout.units[n].num_segments for n in layout.weighted)
     order = tuple(s for s in layout.sent_segments if s < end)
-    given = [w for n in layout.by_rows if (w := units[n].weights) is not None]
-    if not given:
-        return torch.empty(0, device=sizes.counts.device)
-    return _permuted(joined(given), sizes.counts[:end], order, None, total)[0]
+    given = [w for n in layout.weighted if (w := units[n].weights) is not None]
+    return _permuted(joined(given), sizes.counts[:end], order, total)
 
 
 def _length_type(line: Line) -> torch.dtype:
@@ -305,20 +314,17 @@ def _padded(sections: list[int]) -> list[int]:
     return [*sections, -sum(sections) % ALIGNMENT]
 
 
-def _permuted(
-    values: Tensor, counts: Tensor, order: tuple[int, ...], weights: Tensor | None, total: int | None
-) -> tuple[Tensor, Tensor | None]:
+def _permuted(values: Tensor, counts: Tensor, order: tuple[int, ...], total: int | None) -> Tensor:
     """Segments of a tensor in another order, repeated or left out.
 
     Args:
         values: [sum of counts].
         counts: int64, size of each segment.
         order: numbers of the segments wanted.
-        weights: as values, or None.
         total: size of the result; None asks the device.
     """
     if order == tuple(range(len(counts))):
-        return values, weights
+        return values
     index = constant(order, counts.device).to(torch.int32)
-    _, out, out_weights = torch.ops.fbgemm.permute_1D_sparse_data(index, counts, values, weights, total)
-    return out, out_weights
+    out: Tensor = torch.ops.fbgemm.permute_1D_sparse_data(index, counts, values, None, total)[1]
+    return out

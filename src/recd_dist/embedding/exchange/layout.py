@@ -100,6 +100,11 @@ class Layout:
         return tuple(n for n, unit in enumerate(self.units) if unit.rows.pooled)
 
     @cached_property
+    def weighted(self) -> tuple[int, ...]:
+        """Numbers of the units whose ids have weights. They come first among those by rows."""
+        return tuple(n for n in self.by_rows if self.units[n].rows.weighted)
+
+    @cached_property
     def by_ids(self) -> tuple[int, ...]:
         """Numbers of the units of which every row is one id."""
         return tuple(n for n, unit in enumerate(self.units) if not unit.rows.pooled)
@@ -146,6 +151,11 @@ class Layout:
         return self._received([n for n in self.local if n in self.by_rows])
 
     @cached_property
+    def received_weights(self) -> tuple[int, ...]:
+        """The same of those with weights, numbered source by source among themselves."""
+        return self._received([n for n in self.local if n in self.weighted])
+
+    @cached_property
     def received_ids(self) -> tuple[int, ...]:
         """The same of local units by ids."""
         return self._received([n for n in self.local if n in self.by_ids])
@@ -184,6 +194,7 @@ def layout_of(
             tables = {t: keys for t, keys in each.tables.items() if placement[t].sharding == sharding}
             stacks = {k: each.stacks[k] for keys in tables.values() for k in keys}
             units.append(_unit(each.name, sharding, replace(each, stacks=stacks, tables=tables), placement))
+    units.sort(key=lambda u: (not u.rows.pooled, not u.rows.weighted))
     return Layout(
         tuple(u for u in units if u.sharding != REPLICATED),
         tuple(u for u in units if u.sharding == REPLICATED),

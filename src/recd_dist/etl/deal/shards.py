@@ -25,6 +25,7 @@ from recd_dist.errors import DataError
 from recd_dist.etl.deal.keys import I64, SIZE, Arrangement, Rules, arranged, partition_name, ranges, test_threshold
 from recd_dist.etl.deal.prepare import Preparation, Tally
 from recd_dist.etl.deal.spill import Runs, Spill
+from recd_dist.files.whole_file import write_whole
 
 MIN_BUCKETS, MAX_BUCKETS = 64, 1024
 
@@ -78,9 +79,7 @@ class Shards:
             "num_bytes": self.runs.num_bytes.tolist(),
             "shard_bytes": self.shard_bytes,
         }
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(value))
-        partial.replace(path)
+        write_whole(path, json.dumps(value))
 
     @staticmethod
     def load(path: Path, directory: Path) -> "Shards":

@@ -1,10 +1,10 @@
-"""``sketches.parquet`` in a table's directory: which ids each embedding table has seen, so that an append can go on.
+"""``sketches.parquet``: which ids each embedding table has, so that more can be added.
 
-One row per embedding table: ``table``, ``min_id``, ``max_id``, ``registers`` (HyperLogLog, 16,384 bytes) and ``exact``
-(the distinct ids, ascending, where they are at most 65,536; null beyond).
+The file lies in a table's directory and has one row per embedding table: ``table``, ``min_id``, ``max_id``,
+``registers`` (HyperLogLog, 16,384 bytes), and ``exact`` (the distinct ids in ascending order where they are at most
+65,536, else null).
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd_dist.errors import DataError
-from recd_dist.etl.write.measure import Distinct
+from recd_dist.etl.write.distinct_ids import DistinctIds
+from recd_dist.files.whole_file import write_whole
 
 SKETCHES = "sketches.parquet"
 _SCHEMA = pa.schema(
@@ -27,54 +28,50 @@ _SCHEMA = pa.schema(
 )
 
 
-def save_sketches(place: Path, ids: Mapping[str, Distinct]) -> None:
+def save_sketches(path: Path, ids: Mapping[str, DistinctIds]) -> None:
     """Writes the sketches of all embedding tables.
 
     Args:
-        place: a file, written whole or not at all.
-        ids: per embedding table.
+        path: the file, which is written whole or not at all.
+        ids: per embedding table its distinct ids.
     """
-    exact = {name: distinct.exact for name, distinct in ids.items()}
     rows = [
         {
             "table": name,
             "min_id": distinct.min_id,
             "max_id": distinct.max_id,
             "registers": distinct.registers.tobytes(),
-            "exact": exact[name],
+            "exact": distinct.exact_ids,
         }
         for name, distinct in ids.items()
     ]
-    table = pa.Table.from_pylist(rows, _SCHEMA)
-    partial = place.with_name(f".{place.name}.partial")
-    with partial.open("wb") as file:
-        pq.write_table(table, file, compression="zstd", store_schema=False)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(place)
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), sink, compression="zstd", store_schema=False)
+    write_whole(path, sink.getvalue().to_pybytes(), durable=True)
 
 
-def load_sketches(place: Path) -> dict[str, Distinct]:
-    """What ``save_sketches`` wrote.
+def load_sketches(path: Path) -> dict[str, DistinctIds]:
+    """Reads the sketches that ``save_sketches`` wrote.
 
     Args:
-        place: a file.
+        path: the file.
 
     Raises:
-        DataError: no such file, or not one of sketches.
+        DataError: there is no such file, or it holds no sketches.
     """
     try:
-        table = pq.read_table(place)
-        return {row["table"]: _distinct(row) for row in table.to_pylist()}
+        table = pq.read_table(path)
+        return {row["table"]: _restore(row) for row in table.to_pylist()}
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise DataError(
-            f"{place}: no readable sketches of ids ({str(error).splitlines()[0]}); make the table again with `recd etl`"
+            f"{path}: no readable sketches of ids ({str(error).splitlines()[0]}); make the table again with `recd etl`"
         ) from error
 
 
-def _distinct(row: Mapping[str, object]) -> Distinct:
+def _restore(row: Mapping[str, object]) -> DistinctIds:
+    """The distinct ids of one embedding table."""
     registers = np.frombuffer(row["registers"], np.uint8)  # type: ignore[call-overload]
-    if len(registers) != len(Distinct().registers):
+    if len(registers) != len(DistinctIds().registers):
         raise ValueError(f"{len(registers)} registers")
-    exact = None if row["exact"] is None else np.asarray(row["exact"], np.int64)
-    return Distinct.restored(exact, registers, int(row["min_id"]), int(row["max_id"]))  # type: ignore[call-overload]
+    exact_ids = None if row["exact"] is None else np.asarray(row["exact"], np.int64)
+    return DistinctIds.restore(exact_ids, registers, int(row["min_id"]), int(row["max_id"]))  # type: ignore[call-overload]

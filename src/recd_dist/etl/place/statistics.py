@@ -1,8 +1,7 @@
-"""What was measured of each part, beside the manifest: parts are added, replaced and merged without reading the rest.
+"""``statistics.parquet``: what was measured of each part, one row per part and feature.
 
-::
-
-    TABLE/statistics.parquet    one row per part and feature: the sums that the manifest's statistics are made of
+The manifest's statistics are made of these sums. Since each part has its own, parts are added, replaced and merged
+without reading the others.
 """
 
 from collections.abc import Mapping
@@ -14,38 +13,41 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd_dist.errors import DataError
-from recd_dist.etl.write.measure import Measured
+from recd_dist.etl.write.feature_sums import FeatureSums
 
 STATISTICS = "statistics.parquet"
 
-PartStatistics = dict[str, Measured]
-"""Per feature what was measured on one part."""
+PartStatistics = dict[str, FeatureSums]
+"""Per feature its sums over one part."""
 
 
 def save_statistics(path: Path, parts: Mapping[int, PartStatistics]) -> None:
-    """Writes the statistics of a table's parts, by number.
+    """Writes the statistics of a table's parts.
 
     Args:
-        path: of the file.
-        parts: number of a part -> feature -> sums.
+        path: the file.
+        parts: per number of a part its statistics.
     """
     rows = [
-        {"part": number, "feature": feature, **asdict(measured)}
+        {"part": number, "feature": feature, **asdict(sums)}
         for number, features in sorted(parts.items())
-        for feature, measured in features.items()
+        for feature, sums in features.items()
     ]
     schema = pa.schema(
         [("part", pa.int64()), ("feature", pa.string())]
-        + [(f.name, pa.float64() if f.type in (float, "float") else pa.int64()) for f in fields(Measured)]
+        + [(f.name, pa.float64() if f.type in (float, "float") else pa.int64()) for f in fields(FeatureSums)]
     )
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
 
 
 def load_statistics(path: Path) -> dict[int, PartStatistics]:
-    """What ``save_statistics`` wrote.
+    """Reads the statistics that ``save_statistics`` wrote.
+
+    Args:
+        path: the file.
 
     Raises:
-        DataError: no such file, or not one.
+        DataError: there is no such file, or it is not Parquet.
     """
     try:
         with path.open("rb") as file:
@@ -55,14 +57,14 @@ def load_statistics(path: Path) -> dict[int, PartStatistics]:
     parts: dict[int, PartStatistics] = {}
     for row in rows:
         part, feature = row.pop("part"), row.pop("feature")
-        parts.setdefault(part, {})[feature] = Measured(**row)
+        parts.setdefault(part, {})[feature] = FeatureSums(**row)
     return parts
 
 
-def summed(parts: Mapping[int, PartStatistics]) -> PartStatistics:
-    """The sums over some parts."""
+def sum_parts(parts: Mapping[int, PartStatistics]) -> PartStatistics:
+    """Adds up the statistics of some parts, by number; they stay as they are."""
     total: PartStatistics = {}
     for features in parts.values():
-        for feature, measured in features.items():
-            total.setdefault(feature, Measured()).merge(measured)
+        for feature, sums in features.items():
+            total.setdefault(feature, FeatureSums()).merge(sums)
     return total

@@ -1,15 +1,16 @@
-"""Where a table is built and how it takes its place: whole or absent, and a run that was killed goes on.
+"""The directory in which a table is built, and the step that puts it in place.
 
 ::
 
-    tables/.mine.partial/    job.json   what is being made, of which files; another job begins anew
-                             lock       held by the run that is at it
-                             runs/ ...  what was read; parts/ what was written: kept until the end
+    tables/.mine.partial/    job.json   which table is made of which files; another job begins anew
+                             lock       held by the run that is at work
+                             runs/ ...  what has been read, and parts/ what has been written: kept until the end
                              table/     train/, test/
-    tables/mine/             appears by one rename, or, when tables are replaced or appended to, by one exchange or one
-                             new manifest
+    tables/mine/             appears by one rename. Tables that are there are replaced by one exchange, or added to by
+                             one new manifest
 
-What a mistake in data or config ends is removed; what a kill, Ctrl-C or a lost machine ends stays and is used again.
+So a table is whole or absent. Work that a mistake in data or config ends is removed. Work that a kill, Ctrl-C or a lost
+machine ends stays, and the next run of the same job goes on with it.
 """
 
 import ctypes
@@ -26,17 +27,25 @@ from pathlib import Path
 from typing import Any
 
 from recd_dist.errors import DataError, UserError
-from recd_dist.etl.place import publish
+from recd_dist.etl.place.publish import check_store_free
 from recd_dist.table.location import Location, StoreError
+from recd_dist.table.manifest import NAME
 
 logger = logging.getLogger(__name__)
 
-_MANIFEST, _JOB = "manifest.json", "job.json"
-_EXCHANGE, _AT_FDCWD = 2, -100  # renameat2(2)
+_JOB, _LOCK = "job.json", "lock"
+_EXCHANGE, _AT_FDCWD = 2, -100  # constants of renameat2(2)
 
 
 def work_directory(out: Location) -> Path:
-    """Where the tables of ``out`` are built: beside it, so that the last step is a rename; for a store, here."""
+    """The directory in which tables are built.
+
+    Args:
+        out: directory of the tables, local or in a store.
+
+    Returns:
+        A directory beside ``out``, so that the last step is a rename; for a store, one below the current directory.
+    """
     if not isinstance(out, Path):
         name = hashlib.sha256(str(out).encode()).hexdigest()[:8]
         return Path(".recd-etl").absolute() / f"{out.name}-{name}"
@@ -45,21 +54,21 @@ def work_directory(out: Location) -> Path:
 
 
 def check_free(out: Location, may_exist: bool) -> None:
-    """Refuses to write where something else stands.
+    """Refuses to write tables where something else lies.
 
     Args:
         out: directory of the tables.
-        may_exist: tables that are there may be replaced or appended to.
+        may_exist: tables that are there may be replaced or added to.
 
     Raises:
-        DataError: something is there that may not be touched.
+        DataError: tables are there that must stay, or something that is no table.
     """
     if not isinstance(out, Path):
-        publish.check_free(out, may_exist)
+        check_store_free(out, may_exist)
         return
     if not (out.exists() or out.is_symlink()) or (out.is_dir() and not any(out.iterdir())):
         return
-    if not has_table(out):
+    if not _has_table(out):
         raise DataError(f"{out}: something else than a clustered table is there; choose another output directory")
     if not may_exist:
         raise DataError(
@@ -68,30 +77,30 @@ def check_free(out: Location, may_exist: bool) -> None:
         )
 
 
-def has_table(out: Path) -> bool:
-    """Whether clustered tables stand in a directory."""
-    return (out / _MANIFEST).is_file() or any(out.glob(f"*/{_MANIFEST}"))
+def _has_table(out: Path) -> bool:
+    """Whether a local directory holds clustered tables, or is one."""
+    return (out / NAME).is_file() or any(out.glob(f"*/{NAME}"))
 
 
 @contextmanager
-def working(work: Path, job: Mapping[str, Any]) -> Iterator[bool]:
-    """Holds the directory of work of a job; removed when the block ends well or by an error of the user's.
+def hold_work(work: Path, job: Mapping[str, Any]) -> Iterator[bool]:
+    """Holds a job's directory of work while a block runs, and removes it unless the block was only stopped.
 
     Args:
         work: the directory.
-        job: what is made, in plain values: work of the same job is taken up, other work is thrown away.
+        job: what is made, in JSON-ready values. Work of the same job is kept, work of another job is thrown away.
 
     Yields:
-        Whether there is work to go on with.
+        Whether there is work of this job to go on with.
 
     Raises:
-        DataError: another run is at it, no permission, or a full disk.
+        DataError: another run holds the directory, it cannot be written, or the disk is full.
     """
     try:
         work.mkdir(parents=True, exist_ok=True)
-        with (work / "lock").open("w") as lock:
-            _locked(lock.fileno(), work)
-            going_on = taken_up(work, job)
+        with (work / _LOCK).open("w") as lock:
+            _lock(lock.fileno(), work)
+            going_on = has_work_of(work, job)
             if not going_on:
                 _begin(work, job)
             try:
@@ -100,9 +109,9 @@ def working(work: Path, job: Mapping[str, Any]) -> Iterator[bool]:
                 logger.warning("stopped; the same command goes on from here (work so far: %s)", work)
                 raise
             except BaseException:
-                _forget(work)
+                _remove(work)
                 raise
-            _emptied(work, but=_JOB)  # a kill in between leaves the job, whose run the table then names as its own
+            _empty(work, but=_JOB)  # if a kill comes now, the next run finds in the table that this job is done
             shutil.rmtree(work, ignore_errors=True)
     except UserError:
         raise
@@ -110,12 +119,12 @@ def working(work: Path, job: Mapping[str, Any]) -> Iterator[bool]:
         raise DataError(_reason(work, error)) from error
 
 
-def replaced(table: Path, out: Path) -> None:
-    """Puts finished tables in place, by one rename; tables that are there are exchanged with the new ones at once.
+def put_in_place(table: Path, out: Path) -> None:
+    """Puts finished tables in place by one rename, or by one exchange with the tables that are there.
 
     Args:
         table: directory of the new tables, on the file system of ``out``.
-        out: their place.
+        out: directory that the tables are to have; a link to a directory stays a link.
     """
     out = Path(os.path.abspath(out))
     if out.is_dir() and not any(out.iterdir()) and not out.is_symlink():
@@ -124,7 +133,7 @@ def replaced(table: Path, out: Path) -> None:
         table.rename(out)
         return
     real = Path(os.path.realpath(out))
-    if _exchanged(table, real):
+    if _exchange(table, real):
         shutil.rmtree(table, ignore_errors=True)
         return
     old = table.with_name("old")
@@ -138,10 +147,14 @@ def replaced(table: Path, out: Path) -> None:
 
 
 def check_space(directory: Path, wanted: int) -> None:
-    """Refuses to begin what the disk cannot hold.
+    """Refuses to begin work that the disk cannot hold, and warns where it may not.
+
+    Args:
+        directory: directory of work, which need not exist yet.
+        wanted: bytes that the work is expected to need.
 
     Raises:
-        DataError: less is free than half of what is expected to be needed.
+        DataError: less than half of these bytes is free.
     """
     there = directory
     while not there.exists():
@@ -156,38 +169,41 @@ def check_space(directory: Path, wanted: int) -> None:
         logger.warning("%s: %s are free, about %s may be needed", there, _size(free), _size(wanted))
 
 
-def _locked(descriptor: int, work: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise _Busy(f"{work}: another `recd etl` is making this table; wait for it or stop it") from None
+def has_work_of(work: Path, job: Mapping[str, Any]) -> bool:
+    """Whether a directory holds work of this very job.
 
-
-class _Busy(DataError):
-    """The directory is another run's: it must not be removed."""
-
-
-def taken_up(work: Path, job: Mapping[str, Any]) -> bool:
-    """Whether work of this very job is there."""
+    Args:
+        work: the directory, which need not exist.
+        job: what is made, in JSON-ready values.
+    """
     with suppress(OSError, UnicodeDecodeError):
         return (work / _JOB).read_text() == _text(job)
     return False
 
 
+def _lock(descriptor: int, work: Path) -> None:
+    """Locks the directory of work, and refuses to begin while another run holds it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DataError(f"{work}: another `recd etl` is making this table; wait for it or stop it") from None
+
+
 def _begin(work: Path, job: Mapping[str, Any]) -> None:
-    """Empties the directory and says what it is for."""
-    (work / _JOB).unlink(missing_ok=True)  # first: what is half removed is no work to go on with
-    _emptied(work, but="lock")
+    """Empties the directory and writes down the job that it is for."""
+    (work / _JOB).unlink(missing_ok=True)  # first, since no run may go on with work that is half removed
+    _empty(work, but=_LOCK)
     (work / _JOB).write_text(_text(job))
 
 
-def _forget(work: Path) -> None:
-    """Removes what is not to be gone on with."""
+def _remove(work: Path) -> None:
+    """Removes the directory; the job goes first, so that no run goes on with what is left after a kill."""
     (work / _JOB).unlink(missing_ok=True)
     shutil.rmtree(work, ignore_errors=True)
 
 
-def _emptied(work: Path, but: str) -> None:
+def _empty(work: Path, but: str) -> None:
+    """Removes everything in the directory but one file."""
     for path in work.iterdir():
         if path.name != but:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
@@ -197,8 +213,8 @@ def _text(job: Mapping[str, Any]) -> str:
     return json.dumps(job, sort_keys=True, default=str)
 
 
-def _exchanged(one: Path, other: Path) -> bool:
-    """Swaps two directories in one step, where the kernel can (Linux, most file systems)."""
+def _exchange(one: Path, other: Path) -> bool:
+    """Swaps two directories in one step; False where the kernel cannot (it can on most file systems of Linux)."""
     with suppress(OSError, AttributeError):
         call = ctypes.CDLL(None, use_errno=True).renameat2
         return bool(call(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _EXCHANGE) == 0)
@@ -206,6 +222,7 @@ def _exchanged(one: Path, other: Path) -> bool:
 
 
 def _reason(work: Path, error: OSError) -> str:
+    """An error of the disk in words that say what to do."""
     if error.errno == errno.ENOSPC or "No space left" in str(error):
         return f"{work.parent}: the disk is full; nothing was left there. Free some space or choose another directory"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -1,20 +1,18 @@
-"""What the ETL does inside Spark's workers: the very functions of the DuckDB path, on Arrow batches.
+"""What the ETL does inside Spark's workers, by the functions of the DuckDB path.
 
 ::
 
     rows of the query --prepare--> rows with keys, hash, size, bucket; a last row with the task's tally
     keys of a shard   --survey-->  counts of its parts
-    rows of a shard   --write-->   its parts, as files; a row when they are there
+    rows of a shard   --write-->   its parts, as files; a row that says so
 
-Everything here is a function of what it is given: a task that Spark runs again does the same again.
+A task depends on nothing but its input, so that a task that Spark runs again gives the same result.
 """
 
-import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,88 +20,90 @@ import pyarrow as pa
 from recd_dist.errors import DataError
 from recd_dist.etl.deal.keys import KEY_COLUMNS, Rules
 from recd_dist.etl.deal.load import ShardReader
-from recd_dist.etl.deal.lookup import Lookup
 from recd_dist.etl.deal.prepare import Dropped, Preparation, Tally, bucket_of
-from recd_dist.etl.deal.shards import Plan, Shards, Survey, surveyed
+from recd_dist.etl.deal.shards import Plan, Shards, surveyed
 from recd_dist.etl.deal.spill import Runs
 from recd_dist.etl.source.inspection import SESSION
 from recd_dist.etl.source.source import Source
-from recd_dist.etl.spark.sql.row_place import Block, placed
-from recd_dist.etl.write.part import Form
-from recd_dist.etl.write.write_parts import write_parts
+from recd_dist.etl.spark.ship_lookups import open_lookups
+from recd_dist.etl.spark.sql.row_place import Block, number_batches
+from recd_dist.etl.spark.survey_rows import survey_to_rows
+from recd_dist.etl.write.table_form import TableForm
+from recd_dist.etl.write.write_all_parts import write_parts
 from recd_dist.table.schema import Schema
 
 BUCKET, SHARD, TALLY = "__bucket", "__shard", "__tally"
-"""Columns that only Spark's shuffle needs: a sample's bucket (-1 for a tally) and shard, and a tally as JSON."""
+"""Columns that only Spark's shuffle needs: a sample's bucket (-1 for a tally), its shard, and a tally as JSON."""
+
+WRITTEN_COLUMNS = "shard bigint, dropped string"
+"""Columns of what ``writing_task`` returns, in Spark SQL."""
 
 Batches = Iterator[pa.RecordBatch]
 Task = Callable[[Batches], Batches]
 
-SURVEY = pa.schema(
-    [(name, pa.int64()) for name in ("shard", "piece", "split", "partition", "start", "session", "samples")]
-    + [("kept", pa.string())]
-)
-
 
 @dataclass(frozen=True)
-class Job:
-    """What every task has to know, small enough to travel with it.
+class InspectedSource:
+    """What every task has to know of the source, small enough to travel with the task.
 
     Attributes:
         source: keys and policies.
-        schema: of the source as inspected.
-        timed: the timestamp is a time.
-        lookups: per group with its own query the name of its file.
+        schema: features and labels, as DuckDB found them.
+        timed: whether the timestamp is a time.
+        lookup_files: name of the file on the executors with the rows of each group that has its own query.
     """
 
     source: Source
     schema: Schema
     timed: bool
-    lookups: Mapping[str, str]
+    lookup_files: Mapping[str, str]
 
-    def preparation(self) -> Preparation:
-        """With the groups' rows, in a worker."""
-        return Preparation(self.source, self.schema, opened(tuple(self.lookups.items())), self.timed)
+    @property
+    def has_time(self) -> bool:
+        """Whether the source names a timestamp."""
+        return "timestamp" in self.source.keys
 
-
-@functools.lru_cache(maxsize=1)
-def opened(files: tuple[tuple[str, str], ...]) -> dict[str, Lookup]:
-    """The groups' rows in this worker: files that Spark brought here."""
-    from pyspark import SparkFiles
-
-    return {group: Lookup.of_file(group, Path(SparkFiles.get(name))) for group, name in files}
+    def load_preparation(self) -> Preparation:
+        """Opens the groups' rows and returns what prepares batches; in a worker."""
+        lookups = open_lookups(tuple(self.lookup_files.items()))
+        return Preparation(self.source, self.schema, lookups, self.timed)
 
 
-def preparing(
-    job: Job, num_buckets: int, raw: pa.Schema, made: pa.Schema, first: Mapping[Block, int] | None = None
+def preparation_task(
+    inspected: InspectedSource,
+    num_buckets: int,
+    raw: pa.Schema,
+    prepared: pa.Schema,
+    first_rows: Mapping[Block, int] | None = None,
 ) -> Task:
-    """Prepares batches of the normalised query.
+    """The task that prepares batches of the normalised query.
 
     Args:
-        job: of the run.
-        num_buckets: a power of two.
-        raw: columns of the query as DuckDB has them.
-        made: columns of the result.
-        first: place of the first row of each block of the files, where the order of the rows counts.
+        inspected: the source.
+        num_buckets: number of buckets that samples are dealt into; a power of two.
+        raw: columns of the query, with the types that DuckDB has for them.
+        prepared: columns of the result.
+        first_rows: number of the first row of each block of the files; None where the order of rows does not count.
     """
 
-    def run(batches: Batches) -> Batches:
-        preparation, tally = job.preparation(), Tally()
-        for place, batch in placed(batches, first):
+    def prepare(batches: Batches) -> Batches:
+        preparation, tally = inspected.load_preparation(), Tally()
+        for first, batch in number_batches(batches, first_rows):
             if batch.num_rows:
                 rows = pa.Table.from_batches([batch]).select(raw.names).cast(raw).combine_chunks().to_batches()[0]
-                table, noted = preparation.prepared(rows, tally.num_rows if place is None else place)
+                table, noted = preparation.prepared(rows, tally.num_rows if first is None else first)
                 tally.merge(noted)
                 bucket = bucket_of(table[SESSION].to_numpy(), num_buckets).astype(np.int32)
                 table = table.append_column(BUCKET, pa.array(bucket))
-                yield from _filled(table, made)
-        yield from _filled(pa.table({BUCKET: pa.array([-1], pa.int32()), TALLY: [json.dumps(asdict(tally))]}), made)
+                yield from _fill_columns(table, prepared)
+        last = pa.table({BUCKET: pa.array([-1], pa.int32()), TALLY: [json.dumps(asdict(tally))]})
+        yield from _fill_columns(last, prepared)
 
-    return run
+    return prepare
 
 
-def _filled(table: pa.Table, schema: pa.Schema) -> Batches:
-    """A table's batches with the columns of a schema, null where it has none."""
+def _fill_columns(table: pa.Table, schema: pa.Schema) -> Batches:
+    """Batches of a table with the columns of a schema; a column that the table lacks is null."""
     columns = [
         table[f.name].cast(f.type) if f.name in table.column_names else pa.nulls(table.num_rows, f.type) for f in schema
     ]
@@ -155,12 +155,23 @@ class HeldReader(ShardReader):
         return super().left_out()
 
 
-def _one_shard(batches: Batches, schema: pa.Schema) -> tuple[int, pa.Table] | None:
-    """The shard of a task, with DuckDB's types; None for a task that got nothing."""
-    found = [batch for batch in batches if batch.num_rows]
-    if not found:
+def _collect_shard(batches: Batches, schema: pa.Schema) -> tuple[int, pa.Table] | None:
+    """Collects the shard that Spark has sent to a task.
+
+    Args:
+        batches: rows of the shard, with its number in the column ``SHARD``.
+        schema: DuckDB's types of the columns.
+
+    Returns:
+        The shard's number and its rows; None for a task that got no rows.
+
+    Raises:
+        DataError: rows of several shards came.
+    """
+    filled = [batch for batch in batches if batch.num_rows]
+    if not filled:
         return None
-    table = pa.Table.from_batches(found)
+    table = pa.Table.from_batches(filled)
     shards = table[SHARD].unique().to_pylist()
     if len(shards) != 1:
         raise DataError(f"shards {shards} came to one task of Spark; set spark.sql.adaptive.enabled=false")
@@ -168,90 +179,86 @@ def _one_shard(batches: Batches, schema: pa.Schema) -> tuple[int, pa.Table] | No
     return shards[0], table.select([f.name for f in fields]).cast(pa.schema(fields))
 
 
-def surveying(rules: Rules, shard_bytes: int, schema: pa.Schema) -> Task:
-    """Looks at the keys of a shard: rows of ``SURVEY``."""
+def survey_task(rules: Rules, shard_bytes: int, schema: pa.Schema) -> Task:
+    """The task that looks at the keys of a shard and returns rows of ``SURVEY_SCHEMA``.
 
-    def run(batches: Batches) -> Batches:
-        if (found := _one_shard(batches, schema)) is None:
-            return
-        shard, keys = found
-        yield survey_batch(shard, surveyed(keys, rules, shard_bytes))
+    Args:
+        rules: rules of the source.
+        shard_bytes: the most bytes that a piece of a shard has in memory.
+        schema: DuckDB's types of the columns.
+    """
 
-    return run
+    def survey(batches: Batches) -> Batches:
+        if (numbered := _collect_shard(batches, schema)) is not None:
+            shard, keys = numbered
+            yield survey_to_rows(shard, surveyed(keys, rules, shard_bytes))
 
-
-def survey_batch(shard: int, survey: Survey) -> pa.RecordBatch:
-    """A survey as rows; ``survey_of`` is its inverse."""
-    counts = [(shard, piece, split, number, 0, 0, n) for (piece, split, number), n in survey.counts.items()]
-    columns = np.array(counts, np.int64).reshape(-1, 7).T
-    piece, partition, start, session = survey.sessions
-    same = np.full(len(piece), shard)
-    every = np.stack([same, piece, np.full(len(piece), -1), partition, start, session, survey.samples])
-    columns = np.concatenate([columns, every, np.array([[shard], *[[-1]] * 6])], axis=1)
-    kept = pa.nulls(columns.shape[1] - 1, pa.string())
-    arrays = [pa.array(column) for column in columns]
-    last = pa.concat_arrays([kept, pa.array([json.dumps(survey.kept)])])
-    return pa.RecordBatch.from_arrays([*arrays, last], schema=SURVEY)
-
-
-def survey_of(rows: pa.Table) -> Survey:
-    """The survey of one shard from its rows."""
-    last = rows["kept"].is_valid().to_numpy()
-    values = np.stack([rows[name].to_numpy() for name in SURVEY.names[:-1]])
-    kept = json.loads(rows["kept"].drop_null()[0].as_py())
-    counted, of_sessions = values[:, (values[2] >= 0) & ~last], values[:, (values[2] < 0) & ~last]
-    counts = {(int(p), int(s), int(n)): int(c) for p, s, n, c in zip(*counted[[1, 2, 3, 6]], strict=True)}
-    order = np.lexsort(of_sessions[[5, 4, 3, 1]])
-    return Survey(counts, kept, of_sessions[[1, 3, 4, 5]][:, order], of_sessions[6][order])
+    return survey
 
 
 @dataclass(frozen=True)
-class Writing:
+class WritingInstructions:
     """What a task that writes a shard has to know.
 
     Attributes:
-        job: of the run.
-        rules: of the source.
-        plan: of every part.
-        form: of every part, without the groups' rows.
-        splits: names of the tables.
-        has_time: the source names a timestamp.
-        shard_bytes: the most that a piece has in memory.
-        work: directory of work, the same for every worker.
+        inspected: the source.
+        rules: rules of the source.
+        plan: plan of every part.
+        form: what all parts have in common, without the groups' rows.
+        splits: names of the splits.
+        shard_bytes: the most bytes that a piece of a shard has in memory.
+        work: path of the directory of work, the same on every machine.
     """
 
-    job: Job
+    inspected: InspectedSource
     rules: Rules
     plan: Plan
-    form: Form
+    form: TableForm
     splits: tuple[str, ...]
-    has_time: bool
     shard_bytes: int
     work: str
 
 
-def writing(what: Writing, schema: pa.Schema) -> Task:
-    """Writes the parts of a shard; rows of (shard, what is left out of a shard without parts, as JSON)."""
+def writing_task(instructions: WritingInstructions, schema: pa.Schema) -> Task:
+    """The task that writes the parts of a shard.
 
-    def run(batches: Batches) -> Batches:
-        if (found := _one_shard(batches, schema)) is None:
-            return
-        shard, table = found
-        dropped = write_shard(what, shard, table)
-        yield pa.RecordBatch.from_pydict({"shard": [shard], "dropped": [json.dumps(asdict(dropped))]})
+    Args:
+        instructions: what to write, and where.
+        schema: DuckDB's types of the columns.
 
-    return run
+    Returns:
+        A function that returns one row of ``WRITTEN_COLUMNS``: the shard, and as JSON what is left out of it.
+    """
 
+    def write(batches: Batches) -> Batches:
+        if (numbered := _collect_shard(batches, schema)) is not None:
+            shard, table = numbered
+            dropped = write_shard(instructions, shard, table)
+            yield pa.RecordBatch.from_pydict({"shard": [shard], "dropped": [json.dumps(asdict(dropped))]})
 
-def write_shard(what: Writing, shard: int, table: pa.Table) -> Dropped:
-    """Writes the parts of one shard and notes them as done; what is left out of it, if it has none."""
-    plan = replace(what.plan, parts=tuple(part for part in what.plan.parts if part.shard == shard))
-    reader = HeldReader(table, shard, what.shard_bytes, what.rules, plan, what.has_time)
-    preparation = what.job.preparation()
-    form = replace(what.form, lookups=dict(preparation.lookups))
-    made = write_parts(reader, plan, form, preparation, what.splits, Path(what.work), 1, _silent)
-    return Dropped() if plan.parts else made.dropped
+    return write
 
 
-def _silent(num_samples: int) -> Any:
+def write_shard(instructions: WritingInstructions, shard: int, table: pa.Table) -> Dropped:
+    """Writes the parts of one shard and notes them as done.
+
+    Args:
+        instructions: what to write, and where.
+        shard: number of the shard.
+        table: its samples.
+
+    Returns:
+        What policies leave out of a shard that has no part; nothing for others, whose notes say it.
+    """
+    plan = replace(instructions.plan, parts=tuple(part for part in instructions.plan.parts if part.shard == shard))
+    inspected = instructions.inspected
+    reader = HeldReader(table, shard, instructions.shard_bytes, instructions.rules, plan, inspected.has_time)
+    preparation = inspected.load_preparation()
+    form = replace(instructions.form, lookups=dict(preparation.lookups))
+    work = Path(instructions.work)
+    written = write_parts(reader, plan, form, preparation, instructions.splits, work, 1, _ignore_progress)
+    return Dropped() if plan.parts else written.dropped
+
+
+def _ignore_progress(num_samples: int) -> None:
     del num_samples

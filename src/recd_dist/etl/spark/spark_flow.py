@@ -1,76 +1,54 @@
-"""The ETL on Spark: the flow of ``recd_dist.etl.flow`` with Spark in the place of run files and threads.
+"""The ETL on Spark: the flow of ``etl/flow.py`` with Spark instead of run files.
 
 ::
 
     samples DataFrame --prepare--> kept on executors' disks --keys by shard--> plan (driver)
                                           '--rows by shard--> parts written by the executors --> manifest (driver)
 
-A shard holds the same sessions as on the DuckDB path, is arranged and written by the same functions, and no order
-depends on arrival: the tables are the same, byte for byte.
+A shard holds the same sessions as on the DuckDB path. The same functions arrange and write it, and no order depends on
+which row arrives first. So the tables are equal, byte for byte.
 """
 
-import json
-import logging
-import os
-import re
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from recd_dist.errors import ConfigError, DataError, UserError
-from recd_dist.etl.deal.keys import HASH, KEY_COLUMNS, SIZE, Rules
+from recd_dist.errors import DataError
+from recd_dist.etl.deal.keys import Rules
 from recd_dist.etl.deal.load import Loaded, ShardReader
 from recd_dist.etl.deal.lookup import Lookup
-from recd_dist.etl.deal.prepare import Dropped, Preparation, Tally
-from recd_dist.etl.deal.shards import PartPlan, Plan, Survey, check_left, planned
-from recd_dist.etl.deal.spill import Runs
-from recd_dist.etl.flow import MAX_SESSION_ROW_GROUPS, Options, etl, num_buckets
-from recd_dist.etl.place.finish import Made, Tables
+from recd_dist.etl.deal.prepare import Preparation
+from recd_dist.etl.deal.shards import PartPlan, planned
+from recd_dist.etl.flow import Options, etl, num_buckets
+from recd_dist.etl.place.base_tables import BaseTables
+from recd_dist.etl.place.run_output import RunOutput
 from recd_dist.etl.source import duckdb_sql as engine
 from recd_dist.etl.source.input_files import Inputs
-from recd_dist.etl.source.inspection import SESSION, TIMESTAMP, Inspection, inspected, link
+from recd_dist.etl.source.inspection import Inspection, inspected
 from recd_dist.etl.source.source import Source
-from recd_dist.etl.spark.in_workers import (
-    BUCKET,
-    SHARD,
-    SURVEY,
-    TALLY,
-    HeldReader,
-    Job,
-    Writing,
-    preparing,
-    survey_of,
-    surveying,
-    writing,
-)
-from recd_dist.etl.spark.session import active_session, normalised_in_place, session
-from recd_dist.etl.spark.sql.row_place import Block, first_rows
-from recd_dist.etl.spark.sql.tree import backticked
-from recd_dist.etl.write.form import formed
-from recd_dist.etl.write.write_parts import write_parts
+from recd_dist.etl.spark.in_workers import InspectedSource, WritingInstructions
+from recd_dist.etl.spark.normalise import NormalisedSource, normalise_on_spark
+from recd_dist.etl.spark.prepared_samples import PreparedSamples
+from recd_dist.etl.spark.ship_lookups import collect_lookup, ship_lookups
+from recd_dist.etl.spark.spark_errors import shorten_errors
+from recd_dist.etl.spark.spark_session import active_session, start_session
+from recd_dist.etl.spark.sql.row_place import number_blocks
+from recd_dist.etl.write.choose_form import choose_form
+from recd_dist.etl.write.row_groups import MAX_SESSION_ROW_GROUPS
+from recd_dist.etl.write.write_all_parts import write_parts
 from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.table.location import Location
 from recd_dist.table.manifest import Manifest
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
 
-logger = logging.getLogger(__name__)
-
-_NEEDED = {"spark.sql.adaptive.enabled": "false", "spark.sql.execution.arrow.maxRecordsPerBatch": "4096"}
-_LOOKUP_ROWS = 8192
-_SAID = re.compile(r"^(?:recd_dist\.errors\.)?(DataError|ConfigError): (.*(?:\n  \S.*)*)", re.MULTILINE)
-_RAISED = re.compile(r"^[\w.]*(?:Error|Exception): .+", re.MULTILINE)
-_DUCKDB = re.compile(r"^(?:_?duckdb\.)?\w*Exception: (.*)", re.MULTILINE)
+_SETTINGS = {"spark.sql.adaptive.enabled": "false", "spark.sql.execution.arrow.maxRecordsPerBatch": "4096"}
+"""Settings of Spark during a run: each shard comes to one task, in batches as small as those of DuckDB."""
 
 
 def etl_on_spark(
@@ -80,11 +58,12 @@ def etl_on_spark(
 
     Args:
         source: what to read; every executor must reach its files.
-        out: directory to make, on a file system that driver and executors share; or in a store, with the current
-            directory on such a file system.
-        master: of a session to be made, such as ``local[2]``; None leaves it to spark-submit, or to Spark's default.
-        spark: session to work in; it is left running, as is one that is there already.
-        options: of ``etl``; ``memory_limit`` and ``threads`` size shards as they do on one machine.
+        out: directory to make, on a file system that driver and executors share. It may lie in a store if the current
+            directory is on such a file system.
+        master: where Spark runs, such as ``local[2]``, if a Spark session has to be started; None leaves it to
+            spark-submit or to Spark's default.
+        spark: Spark session to work in. It is left running, and so is a session that is active already.
+        options: options of ``etl``; ``memory_limit`` and ``threads`` size shards as they do on one machine.
 
     Returns:
         The manifest of each split.
@@ -94,24 +73,24 @@ def etl_on_spark(
         ConfigError: options that do not fit; PySpark or Java is missing; a construct of a query that is not known to
             mean the same on Spark.
     """
-    there = spark or active_session()
-    used = there or session(master)
+    running = spark or active_session()
+    session = running or start_session(master)
 
-    def make(*args: Any) -> Made:
-        with _configured(used), _plain_errors():
-            return _made(used, *args)
+    def make(*args: Any) -> RunOutput:
+        with _apply_settings(session), shorten_errors():
+            return _make_tables(session, *args)
 
     try:
         return etl(source, out, make=make, **options)
     finally:
-        if there is None:
-            used.stop()
+        if running is None:
+            session.stop()
 
 
 @contextmanager
-def _configured(spark: "SparkSession") -> Iterator[None]:
-    before = {name: spark.conf.get(name) for name in _NEEDED}
-    for name, value in _NEEDED.items():
+def _apply_settings(spark: "SparkSession") -> Iterator[None]:
+    before = {name: spark.conf.get(name) for name in _SETTINGS}
+    for name, value in _SETTINGS.items():
         spark.conf.set(name, value)
     try:
         yield
@@ -120,82 +99,80 @@ def _configured(spark: "SparkSession") -> Iterator[None]:
             spark.conf.set(name, value)
 
 
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """What a worker raised, without the stacks of three processes."""
-    from py4j.protocol import Py4JError
-    from pyspark.errors import PySparkException
-
-    try:
-        yield
-    except (PySparkException, Py4JError) as error:
-        raise plain(str(error)) from error
-
-
-def plain(text: str) -> UserError:
-    """What a failure of Spark says, as an error of the ETL.
-
-    Args:
-        text: Spark's message, with the stacks of the worker and of the JVM.
-    """
-    if found := _SAID.search(text):
-        kind = ConfigError if found[1] == "ConfigError" else DataError
-        return kind(found[2].strip())
-    if found := _DUCKDB.search(text):
-        return DataError(f"samples query: {found[1].strip()}")
-    if "No space left on device" in text:
-        return DataError("Spark: a disk is full, of the table or of spark.local.dir; free some space and run it again")
-    raised = _RAISED.findall(text)
-    first = next((line for line in text.splitlines() if line.strip()), "failed without a message")
-    return DataError(f"Spark: {(raised[-1] if raised else first)[:500]}")
-
-
-def _made(
+def _make_tables(
     spark: "SparkSession",
     source: Source,
     options: Options,
-    found: Inputs,
-    base: Tables,
+    inputs: Inputs,
+    base: BaseTables,
     replaced: frozenset[str],
     work: Path,
     run: str,
     bar: PhaseProgress,
-) -> Made:
-    """Reads, plans and writes, on Spark; shards that are noted as written are not written again."""
+) -> RunOutput:
+    """Reads, plans and writes on Spark; shards that are noted as written are not written again.
+
+    Args:
+        spark: Spark session to work in.
+        source: what to read.
+        options: how the tables are made.
+        inputs: the source's files.
+        base: the tables that are added to.
+        replaced: partitions whose old samples the new samples replace.
+        work: directory of work, which driver and executors share.
+        run: name of the run.
+        bar: progress bar.
+    """
     shard_bytes = options.shard_bytes or options.budget.shard_bytes
-    timed = "timestamp" in source.keys
-    samples, groups, inspection, files = normalised_in_place(source, spark, placed=not timed)
+    normalised = normalise_on_spark(source, spark, keep_place="timestamp" not in source.keys)
+    inspection = normalised.inspection
     base.check(inspection, source)
-    raw = _schemas(source, inspection)
-    lookups = {name: _lookup(name, df, raw[name], work) for name, df in groups.items()}
-    job = Job(source, inspection.schema, inspection.timed, _shipped(spark, lookups, work))
-    places = None if timed else first_rows(samples, files)
-    rows = _Rows(samples, job, raw[""], num_buckets(found, shard_bytes), places)
-    bar.start_reading(found.num_rows)
+    samples, lookups = _keep_samples(spark, source, normalised, num_buckets(inputs, shard_bytes), work)
+    bar.start_reading(inputs.num_rows)
     try:
-        tally, runs = rows.read()
+        tally, runs = samples.prepare()
         bar.advance(tally.num_rows)
         shards = runs.groups(shard_bytes)
         rules = Rules.of(source, MAX_SESSION_ROW_GROUPS * options.row_group_samples, base.partitions - replaced)
-        surveys = rows.surveys(shards, rules, shard_bytes)
+        surveys = samples.survey(shards, rules, shard_bytes)
         plan = planned(surveys, rules, base.splits, base.next_parts, base.next_samples, base.must_have)
-        first = rows.first(shards, rules, plan, shard_bytes, timed)
-        named = source, inspection, first, tally, lookups
-        form = formed(*named, options.row_group_samples, options.compression, base.schema)
+        first = samples.load_first_part(shards, rules, plan, shard_bytes)
+        row_group_samples, compression = options.row_group_samples, options.compression
+        form = choose_form(source, inspection, first, tally, lookups, row_group_samples, compression, base.schema)
         bar.start_writing(sum(part.num_samples for part in plan.parts))
-        bare = replace(form, lookups={})
-        left_out = rows.write(
-            shards, Writing(job, rules, plan, bare, base.splits, timed, shard_bytes, str(work.absolute()))
-        )
+        bare, shared = replace(form, lookups={}), str(work.absolute())
+        instructions = WritingInstructions(samples.inspected, rules, plan, bare, base.splits, shard_bytes, shared)
+        left_out = samples.write_shards(shards, instructions)
     finally:
-        rows.release()
+        samples.release()
     preparation = Preparation(source, inspection.schema, lookups, inspection.timed)
-    made = write_parts(_NotHere(), plan, form, preparation, base.splits, work, 1, bar.advance)
-    made.dropped.merge(tally.dropped)
-    made.dropped.merge(left_out)
+    # The executors have written the parts; this reads what they noted of them.
+    written = write_parts(_NotHere(), plan, form, preparation, base.splits, work, 1, bar.advance)
+    written.dropped.merge(tally.dropped)
+    written.dropped.merge(left_out)
     for reason, count in plan.kept.items():
-        made.dropped.add(reason, count, {})
-    return Made(source, inspection, form, made, run, base.parts_of(replaced))
+        written.dropped.add(reason, count, {})
+    return RunOutput(source, inspection, form, written, run, base.parts_of(replaced))
+
+
+def _keep_samples(
+    spark: "SparkSession", source: Source, normalised: NormalisedSource, num_buckets: int, work: Path
+) -> tuple[PreparedSamples, dict[str, Lookup]]:
+    """The samples that Spark will prepare and keep, and the rows of each group that has its own query.
+
+    Args:
+        spark: Spark session to work in.
+        source: what to read.
+        normalised: its rows on Spark.
+        num_buckets: number of buckets that samples are dealt into; a power of two.
+        work: directory of work, which driver and executors share.
+    """
+    inspection = normalised.inspection
+    raw = _describe_queries(source, inspection)
+    lookups = {name: collect_lookup(name, df, raw[name], work) for name, df in normalised.groups.items()}
+    inspected_source = InspectedSource(source, inspection.schema, inspection.timed, ship_lookups(spark, lookups, work))
+    first_rows = None if inspected_source.has_time else number_blocks(normalised.samples, normalised.files)
+    return PreparedSamples(normalised.samples, inspected_source, raw[""], num_buckets, first_rows), lookups
 
 
 class _NotHere(ShardReader):
@@ -217,134 +194,16 @@ class _NotHere(ShardReader):
         )
 
 
-def _schemas(source: Source, inspection: Inspection) -> dict[str, pa.Schema]:
-    """Columns of the normalised queries as DuckDB gives them: of the samples (``""``) and of each group."""
+def _describe_queries(source: Source, inspection: Inspection) -> dict[str, pa.Schema]:
+    """Columns of the normalised queries, with the Arrow types that DuckDB has for them.
+
+    Returns:
+        Columns by name of the group; those of the samples under the empty name.
+    """
     with engine.connect() as connection:
         inspected(source, connection)  # which brings stores within the connection's reach
         queries = {"": inspection.samples, **inspection.groups}
-        return {n: connection.sql(f"select * from ({q}\n) limit 0").to_arrow_table().schema for n, q in queries.items()}
-
-
-def _lookup(group: str, df: "DataFrame", schema: pa.Schema, work: Path) -> Lookup:
-    """The rows of a group with its own query, written by Spark and put into one file on the driver."""
-    path, files = work / f"lookup-{group}.arrow", work / f"lookup-{group}.parquet"
-    if path.is_file():
-        return Lookup.of_file(group, path)
-    df.write.mode("overwrite").parquet(str(files.absolute()))
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for file in sorted(files.glob("*.parquet")):
-            for batch in pq.ParquetFile(file).iter_batches(_LOOKUP_ROWS):
-                yield from pa.Table.from_batches([batch]).cast(schema).combine_chunks().to_batches()
-
-    made = Lookup.of_batches(group, batches(), schema, path)
-    shutil.rmtree(files)
-    return made
-
-
-def _shipped(spark: "SparkSession", lookups: Mapping[str, Lookup], work: Path) -> dict[str, str]:
-    """Brings the groups' rows to every executor; the name of each file there."""
-    names = {}
-    for number, group in enumerate(lookups):
-        names[group] = f"recd-{uuid4().hex}-{number}.arrow"
-        copy = work / names[group]
-        os.link(work / f"lookup-{group}.arrow", copy)
-        spark.sparkContext.addFile(str(copy.absolute()))
-    return names
-
-
-class _Rows:
-    """The prepared samples, kept by Spark.
-
-    Args:
-        samples: of the normalised query.
-        job: of the run.
-        raw: the query's columns as DuckDB has them.
-        num_buckets: a power of two.
-        places: place of the first row of each block of the files, where the order of the rows counts.
-    """
-
-    def __init__(
-        self, samples: "DataFrame", job: Job, raw: pa.Schema, num_buckets: int, places: Mapping[Block, int] | None
-    ) -> None:
-        from pyspark import StorageLevel
-        from pyspark.sql import types as T
-        from pyspark.sql.pandas.types import to_arrow_schema
-
-        links = {link(group) for group in job.lookups}
-        fields = {field.name: pa.int64() if field.name in links else field.type for field in raw}
-        added = {SESSION: pa.int64(), TIMESTAMP: pa.int64(), HASH: pa.int64(), SIZE: pa.int32()}
-        self.schema = pa.schema(list((fields | added).items()))
-        shuffled = {
-            field.name: T.LongType() if field.name in links else field.dataType
-            for field in samples.schema
-            if field.name in raw.names
+        return {
+            name: connection.sql(f"select * from ({query}\n) limit 0").to_arrow_table().schema
+            for name, query in queries.items()
         }
-        new = {SESSION: T.LongType(), TIMESTAMP: T.LongType(), HASH: T.LongType(), SIZE: T.IntegerType()}
-        new |= {BUCKET: T.IntegerType(), TALLY: T.StringType()}
-        made = T.StructType([T.StructField(name, kind) for name, kind in (shuffled | new).items()])
-        task = preparing(job, num_buckets, raw, to_arrow_schema(made), places)
-        self._num_buckets = num_buckets
-        self._rows = samples.mapInArrow(task, made).persist(StorageLevel.DISK_ONLY)
-
-    def read(self) -> tuple[Tally, Runs]:
-        """Prepares every sample; what was noted of them, and samples and bytes of each bucket."""
-        from pyspark.sql import functions as F
-
-        counted = self._rows.groupBy(BUCKET).agg(F.count("*").alias("n"), F.sum(SIZE).alias("b")).collect()
-        tally = Tally()
-        for row in self._rows.where(F.col(BUCKET) < 0).select(TALLY).toArrow()[TALLY].to_pylist():
-            tally.merge(Tally.from_json(json.loads(row)))
-        num_rows, num_bytes = np.zeros((2, self._num_buckets), np.int64)
-        for row in counted:
-            if row[BUCKET] >= 0:
-                num_rows[row[BUCKET]], num_bytes[row[BUCKET]] = row["n"], row["b"]
-        check_left(tally, int(num_rows.sum()))
-        return tally, Runs(Path(), num_rows, num_bytes)
-
-    def _dealt(self, shards: list[list[int]], names: Iterable[str]) -> "DataFrame":
-        """Samples with the number of their shard."""
-        from pyspark.sql import functions as F
-
-        shard_of = np.full(self._num_buckets, -1)
-        for number, buckets in enumerate(shards):
-            shard_of[buckets] = number
-        numbers = F.array(*[F.lit(number) for number in shard_of.tolist()])
-        rows = self._rows.where(F.col(BUCKET) >= 0)
-        return rows.select(*[backticked(n) for n in names], F.element_at(numbers, F.col(BUCKET) + 1).alias(SHARD))
-
-    def surveys(self, shards: list[list[int]], rules: Rules, shard_bytes: int) -> list[Survey]:
-        """What the keys of each shard say."""
-        names = [name for name in KEY_COLUMNS if name in self.schema.names]
-        keys = self._dealt(shards, names).repartitionById(len(shards), SHARD)
-        types = ", ".join(f"{f.name} {'string' if f.name == 'kept' else 'bigint'}" for f in SURVEY)
-        found = keys.mapInArrow(surveying(rules, shard_bytes, self.schema), types).toArrow()
-        return [survey_of(found.filter(pc.field("shard") == number)) for number in range(len(shards))]
-
-    def first(self, shards: list[list[int]], rules: Rules, plan: Plan, shard_bytes: int, has_time: bool) -> Loaded:
-        """The samples of the first part, on the driver."""
-        from pyspark.sql import functions as F
-
-        number = plan.parts[0].shard
-        table = self._dealt(shards, self.schema.names).where(F.col(SHARD) == number).drop(SHARD).toArrow()
-        table = table.select(self.schema.names).cast(self.schema)
-        return HeldReader(table, number, shard_bytes, rules, plan, has_time).first()
-
-    def write(self, shards: list[list[int]], what: Writing) -> Dropped:
-        """Writes the parts of every shard that is not noted as written; what is left out of shards without parts."""
-        from pyspark.sql import functions as F
-
-        notes = Path(what.work) / "parts"
-        todo = [n for n in range(len(shards)) if not (notes / f"shard-{n:05d}.json").is_file()]
-        dropped = Dropped()
-        if not todo:
-            return dropped
-        rows = self._dealt(shards, self.schema.names).where(F.col(SHARD).isin(todo))
-        rows = rows.repartitionById(len(shards), SHARD)
-        for row in rows.mapInArrow(writing(what, self.schema), "shard bigint, dropped string").collect():
-            dropped.merge(Dropped(**json.loads(row["dropped"])))
-        return dropped
-
-    def release(self) -> None:
-        """Frees the executors' disks."""
-        self._rows.unpersist()

@@ -1,4 +1,4 @@
-"""``recd etl --verify``: is the table the source? Counts and checksums of every column, both sides read as streams.
+"""``recd etl --verify``: is the table the source? Counts and checksums of every column.
 
 ::
 
@@ -6,164 +6,63 @@
     table    6 samples   "                            "                                 as a user's SQL sees it
     left out 1 sample    "                            "                                 noted by the ETL, by reason
 
-    source = table + left out, column by column; a value that moved to another row shows in the whole samples only
+For every column, source = table + left out. A value that moved to another row shows only in the hashes of whole
+samples.
 
-Checksums do not depend on order, so that nothing is sorted and nothing held: DuckDB joins one part of the table at a
-time within the memory limit; beside it stand 40 bytes for each row of a group with its own query.
+Checksums do not depend on order. So both sides are read as streams, and nothing is sorted or kept: DuckDB joins one
+part of the table at a time within the memory limit, and a group with its own query takes 40 bytes for each of its rows.
 """
 
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from recd_dist.errors import DataError, nearest
 from recd_dist.etl.budget import Budget
 from recd_dist.etl.checksum.sample_sums import ROW, Sums, compared_keys
 from recd_dist.etl.deal.lookup import Lookup
+from recd_dist.etl.place.new_manifests import DROPPED_CHECKSUMS
 from recd_dist.etl.source import duckdb_sql as engine
 from recd_dist.etl.source.inspection import TEST, Inspection, inspected
 from recd_dist.etl.source.source import Source
-from recd_dist.etl.verify.example import example_of
-from recd_dist.etl.verify.sides import ALL, Layout, SourceSide, TableSide
+from recd_dist.etl.verify.differing_sample import describe_difference
+from recd_dist.etl.verify.sides import ALL, Comparison, SourceSide, TableSide
+from recd_dist.etl.verify.verification import ComparedColumn, Verification
 from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.table.flat import quoted
 from recd_dist.table.location import Location
 from recd_dist.table.manifest import Manifest
 from recd_dist.table.schema import SESSION_ID, Feature, Kind, Schema
 
-CHECKSUMS = "dropped_checksums"
-"""Of ``Manifest.source``: checksum by column of the samples left out, by reason; the same in every split's manifest."""
+_COUNTED_ONLY = ("session_cut",)  # reasons of Manifest.dropped for which nothing was left out, like those in _kept
 
-_COUNTED_ONLY = ("session_cut",)  # of Manifest.dropped: nothing was left out; so is what ends in _kept
-_MAX_SHOWN = 12
-
-
-@dataclass(frozen=True)
-class Compared:
-    """One column of one split (:data:`ALL` where splits are not told apart).
-
-    Attributes:
-        column: its name; ``row`` for the whole samples.
-        source: checksum of the source, less that of what was left out.
-        table: checksum of the table.
-    """
-
-    split: str
-    column: str
-    source: int
-    table: int
-
-    @property
-    def equal(self) -> bool:
-        """Both sides hold the same values, as far as 64 bits can tell."""
-        return self.source == self.table
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What came of comparing a table with its source.
-
-    Attributes:
-        num_samples: per split, of the source (less what was left out) and of the table.
-        columns: every column of every split, whole samples last.
-        num_dropped: samples that policies left out.
-        skipped: what was not compared, and why.
-        example: a sample that differs, in words; empty where none is at hand.
-    """
-
-    num_samples: dict[str, tuple[int, int]]
-    columns: tuple[Compared, ...]
-    num_dropped: int
-    skipped: tuple[str, ...]
-    example: str
-
-    @property
-    def equal(self) -> bool:
-        """The table is the source."""
-        return all(a == b for a, b in self.num_samples.values()) and all(c.equal for c in self.columns)
-
-    @property
-    def different(self) -> tuple[str, ...]:
-        """Names of the columns that differ, ``row`` left out."""
-        return tuple(dict.fromkeys(c.column for c in self.columns if not c.equal and c.column != ROW))
-
-    def render(self) -> Group:
-        """One line when all is equal, else what differs."""
-        names = {c.column for c in self.columns} - {ROW}
-        in_table = sum(count for _, count in self.num_samples.values())
-        lines: list[Any] = []
-        if self.equal:
-            left = f"; {self.num_dropped:,} left out, as noted in the manifest" if self.num_dropped else ""
-            lines.append(Text(f"{len(names)} columns of {in_table:,} samples equal{left}"))
-        else:
-            lines.append(Text(f"table and source differ: {self._what(len(names))}"))
-            if self.different:
-                lines.append(self._table())
-            if self.example:
-                lines.append(Text(self.example))
-        return Group(*lines, *(Text(f"not compared: {text}") for text in self.skipped))
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dict; checksums as hexadecimal text, which every reader of JSON keeps whole."""
-        columns = [
-            {"split": c.split or "all", "column": c.column, "source": f"{c.source:016x}", "table": f"{c.table:016x}"}
-            | {"equal": c.equal}
-            for c in self.columns
-        ]
-        counts = {split or "all": {"source": a, "table": b} for split, (a, b) in self.num_samples.items()}
-        rest = {"num_dropped": self.num_dropped, "skipped": list(self.skipped), "example": self.example}
-        return {"equal": self.equal, "num_samples": counts, "columns": columns, **rest}
-
-    def _what(self, num_columns: int) -> str:
-        found = [
-            f"{b:,} samples instead of {a:,}{f' in {split}' if split else ''}"
-            for split, (a, b) in self.num_samples.items()
-            if a != b
-        ]
-        if self.different:
-            found.append(f"{len(self.different)} of {num_columns} columns")
-        elif not found:
-            found.append("every column holds the same values, but not in the same samples")
-        return ", ".join(found)
-
-    def _table(self) -> Table:
-        shown = Table("column", "split", "checksum of the source", "of the table", box=None, pad_edge=False)
-        different = [c for c in self.columns if not c.equal and c.column != ROW]
-        for c in different[:_MAX_SHOWN]:
-            shown.add_row(c.column, c.split or "all", f"{c.source:016x}", f"{c.table:016x}")
-        if len(different) > _MAX_SHOWN:
-            shown.add_row(f"and {len(different) - _MAX_SHOWN} more")
-        return shown
+Tables = Mapping[str, tuple[Location, Manifest]]
+"""Per split the directory of its table and its manifest."""
 
 
 def verify(source: Source, table_root: Location, *, memory_limit: str = "1GB", progress: bool = True) -> Verification:
-    """Compares the tables of a source with it.
+    """Compares the tables of a source with the source.
 
     Args:
-        source: what they were made from; of a table that was appended to, a source of everything in it.
+        source: the source that the tables were made from; for a table that was appended to, one of everything in it.
         table_root: directory of the tables, one per split.
-        memory_limit: of the whole run; DuckDB spills beside the tables.
+        memory_limit: memory that the whole run may take; DuckDB spills beside the tables.
         progress: show a progress bar.
 
     Raises:
-        DataError: no table there, one that cannot be read, or a source that has other columns now.
-        ConfigError: a memory limit that is no size, or too small.
+        DataError: no table is there, it cannot be read, or the source has other columns now.
+        ConfigError: the memory limit is no size, or too small.
     """
     budget = Budget.of(memory_limit)
     tables = {split: (table_root / split, Manifest.load(table_root / split)) for split in source.splits}
     manifest = next(iter(tables.values()))[1]
-    left_out = _left_out(manifest)
+    dropped = _sum_dropped(manifest)
     parent = table_root.parent
     place = parent if isinstance(parent, Path) and os.access(parent, os.W_OK) else None
     with (
@@ -172,28 +71,35 @@ def verify(source: Source, table_root: Location, *, memory_limit: str = "1GB", p
         PhaseProgress(progress) as bars,
     ):
         connection.execute("set preserve_insertion_order = false")
-        found = inspected(source, connection)
-        names = engine.described(connection, found.samples, "samples query")
-        layout = _layout(found, manifest.schema, compared_keys(source))
-        lookups = {g: Lookup.of_query(g, connection, found.groups[g], Path(work, f"{g}.rows")) for g in layout.own}
-        splits, sessions = _splits(source, tables, layout, TEST in names, left_out, connection)
-        ours = TableSide(connection, tables, layout, splits)
-        theirs = SourceSide(connection, found, layout, lookups, splits, sessions)
+        inspection = inspected(source, connection)
+        source_columns = engine.described(connection, inspection.samples, "samples query")
+        comparison = _match_columns(inspection, manifest.schema, compared_keys(source))
+        lookups = {
+            group: Lookup.of_query(group, connection, inspection.groups[group], Path(work, f"{group}.rows"))
+            for group in comparison.own
+        }
+        splits, sessions = _splits(source, tables, comparison, TEST in source_columns, dropped, connection)
+        ours = TableSide(connection, tables, comparison, splits)
+        theirs = SourceSide(connection, inspection, comparison, lookups, splits, sessions)
         num_in_table = sum(m.num_samples for _, m in tables.values())
-        totals = {"source": num_in_table + left_out.num_samples, "table": num_in_table}
+        totals = {"source": num_in_table + dropped.num_samples, "table": num_in_table}
         begin_pass = partial(_begin_pass, bars, totals)
-        in_source, in_table = theirs.sums(begin_pass("source")), ours.sums(begin_pass("table"))
-        skipped = _without(in_source[splits[0]], left_out, layout)
-        result = _result(in_source, in_table, left_out.num_samples, skipped)
-        if result.equal or left_out.num_samples:
+        in_source, in_table = theirs.sum_samples(begin_pass("source")), ours.sum_samples(begin_pass("table"))
+        skipped = _subtract_dropped(in_source[splits[0]], dropped, comparison)
+        result = _result(in_source, in_table, dropped.num_samples, skipped)
+        if result.equal or dropped.num_samples:
             return result
-        text = example_of(theirs, ours, _differing_bucket(in_source, in_table), begin_pass)
-        return _result(in_source, in_table, 0, skipped, text)
+        example = describe_difference(theirs, ours, _differing_bucket(in_source, in_table), begin_pass)
+        return _result(in_source, in_table, 0, skipped, example)
 
 
-def _left_out(manifest: Manifest) -> Sums:
-    """Checksums of the samples that policies left out, as the ETL noted them."""
-    noted: Mapping[str, Mapping[str, int]] = manifest.source.get(CHECKSUMS, {})
+def _sum_dropped(manifest: Manifest) -> Sums:
+    """Sums the checksums of the samples that policies left out, as the ETL noted them.
+
+    Raises:
+        DataError: the manifest has no checksums of samples that were left out.
+    """
+    noted: Mapping[str, Mapping[str, int]] = manifest.source.get(DROPPED_CHECKSUMS, {})
     total, num_reasons = Sums(), 0
     columns: dict[str, list[int]] = {}
     for reason, count in manifest.dropped.items():
@@ -209,30 +115,38 @@ def _left_out(manifest: Manifest) -> Sums:
         for name, value in noted[reason].items():
             columns.setdefault(name, []).append(value)
     for name, values in columns.items():
-        if len(values) == num_reasons:  # a column that is noted for some reasons only is of no use
+        if len(values) == num_reasons:  # a column that was noted for some of the reasons cannot be compared
             total.add_sum(name, sum(values))
     return total
 
 
-def _layout(found: Inspection, schema: Schema, keys: Mapping[str, str]) -> Layout:
-    """What is compared, if both sides have the same columns.
+def _match_columns(inspection: Inspection, schema: Schema, keys: Mapping[str, str]) -> Comparison:
+    """Makes sure that source and table have the same columns.
+
+    Args:
+        inspection: the inspected source.
+        schema: schema of the table.
+        keys: key columns that both sides have, and their names in the source's normalised query.
 
     Raises:
-        DataError: every column that only one of them has, or that is a number here and ids there.
+        DataError: the message names every column that only one side has, and every feature that is ids on one side and
+            numbers on the other.
     """
-    there = [f.name for f in found.schema.features]
+    in_source = [f.name for f in inspection.schema.features]
     mistakes = [
-        f"feature '{f.name}' is in the table, not in the source{nearest(f.name, there)}"
+        f"feature '{f.name}' is in the table, not in the source{nearest(f.name, in_source)}"
         for f in schema.features
-        if f.name not in there
+        if f.name not in in_source
     ]
-    for f in found.schema.features:
+    for f in inspection.schema.features:
         if f.name not in schema:
             mistakes.append(f"feature '{f.name}' is in the source, not in the table")
         elif (f.kind is Kind.dense) != (schema[f.name].kind is Kind.dense) or f.weights != schema[f.name].weights:
             mistakes.append(f"feature '{f.name}' is {f.kind} in the source and {schema[f.name].kind} in the table")
-    if found.schema.labels != schema.labels:
-        mistakes.append(f"labels are {list(found.schema.labels)} in the source and {list(schema.labels)} in the table")
+    if inspection.schema.labels != schema.labels:
+        mistakes.append(
+            f"labels are {list(inspection.schema.labels)} in the source and {list(schema.labels)} in the table"
+        )
     if mistakes:
         raise DataError(
             "the table was made from another description of the source: "
@@ -240,26 +154,39 @@ def _layout(found: Inspection, schema: Schema, keys: Mapping[str, str]) -> Layou
             + "\n  verify with the options that made it, or make it again with `recd etl`"
         )
     own: dict[str, tuple[Feature, ...]] = {}
-    for feature in found.schema.features:
-        if feature.group in found.groups:
+    for feature in inspection.schema.features:
+        if feature.group in inspection.groups:
             own[feature.group] = (*own.get(feature.group, ()), schema[feature.name])
-    return Layout(schema, keys, own)
+    return Comparison(schema, keys, own)
 
 
 def _splits(
     source: Source,
-    tables: Mapping[str, tuple[Location, Manifest]],
-    layout: Layout,
+    tables: Tables,
+    comparison: Comparison,
     has_test: bool,
-    left_out: Sums,
+    dropped: Sums,
     connection: duckdb.DuckDBPyConnection,
 ) -> tuple[tuple[str, ...], npt.NDArray[np.int64] | None]:
-    """Splits that can be told apart in the source, and the sessions of the test split where no column says them."""
-    if left_out.num_samples or len(tables) == 1:
-        return (ALL,) if left_out.num_samples else source.splits, None
+    """The splits that can be told apart in the source.
+
+    Args:
+        source: the source.
+        tables: per split its directory and manifest.
+        comparison: what is compared.
+        has_test: a column of the samples query says which samples are of the test split.
+        dropped: sums of the samples that were left out, which no split owns.
+        connection: an open DuckDB.
+
+    Returns:
+        Names of the splits, or :data:`ALL` alone; and the sessions of the test split, int64 in ascending order, where
+        only the table tells them.
+    """
+    if dropped.num_samples or len(tables) == 1:
+        return (ALL,) if dropped.num_samples else source.splits, None
     if has_test:
         return source.splits, None
-    if SESSION_ID not in layout.keys:
+    if SESSION_ID not in comparison.keys:
         return (ALL,), None
     table, manifest = tables[source.splits[1]]
     files = ", ".join(quoted(str(table / part.samples.path)) for part in manifest.parts)
@@ -267,16 +194,25 @@ def _splits(
     return source.splits, np.asarray(connection.execute(query).fetchnumpy()[SESSION_ID], np.int64)
 
 
-def _without(in_source: Sums, left_out: Sums, layout: Layout) -> tuple[str, ...]:
-    """Subtracts what was left out; columns of which it is not known are not compared."""
-    if not left_out.num_samples:
+def _subtract_dropped(in_source: Sums, dropped: Sums, comparison: Comparison) -> tuple[str, ...]:
+    """Subtracts the samples that were left out from the source's sums.
+
+    Args:
+        in_source: sums of the source; columns that were not noted of the samples left out are removed.
+        dropped: sums of the samples that were left out.
+        comparison: what is compared.
+
+    Returns:
+        A text that names the removed columns, if there are some.
+    """
+    if not dropped.num_samples:
         return ()
-    in_source.num_samples -= left_out.num_samples
-    unknown = [name for name in (*layout.columns, ROW) if name not in left_out.columns]
+    in_source.num_samples -= dropped.num_samples
+    unknown = [name for name in (*comparison.columns, ROW) if name not in dropped.columns]
     for name in unknown:
         in_source.columns.pop(name)
     for name in in_source.columns:
-        in_source.add_sum(name, -left_out.columns[name])
+        in_source.add_sum(name, -dropped.columns[name])
     return (f"{', '.join(unknown)}: not noted of the samples left out",) if unknown else ()
 
 
@@ -289,7 +225,7 @@ def _result(
 ) -> Verification:
     counts = {split: (sums.num_samples, in_table[split].num_samples) for split, sums in in_source.items()}
     columns = [
-        Compared(split, name, value, in_table[split].columns.get(name, 0))
+        ComparedColumn(split, name, value, in_table[split].columns.get(name, 0))
         for split, sums in in_source.items()
         for name, value in sums.columns.items()
     ]
@@ -298,7 +234,7 @@ def _result(
 
 
 def _differing_bucket(in_source: Mapping[str, Sums], in_table: Mapping[str, Sums]) -> int:
-    """The first bucket of sessions whose samples are not the same; -1 where the splits alone differ."""
+    """The first bucket of sessions whose samples differ; -1 where samples only lie in different splits."""
     total = np.zeros_like(next(iter(in_source.values())).buckets)
     for split, sums in in_source.items():
         total += sums.buckets - in_table[split].buckets
@@ -306,6 +242,6 @@ def _differing_bucket(in_source: Mapping[str, Sums], in_table: Mapping[str, Sums
 
 
 def _begin_pass(bars: PhaseProgress, num_samples: Mapping[str, int], side: str) -> Callable[[int], None]:
-    """Starts a bar for one side; returns what counts its samples."""
+    """Begins a pass over one side; returns what is called with numbers of samples."""
     bars.start_comparing(side, num_samples[side])
     return bars.advance

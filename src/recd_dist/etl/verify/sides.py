@@ -1,12 +1,12 @@
-"""The two sides of a comparison as one stream each: the source's query again, and the table joined back.
+"""The two sides of a comparison, each read as a stream of hashed samples.
 
 ::
 
-    source   samples query -> batches -> hashes            groups with their own query: a hash a row, found by key,
-                                                           counted by the samples that link to it: never expanded
+    source   samples query -> batches -> hashes            groups with their own query: one hash a row, found by key and
+                                                           counted by the samples that refer to it, never expanded
     table    flat view of one part after another -> batches -> hashes
 
-A part refers only to itself, so that joining part by part takes the memory of one.
+A part refers only to itself, so that a join part by part takes the memory of one part.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -33,19 +33,20 @@ _BATCH_ROWS = 8192
 _MAX_KEPT = 100_000
 
 ALL = ""
-"""The name of all splits together, where they cannot be told apart in the source."""
+"""The name of all splits together, where the source does not tell them apart."""
 
 Done = Callable[[int], None]
+"""Called with the number of samples that have been read since the last call."""
 
 
 @dataclass(frozen=True)
-class Layout:
+class Comparison:
     """What is compared.
 
     Attributes:
-        schema: of the table.
-        keys: key columns that are columns of the source too, and their names in its normalised query.
-        own: groups with their own query and their features.
+        schema: schema of the table.
+        keys: key columns of the table that are columns of the source too, and their names in its normalised query.
+        own: per group with its own query its features.
     """
 
     schema: Schema
@@ -58,26 +59,34 @@ class Layout:
         return (*self.keys, *self.schema.labels, *(f.name for f in self.schema.features))
 
     @cached_property
-    def plain(self) -> tuple[Feature, ...]:
-        """Features of the samples query, labels among them."""
+    def sample_features(self) -> tuple[Feature, ...]:
+        """The labels and features that come from the samples query."""
         labels = (Feature(name, Kind.dense) for name in self.schema.labels)
         return (*labels, *(f for f in self.schema.features if f.group not in self.own))
 
-    def bucket(self, hashes: Mapping[str, Hashes], rows: Hashes) -> npt.NDArray[np.int64]:
-        """The bucket of samples: by the first key that is compared, so that a session's samples share it."""
+    def buckets(self, hashes: Mapping[str, Hashes], rows: Hashes) -> npt.NDArray[np.int64]:
+        """The bucket of each sample: by the first key that is compared, so that the samples of a session share it.
+
+        Args:
+            hashes: per column uint64 [N].
+            rows: uint64 [N], the hash of each whole sample.
+
+        Returns:
+            int64 [N].
+        """
         return buckets_of(hashes[next(iter(self.keys))] if self.keys else rows)
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Samples of one side.
+class HashedBatch:
+    """Some samples of one side.
 
     Attributes:
-        split: int64 [N], place of each sample's split, 0 where they are not told apart.
-        hashes: uint64 [N] by column; on the source's side without those of groups with their own query.
-        rows: uint64 [N] of whole samples.
-        columns: the samples, for :meth:`flat`.
-        links: int64 [N] per group with its own query, the rows there (source only).
+        split: int64 [N], the number of each sample's split; 0 where splits are not told apart.
+        hashes: per column uint64 [N]; on the source's side without the columns of groups with their own query.
+        rows: uint64 [N], the hash of each whole sample.
+        columns: the samples themselves.
+        links: per group with its own query int64 [N], the row that each sample refers to (on the source's side only).
     """
 
     split: npt.NDArray[np.int64]
@@ -92,85 +101,96 @@ class SourceSide:
 
     Args:
         connection: an open DuckDB.
-        found: the source as inspected.
-        layout: what is compared.
-        lookups: of the groups with their own query.
-        splits: names, or :data:`ALL` alone.
-        test_sessions: sorted ids of the sessions of the second split, where no column tells it.
+        inspection: the inspected source.
+        comparison: what is compared.
+        lookups: per group with its own query its rows.
+        splits: names of the splits, or :data:`ALL` alone.
+        test_sessions: int64 in ascending order, the sessions of the second split, where no column says them.
     """
 
     def __init__(
         self,
         connection: duckdb.DuckDBPyConnection,
-        found: Inspection,
-        layout: Layout,
+        inspection: Inspection,
+        comparison: Comparison,
         lookups: Mapping[str, Lookup],
         splits: tuple[str, ...],
         test_sessions: npt.NDArray[np.int64] | None,
     ) -> None:
-        self.connection, self.found, self.layout, self.lookups = connection, found, layout, lookups
+        self.connection, self.inspection, self.comparison, self.lookups = connection, inspection, comparison, lookups
         self.splits, self.test_sessions = splits, test_sessions
-        self._group = {name: self._group_hashes(name) for name in lookups}
+        self._group_rows = {group: self._hash_rows(group) for group in lookups}
 
-    def sums(self, done: Done) -> dict[str, Sums]:
-        """Counts every sample, by split."""
+    def sum_samples(self, done: Done) -> dict[str, Sums]:
+        """Sums the hashes of every sample, by split."""
         sums = {split: Sums() for split in self.splits}
-        linked = {g: np.zeros((len(self.splits), len(h)), np.int64) for g, h in self._group.items()}
-        for batch in self.batches(done):
+        num_links = {g: np.zeros((len(self.splits), len(h)), np.int64) for g, h in self._group_rows.items()}
+        for batch in self.read_batches(done):
             for number, split in enumerate(self.splits):
                 mine = batch.split == number
                 hashes = {name: column[mine] for name, column in batch.hashes.items()}
-                sums[split].add(hashes, batch.rows[mine], self.layout.bucket(hashes, batch.rows[mine]))
+                sums[split].add(hashes, batch.rows[mine], self.comparison.buckets(hashes, batch.rows[mine]))
                 for group, rows in batch.links.items():
-                    np.add.at(linked[group][number], rows[mine], 1)
-        for group, counts in linked.items():
-            self._add_linked(group, counts, sums)
+                    np.add.at(num_links[group][number], rows[mine], 1)
+        for group, counts in num_links.items():
+            self._add_group(group, counts, sums)
         return sums
 
-    def batches(self, done: Done) -> Iterator[Batch]:
-        """The samples query again."""
-        for columns in _streamed(self.connection, self.found.samples, "samples query"):
-            hashes = {key: key_hashes(columns.column(name)) for key, name in self.layout.keys.items()}
-            hashes |= {f.name: hashed(columns, f) for f in self.layout.plain}
+    def read_batches(self, done: Done) -> Iterator[HashedBatch]:
+        """Runs the samples query again."""
+        for columns in _read_query(self.connection, self.inspection.samples, "samples query"):
+            hashes = {key: key_hashes(columns.column(name)) for key, name in self.comparison.keys.items()}
+            hashes |= {f.name: hashed(columns, f) for f in self.comparison.sample_features}
             links = {g: lookup.find(columns.column(link(g))) for g, lookup in self.lookups.items()}
-            rows = whole(hashes, {g: self._group[g][places] for g, places in links.items()})
-            yield Batch(self._split(columns), hashes, rows, columns, links)
+            rows = whole(hashes, {group: self._group_rows[group][numbers] for group, numbers in links.items()})
+            yield HashedBatch(self._split_numbers(columns), hashes, rows, columns, links)
             done(columns.num_rows)
 
-    def flat(self, batch: Batch, chosen: npt.NDArray[np.bool_]) -> pa.Table:
-        """Some samples with every column that is compared."""
-        taken = pa.Table.from_batches([batch.columns]).filter(pa.array(chosen))
-        columns = {key: taken[name] for key, name in self.layout.keys.items()}
-        columns |= {name: taken[name] for f in self.layout.plain for name in _stored(f)}
-        for group, features in self.layout.own.items():
+    def take(self, batch: HashedBatch, chosen: npt.NDArray[np.bool_]) -> pa.Table:
+        """Some samples of a batch, with every column that is compared.
+
+        Args:
+            batch: samples [N].
+            chosen: bool [N], whether to take each sample.
+        """
+        samples = pa.Table.from_batches([batch.columns]).filter(pa.array(chosen))
+        columns = {key: samples[name] for key, name in self.comparison.keys.items()}
+        columns |= {name: samples[name] for f in self.comparison.sample_features for name in _column_names(f)}
+        for group, features in self.comparison.own.items():
             rows = self.lookups[group].take(batch.links[group][chosen])
-            columns |= {name: rows[name] for f in features for name in _stored(f)}
+            columns |= {name: rows[name] for f in features for name in _column_names(f)}
         return pa.table(columns)
 
-    def _split(self, columns: pa.RecordBatch) -> npt.NDArray[np.int64]:
+    def _split_numbers(self, columns: pa.RecordBatch) -> npt.NDArray[np.int64]:
         if len(self.splits) == 1:
             return np.zeros(columns.num_rows, np.int64)
         if self.test_sessions is not None:
             return np.isin(columns.column(SESSION).to_numpy(zero_copy_only=False), self.test_sessions).astype(np.int64)
         return columns.column(TEST).to_numpy(zero_copy_only=False).astype(np.int64)
 
-    def _group_hashes(self, group: str) -> Hashes:
-        """A hash for each row of a group with its own query; the last, at -1, of a row that is missing."""
-        features = self.layout.own[group]
+    def _hash_rows(self, group: str) -> Hashes:
+        """Hashes each row of a group with its own query; the last hash, found at -1, is that of a missing row."""
+        features = self.comparison.own[group]
         pieces = []
-        for batch in (*self.lookups[group].batches(), self._missing(group)):
+        for batch in (*self.lookups[group].batches(), self._missing_row(group)):
             hashes = {f.name: hashed(batch, f) for f in features}
             pieces.append(group_hashes(hashes, hashes))
         return np.concatenate(pieces)
 
-    def _missing(self, group: str) -> pa.Table:
+    def _missing_row(self, group: str) -> pa.Table:
         return self.lookups[group].take(np.full(1, -1))
 
-    def _add_linked(self, group: str, counts: npt.NDArray[np.int64], sums: Mapping[str, Sums]) -> None:
-        """Checksums of the features of a group with its own query: each row times the samples that link to it."""
+    def _add_group(self, group: str, counts: npt.NDArray[np.int64], sums: Mapping[str, Sums]) -> None:
+        """Adds the features of a group with its own query: each row as often as samples refer to it.
+
+        Args:
+            group: name of the group.
+            counts: int64 [splits, rows + 1], the samples of each split that refer to each row, a missing one last.
+            sums: per split its sums, which are changed.
+        """
         start = 0
-        for batch in (*self.lookups[group].batches(), self._missing(group)):
-            for feature in self.layout.own[group]:
+        for batch in (*self.lookups[group].batches(), self._missing_row(group)):
+            for feature in self.comparison.own[group]:
                 hashes = hashed(batch, feature)
                 for split, repeats in zip(self.splits, counts[:, start : start + batch.num_rows], strict=True):
                     sums[split].add_sum(feature.name, column_checksum(hashes, repeats))
@@ -182,79 +202,93 @@ class TableSide:
 
     Args:
         connection: an open DuckDB.
-        tables: directory and manifest of each split.
-        layout: what is compared.
-        splits: names, or :data:`ALL` alone.
+        tables: per split the directory of its table and its manifest.
+        comparison: what is compared.
+        splits: names of the splits, or :data:`ALL` alone.
     """
 
     def __init__(
         self,
         connection: duckdb.DuckDBPyConnection,
         tables: Mapping[str, tuple[Location, Manifest]],
-        layout: Layout,
+        comparison: Comparison,
         splits: tuple[str, ...],
     ) -> None:
-        self.connection, self.tables, self.layout, self.splits = connection, tables, layout, splits
+        self.connection, self.tables, self.comparison, self.splits = connection, tables, comparison, splits
 
-    def sums(self, done: Done) -> dict[str, Sums]:
-        """Counts every sample, by split."""
+    def sum_samples(self, done: Done) -> dict[str, Sums]:
+        """Sums the hashes of every sample, by split."""
         sums = {split: Sums() for split in self.splits}
-        for batch in self.batches(done):
+        for batch in self.read_batches(done):
             split = self.splits[int(batch.split[0])]
-            sums[split].add(batch.hashes, batch.rows, self.layout.bucket(batch.hashes, batch.rows))
+            sums[split].add(batch.hashes, batch.rows, self.comparison.buckets(batch.hashes, batch.rows))
         return sums
 
-    def batches(self, done: Done) -> Iterator[Batch]:
-        """The flat view, part by part; a batch is of one split."""
+    def read_batches(self, done: Done) -> Iterator[HashedBatch]:
+        """Reads the flat view, part by part; the samples of a batch are of one split."""
         for number, (table, manifest) in enumerate(self.tables.values()):
-            place = min(number, len(self.splits) - 1)
+            split = min(number, len(self.splits) - 1)
             for part in manifest.parts:
-                for columns in _streamed(
-                    self.connection, flat_view(table, parts=[part]), str(table / part.samples.path)
-                ):
-                    yield self._batch(columns, place)
+                view, where = flat_view(table, parts=[part]), str(table / part.samples.path)
+                for columns in _read_query(self.connection, view, where):
+                    yield self._hash_batch(columns, split)
                     done(columns.num_rows)
 
-    def flat(self, batch: Batch, chosen: npt.NDArray[np.bool_]) -> pa.Table:
-        """Some samples with every column that is compared."""
-        taken = pa.Table.from_batches([batch.columns]).filter(pa.array(chosen))
-        weights = [f.weights for f in self.layout.schema.features if f.weights is not None]
-        return taken.select([*self.layout.columns, *weights])
+    def take(self, batch: HashedBatch, chosen: npt.NDArray[np.bool_]) -> pa.Table:
+        """Some samples of a batch, with every column that is compared.
 
-    def _batch(self, columns: pa.RecordBatch, place: int) -> Batch:
-        hashes = {key: key_hashes(columns.column(key)) for key in self.layout.keys}
-        hashes |= {f.name: hashed(columns, f) for f in self.layout.plain}
-        groups = {}
-        for group, features in self.layout.own.items():
+        Args:
+            batch: samples [N].
+            chosen: bool [N], whether to take each sample.
+        """
+        samples = pa.Table.from_batches([batch.columns]).filter(pa.array(chosen))
+        weights = [f.weights for f in self.comparison.schema.features if f.weights is not None]
+        return samples.select([*self.comparison.columns, *weights])
+
+    def _hash_batch(self, columns: pa.RecordBatch, split: int) -> HashedBatch:
+        hashes = {key: key_hashes(columns.column(key)) for key in self.comparison.keys}
+        hashes |= {f.name: hashed(columns, f) for f in self.comparison.sample_features}
+        groups: dict[str, Hashes] = {}
+        in_groups: dict[str, Hashes] = {}
+        for group, features in self.comparison.own.items():
             mine = {f.name: hashed(columns, f) for f in features}
             groups[group] = group_hashes(mine, mine)
-            hashes |= mine
-        plain = {name: column for name, column in hashes.items() if not self._is_own(name)}
-        return Batch(np.full(columns.num_rows, place), hashes, whole(plain, groups), columns)
-
-    def _is_own(self, name: str) -> bool:
-        return name in self.layout.schema and self.layout.schema[name].group in self.layout.own
+            in_groups |= mine
+        rows = whole(hashes, groups)
+        return HashedBatch(np.full(columns.num_rows, split), hashes | in_groups, rows, columns)
 
 
-def of_bucket(side: SourceSide | TableSide, bucket: int, done: Done) -> tuple[pa.Table, Hashes] | None:
-    """A side's samples of one bucket, and the hash of each; None where they are too many or none."""
-    tables, hashes, kept = [], [], 0
-    for batch in side.batches(done):
-        chosen = side.layout.bucket(batch.hashes, batch.rows) == bucket
+def read_bucket(side: SourceSide | TableSide, bucket: int, done: Done) -> tuple[pa.Table, Hashes] | None:
+    """Reads a side's samples of one bucket.
+
+    Args:
+        side: source or table.
+        bucket: number of the bucket.
+        done: called with the number of samples of each batch that has been read.
+
+    Returns:
+        The samples [n], with every column that is compared, and the hash of each, uint64 [n]; None where there are too
+        many samples, or none.
+    """
+    tables, hashes, num_kept = [], [], 0
+    for batch in side.read_batches(done):
+        chosen = side.comparison.buckets(batch.hashes, batch.rows) == bucket
         if chosen.any():
-            tables.append(side.flat(batch, chosen))
+            tables.append(side.take(batch, chosen))
             hashes.append(batch.rows[chosen])
-            kept += len(hashes[-1])
-        if kept > _MAX_KEPT:
+            num_kept += len(hashes[-1])
+        if num_kept > _MAX_KEPT:
             return None
     return (pa.concat_tables(tables), np.concatenate(hashes)) if tables else None
 
 
-def _stored(feature: Feature) -> tuple[str, ...]:
+def _column_names(feature: Feature) -> tuple[str, ...]:
+    """Names of a feature's columns: its own, and that of its weights if it has some."""
     return (feature.name,) if feature.weights is None else (feature.name, feature.weights)
 
 
-def _streamed(connection: duckdb.DuckDBPyConnection, query: str, where: str) -> Iterator[pa.RecordBatch]:
+def _read_query(connection: duckdb.DuckDBPyConnection, query: str, where: str) -> Iterator[pa.RecordBatch]:
+    """The result of a query in batches; ``where`` names the query in error messages."""
     try:
         yield from (b for b in connection.sql(query).to_arrow_reader(_BATCH_ROWS) if b.num_rows)
     except (duckdb.Error, pa.ArrowInvalid) as error:

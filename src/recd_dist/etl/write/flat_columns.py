@@ -1,17 +1,13 @@
-"""Columns of a shard as flat arrays: what is missing taken out, neighbours compared and rows taken through an order.
+"""Columns as flat arrays: rows are compared with the row before, and copied.
 
 ::
 
-    shard      [9]  [7 8]  [7 8]          as it came; offsets 0 1 3 5, values 9 7 8 7 8
-    order       1    2      0             clustered
-    changed     1    0      1             compared through the order, nothing is moved
-    taken      [7 8] [9]                  only what is kept is copied
-
-What is missing is filled and counted: a missing list is empty, a missing element is dropped (with its weight), a
-missing or infinite number or weight is 0.
+    shard      [9]  [7 8]  [7 8]          as the rows came; offsets 0 1 3 5, values 9 7 8 7 8
+    order       1    2      0             the rows in clustered order
+    changed     1    0      1             each row compared with the one before it in this order; nothing is moved
+    taken      [7 8] [9]                  only the rows that are kept are copied
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,10 +15,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from recd_dist.errors import DataError
-from recd_dist.table.schema import Feature, Kind
 
 Flags = npt.NDArray[np.bool_]
 Order = npt.NDArray[np.int64]
@@ -65,46 +59,18 @@ class Column:
         return arrays
 
 
-@dataclass(frozen=True)
-class Filled:
-    """A column without nulls, and how many values each row missed (None: no row did)."""
-
-    column: Column
-    missing: npt.NDArray[np.int64] | None
-
-
-def filled(table: pa.Table, feature: Feature, where: Callable[[int], str]) -> Filled:
-    """A feature's column of some raw rows.
+def in_one_chunk(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """Joins the chunks of an Arrow column.
 
     Args:
-        table: with the feature's column and, where it is weighted, its weights.
-        feature: a single id, or lists of ids (of a column of single ids too), or numbers.
-        where: names a row, for messages.
+        column: [N], in any number of chunks.
+
+    Returns:
+        The same values as one array [N]; a column of one chunk is not copied.
 
     Raises:
-        DataError: a single id that is missing, or weights of another length than the ids.
+        DataError: one array cannot hold so many ids.
     """
-    array = whole(table[feature.name])
-    if feature.kind is Kind.dense:
-        return _numbers(array)
-    if feature.kind is Kind.id:
-        if array.null_count:
-            row = int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))
-            raise DataError(f"{where(row)}: feature '{feature.name}' is missing; say in the SQL what that means")
-        return Filled(Column(array.to_numpy(zero_copy_only=False)), None)
-    weights = whole(table[feature.weights]) if feature.weights else None
-    if weights is not None:
-        _check_lengths(array, weights, feature, where)
-    if not pa.types.is_list(array.type):
-        array = _single(array)
-    if array.null_count or array.values.null_count:
-        return _without_nulls(array, weights)
-    column = Column(array.values.to_numpy(zero_copy_only=False), array.offsets.to_numpy())
-    return Filled(column, None) if weights is None else _weighted(Filled(column, None), array, weights, None)
-
-
-def whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """A column in one piece."""
     if isinstance(column, pa.Array):
         return column
     if column.num_chunks == 1:
@@ -112,130 +78,79 @@ def whole(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     array = column.combine_chunks()
     if not isinstance(array, pa.ChunkedArray):
         return array
-    if array.num_chunks > 1:  # pyarrow returns this where one array cannot hold it all
+    if array.num_chunks > 1:  # pyarrow returns several chunks where one array cannot hold all values
         raise DataError(f"a column of {len(column)} samples holds too many ids{_TOO_LARGE}")
     return array.chunk(0) if array.num_chunks else pa.array([], column.type)
 
 
-def _numbers(array: pa.Array) -> Filled:
-    numbers = array.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
-    bad = ~np.isfinite(numbers)
-    if not bad.any():
-        return Filled(Column(numbers), None)
-    return Filled(Column(np.where(bad, np.float32(0), numbers)), bad.astype(np.int64))
-
-
-def _single(array: pa.Array) -> pa.Array:
-    """Single ids as lists of no or one id; what is missing stays missing."""
-    valid = array.is_valid().to_numpy(zero_copy_only=False)
-    offsets = np.zeros(len(array) + 1, np.int32)
-    np.cumsum(valid, out=offsets[1:])
-    mask = pa.array(~valid) if array.null_count else None
-    return pa.ListArray.from_arrays(pa.array(offsets), array.drop_null(), mask=mask)
-
-
-def _without_nulls(array: pa.Array, weights: pa.Array | None) -> Filled:
-    """Lists less their missing elements; a missing list is empty."""
-    null = array.is_null().to_numpy(zero_copy_only=False)
-    lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
-    values = array.flatten()
-    missing = null.astype(np.int64)
-    valid = None
-    if values.null_count:
-        row_of = np.repeat(np.arange(len(lengths)), lengths)
-        valid = values.is_valid().to_numpy(zero_copy_only=False)
-        kept = np.bincount(row_of[valid], minlength=len(lengths))
-        missing += lengths - kept
-        lengths, values = kept, values.drop_null()
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    result = Filled(Column(values.to_numpy(zero_copy_only=False), offsets), missing)
-    return result if weights is None else _weighted(result, array, weights, valid)
-
-
-def _weighted(lists: Filled, array: pa.Array, weights: pa.Array, valid: Flags | None) -> Filled:
-    """Adds the weights of the elements that were kept; offsets then begin at 0."""
-    flat = weights.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    if valid is not None:
-        flat = flat[valid]
-    offsets = np.asarray(lists.column.offsets).astype(np.int64)
-    values = array.flatten().to_numpy(zero_copy_only=False) if valid is None else lists.column.values
-    column = Column(values, offsets - offsets[0], flat)
-    bad = ~np.isfinite(flat)
-    if not bad.any():
-        return replace(lists, column=column)
-    flat[bad] = 0
-    missing = np.zeros(len(column), np.int64) if lists.missing is None else lists.missing
-    missing = missing + np.bincount(np.repeat(np.arange(len(column)), column.lengths)[bad], minlength=len(column))
-    return Filled(column, missing)
-
-
-def _check_lengths(ids: pa.Array, weights: pa.Array, feature: Feature, where: Callable[[int], str]) -> None:
-    """Each list of weights is as long as the list of ids beside it, missing elements counted."""
-    if not pa.types.is_list(ids.type) or not pa.types.is_list(weights.type):
-        raise DataError(
-            f"feature '{feature.name}': ids are {ids.type} and weights '{feature.weights}' {weights.type}; both must "
-            "be lists"
-        )
-    num_ids, num_weights = (
-        pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False) for lists in (ids, weights)
-    )
-    if not np.array_equal(num_ids, num_weights):
-        row = int(np.argmax(num_ids != num_weights))
-        raise DataError(
-            f"{where(row)}: feature '{feature.name}' has {num_ids[row]} ids and {num_weights[row]} weights in "
-            f"'{feature.weights}'; each id needs its weight, mend one of them in the SQL"
-        )
-
-
-def changed(column: Column, order: Order) -> Flags:
-    """Which rows differ from the row before, in lengths, values or weights; the first always does.
+def flag_changes(column: Column, order: Order) -> Flags:
+    """Flags the rows that differ from the row before in lengths, values or weights; the first row is always flagged.
 
     Args:
-        column: [N].
+        column: N rows.
         order: int64 [n], the rows to compare, one after the other.
 
     Returns:
         bool [n].
     """
-    flags = np.ones(len(order), np.bool_)
     if column.offsets is None:
-        numbers = bits(column.values)[order]
-        np.not_equal(numbers[1:], numbers[:-1], out=flags[1:])
-        return flags
-    flags[1:] = False
-    _changed_lists(bits(column.values), column.offsets, order, flags)
+        return flag_number_changes(bits(column.values)[order])
+    flags = np.zeros(len(order), np.bool_)
+    flags[:1] = True
+    _flag_list_changes(bits(column.values), column.offsets, order, flags)
     if column.weights is not None:
-        _changed_lists(bits(column.weights), column.offsets, order, flags)
+        _flag_list_changes(bits(column.weights), column.offsets, order, flags)
+    return flags
+
+
+def flag_array_changes(array: pa.Array) -> Flags:
+    """Flags the rows of a stored column that differ from the row before; the first row is always flagged.
+
+    Args:
+        array: numbers [N] or lists of numbers [N], without nulls.
+
+    Returns:
+        bool [N].
+    """
+    is_list = pa.types.is_list(array.type)
+    values = (array.values if is_list else array).to_numpy(zero_copy_only=False)
+    column = Column(values, array.offsets.to_numpy() if is_list else None)
+    return flag_changes(column, np.arange(len(array)))
+
+
+def flag_number_changes(numbers: npt.NDArray[np.generic]) -> Flags:
+    """Flags the numbers [N] that differ from the number before, as bool [N]; the first is always flagged."""
+    flags = np.ones(len(numbers), np.bool_)
+    np.not_equal(numbers[1:], numbers[:-1], out=flags[1:])
     return flags
 
 
 def bits(numbers: Numbers) -> npt.NDArray[np.integer]:
-    """Numbers compared by their bits: 0.0 and -0.0 are two values, so that nothing is lost."""
+    """The numbers as integers of the same bits: 0.0 and -0.0 then are two values, so that neither is lost."""
     signed: npt.NDArray[np.integer] = numbers.view(np.int32) if numbers.dtype == np.float32 else numbers
     return signed
 
 
-def taken(column: Column, rows: Order, stored: np.dtype[Any], name: str) -> Column:
-    """Some rows, values as they are stored.
+def take_rows(column: Column, rows: Order, stored: np.dtype[Any], name: str) -> Column:
+    """Copies some rows, with values of the type that is stored.
 
     Args:
-        column: [N].
-        rows: int64 [U].
-        stored: dtype of the values.
-        name: of the feature, for messages.
+        column: N rows.
+        rows: int64 [U], numbers of the rows to copy.
+        stored: dtype of the copied values.
+        name: name of the feature, for error messages.
 
     Raises:
-        DataError: an id that does not fit.
+        DataError: an id does not fit into the stored type.
     """
     if column.offsets is None:
-        return Column(_narrowed(column.values[rows], stored, name))
+        return Column(_narrow(column.values[rows], stored, name))
     starts = column.offsets[rows].astype(np.int64)
     offsets = np.zeros(len(rows) + 1, np.int64)
     np.cumsum(column.offsets[rows + 1] - starts, out=offsets[1:])
     values = gathered(column.values, starts, offsets)
     weights = None if column.weights is None else gathered(column.weights, starts, offsets)
-    return Column(_narrowed(values, stored, name), offsets, weights)
+    return Column(_narrow(values, stored, name), offsets, weights)
 
 
 def slice_of(lists: Column, start: int, end: int) -> Column:
@@ -243,8 +158,12 @@ def slice_of(lists: Column, start: int, end: int) -> Column:
     return replace(lists, offsets=np.asarray(lists.offsets)[start : end + 1])
 
 
-def joined(pieces: list[Column]) -> Column:
-    """Lists one after the other; each piece's values are all its own, except of a piece without rows."""
+def join_lists(pieces: list[Column]) -> Column:
+    """Puts lists one after the other.
+
+    Args:
+        pieces: lists; the values of a piece belong to its rows, every one, unless the piece has no rows.
+    """
     values = np.concatenate([piece.values[: 0 if not len(piece) else None] for piece in pieces])
     lengths = np.concatenate([piece.lengths for piece in pieces])
     weights = [p.weights[: 0 if not len(p) else None] for p in pieces if p.weights is not None]
@@ -260,7 +179,8 @@ def gathered(values: Numbers, starts: Order, offsets: Order) -> Numbers:
     return out
 
 
-def _narrowed(values: Numbers, stored: np.dtype[Any], name: str) -> Numbers:
+def _narrow(values: Numbers, stored: np.dtype[Any], name: str) -> Numbers:
+    """Converts ids to a narrower type, or refuses an id that does not fit."""
     if values.dtype == stored or not np.issubdtype(stored, np.integer):
         return values.astype(stored, copy=False)
     limits = np.iinfo(stored)
@@ -273,7 +193,7 @@ def _narrowed(values: Numbers, stored: np.dtype[Any], name: str) -> Numbers:
 
 
 @numba.njit(cache=True, nogil=True)
-def _changed_lists(
+def _flag_list_changes(
     values: npt.NDArray[np.integer], offsets: npt.NDArray[np.integer], order: Order, flags: Flags
 ) -> None:
     for i in range(1, len(order)):

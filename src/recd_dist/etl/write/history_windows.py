@@ -1,16 +1,17 @@
-"""Histories that shift, stored as windows over a stream of ids that only grows.
+"""Histories that shift, stored as windows over streams of ids.
 
 ::
 
-    unique rows    [1 2 3 4]  [2 3 4 5]  [3 4 5 6]  |  [9 8]  [9 8 7]
+    rows           [1 2 3 4]  [2 3 4 5]  [3 4 5 6]  |  [9 8]  [9 8 7]
     streams         1 2 3 4 5 6                     |   9 8 7            one list each, in <group>.stream
     stream             0          0          0             1      1
     start, length    0, 4       1, 4       2, 4           0, 2   0, 3
 
-The next row is looked for in the tail of the stream, from where the row before begins: at the first place where both
-agree as far as both go. What lies beyond is appended; a row that agrees nowhere is appended whole. A new stream begins
-where no feature of the group shares an id with what came before. Lists that grow at the front (newest first) are found
-by running through the rows backwards. Every row group takes, per feature, the direction that gives the shorter stream.
+A stream only grows. Each row is searched for in the stream's tail, from where the row before it begins: the first
+position counts at which row and tail have the same ids as far as both go. The ids of the row that lie beyond the tail
+are appended; a row that is not found is appended whole. A new stream begins where no feature of the group shares an id
+with the rows before. Lists that grow at the front (newest first) are found when the rows are taken from last to first.
+In every row group, each feature takes the direction that gives the shorter stream.
 """
 
 from dataclasses import dataclass
@@ -20,22 +21,24 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from recd_dist.etl.write.flat_columns import Column, Flags, Numbers, Order, bits, gathered, joined, slice_of
+from recd_dist.etl.write.flat_columns import Column, Flags, Numbers, Order, bits, gathered, join_lists, slice_of
 
-Places = npt.NDArray[np.int32]
-_NO_PLACES = np.zeros(0, np.int32)
+Starts = npt.NDArray[np.int32]
+_NO_STARTS = np.zeros(0, np.int32)
 _NO_WEIGHTS = np.zeros(0, np.int32)
 
 
 @dataclass(frozen=True)
-class _Run:
-    """One feature's rows laid over an endless stream, in one direction.
+class _LaidRows:
+    """The rows of one feature, laid over one endless stream in one direction.
 
     Attributes:
-        values, weights: the stream; weights as bits, empty for unweighted ids.
-        starts: int64 [rows], where each row begins.
-        alone: bool [rows], nothing is shared with the rows that were laid before.
-        backwards: the last row was laid first.
+        values: the ids of the stream.
+        weights: the bits of the ids' weights; empty for unweighted ids.
+        starts: int64 [rows], where each row begins in the stream.
+        alone: bool [rows], the row shares no id with the rows that were laid before it.
+        backwards: the rows were laid from last to first.
+        weighted: the ids have weights.
     """
 
     values: Numbers
@@ -47,120 +50,128 @@ class _Run:
 
     @property
     def cuts(self) -> Flags:
-        """Bool [rows]: a stream may begin with this row."""
+        """Bool [rows]: the endless stream may be cut so that a stream begins with this row."""
         return np.append(True, self.alone[:-1]) if self.backwards else self.alone
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Rows as windows, one row group.
+    """The rows of one row group as windows.
 
     Attributes:
-        stream: int64 [rows], the stream of each row, from 0, never decreasing.
-        starts: per feature int32 [rows], where its window begins in the stream's list.
-        streams: per feature the streams' lists.
+        stream: int64 [rows], the number of each row's stream, from 0 and never decreasing.
+        starts: per feature int32 [rows], where each row's window begins in its stream.
+        streams: per feature the lists of the streams.
     """
 
     stream: Order
-    starts: tuple[Places, ...]
+    starts: tuple[Starts, ...]
     streams: tuple[Column, ...]
 
 
-def windows(columns: tuple[Column, ...]) -> Windows:
-    """Unique rows of one row group as windows over streams.
+def lay_windows(columns: tuple[Column, ...]) -> Windows:
+    """Lays the rows of one row group over streams.
 
     Args:
-        columns: of the windowed features of a group, lists [rows] each, at least one row.
+        columns: per windowed feature of a group its lists [rows], at least one row.
     """
-    runs = [_shorter(column) for column in columns]
-    begins = np.logical_and.reduce([run.cuts for run in runs])
+    laid = [_lay_rows(column) for column in columns]
+    begins = np.logical_and.reduce([rows.cuts for rows in laid])
     begins[0] = True
     stream = np.cumsum(begins) - 1
-    pieces = [_cut(run, begins, stream) for run in runs]
+    pieces = [_cut_streams(rows, begins, stream) for rows in laid]
     return Windows(stream, tuple(starts for starts, _ in pieces), tuple(lists for _, lists in pieces))
 
 
 @dataclass(frozen=True)
 class Streams:
-    """A part's windows.
+    """The rows of some row groups as windows.
 
     Attributes:
-        stream: int64 [rows], the stream of each row, counted in the part.
-        starts: per feature int32 [rows].
-        lists: per feature the streams' lists.
-        bounds: int64 [row groups + 1], streams of each row group.
+        stream: int64 [rows], the number of each row's stream, counted over all row groups.
+        starts: per feature int32 [rows], where each row's window begins in its stream.
+        lists: per feature the lists of the streams.
+        bounds: int64 [row groups + 1], where the streams of each row group begin and end.
     """
 
     stream: Order
-    starts: dict[str, Places]
+    starts: dict[str, Starts]
     lists: dict[str, Column]
     bounds: Order
 
 
-def streamed(columns: dict[str, Column], bounds: Order) -> Streams:
-    """Unique rows of a part as windows; no stream reaches from one row group into the next.
+def build_streams(columns: dict[str, Column], bounds: Order) -> Streams:
+    """Lays the rows of some row groups over streams; no stream reaches from one row group into the next.
 
     Args:
-        columns: of the windowed features of a group, lists [rows].
-        bounds: int64 [row groups + 1], rows of each row group, at least one.
+        columns: per windowed feature of a group its lists [rows].
+        bounds: int64 [row groups + 1], where the rows of each row group begin and end; none is empty.
     """
-    found = [windows(tuple(slice_of(c, a, b) for c in columns.values())) for a, b in pairwise(bounds.tolist())]
-    sizes = [len(one.streams[0]) for one in found]
-    ends = np.cumsum([0, *sizes])
-    lists = {n: [slice_of(c, 0, 0), *(one.streams[i] for one in found)] for i, (n, c) in enumerate(columns.items())}
-    return Streams(
-        np.concatenate([np.empty(0, np.int64), *(one.stream + end for one, end in zip(found, ends, strict=False))]),
-        {n: np.concatenate([_NO_PLACES, *(one.starts[i] for one in found)]) for i, n in enumerate(columns)},
-        {name: joined(pieces) for name, pieces in lists.items()},
-        ends,
-    )
+    laid = [lay_windows(tuple(slice_of(c, a, b) for c in columns.values())) for a, b in pairwise(bounds.tolist())]
+    ends = np.cumsum([0, *(len(windows.streams[0]) for windows in laid)])
+    stream = [windows.stream + end for windows, end in zip(laid, ends, strict=False)]
+    starts, lists = {}, {}
+    for i, (name, column) in enumerate(columns.items()):
+        starts[name] = np.concatenate([_NO_STARTS, *(windows.starts[i] for windows in laid)])
+        lists[name] = join_lists([slice_of(column, 0, 0), *(windows.streams[i] for windows in laid)])
+    return Streams(np.concatenate([np.empty(0, np.int64), *stream]), starts, lists, ends)
 
 
-def num_streamed(column: Column, bounds: Order) -> int:
-    """Values of the streams that these rows need.
+def num_stream_values(column: Column, bounds: Order) -> int:
+    """Counts the ids of the streams that some rows need.
 
     Args:
         column: lists [rows].
-        bounds: int64 [row groups + 1], rows of each row group.
+        bounds: int64 [row groups + 1], where the rows of each row group begin and end.
     """
-    return sum(len(_shorter(slice_of(column, a, b)).values) for a, b in pairwise(bounds.tolist()))
+    return sum(len(_lay_rows(slice_of(column, a, b)).values) for a, b in pairwise(bounds.tolist()))
 
 
-def _shorter(column: Column) -> _Run:
-    forwards, backwards = _laid(column, False), _laid(column, True)
+def _lay_rows(column: Column) -> _LaidRows:
+    """Lays rows over an endless stream, in the direction that makes it shorter."""
+    forwards, backwards = _lay_in_direction(column, False), _lay_in_direction(column, True)
     return backwards if len(backwards.values) < len(forwards.values) else forwards
 
 
-def _laid(column: Column, backwards: bool) -> _Run:
+def _lay_in_direction(column: Column, backwards: bool) -> _LaidRows:
     offsets = np.asarray(column.offsets)
     weights = _NO_WEIGHTS if column.weights is None else bits(column.weights)
     num_rows, num_values = len(column), int(offsets[-1] - offsets[0])
     out = np.empty(num_values, column.values.dtype)
     out_weights = np.empty(num_values if len(weights) else 0, np.int32)
     starts, alone = np.empty(num_rows, np.int64), np.empty(num_rows, np.bool_)
-    end = _lay(column.values, weights, offsets, backwards, out, out_weights, starts, alone)
-    return _Run(out[:end], out_weights[:end], starts, alone, backwards, column.weights is not None)
+    end = _fill_stream(column.values, weights, offsets, backwards, out, out_weights, starts, alone)
+    return _LaidRows(out[:end], out_weights[:end], starts, alone, backwards, column.weights is not None)
 
 
-def _cut(run: _Run, begins: Flags, stream: Order) -> tuple[Places, Column]:
-    """The endless stream cut where streams begin: starts within each piece, and the pieces in order."""
+def _cut_streams(rows: _LaidRows, begins: Flags, stream: Order) -> tuple[Starts, Column]:
+    """Cuts the endless stream into streams.
+
+    Args:
+        rows: the rows as they lie over the endless stream.
+        begins: bool [rows], a stream begins with this row.
+        stream: int64 [rows], the number of each row's stream.
+
+    Returns:
+        int32 [rows], where each row begins in its stream; and the lists of the streams.
+    """
     first = np.flatnonzero(begins)
-    if run.backwards:
+    if rows.backwards:
         last = np.append(first[1:], len(begins)) - 1
-        piece = run.starts[last]
-        ends = np.append(len(run.values), piece[:-1])
+        cuts = rows.starts[last]
+        ends = np.append(len(rows.values), cuts[:-1])
     else:
-        piece = run.starts[first]
-        ends = np.append(piece[1:], len(run.values))
-    offsets = np.zeros(len(piece) + 1, np.int64)
-    np.cumsum(ends - piece, out=offsets[1:])
-    values = gathered(run.values, piece, offsets)
-    weights = gathered(run.weights, piece, offsets).view(np.float32) if run.weighted else None
-    return (run.starts - piece[stream]).astype(np.int32), Column(values, offsets, weights)
+        cuts = rows.starts[first]
+        ends = np.append(cuts[1:], len(rows.values))
+    offsets = np.zeros(len(cuts) + 1, np.int64)
+    np.cumsum(ends - cuts, out=offsets[1:])
+    values = gathered(rows.values, cuts, offsets)
+    weights = gathered(rows.weights, cuts, offsets).view(np.float32) if rows.weighted else None
+    return (rows.starts - cuts[stream]).astype(np.int32), Column(values, offsets, weights)
 
 
 @numba.njit(cache=True, nogil=True)
-def _lay(
+def _fill_stream(
     values: npt.NDArray[np.integer],
     weights: npt.NDArray[np.int32],
     offsets: npt.NDArray[np.int64],
@@ -170,31 +181,45 @@ def _lay(
     starts: Order,
     alone: Flags,
 ) -> int:
-    """Lays rows over a stream; returns its length."""
+    """Lays rows over one endless stream.
+
+    Args:
+        values: the ids of all rows.
+        weights: int32, the bits of their weights; empty for unweighted ids.
+        offsets: int64 [rows + 1], where each row begins in ``values``.
+        backwards: take the rows from last to first.
+        out: receives the ids of the stream; has room for those of all rows.
+        out_weights: receives the bits of their weights.
+        starts: int64 [rows], receives where each row begins in the stream.
+        alone: bool [rows], receives whether the row shares no id with the rows before it.
+
+    Returns:
+        The length of the stream.
+    """
     num_rows, begin, end = len(offsets) - 1, 0, 0
     weighted = len(weights) > 0
     for j in range(num_rows):
         row = num_rows - 1 - j if backwards else j
         first, length = offsets[row], offsets[row + 1] - offsets[row]
-        place, budget = begin, 8 * (length + end - begin) + 64
-        while place < end:
-            num, same = min(end - place, length), 0
-            while same < num and out[place + same] == values[first + same]:
-                if weighted and out_weights[place + same] != weights[first + same]:
+        position, budget = begin, 8 * (length + end - begin) + 64
+        while position < end:
+            num, same = min(end - position, length), 0
+            while same < num and out[position + same] == values[first + same]:
+                if weighted and out_weights[position + same] != weights[first + same]:
                     break
                 same += 1
             if same == num:
                 break
-            place += 1
+            position += 1
             budget -= same + 1
-            if budget < 0:  # few distinct ids: the search must not become quadratic; the row is appended whole
-                place = end
-        starts[row], alone[row] = place, place == end
-        shared = min(end - place, length)
+            if budget < 0:  # with few distinct ids the search would become quadratic: the row is appended whole
+                position = end
+        starts[row], alone[row] = position, position == end
+        shared = min(end - position, length)
         for i in range(shared, length):
             out[end] = values[first + i]
             if weighted:
                 out_weights[end] = weights[first + i]
             end += 1
-        begin = place
+        begin = position
     return end

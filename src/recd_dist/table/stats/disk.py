@@ -1,4 +1,4 @@
-"""What a clustered table takes on disk: the footers of its files, the weight of its splits and of its raw logs."""
+"""Bytes on disk of a table's columns, of all its splits, and of its raw logs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,11 +15,15 @@ from recd_dist.table.schema import SAMPLE
 _RAW_SUFFIXES = (".parquet", ".pq", ".csv", ".tsv", ".gz", ".zst")
 
 
-def opened(table: Location, entry: FileEntry) -> pq.ParquetFile:
-    """A Parquet file of the table.
+def open_file(table: Location, entry: FileEntry) -> pq.ParquetFile:
+    """Opens a Parquet file of a table.
+
+    Args:
+        table: the directory of the table.
+        entry: the file's entry in the manifest.
 
     Raises:
-        DataError: it is missing or cut off.
+        DataError: the file is missing or cut off.
     """
     path = table / entry.path
     size = file_size(path)
@@ -37,24 +41,32 @@ def opened(table: Location, entry: FileEntry) -> pq.ParquetFile:
 
 @dataclass(frozen=True)
 class Footer:
-    """Of a group's files: compressed bytes and bytes per value, by column.
+    """What the footers of a group's files say about each column.
 
-    Starts and lengths of a feature's windows, and its weights, count as the feature's.
+    Starts and lengths of a feature's windows, and its weights, count as bytes of the feature.
+
+    Attributes:
+        num_bytes: column -> compressed bytes on disk.
+        widths: column -> bytes of one value, 4 or 8.
     """
 
     num_bytes: dict[str, int]
     widths: dict[str, int]
 
     @staticmethod
-    def of(table: Location, manifest: Manifest, group: str) -> "Footer":
-        """Reads the footers of a group's files."""
+    def read(table: Location, manifest: Manifest, group: str) -> "Footer":
+        """Reads the footers of a group's files.
+
+        Raises:
+            DataError: a file is missing or cut off.
+        """
         num_bytes: dict[str, int] = {}
         widths: dict[str, int] = {}
         owner = _owners(manifest, group)
         entries = [part.samples if group == SAMPLE else part.groups[group] for part in manifest.parts]
         entries += [part.streams[group] for part in manifest.parts if group in part.streams]
         for entry in entries:
-            with opened(table, entry) as file:
+            with open_file(table, entry) as file:
                 metadata = file.metadata
             for i in range(metadata.num_row_groups):
                 for j in range(metadata.num_columns):
@@ -68,7 +80,7 @@ class Footer:
 
 
 def _owners(manifest: Manifest, group: str) -> dict[str, str]:
-    """The feature of each column that is stored beside it."""
+    """For each column of weights, starts or lengths the feature that it belongs to."""
     owners: dict[str, str] = {}
     for f in manifest.schema.of_group(group):
         owners |= {f.weights: f.name} if f.weights else {}
@@ -77,7 +89,7 @@ def _owners(manifest: Manifest, group: str) -> dict[str, str]:
 
 
 def table_bytes(table: Location, manifest: Manifest) -> int:
-    """Bytes of all splits of the table: its neighbours of the same name."""
+    """Bytes of all splits of a table: of the tables beside it that have its name."""
     table = table.resolve()
     others = (table.parent / name for name in splits_of(table.parent) if name != table.name)
     loaded = [m for m in map(Manifest.load, others) if m.name == manifest.name]
@@ -85,7 +97,7 @@ def table_bytes(table: Location, manifest: Manifest) -> int:
 
 
 def raw_bytes(manifest: Manifest) -> int | None:
-    """Bytes of the raw files, if the source's path still leads to some on this machine."""
+    """Bytes of the raw files that a table was made from; None where this machine no longer has them."""
     path = str(manifest.source.get("path") or "")
     if not path or "://" in path:
         return None
@@ -94,7 +106,7 @@ def raw_bytes(manifest: Manifest) -> int | None:
 
 
 def _raw_files(path: Path) -> Iterator[Path]:
-    """Files that a path names: itself, those below a directory, or those that a glob matches."""
+    """The files that a path stands for: a file, all files below a directory, or all that a glob matches."""
     if path.is_file():
         yield path
     elif path.is_dir():

@@ -1,52 +1,49 @@
-"""``recd stats``: the numbers of ``stats_measure`` as text that fits in 120 columns, on a screen or in a pipe."""
+"""What ``recd stats`` prints: the numbers of a table as text that fits in 120 columns."""
 
 import math
 from collections.abc import Iterable
+from functools import partial
 
-from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from recd_dist.screen.console import plain_table
+from recd_dist.screen.numbers import count, rate, size
 from recd_dist.table.schema import SAMPLE, Kind
-from recd_dist.table.stats.table_stats import (
-    BATCH_SIZES,
-    DIM,
-    STEP,
-    Cost,
-    FeatureStat,
-    GroupStat,
-    Spread,
-    TableStats,
-    table_stats,
-)
+from recd_dist.table.stats.batch_cost import DIM, STEP, Cost
+from recd_dist.table.stats.row_repeats import BATCH_SIZES, SESSION_BATCH, Spread
+from recd_dist.table.stats.table_stats import FeatureStat, GroupStat, TableStats
 
-__all__ = ["TableStats", "render", "table_stats"]
+_size = partial(size, gap="", next_unit_from=1024)
 
 _WORTH = 1.5
-"""Dedup factor from which a group pays for itself (RecD's rule of thumb)."""
+"""Dedup factor from which a group pays for itself; RecD's rule of thumb."""
 
 
 def render(stats: TableStats) -> Group:
-    """Stats as something rich prints: what the table is, a table of groups, a table of features.
+    """The numbers of a table as something that rich prints.
 
     Args:
-        stats: of one split.
+        stats: the numbers of one split.
+
+    Returns:
+        Lines about the whole table, a table of groups, what a batch costs, advice, and a table of features.
     """
-    lines = [Text(line) for line in _heading(stats)]
-    advice = [Text(line) for line in _advice(stats)]
-    return Group(*lines, Text(), _groups(stats), _batch(stats), *advice, _features(stats.features))
+    lines = [Text(line) for line in _heading_lines(stats)]
+    advice = [Text(line) for line in _advice_lines(stats)]
+    return Group(*lines, Text(), _groups_table(stats), _batch_table(stats), *advice, _features_table(stats.features))
 
 
-def _heading(stats: TableStats) -> Iterable[str]:
-    """What the table is, line by line."""
+def _heading_lines(stats: TableStats) -> Iterable[str]:
+    """Lines about the whole table."""
     yield f"{stats.name}/{stats.split}: {stats.num_samples:,} samples, {stats.num_sessions:,} sessions"
-    yield f"  samples per session   {_spread(stats.session)}"
+    yield f"  samples per session   {_spread_text(stats.session)}"
     if stats.num_requests < stats.num_samples:
-        yield f"  samples per request   {_spread(stats.request)}"
+        yield f"  samples per request   {_spread_text(stats.request)}"
     in_time = stats.per_session_in_time_order
     before = "" if math.isnan(in_time) else f"{in_time:.2f} of a session in time order, "
-    yield f"  in a batch of 4096    {before}{stats.per_session_clustered:.2f} clustered"
+    yield f"  in a batch of {SESSION_BATCH}    {before}{stats.per_session_clustered:.2f} clustered"
     yield "  labels                " + ", ".join(f"{name} {mean:.4f}" for name, mean in stats.label_means.items())
     disk = f"  on disk               {_size(stats.num_bytes)}"
     if stats.num_table_bytes != stats.num_bytes:
@@ -56,21 +53,21 @@ def _heading(stats: TableStats) -> Iterable[str]:
     yield disk
 
 
-def _groups(stats: TableStats) -> Table:
-    """How often each group's rows repeat, and all together."""
-    table = _table("groups: samples per unique row in the table, in batches, and as S and d predict")
+def _groups_table(stats: TableStats) -> Table:
+    """The table of how often the rows of each group repeat."""
+    table = plain_table("groups: samples per unique row in the table, in batches, and as S and d predict")
     table.add_column("group", no_wrap=True, max_width=28)
     factors = ("dedup", *(f"batch {size}" for size in BATCH_SIZES), "predicted")
     for name in ("features", "rows", "d", *factors, "disk"):
         table.add_column(name, justify="right", no_wrap=True)
-    for group in _shown(stats):
+    for group in _groups_to_show(stats):
         numbers = [group.dedup_factor, *(group.dedup_factor_at[size] for size in BATCH_SIZES), group.predicted]
         is_total = group.name == stats.total.name
         table.add_row(
             "all ids" if is_total else group.name,
             str(group.num_features),
             "" if is_total else f"{group.num_rows:,}",
-            _rate(group.stay_rate),
+            rate(group.stay_rate),
             *("-" if group.name == SAMPLE else f"{number:.2f}" for number in numbers),
             _size(group.num_bytes),
             style="bold" if is_total else None,
@@ -78,31 +75,31 @@ def _groups(stats: TableStats) -> Table:
     return table
 
 
-def _batch(stats: TableStats) -> Table:
-    """What each group of a batch costs to move, expanded and unique."""
-    table = _table(f"a batch of {STEP} samples: to the embeddings and back (pooled rows of {DIM} float32)")
+def _batch_table(stats: TableStats) -> Table:
+    """The table of what each group of a batch costs to move, expanded and unique."""
+    table = plain_table(f"a batch of {STEP} samples: to the embeddings and back (pooled rows of {DIM} float32)")
     table.add_column("group", no_wrap=True, max_width=28)
     for name in ("ids expanded", "unique", "input expanded", "unique", "output expanded", "unique", "bytes saved"):
         table.add_column(name, justify="right", no_wrap=True)
-    for group in _shown(stats):
+    for group in _groups_to_show(stats):
         table.add_row(
             group.name, *_cost_cells(group.expanded, group.unique), style="bold" if group is stats.total else None
         )
     return table
 
 
-def _shown(stats: TableStats) -> list[GroupStat]:
-    """Groups that hold something, then all together."""
+def _groups_to_show(stats: TableStats) -> list[GroupStat]:
+    """The groups that have features or rows of their own, then all groups together."""
     return [*(g for g in stats.groups if g.num_features or g.name != SAMPLE), stats.total]
 
 
 def _cost_cells(expanded: Cost, unique: Cost) -> list[str]:
-    """Ids, input and output bytes, expanded and unique, and the share of bytes saved."""
+    """Cells of ids, input bytes and output bytes, each expanded and unique, and of the share of bytes saved."""
     before = expanded.input_bytes + expanded.output_bytes
     after = unique.input_bytes + unique.output_bytes
     return [
-        _count(expanded.ids),
-        _count(unique.ids),
+        count(expanded.ids),
+        count(unique.ids),
         _size(expanded.input_bytes),
         _size(unique.input_bytes),
         _size(expanded.output_bytes),
@@ -111,8 +108,8 @@ def _cost_cells(expanded: Cost, unique: Cost) -> list[str]:
     ]
 
 
-def _advice(stats: TableStats) -> Iterable[str]:
-    """What the numbers suggest."""
+def _advice_lines(stats: TableStats) -> Iterable[str]:
+    """Advice on groups that hardly repeat and on features that could form a group."""
     for group in stats.groups:
         if group.name != SAMPLE and group.dedup_factor < _WORTH:
             yield f"Group '{group.name}' repeats only {group.dedup_factor:.2f} times: in `sample` it would cost less."
@@ -121,9 +118,9 @@ def _advice(stats: TableStats) -> Iterable[str]:
             yield f"'{feature.name}' is the same in {feature.stay_rate:.0%} of neighbours: give it a group."
 
 
-def _features(features: tuple[FeatureStat, ...]) -> Table:
-    """One line per feature."""
-    table = _table("features")
+def _features_table(features: tuple[FeatureStat, ...]) -> Table:
+    """The table of features."""
+    table = plain_table("features")
     for name in ("feature", "group", "kind", "table"):
         table.add_column(name, no_wrap=True, max_width=28)
     for name in ("per sample", "most", "d", "expanded", "stored", "dedup", "disk"):
@@ -136,42 +133,14 @@ def _features(features: tuple[FeatureStat, ...]) -> Table:
             f.table or "-",
             f"{f.num_per_sample:.1f}",
             str(f.max_length),
-            _rate(f.stay_rate),
-            _count(f.num_expanded),
-            _count(f.num_stored),
+            rate(f.stay_rate),
+            count(f.num_expanded),
+            count(f.num_stored),
             "-" if f.group == SAMPLE else f"{f.dedup_factor:.2f}",
             _size(f.num_bytes),
         )
     return table
 
 
-def _table(title: str) -> Table:
-    return Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
-    )
-
-
-def _spread(spread: Spread) -> str:
+def _spread_text(spread: Spread) -> str:
     return f"mean {spread.mean:.2f}, median {spread.median:g}, max {spread.max}"
-
-
-def _rate(rate: float) -> str:
-    return "-" if math.isnan(rate) else f"{rate:.3f}"
-
-
-def _count(number: float) -> str:
-    """A count in three or four characters and a letter."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e4)):
-        if number >= size:
-            scaled = number / (1e3 if unit == "k" else size)
-            return f"{scaled:.1f}{unit}" if scaled < 100 else f"{scaled:.0f}{unit}"
-    return f"{number:,.0f}"
-
-
-def _size(num_bytes: float) -> str:
-    """Bytes in powers of 1024."""
-    for unit in ("B", "KiB", "MiB"):
-        if num_bytes < 1024:
-            return f"{num_bytes:.0f}{unit}" if unit == "B" or num_bytes >= 100 else f"{num_bytes:.1f}{unit}"
-        num_bytes /= 1024
-    return f"{num_bytes:.1f}GiB"

@@ -1,61 +1,77 @@
-"""Joins: by columns of the same name, or by equalities of an expression on each side."""
+"""Joins on Spark: by columns of one name, or by equality of two expressions."""
 
 from dataclasses import replace
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from recd_dist.etl.spark.sql.scope import Name, Scope, Workshop
+from recd_dist.etl.spark.sql.query_context import QueryContext
+from recd_dist.etl.spark.sql.scope import Name, Scope
 from recd_dist.etl.spark.sql.spark_types import INTEGERS
-from recd_dist.etl.spark.sql.tree import Tree, column, walked
+from recd_dist.etl.spark.sql.tree import Tree, column, walk
 
 _HOW = {"INNER": "inner", "LEFT": "left", "RIGHT": "right", "OUTER": "full", "FULL": "full", "SEMI": "left_semi"}
 _HOW |= {"ANTI": "left_anti"}
 
 
-def joined(shop: Workshop, table: Tree, left: Scope, right: Scope) -> Scope:
+def join_scopes(context: QueryContext, join: Tree, left: Scope, right: Scope) -> Scope:
     """The rows of ``left join right``.
 
+    Args:
+        context: what all steps of the query share.
+        join: node of the join in FROM.
+        left: the rows of its left side.
+        right: the rows of its right side.
+
     Raises:
-        Unsupported: a join by anything but equality.
+        Unsupported: a join by anything but equality, or of columns of different types.
     """
-    shop.check_unplaced("a join")
-    if table["ref_type"] == "CROSS":
-        return _both(left, right, left.df.crossJoin(right.df))
-    how = _HOW.get(table["join_type"])
-    if table["ref_type"] != "REGULAR" or how is None:
-        kind = table["join_type"] if table["ref_type"] == "REGULAR" else table["ref_type"]
-        raise shop.unsupported(f"a {kind} join")
-    if using := table["using_columns"]:
-        pairs = [(left.resolved(column(name)), right.resolved(column(name))) for name in using]
+    context.refuse_where_order_counts("a join")
+    if join["ref_type"] == "CROSS":
+        return _combine(left, right, left.df.crossJoin(right.df))
+    how = _HOW.get(join["join_type"])
+    if join["ref_type"] != "REGULAR" or how is None:
+        kind = join["join_type"] if join["ref_type"] == "REGULAR" else join["ref_type"]
+        raise context.unsupported(f"a {kind} join")
+    if using := join["using_columns"]:
+        pairs = [(left.resolve(column(name)), right.resolve(column(name))) for name in using]
     else:
-        pairs = [_pair(shop, part, left, right) for part in _parts(table["condition"])]
-    left, left_keys = left.added([pair[0] for pair in pairs])
-    right, right_keys = right.added([pair[1] for pair in pairs])
+        pairs = [_resolve_equality(context, tree, left, right) for tree in _conjuncts(join["condition"])]
+    left, left_keys = left.add_columns([pair[0] for pair in pairs])
+    right, right_keys = right.add_columns([pair[1] for pair in pairs])
     for one, other in zip(left_keys, right_keys, strict=True):
         types = left.types[one], right.types[other]
         if types[0] != types[1] and not set(types) <= set(INTEGERS):
-            raise shop.unsupported(f"a join of {types[0]} with {types[1]} (cast one to the other's type, or it)")
+            raise context.unsupported(f"a join of {types[0]} with {types[1]} (cast one to the other's type, or it)")
     conditions = [F.col(a) == F.col(b) for a, b in zip(left_keys, right_keys, strict=True)]
     df = left.df.join(right.df, conditions, how)
     if how in ("left_semi", "left_anti"):
         return replace(left, df=df)
-    made = _both(left, right, df)
-    for name, one, other in zip(using, left_keys, right_keys, strict=bool(using)) if using else ():
-        made = _merged(made, name, one, other, how)
-    return made
+    scope = _combine(left, right, df)
+    for name, one, other in zip(using, left_keys, right_keys, strict=True) if using else ():
+        scope = _merge_using(scope, name, one, other, how)
+    return scope
 
 
-def _both(left: Scope, right: Scope, df: DataFrame) -> Scope:
+def _combine(left: Scope, right: Scope, df: DataFrame) -> Scope:
+    """The columns of both sides over the rows of their join."""
     return replace(left, df=df, names=[*left.names, *right.names], types=left.types | right.types)
 
 
-def _merged(scope: Scope, name: str, one: str, other: str, how: str) -> Scope:
-    """The single column that USING makes of two."""
-    kept = {"right": other, "full": scope.shop.fresh()}.get(how, one)
+def _merge_using(scope: Scope, name: str, one: str, other: str, how: str) -> Scope:
+    """Makes one column of the two columns that USING names.
+
+    Args:
+        scope: the columns of both sides.
+        name: the column's name in USING.
+        one: its internal name on the left side.
+        other: its internal name on the right side.
+        how: Spark's name of the kind of join.
+    """
+    kept = {"right": other, "full": scope.context.new_name()}.get(how, one)
     if how == "full":
         if scope.types[one] != scope.types[other]:
-            raise scope.shop.unsupported("a FULL JOIN of columns of different types (cast them, or it)")
+            raise scope.context.unsupported("a FULL JOIN of columns of different types (cast them, or it)")
         scope = replace(scope, df=scope.df.select("*", F.coalesce(one, other).alias(kept)))
         scope.types[kept] = scope.types[one]
     pair = [i for i, n in enumerate(scope.names) if n.internal in (one, other) and n.name.lower() == name.lower()]
@@ -64,22 +80,26 @@ def _merged(scope: Scope, name: str, one: str, other: str, how: str) -> Scope:
     return replace(scope, names=[n for i, n in enumerate(names) if i not in pair[1:]])
 
 
-def _parts(condition: Tree) -> list[Tree]:
+def _conjuncts(condition: Tree) -> list[Tree]:
+    """The conditions that AND combines."""
     if condition["type"] == "CONJUNCTION_AND":
-        return [part for child in condition["children"] for part in _parts(child)]
+        return [tree for child in condition["children"] for tree in _conjuncts(child)]
     return [condition]
 
 
-def _pair(shop: Workshop, part: Tree, left: Scope, right: Scope) -> tuple[Tree, Tree]:
-    if part["type"] != "COMPARE_EQUAL":
-        raise shop.unsupported("a join by anything but equality")
-    one, other = part["left"], part["right"]
-    if not (_of(one, left) and _of(other, right)):
+def _resolve_equality(context: QueryContext, tree: Tree, left: Scope, right: Scope) -> tuple[Tree, Tree]:
+    """The resolved expressions that an equality compares: over the left side's columns, and over the right side's."""
+    if tree["type"] != "COMPARE_EQUAL":
+        raise context.unsupported("a join by anything but equality")
+    one, other = tree["left"], tree["right"]
+    if not (_uses_only(one, left) and _uses_only(other, right)):
         one, other = other, one
-    if not (_of(one, left) and _of(other, right)) or (_of(one, right) and _of(other, left)):
-        raise shop.unsupported("a join whose equality does not compare one side's columns with the other's")
-    return left.resolved(one), right.resolved(other)
+    if not (_uses_only(one, left) and _uses_only(other, right)) or (_uses_only(one, right) and _uses_only(other, left)):
+        raise context.unsupported("a join whose equality does not compare one side's columns with the other's")
+    return left.resolve(one), right.resolve(other)
 
 
-def _of(tree: Tree, scope: Scope) -> bool:
-    return all(scope.found(n["column_names"]) is not None for n in walked(tree) if n["class"] == "COLUMN_REF")
+def _uses_only(tree: Tree, scope: Scope) -> bool:
+    """Whether a scope has every column that an expression refers to."""
+    references = (node for node in walk(tree) if node["class"] == "COLUMN_REF")
+    return all(scope.find_column(node["column_names"]) is not None for node in references)

@@ -1,9 +1,11 @@
-"""Where a row stands among all rows, for sources without a timestamp: there the order of the raw files counts.
+"""Where a row stands among all rows, for sources without a timestamp.
+
+There the order of the raw files counts.
 
 ::
 
     a.csv  block 0    row 0 1 2        Spark reads blocks in any order; within a block a task sees rows in order
-           block 128  row 3 4          first[a.csv, 128] = 3
+           block 128  row 3 4          first_rows[a.csv, 128] = 3
     b.csv  block 0    row 5 6
 """
 
@@ -21,50 +23,56 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 PLACE = ("__file", "__start")
-"""Columns that follow a row from its file: the file's URI, and the first byte of its block."""
+"""Columns that follow a row from its file: the file's URI, and the first byte of the row's block."""
 
 Block = tuple[str, int]
-"""A part of a file that Spark reads at once."""
+"""A part of a file that Spark reads at once: the file's URI, and the block's first byte."""
 
 
-def first_rows(samples: "DataFrame", files: list[str]) -> dict[Block, int]:
-    """The place of the first row of each block in the query's result, as DuckDB has it: file after file.
+def number_blocks(samples: "DataFrame", files: list[str]) -> dict[Block, int]:
+    """Counts the rows of each block, so that the first row of each block is known by its number among all rows.
 
     Args:
-        samples: with the columns ``PLACE``; they are counted.
-        files: in the order in which DuckDB reads them.
+        samples: result of the query, with the columns ``PLACE``; Spark counts its rows here.
+        files: paths of the files in the order in which DuckDB reads them.
+
+    Returns:
+        Block -> number of its first row in the query's result, as DuckDB orders it: file after file.
     """
     order = {str(Path(file).absolute()): number for number, file in enumerate(files)}
     counts = {(row[PLACE[0]], row[PLACE[1]]): row["count"] for row in samples.groupBy(*PLACE).count().collect()}
-    first, total = dict[Block, int](), 0
+    first_rows, total = dict[Block, int](), 0
     for block in sorted(counts, key=lambda block: (order[unquote(urlparse(block[0]).path)], block[1])):
-        first[block] = total
+        first_rows[block] = total
         total += counts[block]
-    return first
+    return first_rows
 
 
-def placed(
-    batches: Iterator[pa.RecordBatch], first: Mapping[Block, int] | None
+def number_batches(
+    batches: Iterator[pa.RecordBatch], first_rows: Mapping[Block, int] | None
 ) -> Iterator[tuple[int | None, pa.RecordBatch]]:
-    """Batches of rows that follow each other, and the place of the first row among all rows; None: it is not known.
+    """Cuts batches where a block ends, and tells the number of each piece's first row among all rows.
 
     Args:
-        batches: of one task.
-        first: of each block.
+        batches: the rows of one task, with the columns ``PLACE`` where ``first_rows`` is given.
+        first_rows: number of the first row of each block; None where the order of the rows does not count.
+
+    Returns:
+        Pairs of a number and rows that follow each other; the number is None where it is not known.
     """
-    done = dict[Block, int]()
+    num_seen = dict[Block, int]()
     for batch in batches:
-        if first is None or not batch.num_rows:
+        if first_rows is None or not batch.num_rows:
             yield None, batch
             continue
         columns = [batch.column(name) for name in PLACE]
-        for begin, end in pairwise([0, *changes(*columns), batch.num_rows]):
+        for begin, end in pairwise([0, *change_points(*columns), batch.num_rows]):
             block = columns[0][begin].as_py(), columns[1][begin].as_py()
-            yield first[block] + done.get(block, 0), batch.slice(begin, end - begin)
-            done[block] = done.get(block, 0) + end - begin
+            yield first_rows[block] + num_seen.get(block, 0), batch.slice(begin, end - begin)
+            num_seen[block] = num_seen.get(block, 0) + end - begin
 
 
-def changes(*columns: pa.Array) -> list[int]:
-    """Where a row differs from the one before."""
+def change_points(*columns: pa.Array) -> list[int]:
+    """Indices of the rows that differ from the row before in any of some columns."""
     flags = [pc.not_equal(column.slice(1), column.slice(0, max(len(column) - 1, 0))) for column in columns]
-    return [place + 1 for place in pc.indices_nonzero(functools.reduce(pc.or_, flags)).to_pylist()]
+    return [index + 1 for index in pc.indices_nonzero(functools.reduce(pc.or_, flags)).to_pylist()]

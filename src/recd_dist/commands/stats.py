@@ -1,0 +1,62 @@
+"""``recd stats``: what a clustered table holds, or with ``raw --suggest`` what one of raw logs would hold."""
+
+import argparse
+import sys
+
+from recd_dist.commands.command import JSON, Argument, Command, write_json
+from recd_dist.commands.suggest import suggest
+from recd_dist.errors import ConfigError
+from recd_dist.job.options import EtlConfig
+from recd_dist.screen.console import console
+from recd_dist.table.location import location
+from recd_dist.table.manifest import is_table, splits_of
+
+
+def run(options: argparse.Namespace) -> int:
+    """Shows the numbers of each split's table, or suggests groups for raw logs.
+
+    Raises:
+        ConfigError: there is no table, or a flag of ``--suggest`` is given without it.
+    """
+    if options.suggest or options.html or options.sample is not None or "raw" in options.overrides:
+        return suggest(options, str(COMMAND.config))
+    config: EtlConfig = COMMAND.load_config(options)
+    from recd_dist.table.stats.stats_text import render
+    from recd_dist.table.stats.table_stats import measure_table
+
+    root = location(config.data.table)
+    tables = [root] if is_table(root) else [root / split for split in reversed(splits_of(root))]
+    if not tables:
+        raise ConfigError(
+            f"data.table={root}: no clustered table there; make it with `recd etl data={config.data.name}`"
+        )
+    results = {}
+    for table in tables:
+        stats = measure_table(table)
+        results[table.name] = stats.to_json()
+        console(sys.stdout).print(render(stats))
+    write_json(options.json, results)
+    return 0
+
+
+COMMAND = Command(
+    name="stats",
+    summary="samples per session, dedup factors, cost expanded and unique",
+    details="Reads the table that `recd etl` made; with `raw --suggest` raw logs that are no table yet:\n"
+    "which columns change together, and what deduplicating them would save (docs/suggest.md).",
+    examples=(
+        "recd stats data=ebnerd",
+        "recd stats data=ebnerd --json stats.json",
+        "recd stats data.table=tables/ebnerd",
+        "recd stats raw --suggest data.path=clicks.parquet",
+        "recd stats raw --suggest data=ebnerd data.path=~/ebnerd/train --html report.html",
+    ),
+    run=run,
+    config="etl",
+    arguments=(
+        JSON,
+        Argument("--suggest", "look at raw logs and propose groups", {"action": "store_true"}),
+        Argument("--html", "with --suggest: also write a report with plots", {"metavar": "FILE"}),
+        Argument("--sample", "with --suggest: samples to look at", {"type": int, "metavar": "N"}),
+    ),
+)

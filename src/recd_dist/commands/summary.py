@@ -1,0 +1,41 @@
+"""``recd summary``: what a finished run came to."""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+from recd_dist.commands.command import Command
+from recd_dist.errors import ConfigError
+from recd_dist.screen.console import console
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints summary.json of a run.
+
+    Raises:
+        ConfigError: there is none, or it is damaged.
+    """
+    config = COMMAND.load_config(options)
+    path = Path(config.run_dir) / "summary.json"
+    if not path.is_file():
+        raise ConfigError(f"{path}: not there; the run has not ended, or this is no run's directory")
+    try:
+        summary = json.loads(path.read_text())
+    except ValueError as error:
+        raise ConfigError(f"{path}: damaged ({error}); `recd evaluate run_dir={config.run_dir}` still works") from error
+    from recd_dist.train.summary_text import render
+
+    console(sys.stdout).print(render({name: math.nan if value is None else value for name, value in summary.items()}))
+    return 0
+
+
+COMMAND = Command(
+    name="summary",
+    summary="what a finished run came to",
+    details="Prints what `recd train` printed at its end, from summary.json.",
+    examples=("recd summary run_dir=runs/tiny-dlrm",),
+    run=run,
+    config="evaluate",
+)

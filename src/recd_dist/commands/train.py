@@ -1,0 +1,37 @@
+"""``recd train``: training on the ranks of this machine."""
+
+import argparse
+from pathlib import Path
+
+from recd_dist.commands.command import Argument, Command
+from recd_dist.errors import ConfigError
+
+
+def run(options: argparse.Namespace) -> int:
+    """Starts the ranks; each of them composes the config from the same overrides."""
+    from recd_dist.ranks.launcher import main as launch
+
+    if options.nproc < 1:
+        raise ConfigError(f"--nproc {options.nproc}: must be at least 1")
+    overrides = list(options.overrides)
+    if options.config_dir:
+        if not Path(options.config_dir).is_dir():
+            raise ConfigError(f"--config-dir {options.config_dir}: no such directory")
+        overrides.insert(0, f"hydra.searchpath=[file://{Path(options.config_dir).resolve()}]")
+    return launch(["--nproc-per-node", str(options.nproc), "--", *overrides])
+
+
+COMMAND = Command(
+    name="train",
+    summary="train on this machine (many machines: torchx run launch/train.py:train)",
+    details="The same command again goes on from the newest checkpoint in run_dir. SIGTERM writes one, then stops.",
+    examples=(
+        "recd train data=tiny --nproc 2",
+        "recd train data=mine --config-dir my_configs --nproc 2",
+        "recd train data=ebnerd model=dlrm batch_size=2048 model.dim=32 optim.dense.lr=0.005 --nproc 2",
+        "recd train data=tiny 'data.drop=[position]' plan=row_wise dedup=off run_dir=runs/expanded",
+    ),
+    run=run,
+    config="train",
+    arguments=(Argument("--nproc", "ranks on this machine (default 1)", {"type": int, "default": 1}),),
+)

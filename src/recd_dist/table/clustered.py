@@ -1,0 +1,125 @@
+"""A clustered table: where it lies and what its manifest says, loaded once and handed to whoever reads it."""
+
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from recd_dist.errors import DataError
+from recd_dist.table.location import Location, file_size, file_sizes, reaching
+from recd_dist.table.manifest import FileEntry, Manifest
+
+REMEDY = "make the table again with `recd etl ... overwrite=true`"
+"""What mends a file that is not as it was written."""
+
+_BLOCK_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A file of a table that is not as it was written.
+
+    Attributes:
+        path: where it lies.
+        problem: what is wrong with it, in words.
+    """
+
+    path: Location
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}; {REMEDY}"
+
+
+@dataclass(frozen=True)
+class ClusteredTable:
+    """One split of a clustered table.
+
+    Attributes:
+        path: its directory.
+        manifest: what the directory holds, as far as it is to be read.
+    """
+
+    path: Location
+    manifest: Manifest
+
+    @staticmethod
+    def load(path: Location) -> "ClusteredTable":
+        """Opens the table of a directory.
+
+        Raises:
+            DataError: there is no table, or one that this release cannot read.
+        """
+        return ClusteredTable(path, Manifest.load(path))
+
+    def of_partitions(self, names: Collection[str] | None) -> "ClusteredTable":
+        """The table as if it had some partitions only; None keeps all of them.
+
+        Raises:
+            ConfigError: the table has no such partition.
+        """
+        return self if names is None else replace(self, manifest=self.manifest.of_partitions(names))
+
+    @property
+    def files(self) -> list[FileEntry]:
+        """Every file that the manifest names."""
+        return [entry for part in self.manifest.parts for entry in part.files]
+
+    def check_sizes(self, files: Iterable[FileEntry] | None = None) -> None:
+        """Refuses a table of which a file is missing, or is not as long as it was written; reads no file.
+
+        Args:
+            files: the files to look at; all of them when absent.
+
+        Raises:
+            DataError: names the first such file.
+        """
+        entries = self.files if files is None else list(files)
+        sizes = file_sizes(self.path, (entry.path for entry in entries))
+        for entry in entries:
+            self.check_size(entry, sizes.get(entry.path))
+
+    def check_size(self, entry: FileEntry, num_bytes: int | None) -> None:
+        """Refuses a file that is missing or of another length.
+
+        Args:
+            entry: the file.
+            num_bytes: its size; None where it is missing.
+
+        Raises:
+            DataError: names the file, the sizes and the remedy.
+        """
+        if problem := _size_problem(entry, num_bytes):
+            raise DataError(str(Damage(self.path / entry.path, problem)))
+
+    def find_damage(self, report: Callable[[int], None] | None = None) -> Iterator[Damage]:
+        """Reads every file whole and compares it with its checksum.
+
+        Args:
+            report: called with the number of bytes after each block that was read.
+
+        Yields:
+            Every file that is missing or whose bytes are not those that were written.
+        """
+        for entry in self.files:
+            path = self.path / entry.path
+            problem = _size_problem(entry, file_size(path))
+            if problem is None:
+                crc = 0
+                with reaching(path), path.open("rb") as file:
+                    while block := file.read(_BLOCK_BYTES):
+                        crc = zlib.crc32(block, crc)
+                        if report:
+                            report(len(block))
+                if crc != entry.crc32:
+                    problem = f"its checksum is {crc}, {entry.crc32} was written"
+            if problem:
+                yield Damage(path, problem)
+
+
+def _size_problem(entry: FileEntry, num_bytes: int | None) -> str | None:
+    """What is wrong with the size of a file, in words."""
+    if num_bytes is None:
+        return "no such file, though the manifest names it"
+    if num_bytes != entry.num_bytes:
+        return f"{num_bytes:,} bytes, {entry.num_bytes:,} were written: the file was cut off or replaced"
+    return None

@@ -1,0 +1,208 @@
+"""What is counted while a run trains: samples and rows, bytes sent and by formula, loss, quality and speed.
+
+::
+
+    batches --count_rows--> rows of each batch --.
+    results --add_step----> loss, quality -------+--measure--> Point, every log_every steps
+    TrafficCounter: bytes at the collectives ----'
+"""
+
+import math
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from recd_dist.embedding.placement import Placement
+from recd_dist.errors import UserError
+from recd_dist.job.job import Job
+from recd_dist.metrics.gather import reduce_over_ranks
+from recd_dist.metrics.memory import measure_memory
+from recd_dist.metrics.moving_mean import MovingMean
+from recd_dist.metrics.quality import TrainingQuality
+from recd_dist.metrics.speed import Speed
+from recd_dist.metrics.traffic import TrafficCounter
+from recd_dist.plan.step_bytes import group_bytes, step_bytes
+from recd_dist.plan.step_rows import StepRows, TableUse
+from recd_dist.ranks.process_group import Ranks
+from recd_dist.table.schema import SAMPLE
+from recd_dist.tensors.batch import Batch
+from recd_dist.train.build import Output
+
+WINDOW_SAMPLES = 65536
+"""Samples of all ranks that the training NE, AUC and calibration are over."""
+
+_EXCHANGE = ("input", "output", "backward")
+_GROUP = "group/"
+
+
+@dataclass(frozen=True)
+class Point:
+    """The numbers of one point on the curves.
+
+    Attributes:
+        loss: smoothed, of this rank.
+        quality: AUC, NE and calibration of the last WINDOW_SAMPLES samples.
+        speed: samples per second and the share of waiting; empty after the first step, which says nothing of the pace.
+        traffic: bytes of a step, by direction, sent and by formula; of all ranks.
+        group_bytes: bytes of a step by group and formula; of all ranks.
+        dedup_factors: samples per unique row of each group, so far.
+        memory: of this process, in GiB.
+    """
+
+    loss: float
+    quality: Mapping[str, float]
+    speed: Mapping[str, float]
+    traffic: Mapping[str, float]
+    group_bytes: Mapping[str, float]
+    dedup_factors: Mapping[str, float]
+    memory: Mapping[str, float] = field(default_factory=dict)
+
+
+class RunCounts:
+    """Counts every step of an attempt, on every rank.
+
+    Args:
+        job: the job.
+        ranks: this rank.
+        uses, placement: the tables and where they lie, for the bytes by formula.
+        step: steps that were done before this attempt.
+        all_reduce_bytes: bytes that a rank sends a step for replicated parameters, by formula.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        ranks: Ranks,
+        uses: list[TableUse],
+        placement: Placement,
+        step: int,
+        all_reduce_bytes: float,
+    ) -> None:
+        self._job, self._ranks, self._uses, self._placement = job, ranks, uses, placement
+        self._all_reduce_bytes, self._first_step, self._last_point = all_reduce_bytes, step, step
+        self._speed, self._loss = Speed(ranks.device), MovingMean()
+        self._quality = TrainingQuality(job.config.batch_size, WINDOW_SAMPLES, ranks.device)
+        self._ahead: deque[StepRows] = deque()  # of batches that are read and not trained yet
+        self._steps: list[StepRows] = []  # since the last point
+        self._bytes: Counter[str] = Counter()  # of this rank, since the last point
+        self._total: Counter[str] = Counter()  # of all ranks, in this attempt
+        self._rows: Counter[str] = Counter()  # samples, and rows of each group, of this rank in this attempt
+
+    @property
+    def loss(self) -> float:
+        """Smoothed over the last steps."""
+        return self._loss.value()
+
+    def count_rows(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Passes the batches on; notes the wait for each, and its rows while they are on the host."""
+        for batch in self._speed.time_reads(batches):
+            self._ahead.append(StepRows.of_batch(batch.sparse, self._uses if self._job.dedup else ()))
+            yield batch
+
+    def add_step(self, output: Output) -> None:
+        """Adds the result of a step: loss, logits and batch."""
+        loss, logits, batch = output
+        self._steps.append(self._ahead.popleft())
+        for group in batch.sparse.groups:
+            self._rows[group.name] += group.num_rows
+        self._rows["samples"] += batch.batch_size
+        self._loss.update(loss)
+        self._quality.update(logits, batch.labels[:, 0])
+        self._speed.count_step(batch.batch_size)
+
+    def pause(self) -> None:
+        """What follows is no training: it does not count as a slow step."""
+        self._speed.restart()
+
+    def measure(self, step: int, traffic: TrafficCounter) -> Point:
+        """The numbers since the last point; a collective.
+
+        Args:
+            step: steps that are done.
+            traffic: the bytes that were counted at the collectives.
+
+        Raises:
+            UserError: the loss is no number any more.
+        """
+        loss = self._loss.value()
+        num_steps, self._last_point = step - self._last_point, step
+        sent = traffic.take()
+        self._bytes.update({f"sent_{k}": sent[k] for k in _EXCHANGE})
+        self._add_formulas()
+        sums = reduce_over_ranks(
+            {**{k: float(v) for k, v in self._bytes.items()}, "loss": loss}, "sum", self._ranks.device
+        )
+        of_all = sums.pop("loss")
+        if not math.isfinite(of_all):  # on any rank: then all ranks end, and none waits for one that has ended
+            raise UserError(
+                f"the loss is {of_all} at step {step}; lower optim.dense.lr and optim.tables.lr, and start again: the "
+                "last checkpoint is from before"
+            )
+        self._bytes.clear()
+        self._total.update({k: round(v) for k, v in sums.items()})
+        if step == self._first_step + 1:
+            self._speed.restart()  # the first step starts readers and kernels: it says nothing of the pace
+        speed = self._speed.compute() if step > self._first_step + 1 else {}
+        quality = self._quality.compute()
+        return Point(
+            loss=loss,
+            quality=quality,
+            speed=speed,
+            traffic=self._traffic(sums, num_steps),
+            group_bytes={
+                k.removeprefix(_GROUP): v / max(1, num_steps) for k, v in sums.items() if k.startswith(_GROUP)
+            },
+            dedup_factors=self.dedup_factors(),
+            memory=measure_memory(self._ranks.device),
+        )
+
+    def dedup_factors(self) -> dict[str, float]:
+        """Samples per unique row of each group of this rank's batches, so far."""
+        return {
+            group: self._rows["samples"] / rows
+            for group, rows in self._rows.items()
+            if group not in ("samples", SAMPLE) and rows
+        }
+
+    def totals(self, step: int) -> dict[str, float | dict[str, float]]:
+        """Speed, bytes and dedup factors of the whole attempt, for summary.json.
+
+        Args:
+            step: steps that are done.
+        """
+        steps = max(1, step - self._first_step)
+        sent = sum(self._total[f"sent_{k}"] for k in _EXCHANGE)
+        return {
+            "steps_this_attempt": step - self._first_step,
+            "samples_per_s": self._speed.samples_per_s,
+            "dedup_factor": self.dedup_factors(),
+            "sent_bytes": sent,
+            "unique_bytes_by_formula": self._total["unique"],
+            "expanded_bytes": self._total["expanded"],
+            "sent_bytes_per_step": sent / steps,
+            "expanded_bytes_per_step": self._total["expanded"] / steps,
+        }
+
+    def _traffic(self, sums: Mapping[str, float], num_steps: int) -> dict[str, float]:
+        """Bytes of one step of all ranks."""
+        numbers = {
+            "sent_bytes": sum(sums[f"sent_{k}"] for k in _EXCHANGE),
+            "expanded_bytes": sums["expanded"],
+            "unique_bytes_by_formula": sums["unique"],
+            "all_reduce_bytes": self._all_reduce_bytes * self._ranks.world_size * num_steps,
+            **{f"sent_{k}_bytes": sums[f"sent_{k}"] for k in _EXCHANGE},
+        }
+        return {name: number / max(1, num_steps) for name, number in numbers.items()}
+
+    def _add_formulas(self) -> None:
+        """Adds the bytes by formula of the steps since the last point: once for all, since they are linear in rows."""
+        if not self._steps:
+            return
+        mean, num_steps = StepRows.mean(self._steps), len(self._steps)
+        where = self._placement, mean, self._ranks.world_size
+        for name, dedup in (("unique", True), ("expanded", False)):
+            parts = step_bytes(self._uses, *where, dedup=dedup, rank=self._ranks.rank)
+            self._bytes[name] += round(parts.total * num_steps)
+        sent = group_bytes(self._job.schema, self._uses, *where, dedup=self._job.dedup, rank=self._ranks.rank)
+        self._bytes.update({f"{_GROUP}{group}": round(parts.total * num_steps) for group, parts in sent.items()})
+        self._steps.clear()

@@ -1,0 +1,137 @@
+"""What a run does beside its steps: resume, save, stop when asked to, and come to an end."""
+
+import json
+import logging
+import math
+import shutil
+import signal
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from recd_dist.checkpoint import checkpoint
+from recd_dist.embedding.tables import portable_name
+from recd_dist.files.whole_file import write_whole
+from recd_dist.job.config import to_yaml
+from recd_dist.job.job import Job
+from recd_dist.metrics.curves import BOARD_DIRECTORY
+from recd_dist.ranks.process_group import Ranks
+from recd_dist.reader.transform import Transforms
+from recd_dist.train import build
+from recd_dist.train.evaluation import oracle, quality_of
+from recd_dist.train.watch import Watch
+
+logger = logging.getLogger(__name__)
+
+
+def samples_trained(job: Job, position: Mapping[str, Any]) -> int:
+    """Samples of all ranks, since the first step of the run, at a reader position."""
+    left = sum(end - start for start, end in position["remaining"])
+    return int(position["epoch"]) * job.manifest.num_samples + job.manifest.num_samples - left
+
+
+def resume(job: Job, ranks: Ranks, model: Any, optimizer: Any) -> dict[str, Any]:
+    """Loads the newest checkpoint, or starts the run directory afresh.
+
+    Returns:
+        What the checkpoint knows beside the weights; empty at the start.
+    """
+    run_dir = Path(job.config.run_dir)
+    if not job.config.resume and ranks.is_first:
+        start_afresh(run_dir)
+    dist.barrier()
+    checkpoint.remove_unfinished(run_dir / "checkpoints")
+    path = checkpoint.find_newest(run_dir / "checkpoints")
+    found = checkpoint.load(path, model, optimizer, job.schema, rename=portable_name) if path else None
+    if ranks.is_first:
+        # Not before the checkpoint was found to fit: config.yaml says how to read those that are there.
+        write_whole(run_dir / "config.yaml", to_yaml(job.config))
+        if path:
+            logger.info("resuming from %s", path)
+    return found.extra if found else {}
+
+
+def start_afresh(run_dir: Path) -> None:
+    """Removes what an earlier run left in its directory; files of others stay."""
+    for name in ("checkpoints", BOARD_DIRECTORY, "seen"):
+        shutil.rmtree(run_dir / name, ignore_errors=True)
+    (run_dir / "summary.json").unlink(missing_ok=True)
+
+
+def save(job: Job, step: int, model: Any, optimizer: Any, extra: dict[str, Any]) -> Path:
+    """Writes a checkpoint of the job; a collective."""
+    keep, directory = job.config.checkpoint.keep, Path(job.config.run_dir) / "checkpoints"
+    return checkpoint.save(
+        directory, step, model, optimizer, job.schema, {**extra, "step": step}, keep=keep, rename=portable_name
+    )
+
+
+class Stop:
+    """SIGTERM asks for a checkpoint and a clean end; the ranks agree on the step. A context manager."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._signalled = False
+
+    def __enter__(self) -> "Stop":
+        self._before = signal.signal(signal.SIGTERM, self._on_signal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._signalled = True
+
+    def agree(self) -> None:
+        """Every rank stops when one was asked to; a collective."""
+        flag = torch.tensor([int(self._signalled)], device="cuda" if dist.get_backend() == "nccl" else "cpu")
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        self.asked = bool(flag.item())
+
+
+def finish(
+    job: Job,
+    ranks: Ranks,
+    model: Any,
+    transforms: Transforms,
+    watch: Watch,
+    step: int,
+    num_samples: int,
+    path: Path | None,
+    *,
+    stopped: bool,
+) -> dict[str, Any]:
+    """Evaluates, where there is a split for it, and writes summary.json.
+
+    Raises:
+        SystemExit: 143 after a SIGTERM, when the checkpoint is written.
+    """
+    if stopped:
+        logger.info("stopped by SIGTERM after step %d; the same command goes on from %s", step, path)
+        raise SystemExit(128 + signal.SIGTERM)
+    summary = watch.summary(step)
+    wanted = job.config.evaluate
+    if wanted.split and (job.table.parent / wanted.split / "manifest.json").is_file():
+        table = job.table.parent / wanted.split
+        size = wanted.batch_size
+        with closing(
+            build.build_loader(job, ranks, transforms, table=table, batch_size=size, shuffle=False)
+        ) as batches:
+            quality = quality_of(model, batches, ranks.device)
+        summary |= {"split": wanted.split, **(quality.to_json() if quality else {}), **oracle(job, wanted.split)}
+    summary |= {"samples": num_samples, "steps": step, "checkpoint": str(path), "world_size": ranks.world_size}
+    if ranks.is_first:
+        # JSON has no nan: what is undefined (an AUC of one class) is null there.
+        plain = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in summary.items()}
+        write_whole(Path(job.config.run_dir) / "summary.json", json.dumps(plain, indent=1, allow_nan=False) + "\n")
+    watch.finish(step, summary)
+    return summary

@@ -1,0 +1,38 @@
+"""summary.json as a table for people: what a run came to."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+
+def render(summary: Mapping[str, Any]) -> Table:
+    """summary.json as a table for people."""
+    table = Table(title="Trained", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    steps, world_size = summary["steps"], summary["world_size"]
+    table.add_row("samples", f"{summary['samples']:,} in {steps:,} steps on {world_size} rank{'s'[: world_size > 1]}")
+    table.add_row("speed", f"{summary['samples_per_s']:,.0f} samples/s")
+    if "auc" in summary:
+        best = f" (best possible {summary['oracle_auc']:.4f})" if "oracle_auc" in summary else ""
+        table.add_row(f"AUC, {summary['split']}", f"{summary['auc']:.4f}{best}")
+        if math.isfinite(summary["auc_per_request"]):
+            table.add_row("AUC per request", f"{summary['auc_per_request']:.4f}")
+        best = f" (best possible {summary['oracle_ne']:.4f})" if "oracle_ne" in summary else ""
+        table.add_row(f"NE, {summary['split']}", f"{summary['ne']:.4f}{best}")
+        table.add_row(f"loss, {summary['split']}", f"{summary['loss']:.4f}, calibration {summary['calibration']:.3f}")
+    factors = ", ".join(f"{group} {factor:.2f}" for group, factor in summary["dedup_factor"].items())
+    table.add_row("samples per unique row", factors or "nothing deduplicated")
+    sent, expanded = summary["sent_bytes_per_step"], summary["expanded_bytes_per_step"]
+    if expanded:
+        saved = f"{expanded / sent:.2f}x fewer" if sent else "-"
+        table.add_row("exchanged per step", f"{sent / 1e3:,.1f} kB sent, {expanded / 1e3:,.1f} kB expanded: {saved}")
+    if "table_bytes" in summary:
+        used, foretold = (summary[name] / 2**20 for name in ("table_bytes", "table_bytes_planned"))
+        table.add_row("tables, fullest rank", f"{used:,.2f} MiB with optimizer state, {foretold:,.2f} MiB planned")
+    table.add_row("checkpoint", summary["checkpoint"])
+    table.add_row("curves", f"recd board {Path(summary['tensorboard']).parent}   ({summary['tensorboard']})")
+    return table
