@@ -2,10 +2,10 @@
 
     python benchmarks/compute.py [--quick] [--json FILE] [--threads N]
 
-Baseline, in the same run and alternating with ours (A B A B ...): the same modules with the same parameters on the
-same samples, expanded, as a well-written model without deduplication runs them (one batched product for all pairs,
+The baseline runs in the same run and alternates with ours (A B A B ...): the same modules with the same parameters on
+the same samples, expanded, as a well-written model without deduplication runs them (one batched product for all pairs,
 one matrix product for the first layer; keys and values per sample, scores as batched products). Each time is one
-forward and backward, down to the gradients of the embeddings. Sessions are log-normal, 16.3 samples in the mean.
+forward and one backward pass, down to the gradients of the embeddings. Session sizes are log-normal, 16.3 in the mean.
 """
 
 import argparse
@@ -22,22 +22,22 @@ from torch import Tensor, nn
 
 from recd_dist.model.attention import HistoryLayer, TargetAttention
 from recd_dist.model.interaction import DotInteraction
-from recd_dist.model.shared_rows import Slots, shared_rows
+from recd_dist.model.shared_rows import Slots, find_shared_rows
 from recd_dist.tensors.grouped import Grouped, GroupedJagged
 
 Case = tuple[Callable[[], Tensor], Callable[[], Tensor], list[Tensor]]
-"""Ours, the baseline, and the tensors whose gradients both compute."""
+"""The two ways to compute, ours and the baseline, and the tensors whose gradients both compute."""
 
 
 def sessions(batch_size: int, generator: torch.Generator) -> Tensor:
-    """Inverse int32 [B]: session sizes log-normal, mean 16.3, median 10."""
+    """The inverse int32 [B] of sessions whose sizes are log-normal with mean 16.3 and median 10."""
     sigma = math.sqrt(2 * math.log(16.3 / 10))
     sizes = torch.exp(math.log(10) + sigma * torch.randn(batch_size, generator=generator)).round().clamp(min=1).long()
     return torch.repeat_interleave(torch.arange(batch_size), sizes)[:batch_size].to(torch.int32)
 
 
 def interaction(batch_size: int, session: int, sample: int, dim: int, width: int) -> Case:
-    """Dot products of all pairs and the first layer over them."""
+    """The case of dot products of all pairs and the first layer over them."""
     generator = torch.Generator().manual_seed(0)
     inverse = sessions(batch_size, generator)
     num_rows = int(inverse.max()) + 1
@@ -49,19 +49,19 @@ def interaction(batch_size: int, session: int, sample: int, dim: int, width: int
     group = Grouped(unique, inverse)
 
     def ours() -> Tensor:
-        rows = shared_rows({"session": group})
+        rows = find_shared_rows({"session": group})
         if rows is None:
             raise RuntimeError("these sessions are shared rows")
         return layer(unique, own, None, rows)
 
     def baseline() -> Tensor:
-        return layer.per_sample(full, (*names[0], *names[1]), None)
+        return layer.forward_per_sample(full, (*names[0], *names[1]), None)
 
     return ours, baseline, [unique, own, full, *layer.parameters()]
 
 
 def attention(batch_size: int, length: int, dim: int, heads: int, layers: int) -> Case:
-    """Candidates attend to a history of the session, after so many transformer layers over it."""
+    """The case of candidates that attend to the session's history, after ``layers`` transformer layers over it."""
     generator = torch.Generator().manual_seed(0)
     inverse = sessions(batch_size, generator)
     num_rows = int(inverse.max()) + 1
@@ -82,8 +82,8 @@ def attention(batch_size: int, length: int, dim: int, heads: int, layers: int) -
     return ours, baseline, [values, candidates, full.values, *stack.parameters(), *target.parameters()]
 
 
-def seconds(forward: Callable[[], Tensor], leaves: list[Tensor]) -> float:
-    """One forward and backward."""
+def time_pass(forward: Callable[[], Tensor], leaves: list[Tensor]) -> float:
+    """Does one forward and one backward pass; returns the seconds."""
     for leaf in leaves:
         leaf.grad = None
     start = time.perf_counter()
@@ -92,11 +92,11 @@ def seconds(forward: Callable[[], Tensor], leaves: list[Tensor]) -> float:
 
 
 def compare(claim: str, case: Case, config: str, rounds: int) -> dict[str, object]:
-    """Ratios baseline / ours, pair by pair."""
+    """Measures the ratios baseline / ours, pair by pair."""
     ours, baseline, leaves = case
     with torch.no_grad():
         torch.testing.assert_close(ours(), baseline(), rtol=1e-3, atol=1e-3)
-    pairs = [(seconds(ours, leaves), seconds(baseline, leaves)) for _ in range(rounds + 1)][1:]
+    pairs = [(time_pass(ours, leaves), time_pass(baseline, leaves)) for _ in range(rounds + 1)][1:]
     ratios = [b / a for a, b in pairs]
     return {
         "claim": claim,

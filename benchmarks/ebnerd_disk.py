@@ -1,12 +1,12 @@
-"""EB-NeRD on disk: raw files, clustered table, and what the flat samples take when each carries its user's history.
+"""EB-NeRD on disk: raw files, clustered table, and flat samples that each carry their user's history.
 
     python benchmarks/ebnerd_disk.py DIR [--quick] [--json FILE]       DIR: behaviors.parquet and history.parquet
 
-The published baseline writes flat samples; for the full set its authors name 1 TB of disk (reczoo/RecSys2024_CTR_
-Challenge, README). Here the same samples with the same columns and the same values are written in every form: the flat
-Parquet files with required columns, zstd-3 and for each column the encoding that is smallest on its first 8192 rows, in
-time order as logs come, and clustered by session, with pages of 1 MiB (pyarrow's default) and of 16 MiB. The CSV has
-lists joined by `^` and is not written: its size is the sum of its fields' lengths, told by DuckDB, separators included.
+The published baseline writes flat samples; its authors name 1 TB of disk for the full set (reczoo/RecSys2024_CTR_
+Challenge, README). Here the same samples, with the same columns and values, are written in every form. The flat Parquet
+files have required columns, zstd-3, and for each column the encoding that is smallest on its first 8192 rows; they are
+written in time order and sorted by session, with pages of 1 MiB (pyarrow's default) and of 16 MiB. The CSV, with lists
+joined by `^`, is not written: DuckDB computes its size as the sum of its fields' lengths, separators included.
 """
 
 import argparse
@@ -31,20 +31,23 @@ from recd_dist.table.manifest import Manifest
 from recd_dist.table.schema import KEYS, SAMPLE, Kind
 
 NUM_SAMPLES = 8192
-"""Samples of a row group, as in the table."""
+"""The number of samples in a row group, as in the table."""
 
 MIB = 2.0**20
 
 
-def clustered(raw: Path, out: Path, compression: str, where: str = "true", windows: bool = True) -> dict[str, Manifest]:
-    """Our table of both splits.
+def write_clustered(
+    raw: Path, out: Path, compression: str, where: str = "true", windows: bool = True
+) -> dict[str, Manifest]:
+    """Writes the clustered table of both splits.
 
     Args:
-        raw: directory of the two published files.
-        out: directory to make.
-        compression: zstd or lz4.
-        where: predicate over the samples.
-        windows: store histories that shift as windows; without them every row has its lists, as flat files need.
+        raw: the directory of the two published files.
+        out: the directory to make.
+        compression: ``zstd`` or ``lz4``.
+        where: an SQL predicate that chooses the samples.
+        windows: whether histories that shift are stored as windows; flat files need a table where every row has its
+            lists.
     """
     config: EtlConfig = load("etl", ["data=ebnerd", f"data.path={raw}"])
     data = config.data
@@ -67,7 +70,7 @@ def clustered(raw: Path, out: Path, compression: str, where: str = "true", windo
 
 
 def flat_row_groups(table: Path, manifest: Manifest, in_time_order: bool) -> Iterator[pa.Table]:
-    """The flat samples of a table, 8192 at a time: every row carries its own copy of everything."""
+    """The flat samples of a table, 8192 at a time, where every row has its own copy of everything."""
     schema = manifest.schema
     samples = pq.read_table(table / "samples")
     rows = {g: pq.read_table(table / g) for g in schema.dedup_groups}
@@ -82,11 +85,11 @@ def flat_row_groups(table: Path, manifest: Manifest, in_time_order: bool) -> Ite
             own = feature.group == SAMPLE
             column = samples[feature.name] if own else rows[feature.group][feature.name]
             columns[feature.name] = column.take(pa.array(picked if own else places[feature.group][picked]))
-        yield _required(columns)
+        yield _forbid_nulls(columns)
 
 
-def _required(columns: dict[str, pa.ChunkedArray]) -> pa.Table:
-    """A table whose columns and list elements cannot be null: reading and size are best."""
+def _forbid_nulls(columns: dict[str, pa.ChunkedArray]) -> pa.Table:
+    """A table whose columns and list elements cannot be null, which is the fastest to read and the smallest."""
     fields, arrays = [], []
     for name, column in columns.items():
         array = column.combine_chunks()
@@ -110,7 +113,7 @@ def _options(encodings: dict[str, str], page_bytes: int) -> dict[str, Any]:
 
 
 def _best_encodings(first: pa.Table, page_bytes: int) -> dict[str, str]:
-    """For each column the encoding that is smallest on a row group."""
+    """For each column the encoding that makes it smallest, on one row group."""
     chosen = {}
     for field in first.schema:
         leaf = f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name
@@ -126,7 +129,7 @@ def _best_encodings(first: pa.Table, page_bytes: int) -> dict[str, str]:
 
 
 def flat_parquet_bytes(tables: dict[Path, Manifest], in_time_order: bool, page_bytes: int) -> int:
-    """Size of the flat samples as Parquet; one file a split, removed at once."""
+    """The size of the flat samples as Parquet, in one file per split, which is removed at once."""
     total = 0
     for table, manifest in tables.items():
         with tempfile.NamedTemporaryFile(suffix=".parquet", dir=table.parent) as file:
@@ -143,7 +146,7 @@ def flat_parquet_bytes(tables: dict[Path, Manifest], in_time_order: bool, page_b
 
 
 def csv_bytes(tables: dict[Path, Manifest]) -> int:
-    """Size of the flat samples as CSV with a header a split; each stored row's text is measured once."""
+    """The size of the flat samples as CSV with a header per split; the text of a stored row is measured once."""
     total = 0
     for table, manifest in tables.items():
         schema = manifest.schema
@@ -164,7 +167,7 @@ def csv_bytes(tables: dict[Path, Manifest]) -> int:
 
 
 def _text_length(name: str, kind: Kind) -> str:
-    """SQL for the bytes of a field: lists as 1^2^3."""
+    """SQL for the number of bytes of a field; lists are written as 1^2^3."""
     column = f'"{name}"'
     text = f"array_to_string({column}, '^')" if kind is Kind.ids else f"{column}::varchar"
     return f"strlen({text})"
@@ -174,12 +177,12 @@ def _directory_bytes(path: Path) -> int:
     return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
 
 
-def measured(raw: Path, work: Path, quick: bool) -> tuple[dict[str, int], int]:
-    """Bytes by form, and how many samples they hold."""
+def measure_forms(raw: Path, work: Path, quick: bool) -> tuple[dict[str, int], int]:
+    """Measures every form; returns the bytes by form, and the number of samples."""
     where = "impression_id % 8 = 0" if quick else "true"
-    manifests = clustered(raw, work / "zstd", "zstd", where)
-    clustered(raw, work / "lz4", "lz4", where)
-    rows = clustered(raw, work / "rows", "zstd", where, windows=False)
+    manifests = write_clustered(raw, work / "zstd", "zstd", where)
+    write_clustered(raw, work / "lz4", "lz4", where)
+    rows = write_clustered(raw, work / "rows", "zstd", where, windows=False)
     tables = {work / "rows" / split: manifest for split, manifest in rows.items()}
     sizes = {
         "raw files": sum((raw / f).stat().st_size for f in ("behaviors.parquet", "history.parquet")),
@@ -195,7 +198,7 @@ def measured(raw: Path, work: Path, quick: bool) -> tuple[dict[str, int], int]:
 
 
 def main() -> int:
-    """Prints a table; with --json the claims."""
+    """Prints a table, and writes the claims with --json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("raw", nargs="?", type=Path, help="directory of behaviors.parquet and history.parquet")
     parser.add_argument("--quick", action="store_true", help="one impression in eight (its raw files stay whole)")
@@ -206,7 +209,7 @@ def main() -> int:
         sys.stderr.write("ebnerd_disk: skipped; it needs EB-NeRD: python benchmarks/ebnerd_disk.py DIR\n")
         return 0
     with tempfile.TemporaryDirectory(prefix="ebnerd_disk_") as work:
-        sizes, num_samples = measured(options.raw, Path(work), options.quick)
+        sizes, num_samples = measure_forms(options.raw, Path(work), options.quick)
     ours = sizes["clustered table, zstd"]
     print(f"{num_samples:,} samples\n{'':44}{'MB':>10}{'bytes/sample':>14}{'/ table, zstd':>15}")
     for name, num_bytes in sizes.items():

@@ -1,12 +1,12 @@
-"""EB-NeRD, last day as test: what needs no model, gradient-boosted trees, and trained runs beside them.
+"""Quality on EB-NeRD with the last day as test: no model, gradient-boosted trees, and trained runs.
 
     recd etl data=ebnerd data.path=DIR
     recd train experiment=ebnerd --nproc 2 run_dir=runs/on
     recd train experiment=ebnerd --nproc 2 run_dir=runs/off dedup=off
     python benchmarks/ebnerd_quality.py tables/ebnerd runs/on runs/off [--markdown] [--json FILE]
 
-The trees (scikit-learn, 300 iterations) see the eleven backward-looking numbers that a known solution used, then those
-and the four that this project's SQL adds; they see no ids and no history. Both are fitted on the training days.
+The trees (scikit-learn, 300 iterations) see the eleven backward-looking numbers that a known solution used, or these
+and the four that this project's SQL adds. They see no ids and no history. Both are fitted on the training days.
 """
 
 import json
@@ -28,8 +28,8 @@ Column = np.ndarray[tuple[int], np.dtype[np.float64]]
 Columns = dict[str, Column]
 
 
-def columns(table: Path) -> Columns:
-    """Features, label and request of every sample of a split, by the SQL view that joins it back."""
+def read_columns(table: Path) -> Columns:
+    """Reads features, label and request of every sample of a split, through the SQL view that joins them."""
     import duckdb
 
     from recd_dist.table.flat import flat_view
@@ -38,8 +38,8 @@ def columns(table: Path) -> Columns:
     return dict(duckdb.sql(f"select {wanted} from ({flat_view(table)}) order by sample_id").fetchnumpy())
 
 
-def trees(train: Columns, test: Columns, names: tuple[str, ...]) -> Column:
-    """Logits of the test samples."""
+def score_by_trees(train: Columns, test: Columns, names: tuple[str, ...]) -> Column:
+    """Fits gradient-boosted trees on the training samples; returns the logits of the test samples."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     model = HistGradientBoostingClassifier(max_iter=300, early_stopping=False, random_state=0)
@@ -49,22 +49,22 @@ def trees(train: Columns, test: Columns, names: tuple[str, ...]) -> Column:
 
 def main() -> None:
     """Prints the table."""
-    from recd_dist.metrics.quality import evaluate
+    from recd_dist.metrics.quality import measure_quality
 
-    parser = measure.parser(__doc__)
-    parser.add_argument("table", type=Path, help="of the clustered table: the directory of train/ and test/")
+    parser = measure.build_parser(__doc__)
+    parser.add_argument("table", type=Path, help="the directory of the clustered table, with train/ and test/")
     parser.add_argument("runs", nargs="*", type=Path, help="directories of trained runs")
     options = parser.parse_args()
-    train, test = columns(options.table / "train"), columns(options.table / "test")
+    train, test = read_columns(options.table / "train"), read_columns(options.table / "test")
     scored = {
         NOTHING: np.log(test["click_rate"] / (1 - test["click_rate"])),
-        "gradient-boosted trees, 11 numbers": trees(train, test, ELEVEN),
-        "gradient-boosted trees, 15 numbers": trees(train, test, ELEVEN + ADDED),
+        "gradient-boosted trees, 11 numbers": score_by_trees(train, test, ELEVEN),
+        "gradient-boosted trees, 15 numbers": score_by_trees(train, test, ELEVEN + ADDED),
     }
     rows: dict[str, tuple[float, float, float]] = {}
     for name, logits in scored.items():
-        found = evaluate(logits, test["clicked"], test["request_id"])
-        rows[name] = (found.auc, found.auc_per_request, found.ne)
+        quality = measure_quality(logits, test["clicked"], test["request_id"])
+        rows[name] = (quality.auc, quality.auc_per_request, quality.ne)
     for run in options.runs:
         summary = json.loads((run / "summary.json").read_text())
         rows[f"run {run.name}"] = (summary["auc"], summary["auc_per_request"], summary["ne"])

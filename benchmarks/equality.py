@@ -1,13 +1,13 @@
-"""Deduplication is lossless: dedup=on and dedup=off train the same model, step by step, on 2 ranks.
+"""Deduplication loses nothing: dedup=on and dedup=off train the same model, step by step, on 2 ranks.
 
     recd etl data=tiny
     python benchmarks/equality.py [OVERRIDE ...] [--steps 200] [--markdown] [--json FILE]
 
 Both modes start from the same weights and train the same batches through the same pipeline; dedup=off is plain TorchRec
-on expanded KeyedJaggedTensors. Printed at a few steps: the largest relative difference of the losses so far, and of the
-table weights (the largest difference of a table over its largest weight). float32 sums in another order differ by
-rounding, and training lets a difference grow. That it is rounding and nothing else is shown by the same model and
-batches in float64 (one process, unsharded tables, plain Adagrad): there the difference lies a billion times lower.
+on expanded KeyedJaggedTensors. At a few steps the script prints the largest relative difference of the losses so far,
+and that of the table weights (the largest difference of a table divided by its largest weight). float32 sums in another
+order differ by rounding, and a difference grows during training. The same model and batches in float64 (one process,
+unsharded tables, plain Adagrad) show that it is only rounding: there the difference is a billion times smaller.
 """
 
 import argparse
@@ -32,8 +32,8 @@ def loss_difference(ours: list[float], plain: list[float]) -> float:
     return max(abs(a - b) / abs(b) for a, b in zip(ours, plain, strict=True))
 
 
-def full_weights(model: Any) -> dict[str, Any]:
-    """Every table whole, on every rank: the two modes may place their shards differently. A collective."""
+def gather_weights(model: Any) -> dict[str, Any]:
+    """Gathers every table whole on every rank, because the modes may place their shards differently; a collective."""
     import torch
     import torch.distributed as dist
 
@@ -51,19 +51,19 @@ def full_weights(model: Any) -> dict[str, Any]:
 
 
 def weight_difference(ours: Any, plain: Any, start: dict[str, Any]) -> tuple[float, float]:
-    """The largest difference of a table over its largest weight, and the least that a table has moved since."""
-    mine, others = full_weights(ours), full_weights(plain)
+    """The largest difference of a table divided by its largest weight, and the smallest movement of a table so far."""
+    mine, others = gather_weights(ours), gather_weights(plain)
     worst = max(float((mine[t] - others[t]).abs().max() / others[t].abs().max()) for t in mine)
     return worst, min(float((mine[t] - start[t]).abs().max()) for t in mine)
 
 
 def rank_main(config: dict[str, Any]) -> None:
-    """One rank: trains both modes side by side and looks at both at the steps shown."""
+    """One rank: trains both modes side by side, and compares them at the steps that are shown."""
     import torch
 
     from recd_dist.job.config import load
     from recd_dist.job.job import resolve
-    from recd_dist.metrics.gather import over_ranks
+    from recd_dist.metrics.gather import reduce_over_ranks
     from recd_dist.ranks.process_group import process_group
     from recd_dist.train import build, training
 
@@ -81,23 +81,23 @@ def rank_main(config: dict[str, Any]) -> None:
         sides = [training.shard_model(each, ranks)[:2] for each in (job, plain_job)]
         models = [model for model, _ in sides]
         pipelines = [training.start_pipeline(m, o, ranks.device) for m, o in sides]
-        start, rows = full_weights(models[0]), []
-        streams = [iter(batches), (batch.expanded() for batch in batches)]
+        start, rows = gather_weights(models[0]), []
+        streams = [iter(batches), (batch.expand() for batch in batches)]
         losses: list[list[float]] = [[], []]
         for step in range(1, config["steps"] + 1):
             for pipeline, stream, curve in zip(pipelines, streams, losses, strict=True):
                 curve.append(float(pipeline.progress(stream)[0]))
             if step in SHOWN or step == config["steps"]:
                 worst, moved = weight_difference(*models, start)
-                difference = over_ranks({"loss": loss_difference(*losses)}, "max", ranks.device)["loss"]
+                difference = reduce_over_ranks({"loss": loss_difference(*losses)}, "max", ranks.device)["loss"]
                 row = {"loss_difference": difference, "weight_difference": worst, "moved": moved}
                 rows.append({"step": step, "loss": losses[1][-1], **row})
         if ranks.is_first:
             Path(config["out"]).write_text(json.dumps(rows))
 
 
-def float64_rows(overrides: list[str], steps: int) -> list[Row]:
-    """The same comparison in float64: one process, unsharded tables, torch's Adagrad for everything."""
+def compare_in_float64(overrides: list[str], steps: int) -> list[Row]:
+    """Compares the modes in float64: one process, unsharded tables, torch's Adagrad for everything."""
     import torch
 
     from recd_dist.embedding.initial_weights import initialize
@@ -106,7 +106,7 @@ def float64_rows(overrides: list[str], steps: int) -> list[Row]:
     from recd_dist.ranks.process_group import process_group
     from recd_dist.train import build
 
-    # TorchRec's unsharded collections end in .float(); in float64 they must not.
+    # TorchRec's unsharded collections convert their outputs with .float(), which must not happen in float64.
     single, torch.Tensor.float = torch.Tensor.float, torch.Tensor.double  # type: ignore[method-assign]
     try:
         with process_group("cpu") as ranks:
@@ -118,14 +118,14 @@ def float64_rows(overrides: list[str], steps: int) -> list[Row]:
                 initialize(model, job.config.seed)
                 model.double()
             optimizers = [torch.optim.Adagrad(m.parameters(), lr=0.02) for m in models]
-            start, rows = full_weights(models[0]), []
+            start, rows = gather_weights(models[0]), []
             losses: list[list[float]] = [[], []]
             for step, batch in enumerate(batches, 1):
                 for model, optimizer, curve, each in zip(
-                    models, optimizers, losses, (batch, batch.expanded()), strict=True
+                    models, optimizers, losses, (batch, batch.expand()), strict=True
                 ):
                     optimizer.zero_grad()
-                    loss, _ = model(in_float64(each))
+                    loss, _ = model(to_float64(each))
                     loss.backward()
                     optimizer.step()
                     curve.append(loss.item())
@@ -138,15 +138,15 @@ def float64_rows(overrides: list[str], steps: int) -> list[Row]:
         torch.Tensor.float = single  # type: ignore[method-assign]
 
 
-def in_float64(batch: Any) -> Any:
-    """A batch with float64 dense features and labels."""
+def to_float64(batch: Any) -> Any:
+    """The batch with float64 dense features and labels."""
     dense = {group: values.double() for group, values in batch.dense.items()}
     return replace(batch, dense=dense, labels=batch.labels.double())
 
 
 def main() -> None:
     """Prints both tables."""
-    parser = measure.parser(__doc__)
+    parser = measure.build_parser(__doc__)
     parser.add_argument("overrides", nargs="*", default=["data=tiny"], help="of recd train; default data=tiny")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rank", help=argparse.SUPPRESS)
@@ -156,7 +156,7 @@ def main() -> None:
         return
     single = measure.run_ranks(__file__, {"steps": options.steps}, options.overrides)
     tiny = ["data=tiny", "batch_size=256"]
-    double = float64_rows(tiny, min(options.steps, 100))
+    double = compare_in_float64(tiny, min(options.steps, 100))
     head = ["step", "loss", "loss, largest relative difference", "weights, largest relative difference", "moved"]
     results = []
     for title, rows, claim in (

@@ -1,17 +1,18 @@
-"""The ETL as a user runs it: claims etl.rate (samples/s on 2 cores) and etl.memory (GiB resident), at two sizes.
+"""The ETL as a user runs it, at two sizes: claims etl.rate (samples/s on 2 cores) and etl.memory (GiB resident).
 
     python benchmarks/etl.py [--quick] [--samples N] [--pairs N] [--markdown] [--json FILE] [--dir DIR]
 
-Each run is `recd etl` in a process of its own with memory_limit=1GB and two cores, from its start to its end: imports,
-compiled loops from the cache, reading, writing, checksums. Memory is that of the whole process tree (benchmarks/
-watched.py). 766,000 samples of the rm1 preset are 2.5 GB as uncompressed Arrow; four times as many run once, with the
-same limit. Each size is then compared with its source by `recd etl --verify`, which is timed and watched too.
+Each run is `recd etl` in a process of its own, with memory_limit=1GB and two cores. It is timed from its start to its
+end: imports, compiled loops from the cache, reading, writing, checksums. Its memory is that of the whole process tree
+(benchmarks/watched.py). 766,000 samples of the rm1 preset are 2.5 GB as uncompressed Arrow; four times as many run
+once, with the same limit. Then `recd etl --verify` compares each size with its source, and is timed and watched too.
 
-Baseline, by turns with ours (A B A B ...): what a user would write without us, one DuckDB statement that sorts the logs
-by session and time into one flat Parquet file, on the same two cores and with the same memory limit; where DuckDB says
-that this is too little, with the next of several larger limits that suffices, which is then told.
+The baseline runs by turns with ours (A B A B ...). It is what a user would write without this project: one DuckDB
+statement that sorts the logs by session and time into one flat Parquet file, on the same two cores and with the same
+memory limit. Where DuckDB runs out of memory, it gets the next of several larger limits, and the result names it.
 
-The data are the rm1 preset (ours, modelled on RecD's words), made into --dir once, all samples in one table.
+The data are the rm1 preset (ours, modelled on RecD's words). They are made once, into --dir, with all samples in one
+table.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from pathlib import Path
 
 import measure
 from rm1 import Raw, raw_logs
-from watched import Run, watched
+from watched import Run, watch_command
 
 from recd_dist.table.manifest import Manifest
 
@@ -50,14 +51,14 @@ with duckdb.connect() as connection:
 
 @dataclass
 class Side:
-    """Runs of one program on one set of logs.
+    """The runs of one program on one set of logs.
 
     Attributes:
         raw: the logs.
-        scratch: directory for what it writes.
-        runs: those that ended well.
-        limit: of memory.
-        out_bytes: of what the last one wrote.
+        scratch: the directory for what the program writes.
+        runs: the runs that succeeded.
+        limit: the memory limit.
+        out_bytes: the size of what the last run wrote.
     """
 
     raw: Raw
@@ -68,19 +69,19 @@ class Side:
 
     @property
     def rates(self) -> list[float]:
-        """Samples a second of each run."""
+        """The samples per second of each run."""
         return [self.raw.num_samples / run.seconds for run in self.runs]
 
     @property
     def peaks(self) -> list[float]:
-        """GiB of each run."""
+        """The peak memory of each run, in GiB."""
         return [run.peak_gib for run in self.runs]
 
-    def kept(self, run: Run, out: Path) -> float:
-        """Seconds of a run that ended well.
+    def keep_run(self, run: Run, out: Path) -> float:
+        """Keeps a run that succeeded, and the size of what it wrote; returns its seconds.
 
         Raises:
-            SystemExit: it did not.
+            SystemExit: the run failed.
         """
         if run.code:
             raise SystemExit(f"exit status {run.code}: {run.stderr}")
@@ -89,46 +90,46 @@ class Side:
         return run.seconds
 
 
-def recd(raw: Raw, out: Path, scratch: Path, *options: str) -> Run:
-    """`recd etl` of the logs; they are there, so that nothing is generated."""
+def run_recd(raw: Raw, out: Path, scratch: Path, *options: str) -> Run:
+    """Runs `recd etl` on the logs. They exist already, so that it generates nothing."""
     command = [str(Path(sys.executable).with_name("recd")), "etl", *options, *raw.overrides, "data.source=sql"]
     command += [f"data.table={out}", f"memory_limit={LIMIT}"]
-    return watched(command, scratch, NUM_CORES)
+    return watch_command(command, scratch, NUM_CORES)
 
 
-def table(side: Side) -> float:
-    """Makes the table anew; returns seconds."""
+def write_table(side: Side) -> float:
+    """Writes the table again; returns the seconds."""
     out = side.scratch / "table"
     shutil.rmtree(out, ignore_errors=True)
-    seconds = side.kept(recd(side.raw, out, side.scratch), out)
-    found = Manifest.load(out / "train").num_samples
-    if found != side.raw.num_samples:
-        raise SystemExit(f"{found} samples in the table, {side.raw.num_samples} in the logs")
+    seconds = side.keep_run(run_recd(side.raw, out, side.scratch), out)
+    num_samples = Manifest.load(out / "train").num_samples
+    if num_samples != side.raw.num_samples:
+        raise SystemExit(f"{num_samples} samples in the table, {side.raw.num_samples} in the logs")
     return seconds
 
 
-def verified(side: Side) -> Run:
-    """Compares the table with the logs.
+def verify_table(side: Side) -> Run:
+    """Compares the table with the logs, and watches that.
 
     Raises:
         SystemExit: they differ.
     """
-    run = recd(side.raw, side.scratch / "table", side.scratch, "--verify")
+    run = run_recd(side.raw, side.scratch / "table", side.scratch, "--verify")
     if run.code:
         raise SystemExit(f"recd etl --verify: exit status {run.code}: {run.stderr}")
     return run
 
 
-def sort(side: Side) -> float:
-    """Sorts the logs with DuckDB alone; returns seconds. Raises the limit of memory until it suffices."""
+def sort_logs(side: Side) -> float:
+    """Sorts the logs with DuckDB alone, and raises the memory limit until it suffices; returns the seconds."""
     out, spill = side.scratch / "flat.parquet", side.scratch / "spill"
     for limit in LIMITS[LIMITS.index(side.limit) :]:
         side.limit = limit
-        places = [str(side.raw.path), str(out), limit, str(spill), str(NUM_CORES)]
-        run = watched([sys.executable, "-c", SORT, *places], side.scratch, NUM_CORES)
+        arguments = [str(side.raw.path), str(out), limit, str(spill), str(NUM_CORES)]
+        run = watch_command([sys.executable, "-c", SORT, *arguments], side.scratch, NUM_CORES)
         shutil.rmtree(spill, ignore_errors=True)
         if not run.code or "Out of Memory" not in run.stderr:
-            return side.kept(run, out)
+            return side.keep_run(run, out)
         sys.stderr.write(f"DuckDB's sort runs out of memory with {limit}, after {run.seconds:.0f} s\n")
     raise SystemExit(f"DuckDB's sort runs out of memory with {LIMITS[-1]} too")
 
@@ -136,7 +137,7 @@ def sort(side: Side) -> float:
 def result(
     claim: str, values: Sequence[float], side: Side, baseline: str, unit: str, **details: object
 ) -> measure.Result:
-    """A claim's median and extremes."""
+    """A claim's median and extremes, with what was measured in words."""
     raw = side.raw
     preset = raw.path.name.partition("-")[0]
     config = f"{preset}, {raw.num_samples:,} samples, {raw.arrow_bytes / 1e9:.2f} GB as Arrow, "
@@ -149,7 +150,7 @@ def result(
 
 
 def results_of(ours: Side, theirs: Side, check: Run) -> list[measure.Result]:
-    """Rate and memory at the size of the claims."""
+    """Rate and memory at the size that the claims name."""
     words = "one DuckDB statement: copy (select * from the logs order by session_id, timestamp) to a flat zstd file"
     words += f", threads={NUM_CORES}, memory_limit={theirs.limit}"
     if theirs.limit != LIMIT:
@@ -180,21 +181,21 @@ def results_of(ours: Side, theirs: Side, check: Run) -> list[measure.Result]:
     return [rate, memory]
 
 
-def larger(raw: Raw, scratch: Path) -> list[measure.Result]:
-    """Rate and memory at four times the size."""
+def measure_larger(raw: Raw, scratch: Path) -> list[measure.Result]:
+    """Measures rate and memory at four times the size."""
     side = Side(raw, scratch)
-    table(side)
-    check = verified(side)
+    write_table(side)
+    check = verify_table(side)
     words = "none at this size: see etl.rate"
     sizes = {"table_MB": round(side.out_bytes / 1e6, 1)}
-    seen = round(raw.num_samples / check.seconds)
-    rate = result(f"etl.rate.{TIMES}x", side.rates, side, words, "samples/s", **sizes, verify_rate=seen)
-    more = round(check.peak_gib, 3)
-    return [rate, result(f"etl.memory.{TIMES}x", side.peaks, side, words, "GiB", **sizes, verify_GiB=more)]
+    verify_rate = round(raw.num_samples / check.seconds)
+    rate = result(f"etl.rate.{TIMES}x", side.rates, side, words, "samples/s", **sizes, verify_rate=verify_rate)
+    verify_gib = round(check.peak_gib, 3)
+    return [rate, result(f"etl.memory.{TIMES}x", side.peaks, side, words, "GiB", **sizes, verify_GiB=verify_gib)]
 
 
 def main() -> None:
-    parser = measure.parser(__doc__)
+    parser = measure.build_parser(__doc__)
     parser.add_argument("--dir", type=Path, default=Path(".bench"), help="raw logs, kept (default .bench)")
     parser.add_argument(
         "--samples", type=int, help=f"of the logs (default {SAMPLES}, quick 100000), then {TIMES} times"
@@ -208,15 +209,17 @@ def main() -> None:
         ours, theirs = (Side(raw, Path(scratch, name)) for name in ("ours", "theirs"))
         for side in (ours, theirs):
             side.scratch.mkdir()
-        table(ours)  # compiles what the cache does not have, and reads the logs into the page cache
-        sort(theirs)  # finds the limit that suffices
+        write_table(ours)  # compiles the loops that the cache lacks, and brings the logs into the page cache
+        sort_logs(theirs)  # finds the memory limit that suffices
         ours.runs, theirs.runs = [], []
-        measure.alternate(lambda: table(ours), lambda: sort(theirs), options.pairs or (1 if options.quick else 3))
-        results = results_of(ours, theirs, verified(ours))
+        measure.alternate(
+            lambda: write_table(ours), lambda: sort_logs(theirs), options.pairs or (1 if options.quick else 3)
+        )
+        results = results_of(ours, theirs, verify_table(ours))
         for side in (ours, theirs):
             shutil.rmtree(side.scratch)
             side.scratch.mkdir()
-        results += larger(raw_logs(options.dir, TIMES * num_samples, options.data), ours.scratch)
+        results += measure_larger(raw_logs(options.dir, TIMES * num_samples, options.data), ours.scratch)
     measure.report(results, options)
 
 

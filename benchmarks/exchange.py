@@ -1,21 +1,21 @@
-"""The embedding part of a step on unique rows: claims exchange.s16.kjt, s16.vbe, s1.kjt, mixed, bytes, expand, link.
+"""The embedding part of a step on unique rows: claims exchange.s16.kjt, s16.vbe, s1.kjt, mixed and others.
 
     python benchmarks/exchange.py [CASE ...] [--quick] [--markdown] [--json FILE] [--profile [MODE]]
 
-8 tables of 100,000 rows, D=64, B=2048 a rank, 40 ids a list, S samples a session that share all lists; 2 gloo ranks of
-one thread each, tables whole, 4 a rank, rowwise Adagrad, int32 ids. Ours looks up unique rows and expands every group.
-Two baselines run in the same processes by turns: plain TorchRec on the expanded KeyedJaggedTensor (with int32 and with
-int64 ids; the faster counts) and TorchRec's own deduplication, a variable-batch KeyedJaggedTensor with inverse indices
-(VBE). Before anything is measured, outputs on every batch and weights after some steps are compared.
+There are 8 tables of 100,000 rows, D=64, B=2048 a rank, 40 int32 ids a list, and S samples a session that share all
+lists. 2 gloo ranks of one thread hold 4 whole tables each, under rowwise Adagrad. Ours looks up unique rows and expands
+every group. Two baselines run in the same processes by turns: plain TorchRec on the expanded KeyedJaggedTensor (with
+int32 and with int64 ids; the faster one counts), and TorchRec's own deduplication, a variable-batch KeyedJaggedTensor
+with inverse indices (VBE). Before it measures, the script compares outputs on every batch and weights after some steps.
 
 | case | measures |
 |---|---|
-| s1 s2 s4 s8 s16 s64 | S samples a session; at s1 the group is kept though nothing repeats, as a user might |
-| sample | S=1 again, with the features in the group ``sample``, where what does not repeat belongs |
-| mixed | S=16 for half the features, the other half never repeats |
-| expand | expansion forward and backward against one copy of its output: 4 MB, as in s16, and 34 MB |
-| bytes | bytes at the collectives against the formula, every sharding type, rows and ids, 4 ranks as 2 hosts x 2 |
-| link | s16 over two hosts of the network lab with 1 Gbit/s between them (root, iproute2) |
+| s1 s2 s4 s8 s16 s64 | S samples a session; s1 keeps the group although nothing repeats, as a user might |
+| sample | S=1 again, with the features in the group ``sample``, which is meant for what does not repeat |
+| mixed | S=16 for half the features; the other half never repeats |
+| expand | expansion, forward and backward, against one copy of its output: 4 MB, as in s16, and 34 MB |
+| bytes | bytes at the collectives against the formula: all sharding types, rows and ids, 4 ranks as 2 hosts x 2 |
+| link | s16 over two hosts of the network lab with 1 Gbit/s between them (needs root and iproute2) |
 | gpu | 100 tables, B=8192, one GPU: time and peak memory |
 """
 
@@ -37,11 +37,11 @@ BASELINES = {
 SESSIONS = {f"s{n}": n for n in (1, 2, 4, 8, 16, 64)}
 CASES = (*SESSIONS, "sample", "mixed", "expand", "bytes", "link", "gpu")
 LARGE_BATCH = 16384
-"""Samples of an expansion that no cache holds: 34 MB."""
+"""The samples of an expansion of 34 MB, which no cache holds."""
 
 
 def workload_of(name: str, small: bool) -> dict[str, Any]:
-    """Arguments of a case's Workload."""
+    """The arguments of a case's Workload."""
     if name == "gpu":
         return {"samples_per_session": 16, "num_tables": 100, "batch_size": 8192}
     size: dict[str, Any] = {"num_embeddings": 2000, "batch_size": 128, "num_ids": 10} if small else {}
@@ -53,7 +53,7 @@ def workload_of(name: str, small: bool) -> dict[str, Any]:
 
 
 def rank_main(config: dict[str, Any]) -> None:
-    """One rank: what the case asks for; rank 0 writes what was found."""
+    """One rank: measures the case; rank 0 writes the results."""
     import exchange_bytes
     import exchange_modes
     import torch
@@ -65,22 +65,22 @@ def rank_main(config: dict[str, Any]) -> None:
     quiet_libraries()
     workload = exchange_modes.Workload(**config["workload"])
     with process_group(config["device"]) as ranks:
-        what = {"bytes": exchange_bytes.every_plan, "expand": expansion, "profile": profile}
-        found = what.get(config["what"], speed)(workload, ranks, config)
+        special = {"bytes": exchange_bytes.measure_plans, "expand": measure_expansion, "profile": profile}
+        results = special.get(config["what"], measure_speed)(workload, ranks, config)
         if ranks.is_first:
-            Path(config["out"]).write_text(json.dumps(found))
+            Path(config["out"]).write_text(json.dumps(results))
 
 
-def speed(workload: Any, ranks: Any, config: dict[str, Any]) -> dict[str, Any]:
-    """Checks that the modes are one training, counts what they send, measures them by turns."""
+def measure_speed(workload: Any, ranks: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """Checks that the modes train alike, counts what they send, and measures them by turns."""
     import exchange_bytes
     import exchange_modes
     import torch
 
-    modes = exchange_modes.modes(workload, ranks, config["num_batches"], config["modes"])
-    difference = exchange_modes.check(modes, config["num_batches"])
-    sent = {name: exchange_bytes.sent_per_step(mode, config["num_batches"]) for name, mode in modes.items()}
-    peaks = {name: exchange_modes.peak_bytes(mode) for name, mode in modes.items()} if torch.cuda.is_available() else {}
+    modes = exchange_modes.build_modes(workload, ranks, config["num_batches"], config["modes"])
+    difference = exchange_modes.check_modes(modes, config["num_batches"])
+    sent = {name: exchange_bytes.count_sent_bytes(mode, config["num_batches"]) for name, mode in modes.items()}
+    peaks = {name: exchange_bytes.peak_bytes(mode) for name, mode in modes.items()} if torch.cuda.is_available() else {}
     for mode in modes.values():
         mode.cpu_s, mode.num_steps = 0.0, 0
     block = config["block"]
@@ -95,8 +95,8 @@ def speed(workload: Any, ranks: Any, config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def expansion(workload: Any, _: Any, config: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of an expansion with its backward pass, and of copying as much as it yields to memory that lies ready."""
+def measure_expansion(workload: Any, _: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """Times an expansion with its backward pass, and a copy of as many bytes to memory that is already allocated."""
     import time
 
     import torch
@@ -127,7 +127,7 @@ def expansion(workload: Any, _: Any, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def profile(workload: Any, ranks: Any, config: dict[str, Any]) -> str:
-    """Where a mode spends its time on rank 0: operators (torch.profiler) and Python functions (cProfile)."""
+    """Shows where a mode spends its time on rank 0: in operators (torch.profiler) and Python functions (cProfile)."""
     import cProfile
     import io
     import pstats
@@ -136,7 +136,7 @@ def profile(workload: Any, ranks: Any, config: dict[str, Any]) -> str:
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as torch_profile
 
-    (mode,) = exchange_modes.modes(workload, ranks, config["num_batches"], config["modes"]).values()
+    (mode,) = exchange_modes.build_modes(workload, ranks, config["num_batches"], config["modes"]).values()
     num_steps = 5 * config["num_batches"]
     mode.steps(num_steps)
     plain_s = mode.steps(num_steps) / num_steps
@@ -152,15 +152,14 @@ def profile(workload: Any, ranks: Any, config: dict[str, Any]) -> str:
 
 
 def faster_plain(rounds: Sequence[Sequence[float]], names: Sequence[str]) -> str:
-    """Of the plain baselines the one with the smaller median."""
-    return min(
-        (n for n in names if n in PLAIN), key=lambda name: statistics.median(r[names.index(name)] for r in rounds)
-    )
+    """The plain baseline with the smaller median."""
+    medians = {n: statistics.median(r[i] for r in rounds) for i, n in enumerate(names) if n in PLAIN}
+    return min(medians, key=lambda name: medians[name])
 
 
-def speed_results(name: str, found: dict[str, Any], modes: Sequence[str], words: str) -> list[measure.Result]:
-    """A case's ratios to the plain and to the deduplicating baseline."""
-    rounds = found["rounds"]
+def speed_results(name: str, numbers: dict[str, Any], modes: Sequence[str], words: str) -> list[measure.Result]:
+    """The results of a case: its ratios to the plain baseline and to the deduplicating one."""
+    rounds = numbers["rounds"]
     medians = {n: statistics.median(r[i] for r in rounds) for i, n in enumerate(modes)}
     plain = faster_plain(rounds, modes)
     results = []
@@ -173,28 +172,28 @@ def speed_results(name: str, found: dict[str, Any], modes: Sequence[str], words:
                 f"exchange.{claim_name(name, short)}",
                 pairs,
                 f"{BASELINES[short]}{' with ' + plain.split()[1] + ' ids' if short == 'kjt' else ''}",
-                f"{words}, {found['threads']} thread each, {len(pairs)} rounds",
+                f"{words}, {numbers['threads']} thread each, {len(pairs)} rounds",
                 ours_ms=round(1e3 * medians["ours"], 2),
                 baseline_ms=round(1e3 * medians[baseline], 2),
-                ours_cpu_ms=round(1e3 * found["cpu"]["ours"], 2),
-                baseline_cpu_ms=round(1e3 * found["cpu"][baseline], 2),
-                ours_sent_MB=round(sum(found["sent"]["ours"].values()) / 1e6, 3),
-                baseline_sent_MB=round(sum(found["sent"][baseline].values()) / 1e6, 3),
-                weights_differ=float(f"{found['difference']:.0e}"),
+                ours_cpu_ms=round(1e3 * numbers["cpu"]["ours"], 2),
+                baseline_cpu_ms=round(1e3 * numbers["cpu"][baseline], 2),
+                ours_sent_MB=round(sum(numbers["sent"]["ours"].values()) / 1e6, 3),
+                baseline_sent_MB=round(sum(numbers["sent"][baseline].values()) / 1e6, 3),
+                weights_differ=float(f"{numbers['difference']:.0e}"),
             )
         )
     return results
 
 
 def claim_name(case: str, short: str) -> str:
-    """``exchange.`` and this is a claim's id; the plain baseline is meant where a case has one claim."""
+    """A claim's id without ``exchange.``; mixed and link alone name the claim on the plain baseline."""
     if case in ("mixed", "link"):
         return case if short == "kjt" else f"{case}.{short}"
     return f"{case}.{short}"
 
 
 def words_of(name: str, workload: dict[str, Any], where: str) -> str:
-    """A case in words."""
+    """The case in words."""
     shape = {"num_tables": 8, "num_embeddings": 100_000, "batch_size": 2048, "num_ids": 40, **workload}
     plain = shape.get("num_plain", 0)
     repeats = f"S={shape['samples_per_session']}"
@@ -208,8 +207,8 @@ def words_of(name: str, workload: dict[str, Any], where: str) -> str:
     return f"{repeats}, B={shape['batch_size']} a rank, {shape['num_ids']} ids a list, {tables}; {where}"
 
 
-def measured(name: str, options: argparse.Namespace) -> list[measure.Result]:
-    """The results of one case."""
+def measure_case(name: str, options: argparse.Namespace) -> list[measure.Result]:
+    """Measures one case."""
     workload = workload_of(name, options.small)
     rounds = options.pairs or (5 if options.quick else 15)
     size = {"pairs": rounds, "block": 4, "num_batches": 2 if options.small else 4 if options.quick else 8}
@@ -219,56 +218,55 @@ def measured(name: str, options: argparse.Namespace) -> list[measure.Result]:
         claims = {"exchange.expand": {**config, "block": 50}, "exchange.expand.large": large}
         return [expand_result(c, measure.run_ranks(__file__, what, num_ranks=1)) for c, what in claims.items()]
     if name == "bytes":
-        found = measure.run_ranks(__file__, config, num_ranks=4)
-        return [bytes_result(found)]
+        return [bytes_result(measure.run_ranks(__file__, config, num_ranks=4))]
     if name == "gpu":
-        return gpu(config)
+        return measure_gpu(config)
     if name == "link":
         modes = [PLAIN[0], "ours"]
-        found = over_link({**config, "modes": modes, "block": 2, "num_batches": 4})
+        numbers = run_over_link({**config, "modes": modes, "block": 2, "num_batches": 4})
         where = "2 hosts (network namespaces) of 1 gloo rank, 1 Gbit/s between them"
-        return speed_results(name, found, modes, words_of(name, workload, where)) if found else []
+        return speed_results(name, numbers, modes, words_of(name, workload, where)) if numbers else []
     modes = [*(PLAIN[:1] if options.quick and name != "s16" else PLAIN), "vbe", "ours"]
-    found = measure.run_ranks(__file__, {**config, "modes": modes})
-    return speed_results(name, found, modes, words_of(name, workload, "2 gloo ranks"))
+    numbers = measure.run_ranks(__file__, {**config, "modes": modes})
+    return speed_results(name, numbers, modes, words_of(name, workload, "2 gloo ranks"))
 
 
-def skipped(name: str, reason: str) -> None:
-    """Says why a case was left out."""
+def report_skip(name: str, reason: str) -> None:
+    """Reports why a case is skipped."""
     sys.stderr.write(f"exchange: {name} skipped: {reason}\n")
 
 
-def over_link(config: dict[str, Any]) -> dict[str, Any] | None:
-    """Runs a rank on each of two hosts of the network lab; None where there is no lab."""
+def run_over_link(config: dict[str, Any]) -> dict[str, Any] | None:
+    """Runs a rank on each of two hosts of the network lab; returns None where there is no lab."""
     import tempfile
 
     from recd_dist.ranks.launcher import rank_environment
 
     lab = measure.network_lab()
     if reason := lab.unavailable():
-        skipped("link", reason)
+        report_skip("link", reason)
         return None
     with tempfile.TemporaryDirectory() as scratch, lab.Lab(num_hosts=2, mbit=1000) as hosts:
-        out = Path(scratch, "found.json")
+        out = Path(scratch, "numbers.json")
         rank = [str(Path(__file__).resolve()), "--rank", json.dumps({**config, "out": str(out)})]
         env = rank_environment(2, 1) | {"OMP_NUM_THREADS": "1"}
         hosts.torchrun(rank, env=env, timeout_s=300)
         return json.loads(out.read_text())
 
 
-def gpu(config: dict[str, Any]) -> list[measure.Result]:
-    """Time and peak memory of a step on one GPU, unique rows against both baselines."""
+def measure_gpu(config: dict[str, Any]) -> list[measure.Result]:
+    """Measures time and peak memory of a step on one GPU, unique rows against both baselines."""
     import torch
 
     if not torch.cuda.is_available():
-        skipped("gpu", "torch sees no CUDA device here")
+        report_skip("gpu", "torch sees no CUDA device here")
         return []
     modes = [PLAIN[0], "vbe", "ours"]
     chosen = {**config, "modes": modes, "device": "cuda", "num_batches": 4, "block": 8}
-    found = measure.run_ranks(__file__, chosen, num_ranks=1)
+    numbers = measure.run_ranks(__file__, chosen, num_ranks=1)
     words = words_of("gpu", config["workload"], f"1 NCCL rank, {torch.cuda.get_device_name(0)}")
-    times = speed_results("gpu", found, modes, words)
-    peak = {name: found["peaks"][name] for name in modes}
+    times = speed_results("gpu", numbers, modes, words)
+    peak = {name: numbers["peaks"][name] for name in modes}
     ratio = round(peak[PLAIN[0]] / peak["ours"], 3)
     words += "; one batch and its step, no tables"
     columns = {f"{name.replace(' ', '_')}_MiB": round(value / 2**20) for name, value in peak.items()}
@@ -278,10 +276,10 @@ def gpu(config: dict[str, Any]) -> list[measure.Result]:
     return [*times, memory]
 
 
-def expand_result(claim: str, found: dict[str, Any]) -> measure.Result:
-    """Expansion against a copy: a cost, so the ratio is ours / baseline."""
-    ratios = [a / b for a, b in found["pairs"]]
-    times = [round(1e3 * statistics.median(side), 3) for side in zip(*found["pairs"], strict=True)]
+def expand_result(claim: str, numbers: dict[str, Any]) -> measure.Result:
+    """The result of expansion against a copy. Expansion is a cost, so that the ratio is ours / baseline."""
+    ratios = [a / b for a, b in numbers["pairs"]]
+    times = [round(1e3 * statistics.median(side), 3) for side in zip(*numbers["pairs"], strict=True)]
     return measure.Result(
         claim,
         round(statistics.median(ratios), 3),
@@ -289,22 +287,22 @@ def expand_result(claim: str, found: dict[str, Any]) -> measure.Result:
         round(max(ratios), 3),
         "one copy of the output to memory that lies ready",
         "ours / baseline",
-        f"output {found['shape'][0]} x {found['shape'][1]} float32, S=16, forward and backward, 1 thread",
+        f"output {numbers['shape'][0]} x {numbers['shape'][1]} float32, S=16, forward and backward, 1 thread",
         {"ours_ms": times[0], "baseline_ms": times[1]},
     )
 
 
-def bytes_result(found: dict[str, Any]) -> measure.Result:
-    """Bytes counted against the formula: the worst sharding type, kind of sending and direction."""
+def bytes_result(numbers: dict[str, Any]) -> measure.Result:
+    """The result of bytes counted against the formula: the worst sharding type, way of sending and direction."""
     ratios = {
         f"{plan} {direction}": counted / due
-        for plan, values in found.items()
+        for plan, values in numbers.items()
         for direction, (counted, due) in values.items()
         if due
     }
     worst = max(ratios, key=lambda key: abs(ratios[key] - 1))
-    sizes = sum(values["splits"][0] for values in found.values())
-    whole = sum(counted for values in found.values() for counted, _ in values.values())
+    plans, sizes = ", ".join(numbers), sum(values["splits"][0] for values in numbers.values())
+    whole = sum(counted for values in numbers.values() for counted, _ in values.values())
     return measure.Result(
         "exchange.bytes",
         round(ratios[worst], 4),
@@ -312,13 +310,13 @@ def bytes_result(found: dict[str, Any]) -> measure.Result:
         round(max(ratios.values()), 4),
         "formula of plan/step_bytes.py for unique rows and unique ids",
         "counted / formula",
-        f"{len(found)} plans ({', '.join(found)}), 4 ranks as 2 hosts x 2, half the features at S=16; worst: {worst}",
+        f"{len(numbers)} plans ({plans}), 4 ranks as 2 hosts x 2, half the features at S=16; worst: {worst}",
         {"sizes_that_are_sent_too": f"{100 * sizes / whole:.3f}%"},
     )
 
 
 def main() -> None:
-    parser = measure.parser(__doc__)
+    parser = measure.build_parser(__doc__)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default: all")
     parser.add_argument("--pairs", type=int, help="rounds (default 15, quick 5)")
     parser.add_argument("--small", action="store_true", help="tiny tables and batches, for the tests; no claim")
@@ -340,8 +338,8 @@ def main() -> None:
     results, failed = [], []
     for name in options.cases or CASES:
         try:
-            results += measured(name, options)
-        except SystemExit as error:  # what was measured before is shown all the same
+            results += measure_case(name, options)
+        except SystemExit as error:  # the results of the other cases are still shown
             failed.append(f"{name}: {error}")
     measure.report(results, options)
     if failed:

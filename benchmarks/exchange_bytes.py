@@ -1,4 +1,4 @@
-"""Bytes of the embedding exchange: counted at the collectives, and by the formula of plan/step_bytes.py."""
+"""Bytes of the embedding exchange: counted at the collectives, and by formula (plan/step_bytes.py)."""
 
 import os
 from dataclasses import replace
@@ -18,13 +18,14 @@ from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.step_bytes import StepBytes, step_bytes
 from recd_dist.plan.step_rows import StepRows, table_uses
 from recd_dist.ranks.process_group import Ranks
+from recd_dist.tensors.ikjt import IKJT
 
 DIRECTIONS = ("input", "output", "backward")
 RANKS_PER_HOST = 2
 
 
-def sent_per_step(mode: exchange_modes.Mode, num_steps: int) -> dict[str, float]:
-    """Bytes a step, of all ranks, by direction; ``splits`` are the sizes that are told first."""
+def count_sent_bytes(mode: exchange_modes.Mode, num_steps: int) -> dict[str, float]:
+    """Counts the bytes that all ranks send in a step, by direction; ``splits`` are the sizes, which are sent first."""
     with TrafficCounter() as traffic:
         for _ in range(num_steps):
             mode.step()
@@ -36,31 +37,34 @@ def sent_per_step(mode: exchange_modes.Mode, num_steps: int) -> dict[str, float]
     return dict(zip((*DIRECTIONS, "splits"), (total / num_steps).tolist(), strict=True))
 
 
-def every_plan(
+def measure_plans(
     workload: exchange_modes.Workload, ranks: Ranks, config: dict[str, Any]
 ) -> dict[str, dict[str, tuple[float, float]]]:
-    """For every sharding type, sending rows and sending ids: bytes counted and due, of all ranks, by direction.
+    """Measures every sharding type, sending rows and sending ids.
 
     Args:
-        workload: half of its features repeat.
-        ranks: of one machine, taken for hosts of two ranks each.
-        config: number of batches.
+        workload: tables and batches; half of the features repeat.
+        ranks: this rank, of one machine; two ranks count as a host.
+        config: ``num_batches``, the number of batches.
+
+    Returns:
+        By plan and direction the bytes of all ranks in a step, counted and by formula.
     """
     hosts = replace(ranks, local_rank=ranks.rank % RANKS_PER_HOST, local_world_size=RANKS_PER_HOST)
     os.environ |= {"LOCAL_RANK": str(hosts.local_rank), "LOCAL_WORLD_SIZE": str(RANKS_PER_HOST)}  # TorchRec reads them
     batches = [workload.batch(ranks.rank, n) for n in range(config["num_batches"])]
-    found = {}
+    results = {}
     for sharding in TYPES:
         for send in ("rows", "ids"):
             if sharding != "DP":
-                found[f"{sharding} {send}"] = _one_plan(workload, hosts, batches, sharding, send)
-    return found
+                results[f"{sharding} {send}"] = _measure_plan(workload, hosts, batches, sharding, send)
+    return results
 
 
-def _one_plan(
+def _measure_plan(
     workload: exchange_modes.Workload, ranks: Ranks, batches: list[Any], sharding: str, send: str
 ) -> dict[str, tuple[float, float]]:
-    """A plan that puts every table under one sharding type, run on each batch once."""
+    """Runs a plan that has every table under one sharding type, on each batch once."""
     embeddings = Embeddings(workload.schema, workload.tables, send=dict.fromkeys(workload.tables, send), device="meta")
     chosen = place_tables(embeddings, World(ranks.world_size, ranks.local_world_size), sharding)
     uses, places = table_uses(embeddings), placement(chosen)
@@ -79,3 +83,19 @@ def _one_plan(
     total = torch.tensor(both, dtype=torch.float64) / len(batches)
     dist.all_reduce(total)
     return dict(zip((*DIRECTIONS, "splits"), map(tuple, total.tolist()), strict=True))
+
+
+def peak_bytes(mode: exchange_modes.Mode) -> int:
+    """Measures the memory of a step on a CUDA device, without the tables: one batch and the peak of the step."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    mode.step()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before + _num_bytes(mode.inputs[0])
+
+
+def _num_bytes(batch: Any) -> int:
+    """The size of the tensors of a mode's input."""
+    values = vars(batch).values() if isinstance(batch, IKJT) else [*batch.values(), *batch.get("inverse_indices", ())]
+    return sum(v.numel() * v.element_size() for v in values if isinstance(v, torch.Tensor))

@@ -6,10 +6,10 @@
     vbe   KJT of unique rows with inverse_indices -> the same module, which expands      -> [B, F * D]
     ours  IKJT -> Embeddings, sharded -> unique rows -> expand() of every group          -> [B, width] a group
 
-A step is what a trainer pays for its tables: input exchange, lookup, output exchange, expansion, the way back and the
-fused update. The loss is the sum of the outputs times fixed random numbers; these are handed to the backward pass as
-the gradient that they are, so that no time goes into the loss. Tables lie whole, the first ones on rank 0, the next on
-rank 1, in the order of the keys: TorchRec has nothing to permute.
+A step is what a trainer pays for its tables: input exchange, lookup, output exchange, expansion, the backward pass and
+the fused update. The loss is the sum of the outputs times fixed random numbers. The backward pass takes these numbers
+as the gradient, so that no time goes into the loss. Tables are not split. The first ones lie on rank 0 and the next
+ones on rank 1, in the order of the keys, so that TorchRec has nothing to permute.
 """
 
 import time
@@ -47,11 +47,13 @@ class Workload:
     """Tables and batches.
 
     Attributes:
-        samples_per_session: samples that share every list of the session's features.
-        num_plain: tables whose feature never repeats; they lie spread over the ranks.
-        num_tables, num_embeddings, dim: tables, their rows and width; each has one feature.
-        batch_size: B, samples of a rank's batch.
-        num_ids: ids of every list.
+        samples_per_session: the number of samples that share every list of the session's features.
+        num_plain: the number of tables whose feature never repeats; they are spread over the ranks.
+        num_tables: the number of tables; each has one feature.
+        num_embeddings: the number of rows of each table.
+        dim: the width of each table.
+        batch_size: B, the number of samples in a rank's batch.
+        num_ids: the number of ids in every list.
     """
 
     samples_per_session: int
@@ -64,27 +66,27 @@ class Workload:
 
     @property
     def groups(self) -> dict[str, str]:
-        """Group of each feature, in key order."""
-        every = self.num_tables // self.num_plain if self.num_plain else 0
-        plain = {n * every + every - 1 for n in range(self.num_plain)}
+        """The group of each feature, in the order of the keys."""
+        spacing = self.num_tables // self.num_plain if self.num_plain else 0
+        plain = {n * spacing + spacing - 1 for n in range(self.num_plain)}
         return {f"f{n}": SAMPLE if n in plain else "session" for n in range(self.num_tables)}
 
     @property
     def schema(self) -> Schema:
-        """A list of ids per table."""
+        """The schema: a list of ids per table."""
         return Schema(tuple(Feature(f, Kind.ids, g, f"t{f[1:]}") for f, g in self.groups.items()))
 
     @property
     def tables(self) -> dict[str, Table]:
-        """All of one size."""
+        """The tables, all of one size."""
         return {f"t{n}": Table(f"t{n}", self.num_embeddings, self.dim) for n in range(self.num_tables)}
 
     def ranks_of(self, world_size: int) -> dict[str, int]:
-        """Rank of each table."""
+        """The rank of each table."""
         return {f"t{n}": n * world_size // self.num_tables for n in range(self.num_tables)}
 
     def batch(self, rank: int, number: int) -> IKJT:
-        """Batch ``number`` of a rank: lists of random ids, a row per session, int32."""
+        """The batch of a number on a rank: lists of random ids, int32, with a row per session."""
         generator = torch.Generator().manual_seed(1000 * rank + number)
         num_rows = {"session": self.batch_size // self.samples_per_session, SAMPLE: self.batch_size}
         layouts = [
@@ -111,14 +113,15 @@ class Mode:
     """One way to run the step.
 
     Args:
-        model: holds the tables, sharded.
-        inputs: what the model is fed, one for each batch, taken over and over.
-        outputs: runs the model on one of them and hands back float [B, width] blocks.
-        columns: features of each block, side by side.
-        gradients: of each feature, float [B, D].
+        model: the model that holds the tables, sharded.
+        inputs: the model's input for each batch; they are used over and over.
+        outputs: a function that runs the model on an input and returns blocks, float [B, width].
+        columns: the features of each block, side by side.
+        gradients: the gradient of each feature, float [B, D].
 
     Attributes:
-        cpu_s, num_steps: processor time of this rank in ``steps`` so far, all threads, and how many there were.
+        cpu_s: the processor time of this rank in ``steps`` so far, in seconds, over all threads.
+        num_steps: the number of these steps.
     """
 
     def __init__(
@@ -136,22 +139,22 @@ class Mode:
         self.cpu_s, self.num_steps = 0.0, 0
 
     def step(self) -> None:
-        """One step on the next batch."""
+        """Does one step on the next batch."""
         torch.autograd.backward(self._outputs(self.model, next(self._next)), self.gradients)
 
     def steps(self, num_steps: int) -> float:
-        """Seconds for so many steps, from all ranks ready to all ranks done."""
-        _all_ready()
+        """Does a number of steps; returns the seconds from all ranks being ready to all ranks being done."""
+        _wait_for_all()
         start, cpu = time.perf_counter(), time.process_time()
         for _ in range(num_steps):
             self.step()
         self.cpu_s += time.process_time() - cpu
         self.num_steps += num_steps
-        _all_ready()
+        _wait_for_all()
         return time.perf_counter() - start
 
     def vectors(self, number: int) -> dict[str, Tensor]:
-        """What each feature gets on a batch, [B, D] by name; trains nothing."""
+        """The vectors of each feature on a batch, [B, D] by name, without training."""
         with torch.no_grad():
             blocks = self._outputs(self.model, self.inputs[number])
         return {
@@ -161,70 +164,70 @@ class Mode:
         }
 
     def weights(self) -> dict[str, Tensor]:
-        """Copies of this rank's tables."""
+        """Copies of this rank's parts of the tables."""
         state = self.model.state_dict().items()
         return {_table(n): part.clone() for n, w in state if n.endswith(".weight") for part, _, _ in local_shards(w)}
 
 
 class Holder(nn.Module):
-    """Gives the tables a path in the model, and grouped tensors their rows per sample."""
+    """Puts the tables inside a model, as TorchRec needs for sharding."""
 
     def __init__(self, embeddings: nn.Module) -> None:
         super().__init__()
         self.embeddings = embeddings
 
     def forward(self, inputs: Any) -> Any:
-        """What the tables yield."""
+        """The output of the tables."""
         return self.embeddings(inputs)
 
 
-def modes(workload: Workload, ranks: Ranks, num_batches: int, names: Sequence[str]) -> dict[str, Mode]:
-    """The modes asked for, built alike.
+def build_modes(workload: Workload, ranks: Ranks, num_batches: int, names: Sequence[str]) -> dict[str, Mode]:
+    """Builds modes alike, with the same batches, first weights and gradients.
 
     Args:
-        workload: tables and batches.
+        workload: the tables and batches.
         ranks: this rank.
-        num_batches: batches to hold in memory, for each mode as it takes them.
-        names: of ``kjt int64``, ``kjt int32``, ``vbe`` and ``ours``.
+        num_batches: how many batches to hold in memory, in the form that each mode takes.
+        names: the modes to build, of ``kjt int64``, ``kjt int32``, ``vbe`` and ``ours``.
     """
     batches = [workload.batch(ranks.rank, n).to(ranks.device) for n in range(num_batches)]
     keys = list(workload.groups)
     generator = torch.Generator().manual_seed(ranks.rank)
     shape = workload.batch_size, workload.dim
     gradients = {f: torch.randn(shape, generator=generator).to(ranks.device) for f in keys}
-    found = {}
+    modes = {}
     for name in names:
         if name == "ours":
             parts = [list(g.keys) for g in batches[0].groups]
-            found[name] = Mode(_ours(workload, ranks), batches, _expanded_groups, parts, gradients)
+            modes[name] = Mode(_build_ours(workload, ranks), batches, _expand_groups, parts, gradients)
             continue
-        makers = {"vbe": _as_vbe, "kjt int32": _as_kjt, "kjt int64": _as_long_kjt}
-        inputs = [makers[name](batch, keys) for batch in batches]
-        found[name] = Mode(_torchrec(workload, ranks), inputs, _keyed_values, [keys], gradients)
-    return found
+        converters = {"vbe": _as_vbe, "kjt int32": _as_kjt, "kjt int64": _as_long_kjt}
+        inputs = [converters[name](batch, keys) for batch in batches]
+        modes[name] = Mode(_build_torchrec(workload, ranks), inputs, _keyed_values, [keys], gradients)
+    return modes
 
 
-def check(found: dict[str, Mode], num_steps: int) -> float:
-    """Refuses modes that are not the same training: outputs first, then weights after some steps.
+def check_modes(modes: dict[str, Mode], num_steps: int) -> float:
+    """Refuses modes that do not train alike: compares outputs first, then the weights after some steps.
 
     Returns:
         The largest difference of a weight, relative to how far the weights moved.
     """
-    first, *others = found.values()
+    first, *others = modes.values()
     for number in range(len(first.inputs)):
-        wanted = first.vectors(number)
+        expected = first.vectors(number)
         for other in others:
             for name, vector in other.vectors(number).items():
-                torch.testing.assert_close(vector, wanted[name], rtol=1e-5, atol=1e-6)
+                torch.testing.assert_close(vector, expected[name], rtol=1e-5, atol=1e-6)
     before = first.weights()
     worst = 0.0
-    for mode in found.values():
+    for mode in modes.values():
         given = [gradient.clone() for gradient in mode.gradients]
         mode.steps(num_steps)
         if not all(map(torch.equal, given, mode.gradients)):
-            raise RuntimeError("a mode writes to the gradients it is given: from the second step on they are others")
+            raise RuntimeError("a mode writes to its gradients, so that they differ from the second step on")
     after = first.weights()
-    for mode in found.values():
+    for mode in modes.values():
         for table, weight in mode.weights().items():
             moved = float((after[table] - before[table]).abs().max())
             if not moved > 1e-3:
@@ -235,24 +238,8 @@ def check(found: dict[str, Mode], num_steps: int) -> float:
     return worst
 
 
-def peak_bytes(mode: Mode) -> int:
-    """Memory that a step takes on a CUDA device beside the tables: one batch and the step's peak."""
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    mode.step()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before + _num_bytes(mode.inputs[0])
-
-
-def _num_bytes(given: Any) -> int:
-    """Bytes of the tensors of a mode's input."""
-    values = vars(given).values() if isinstance(given, IKJT) else [*given.values(), *given.get("inverse_indices", ())]
-    return sum(v.numel() * v.element_size() for v in values if isinstance(v, Tensor))
-
-
-def _torchrec(workload: Workload, ranks: Ranks) -> nn.Module:
-    """One EmbeddingBagCollection, sharded as TorchRec's documentation says."""
+def _build_torchrec(workload: Workload, ranks: Ranks) -> nn.Module:
+    """Builds one EmbeddingBagCollection, sharded as TorchRec's documentation says."""
     configs = [
         EmbeddingBagConfig(
             name=t.name,
@@ -269,7 +256,7 @@ def _torchrec(workload: Workload, ranks: Ranks) -> nn.Module:
         t: sharding_plan.table_wise(rank=r, compute_kernel="fused")
         for t, r in workload.ranks_of(ranks.world_size).items()
     }
-    found = sharding_plan.construct_module_sharding_plan(
+    plan = sharding_plan.construct_module_sharding_plan(
         bags, places, sharder, local_size=ranks.local_world_size, world_size=ranks.world_size,
         device_type=ranks.device.type,
     )  # fmt: skip
@@ -277,7 +264,7 @@ def _torchrec(workload: Workload, ranks: Ranks) -> nn.Module:
         module=Holder(bags),
         env=ShardingEnv.from_process_group(_world()),
         device=ranks.device,
-        plan=ShardingPlan({"embeddings": found}),
+        plan=ShardingPlan({"embeddings": plan}),
         sharders=[sharder],
     )
     for name, weight in model.state_dict().items():
@@ -287,8 +274,8 @@ def _torchrec(workload: Workload, ranks: Ranks) -> nn.Module:
     return model
 
 
-def _ours(workload: Workload, ranks: Ranks) -> nn.Module:
-    """Embeddings under the same plan."""
+def _build_ours(workload: Workload, ranks: Ranks) -> nn.Module:
+    """Builds Embeddings under the same plan."""
     embeddings = Embeddings(workload.schema, workload.tables, dedup=True, device="meta")
     places = {t: {"type": "TW", "ranks": [r]} for t, r in workload.ranks_of(ranks.world_size).items()}
     world = World(ranks.world_size, ranks.local_world_size, ranks.device.type)
@@ -298,9 +285,9 @@ def _ours(workload: Workload, ranks: Ranks) -> nn.Module:
     return model
 
 
-# Inputs are made anew in every step, from tensors that lie ready: a reader hands over new objects too, and what they
-# remember (offsets, layouts) must not carry over from one round to the next.
-def _expanded_groups(model: nn.Module, sparse: IKJT) -> list[Tensor]:
+# Every step makes a new input object from the same tensors. A reader yields new objects too, and what an object
+# caches (offsets, layouts) must not carry over from one round to the next.
+def _expand_groups(model: nn.Module, sparse: IKJT) -> list[Tensor]:
     pooled = model(replace(sparse)).pooled
     return [pooled[g.name].expand() for g in sparse.groups]
 
@@ -310,7 +297,7 @@ def _keyed_values(model: nn.Module, given: dict[str, Any]) -> list[Tensor]:
 
 
 def _as_kjt(sparse: IKJT, keys: list[str]) -> dict[str, Any]:
-    """Arguments of the expanded KeyedJaggedTensor."""
+    """The arguments of the expanded KeyedJaggedTensor."""
     kjt = sparse.to_kjt(keys)
     return {
         "keys": keys,
@@ -322,21 +309,21 @@ def _as_kjt(sparse: IKJT, keys: list[str]) -> dict[str, Any]:
 
 
 def _as_long_kjt(sparse: IKJT, keys: list[str]) -> dict[str, Any]:
-    """The same with the ids that most TorchRec jobs have, int64."""
+    """The arguments of the expanded KeyedJaggedTensor with int64 ids, which most TorchRec jobs have."""
     given = _as_kjt(sparse, keys)
     return {**given, "values": given["values"].long(), "lengths": given["lengths"].long()}
 
 
 def _as_vbe(sparse: IKJT, keys: list[str]) -> dict[str, Any]:
-    """Arguments of TorchRec's variable-batch KeyedJaggedTensor: unique rows, and for each sample its row."""
-    each = torch.arange(sparse.batch_size, device=sparse.values.device)
+    """The arguments of TorchRec's variable-batch KeyedJaggedTensor: unique rows, and for each sample its row."""
+    own_row = torch.arange(sparse.batch_size, device=sparse.values.device)
     inverses = {k: sparse.inverse_of(sparse.group_of(k)) for k in keys}
     return {
         "keys": keys,
         "values": torch.cat([sparse.values_of(k) for k in keys]),
         "lengths": torch.cat([sparse.lengths_of(k) for k in keys]),
         "stride_per_key_per_rank": [[sparse.num_rows(sparse.group_of(k))] for k in keys],
-        "inverse_indices": (keys, torch.stack([each if i is None else i.long() for i in inverses.values()])),
+        "inverse_indices": (keys, torch.stack([own_row if i is None else i.long() for i in inverses.values()])),
         "length_per_key": [sparse.num_values(k) for k in keys],
     }
 
@@ -353,7 +340,7 @@ def _world() -> dist.ProcessGroup:
     return group
 
 
-def _all_ready() -> None:
+def _wait_for_all() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     dist.barrier()

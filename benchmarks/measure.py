@@ -1,6 +1,7 @@
-"""Measuring, shared by the scripts here: pairs A B A B ..., ratios with their extremes, tables for people and as JSON.
+"""What the scripts here share: they measure in pairs A B A B ..., and print ratios with their extremes.
 
-A ratio is taken within a pair, so that a machine whose speed drifts, or that others use too, moves both sides of it.
+A ratio is taken within a pair. A machine whose speed drifts, or that other users share, then moves both sides of the
+ratio.
 """
 
 import argparse
@@ -24,21 +25,22 @@ from typing import Any
 NUM_RANKS = 2
 
 Pair = tuple[float, float]
-"""Of one round: ours and the baseline, in the same unit."""
+"""What was measured in one round: ours and the baseline, in the same unit."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a claim came to.
+    """What was measured for a claim.
 
     Attributes:
-        claim: its id.
+        claim: the claim's id.
         value: the median of the pairwise ratios.
-        low, high: their extremes.
-        baseline: what a user would have without us.
-        unit: of value.
+        low: the smallest of the ratios.
+        high: the largest of the ratios.
+        baseline: what a user would have without this project, in words.
+        unit: the unit of ``value``.
         config: what was measured, in words.
-        details: more columns, for people; in JSON too.
+        details: further columns of the table, which the JSON has too.
     """
 
     claim: str
@@ -51,43 +53,43 @@ class Result:
     details: dict[str, object] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
-        """The object that --json lists."""
+        """The object that stands in the list of --json."""
         plain = asdict(self)
         details = plain.pop("details")
         return {**plain, **details}
 
 
 def rounds(sides: Sequence[Callable[[], float]], num_rounds: int) -> list[tuple[float, ...]]:
-    """Measures several sides by turns; who begins moves on every round, so that none always follows another.
+    """Measures several sides by turns. Every round begins with the next side, so that no side always follows another.
 
     Args:
-        sides: each does its work once and returns what was measured.
-        num_rounds: how often each is measured.
+        sides: functions that do a side's work once and return what was measured.
+        num_rounds: how often each side is measured.
 
     Returns:
-        Of each round what was measured, in the order of ``sides``.
+        For each round what was measured, in the order of ``sides``.
     """
-    found = []
+    results = []
     for number in range(num_rounds):
         order = [(number + n) % len(sides) for n in range(len(sides))]
         measured = {n: sides[n]() for n in order}
-        found.append(tuple(measured[n] for n in range(len(sides))))
-    return found
+        results.append(tuple(measured[n] for n in range(len(sides))))
+    return results
 
 
 def alternate(ours: Callable[[], float], baseline: Callable[[], float], num_pairs: int) -> list[Pair]:
-    """Measures ours and the baseline by turns; who begins changes every round.
+    """Measures ours and the baseline by turns; the side that begins changes every round.
 
     Args:
-        ours: does the work once and returns what was measured.
-        baseline: the same, without us.
-        num_pairs: rounds.
+        ours: does the work once in our way, and returns what was measured.
+        baseline: does the same work without this project, and returns what was measured.
+        num_pairs: the number of rounds.
     """
     return [(a, b) for a, b in rounds((ours, baseline), num_pairs)]
 
 
 def speed_up(claim: str, pairs: Sequence[Pair], baseline: str, config: str, **details: object) -> Result:
-    """How many times as fast ours is, from pairs of times."""
+    """How many times faster ours is than the baseline, from pairs of times."""
     ratios = [b / a for a, b in pairs]
     return Result(
         claim,
@@ -102,16 +104,16 @@ def speed_up(claim: str, pairs: Sequence[Pair], baseline: str, config: str, **de
 
 
 def run_ranks(script: str, config: dict[str, Any], overrides: Sequence[str] = (), num_ranks: int = NUM_RANKS) -> Any:
-    """Runs a script's ``--rank CONFIG`` on gloo ranks over loopback, one thread each.
+    """Runs a script's ``--rank CONFIG`` on gloo ranks over loopback, with one thread each.
 
     Args:
-        script: ``__file__`` of the caller.
-        config: JSON-ready, handed to each rank, with ``overrides`` of recd train and ``out`` added.
-        overrides: of recd train; run_dir and device are added.
-        num_ranks: processes.
+        script: ``__file__`` of the calling script.
+        config: what each rank gets, JSON-ready; ``overrides`` and ``out`` are added to it.
+        overrides: overrides of recd train; run_dir and device are added to them.
+        num_ranks: the number of processes.
 
     Returns:
-        What rank 0 wrote to ``out`` as JSON.
+        What rank 0 wrote to the file ``out`` as JSON.
 
     Raises:
         SystemExit: a rank failed; its error is on the screen.
@@ -125,8 +127,8 @@ def run_ranks(script: str, config: dict[str, Any], overrides: Sequence[str] = ()
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch, "found.json")
         whole = {**config, "overrides": [*overrides, f"run_dir={scratch}", "device=cpu"], "out": str(out)}
-        places = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        env = rank_environment(1, num_ranks) | os.environ | {"OMP_NUM_THREADS": "1"} | places
+        addresses = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        env = rank_environment(1, num_ranks) | os.environ | {"OMP_NUM_THREADS": "1"} | addresses
         command = [sys.executable, str(Path(script)), "--rank", json.dumps(whole)]
         ranks = [subprocess.Popen(command, env=env | {"RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(num_ranks)]
         codes = [rank.wait() for rank in ranks]
@@ -147,17 +149,17 @@ def network_lab() -> ModuleType:
     return module
 
 
-def parser(doc: str | None) -> argparse.ArgumentParser:
-    """The options that every script has."""
-    found = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
-    found.add_argument("--json", type=Path, metavar="FILE", help="also write the results there, as a list of objects")
-    found.add_argument("--markdown", action="store_true", help="print the tables as Markdown, for docs/results/")
-    found.add_argument("--quick", action="store_true", help="smaller data of the same shape; under 5 minutes")
-    return found
+def build_parser(doc: str | None) -> argparse.ArgumentParser:
+    """A parser with the options that every script has; its description is the first line of a docstring."""
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there, as a list of objects")
+    parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown, for docs/results/")
+    parser.add_argument("--quick", action="store_true", help="smaller data of the same shape; under 5 minutes")
+    return parser
 
 
 def report(results: Sequence[Result], options: argparse.Namespace) -> None:
-    """Prints where it was measured, tables, and what was compared; writes the JSON that was asked for."""
+    """Prints the machine, the tables and what was compared; writes the JSON if --json asks for it."""
     command = " ".join(["python", *sys.argv])
     sys.stdout.write(f"{machine()}; load {os.getloadavg()[0]:.1f} at the end; `{command}`\n\n")
     for columns in dict.fromkeys(tuple(r.details) for r in results):
@@ -172,7 +174,7 @@ def report(results: Sequence[Result], options: argparse.Namespace) -> None:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, markdown: bool) -> str:
-    """Columns, aligned for people or as Markdown."""
+    """Rows as a table, with aligned columns or as Markdown."""
     if markdown:
         lines = [head, ["---"] * len(head), *rows]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
@@ -181,15 +183,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, markdown: bool)
 
 
 def machine() -> str:
-    """Date, hardware, versions and commit, in one line."""
+    """The date, the hardware, the versions and the commit, in one line."""
     model = next((x.partition(":")[2] for x in _lines("/proc/cpuinfo") if x.startswith("model name")), "").strip()
     cores = sum(line.startswith("processor") for line in _lines("/proc/cpuinfo"))
     memory = next((int(x.split()[1]) / 2**20 for x in _lines("/proc/meminfo") if x.startswith("MemTotal")), 0.0)
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchrec"))
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, {cores} cores ({model or platform.machine()}), {memory:.0f} GiB, no GPU used; "
-        f"Python {platform.python_version()}, {versions}; commit {found.stdout.strip() or 'unknown'}"
+        f"Python {platform.python_version()}, {versions}; commit {commit.stdout.strip() or 'unknown'}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Raw logs of the rm1 preset, made once into a directory and used again: the data of the storage and ETL claims.
+"""Raw logs of the rm1 preset, the data of the storage and ETL claims; made once and used again.
 
 The preset is ours, modelled on RecD's words; its own models are not public.
 """
@@ -14,7 +14,7 @@ from recd_dist.synthetic.logs import generate
 from recd_dist.synthetic.spec import SyntheticSpec
 
 SAMPLES_PER_USER = 33
-"""As the preset has it at 400,000 samples."""
+"""The preset has as many at 400,000 samples."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Raw:
     """Raw logs.
 
     Attributes:
-        overrides: of recd etl, which make them the source; ``data.table`` is not among them.
-        source: the same for Python, all samples in one table.
-        path: their directory.
-        num_samples: rows.
-        disk_bytes: of their Parquet files.
-        arrow_bytes: of their rows in memory, uncompressed; reckoned from some of them.
+        overrides: the overrides that make the logs the source of recd etl; ``data.table`` is not among them.
+        source: the source for Python, with all samples in one table.
+        path: the directory of the logs.
+        num_samples: the number of rows.
+        disk_bytes: the size of the Parquet files.
+        arrow_bytes: the size of the rows in memory, uncompressed, estimated from some of them.
     """
 
     overrides: list[str]
@@ -39,12 +39,12 @@ class Raw:
 
 
 def raw_logs(directory: Path, num_samples: int, preset: str = "rm1") -> Raw:
-    """Makes the raw logs unless they are there.
+    """The raw logs, which are made unless they exist.
 
     Args:
-        directory: where they are kept.
-        num_samples: rows.
-        preset: of configs/data.
+        directory: where the logs are kept.
+        num_samples: the number of rows.
+        preset: the name of the data config, a file of configs/data.
     """
     path = directory / "raw" / f"{preset}-{num_samples}"
     overrides = [
@@ -58,10 +58,10 @@ def raw_logs(directory: Path, num_samples: int, preset: str = "rm1") -> Raw:
     path.parent.mkdir(parents=True, exist_ok=True)
     generate(SyntheticSpec.from_dict(config.data.synthetic), path, seed=config.seed, progress=False)
     files = files_of(path)
-    looked_at = [pq.ParquetFile(file).read_row_group(0) for file in files[:4]]
-    per_sample = sum(rows.nbytes for rows in looked_at) / sum(rows.num_rows for rows in looked_at)
-    elsewhere = ("source", "table", "tables", "synthetic")
-    source = Source.from_dict({k: v for k, v in asdict(config.data).items() if k not in elsewhere})
+    row_groups = [pq.ParquetFile(file).read_row_group(0) for file in files[:4]]
+    per_sample = sum(rows.nbytes for rows in row_groups) / sum(rows.num_rows for rows in row_groups)
+    not_of_source = ("source", "table", "tables", "synthetic")
+    source = Source.from_dict({k: v for k, v in asdict(config.data).items() if k not in not_of_source})
     disk_bytes = sum(file.stat().st_size for file in files)
     return Raw(overrides, source, path, num_samples, disk_bytes, round(per_sample * num_samples))
 

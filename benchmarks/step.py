@@ -1,17 +1,17 @@
-"""The whole training step on unique rows: claims step.rm1, step.rm2, step.rm3, step.s1, and bytes against the formula.
+"""The whole training step on unique rows: claims step.rm1, step.rm2, step.rm3, step.s1 and step.bytes.
 
     python benchmarks/step.py [CASE ...] [--quick] [--markdown] [--json FILE] [--dir DIR]
 
-Baseline, in the same processes and alternating with ours (A B A B ...): the same model with dedup=off, which is plain
-TorchRec fed expanded KeyedJaggedTensors. Both have the same tables, first weights, optimizers and plan (auto: whole
-tables, balanced over the ranks by what each mode sends), and run under TrainPipelineSparseDist on 2 gloo ranks of one
-thread each. Batches are read once and held in memory, expanded ones too, so that reading and expanding cost nothing
-here (for that, see the reader's and path's claims). The losses of both are compared step by step: they are the same
-training but for rounding, which grows where the same batches are learnt again and again.
+The baseline runs in the same processes and by turns with ours (A B A B ...). It is the same model with dedup=off, which
+is plain TorchRec on expanded KeyedJaggedTensors. Both have the same tables, first weights, optimizers and plan (auto:
+whole tables, balanced over the ranks by what each mode sends), and run under TrainPipelineSparseDist on 2 gloo ranks of
+one thread each. Batches are read once and held in memory, the expanded ones too, so that reading and expanding cost
+nothing here (for that, see the claims of the reader and of the whole path). The losses of both are compared step by
+step. The two trainings are the same except for rounding, which grows where the same batches are learnt again and again.
 
-rm1, rm2 and rm3 are trained with model=sequence (candidates attend to histories), rm2 and rm3 with model=dlrm too (sum
-pooling: claims step.rm2.dlrm, step.rm3.dlrm). s1 is rm1 with one sample a session, where deduplication has nothing to
-gain. The presets are ours, modelled on RecD's words; its own models are not public.
+rm1, rm2 and rm3 are trained with model=sequence (candidates attend to histories), rm2 and rm3 also with model=dlrm (sum
+pooling: claims step.rm2.dlrm and step.rm3.dlrm). s1 is rm1 with one sample a session, where deduplication cannot gain
+anything. The presets are ours, modelled on RecD's words; its own models are not public.
 """
 
 import argparse
@@ -37,9 +37,9 @@ class Case:
     """A preset as it is trained here.
 
     Attributes:
-        data: overrides of the data config.
-        train: overrides of the train config.
-        words: for the result page.
+        data: the overrides of the data config.
+        train: the overrides of the train config.
+        words: a description for the result page.
     """
 
     data: tuple[str, ...]
@@ -47,7 +47,7 @@ class Case:
     words: str
 
 
-# Small steps: with the default ones, batches met again and again are learnt by heart, and rounding is all that is left.
+# The rates are small. With the default rates the model memorises the few batches, and only rounding is left to compare.
 _RATES = ("optim.tables.lr=0.01", "optim.dense.lr=0.001")
 _SEQUENCE = ("model=sequence", "model.dim=32", "batch_size=512", *_RATES)
 _SEQUENCE_SHORT = ("model=sequence", "model.dim=32", "batch_size=1024", *_RATES)
@@ -68,7 +68,7 @@ CASES = {
 
 
 def overrides(case: Case, directory: Path, num_samples: int) -> list[str]:
-    """Of the data config: where the logs and the table lie, and how large they are."""
+    """The overrides of the data config: which logs, how many, and the paths of the logs and the table."""
     name = case.data[-1] if len(case.data) == 1 else case.data[1]
     name = f"{name.partition('=')[2]}-{num_samples}"
     return [
@@ -80,8 +80,8 @@ def overrides(case: Case, directory: Path, num_samples: int) -> list[str]:
     ]
 
 
-def table_of(case: Case, directory: Path, num_samples: int) -> None:
-    """Makes the clustered table, unless it is there."""
+def ensure_table(case: Case, directory: Path, num_samples: int) -> None:
+    """Makes the clustered table, unless it exists."""
     from recd_dist.cli import main as recd
 
     wanted = overrides(case, directory, num_samples)
@@ -93,12 +93,12 @@ class Trainer:
     """One mode of training on batches in memory.
 
     Args:
-        job: what to train; its ``dedup`` is the mode.
+        job: the job to train; its ``dedup`` is the mode.
         ranks: this rank.
-        batches: the same for both modes, expanded for dedup=off; taken over and over.
+        batches: the batches, the same for both modes but expanded for dedup=off; they are used over and over.
 
     Attributes:
-        losses: of this rank, step by step.
+        losses: the losses of this rank, step by step.
     """
 
     def __init__(self, job: Any, ranks: Any, batches: list[Any]) -> None:
@@ -111,7 +111,7 @@ class Trainer:
         self.losses: list[float] = []
 
     def steps(self, num_steps: int) -> float:
-        """Seconds for so many steps, from all ranks ready to all ranks done."""
+        """Does a number of steps; returns the seconds from all ranks being ready to all ranks being done."""
         import torch.distributed as dist
 
         losses = []
@@ -126,7 +126,7 @@ class Trainer:
 
 
 def rank_main(config: dict[str, Any]) -> None:
-    """One rank: builds both modes, counts bytes over every batch once, measures, and rank 0 writes what it found."""
+    """One rank: builds both modes, counts bytes over every batch once, and measures; rank 0 writes the results."""
     import torch
 
     from recd_dist.job.config import load
@@ -144,16 +144,16 @@ def rank_main(config: dict[str, Any]) -> None:
         batches = list(islice(iter(loader), min(config["num_batches"], len(loader))))
         loader.close()
         ours = Trainer(job, ranks, batches)
-        baseline = Trainer(plain, ranks, [b.expanded() for b in batches])
+        baseline = Trainer(plain, ranks, [b.expand() for b in batches])
         modes = (ours, job.dedup), (baseline, False)
-        counted = [bytes_of(trainer, ranks, batches, dedup) for trainer, dedup in modes]
+        num_bytes = [count_bytes(trainer, ranks, batches, dedup) for trainer, dedup in modes]
         block = config["block"]
         pairs = measure.alternate(lambda: ours.steps(block), lambda: baseline.steps(block), config["pairs"] + 1)[1:]
         differences = [abs(a - b) / abs(b) for a, b in zip(ours.losses, baseline.losses, strict=True)]
-        found = {
+        results = {
             "pairs": [(a / block, b / block) for a, b in pairs],
             "samples": statistics.mean(b.batch_size for b in batches) * ranks.world_size,
-            "bytes": counted,
+            "bytes": num_bytes,
             "num_steps": len(differences),
             "loss_difference": max(differences[: len(batches)]),
             "last_loss_difference": max(differences),
@@ -161,11 +161,11 @@ def rank_main(config: dict[str, Any]) -> None:
             "threads": torch.get_num_threads(),
         }
         if ranks.is_first:
-            Path(config["out"]).write_text(json.dumps(found))
+            Path(config["out"]).write_text(json.dumps(results))
 
 
-def bytes_of(trainer: Trainer, ranks: Any, batches: list[Any], dedup: bool) -> dict[str, list[float]]:
-    """Bytes a step, of all ranks, by direction: counted at the collectives, and by formula. Trains every batch once."""
+def count_bytes(trainer: Trainer, ranks: Any, batches: list[Any], dedup: bool) -> dict[str, list[float]]:
+    """Counts all ranks' bytes in a step by direction, at the collectives and by formula; trains every batch once."""
     import torch
     import torch.distributed as dist
 
@@ -174,7 +174,7 @@ def bytes_of(trainer: Trainer, ranks: Any, batches: list[Any], dedup: bool) -> d
     from recd_dist.plan.step_rows import StepRows, table_uses
 
     embeddings = trainer.model.module.embeddings
-    trainer.steps(1)  # the pipeline reads ahead: from here on a step sends as much as it uses, over a whole cycle
+    trainer.steps(1)  # the pipeline reads ahead: from now on a cycle of steps sends as much as it uses
     with TrafficCounter() as traffic:
         trainer.steps(len(batches))
         sent = traffic.take()
@@ -188,35 +188,35 @@ def bytes_of(trainer: Trainer, ranks: Any, batches: list[Any], dedup: bool) -> d
     return {d: both[n].tolist() for n, d in enumerate(DIRECTIONS)}
 
 
-def results_of(name: str, case: Case, found: dict[str, Any]) -> list[measure.Result]:
-    """The speed and the bytes of a case."""
-    pairs = [(a, b) for a, b in found["pairs"]]
-    samples = found["samples"]
-    ours, expanded = (sum(counted for counted, _ in mode.values()) for mode in found["bytes"])
-    config = f"{case.words}; samples per stored row: " + ", ".join(f"{g} {f}" for g, f in found["factors"].items())
+def results_of(name: str, case: Case, numbers: dict[str, Any]) -> list[measure.Result]:
+    """The result of a case: its speed, with the bytes beside it."""
+    pairs = [(a, b) for a, b in numbers["pairs"]]
+    samples = numbers["samples"]
+    ours, expanded = (sum(counted for counted, _ in mode.values()) for mode in numbers["bytes"])
+    config = f"{case.words}; samples per stored row: " + ", ".join(f"{g} {f}" for g, f in numbers["factors"].items())
     times = [statistics.median(side) for side in zip(*pairs, strict=True)]
     step = measure.speed_up(
         f"step.{name}",
         pairs,
         BASELINE,
-        f"{config}; 2 gloo ranks, {found['threads']} thread each, {len(pairs)} pairs",
+        f"{config}; 2 gloo ranks, {numbers['threads']} thread each, {len(pairs)} pairs",
         ours_samples_per_s=round(samples / times[0]),
         baseline_samples_per_s=round(samples / times[1]),
         ours_ms=round(1e3 * times[0], 1),
         baseline_ms=round(1e3 * times[1], 1),
-        loss_difference_first_pass=float(f"{found['loss_difference']:.1e}"),
-        loss_difference=float(f"{found['last_loss_difference']:.1e}"),
-        num_steps=found["num_steps"],
+        loss_difference_first_pass=float(f"{numbers['loss_difference']:.1e}"),
+        loss_difference=float(f"{numbers['last_loss_difference']:.1e}"),
+        num_steps=numbers["num_steps"],
         ours_sent_MB=round(ours / 1e6, 3),
         baseline_sent_MB=round(expanded / 1e6, 3),
     )
     return [step]
 
 
-def bytes_result(found: dict[str, dict[str, Any]]) -> measure.Result:
-    """Bytes counted against the formula for unique rows, the worst case and direction."""
+def bytes_result(numbers: dict[str, dict[str, Any]]) -> measure.Result:
+    """The result of bytes counted against the formula for unique rows: the worst case and direction."""
     ratios: Counter[str] = Counter()
-    for name, values in found.items():
+    for name, values in numbers.items():
         for direction, (counted, due) in values["bytes"][0].items():
             ratios[f"{name} {direction}"] = counted / due if due else 1.0
     worst = max(ratios, key=lambda key: abs(ratios[key] - 1))
@@ -232,7 +232,7 @@ def bytes_result(found: dict[str, dict[str, Any]]) -> measure.Result:
 
 
 def main() -> None:
-    parser = measure.parser(__doc__)
+    parser = measure.build_parser(__doc__)
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default: all but tiny")
     parser.add_argument("--dir", type=Path, default=Path(".bench"), help="raw logs and tables, kept (default .bench)")
     parser.add_argument("--pairs", type=int, help="rounds (default 15, quick 5)")
@@ -246,15 +246,15 @@ def main() -> None:
         parser.error(f"unknown case '{unknown[0]}'; there are {', '.join(CASES)}")
     num_samples = options.samples or (20000 if options.quick else 50000)
     chosen = {"pairs": options.pairs or (5 if options.quick else 15), "block": 4, "num_batches": 16}
-    found: dict[str, dict[str, Any]] = {}
+    numbers: dict[str, dict[str, Any]] = {}
     results: list[measure.Result] = []
     for name in options.cases or [n for n in CASES if n != "tiny"]:
-        table_of(CASES[name], options.dir, num_samples)
+        ensure_table(CASES[name], options.dir, num_samples)
         case = CASES[name]
         wanted = [*overrides(case, options.dir, num_samples), *case.train]
-        found[name] = measure.run_ranks(__file__, chosen, wanted)
-        results += results_of(name, CASES[name], found[name])
-    measure.report([*results, bytes_result(found)], options)
+        numbers[name] = measure.run_ranks(__file__, chosen, wanted)
+        results += results_of(name, CASES[name], numbers[name])
+    measure.report([*results, bytes_result(numbers)], options)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
-"""Bytes on disk: claims storage.zstd, storage.lz4, storage.history, storage.defaults and storage.logs (RecD's O1).
+"""Bytes on disk: claims storage.zstd, .lz4, .history, .lists, .defaults and .logs (RecD's O1).
 
     python benchmarks/storage.py [--quick] [--samples N] [--markdown] [--json FILE] [--dir DIR]
 
-Baseline, from the same raw logs in the same run: the same samples in time order as one flat Parquet file, zstd-3,
-required columns, for each column the encoding that the table's own chooser finds on them, row groups of 8192 samples,
-pages of 1 MiB. Beside it: pages of 16 MiB; these and the levels of zstd that the table's chooser takes; for each column
-the best of four encodings over all its rows; the samples in the table's order; and what pyarrow and DuckDB write
-without options. Sizes are deterministic: one run is enough, and
-low and high are the value. That every form holds the same samples is checked, by count and by a checksum of every
-column: of the tables by `recd etl --verify`'s code, of the flat files after reading them back.
+The baseline comes from the same raw logs in the same run: the same samples in time order as one flat Parquet file, with
+zstd-3, required columns, row groups of 8192 samples, pages of 1 MiB, and for each column the encoding that the table's
+own chooser takes on them. Beside it stand: pages of 16 MiB; these, and the levels of zstd that the table's chooser
+takes; for each column the best of four encodings over all its rows; the samples in the table's order; and what pyarrow
+and DuckDB write without options. Sizes are deterministic, so that one run is enough, and low and high equal the value.
+The script checks that every form holds the same samples, by their number and by a checksum of every column: the tables
+with the code of `recd etl --verify`, the flat files after reading them back.
 
-The data are the rm1 preset (ours, modelled on RecD's words), made into --dir once, all samples in one table.
+The data are the rm1 preset (ours, modelled on RecD's words). They are made once, into --dir, with all samples in one
+table.
 """
 
 import argparse
@@ -51,7 +52,7 @@ TABLES = {
     "table, zstd, no windows": ("zstd", False),
     "table, lz4, no windows": ("lz4", False),
 }
-"""Name -> compression, windows where the ETL finds that they pay."""
+"""By name: the compression, and whether histories are stored as windows where the ETL finds that they pay."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,10 @@ class Table:
     """A clustered table that equals its source.
 
     Attributes:
-        path: of the one split.
-        manifest: its own.
-        num_bytes: of every file.
-        columns: bytes of the column chunks, per directory and column.
+        path: the directory of its one split.
+        manifest: its manifest.
+        num_bytes: the size of all its files.
+        columns: the size of the column chunks in bytes, by directory and column.
     """
 
     path: Path
@@ -71,13 +72,13 @@ class Table:
     columns: dict[str, Counter[str]]
 
     def group_bytes(self, group: str) -> int:
-        """Everything that a group takes: its rows, its streams, and the samples' references to it."""
+        """The bytes of a group: of its rows, of its streams, and of the samples' references to it."""
         files = [self.columns[group], self.columns.get(f"{group}.stream", Counter())]
         return sum(sum(columns.values()) for columns in files) + self.columns["samples"][f"{group}_row"]
 
 
-def tables(raw: Raw, root: Path) -> tuple[dict[str, Table], dict[str, int]]:
-    """Makes the tables; returns them and the checksums of the source.
+def write_tables(raw: Raw, root: Path) -> tuple[dict[str, Table], dict[str, int]]:
+    """Writes the tables, and checks each against its source; returns them and the checksums of the source.
 
     Raises:
         SystemExit: a table differs from its source.
@@ -87,10 +88,10 @@ def tables(raw: Raw, root: Path) -> tuple[dict[str, Table], dict[str, int]]:
         source = raw.source if windows else _without_windows(raw.source)
         out = root / f"table-{number}"
         manifest = etl(source, out, compression=compression, progress=False)["train"]
-        found = verify(source, out, progress=False)
-        if not found.equal:
-            raise SystemExit(f"{name}: {found.to_json()}")
-        checksums = {c.column: c.source for c in found.columns if c.column != WHOLE}
+        verification = verify(source, out, progress=False)
+        if not verification.equal:
+            raise SystemExit(f"{name}: {verification.to_json()}")
+        checksums = {c.column: c.source for c in verification.columns if c.column != WHOLE}
         columns: dict[str, Counter[str]] = {}
         for file in sorted((out / "train").rglob("part-*.parquet")):
             columns.setdefault(file.parent.name, Counter()).update(flat.column_bytes(file))
@@ -100,34 +101,36 @@ def tables(raw: Raw, root: Path) -> tuple[dict[str, Table], dict[str, int]]:
 
 
 def _without_windows(source: Source) -> Source:
-    """The source with whole lists stored; only features of groups could have windows."""
+    """The source, but with whole lists instead of windows; only features of groups could have windows."""
     lists = {f: FeatureSource() for group in (source.groups or {}).values() for f in group.features} | source.features
     grouped = {f for group in (source.groups or {}).values() for f in group.features}
     return replace(source, features={f: replace(o, window=False) if f in grouped else o for f, o in lists.items()})
 
 
-def flats(raw: Raw, table: Path, schema: Schema, scratch: Path) -> dict[str, flat.Flat]:
+def write_flat_forms(raw: Raw, table: Path, schema: Schema, scratch: Path) -> dict[str, flat.Flat]:
     """Writes every flat form, one after the other."""
-    in_time_order, clustered = flat.in_time_order, flat.clustered
+    in_time_order, in_table_order = flat.in_time_order, flat.in_table_order
     whole = {
-        BASELINE: flat.written(in_time_order(raw), schema, scratch),
-        PAGES: flat.written(in_time_order(raw), schema, scratch, 16 * flat.MIB),
-        f"{BASELINE}, {AS_OURS}": flat.written(in_time_order(raw), schema, scratch, 16 * flat.MIB, levels=True),
-        "flat, clustered": flat.written(clustered(table), schema, scratch),
-        f"flat, clustered, {AS_OURS}": flat.written(clustered(table), schema, scratch, 16 * flat.MIB, levels=True),
+        BASELINE: flat.write_flat(in_time_order(raw), schema, scratch),
+        PAGES: flat.write_flat(in_time_order(raw), schema, scratch, 16 * flat.MIB),
+        f"{BASELINE}, {AS_OURS}": flat.write_flat(in_time_order(raw), schema, scratch, 16 * flat.MIB, levels=True),
+        "flat, clustered": flat.write_flat(in_table_order(table), schema, scratch),
+        f"flat, clustered, {AS_OURS}": flat.write_flat(
+            in_table_order(table), schema, scratch, 16 * flat.MIB, levels=True
+        ),
         "flat, pyarrow's defaults": flat.pyarrow_defaults(raw, schema, scratch),
         "flat, DuckDB's defaults": flat.duckdb_defaults(raw, schema, scratch),
     }
-    each = [flat.written(in_time_order(raw), schema, scratch, encoding=name) for name in flat.ENCODINGS]
+    each = [flat.write_flat(in_time_order(raw), schema, scratch, encoding=name) for name in flat.ENCODINGS]
     best = Counter({name: min(one.columns[name] for one in each) for name in each[0].columns})
     return whole | {BEST: replace(each[0], columns=best, num_bytes=sum(best.values()))}
 
 
 def check(forms: Mapping[str, flat.Flat], checksums: Mapping[str, int], num_samples: int) -> None:
-    """Refuses a flat form that is not the source.
+    """Refuses a flat form that does not hold the samples of the source.
 
     Raises:
-        SystemExit: naming form and columns.
+        SystemExit: a form differs; the message names it and the columns that differ.
     """
     names = {"session_id": "session_id", "request_id": "request_id", "timestamp": "timestamp"}
     for form, one in forms.items():
@@ -137,13 +140,13 @@ def check(forms: Mapping[str, flat.Flat], checksums: Mapping[str, int], num_samp
 
 
 def history(schema: Schema) -> dict[str, list[str]]:
-    """Groups that hold lists, and these lists: the histories. The presets have no list beside a scalar in a group."""
+    """The histories: the groups of lists only, with these lists. No preset has a list beside a scalar in a group."""
     lists = {g: [f.name for f in schema.of_group(g) if f.kind is Kind.ids] for g in schema.dedup_groups}
     return {group: names for group, names in lists.items() if len(names) == len(schema.of_group(group))}
 
 
-def shifting(groups: Mapping[str, list[str]], preset: str) -> dict[str, list[str]]:
-    """Of a preset's lists those that grow and shift (rm1: views, clicks, purchases); the others are drawn anew."""
+def shifting_lists(groups: Mapping[str, list[str]], preset: str) -> dict[str, list[str]]:
+    """Those of a preset's lists that grow and shift (in rm1 views, clicks, purchases); others are drawn again."""
     config: EtlConfig = load("etl", [f"data={preset}"])
     made = config.data.synthetic["groups"]
     return {group: names for group, names in groups.items() if made.get(group, {}).get("update") == "shift"}
@@ -152,7 +155,7 @@ def shifting(groups: Mapping[str, list[str]], preset: str) -> dict[str, list[str
 def _lists(
     claim: str, groups: Mapping[str, list[str]], table: Table, baseline: flat.Flat, words: str
 ) -> measure.Result:
-    """The same for the lists of some groups, with their rows' numbers and the samples' references to them."""
+    """A claim on the lists of some groups, with their rows' numbers and the samples' references to them."""
     before = sum(baseline.columns[name] for names in groups.values() for name in names)
     after = sum(table.group_bytes(group) for group in groups)
     windowed = [f.name for f in table.manifest.schema.features if f.window and f.group in groups]
@@ -161,7 +164,7 @@ def _lists(
 
 
 def results_of(raw: Raw, made: Mapping[str, Table], forms: Mapping[str, flat.Flat]) -> list[measure.Result]:
-    """The claims on size."""
+    """The results of the claims on size."""
     schema, baseline = next(iter(made.values())).manifest.schema, forms[BASELINE]
     preset = raw.path.name.partition("-")[0]
     words = f"{preset}, {raw.num_samples:,} samples, one table; one run: sizes are deterministic"
@@ -171,7 +174,10 @@ def results_of(raw: Raw, made: Mapping[str, Table], forms: Mapping[str, flat.Fla
         results.append(_ratio(f"storage.{codec}", baseline.num_bytes, size, BASELINE_WORDS, words))
         for name, form in (("best_of_four", BEST), ("16_MiB_pages", PAGES), ("as_ours", f"{BASELINE}, {AS_OURS}")):
             results[-1].details[f"baseline_{name}"] = round(forms[form].num_bytes / size, 2)
-    for claim, groups in (("storage.history", shifting(history(schema), preset)), ("storage.lists", history(schema))):
+    for claim, groups in (
+        ("storage.history", shifting_lists(history(schema), preset)),
+        ("storage.lists", history(schema)),
+    ):
         results.append(_lists(claim, groups, made["table, zstd"], baseline, words))
     for claim, form in (("storage.defaults", "pyarrow"), ("storage.defaults.duckdb", "DuckDB")):
         size = forms[f"flat, {form}'s defaults"].num_bytes
@@ -185,9 +191,9 @@ def _ratio(claim: str, baseline: int, ours: int, words: str, config: str) -> mea
     return measure.Result(claim, value, value, value, words, "ratio", config, sizes)
 
 
-def logs_result(raw: Raw, found: Mapping[str, list[dict[str, float]]]) -> measure.Result:
-    """O1: the median over numbers of shards, sizes of blocks and kinds of message, with the extremes."""
-    ratios = [row["ratio"] for rows in found.values() for row in rows]
+def logs_result(raw: Raw, cases: Mapping[str, list[dict[str, float]]]) -> measure.Result:
+    """The result of O1: the median over numbers of shards, block sizes and kinds of message, with the extremes."""
+    ratios = [row["ratio"] for rows in cases.values() for row in rows]
     shards = ", ".join(map(str, storage_logs.SHARDS))
     return measure.Result(
         "storage.logs",
@@ -197,13 +203,13 @@ def logs_result(raw: Raw, found: Mapping[str, list[dict[str, float]]]) -> measur
         "the same messages dealt to as many shards at random, in order of arrival, in the same blocks",
         "ratio",
         f"{raw.num_samples:,} samples dealt by session; zstd-3 over whole blocks of 1 and 4 MiB; "
-        f"{shards} shards; messages as {' and '.join(found)}; median and range of these",
+        f"{shards} shards; messages as {' and '.join(cases)}; median and range of these",
         {"cases": len(ratios)},
     )
 
 
 def show(raw: Raw, made: Mapping[str, Table], forms: Mapping[str, flat.Flat], markdown: bool) -> None:
-    """Tables for people: every form, and the groups."""
+    """Prints a table of every form, and one of the groups."""
     ours = made["table, zstd"].num_bytes
     sizes = {"raw files": raw.disk_bytes, **{name: table.num_bytes for name, table in made.items()}}
     sizes |= {name: form.num_bytes for name, form in forms.items()}
@@ -227,35 +233,35 @@ def show(raw: Raw, made: Mapping[str, Table], forms: Mapping[str, flat.Flat], ma
     sys.stdout.write(measure.table(head, rows, markdown=markdown) + "\n")
 
 
-def show_logs(found: Mapping[str, list[dict[str, float]]], markdown: bool) -> None:
-    """Every case of O1."""
+def show_logs(cases: Mapping[str, list[dict[str, float]]], markdown: bool) -> None:
+    """Prints a table of every case of O1."""
     rows = [
         [form, str(row["shards"]), str(row["block_MiB"])]
         + [f"{row[name]:.2f}" for name in ("plain_MB", "random_MB", "session_MB", "ratio")]
-        for form, cases in found.items()
-        for row in cases
+        for form, of_form in cases.items()
+        for row in of_form
     ]
     head = ["messages", "shards", "block, MiB", "plain, MB", "at random, MB", "by session, MB", "ratio"]
     sys.stdout.write(measure.table(head, rows, markdown=markdown) + "\n")
 
 
 def main() -> None:
-    parser = measure.parser(__doc__)
+    parser = measure.build_parser(__doc__)
     parser.add_argument("--dir", type=Path, default=Path(".bench"), help="raw logs, kept (default .bench)")
     parser.add_argument("--samples", type=int, help="of the logs (default 400000, quick 50000)")
     parser.add_argument("--data", default="rm1", help=argparse.SUPPRESS)
     options = parser.parse_args()
     raw = raw_logs(options.dir, options.samples or (50_000 if options.quick else 400_000), options.data)
     with tempfile.TemporaryDirectory(prefix="storage-", dir=options.dir) as scratch:
-        made, checksums = tables(raw, Path(scratch))
+        made, checksums = write_tables(raw, Path(scratch))
         first = next(iter(made.values()))
-        forms = flats(raw, first.path, first.manifest.schema, Path(scratch))
+        forms = write_flat_forms(raw, first.path, first.manifest.schema, Path(scratch))
         check(forms, checksums, raw.num_samples)
         shutil.rmtree(first.path.parent)
-        found = {form: storage_logs.measured(raw, form) for form in ("json", "arrow")}
+        cases = {form: storage_logs.measure_logs(raw, form) for form in ("json", "arrow")}
         show(raw, made, forms, options.markdown)
-        show_logs(found, options.markdown)
-        measure.report([*results_of(raw, made, forms), logs_result(raw, found)], options)
+        show_logs(cases, options.markdown)
+        measure.report([*results_of(raw, made, forms), logs_result(raw, cases)], options)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""What the clustered table is compared with: the same samples as flat Parquet files, written as well as can be.
+"""The same samples as flat Parquet files, to compare the clustered table with.
 
-Required columns and list elements, ids as narrow as the table's, zstd-3, row groups of 8192 samples, and for each
-column the encoding that the table's own chooser finds on these rows.
+The files are written as well as can be: columns and list elements are required, ids are as narrow as the table's, row
+groups have 8192 samples, the compression is zstd-3, and each column has the encoding that the table's own chooser takes
+on these rows.
 """
 
 from collections import Counter
@@ -32,10 +33,10 @@ class Flat:
     """A flat file that was written, read back and removed.
 
     Attributes:
-        num_bytes: of the file.
-        columns: bytes of the column chunks, by column.
-        checksums: by column, of the values that were read back.
-        num_rows: rows read back.
+        num_bytes: the size of the file.
+        columns: the size of the column chunks in bytes, by column.
+        checksums: checksums of the values that were read back, by column.
+        num_rows: the number of rows that were read back.
     """
 
     num_bytes: int
@@ -45,24 +46,24 @@ class Flat:
 
 
 def in_time_order(raw: Raw) -> Iterator[pa.Table]:
-    """Row groups of the samples as they were logged.
+    """The row groups of the samples in the order of the logs.
 
     Raises:
-        SystemExit: the logs are in another order.
+        SystemExit: the logs are not in time order.
     """
     last = None
-    for rows in _regrouped(b for f in files_of(raw.path) for b in pq.ParquetFile(f).iter_batches(ROW_GROUP)):
+    for rows in _regroup(b for f in files_of(raw.path) for b in pq.ParquetFile(f).iter_batches(ROW_GROUP)):
         place = rows.column_names.index("timestamp")
         times = rows["timestamp"].cast(pa.int64())
         numbers = times.to_numpy()
         if (numbers[1:] < numbers[:-1]).any() or (last is not None and numbers[0] < last):
             raise SystemExit(f"{raw.path}: not in time order")
         last = numbers[-1]
-        yield _required(rows.set_column(place, "timestamp", times))
+        yield _forbid_nulls(rows.set_column(place, "timestamp", times))
 
 
-def clustered(table: Path) -> Iterator[pa.Table]:
-    """Row groups of the samples in the table's order, each with its own copy of everything."""
+def in_table_order(table: Path) -> Iterator[pa.Table]:
+    """The row groups of the samples in the table's order, where each sample has its own copy of everything."""
     manifest = Manifest.load(table)
     names = [name for name in (*KEYS, *manifest.schema.labels) if name != SAMPLE_ID]
     names += [feature.name for feature in manifest.schema.features]
@@ -74,10 +75,10 @@ def clustered(table: Path) -> Iterator[pa.Table]:
                 query = f"select {columns} from ({flat_view(table, parts=[part])}) order by {SAMPLE_ID}"
                 yield from connection.sql(query).to_arrow_reader(ROW_GROUP)
 
-    return (_required(rows) for rows in _regrouped(batches()))
+    return (_forbid_nulls(rows) for rows in _regroup(batches()))
 
 
-def written(
+def write_flat(
     rows: Iterable[pa.Table],
     schema: Schema,
     scratch: Path,
@@ -85,22 +86,23 @@ def written(
     encoding: str = "",
     levels: bool = False,
 ) -> Flat:
-    """Writes row groups as one flat file.
+    """Writes row groups as one flat file, reads it back and removes it.
 
     Args:
-        rows: a row group each.
-        schema: of the features, for checksums.
-        scratch: directory for the file.
-        page_bytes: aim for a page.
-        encoding: of every column that can have it; empty lets the table's chooser choose on the first row group.
-        levels: let it choose levels of zstd too, instead of 3.
+        rows: the row groups.
+        schema: the schema of the features, for checksums.
+        scratch: a directory for the file.
+        page_bytes: the size of a page to aim for.
+        encoding: the encoding of every column that can have it; empty lets the table's chooser choose on the first row
+            group.
+        levels: whether the chooser chooses levels of zstd too, instead of level 3.
     """
     path, writer = scratch / "flat.parquet", None
     for group in rows:
         if writer is None:
             codec = "zstd" if levels else "zstd:3"
             chosen = (
-                _everywhere(group.schema, encoding) if encoding else choose_encodings(group, ROW_GROUP, codec, levels)
+                _one_encoding(group.schema, encoding) if encoding else choose_encodings(group, ROW_GROUP, codec, levels)
             )
             writer = pq.ParquetWriter(str(path), group.schema, **_options(group.schema, chosen, page_bytes))
         writer.write_table(group, row_group_size=ROW_GROUP)
@@ -111,14 +113,14 @@ def written(
 
 
 def pyarrow_defaults(raw: Raw, schema: Schema, scratch: Path) -> Flat:
-    """What ``pyarrow.parquet.write_table`` makes of the logs as they are, without options."""
+    """Writes the logs as they are with ``pyarrow.parquet.write_table`` without options."""
     path = scratch / "pyarrow.parquet"
     pq.write_table(ds.dataset([str(file) for file in files_of(raw.path)]).to_table(), path)
     return read_back(path, schema)
 
 
 def duckdb_defaults(raw: Raw, schema: Schema, scratch: Path) -> Flat:
-    """What DuckDB's ``COPY ... TO`` makes of them, without options."""
+    """Writes the logs as they are with DuckDB's ``COPY ... TO`` without options."""
     path = scratch / "duckdb.parquet"
     with duckdb.connect() as connection:
         connection.execute(f"copy (select * from read_parquet('{raw.path}/part-*.parquet')) to '{path}'")
@@ -126,7 +128,7 @@ def duckdb_defaults(raw: Raw, schema: Schema, scratch: Path) -> Flat:
 
 
 def read_back(path: Path, schema: Schema) -> Flat:
-    """Sizes of a flat file and checksums of what is in it; removes it."""
+    """Measures a flat file and the checksums of its values, and removes the file."""
     file = pq.ParquetFile(path)
     kinds = dict.fromkeys(schema.labels, Kind.dense) | {f.name: f.kind for f in schema.features}
     checksums: Counter[str] = Counter()
@@ -142,18 +144,18 @@ def read_back(path: Path, schema: Schema) -> Flat:
 
 
 def column_bytes(path: Path) -> Counter[str]:
-    """Bytes of a file's column chunks, by column."""
+    """The size of a file's column chunks in bytes, by column."""
     metadata, sizes = pq.read_metadata(path), Counter[str]()
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
-        for place in range(group.num_columns):
-            chunk = group.column(place)
+        for number_of_column in range(group.num_columns):
+            chunk = group.column(number_of_column)
             sizes[chunk.path_in_schema.split(".")[0]] += chunk.total_compressed_size
     return sizes
 
 
-def _regrouped(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Tables of 8192 rows, the last of fewer."""
+def _regroup(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Cuts batches into tables of 8192 rows; the last one may have fewer."""
     waiting: list[pa.RecordBatch] = []
     num_rows = 0
     for batch in batches:
@@ -168,8 +170,8 @@ def _regrouped(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(waiting).combine_chunks()
 
 
-def _required(rows: pa.Table) -> pa.Table:
-    """A table whose columns and list elements cannot be null."""
+def _forbid_nulls(rows: pa.Table) -> pa.Table:
+    """The table with columns and list elements that cannot be null."""
     fields, arrays = [], []
     for name in rows.column_names:
         array = rows[name].combine_chunks()
@@ -182,16 +184,16 @@ def _required(rows: pa.Table) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
 
-def _everywhere(schema: pa.Schema, encoding: str) -> dict[str, str]:
-    """One encoding for every column; PLAIN for what cannot have it."""
-    found = {}
+def _one_encoding(schema: pa.Schema, encoding: str) -> dict[str, str]:
+    """One encoding for every column; PLAIN for the columns that cannot have it."""
+    encoding_of = {}
     for field in schema:
         element = field.type.value_type if pa.types.is_list(field.type) else field.type
         fits = encoding != "DELTA_BINARY_PACKED" or pa.types.is_integer(element)
-        found[leaf(field)] = encoding if fits else "PLAIN"
-    return found
+        encoding_of[leaf(field)] = encoding if fits else "PLAIN"
+    return encoding_of
 
 
 def _options(schema: pa.Schema, chosen: dict[str, str], page_bytes: int) -> dict[str, Any]:
-    """The table's own, but for the size of pages."""
+    """The writer options of the clustered table, with another page size."""
     return writer_options(schema, chosen, "zstd:3") | {"data_page_size": page_bytes}

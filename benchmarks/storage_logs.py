@@ -1,4 +1,4 @@
-"""RecD's O1: raw logs dealt to shards by session compress better than the same logs dealt at random.
+"""Raw logs that are dealt to shards by session compress better than at random (RecD's O1).
 
 ::
 
@@ -6,9 +6,9 @@
     by session  shard 0: a1 a2 a3 ...   shard 1: b1 b2 ...       a block of a shard holds a session's samples together
     at random   shard 0: a1 c1 b2 ...   shard 1: b1 a2 a3 ...
 
-A log service gets one message a sample, appends it to a block of its shard and compresses the block when it is full: it
-knows no columns. Here a message is a line of JSON or, packed more tightly, a row of an Arrow record batch; a block is
-compressed whole with zstd-3. Both ways of dealing use the same messages in the same order of arrival.
+A log service gets one message per sample, appends it to a block of its shard, and compresses the block when it is full.
+It does not know columns. Here a message is a line of JSON or, more compactly, a row of an Arrow record batch, and a
+block is compressed whole with zstd-3. Both ways of dealing use the same messages in the same order of arrival.
 """
 
 from collections.abc import Iterator
@@ -28,14 +28,14 @@ _BATCH = 8192
 
 
 @dataclass
-class Dealt:
-    """Shards of messages, filling.
+class Shards:
+    """Shards that messages are added to, block by block.
 
     Attributes:
-        num_shards: of them.
-        block_bytes: of messages, after which a block is compressed.
-        num_bytes: of the compressed blocks.
-        plain_bytes: of the messages.
+        num_shards: the number of shards.
+        block_bytes: the size at which a block of messages is full, and is compressed.
+        num_bytes: the size of the compressed blocks so far.
+        plain_bytes: the size of the messages in these blocks.
     """
 
     num_shards: int
@@ -49,8 +49,8 @@ class Dealt:
         """Appends messages to their shards.
 
         Args:
-            messages: [N], by shard, those of one in their order of arrival.
-            bounds: int64 [shards + 1], where each shard's begin and end.
+            messages: the messages [N], shard after shard, and within a shard in the order of arrival.
+            bounds: int64 [number of shards + 1], where each shard's messages begin and end.
         """
         for number in np.flatnonzero(np.diff(bounds)).tolist():
             self._append(number, messages.slice(int(bounds[number]), int(bounds[number + 1] - bounds[number])))
@@ -77,7 +77,7 @@ class Dealt:
 
 
 def _block(messages: pa.Table) -> pa.Buffer:
-    """What is compressed: the lines, or the record batch."""
+    """The bytes that are compressed: the lines, or the record batch."""
     whole = messages.combine_chunks().to_batches()[0]
     if whole.schema.names == ["line"]:
         lines = whole.column(0)
@@ -87,7 +87,7 @@ def _block(messages: pa.Table) -> pa.Buffer:
 
 
 def logs_of(raw: Raw, form: str) -> Iterator[tuple[npt.NDArray[np.int64], pa.RecordBatch]]:
-    """Session ids and messages, in order of arrival.
+    """The session ids int64 [N] and messages [N] of batches, in the order of arrival.
 
     Args:
         raw: the logs.
@@ -106,15 +106,15 @@ def logs_of(raw: Raw, form: str) -> Iterator[tuple[npt.NDArray[np.int64], pa.Rec
 
 
 def by_session(session: npt.NDArray[np.int64], num_shards: int) -> npt.NDArray[np.int64]:
-    """Shards by a hash of the session: int64 [N]."""
+    """The shard of each message by a hash of its session, int64 [N]."""
     mixed = session.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     return ((mixed >> np.uint64(32)) % np.uint64(num_shards)).astype(np.int64)
 
 
-def measured(raw: Raw, form: str, shards: tuple[int, ...] = SHARDS) -> list[dict[str, float]]:
-    """Sizes of the compressed shards, dealt both ways, for several numbers of shards and sizes of blocks."""
+def measure_logs(raw: Raw, form: str, shards: tuple[int, ...] = SHARDS) -> list[dict[str, float]]:
+    """Measures the compressed shards, dealt both ways, for several numbers of shards and block sizes."""
     random = np.random.default_rng(0)
-    dealt = {(way, n): [Dealt(n, mib << 20) for mib in BLOCK_MIB] for n in shards for way in ("session", "random")}
+    dealt = {(way, n): [Shards(n, mib << 20) for mib in BLOCK_MIB] for n in shards for way in ("session", "random")}
     for session, messages in logs_of(raw, form):
         for (way, n), sides in dealt.items():
             shard = by_session(session, n) if way == "session" else random.integers(0, n, len(session))
@@ -122,12 +122,12 @@ def measured(raw: Raw, form: str, shards: tuple[int, ...] = SHARDS) -> list[dict
             by_shard = messages.take(pa.array(order))
             for side in sides:
                 side.add(by_shard, np.searchsorted(shard[order], np.arange(n + 1)))
-    found = []
+    cases = []
     for n in shards:
         for mib, by_session_, at_random in zip(BLOCK_MIB, dealt["session", n], dealt["random", n], strict=True):
             by_session_.close()
             at_random.close()
             row = {"shards": n, "block_MiB": mib, "plain_MB": at_random.plain_bytes / 1e6}
             row |= {"session_MB": by_session_.num_bytes / 1e6, "random_MB": at_random.num_bytes / 1e6}
-            found.append(row | {"ratio": at_random.num_bytes / by_session_.num_bytes})
-    return found
+            cases.append(row | {"ratio": at_random.num_bytes / by_session_.num_bytes})
+    return cases

@@ -1,4 +1,4 @@
-"""Runs a command as a user does and watches its memory: every process that it starts, from outside, through /proc."""
+"""Runs a command as a user does, and watches the memory of all its processes through /proc."""
 
 import os
 import subprocess
@@ -12,14 +12,15 @@ EVERY_S = 0.05
 
 @dataclass(frozen=True)
 class Run:
-    """A command that ended.
+    """A command that has ended.
 
     Attributes:
-        code: exit status.
-        seconds: from its start to its end.
-        peak_bytes: the most that its processes had together: the sum of Pss (a page that two share counts half for
-            each; Rss where the kernel tells no Pss) every 50 ms, or the high-water mark of one process if that is more.
-        stderr: what it said, the last 4,000 characters.
+        code: the exit status.
+        seconds: the time from its start to its end.
+        peak_bytes: the most memory that its processes had together. It is the largest sum of Pss, taken every 50 ms (a
+            page that two processes share counts half for each; Rss where the kernel gives no Pss), or the high-water
+            mark of one process if that is more.
+        stderr: the last 4,000 characters of its error output.
     """
 
     code: int
@@ -29,23 +30,23 @@ class Run:
 
     @property
     def peak_gib(self) -> float:
-        """The same in GiB."""
+        """``peak_bytes`` in GiB."""
         return self.peak_bytes / 2**30
 
 
-def watched(command: Sequence[str], scratch: Path, num_cores: int) -> Run:
-    """Runs a command on some cores.
+def watch_command(command: Sequence[str], scratch: Path, num_cores: int) -> Run:
+    """Runs a command on some cores, and watches its memory.
 
     Args:
-        command: program and arguments.
-        scratch: directory for its output.
-        num_cores: the first of those that this process may use.
+        command: the program and its arguments.
+        scratch: a directory for the command's error output.
+        num_cores: how many cores the command gets: the first of those that this process may use.
     """
-    peak, told = 0, scratch / "stderr.txt"
+    peak, stderr_file = 0, scratch / "stderr.txt"
     mine = os.sched_getaffinity(0)
-    with told.open("w") as errors:
+    with stderr_file.open("w") as errors:
         start = time.perf_counter()
-        os.sched_setaffinity(0, sorted(mine)[:num_cores])  # inherited by all that it starts
+        os.sched_setaffinity(0, sorted(mine)[:num_cores])  # every process that starts here inherits it
         try:
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
         finally:
@@ -58,32 +59,32 @@ def watched(command: Sequence[str], scratch: Path, num_cores: int) -> Run:
             except subprocess.TimeoutExpired:
                 continue
         seconds = time.perf_counter() - start
-    return Run(code, seconds, peak, told.read_text()[-4000:])
+    return Run(code, seconds, peak, stderr_file.read_text()[-4000:])
 
 
 def memory_bytes(pid: int) -> int:
-    """Memory of a process and all that it started; 0 when it is gone."""
+    """The memory of a process and of all processes that it started; 0 when it has ended."""
     together, highest = 0, 0
-    for one in tree(pid):
-        together += _field(one, "smaps_rollup", "Pss:") or _field(one, "status", "VmRSS:")
-        highest = max(highest, _field(one, "status", "VmHWM:"))
+    for process in process_tree(pid):
+        together += _field(process, "smaps_rollup", "Pss:") or _field(process, "status", "VmRSS:")
+        highest = max(highest, _field(process, "status", "VmHWM:"))
     return max(together, highest)
 
 
-def tree(pid: int) -> list[int]:
-    """A process and its descendants that still run."""
-    found = [pid]
-    for one in found:
-        for task in Path(f"/proc/{one}/task").glob("*"):
+def process_tree(pid: int) -> list[int]:
+    """A process and those of its descendants that still run."""
+    pids = [pid]
+    for process in pids:
+        for task in Path(f"/proc/{process}/task").glob("*"):
             try:
-                found += [int(child) for child in (task / "children").read_text().split()]
-            except OSError:  # it has just ended
+                pids += [int(child) for child in (task / "children").read_text().split()]
+            except OSError:  # the process has just ended
                 continue
-    return found
+    return pids
 
 
 def _field(pid: int, file: str, name: str) -> int:
-    """Bytes that a line of a file in /proc tells; 0 when there is none."""
+    """The bytes that a line of a file in /proc gives; 0 when there is no such line."""
     try:
         lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
     except OSError:

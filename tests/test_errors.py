@@ -1,4 +1,4 @@
-"""Messages for people."""
+"""Errors that the user can mend, and the suggestion at the end of a message."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from recd_dist.errors import ConfigError, DataError, UserError, nearest
 
 
 @pytest.mark.parametrize(
-    ("name", "known", "wanted"),
+    ("name", "known", "suffix"),
     [
         ("histroy", ["history", "candidate"], "; did you mean 'history'?"),
         ("xyz", ["b", "a"], "; there are: a, b"),
@@ -14,8 +14,8 @@ from recd_dist.errors import ConfigError, DataError, UserError, nearest
         ("zz", [f"f{n:02}" for n in range(25)], "; there are: " + ", ".join(f"f{n:02}" for n in range(20)) + ", ..."),
     ],
 )
-def test_nearest(name: str, known: list[str], wanted: str) -> None:
-    assert nearest(name, known) == wanted
+def test_nearest(name: str, known: list[str], suffix: str) -> None:
+    assert nearest(name, known) == suffix
 
 
 @pytest.mark.parametrize("kind", [ConfigError, DataError])

@@ -1,6 +1,7 @@
-"""Errors that are the user's to mend: each message names the thing, the value found and the remedy.
+"""Errors that the user can mend.
 
-Commands print these as one line and exit with 2; anything else is a bug and keeps its traceback.
+Each message names the thing, the value found and the remedy. Commands print these errors as one line and exit with 2;
+any other exception is a bug and keeps its traceback.
 """
 
 import difflib
@@ -8,22 +9,22 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """An input, option or environment that the user can mend; the message says how."""
+    """Something is wrong with an input, an option or the environment; the message says how to mend it."""
 
 
 class ConfigError(UserError):
-    """A config value that is unknown, contradictory or does not fit the data."""
+    """A config value is unknown, contradicts another one, or does not fit the data."""
 
 
 class DataError(UserError):
-    """Data that cannot be read as described: file, column, value and remedy are in the message."""
+    """Data cannot be read as the config describes it; the message names file, column, value and remedy."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A suffix for an error message: ``; did you mean 'x'?``, or the known names where none is near.
+    """The end of an error message: ``; did you mean 'x'?``, or the known names where no name is similar.
 
     Args:
-        name: what was asked for.
+        name: the unknown name.
         known: the names that exist.
     """
     names = sorted(known)

@@ -1,4 +1,4 @@
-"""What watches a process, and the benchmark of the ETL on logs so small that nothing about speed is claimed."""
+"""The memory of a watched command, and the ETL's benchmark on logs too small to claim anything about speed."""
 
 import json
 import subprocess
@@ -18,18 +18,18 @@ subprocess.run([sys.executable, "-c", "import time; theirs = bytearray(b'x') * (
 
 def test_memory_is_that_of_all_processes_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    from watched import watched
+    from watched import watch_command
 
-    run = watched([sys.executable, "-c", CHILD], tmp_path, 1)
+    run = watch_command([sys.executable, "-c", CHILD], tmp_path, 1)
     assert run.code == 0
     assert run.seconds > 1
     assert 140 < run.peak_bytes / 2**20 < 250  # 60 + 80 and two interpreters
 
-    failed = watched([sys.executable, "-c", "import sys; sys.exit('no such thing')"], tmp_path, 1)
+    failed = watch_command([sys.executable, "-c", "import sys; sys.exit('no such thing')"], tmp_path, 1)
     assert failed.code == 1
     assert failed.stderr == "no such thing\n"
 
-    one = watched([sys.executable, "-c", "import os; os._exit(len(os.sched_getaffinity(0)))"], tmp_path, 1)
+    one = watch_command([sys.executable, "-c", "import os; os._exit(len(os.sched_getaffinity(0)))"], tmp_path, 1)
     assert one.code == 1  # one core is all that it may use
 
 

@@ -1,4 +1,4 @@
-"""The benchmark of the embedding exchange, on tables so small that nothing about its speed is claimed."""
+"""The benchmark of the embedding exchange, on tables too small to claim anything about speed."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ def results(tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:
     return json.loads(json_file.read_text())
 
 
-def test_modes_are_one_training_and_unique_rows_are_fewer_bytes(tmp_path: Path) -> None:
+def test_modes_train_alike_and_unique_rows_are_fewer_bytes(tmp_path: Path) -> None:
     kjt, vbe = results(tmp_path, "s16")
 
     assert (kjt["claim"], vbe["claim"]) == ("exchange.s16.kjt", "exchange.s16.vbe")

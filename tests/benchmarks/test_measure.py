@@ -1,4 +1,4 @@
-"""Ratios of pairs, and the tables made of them."""
+"""Ratios of pairs, and the tables that show them."""
 
 import argparse
 import importlib.util

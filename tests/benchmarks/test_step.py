@@ -1,4 +1,4 @@
-"""The whole benchmark of a training step, on a table so small that nothing about its speed is claimed."""
+"""The whole benchmark of a training step, on a table too small to claim anything about speed."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The benchmark of sizes on logs so small that nothing about sizes is claimed, and its parts on literals."""
+"""The benchmark of sizes, on logs too small to claim anything about sizes, and its parts on literals."""
 
 import importlib
 import json
@@ -20,7 +20,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 @pytest.fixture(autouse=True)
 def beside_the_scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The scripts import each other by name; afterwards nobody else finds them by these names."""
+    """The scripts import each other by name; after a test these names are free again."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     before = set(sys.modules)
     yield
@@ -79,21 +79,21 @@ def rows(start: int, num: int) -> pa.Table:
 
 def test_a_flat_file_is_measured_and_what_is_in_it_is_read_back(tmp_path: Path) -> None:
     flat = script("storage_flat")
-    whole = flat.written(iter([rows(0, 100), rows(100, 20)]), SCHEMA, tmp_path)
+    whole = flat.write_flat(iter([rows(0, 100), rows(100, 20)]), SCHEMA, tmp_path)
     assert whole.num_rows == 120
     assert set(whole.columns) == {"session_id", "label", "item", "ids"}
     assert sum(whole.columns.values()) < whole.num_bytes
     assert list(tmp_path.iterdir()) == []
 
-    turned = flat.written(iter([rows(100, 20), rows(0, 100)]), SCHEMA, tmp_path, encoding="DELTA_BINARY_PACKED")
+    turned = flat.write_flat(iter([rows(100, 20), rows(0, 100)]), SCHEMA, tmp_path, encoding="DELTA_BINARY_PACKED")
     assert turned.checksums == whole.checksums  # in any order, encoding and row groups
-    other = flat.written(iter([rows(0, 100), rows(101, 20)]), SCHEMA, tmp_path)
+    other = flat.write_flat(iter([rows(0, 100), rows(101, 20)]), SCHEMA, tmp_path)
     assert all(other.checksums[name] != value for name, value in whole.checksums.items())
 
 
 def test_a_form_that_is_not_the_source_ends_the_run(tmp_path: Path) -> None:
     flat, storage = script("storage_flat"), script("storage")
-    one = flat.written(iter([rows(0, 10)]), SCHEMA, tmp_path)
+    one = flat.write_flat(iter([rows(0, 10)]), SCHEMA, tmp_path)
     storage.check({"flat": one}, one.checksums, 10)
     with pytest.raises(SystemExit, match=r"flat: not the source: 10 rows, columns \['item'\]"):
         storage.check({"flat": one}, one.checksums | {"item": 0}, 10)
@@ -121,15 +121,15 @@ def test_messages_keep_their_order_in_a_shard_and_none_is_lost() -> None:
             return b"x"
 
     logs.CODEC = Codec()
-    dealt = logs.Dealt(2, 1 << 20)
+    shards = logs.Shards(2, 1 << 20)
     shard = np.array([0, 1, 0, 1, 0, 0, 0, 1, 1, 1])
     order = np.argsort(shard, kind="stable")
-    dealt.add(lines.take(pa.array(order)), np.array([0, 5, 10]))
-    dealt.close()
+    shards.add(lines.take(pa.array(order)), np.array([0, 5, 10]))
+    shards.close()
     assert blocks == [b"0\n2\n4\n5\n6\n", b"1\n3\n7\n8\n9\n"]
-    assert (dealt.num_bytes, dealt.plain_bytes) == (2, 20)
+    assert (shards.num_bytes, shards.plain_bytes) == (2, 20)
 
-    small = logs.Dealt(1, 16)  # blocks are closed when full
+    small = logs.Shards(1, 16)  # blocks are closed when full
     small.add(lines, np.array([0, 10]))
     small.close()
     assert b"".join(blocks[2:]) == b"".join(f"{i}\n".encode() for i in range(10))

@@ -1,6 +1,6 @@
-"""One rank of tests/test_checkpoint.py: ``checkpoint_ranks.py MODE SHARDING DIRECTORY`` with torchrun's environment.
+"""One rank of test_checkpoint.py: ``checkpoint_ranks.py MODE SHARDING DIRECTORY`` with torchrun's environment.
 
-A model of three tables and a dense layer, sharded by torchrec, trained for three steps on fixed samples.
+It trains a model of three tables and a dense layer, sharded by TorchRec, for three steps on fixed samples.
 """
 
 import json
@@ -25,7 +25,7 @@ SCHEMA = Schema(tuple(Feature(n, Kind.ids, table=n) for n in "abc"))
 ROWS = {"a": 64, "b": 40, "c": 30}
 
 
-def sharded(sharding: str) -> tuple[Any, Any]:
+def build_sharded(sharding: str) -> tuple[Any, Any]:
     """The model, in DistributedModelParallel, and its optimizer: rowwise Adagrad in the tables, Adam outside."""
     from torch.distributed.optim import _apply_optimizer_in_backward
     from torchrec import EmbeddingBagCollection, EmbeddingBagConfig
@@ -73,7 +73,7 @@ def sharded(sharding: str) -> tuple[Any, Any]:
 
 
 def train(model: Any, optimizer: Any, num_steps: int) -> None:
-    """Steps on samples that differ from rank to rank; the same number of ids on each, as row-wise gloo needs."""
+    """Trains on samples that differ from rank to rank; each rank has the same number of ids, as row-wise gloo needs."""
     from torchrec import KeyedJaggedTensor
 
     for step in range(num_steps):
@@ -85,8 +85,8 @@ def train(model: Any, optimizer: Any, num_steps: int) -> None:
         optimizer.step()
 
 
-def whole_tensors(model: Any, optimizer: Any) -> dict[str, torch.Tensor]:
-    """Every tensor of the state, unsharded; a rank without a shard of a table may not know its optimizer state."""
+def gather_tensors(model: Any, optimizer: Any) -> dict[str, torch.Tensor]:
+    """Gathers every tensor of the state, unsharded; a rank without a shard of a table may not know its state."""
     mine = {}
     for key, value in checkpoint.flatten(model.state_dict(), optimizer.state_dict(), str).items():
         shards = value.local_shards() if hasattr(value, "local_shards") else None
@@ -104,16 +104,14 @@ def whole_tensors(model: Any, optimizer: Any) -> dict[str, torch.Tensor]:
 
 
 def main(mode: str, sharding: str, directory: Path) -> None:
-    model, optimizer = sharded(sharding)
-    told: dict[str, Any] = {}
+    model, optimizer = build_sharded(sharding)
+    answer: dict[str, Any] = {}
     if mode == "save":
         train(model, optimizer, 3)
         for step in (1, 2, 3):
             random.seed(dist.get_rank())
-            path = checkpoint.save(
-                directory, step, model, optimizer, SCHEMA, {"epoch": 0}, rank_extra={"rank": dist.get_rank()}
-            )
-        told = {"path": path.name, "draws": [random.random(), float(torch.rand(()))]}
+            checkpoint.save(directory, step, model, optimizer, SCHEMA, {"epoch": 0})
+        answer = {"draws": [random.random(), float(torch.rand(()))]}
     elif mode == "killed":
         train(model, optimizer, 1)
         checkpoint.save(directory, 1, model, optimizer, SCHEMA)
@@ -122,22 +120,22 @@ def main(mode: str, sharding: str, directory: Path) -> None:
         try:
             checkpoint.save(directory, 2, model, optimizer, SCHEMA)
         except UserError as error:
-            told = {"error": str(error)}
+            answer = {"error": str(error)}
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        told["left"] = sorted(p.name for p in directory.iterdir())
-        (directory.parent / f"killed-rank{dist.get_rank()}.json").write_text(json.dumps(told))
-        dist.barrier()  # both have looked before either starts step 3
+        answer["left"] = sorted(p.name for p in directory.iterdir())
+        (directory.parent / f"killed-rank{dist.get_rank()}.json").write_text(json.dumps(answer))
+        dist.barrier()  # both ranks list the directory before either starts step 3
         if dist.get_rank() == 0:
             checkpoint._finish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
         checkpoint.save(directory, 3, model, optimizer, SCHEMA)
     else:
-        found = checkpoint.load(directory / "step-00000003", model, optimizer, SCHEMA)
-        told = {"extra": found.extra, "ranks": found.rank_extra, "draws": [random.random(), float(torch.rand(()))]}
-    whole = whole_tensors(model, optimizer)
+        loaded = checkpoint.load(directory / "step-00000003", model, optimizer, SCHEMA)
+        answer = {"extra": loaded.extra, "draws": [random.random(), float(torch.rand(()))]}
+    whole = gather_tensors(model, optimizer)
     if dist.get_rank() == 0:
         torch.save(whole, directory.parent / f"{mode}-{sharding}-{dist.get_world_size()}.pt")
     (directory.parent / f"{mode}-{sharding}-{dist.get_world_size()}-rank{dist.get_rank()}.json").write_text(
-        json.dumps(told)
+        json.dumps(answer)
     )
 
 

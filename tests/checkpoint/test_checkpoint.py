@@ -1,4 +1,4 @@
-"""Checkpoints: bit-exact across world sizes and shardings, whole or absent, and nothing foreign is run."""
+"""Checkpoints are bit-exact across world sizes and shardings, whole or absent, and never run foreign code."""
 
 import json
 import os
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 SCHEMA = Schema((Feature("item", Kind.id, table="item"), Feature("price", Kind.dense)))
 
 
-def ranks(mode: str, sharding: str, world_size: int, directory: Path) -> list[int]:
-    """Runs checkpoint_ranks.py on gloo ranks; their exit codes."""
+def run_ranks(mode: str, sharding: str, world_size: int, directory: Path) -> list[int]:
+    """Runs checkpoint_ranks.py on gloo ranks; returns their exit codes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -39,19 +39,19 @@ def ranks(mode: str, sharding: str, world_size: int, directory: Path) -> list[in
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three checkpoints of a table-wise model of two ranks, the newest two kept."""
+    """Two ranks with a table-wise model save three checkpoints and keep the newest two."""
     directory = tmp_path_factory.mktemp("run") / "checkpoints"
-    assert ranks("save", "tw", 2, directory) == [0, 0]
+    assert run_ranks("save", "tw", 2, directory) == [0, 0]
     return directory
 
 
-def told(directory: Path, name: str) -> dict:
+def answer_of(directory: Path, name: str) -> dict:
     return json.loads((directory.parent / name).read_text())
 
 
 @pytest.mark.parametrize(("sharding", "world_size"), [("rw", 2), ("tw", 1)])
 def test_loads_bit_exact_elsewhere(saved: Path, sharding: str, world_size: int) -> None:
-    assert ranks("load", sharding, world_size, saved) == [0] * world_size
+    assert run_ranks("load", sharding, world_size, saved) == [0] * world_size
     before = torch.load(saved.parent / "save-tw-2.pt", weights_only=True)
     after = torch.load(saved.parent / f"load-{sharding}-{world_size}.pt", weights_only=True)
     assert before.keys() == after.keys()
@@ -62,40 +62,47 @@ def test_loads_bit_exact_elsewhere(saved: Path, sharding: str, world_size: int) 
     for name, tensor in before.items():
         assert tensor.abs().sum() > 0, name
         assert torch.equal(tensor, after[name]), name
-    answer = told(saved, f"load-{sharding}-{world_size}-rank0.json")
+    answer = answer_of(saved, f"load-{sharding}-{world_size}-rank0.json")
     assert answer["extra"] == {"epoch": 0}
-    assert answer["ranks"] == [{"rank": 0}, {"rank": 1}]
-    for rank in range(world_size):  # random states return only where there are as many ranks
+    for rank in range(world_size):  # random states are restored only where as many ranks load as saved
         draws = [
-            told(saved, f"{run}-rank{rank}.json")["draws"] for run in ("save-tw-2", f"load-{sharding}-{world_size}")
+            answer_of(saved, f"{run}-rank{rank}.json")["draws"]
+            for run in ("save-tw-2", f"load-{sharding}-{world_size}")
         ]
         assert (draws[0] == draws[1]) == (world_size == 2)
 
 
 def test_keeps_the_newest(saved: Path) -> None:
     assert sorted(p.name for p in saved.iterdir()) == ["step-00000002", "step-00000003"]
-    assert checkpoint.latest(saved) == saved / "step-00000003"
-    assert checkpoint.describe(saved / "step-00000003").world_size == 2
+    assert checkpoint.find_newest(saved) == saved / "step-00000003"
+    assert checkpoint.read_description(saved / "step-00000003").world_size == 2
+
+
+def test_earlier_releases_can_read_the_description(saved: Path) -> None:
+    description = json.loads((saved / "step-00000003/checkpoint.json").read_text())
+    keys = ["format", "version", "step", "world_size", "schema", "extra", "rank_extra"]
+    assert list(description) == keys
+    assert description["rank_extra"] == [None, None]
 
 
 def test_full_disk_and_kill_keep_the_older_checkpoint(tmp_path: Path) -> None:
     """Step 1 is saved; the disk is full for rank 1 at step 2; rank 0 is killed while it saves step 3."""
     directory = tmp_path / "checkpoints"
-    codes = ranks("killed", "tw", 2, directory)
+    codes = run_ranks("killed", "tw", 2, directory)
     assert codes[0] == -9
     assert codes[1] != 0
     for rank in (0, 1):
-        answer = told(directory, f"killed-rank{rank}.json")
+        answer = answer_of(directory, f"killed-rank{rank}.json")
         assert "checkpoint of step 2 could not be written" in answer["error"]
         assert "free or choose another disk" in answer["error"]
         assert answer["left"] == ["step-00000001"]
     assert sorted(p.name for p in directory.iterdir()) == [".step-00000003.partial", "step-00000001"]
-    assert checkpoint.latest(directory) == directory / "step-00000001"
-    assert checkpoint.sweep(directory) == 1
+    assert checkpoint.find_newest(directory) == directory / "step-00000001"
+    checkpoint.remove_unfinished(directory)
     assert [p.name for p in directory.iterdir()] == ["step-00000001"]
 
 
-# One process, no process group: what is refused, and how it is said.
+# The tests below run in one process, without a process group.
 
 
 def model_and_optimizer(rows: int = 8, optimizer: type = torch.optim.Adam) -> tuple[nn.Module, object]:
@@ -116,18 +123,18 @@ def one(tmp_path: Path) -> Path:
     return checkpoint.save(tmp_path / "checkpoints", 5, model, optimizer, SCHEMA)
 
 
-def test_latest_ignores_what_is_not_whole(one: Path) -> None:
+def test_find_newest_ignores_what_is_not_whole(one: Path) -> None:
     (one.parent / "step-00000009").mkdir()
     (one.parent / "notes").mkdir()
-    assert checkpoint.latest(one.parent) == one
-    assert checkpoint.latest(one.parent / "nowhere") is None
+    assert checkpoint.find_newest(one.parent) == one
+    assert checkpoint.find_newest(one.parent / "nowhere") is None
 
 
 def test_saving_a_step_again_replaces_it(one: Path) -> None:
     model, optimizer = model_and_optimizer()
     optimizer.step()
     checkpoint.save(one.parent, 5, model, optimizer, SCHEMA, {"again": True})
-    assert checkpoint.describe(one).extra == {"again": True}
+    assert checkpoint.read_description(one).extra == {"again": True}
     assert [p.name for p in one.parent.iterdir()] == ["step-00000005"]
 
 
@@ -225,12 +232,12 @@ def test_pickled_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not (tmp_path / "ran").exists()
 
 
-def test_describe_says_what_is_wrong(one: Path, tmp_path: Path) -> None:
+def test_a_description_that_cannot_be_read_is_named(one: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no whole checkpoint here"):
-        checkpoint.describe(tmp_path / "step-00000001")
+        checkpoint.read_description(tmp_path / "step-00000001")
     (one / "checkpoint.json").write_text("{}")
     with pytest.raises(DataError, match="not a checkpoint's description"):
-        checkpoint.describe(one)
+        checkpoint.read_description(one)
     (one / "checkpoint.json").write_text('{"format": "recd_dist.checkpoint", "version": 99}')
     with pytest.raises(DataError, match="version 99, this release reads"):
-        checkpoint.describe(one)
+        checkpoint.read_description(one)

@@ -138,11 +138,11 @@ def exchanged(ranks: Ranks, sharding: str, send: str, num_steps: int) -> dict[st
     if sharding in SUMMED_IN_A_HOST and send == "rows":
         due = replace(due, output=due.output / ranks.local_world_size, backward=due.backward / ranks.local_world_size)
     warm = batch(ranks.rank, 99)
-    model(warm if dedup else warm.expanded()).backward()  # the first step makes connections
+    model(warm if dedup else warm.expand()).backward()  # the first step makes connections
     before = interface_bytes()
     with TrafficCounter() as traffic:
         for sparse in given:
-            model(sparse if dedup else sparse.expanded()).backward()
+            model(sparse if dedup else sparse.expand()).backward()
         counted = sum(traffic.take().values())
     return {"interface": interface_bytes() - before, "counted": counted, "due": due.total}
 

@@ -22,8 +22,8 @@ from recd_dist.plan.sharding import place_tables
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.table.schema import Feature, Kind, Schema, Table
 from recd_dist.tensors.batch import Batch
+from recd_dist.tensors.deduplicate import deduplicate
 from recd_dist.tensors.grouped import Embedded, Grouped
-from recd_dist.tensors.ikjt import IKJT
 
 GROUPS = {"user": ["history", "city", "clicks"], "request": ["device", "flag", "tags", "more_tags"]}
 SCHEMA = Schema(
@@ -76,7 +76,7 @@ class Head(nn.Module):
         self.layer = nn.Linear(sum(TABLES[f.table].dim for f in SCHEMA.sparse), 1)
 
     def forward(self, embedded: Embedded, batch: Batch) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        full = embedded.expanded()
+        full = embedded.expand()
         parts = {k: g[k] for g in full.pooled.values() for k in g.keys}
         parts |= {f: s.pool().values for f, s in full.sequences.items()}
         joined = torch.cat([parts[k] for k in KEYS], 1)
@@ -126,7 +126,7 @@ def batches(
         )
         labels = torch.tensor(random.normal(size=(num_samples, 1)), dtype=torch.float32)
         ids = torch.arange(num_samples)
-        out.append(Batch(IKJT.from_kjt(kjt, GROUPS), {}, labels, ids, ids))
+        out.append(Batch(deduplicate(kjt, GROUPS), {}, labels, ids, ids))
     return out
 
 
@@ -186,7 +186,7 @@ def train(
     model, optimizer_ = built(ranks, dedup, sharding, optimizer, options, weighted)
     before = parts(table_weights(model))
     data = batches(ranks.rank, num_steps, sizes[ranks.rank], longest, weighted)
-    data = data if dedup else [b.expanded() for b in data]
+    data = data if dedup else [b.expand() for b in data]
     outputs, num_pipelined = [], 0
     num_sharded = sum(isinstance(m, ShardedModule) for m in model.module.embeddings.modules())
     if pipelined:
@@ -235,7 +235,7 @@ class Plain(nn.Module):
         self.mean = mean
 
     def forward(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        sparse, pooled, tables = batch.sparse.expanded(), {}, self.whole()
+        sparse, pooled, tables = batch.sparse.expand(), {}, self.whole()
         for f in SCHEMA.sparse:
             lengths, weights = sparse.lengths_of(f.name).long(), sparse.weights_of(f.name)
             weights = None if weights is None else weights.double()

@@ -40,7 +40,7 @@ def _saved(ranks: Ranks, directory: Path, weighted: bool, dedup: bool, sharding:
     model, optimizer = judge.built(ranks, dedup, sharding, "rowwise_adagrad", OPTIONS, weighted)
     for batch in judge.batches(ranks.rank, 3, 9 + 5 * ranks.rank, weighted=weighted):
         optimizer.zero_grad()
-        model(batch if dedup else batch.expanded())[0].backward()
+        model(batch if dedup else batch.expand())[0].backward()
         optimizer.step()
     checkpoint.save(directory, 3, model, optimizer, judge.schema_of(weighted), rename=portable_name)
     return _shards(model, optimizer)

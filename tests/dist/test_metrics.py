@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from recd_dist.metrics.gather import gather_columns, over_ranks
-from recd_dist.metrics.quality import QualityWindow, evaluate
+from recd_dist.metrics.gather import gather_on_first_rank, reduce_over_ranks
+from recd_dist.metrics.quality import TrainingQuality, measure_quality
 from recd_dist.metrics.speed import Speed
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.train.seen_records import EpochCount, Seen, count
@@ -14,7 +14,7 @@ from recd_dist.train.seen_records import EpochCount, Seen, count
 def _gathered(ranks: Ranks, sizes: list[int]) -> dict | None:
     n = sizes[ranks.rank]
     ids = torch.arange(n) + 10 * ranks.rank
-    return gather_columns({"ids": ids, "logits": ids.float() / 2})
+    return gather_on_first_rank({"ids": ids, "logits": ids.float() / 2})
 
 
 @pytest.mark.parametrize("sizes", [[3, 1], [0, 2], [2, 2]])
@@ -29,7 +29,7 @@ def test_gathers_uneven_ranks_on_rank_0(two_ranks, sizes: list[int]) -> None:
 
 def _reduced(ranks: Ranks) -> dict[str, float]:
     mine = {"a": 1.0 + ranks.rank, "b": 1.0 + ranks.rank, "c": 1.0 + ranks.rank}
-    return over_ranks(mine, {"a": "sum", "b": "mean", "c": "max"}, ranks.device)
+    return reduce_over_ranks(mine, {"a": "sum", "b": "mean", "c": "max"}, ranks.device)
 
 
 def test_over_ranks(two_ranks) -> None:
@@ -40,7 +40,7 @@ def _speed(ranks: Ranks) -> dict[str, float]:
     now = [0.0]
     speed = Speed(ranks.device, lambda: now[0])
     now[0] = 1.0 + ranks.rank  # the slower rank decides
-    speed.step(100)
+    speed.count_step(100)
     return speed.compute()
 
 
@@ -56,7 +56,7 @@ def _samples(rank: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _window(ranks: Ranks) -> tuple[dict[str, float], dict[str, float]]:
-    window = QualityWindow(batch_size=64, window=10_000, device=ranks.device)
+    window = TrainingQuality(batch_size=64, window=10_000, device=ranks.device)
     before = window.compute()
     for step in range(10):
         window.update(*_samples(ranks.rank, step))
@@ -66,7 +66,7 @@ def _window(ranks: Ranks) -> tuple[dict[str, float], dict[str, float]]:
 def test_window_equals_the_exact_numbers(two_ranks) -> None:
     (before, first), (_, second) = two_ranks(_window)
     columns = [_samples(rank, step) for rank in (0, 1) for step in range(10)]
-    exact = evaluate(*(torch.cat(c).numpy() for c in zip(*columns, strict=True)))
+    exact = measure_quality(*(torch.cat(c).numpy() for c in zip(*columns, strict=True)))
     assert before == second == {}
     assert first["auc"] == pytest.approx(exact.auc, abs=1e-5)
     assert first["ne"] == first["lifetime_ne"] == pytest.approx(exact.ne, abs=1e-5)

@@ -19,6 +19,7 @@ from recd_dist.plan.step_bytes import step_bytes
 from recd_dist.plan.step_rows import StepRows, table_uses
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.table.schema import Feature, Kind, Schema, Table
+from recd_dist.tensors.deduplicate import deduplicate
 from recd_dist.tensors.ikjt import IKJT
 
 SCHEMA = Schema(
@@ -53,7 +54,7 @@ def batch(rank: int, ids: torch.dtype, weighted: bool) -> IKJT:
         weights=values / 4000 if weighted else None,
         lengths=torch.tensor([len(row) for row in rows], dtype=torch.int32),
     )
-    return IKJT.from_kjt(kjt, {"user": ["history", "clicks"]})
+    return deduplicate(kjt, {"user": ["history", "clicks"]})
 
 
 def counted(
@@ -76,7 +77,7 @@ def counted(
     initialize(model, 0)
     sparse = batch(ranks.rank, ids, bool(weighted))
     with TrafficCounter() as counter:
-        out = model(sparse if dedup else sparse.expanded())
+        out = model(sparse if dedup else sparse.expand())
         values = [g.values for g in out.pooled.values()] + [s.values for s in out.sequences.values()]
         sum((v * v).sum() for v in values).backward()
         num_collectives = counter.num_collectives

@@ -6,6 +6,7 @@ from recd_dist.embedding.exchange.classes import class_rows
 from recd_dist.embedding.tables import Embeddings, portable_name, table_weights
 from recd_dist.errors import ConfigError
 from recd_dist.table.schema import Feature, Kind, Schema, Table
+from recd_dist.tensors.deduplicate import deduplicate
 from recd_dist.tensors.ikjt import IKJT
 
 SCHEMA = Schema(
@@ -42,7 +43,7 @@ def batch(ids: torch.dtype = torch.int32) -> IKJT:
         torch.tensor([i for row in rows for i in row], dtype=ids),
         lengths=torch.tensor([len(row) for row in rows], dtype=torch.int32),
     )
-    return IKJT.from_kjt(kjt, {"user": ["history", "city"], "request": ["device"]})
+    return deduplicate(kjt, {"user": ["history", "city"], "request": ["device"]})
 
 
 def numbered(embeddings: Embeddings) -> Embeddings:
@@ -111,7 +112,7 @@ def test_equals_plain_torchrec(ids: torch.dtype, pooling: str, sequences: tuple[
     for name, weight in table_weights(off).items():
         weight.copy_(table_weights(on)[name])
     ikjt = batch(ids)
-    a, b = on(ikjt).expanded(), off(ikjt.expanded())
+    a, b = on(ikjt).expand(), off(ikjt.expand())
     assert set(b.pooled) == {"sample"}
     assert b.pooled["sample"].keys == tuple(k for k in KEYS if k not in sequences)
     for group in a.pooled.values():
@@ -126,13 +127,13 @@ def test_equals_plain_torchrec(ids: torch.dtype, pooling: str, sequences: tuple[
 def test_dedup_off_expands_a_deduplicated_batch() -> None:
     off = numbered(Embeddings(SCHEMA, TABLES, dedup=False))
     torch.testing.assert_close(
-        off(batch()).pooled["sample"].values, off(batch().expanded()).pooled["sample"].values, rtol=0, atol=0
+        off(batch()).pooled["sample"].values, off(batch().expand()).pooled["sample"].values, rtol=0, atol=0
     )
 
 
 def test_a_class_of_one_group_is_sent_without_a_copy() -> None:
     schema = Schema((Feature("a", Kind.ids, "user", "a"), Feature("b", Kind.ids, "user", "b")))
-    ikjt = IKJT.from_kjt(
+    ikjt = deduplicate(
         KeyedJaggedTensor(["a", "b"], torch.tensor([1, 2, 3]), lengths=torch.tensor([1, 0, 1, 1], dtype=torch.int32)),
         {"user": ["a", "b"]},
     )
@@ -148,7 +149,7 @@ def test_everything_in_sample_is_plain_torchrec() -> None:
     tables = {k: Table(k, 10, 4) for k in KEYS}
     on, off = Embeddings(schema, tables, dedup=True), Embeddings(schema, tables, dedup=False)
     assert list(on.state_dict()) == list(off.state_dict())
-    ikjt = IKJT.from_kjt(batch().to_kjt(KEYS), {})
+    ikjt = deduplicate(batch().to_kjt(KEYS), {})
     a, b = class_rows(ikjt, on.classes[0]), off.rows(ikjt)
     assert (a.values.data_ptr(), a.lengths.data_ptr()) == (b.values().data_ptr(), b.lengths().data_ptr())
 
@@ -158,7 +159,7 @@ def test_sequences_only(dedup: bool) -> None:
     schema = Schema((Feature("history", Kind.ids, "user", "item"),))
     embeddings = Embeddings(schema, {"item": TABLES["item"]}, sequence_features=["history"], dedup=dedup)
     ikjt = batch().select(["history"])
-    out = numbered(embeddings)(ikjt if dedup else ikjt.expanded())
+    out = numbered(embeddings)(ikjt if dedup else ikjt.expand())
     assert out.pooled == {}
     assert out.sequences["history"].expand().values[:, 0].tolist() == [700, 800, 800] * 3
 
@@ -171,7 +172,7 @@ def test_gradients_are_exact_in_float64(monkeypatch: pytest.MonkeyPatch) -> None
         embeddings = Embeddings(SCHEMA, TABLES, dedup=dedup, sequence_features=["history"]).double()
         for n, weight in enumerate(dict(sorted(table_weights(embeddings).items())).values()):
             weight.copy_(torch.sin(torch.arange(weight.numel(), dtype=torch.float64) + n).view_as(weight))
-        out = embeddings(batch() if dedup else batch().expanded()).expanded()
+        out = embeddings(batch() if dedup else batch().expand()).expand()
         parts = {k: g[k] for g in out.pooled.values() for k in g.keys}
         loss = sum((parts[k].sum(1).sin() * torch.arange(1.0, 5)).sum() for k in parts)
         loss = loss + (out.sequences["history"].pool().values ** 3).sum()

@@ -9,6 +9,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from recd_dist.embedding.exchange.classes import class_rows
 from recd_dist.embedding.tables import Embeddings, portable_name, table_weights
 from recd_dist.table.schema import Feature, Kind, Schema, Table
+from recd_dist.tensors.deduplicate import deduplicate
 from recd_dist.tensors.ikjt import IKJT
 
 SCHEMA = Schema(
@@ -43,7 +44,7 @@ def batch(weighted: bool = True) -> IKJT:
         weights=torch.tensor(weights) if weighted else None,
         lengths=torch.tensor([len(row) for row in rows], dtype=torch.int32),
     )
-    return IKJT.from_kjt(kjt, {"user": ["history", "shops"]})
+    return deduplicate(kjt, {"user": ["history", "shops"]})
 
 
 def filled(embeddings: Embeddings) -> Embeddings:
@@ -77,7 +78,7 @@ def test_only_tables_that_have_weights_are_sent_some() -> None:
 @pytest.mark.parametrize("dedup", [True, False])
 def test_vectors_are_multiplied_then_summed(dedup: bool, send: str) -> None:
     embeddings = filled(Embeddings(SCHEMA, TABLES, dedup=dedup, send=dict.fromkeys(TABLES, send)))
-    out = embeddings(batch() if dedup else batch().expanded()).expanded()
+    out = embeddings(batch() if dedup else batch().expand()).expand()
     found = {k: g[k][:, 0].tolist() for g in out.pooled.values() for k in g.keys}
     assert found == {
         "history": [8 * 0.5 + 9 * 2 - 9, 8 * 0.5 + 9 * 2 - 9, 0, 8 * 0.5 + 9 * 2 + 9 * 3],
@@ -91,7 +92,7 @@ def test_vectors_are_multiplied_then_summed(dedup: bool, send: str) -> None:
 @pytest.mark.parametrize("dedup", [True, False])
 def test_a_mean_is_the_sum_over_the_number_of_ids(dedup: bool, send: str) -> None:
     embeddings = filled(Embeddings(SCHEMA, TABLES, dedup=dedup, pooling="mean", send=dict.fromkeys(TABLES, send)))
-    out = embeddings(batch() if dedup else batch().expanded()).expanded()
+    out = embeddings(batch() if dedup else batch().expand()).expand()
     found = {k: g[k][:, 0].tolist() for g in out.pooled.values() for k in g.keys}
     assert found["history"] == pytest.approx([13 / 3, 13 / 3, 0, 49 / 3])
     assert found["places"] == [0.5, 0, -12, 2.25]
@@ -102,7 +103,7 @@ def test_a_mean_is_the_sum_over_the_number_of_ids(dedup: bool, send: str) -> Non
 def test_un_pooled_vectors_are_multiplied_too(dedup: bool, send: str) -> None:
     options = {"sequence_features": ["history"], "send": {"item": send}}
     embeddings = filled(Embeddings(SCHEMA, TABLES, dedup=dedup, **options))
-    out = embeddings(batch() if dedup else batch().expanded()).expanded()
+    out = embeddings(batch() if dedup else batch().expand()).expand()
     assert out.sequences["history"].lengths.tolist() == [3, 3, 0, 3]
     assert out.sequences["history"].values[:, 0].tolist() == [4, 18, -9, 4, 18, -9, 4, 18, 27]
     assert out.pooled["sample"]["candidate"][:, 0].tolist() == [6, 7, 6, 1]
@@ -129,7 +130,7 @@ def test_gradients_are_those_of_plain_torchrec(pooling: str, send: str, sequence
     for dedup in (True, False):
         options = {"pooling": pooling, "sequence_features": sequences, "send": dict.fromkeys(TABLES, send)}
         embeddings = filled(Embeddings(SCHEMA, TABLES, dedup=dedup, **options))
-        out = embeddings(batch() if dedup else batch().expanded()).expanded()
+        out = embeddings(batch() if dedup else batch().expand()).expand()
         parts = {k: g[k] for g in out.pooled.values() for k in g.keys}
         parts |= {f: s.pool().values for f, s in out.sequences.items()}
         loss = sum((parts[k] * torch.arange(1.0, 5)[:, None] * (n + 1)).square().sum() for n, k in enumerate(KEYS))

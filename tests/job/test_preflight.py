@@ -13,7 +13,7 @@ from recd_dist.job import preflight
 from recd_dist.job.config import config_dir, load
 from recd_dist.job.job import resolve
 from recd_dist.job.options import TrainConfig
-from recd_dist.model import models
+from recd_dist.model.models import MODELS
 
 
 def config(tiny: list[str], tmp_path: Path, *overrides: str) -> TrainConfig:
@@ -22,7 +22,7 @@ def config(tiny: list[str], tmp_path: Path, *overrides: str) -> TrainConfig:
 
 def test_words_of_other_rooms_are_theirs() -> None:
     assert set(TABLE_OPTIMIZERS) == set(distribute.OPTIMIZERS)
-    assert {path.stem for path in config_dir().glob("model/*.yaml")} == set(models)
+    assert {path.stem for path in config_dir().glob("model/*.yaml")} == set(MODELS)
 
 
 def test_a_good_job_is_resolved_against_its_table(tiny: list[str], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Exact quality against scikit-learn and by hand; degenerate tables give nan and say why."""
+"""Exact quality, by scikit-learn and by hand; a number that is undefined is nan, with the reason in the log."""
 
 import logging
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
-from recd_dist.metrics.quality import auc, evaluate
+from recd_dist.metrics.quality import auc, measure_quality
 
 FEW_SCORES = st.sampled_from([-2.0, -0.5, 0.0, 0.5, 3.0])  # few: many ties
 
@@ -24,7 +24,7 @@ def test_constant_prediction_is_one_half() -> None:
 
 def test_predicting_the_base_rate_has_ne_and_calibration_1() -> None:
     labels = np.array([1, 0, 0, 0])
-    quality = evaluate(np.full(4, np.log(0.25 / 0.75)), labels)
+    quality = measure_quality(np.full(4, np.log(0.25 / 0.75)), labels)
     assert quality.ne == pytest.approx(1.0)
     assert quality.calibration == pytest.approx(1.0)
     assert quality.base_rate == 0.25
@@ -33,7 +33,7 @@ def test_predicting_the_base_rate_has_ne_and_calibration_1() -> None:
 @given(st.lists(st.tuples(FEW_SCORES, st.integers(0, 1), st.integers(0, 4)), min_size=2, max_size=60))
 def test_equals_scikit_learn(samples: list[tuple[float, int, int]]) -> None:
     scores, labels, requests = (np.array(column) for column in zip(*samples, strict=True))
-    quality = evaluate(scores, labels, requests)
+    quality = measure_quality(scores, labels, requests)
     assert quality.loss == pytest.approx(log_loss(labels, 1 / (1 + np.exp(-scores)), labels=[0, 1]))
     both = [r for r in np.unique(requests) if 0 < labels[requests == r].mean() < 1]
     assert quality.num_requests == len(both)
@@ -46,7 +46,7 @@ def test_equals_scikit_learn(samples: list[tuple[float, int, int]]) -> None:
 
 
 def test_extreme_logits_stay_finite() -> None:
-    quality = evaluate([1000.0, -1000.0], [1, 0])
+    quality = measure_quality([1000.0, -1000.0], [1, 0])
     assert (quality.loss, quality.auc) == (0.0, 1.0)
 
 
@@ -67,7 +67,7 @@ def test_degenerate(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        numbers = evaluate(logits, labels).to_json()
+        numbers = measure_quality(logits, labels).to_json()
     assert all(np.isnan(numbers[name]) for name in undefined)
     assert reason in caplog.text
     assert ", ".join(undefined) in caplog.text

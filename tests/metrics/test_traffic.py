@@ -1,3 +1,5 @@
+"""Bytes that leave a rank, counted by direction."""
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -8,7 +10,7 @@ from recd_dist.ranks.process_group import process_group
 
 @pytest.fixture
 def world_of_four(monkeypatch: pytest.MonkeyPatch):
-    """One process that counts as rank 1 of 4; the collectives do nothing."""
+    """One process acts as rank 1 of 4; the collectives do nothing."""
     for name in ("all_to_all_single", "reduce_scatter_tensor", "all_gather_into_tensor", "all_gather", "all_reduce"):
         monkeypatch.setattr(dist, name, lambda *args, **kwargs: "done")
     monkeypatch.setattr(dist, "get_world_size", lambda group=None: 4)
@@ -36,7 +38,7 @@ def test_directions_and_own_share(world_of_four: None) -> None:
         assert counter.take() == dict.fromkeys(DIRECTIONS, 0)
 
 
-def test_gradients_are_told_from_rows(world_of_four: None) -> None:
+def test_gradients_are_another_direction_than_rows(world_of_four: None) -> None:
     class Exchange(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):

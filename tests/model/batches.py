@@ -1,4 +1,4 @@
-"""Random batches in both forms: grouped with inverses, and the same samples expanded."""
+"""Random batches in two forms, grouped with inverses and expanded, and the comparison of a model on both."""
 
 import torch
 
@@ -7,7 +7,7 @@ from recd_dist.tensors.grouped import Embedded, Grouped, GroupedJagged
 
 
 def heavy_tailed_inverse(batch_size: int, generator: torch.Generator, mean: float = 4.0) -> torch.Tensor:
-    """Sessions of heavy-tailed size, neighbours in the batch; int32 [B], rows counted from 0."""
+    """The inverse of sessions of heavy-tailed size, whose samples are neighbours: int32 [B], rows counted from 0."""
     changed = torch.rand(batch_size, generator=generator) < 1 / mean
     changed[: batch_size // 3] = False
     return (torch.cumsum(changed, 0) - int(changed[0]) if batch_size else torch.zeros(0)).to(torch.int32)
@@ -22,7 +22,7 @@ def random_batch(
     max_length: int = 6,
     seed: int = 0,
 ) -> tuple[Embedded, dict[str, Grouped], list[torch.Tensor]]:
-    """A batch with dedup on, float64, and its leaves (which require gradients)."""
+    """A batch with dedup on, in float64, and its leaves, which require gradients."""
     generator = torch.Generator().manual_seed(seed)
     leaves: list[torch.Tensor] = []
 
@@ -46,8 +46,8 @@ def random_batch(
     return Embedded(pooled, lists), dense, leaves
 
 
-def expanded(schema: Schema, embedded: Embedded, dense: dict[str, Grouped]) -> tuple[Embedded, dict[str, Grouped]]:
-    """The same samples as `dedup=off` sees them: one group, features in schema order."""
+def expand_batch(schema: Schema, embedded: Embedded, dense: dict[str, Grouped]) -> tuple[Embedded, dict[str, Grouped]]:
+    """The same samples as `dedup=off` has them: in one group, features in schema order."""
     parts = {k: x.expand().split(x.dims, 1)[n] for x in embedded.pooled.values() for n, k in enumerate(x.keys)}
     keys = tuple(f.name for f in schema.sparse if f.name in parts)
     pooled = {}
@@ -60,7 +60,7 @@ def expanded(schema: Schema, embedded: Embedded, dense: dict[str, Grouped]) -> t
 
 
 def schema_of(**groups: str) -> Schema:
-    """A schema from `group="name:kind[:table] ..."`."""
+    """A schema from arguments `group="name:kind[:table] ..."`."""
     features = []
     for group, text in groups.items():
         for word in text.split():
@@ -69,11 +69,11 @@ def schema_of(**groups: str) -> Schema:
     return Schema(tuple(features))
 
 
-def compare(model: torch.nn.Module, schema: Schema, embedded: Embedded, dense: dict, leaves: list) -> None:
-    """Asserts equal logits, and equal gradients of all inputs and parameters, none of them all zero."""
+def assert_on_equals_off(model: torch.nn.Module, schema: Schema, embedded: Embedded, dense: dict, leaves: list) -> None:
+    """Logits are equal, and so are the gradients of all inputs and parameters, none of which is all zero."""
     weights = [*leaves, *model.parameters()]
     on = model(embedded, dense)
-    off = model(*expanded(schema, embedded, dense))
+    off = model(*expand_batch(schema, embedded, dense))
     upstream = torch.randn(on.shape, generator=torch.Generator().manual_seed(1), dtype=on.dtype)
     torch.testing.assert_close(on, off, rtol=1e-12, atol=1e-12)
     grads_on = torch.autograd.grad(on, weights, upstream, allow_unused=True)

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from batches import compare, expanded, heavy_tailed_inverse, random_batch, schema_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.model.batches import assert_on_equals_off, expand_batch, heavy_tailed_inverse, random_batch, schema_of
 
 from recd_dist.errors import ConfigError
-from recd_dist.model import DLRM
+from recd_dist.model.dlrm import DLRM
 from recd_dist.table.schema import Schema
 from recd_dist.tensors.grouped import Embedded, Grouped
 
@@ -32,7 +32,7 @@ def test_on_equals_off(schema: Schema) -> None:
     inverses = {g: heavy_tailed_inverse(60, generator) for g in schema.dedup_groups}
     torch.manual_seed(0)
     model = DLRM(schema, DIM, bottom=(5, 6), over=(16, 8)).double()
-    compare(model, schema, *random_batch(schema, inverses, 60, DIM))
+    assert_on_equals_off(model, schema, *random_batch(schema, inverses, 60, DIM))
 
 
 @settings(max_examples=25, deadline=None)
@@ -51,7 +51,7 @@ def test_on_equals_off_for_any_inverse(data: st.DataObject) -> None:
     model = DLRM(schema, DIM, bottom=(5,), over=(9,)).double()
     embedded, dense, _ = random_batch(schema, inverses, size, DIM)
     torch.testing.assert_close(
-        model(embedded, dense), model(*expanded(schema, embedded, dense)), rtol=1e-12, atol=1e-12
+        model(embedded, dense), model(*expand_batch(schema, embedded, dense)), rtol=1e-12, atol=1e-12
     )
 
 

@@ -1,19 +1,21 @@
-"""Models by name."""
+"""Models are built by name, with their options checked."""
 
 import pytest
 import torch
-from batches import schema_of
+from tests.model.batches import schema_of
 
 from recd_dist.errors import ConfigError
-from recd_dist.model import DLRM, SequenceModel, models, new_model, sequence_features
+from recd_dist.model.dlrm import DLRM
+from recd_dist.model.models import MODELS, build_named_model, sequence_features
+from recd_dist.model.sequence import SequenceModel
 
 SCHEMA = schema_of(user="h:ids:item", sample="c:id:item")
 
 
 def test_by_name() -> None:
-    assert isinstance(new_model("dlrm", SCHEMA, 4, over=[8]), DLRM)
-    assert isinstance(new_model("sequence", SCHEMA, 4, heads=1), SequenceModel)
-    assert set(models) == {"dlrm", "sequence"}
+    assert isinstance(build_named_model("dlrm", SCHEMA, 4, over=[8]), DLRM)
+    assert isinstance(build_named_model("sequence", SCHEMA, 4, heads=1), SequenceModel)
+    assert set(MODELS) == {"dlrm", "sequence"}
 
 
 def test_sequence_features() -> None:
@@ -31,14 +33,14 @@ def test_sequence_features() -> None:
 )
 def test_mistakes(name: str, options: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        new_model(name, SCHEMA, 4, **options)
+        build_named_model(name, SCHEMA, 4, **options)
 
 
-@pytest.mark.parametrize("name", sorted(models))
+@pytest.mark.parametrize("name", sorted(MODELS))
 def test_every_parameter_is_a_function_of_the_seed(name: str) -> None:
     states = []
     for _ in range(2):
         torch.manual_seed(3)
-        states.append(new_model(name, SCHEMA, 4).state_dict())
+        states.append(build_named_model(name, SCHEMA, 4).state_dict())
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from batches import compare, expanded, heavy_tailed_inverse, random_batch, schema_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.model.batches import assert_on_equals_off, expand_batch, heavy_tailed_inverse, random_batch, schema_of
 
 from recd_dist.errors import ConfigError
-from recd_dist.model import SequenceModel
 from recd_dist.model.attention import TargetAttention
+from recd_dist.model.sequence import SequenceModel
 from recd_dist.model.shared_rows import Slots
 from recd_dist.table.schema import Schema
 from recd_dist.tensors.grouped import Embedded, Grouped, GroupedJagged
@@ -40,7 +40,7 @@ def test_on_equals_off(schema: Schema, layers: int) -> None:
     generator = torch.Generator().manual_seed(0)
     inverses = {g: heavy_tailed_inverse(60, generator) for g in schema.dedup_groups}
     lists = SequenceModel.sequence_features(schema)
-    compare(model_for(schema, layers), schema, *random_batch(schema, inverses, 60, DIM, lists))
+    assert_on_equals_off(model_for(schema, layers), schema, *random_batch(schema, inverses, 60, DIM, lists))
 
 
 @settings(max_examples=25, deadline=None)
@@ -59,12 +59,12 @@ def test_on_equals_off_for_any_inverse(data: st.DataObject) -> None:
     embedded, dense, _ = random_batch(schema, inverses, size, DIM, lists, longest)
     model = model_for(schema, data.draw(st.sampled_from([0, 1])))
     torch.testing.assert_close(
-        model(embedded, dense), model(*expanded(schema, embedded, dense)), rtol=1e-12, atol=1e-12
+        model(embedded, dense), model(*expand_batch(schema, embedded, dense)), rtol=1e-12, atol=1e-12
     )
 
 
 def test_target_attention_by_hand() -> None:
-    """One head, identity projections: weights are softmax(candidate . history / sqrt(dim)); empty gives zeros."""
+    """With one head and identity projections, weights are softmax(candidate . history / sqrt(dim)); empty gives 0."""
     model = TargetAttention(DIM, heads=1).double()
     with torch.no_grad():
         model.query.weight.copy_(torch.eye(DIM))
@@ -75,13 +75,13 @@ def test_target_attention_by_hand() -> None:
     history = GroupedJagged(
         torch.stack([a, b]), torch.tensor([2, 0], dtype=torch.int32), torch.tensor([0, 1, 0], dtype=torch.int32)
     )
-    seen = model(history, torch.stack([a, a, b]), Slots.of_group(history.inverse, 2))
-    full = model(history.expand(), torch.stack([a, a, b]), None)
+    from_slots = model(history, torch.stack([a, a, b]), Slots.of_group(history.inverse, 2))
+    expanded = model(history.expand(), torch.stack([a, a, b]), None)
     first = torch.softmax(torch.tensor([0.5, 0.0], dtype=torch.float64), 0)
     third = torch.softmax(torch.tensor([0.0, 2.0], dtype=torch.float64), 0)
-    wanted = torch.stack([first[0] * a + first[1] * b, torch.zeros(DIM), third[0] * a + third[1] * b])
-    torch.testing.assert_close(seen, wanted)
-    torch.testing.assert_close(full, wanted)
+    expected = torch.stack([first[0] * a + first[1] * b, torch.zeros(DIM), third[0] * a + third[1] * b])
+    torch.testing.assert_close(from_slots, expected)
+    torch.testing.assert_close(expanded, expected)
 
 
 def test_only_the_newest_ids_count() -> None:

@@ -1,10 +1,10 @@
-"""Shared rows and slots, in literals."""
+"""Shared rows and slots, in literals and for any batch."""
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recd_dist.model.shared_rows import Slots, shared_rows, slot_width
+from recd_dist.model.shared_rows import Slots, find_shared_rows, slot_width
 from recd_dist.tensors.grouped import Grouped
 
 
@@ -14,45 +14,45 @@ def group(*inverse: int) -> Grouped:
 
 def test_two_groups() -> None:
     user, page = group(0, 0, 0, 0, 1, 1), group(0, 0, 1, 1, 1, 1)
-    rows = shared_rows({"user": user, "page": page, "sample": Grouped(torch.zeros(6, 1))})
+    rows = find_shared_rows({"user": user, "page": page, "sample": Grouped(torch.zeros(6, 1))})
     assert rows is not None
     assert rows.num_rows == 3
     assert rows.inverse.tolist() == [0, 0, 1, 1, 2, 2]
-    assert rows.of("user", user.values).squeeze(1).tolist() == [0, 0, 1]
-    assert rows.of("page", page.values).squeeze(1).tolist() == [0, 1, 1]
-    assert rows.expand(rows.of("page", page.values)).tolist() == page.expand().tolist()
+    assert rows.gather_group("user", user.values).squeeze(1).tolist() == [0, 0, 1]
+    assert rows.gather_group("page", page.values).squeeze(1).tolist() == [0, 1, 1]
+    assert rows.expand(rows.gather_group("page", page.values)).tolist() == page.expand().tolist()
 
 
 def test_one_group_is_taken_as_it_is() -> None:
     user = group(1, 0, 1, 1)
-    rows = shared_rows({"user": user})
+    rows = find_shared_rows({"user": user})
     assert rows is not None
-    assert rows.of("user", user.values) is user.values
+    assert rows.gather_group("user", user.values) is user.values
     assert rows.inverse is user.inverse
 
 
 def test_nothing_shared() -> None:
-    assert shared_rows({"sample": Grouped(torch.zeros(4, 1))}) is None
-    assert shared_rows({}) is None
-    assert shared_rows({"user": group(0, 1, 2, 3)}) is None
-    assert shared_rows({"user": group(0, 0, 0, 1), "page": group(0, 1, 2, 3)}) is None
+    assert find_shared_rows({"sample": Grouped(torch.zeros(4, 1))}) is None
+    assert find_shared_rows({}) is None
+    assert find_shared_rows({"user": group(0, 1, 2, 3)}) is None
+    assert find_shared_rows({"user": group(0, 0, 0, 1), "page": group(0, 1, 2, 3)}) is None
 
 
 def test_slots() -> None:
     slots = Slots.of(torch.tensor([0, 0, 0, 1, 1]), 2, 2)
     assert slots.row.tolist() == [0, 0, 1]
-    assert slots.place.tolist() == [0, 1, 2, 4, 5]
+    assert slots.cell.tolist() == [0, 1, 2, 4, 5]
     assert slots.fill(torch.tensor([1, 2, 3, 4, 5])).tolist() == [1, 2, 3, 0, 4, 5]
     assert slots.take(torch.tensor([10, 20, 30, 99, 40, 50])).tolist() == [10, 20, 30, 40, 50]
-    assert slots.rows(torch.tensor([[7.0], [8.0]])).squeeze(1).tolist() == [7, 7, 8]
+    assert slots.gather_rows(torch.tensor([[7.0], [8.0]])).squeeze(1).tolist() == [7, 7, 8]
 
 
 @given(st.lists(st.integers(0, 5), max_size=30), st.integers(1, 4))
 def test_slots_of_any_batch(inverse: list[int], width: int) -> None:
     index = torch.tensor(inverse, dtype=torch.int32)
     slots = Slots.of(index, 6, width)
-    assert len(set(slots.place.tolist())) == len(inverse)
-    assert slots.row.repeat_interleave(width)[slots.place].tolist() == inverse
+    assert len(set(slots.cell.tolist())) == len(inverse)
+    assert slots.row.repeat_interleave(width)[slots.cell].tolist() == inverse
     values = torch.arange(1.0, len(inverse) + 1, requires_grad=True)
     filled = slots.fill(values)
     assert slots.take(filled).tolist() == values.tolist()

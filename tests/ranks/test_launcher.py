@@ -1,4 +1,4 @@
-"""The launcher with real ranks that run a small module: what the user sees and which code comes back."""
+"""The launcher with real ranks that run a small module: the user's screen and the exit code."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from recd_dist.ranks.launcher import arguments, rank_environment, read_failures, root_cause
+from recd_dist.ranks.launcher import parse_arguments, rank_environment, read_failures, root_cause
 from recd_dist.ranks.rank import Failure
 
 MODULE = """
@@ -17,15 +17,15 @@ import os, signal, threading, time
 from pathlib import Path
 from recd_dist.errors import DataError
 
-HEARD = Path(os.environ["TMPDIR"], "heard")  # rank 0 has said its line: only then may rank 1 end the job
+PRINTED = Path(os.environ["TMPDIR"], "printed")  # rank 0 has printed its line: only then may rank 1 end the job
 
 def main(overrides):
     rank, attempt = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
     print("rank", rank, *overrides, flush=True)
     action = overrides[0]
     if rank == 0:
-        HEARD.touch()
-    while rank == 1 and not HEARD.exists():
+        PRINTED.touch()
+    while rank == 1 and not PRINTED.exists():
         time.sleep(0.01)
     if action == "listen":
         from recd_dist.ranks.process_group import process_group
@@ -59,65 +59,65 @@ def launcher(tmp_path: Path) -> list[str]:
     return [sys.executable, "-c", LAUNCH, "--nproc-per-node", "2", "--module", "ranks"]
 
 
-def start(command: list[str], tmp_path: Path) -> subprocess.Popen[str]:
+def start_launcher(command: list[str], tmp_path: Path) -> subprocess.Popen[str]:
     env = {**os.environ, "PYTHONPATH": str(tmp_path), "TMPDIR": str(tmp_path)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
 
-def finish(command: list[str], tmp_path: Path) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr."""
-    process = start(command, tmp_path)
+def run_launcher(command: list[str], tmp_path: Path) -> tuple[int, str, str]:
+    """Runs the launcher to its end; its exit code, stdout and stderr."""
+    process = start_launcher(command, tmp_path)
     out, err = process.communicate(timeout=60)
     return process.returncode, out, err
 
 
-def test_rank_0_is_heard_and_overrides_arrive_verbatim(launcher: list[str], tmp_path: Path) -> None:
-    assert finish([*launcher, "--", "ok", "+a={x: 1}"], tmp_path) == (0, "rank 0 ok +a={x: 1}\n", "")
+def test_output_of_rank_0_is_shown_and_overrides_arrive_verbatim(launcher: list[str], tmp_path: Path) -> None:
+    assert run_launcher([*launcher, "--", "ok", "+a={x: 1}"], tmp_path) == (0, "rank 0 ok +a={x: 1}\n", "")
     assert not list(tmp_path.glob("recd_*"))
 
 
 def test_user_error_of_one_rank_is_the_only_line(launcher: list[str], tmp_path: Path) -> None:
-    code, _, err = finish([*launcher, "--", "data"], tmp_path)
+    code, _, err = run_launcher([*launcher, "--", "data"], tmp_path)
     assert (code, err) == (2, "recd: error: part-0.parquet: column clicked: NaN\n")
 
 
 def test_bug_of_one_rank_shows_one_traceback(launcher: list[str], tmp_path: Path) -> None:
-    code, _, err = finish([*launcher, "--", "bug"], tmp_path)
+    code, _, err = run_launcher([*launcher, "--", "bug"], tmp_path)
     assert code == 1
     assert err.count("Traceback") == 1
     assert err.endswith("KeyError: 'k'\n")
 
 
 def test_killed_rank_ends_the_job_with_one_line(launcher: list[str], tmp_path: Path) -> None:
-    code, _, err = finish([*launcher, "--", "kill"], tmp_path)
+    code, _, err = run_launcher([*launcher, "--", "kill"], tmp_path)
     assert (code, err.count("\n")) == (1, 1)
     assert err.startswith("recd: rank 1 was killed by SIGKILL (out of memory?); the same command resumes")
 
 
 def test_killed_rank_restarts_all_ranks(launcher: list[str], tmp_path: Path) -> None:
-    code, out, err = finish([*launcher, "--max-restarts", "1", "--", "once"], tmp_path)
+    code, out, err = run_launcher([*launcher, "--max-restarts", "1", "--", "once"], tmp_path)
     assert (code, out) == (0, "rank 0 once\nrank 0 once\n")
     assert err == "recd: a rank ended; all ranks start again from the last checkpoint\n"
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
 def test_no_rank_outlives_the_launcher(launcher: list[str], tmp_path: Path, sent: signal.Signals) -> None:
-    process = start([*launcher, "--", "sleep"], tmp_path)
+    process = start_launcher([*launcher, "--", "sleep"], tmp_path)
     assert process.stdout is not None
     assert process.stdout.readline() == "rank 0 sleep\n"
     time.sleep(0.5)  # both ranks are past their first lines
     process.send_signal(sent)
-    process.stdout.read()  # ends when rank 0, which holds the pipe, has ended
+    process.stdout.read()  # returns when rank 0, which holds the pipe open, has ended
     process.wait(timeout=30)
     assert process.returncode == (143 if sent == signal.SIGTERM else -signal.SIGKILL)
 
 
 def test_failed_check_starts_no_rank(launcher: list[str], tmp_path: Path) -> None:
-    assert finish([*launcher, "--", "bad"], tmp_path) == (1, "", "recd: error: no such table\n")
+    assert run_launcher([*launcher, "--", "bad"], tmp_path) == (1, "", "recd: error: no such table\n")
 
 
 def test_one_host_listens_on_loopback_only(launcher: list[str], tmp_path: Path) -> None:
-    code, out, _ = finish([*launcher, "--", "listen"], tmp_path)
+    code, out, _ = run_launcher([*launcher, "--", "listen"], tmp_path)
     addresses = [line.split()[1] for line in out.splitlines() if line.startswith("listens")]
     assert code == 0
     assert addresses  # gloo and the store
@@ -158,7 +158,7 @@ def test_environment_keeps_what_the_user_has_set(monkeypatch: pytest.MonkeyPatch
 
 def test_several_hosts_need_a_place_to_meet(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        arguments(["--nnodes", "1:2", "--", "a=1"])
+        parse_arguments(["--nnodes", "1:2", "--", "a=1"])
     assert "several hosts need --rdzv-endpoint host:port" in capsys.readouterr().err
-    options = arguments(["--nnodes", "1:2", "--rdzv-endpoint", "h:1", "--", "a=1"])
+    options = parse_arguments(["--nnodes", "1:2", "--rdzv-endpoint", "h:1", "--", "a=1"])
     assert (options.min_nodes, options.max_nodes, options.overrides) == (1, 2, ["a=1"])

@@ -1,4 +1,4 @@
-"""One rank: exit codes and the error it leaves for the launcher."""
+"""One rank: its exit code, and the error that it writes for the launcher."""
 
 import logging
 import sys
@@ -15,7 +15,7 @@ from recd_dist.ranks.rank import Failure
 def run(
     monkeypatch: pytest.MonkeyPatch, error: BaseException | None, error_file: Path | None = None
 ) -> tuple[int, list[str]]:
-    """Run rank.main on a module that raises `error`; the exit code and the overrides that the module saw."""
+    """Runs rank.main on a module that raises `error`; the exit code, and the overrides that the module got."""
     seen: list[str] = []
 
     def main(overrides: list[str]) -> None:
@@ -53,7 +53,7 @@ def test_bug_keeps_its_traceback_and_exits_1(monkeypatch: pytest.MonkeyPatch, tm
     assert not failure.user
 
 
-def test_ctrl_c_says_nothing_of_its_own(
+def test_ctrl_c_prints_nothing_of_its_own(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, KeyboardInterrupt(), tmp_path / "error.json")[0] == 130
@@ -78,7 +78,7 @@ def test_without_an_agent_the_error_goes_to_stderr(
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
     ],
 )
-def test_losing_a_peer_is_told_from_failing(error: Exception, lost: bool) -> None:
+def test_a_lost_peer_is_not_a_failure_of_its_own(error: Exception, lost: bool) -> None:
     assert Failure.of(error, rank=0).lost_peer is lost
 
 

@@ -1,4 +1,4 @@
-"""Groups that a job expands are read expanded, each for itself, as ``Batch.expanded`` would expand them."""
+"""Groups that a job expands are read expanded, each for itself, as ``Batch.expand`` would expand them."""
 
 from dataclasses import replace
 
@@ -23,8 +23,8 @@ def test_groups_in_sample_are_read_expanded(small, groups: list[str], expand: bo
     schema = small.schema.expanded(groups)
     found = batches(small, schema, expand=expand)
     for batch, stored in zip(found, batches(small, small.schema), strict=True):
-        wanted = stored.expanded(groups)
-        wanted = wanted.expanded() if expand else wanted
+        wanted = stored.expand(groups)
+        wanted = wanted.expand() if expand else wanted
         assert batch.sparse.groups == wanted.sparse.groups
         assert batch.dense.keys() == wanted.dense.keys()
         for name in ("values", "lengths", "inverse"):

@@ -50,7 +50,7 @@ def test_every_raw_sample_comes_out_once_with_its_values(tmp_path):
     rows, seen, cities = raw.to_pylist(), [], {}
     for batch in reader:
         assert batch.sparse.num_rows("user") < batch.batch_size
-        flat = batch.expanded()
+        flat = batch.expand()
         sparse = flat.sparse
         places = [torch.split(sparse.values_of(k), sparse.lengths_of(k).tolist()) for k in sparse.keys]
         for i, number in enumerate(flat.dense["sample"][:, 0].int().tolist()):

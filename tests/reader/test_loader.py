@@ -40,7 +40,7 @@ def ids_of(found):
 
 def rows_of(batch):
     """A batch as flat samples: what each of them carries, expanded."""
-    flat = batch.expanded()
+    flat = batch.expand()
     keys = {k: torch.split(flat.sparse.values_of(k), flat.sparse.lengths_of(k).tolist()) for k in flat.sparse.keys}
     for i in range(batch.batch_size):
         yield {k: v[i].tolist() for k, v in keys.items()}, flat.dense["sample"][i].tolist()
@@ -142,7 +142,7 @@ def test_expanded_where_it_is_read(small, num_workers):
     expanded = batches(small, num_workers=num_workers, expand=True)
     assert len(unique) == len(expanded)
     for u, e in zip(unique, expanded, strict=True):
-        same(u.expanded(), e)
+        same(u.expand(), e)
         want, found = u.sparse.to_kjt(), e.sparse.to_kjt()
         assert want.keys() == found.keys()
         assert torch.equal(want.values(), found.values())

@@ -83,7 +83,7 @@ def by_sample(found: list[Batch]) -> dict[int, dict[str, list[tuple[int, float]]
     """Of each sample, by its number, every list as pairs of an id and its weight."""
     samples: dict[int, dict[str, list[tuple[int, float]]]] = {}
     for batch in found:
-        flat = batch.expanded()
+        flat = batch.expand()
         numbers = flat.dense["sample"][:, 0].int().tolist()
         for key in flat.sparse.keys:
             lengths = flat.sparse.lengths_of(key).tolist()
@@ -147,7 +147,7 @@ def test_however_it_is_read(made: tuple[Path, Manifest], num_workers: int, expan
     for batch in found:
         assert batch.sparse.dedup_groups == (() if expand else ("user",))
         kjt = batch.sparse.to_kjt()
-        assert kjt["history"].weights().tolist() == batch.expanded().sparse.weights_of("history").tolist()
+        assert kjt["history"].weights().tolist() == batch.expand().sparse.weights_of("history").tolist()
 
 
 def test_groups_that_are_expanded_keep_their_weights(made: tuple[Path, Manifest]) -> None:

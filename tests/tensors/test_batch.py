@@ -1,4 +1,4 @@
-"""Batch: what travels together, deduplicated or expanded."""
+"""Batch: ids, dense features and labels together, deduplicated or expanded."""
 
 import pickle
 
@@ -7,7 +7,7 @@ import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recd_dist.tensors.batch import Batch
-from recd_dist.tensors.ikjt import IKJT
+from recd_dist.tensors.deduplicate import deduplicate
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def batch() -> Batch:
         keys=["u", "c"], values=torch.tensor([7, 7, 8, 1, 2, 3]), lengths=torch.ones(6, dtype=torch.int32), stride=3
     )
     return Batch(
-        sparse=IKJT.from_kjt(kjt, {"user": ["u"]}),
+        sparse=deduplicate(kjt, {"user": ["u"]}),
         dense={"user": torch.tensor([[0.5, 0.6], [0.7, 0.8]]), "sample": torch.tensor([[1.0], [2.0], [3.0]])},
         labels=torch.tensor([[0.0], [1.0], [0.0]]),
         sample_ids=torch.tensor([10, 11, 12]),
@@ -32,19 +32,19 @@ def test_dense_rows_share_the_inverse(batch: Batch) -> None:
     assert batch.dense_of("sample").inverse is None
 
 
-def test_expanded(batch: Batch) -> None:
-    full = batch.expanded()
+def test_expand(batch: Batch) -> None:
+    full = batch.expand()
     assert full.sparse.dedup_groups == ()
     assert full.sparse.values_of("u").tolist() == [7, 7, 8]
     assert list(full.dense) == ["sample"]
     torch.testing.assert_close(full.dense["sample"], torch.tensor([[0.5, 0.6, 1.0], [0.5, 0.6, 2.0], [0.7, 0.8, 3.0]]))
     assert full.labels is batch.labels
-    assert full.expanded().dense["sample"].tolist() == full.dense["sample"].tolist()
+    assert full.expand().dense["sample"].tolist() == full.dense["sample"].tolist()
 
 
-def test_expanded_without_dense(batch: Batch) -> None:
+def test_expand_without_dense(batch: Batch) -> None:
     plain = Batch(batch.sparse, {}, batch.labels, batch.sample_ids, batch.request_ids)
-    assert plain.expanded().dense == {}
+    assert plain.expand().dense == {}
 
 
 def test_pickle_and_moves(batch: Batch) -> None:
@@ -57,11 +57,11 @@ def test_pickle_and_moves(batch: Batch) -> None:
     batch.record_stream(None)  # type: ignore[arg-type]
 
 
-def test_expanded_by_group(batch: Batch) -> None:
-    full = batch.expanded(["user"])
+def test_expand_some_groups(batch: Batch) -> None:
+    full = batch.expand(["user"])
     assert [(g.name, g.keys) for g in full.sparse.groups] == [("sample", ("u", "c"))]
-    assert torch.equal(full.dense["sample"], batch.expanded().dense["sample"])
-    same = batch.expanded([])
+    assert torch.equal(full.dense["sample"], batch.expand().dense["sample"])
+    same = batch.expand([])
     assert same.sparse.groups == batch.sparse.groups
     assert torch.equal(same.sparse.inverse, batch.sparse.inverse)
     assert list(same.dense) == ["user", "sample"]

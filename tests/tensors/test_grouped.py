@@ -1,4 +1,4 @@
-"""Grouped tensors: unique rows, expanded when asked; gradients sum over the samples of a row."""
+"""Grouped tensors expand their unique rows; gradients sum over the samples of a row."""
 
 import pytest
 import torch
@@ -17,7 +17,6 @@ def test_expand() -> None:
     assert rows.expand().tolist() == [[1, 2], [1, 2], [3, 4], [1, 2]]
     assert (rows.num_rows, rows.batch_size) == (2, 4)
     assert rows["b"].tolist() == [[2], [4]]
-    assert rows.map(lambda x: x * 2).expand()[2].tolist() == [6, 8]
 
 
 def test_expand_without_inverse_is_free() -> None:
@@ -39,37 +38,27 @@ def test_sum_rows_of_nothing(shape: tuple[int, ...]) -> None:
 
 @given(st.lists(st.integers(0, 4), max_size=12), st.sampled_from([(), (3,), (2, 3)]), st.booleans())
 def test_gradient_of_expand(inverse: list[int], shape: tuple[int, ...], wide: bool) -> None:
-    """The same value and gradient as index_select, for any order of samples and rows that no sample has."""
+    """Value and gradient are those of index_select, for any order of samples and with rows that no sample has."""
     index = torch.tensor(inverse, dtype=torch.int64 if wide else torch.int32)
     values = torch.randn(5, *shape, dtype=torch.float64, requires_grad=True)
     out = expand_rows(values, index)
     upstream = torch.randn_like(out)
     plain = values.index_select(0, index)
     assert torch.equal(out, plain)
-    (found,) = torch.autograd.grad(out, values, upstream)
-    (wanted,) = torch.autograd.grad(plain, values, upstream)
-    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
-
-
-def test_concat() -> None:
-    a = Grouped(torch.ones(2, 1), ints(0, 1, 1), ("a",), (1,))
-    b = Grouped(torch.zeros(2, 2), ints(0, 1, 1), ("b",), (2,))
-    both = Grouped.concat([a, b])
-    assert (both.keys, both.dims, both.batch_size) == (("a", "b"), (1, 2), 3)
-    assert both["b"].tolist() == [[0, 0], [0, 0]]
-    assert Grouped.concat([a]) is a
+    (gradient,) = torch.autograd.grad(out, values, upstream)
+    (plain_gradient,) = torch.autograd.grad(plain, values, upstream)
+    torch.testing.assert_close(gradient, plain_gradient, rtol=1e-12, atol=1e-12)
 
 
 @pytest.fixture
 def lists() -> GroupedJagged:
-    """Rows [1, 2], [] and [3], in one dimension; sample 0 has row 2, the others row 0 and row 1."""
+    """Rows [1, 2], [] and [3] of one dimension; samples 0 to 3 have the rows 2, 0, 0 and 1."""
     return GroupedJagged(torch.tensor([[1.0], [2.0], [3.0]]), ints(2, 0, 1), ints(2, 0, 0, 1))
 
 
 def test_lists(lists: GroupedJagged) -> None:
     assert (lists.num_rows, lists.batch_size) == (3, 4)
     assert lists.pool().values.tolist() == [[3], [0], [3]]
-    assert lists.pool(mean=True).values.tolist() == [[1.5], [0], [3]]
     assert lists.pool().expand().tolist() == [[3], [3], [3], [0]]
     full = lists.expand()
     assert (full.values.squeeze(1).tolist(), full.lengths.tolist(), full.inverse) == (
@@ -80,32 +69,32 @@ def test_lists(lists: GroupedJagged) -> None:
     assert full.expand() is full
 
 
-def test_padded(lists: GroupedJagged) -> None:
-    padded, mask = lists.padded()
+def test_pad(lists: GroupedJagged) -> None:
+    padded, mask = lists.pad()
     assert padded.squeeze(2).tolist() == [[1, 2], [0, 0], [3, 0]]
     assert mask.tolist() == [[True, True], [False, False], [True, False]]
-    assert lists.padded(3)[0].shape == (3, 3, 1)
-    nothing, mask = GroupedJagged(torch.zeros(0, 2), ints(0, 0)).padded()
+    assert lists.pad(3)[0].shape == (3, 3, 1)
+    nothing, mask = GroupedJagged(torch.zeros(0, 2), ints(0, 0)).pad()
     assert (nothing.shape, mask.shape) == ((2, 0, 2), (2, 0))
 
 
-def test_last(lists: GroupedJagged) -> None:
-    newest = lists.last(1)
+def test_keep_last(lists: GroupedJagged) -> None:
+    newest = lists.keep_last(1)
     assert (newest.values.squeeze(1).tolist(), newest.lengths.tolist()) == ([2, 3], [1, 0, 1])
     assert newest.inverse is lists.inverse
 
 
 def test_padding_carries_gradients(lists: GroupedJagged) -> None:
     values = lists.values.clone().requires_grad_()
-    padded, _ = lists.with_values(values).padded()
+    padded, _ = lists.with_values(values).pad()
     (padded * torch.arange(6.0).view(3, 2, 1)).sum().backward()
     assert values.grad is not None
     assert values.grad.squeeze(1).tolist() == [0, 1, 4]
 
 
-def test_embedded_expanded(lists: GroupedJagged) -> None:
+def test_embedded_expands_pooled_and_sequences(lists: GroupedJagged) -> None:
     pooled = {"g": Grouped(torch.tensor([[1.0], [2.0]]), ints(1, 0, 0, 1), ("a",), (1,))}
-    full = Embedded(pooled, {"h": lists}).expanded()
+    full = Embedded(pooled, {"h": lists}).expand()
     assert full.pooled["g"].values.tolist() == [[2], [1], [1], [2]]
     assert (full.pooled["g"].inverse, full.pooled["g"].keys) == (None, ("a",))
     assert full.sequences["h"].inverse is None

@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from recd_dist.embedding.placement import placement
-from recd_dist.model import DLRM, SequenceModel
+from recd_dist.model.dlrm import DLRM
+from recd_dist.model.sequence import SequenceModel
 from recd_dist.plan.placing import World
 from recd_dist.plan.sharding import place_tables
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.train import build, planning
 
-ALONE = Ranks(0, 1, 0, 1, torch.device("cpu"), "gloo")
+ALONE = Ranks(0, 1, 0, 1, torch.device("cpu"))
 
 
 def test_model_width(checked) -> None:

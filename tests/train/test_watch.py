@@ -74,7 +74,9 @@ def test_a_loss_of_nan_on_another_rank_ends_this_one_too(
 ) -> None:
     """Sums over the ranks carry it, so that no rank waits in a collective for one that has ended."""
     nan = float("nan")
-    monkeypatch.setattr("recd_dist.train.counting.over_ranks", lambda mine, *_: {**mine, "loss": mine["loss"] + nan})
+    monkeypatch.setattr(
+        "recd_dist.train.counting.reduce_over_ranks", lambda mine, *_: {**mine, "loss": mine["loss"] + nan}
+    )
     watch, outputs = watched(tiny, tmp_path, ranks)
     with TrafficCounter() as traffic, watch:
         watch.step(0, 1, outputs[0])

@@ -1,15 +1,16 @@
-"""Checkpoints: whole or absent, loadable at another world size and under another sharding.
+"""Checkpoints: whole or absent, for any world size and any sharding.
 
 ::
 
-    RUN/checkpoints/step-00000100/checkpoint.json    step, world size, schema, extra, one extra per rank
+    RUN/checkpoints/step-00000100/checkpoint.json    step, world size, schema, extra values
                                   .metadata          which tensor lies where (torch.distributed.checkpoint)
-                                  __0_0.distcp ...   model and optimizer, written by each rank
-                                  rng-00000.pt ...   random states of each rank
-    RUN/checkpoints/.step-00000200.partial           being written, or left by a killed save: swept at the next start
+                                  __0_0.distcp ...   model and optimizer, a file from each rank
+                                  rng-00000.pt ...   random states, a file from each rank
+    RUN/checkpoints/.step-00000200.partial           a checkpoint that a rank is writing, or that a killed save left
 
-All ranks write into the hidden directory; rank 0 writes checkpoint.json last and renames. Every function but ``latest``
-and ``describe`` is a collective: all ranks call it, and an error on one rank is the same error on all.
+All ranks write into the hidden directory. At the end rank 0 writes checkpoint.json and renames the directory. Every
+function except ``find_newest`` and ``read_description`` is a collective: all ranks call it, and an error on one rank is
+raised on all of them.
 """
 
 import json
@@ -35,7 +36,7 @@ from recd_dist.checkpoint.state import (
     Rename,
     Shape,
     flatten,
-    initialized,
+    initialize_state,
     require_same_schema,
     require_same_tensors,
     restore_rng,
@@ -56,11 +57,10 @@ class Checkpoint:
 
     Attributes:
         path: the checkpoint's directory.
-        step: optimizer steps done.
-        world_size: ranks that wrote it.
-        schema: the features and labels it was trained on.
-        extra: rank 0's JSON-ready values (epoch, config, transforms, ...).
-        rank_extra: one JSON-ready value per rank that wrote it (reader positions).
+        step: the number of optimizer steps that were done.
+        world_size: the number of ranks that wrote it.
+        schema: the features and labels that the model was trained on.
+        extra: further values of the run, JSON-ready (reader position, config, transforms, ...).
     """
 
     path: Path
@@ -68,27 +68,26 @@ class Checkpoint:
     world_size: int
     schema: Schema
     extra: dict[str, Any]
-    rank_extra: tuple[Any, ...]
 
 
-def latest(directory: Path) -> Path | None:
-    """The whole checkpoint of the highest step, or None.
+def find_newest(directory: Path) -> Path | None:
+    """Finds the whole checkpoint of the highest step; None when there is no whole checkpoint.
 
     Args:
-        directory: ``RUN/checkpoints``; may be absent.
+        directory: ``RUN/checkpoints``; it may be absent.
     """
-    whole = _whole(directory)
+    whole = _list_whole(directory)
     return whole[-1] if whole else None
 
 
-def describe(path: Path) -> Checkpoint:
-    """Reads ``checkpoint.json``: enough to build the model before its weights are loaded.
+def read_description(path: Path) -> Checkpoint:
+    """Reads ``checkpoint.json``, which is enough to build the model before its weights are loaded.
 
     Args:
-        path: ``.../step-00000100``.
+        path: a checkpoint's directory, ``.../step-00000100``.
 
     Raises:
-        DataError: no checkpoint there, or one that this release cannot read.
+        DataError: there is no checkpoint, or this release cannot read it.
     """
     file = path / "checkpoint.json"
     try:
@@ -99,25 +98,23 @@ def describe(path: Path) -> Checkpoint:
                 "use the release that wrote it"
             )
         schema = Schema.from_json(value["schema"])
-        return Checkpoint(path, value["step"], value["world_size"], schema, value["extra"], tuple(value["rank_extra"]))
+        return Checkpoint(path, value["step"], value["world_size"], schema, value["extra"])
     except OSError as error:
         raise DataError(f"{path}: no whole checkpoint here ({error.strerror}: checkpoint.json)") from error
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise DataError(f"{file}: not a checkpoint's description ({error!r}); use an older checkpoint") from error
 
 
-def sweep(directory: Path) -> int:
-    """Removes what killed saves left; call it once at the start, when nothing is being saved.
+def remove_unfinished(directory: Path) -> None:
+    """Removes the checkpoints that killed saves left unfinished. Call it at the start, before anything is saved.
 
-    Returns:
-        How many were removed.
+    Args:
+        directory: ``RUN/checkpoints``; it may be absent.
     """
-    left = sorted(directory.glob(".step-*.partial")) if _rank() == 0 else []
-    for path in left:
+    for path in sorted(directory.glob(".step-*.partial")) if _rank() == 0 else []:
         logger.info("removing %s: an unfinished checkpoint of an earlier attempt", path)
         shutil.rmtree(path, ignore_errors=True)
-    _gather(None)
-    return len(left)
+    _gather(None)  # no rank continues before they are removed
 
 
 def save(
@@ -127,22 +124,20 @@ def save(
     optimizer: Any,
     schema: Schema,
     extra: Mapping[str, Any] | None = None,
-    rank_extra: Any = None,
     keep: int = 2,
     rename: Rename | None = None,
 ) -> Path:
-    """Writes model, optimizer, random states and extras, then removes all but the newest ``keep`` checkpoints.
+    """Writes model, optimizer, random states and extra values, then removes all but the newest ``keep`` checkpoints.
 
     Args:
-        directory: ``RUN/checkpoints``, seen by all ranks; made if absent.
-        step: optimizer steps done, at least one (before it the dense optimizer has no state to save).
-        model: DistributedModelParallel or any module.
-        optimizer: KeyedOptimizer of the whole model (CombinedOptimizer of fused and dense).
-        schema: what it was trained on.
-        extra: JSON-ready; rank 0's is kept.
-        rank_extra: JSON-ready; every rank's is kept.
-        keep: whole checkpoints to keep, at least one.
-        rename: a parameter's name here -> its name in the checkpoint; None keeps names.
+        directory: ``RUN/checkpoints``, which all ranks see; it is made if absent.
+        step: the number of optimizer steps done, at least 1 (before that the dense optimizer has no state to save).
+        model: a DistributedModelParallel, or any module.
+        optimizer: the KeyedOptimizer of the whole model (a CombinedOptimizer of fused and dense optimizers).
+        schema: the features and labels that the model was trained on.
+        extra: further values to keep, JSON-ready; those of rank 0 are written.
+        keep: how many whole checkpoints to keep, at least 1.
+        rename: maps a parameter's name here to its name in the checkpoint; None keeps the names.
 
     Returns:
         The finished checkpoint's directory.
@@ -152,24 +147,24 @@ def save(
     """
     partial = directory / f".step-{step:08d}.partial"
     try:
-        _all_or_none(lambda: _empty(partial) if _rank() == 0 else None)
+        _all_or_none(lambda: _empty_directory(partial) if _rank() == 0 else None)
         tensors = flatten(model.state_dict(), optimizer.state_dict(), rename or str)
         _dcp_save(tensors, partial)
         _all_or_none(lambda: torch.save(rng_state(), partial / f"rng-{_rank():05d}.pt"))
-        rank_extras = _gather(rank_extra)
-        header = {"format": FORMAT, "version": VERSION, "step": step, "world_size": len(rank_extras)}
-        header |= {"schema": schema.to_json(), "extra": dict(extra or {}), "rank_extra": rank_extras}
+        header = {"format": FORMAT, "version": VERSION, "step": step, "world_size": _world_size()}
+        header |= {"schema": schema.to_json(), "extra": dict(extra or {})}
+        header |= {"rank_extra": [None] * _world_size()}  # earlier releases refuse a checkpoint without it
         _all_or_none(lambda: _finish(partial, directory / f"step-{step:08d}", header) if _rank() == 0 else None)
     except _SaveError as error:
         if _rank() == 0:
             shutil.rmtree(partial, ignore_errors=True)
-        _gather(None)  # no rank goes on before the failed save is gone
+        _gather(None)  # no rank continues before the failed save is removed
         raise UserError(
             f"{directory}: the checkpoint of step {step} could not be written ({error}); "
             "free or choose another disk and start the same command again: it resumes from the newest whole checkpoint"
         ) from error
     if _rank() == 0:
-        for old in _whole(directory)[: -max(keep, 1)]:
+        for old in _list_whole(directory)[: -max(keep, 1)]:
             shutil.rmtree(old, ignore_errors=True)
     return directory / f"step-{step:08d}"
 
@@ -181,37 +176,41 @@ def load(
     schema: Schema | None = None,
     rename: Rename | None = None,
 ) -> Checkpoint:
-    """Loads a checkpoint into a model that is already sharded, at any world size and sharding.
+    """Loads a checkpoint into a model that is already sharded, at any world size and under any sharding.
 
-    Random states are restored when the world size is the one that saved them.
+    Random states are restored when as many ranks load the checkpoint as wrote it.
 
     Args:
-        path: ``.../step-00000100``.
-        model: as for ``save``; its parameters are overwritten.
-        optimizer: as for ``save``; None loads the weights only (evaluation).
-        schema: what this run trains on; None skips the comparison.
-        rename: as for ``save``.
+        path: a checkpoint's directory, ``.../step-00000100``.
+        model: the model as in ``save``; its parameters are overwritten.
+        optimizer: the optimizer as in ``save``; None loads the weights only (evaluation).
+        schema: the features and labels that this run trains on; None skips the comparison.
+        rename: maps a parameter's name here to its name in the checkpoint; None keeps the names.
 
     Raises:
-        DataError: another schema, another model or optimizer, a damaged or foreign checkpoint; names what differs.
+        DataError: the checkpoint is of another schema, model or optimizer, or it is damaged or foreign; the message
+            names what differs.
     """
-    found = describe(path)
+    description = read_description(path)
     if schema is not None:
-        require_same_schema(path, found.schema, schema)
+        require_same_schema(path, description.schema, schema)
     model_state = model.state_dict()
-    optimizer_state = initialized(optimizer).state_dict() if optimizer is not None else {}
+    optimizer_state: dict[str, Any] = {}
+    if optimizer is not None:
+        initialize_state(optimizer)
+        optimizer_state = optimizer.state_dict()
     tensors = flatten(model_state, optimizer_state, rename or str)
-    require_same_tensors(path, _shapes_there(path, optimizer is not None), _shapes_here(tensors))
+    require_same_tensors(path, _stored_shapes(path, optimizer is not None), _current_shapes(tensors))
     try:
         dcp_load(tensors, storage_reader=SafeReader(path), planner=TensorsOnlyPlanner())
     except CheckpointException as error:
-        raise DataError(f"{path}: cannot be read ({_first(error)}); use an older checkpoint") from error
+        raise DataError(f"{path}: cannot be read ({_first_reason(error)}); use an older checkpoint") from error
     model.load_state_dict(model_state)
     if optimizer is not None:
         optimizer.load_state_dict(optimizer_state)
-    if found.world_size == _world_size():
+    if description.world_size == _world_size():
         restore_rng(path / f"rng-{_rank():05d}.pt")
-    return found
+    return description
 
 
 class _SaveError(Exception):
@@ -235,11 +234,11 @@ def _gather(value: Any) -> list[Any]:
 
 
 def _all_or_none(write: Callable[[], Any]) -> None:
-    """Runs on every rank; one rank's failure is every rank's _SaveError."""
+    """Calls ``write`` on every rank; when it fails on one rank, all ranks raise _SaveError."""
     failure = None
     try:
         write()
-    except (OSError, RuntimeError) as error:  # torch.save says RuntimeError when the disk is full
+    except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError when the disk is full
         failure = str(error)
     if failures := [f for f in _gather(failure) if f]:
         raise _SaveError(failures[0])
@@ -249,40 +248,40 @@ def _dcp_save(tensors: dict[str, Tensor], partial: Path) -> None:
     try:
         dcp_save(tensors, storage_writer=FileSystemWriter(partial))
     except CheckpointException as error:
-        raise _SaveError(_first(error)) from error
+        raise _SaveError(_first_reason(error)) from error
 
 
-def _first(error: CheckpointException) -> str:
+def _first_reason(error: CheckpointException) -> str:
     """The first rank's reason, in one line."""
     reason = next(iter(error.failures.values()))[0]
     return (str(reason).splitlines() or [type(reason).__name__])[0]
 
 
-def _shapes_there(path: Path, with_optimizer: bool) -> dict[str, Shape]:
+def _stored_shapes(path: Path, with_optimizer: bool) -> dict[str, Shape]:
     stored = read_metadata(path).state_dict_metadata
     return {k: tuple(getattr(v, "size", ())) for k, v in stored.items() if with_optimizer or k.startswith("model/")}
 
 
-def _shapes_here(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
-    """Of all ranks: with table-wise sharding a rank may not know the others' optimizer state."""
+def _current_shapes(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
+    """Shapes of all ranks' tensors: with table-wise sharding a rank may not know the optimizer state of the others."""
     shapes: dict[str, Shape] = {}
     for part in _gather({k: tuple(v.size()) for k, v in tensors.items()}):
         shapes |= part
     return shapes
 
 
-def _empty(partial: Path) -> None:
+def _empty_directory(partial: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
 
 
 def _finish(partial: Path, final: Path, header: dict[str, Any]) -> None:
-    """Writes checkpoint.json and gives the directory its name."""
+    """Writes checkpoint.json and gives the directory its final name."""
     with (partial / "checkpoint.json").open("w") as file:
         json.dump(header, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
-    if final.exists():  # the same step again, saved by a run that did not resume
+    if final.exists():  # a run that did not resume saves this step again
         replaced = final.with_name(f".{final.name}.replaced.partial")
         final.rename(replaced)
         partial.rename(final)
@@ -294,8 +293,8 @@ def _finish(partial: Path, final: Path, header: dict[str, Any]) -> None:
     os.close(descriptor)
 
 
-def _whole(directory: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
+def _list_whole(directory: Path) -> list[Path]:
+    """The whole checkpoints, oldest first."""
     if not directory.is_dir():
         return []
     steps = {int(m[1]): p for p in directory.iterdir() if (m := _STEP.match(p.name))}

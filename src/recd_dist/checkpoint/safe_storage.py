@@ -1,8 +1,9 @@
-"""Reading a torch.distributed.checkpoint directory without running anything that a file says.
+"""Reads a torch.distributed.checkpoint directory without running code from its files.
 
 torch 2.13 unpickles ``.metadata`` without limits (filesystem.py, ``FileSystemReader.read_metadata``) and byte entries
-with ``weights_only=False`` (default_planner.py, ``load_bytes``); tensors it reads with ``weights_only=True``. Here the
-metadata may name only the classes that torch itself writes there, and byte entries are refused: we store tensors only.
+with ``weights_only=False`` (default_planner.py, ``load_bytes``). It reads only tensors with ``weights_only=True``.
+Here the metadata may name only the classes that torch itself writes there, and byte entries are refused, because our
+checkpoints hold tensors only.
 """
 
 import io
@@ -32,10 +33,10 @@ _ALLOWED = {
 
 
 class _MetadataUnpickler(pickle.Unpickler):
-    """Knows the classes of a checkpoint's metadata and no others."""
+    """Loads the classes of a checkpoint's metadata and refuses all others."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The class, if torch writes it into ``.metadata``."""
+        """The class of a name, if torch writes that class into ``.metadata``."""
         is_dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
         if is_dtype or (module, name) in _ALLOWED:
             return super().find_class(module, name)
@@ -43,20 +44,20 @@ class _MetadataUnpickler(pickle.Unpickler):
 
 
 def read_metadata(directory: Path) -> Metadata:
-    """What a checkpoint holds: names, shapes, dtypes and where they lie.
+    """Reads which tensors a checkpoint holds: their names, shapes and dtypes, and in which files they lie.
 
     Args:
-        directory: holds ``.metadata`` and the ``.distcp`` files.
+        directory: the checkpoint's directory, with ``.metadata`` and the ``.distcp`` files.
 
     Raises:
-        DataError: missing, damaged, or naming anything but a checkpoint's own classes or files.
+        DataError: ``.metadata`` is missing or damaged, or names anything but a checkpoint's own classes and files.
     """
     path = directory / ".metadata"
     try:
         with path.open("rb") as file:
             metadata = _MetadataUnpickler(file).load()
         if not isinstance(metadata, Metadata) or metadata.storage_data is None:
-            raise pickle.UnpicklingError("it is no checkpoint's metadata")
+            raise pickle.UnpicklingError("it is not the metadata of a checkpoint")
         for info in metadata.storage_data.values():
             if Path(info.relative_path).name != info.relative_path:
                 raise pickle.UnpicklingError(f"it points to {info.relative_path}, outside the checkpoint")
@@ -68,7 +69,7 @@ def read_metadata(directory: Path) -> Metadata:
 
 
 class SafeReader(FileSystemReader):
-    """``FileSystemReader`` whose metadata comes from ``read_metadata``."""
+    """A ``FileSystemReader`` that reads metadata with ``read_metadata``."""
 
     def read_metadata(self, *_args: Any, **_kwargs: Any) -> Metadata:
         """The metadata of the checkpoint at ``self.path``."""
@@ -78,10 +79,10 @@ class SafeReader(FileSystemReader):
 
 
 class TensorsOnlyPlanner(DefaultLoadPlanner):
-    """``DefaultLoadPlanner`` that refuses pickled bytes."""
+    """A ``DefaultLoadPlanner`` that refuses pickled bytes."""
 
     def load_bytes(self, read_item: ReadItem, _value: io.BytesIO) -> NoReturn:
-        """Refuses.
+        """Refuses an entry of pickled bytes.
 
         Raises:
             DataError: always.

@@ -1,4 +1,4 @@
-"""What a checkpoint saves and compares: one flat dict of tensors, random states, and whether it fits this run."""
+"""What a checkpoint holds: tensors and random states, and whether they fit this run."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -13,16 +13,25 @@ from recd_dist.errors import DataError
 from recd_dist.table.schema import Schema
 
 Rename = Callable[[str], str]
-"""Maps the name of a parameter in this model to its name in the checkpoint."""
+"""Maps a parameter's name in this model to its name in the checkpoint."""
 
 Shape = tuple[int, ...]
 
 
 def flatten(model_state: Mapping[str, Any], optimizer_state: Mapping[str, Any], rename: Rename) -> dict[str, Tensor]:
-    """One dict of the very tensors given: ``model/NAME`` and ``optimizer/NAME/STATE``; empty dicts vanish.
+    """Puts all tensors into one dict, named ``model/NAME`` and ``optimizer/NAME/STATE``, without copies.
+
+    Args:
+        model_state: the model's state dict.
+        optimizer_state: the optimizer's state dict; empty where only the weights count.
+        rename: maps a parameter's name in this model to its name in the checkpoint.
+
+    Returns:
+        The tensors by name; empty dicts in the states leave nothing behind.
 
     Raises:
-        DataError: ``rename`` gives two parameters one name.
+        DataError: ``rename`` gives two parameters the same name.
+        TypeError: the state holds something that is no tensor.
     """
     flat: dict[str, Tensor] = {}
 
@@ -44,20 +53,22 @@ def flatten(model_state: Mapping[str, Any], optimizer_state: Mapping[str, Any], 
     return flat
 
 
-def initialized(optimizer: Any) -> Any:
-    """The optimizer with its lazy dense state made: torchrec loads nothing into state that is not there.
+def initialize_state(optimizer: Any) -> None:
+    """Makes the optimizer's dense state, which is otherwise made lazily: TorchRec loads nothing into missing state.
 
-    Fused optimizers have theirs from the start; initialising them would allocate gradients as big as the tables.
+    Fused optimizers have their state from the start; to initialise it would allocate gradients as big as the tables.
+
+    Args:
+        optimizer: a KeyedOptimizer, or a CombinedOptimizer of several.
     """
     for _, inner in getattr(optimizer, "optimizers", [("", optimizer)]):
         if len(inner.params) and not inner.state:
             inner.init_state()
             inner.zero_grad(set_to_none=True)
-    return optimizer
 
 
 def rng_state() -> dict[str, Any]:
-    """Random states of Python, numpy (legacy) and torch, as what ``torch.load(weights_only=True)`` accepts."""
+    """The random states of Python, numpy (legacy) and torch, in types that ``torch.load`` takes as weights only."""
     version, words, gauss = random.getstate()
     numpy_state: Any = np.random.get_state(legacy=False)
     state: dict[str, Any] = {
@@ -71,7 +82,11 @@ def rng_state() -> dict[str, Any]:
 
 
 def restore_rng(path: Path) -> None:
-    """Sets the random states that ``rng_state`` took and ``torch.save`` wrote."""
+    """Restores the random states that ``torch.save`` wrote.
+
+    Args:
+        path: a file of what ``rng_state`` returned.
+    """
     state = torch.load(path, weights_only=True)
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
@@ -85,8 +100,13 @@ def restore_rng(path: Path) -> None:
 def require_same_schema(path: Path, old: Schema, new: Schema) -> None:
     """Refuses a checkpoint of other features, groups or labels.
 
+    Args:
+        path: the checkpoint, for the message.
+        old: the schema in the checkpoint.
+        new: the schema of this run.
+
     Raises:
-        DataError: names what differs and the remedy.
+        DataError: the schemas differ; the message names what differs and the remedy.
     """
     before, now = ({f.name: f for f in s.features} for s in (old, new))
     differ = [f"feature '{n}' is only in the checkpoint" for n in before if n not in now]
@@ -102,36 +122,40 @@ def require_same_schema(path: Path, old: Schema, new: Schema) -> None:
         differ.append("the features stand in another order")
     if differ:
         raise DataError(
-            f"{path}: a checkpoint of another schema: {_some(differ)}; "
+            f"{path}: a checkpoint of another schema: {_join_first(differ)}; "
             "use the data it was trained on or start a new run directory"
         )
 
 
-def require_same_tensors(path: Path, there: Mapping[str, Shape], here: Mapping[str, Shape]) -> None:
+def require_same_tensors(path: Path, stored: Mapping[str, Shape], current: Mapping[str, Shape]) -> None:
     """Refuses a checkpoint whose parameters or optimizer state are not those of this run.
 
     Args:
         path: the checkpoint, for the message.
-        there: shape of every tensor in the checkpoint, named as ``flatten`` does.
-        here: the same for this run, over all ranks.
+        stored: the shape of every tensor in the checkpoint, by the names that ``flatten`` gives.
+        current: the shape of every tensor of this run, over all ranks, by the same names.
 
     Raises:
-        DataError: names the first tensors that differ and the remedy.
+        DataError: the tensors differ; the message names the first of them and the remedy.
     """
-    differ = [f"{k} was {list(there[k])}, is {list(here[k])}" for k in there if k in here and there[k] != here[k]]
-    differ += [f"{k} is only in the checkpoint" for k in there if k not in here]
-    differ += [f"{k} is only in this run" for k in here if k not in there]
+    differ = [
+        f"{k} was {list(stored[k])}, is {list(current[k])}" for k in stored if k in current and stored[k] != current[k]
+    ]
+    differ += [f"{k} is only in the checkpoint" for k in stored if k not in current]
+    differ += [f"{k} is only in this run" for k in current if k not in stored]
     if not differ:
         return
-    sizes = [d for d in differ if d.startswith("model/")]
+    of_model = [d for d in differ if d.startswith("model/")]
     what, remedy = (
         "another optimizer",
         "use the optimizer it was trained with (and its plan, if tables are replicated)",
     )
-    if sizes:
+    if of_model:
         what, remedy = "another model", "use the model and table sizes it was trained with"
-    raise DataError(f"{path}: a checkpoint of {what}: {_some(sizes or differ)}; {remedy} or start a new run directory")
+    shown = _join_first(of_model or differ)
+    raise DataError(f"{path}: a checkpoint of {what}: {shown}; {remedy} or start a new run directory")
 
 
-def _some(lines: list[str]) -> str:
+def _join_first(lines: list[str]) -> str:
+    """The first five lines in one, and how many more there are."""
     return "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")

@@ -27,7 +27,7 @@ from recd_dist.etl.source import duckdb_sql as engine
 from recd_dist.etl.source.inspection import ORDER_KEY, REQUEST, SESSION, TIMESTAMP, Inspection
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.write.row_groups import MAX_SESSION_ROW_GROUPS
-from recd_dist.screen.progress import Progress
+from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.table.flat import flat_view, identifier
 from recd_dist.table.location import Location
 from recd_dist.table.manifest import Manifest, Part, splits_of
@@ -72,7 +72,7 @@ def _compacted(out: Location, split: str, options: Options, progress: bool) -> M
     job = {"compact": split, "out": str(out), "parts": [part.number for part in small], "state": manifest.next_part}
     run = hashlib.sha256(json.dumps(job).encode()).hexdigest()[:16]
     work = work_directory(out)
-    with hold_work(work, {"run": run, **job}), Progress(progress) as bar:
+    with hold_work(work, {"run": run, **job}), PhaseProgress(progress) as bar:
         base = BaseTables.keep(work / "base", out, tuple(splits_of(out)))
         base = replace(base, splits=(split,), manifests={split: base.manifests[split]})
         source, inspection = _as_source(out, split, manifest, small)
@@ -83,7 +83,7 @@ def _compacted(out: Location, split: str, options: Options, progress: bool) -> M
         if marker.is_file():
             shards = Shards.load(marker, runs)
         else:
-            bar.reading(sum(part.num_samples for part in small))
+            bar.start_reading(sum(part.num_samples for part in small))
             with engine.connect(f"{budget.engine_bytes}B", options.threads, spill=work / "duckdb") as connection:
                 shards = sharded(
                     batches_of(connection, inspection.samples),

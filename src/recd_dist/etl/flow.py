@@ -54,7 +54,7 @@ from recd_dist.etl.write.row_groups import MAX_SESSION_ROW_GROUPS
 from recd_dist.etl.write.table_form import TableForm
 from recd_dist.etl.write.write_all_parts import WrittenParts, write_parts
 from recd_dist.files.whole_file import write_whole
-from recd_dist.screen.progress import Progress
+from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.table.location import Location, is_remote
 from recd_dist.table.manifest import Manifest
 
@@ -144,7 +144,7 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
     there = manifests_of_run(out, source.splits, job["run"])
     if there is None or not mine:
         check_free(out, overwrite or append)
-    with hold_work(work, job) as going_on, Progress(progress) as bar:
+    with hold_work(work, job) as going_on, PhaseProgress(progress) as bar:
         if there is not None and (going_on or append):
             logger.info("%s: this run is in the table already, nothing is left to do", out)
             return there
@@ -172,7 +172,7 @@ def _base(work: Path, out: Location, splits: tuple[str, ...], append: bool) -> B
     return BaseTables(None, splits, {}, first_part(out) if is_remote(out) else 0)
 
 
-Make = Callable[[Source, Options, Inputs, BaseTables, frozenset[str], Path, str, Progress], RunOutput]
+Make = Callable[[Source, Options, Inputs, BaseTables, frozenset[str], Path, str, PhaseProgress], RunOutput]
 """Reads, plans and writes; see ``_made`` for what it is given."""
 
 
@@ -206,7 +206,7 @@ def _made(
     replaced: frozenset[str],
     work: Path,
     run: str,
-    bar: Progress,
+    bar: PhaseProgress,
 ) -> RunOutput:
     """Reads, plans and writes what has not been read, planned and written before."""
     budget = options.budget
@@ -224,7 +224,7 @@ def _made(
             shards = Shards.load(marker, runs)
             logger.info("going on with a run that was stopped: %s samples are read", f"{shards.tally.num_rows:,}")
         else:
-            bar.reading(found.num_rows)
+            bar.start_reading(found.num_rows)
             shards = sharded(
                 batches_of(connection, inspection.samples),
                 preparation,
@@ -249,7 +249,7 @@ def assembled(
     options: Options,
     base: BaseTables,
     work: Path,
-    bar: Progress,
+    bar: PhaseProgress,
 ) -> tuple[TableForm, WrittenParts]:
     """Plans and writes the parts of samples that lie in shards.
 
@@ -277,7 +277,7 @@ def assembled(
         base.schema,
     )
     released()
-    bar.writing(sum(part.num_samples for part in plan.parts))
+    bar.start_writing(sum(part.num_samples for part in plan.parts))
     made = write_parts(reader, plan, form, preparation, base.splits, work, num_threads, bar.advance)
     made.dropped.merge(shards.tally.dropped)
     for reason, count in plan.kept.items():

@@ -1,8 +1,8 @@
-"""TensorBoard: scalars by subject, a dashboard that is ready when it opens, and a safe way to serve it.
+"""A run's curves in TensorBoard, with a ready dashboard and a safe way to serve it.
 
-Tags are ``subject/name``; subjects are quality, speed, dedup, traffic, memory. Curves that share a chart (train and
-eval, one per group, sent and expanded) have one tag and a line each: TensorBoard colours by run, so each line is a run
-of its own, a directory below ``RUN/board``.
+Tags are ``subject/name``; the subjects are quality, speed, dedup, traffic and memory. Curves that share a chart (train
+and eval; the groups; sent and expanded) have one tag and differ in their line. TensorBoard gives each run a colour, so
+that each line is a run to TensorBoard: a directory of its own below ``RUN/board``.
 """
 
 import ipaddress
@@ -16,10 +16,10 @@ from typing import Any, NoReturn
 
 from recd_dist.errors import ConfigError
 
-DIRECTORY = "board"
-"""Where in the run's directory the event files lie, one directory per line."""
+BOARD_DIRECTORY = "board"
+"""The directory of the event files in the run's directory; it has one directory per line."""
 
-# category -> chart -> tags (regular expressions, matched from the start)
+# category -> chart -> tags, as regular expressions that match from the start
 _LAYOUT: dict[str, dict[str, list[str]]] = {
     "quality": {
         "loss": ["quality/loss$"],
@@ -41,88 +41,84 @@ _LAYOUT: dict[str, dict[str, list[str]]] = {
 }
 
 
-class Board:
-    """Writes a run's curves. On ranks other than 0 it writes nothing. A context manager.
+class CurveWriter:
+    """Writes a run's curves. It is a context manager, and on ranks other than rank 0 it writes nothing.
 
     Args:
         run_dir: the run's directory.
-        start_step: steps done; curves beyond it, of an attempt that died, are dropped.
+        start_step: the number of steps done; points beyond it, which an attempt that died has written, are dropped.
         is_writer: True on rank 0.
     """
 
     def __init__(self, run_dir: Path, start_step: int = 0, is_writer: bool = True) -> None:
-        self._directory, self._is_writer = run_dir / DIRECTORY, is_writer
+        self._directory, self._is_writer = run_dir / BOARD_DIRECTORY, is_writer
         self._purge_step = start_step + 1 if start_step else None
         self._writers: dict[str, Any] = {}
         if is_writer:
             layout = {c: {t: ["Multiline", tags] for t, tags in charts.items()} for c, charts in _LAYOUT.items()}
-            self._line("train").add_custom_scalars(layout)
-            self._line("eval")  # the first two take the first two of TensorBoard's seven colours
+            self._writer_of("train").add_custom_scalars(layout)
+            self._writer_of("eval")  # TensorBoard has seven colours; train and eval take the first two
             for path in sorted(self._directory.iterdir()):
-                self._line(path.name)  # each line of an earlier attempt is purged, also one without new points
+                self._writer_of(path.name)  # drops points of an earlier attempt, also where this one adds none
 
-    def _line(self, name: str) -> Any:
-        """The writer of a line."""
-        if name not in self._writers:
+    def _writer_of(self, line: str) -> Any:
+        """The SummaryWriter of a line, made on first use."""
+        if line not in self._writers:
             from torch.utils.tensorboard import SummaryWriter
 
-            path = str(self._directory / name)
-            self._writers[name] = SummaryWriter(path, purge_step=self._purge_step, flush_secs=10)
-        return self._writers[name]
+            path = str(self._directory / line)
+            self._writers[line] = SummaryWriter(path, purge_step=self._purge_step, flush_secs=10)
+        return self._writers[line]
 
-    def add(self, step: int, subject: str, numbers: Mapping[str, float], line: str = "train") -> None:
-        """Adds a point to each curve; nan and infinity are left out.
+    def add_points(self, step: int, subject: str, numbers: Mapping[str, float], line: str = "train") -> None:
+        """Adds a point to each of several curves; nan and infinity are left out.
 
         Args:
-            step: optimizer steps done.
-            subject: quality, speed, dedup, traffic or memory.
-            numbers: by name.
-            line: ``train``, ``eval``, ...: curves of one name and several lines share a chart.
+            step: the number of optimizer steps done.
+            subject: ``quality``, ``speed``, ``dedup``, ``traffic`` or ``memory``.
+            numbers: the points' values by the names of the curves.
+            line: the line, such as ``train`` or ``eval``; lines of one name share a chart.
         """
         for name, number in numbers.items():
             if self._is_writer and math.isfinite(number):
-                self._line(line).add_scalar(f"{subject}/{name}", number, step)
+                self._writer_of(line).add_scalar(f"{subject}/{name}", number, step)
 
-    def add_lines(self, step: int, subject: str, name: str, numbers: Mapping[str, float]) -> None:
+    def add_points_by_line(self, step: int, subject: str, name: str, numbers: Mapping[str, float]) -> None:
         """Adds a point to each line of one chart.
 
         Args:
-            step: optimizer steps done.
-            subject: as for ``add``.
-            name: of the chart: ``dedup/factor`` and ``traffic/bytes`` have theirs on the dashboard.
-            numbers: by line, e.g. ``{"train": 4.3e5, "expanded": 6.9e6}`` for bytes sent and what expanded would send.
+            step: the number of optimizer steps done.
+            subject: ``quality``, ``speed``, ``dedup``, ``traffic`` or ``memory``.
+            name: the name that the lines share.
+            numbers: the points' values by line, such as ``{"train": 4.3e5, "expanded": 6.9e6}`` for the bytes that were
+                sent and those that the expanded batch would have sent.
         """
         for line, number in numbers.items():
-            self.add(step, subject, {name: number}, line)
+            self.add_points(step, subject, {name: number}, line)
 
-    def text(self, name: str, text: str) -> None:
-        """Adds a text, such as the resolved config, shown as it is."""
+    def add_text(self, name: str, text: str) -> None:
+        """Adds a text, such as the resolved config, which TensorBoard shows as it is."""
         if self._is_writer:
-            self._line("train").add_text(name, "\n".join("    " + line for line in text.splitlines()))
+            self._writer_of("train").add_text(name, "\n".join("    " + line for line in text.splitlines()))
 
-    def hparams(self, config: Mapping[str, object], results: Mapping[str, float]) -> None:
-        """Adds the run's line to the HParams table; call it once, at the end.
+    def add_run(self, config: Mapping[str, object], results: Mapping[str, float]) -> None:
+        """Adds the run to the HParams table; call it once, at the end.
 
         Args:
-            config: flat (dotted names); values that are no number, bool or string are shown as text.
-            results: e.g. ``{"auc": 0.79}``; shown as ``result/auc``.
+            config: the config's values by dotted names; a value that is no number, bool or string is shown as text.
+            results: the results by name; ``{"auc": 0.79}`` is shown as ``result/auc``.
         """
         if self._is_writer:
             plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in config.items()}
             numbers = {f"result/{k}": v for k, v in results.items() if math.isfinite(v)}
-            self._line("train").add_hparams(plain, numbers, run_name=".")
-
-    def flush(self) -> None:
-        """Writes what is pending."""
-        for writer in self._writers.values():
-            writer.flush()
+            self._writer_of("train").add_hparams(plain, numbers, run_name=".")
 
     def close(self) -> None:
-        """Writes what is pending and closes."""
+        """Writes the points that are still in memory and closes the files."""
         for writer in self._writers.values():
             writer.close()
 
-    def __enter__(self) -> "Board":
+    def __enter__(self) -> "CurveWriter":
         return self
 
     def __exit__(
@@ -131,21 +127,20 @@ class Board:
         self.close()
 
 
-def command(directory: Path, port: int = 6006, host: str = "127.0.0.1", no_authentication: bool = False) -> list[str]:
-    """The command line that serves a run's dashboard, or that of all runs below a directory.
+def server_command(directory: Path, port: int = 6006, host: str = "127.0.0.1") -> list[str]:
+    """The command line that serves the dashboard of a run, or of all runs below a directory.
 
     Args:
         directory: a run's directory, or one with many runs.
-        port: to listen on.
-        host: to listen on; beyond this machine only with ``no_authentication``.
-        no_authentication: the user accepts that TensorBoard asks nobody for a password.
+        port: the port to listen on.
+        host: the address to listen on, which must be a loopback address.
 
     Raises:
-        ConfigError: no event file below the directory, or a host beyond loopback.
+        ConfigError: there is no event file below the directory, or the host is beyond loopback.
     """
     if next(directory.rglob("events.out.tfevents.*"), None) is None:
         raise ConfigError(f"{directory}: no TensorBoard files here; give a run's directory, or the one of all runs")
-    if not _is_loopback(host) and not no_authentication:
+    if not _is_loopback(host):
         raise ConfigError(
             f"host={host}: TensorBoard has no authentication, anyone who reaches that address could read the run; "
             f"keep 127.0.0.1 and tunnel: ssh -L {port}:127.0.0.1:{port} THIS_HOST"
@@ -154,12 +149,18 @@ def command(directory: Path, port: int = 6006, host: str = "127.0.0.1", no_authe
     return [sys.executable, "-m", "tensorboard.main", "--load_fast=false", "--logdir", str(directory), *listen]
 
 
-def serve(directory: Path, port: int = 6006, host: str = "127.0.0.1", no_authentication: bool = False) -> NoReturn:
-    """Becomes the dashboard's server: this process is replaced, so that a signal to it ends the server.
+def serve(directory: Path, port: int = 6006, host: str = "127.0.0.1") -> NoReturn:
+    """Replaces this process by the dashboard's server, so that a signal to this process ends the server.
 
-    Arguments and errors as for ``command``.
+    Args:
+        directory: a run's directory, or one with many runs.
+        port: the port to listen on.
+        host: the address to listen on, which must be a loopback address.
+
+    Raises:
+        ConfigError: there is no event file below the directory, or the host is beyond loopback.
     """
-    line = command(directory, port, host, no_authentication)
+    line = server_command(directory, port, host)
     os.execve(line[0], line, {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"})
 
 

@@ -1,4 +1,4 @@
-"""Numbers of all ranks, brought together rarely and exactly."""
+"""Numbers of all ranks, put together exactly; for now and then, not for every step."""
 
 from collections.abc import Mapping
 
@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def gather_columns(columns: Mapping[str, Tensor]) -> dict[str, NDArray[np.generic]] | None:
-    """Every rank's rows on rank 0, in the order of the ranks; ranks may hold different numbers of rows, or none.
+def gather_on_first_rank(columns: Mapping[str, Tensor]) -> dict[str, NDArray[np.generic]] | None:
+    """Gathers every rank's rows on rank 0, in the order of the ranks; a collective.
 
     Args:
-        columns: 1-D tensors of one length, the same names and dtypes on every rank, on the group's device.
+        columns: this rank's columns by name, 1-D tensors of one length on the device of the process group. Names and
+            dtypes are the same on every rank; the lengths may differ from rank to rank and may be 0.
 
     Returns:
-        numpy arrays on rank 0, None elsewhere.
+        The whole columns by name on rank 0, None on the other ranks.
     """
     columns = {name: column.detach().contiguous() for name, column in columns.items()}
     if not dist.is_initialized() or dist.get_world_size() == 1:
@@ -38,19 +39,21 @@ def gather_columns(columns: Mapping[str, Tensor]) -> dict[str, NDArray[np.generi
     return gathered if is_first else None
 
 
-def over_ranks(values: Mapping[str, float], how: Mapping[str, str] | str, device: torch.device) -> dict[str, float]:
-    """Each value's sum, mean or max over the ranks, on every rank; one all-gather.
+def reduce_over_ranks(
+    values: Mapping[str, float], how: Mapping[str, str] | str, device: torch.device
+) -> dict[str, float]:
+    """Reduces each value to its sum, mean or max over the ranks, on every rank; a collective, one all-gather.
 
     Args:
-        values: the same names on every rank.
-        how: ``sum``, ``mean`` or ``max``, for all or by name.
-        device: where the group's collectives run.
+        values: this rank's values by name; every rank has the same names.
+        how: ``sum``, ``mean`` or ``max``, one for all values or one for each by name.
+        device: where the collectives of the process group run.
     """
     mine = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
-    everyone = [mine]
+    of_ranks = [mine]
     if dist.is_initialized() and dist.get_world_size() > 1:
-        everyone = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-        dist.all_gather(everyone, mine)
-    table = torch.stack(everyone).cpu()
+        of_ranks = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+        dist.all_gather(of_ranks, mine)
+    table = torch.stack(of_ranks).cpu()
     reduced = {"sum": table.sum(0), "mean": table.mean(0), "max": table.amax(0)}
     return {n: float(reduced[how if isinstance(how, str) else how[n]][i]) for i, n in enumerate(values)}

@@ -1,8 +1,8 @@
-"""How good the predictions are: exact over a whole table, windowed while training.
+"""How good predictions are: exactly for a table, over the last samples in training.
 
-``evaluate`` sorts all predictions once and is exact, ties included (a constant prediction has AUC 0.5). The windowed
-numbers are torchrec's RecMetricModule: cheap, but its AUC orders ties as they come, so that an untrained model that
-predicts a constant shows an arbitrary AUC; NE and calibration do not mind.
+``measure_quality`` sorts all predictions once and is exact, ties included (a constant prediction has AUC 0.5). The
+numbers in training come from TorchRec's RecMetricModule. It is cheap, but its AUC orders ties as they come, so that an
+untrained model, which predicts a constant, shows an arbitrary AUC; NE and calibration are not affected.
 """
 
 import logging
@@ -21,17 +21,18 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Quality:
-    """Exact numbers over all samples of a table; nan where undefined.
+    """Exact numbers over all samples of a table; nan where they are undefined.
 
     Attributes:
-        num_samples: predictions seen.
-        loss: mean log loss in nats.
-        ne: normalised entropy: the loss over that of always predicting the base rate; below 1 is better than that.
-        auc: area under the ROC curve, a tie counting one half.
-        auc_per_request: mean AUC over the requests that have both labels (AUC per impression).
-        num_requests: how many requests that mean is over.
-        calibration: sum of predictions over sum of labels; 1 is right.
-        base_rate: mean label.
+        num_samples: the number of predictions.
+        loss: the mean log loss, in nats.
+        ne: the normalised entropy, which is the loss divided by the loss of always predicting the base rate; below 1 is
+            better than the base rate.
+        auc: the area under the ROC curve; a tie counts one half.
+        auc_per_request: the mean AUC over the requests that have both labels (AUC per impression).
+        num_requests: the number of requests in that mean.
+        calibration: the sum of the predictions divided by the sum of the labels; 1 is right.
+        base_rate: the mean of the labels.
     """
 
     num_samples: int
@@ -48,13 +49,13 @@ class Quality:
         return asdict(self)
 
 
-def evaluate(logits: ArrayLike, labels: ArrayLike, request_ids: ArrayLike | None = None) -> Quality:
-    """Exact quality of a table's predictions.
+def measure_quality(logits: ArrayLike, labels: ArrayLike, request_ids: ArrayLike | None = None) -> Quality:
+    """Measures the quality of a table's predictions exactly, and logs a warning where a number is undefined.
 
     Args:
         logits: float [N], before the sigmoid.
         labels: [N], each 0 or 1.
-        request_ids: int64 [N], samples ranked together share one; None leaves ``auc_per_request`` nan.
+        request_ids: int64 [N]; samples that were ranked together share one. None leaves ``auc_per_request`` nan.
     """
     z, y = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     per_request, num_requests = (float("nan"), 0) if request_ids is None else _auc_per_request(z, y, request_ids)
@@ -81,30 +82,31 @@ def evaluate(logits: ArrayLike, labels: ArrayLike, request_ids: ArrayLike | None
 
 
 def log_loss(logits: ArrayLike, labels: ArrayLike) -> float:
-    """Mean binary cross entropy in nats, from logits; nan for no samples."""
+    """The mean binary cross-entropy of logits [N] and labels [N], in nats; nan when N is 0."""
     z, y = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.float64)
-    with np.errstate(invalid="ignore"):  # a nan is reported by name, not by numpy
+    with np.errstate(invalid="ignore"):  # measure_quality reports a nan by name
         return float(np.mean(np.logaddexp(0.0, z) - z * y)) if len(y) else float("nan")
 
 
 def auc(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Area under the ROC curve, ties counting one half; nan unless both labels occur (or for nan scores).
+    """The area under the ROC curve; a tie counts one half. It is nan unless both labels occur, and for nan scores.
 
     Args:
-        scores: [N], higher is likelier.
+        scores: [N]; a higher score means a likelier label 1.
         labels: [N], each 0 or 1.
     """
     return float(_auc_by_request(np.zeros(len(np.asarray(labels)), np.int64), scores, labels)[0])
 
 
 def _auc_per_request(scores: Floats, labels: Floats, request_ids: ArrayLike) -> tuple[float, int]:
+    """The mean AUC over the requests that have both labels, and the number of these requests."""
     by_request = _auc_by_request(np.asarray(request_ids), scores, labels)
     defined = by_request[~np.isnan(by_request)]
     return (float(defined.mean()), len(defined)) if len(defined) else (float("nan"), 0)
 
 
 def _auc_by_request(request_ids: NDArray[np.int64], scores: ArrayLike, labels: ArrayLike) -> Floats:
-    """One AUC a request, by the rank sum: mean rank of positives inside the request, ties sharing their mean rank."""
+    """The AUC of each request, from the sum of the ranks of its positives; equal scores share their mean rank."""
     s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     if not len(y) or np.isnan(s).any():
         return np.array([np.nan])
@@ -131,35 +133,36 @@ def _sigmoid(z: Floats) -> Floats:
         return np.exp(-np.logaddexp(0.0, -z))
 
 
-class QualityWindow:
-    """NE, AUC and calibration of training, over the last samples of all ranks and since the start, by torchrec.
+class TrainingQuality:
+    """NE, AUC and calibration in training, over the last samples of all ranks and since the start, by TorchRec.
 
-    ``update`` every step (about 0.3 ms on CPU); ``compute`` rarely, on all ranks: it gathers the window.
+    Call ``update`` on every step (it takes about 0.3 ms on CPU), and ``compute`` now and then on all ranks, because it
+    gathers the last samples.
 
     Args:
-        batch_size: samples of a rank's full batch; a smaller last batch is fine.
-        window: samples of all ranks that the window holds; at least one batch of each rank.
-        device: where predictions are.
+        batch_size: the number of samples in a rank's full batch; the last batch may be smaller.
+        num_last: how many of the last samples of all ranks to measure; at least one batch of each rank is measured.
+        device: where the predictions are.
     """
 
-    def __init__(self, batch_size: int, window: int, device: torch.device) -> None:
+    def __init__(self, batch_size: int, num_last: int, device: torch.device) -> None:
         from torchrec.metrics.metric_module import RecMetricModule, generate_metric_module
         from torchrec.metrics.metrics_config import MetricsConfig, RecMetricDef, RecMetricEnum, RecTaskInfo
 
         world_size, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
         task = RecTaskInfo(name="t", label_name="label", prediction_name="prediction", weight_name="weight")
-        window = max(window, batch_size * world_size)
+        window_size = max(num_last, batch_size * world_size)
         metrics = (RecMetricEnum.NE, RecMetricEnum.AUC, RecMetricEnum.CALIBRATION)
         config = MetricsConfig(
             rec_tasks=[task],
-            rec_metrics={metric: RecMetricDef(rec_tasks=[task], window_size=window) for metric in metrics},
+            rec_metrics={metric: RecMetricDef(rec_tasks=[task], window_size=window_size) for metric in metrics},
         )
         self._metrics = generate_metric_module(
             RecMetricModule, config, batch_size, world_size, rank, state_metrics_mapping={}, device=device
         )
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Takes one batch.
+        """Adds a batch.
 
         Args:
             logits: float [B], before the sigmoid.
@@ -170,11 +173,13 @@ class QualityWindow:
         self._metrics.update({"label": label, "prediction": prediction, "weight": torch.ones_like(label)})
 
     def compute(self) -> dict[str, float]:
-        """``ne``, ``auc``, ``calibration`` of the window and ``lifetime_ne``, ``lifetime_calibration``.
+        """The numbers so far; a collective.
 
-        A collective; rank 0 gets the numbers, the others an empty dict. Empty before the first ``update``.
+        Returns:
+            On rank 0 ``ne``, ``auc`` and ``calibration`` of the last samples, and ``lifetime_ne`` and
+            ``lifetime_calibration`` since the start. Empty on other ranks, and before the first ``update``.
         """
         if not self._metrics.trained_batches:
             return {}
-        found = {key.split("|")[1]: float(value) for key, value in dict(self._metrics.compute()).items()}
-        return {key.removeprefix("window_"): value for key, value in found.items()}
+        numbers = {key.split("|")[1]: float(value) for key, value in dict(self._metrics.compute()).items()}
+        return {key.removeprefix("window_"): value for key, value in numbers.items()}

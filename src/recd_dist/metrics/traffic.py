@@ -1,10 +1,11 @@
 """Counts the bytes that leave this rank through collectives, by direction.
 
-One place wraps the functions of ``torch.distributed`` that TorchRec calls. What a rank sends to itself is not counted.
-A direction is told by what travels: integers are ids and lengths (``input``; without split sizes: ``splits``), floats
-outside a backward pass are embedded rows (``output``), floats inside one are gradients (``backward``). Weights of ids
-are floats too: those that TorchRec sends apart are told by the module that sends them. DDP's all-reduce runs in C++ and
-is given by formula; everything else (metrics, checkpoints) is counted as ``other``.
+It wraps the functions of ``torch.distributed`` that TorchRec calls. What a rank sends to itself is not counted. The
+direction follows from the tensor that travels: integers are ids and lengths (``input``, or ``splits`` where the call
+gives no split sizes), floats outside a backward pass are embedded rows (``output``), and floats inside a backward pass
+are gradients (``backward``). Weights of ids are floats too; where TorchRec sends them on their own, the module that
+calls shows that they are ``input``. Everything else (metrics, checkpoints) is ``other``. DDP's all-reduce runs in C++
+and is not counted here; a formula gives its bytes.
 """
 
 import sys
@@ -17,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 Sent = tuple[int, Tensor, bool]
-"""Bytes that leave the rank, the tensor that tells their direction, and whether split sizes were given."""
+"""The bytes that leave the rank, a tensor that shows their direction, and whether split sizes were given."""
 
 DIRECTIONS = ("input", "output", "backward", "splits", "other")
 _SENDS_KJTS = "torchrec.distributed.dist_data"
@@ -28,18 +29,18 @@ class TrafficCounter:
     """Counts from ``install`` to ``uninstall``, or inside a ``with``.
 
     Attributes:
-        sent_bytes: bytes sent to other ranks since the last ``take``, by direction.
-        num_collectives: calls counted since the last ``take``.
+        sent_bytes: the bytes sent to other ranks since the last ``take``, by direction.
+        num_collectives: the number of collectives called since the last ``take``.
     """
 
     def __init__(self) -> None:
         self.sent_bytes = dict.fromkeys(DIRECTIONS, 0)
         self.num_collectives = 0
-        self._stock: dict[str, Callable[..., Any]] = {}
+        self._originals: dict[str, Callable[..., Any]] = {}
 
     def install(self) -> None:
-        """Wraps the collectives; safe to call twice."""
-        if self._stock:
+        """Wraps the collectives; a second call changes nothing."""
+        if self._originals:
             return
         sizes: dict[str, Callable[..., Sent]] = {
             "all_to_all_single": _all_to_all_single,
@@ -50,21 +51,21 @@ class TrafficCounter:
             "all_reduce": _all_reduce,
         }
         for name, size in sizes.items():
-            self._stock[name] = getattr(dist, name)
-            setattr(dist, name, self._wrapped(name, self._stock[name], size))
+            self._originals[name] = getattr(dist, name)
+            setattr(dist, name, self._wrap(name, self._originals[name], size))
 
     def uninstall(self) -> None:
-        """Puts the stock functions back."""
-        for name, function in self._stock.items():
+        """Puts torch's own functions back."""
+        for name, function in self._originals.items():
             setattr(dist, name, function)
-        self._stock.clear()
+        self._originals.clear()
 
     def take(self) -> dict[str, int]:
-        """The bytes by direction since the last call, and starts again at 0."""
-        taken = self.sent_bytes
+        """Returns the bytes by direction since the last call, and starts to count from 0 again."""
+        sent = self.sent_bytes
         self.sent_bytes = dict.fromkeys(DIRECTIONS, 0)
         self.num_collectives = 0
-        return taken
+        return sent
 
     def __enter__(self) -> "TrafficCounter":
         self.install()
@@ -75,21 +76,26 @@ class TrafficCounter:
     ) -> None:
         self.uninstall()
 
-    def _wrapped(self, name: str, function: Callable[..., Any], size: Callable[..., Sent]) -> Callable[..., Any]:
-        exchange = name in ("all_to_all_single", "reduce_scatter_tensor", "reduce_scatter", "all_gather_into_tensor")
+    def _wrap(self, name: str, function: Callable[..., Any], size: Callable[..., Sent]) -> Callable[..., Any]:
+        has_direction = name in (
+            "all_to_all_single",
+            "reduce_scatter_tensor",
+            "reduce_scatter",
+            "all_gather_into_tensor",
+        )
 
-        def counted(*args: Any, **kwargs: Any) -> Any:
+        def count_and_call(*args: Any, **kwargs: Any) -> Any:
             num_bytes, tensor, has_splits = size(*args, **kwargs)
             has_ids = not tensor.is_floating_point() or sys._getframe(1).f_globals.get("__name__") == _SENDS_KJTS
             self.num_collectives += 1
-            self.sent_bytes[_direction(has_ids, has_splits) if exchange else "other"] += num_bytes
+            self.sent_bytes[_direction(has_ids, has_splits) if has_direction else "other"] += num_bytes
             return function(*args, **kwargs)
 
-        return counted
+        return count_and_call
 
 
 def _direction(has_ids: bool, has_splits: bool) -> str:
-    """What travels; a backward pass that is running on this thread tells gradients from vectors."""
+    """The direction; a backward pass that is running on this thread sends gradients, otherwise vectors are sent."""
     if has_ids:
         return "input" if has_splits else "splits"
     return "output" if torch._C._current_graph_task_id() == -1 else "backward"
@@ -107,7 +113,7 @@ def _all_to_all_single(
     group: Any = None,
     async_op: bool = False,
 ) -> Sent:
-    """Every chunk but this rank's own."""
+    """The rank sends every chunk but its own."""
     del output, output_split_sizes, async_op
     total = _num_bytes(input)
     world_size = dist.get_world_size(group)
@@ -119,33 +125,33 @@ def _all_to_all_single(
 
 
 def _reduce_scatter_tensor(output: Tensor, input: Tensor, op: Any = None, group: Any = None, **_: Any) -> Sent:
-    """A ring passes on every chunk but one."""
+    """In a ring the rank sends every chunk but one."""
     del output, op
     world_size = dist.get_world_size(group)
     return _num_bytes(input) * (world_size - 1) // world_size, input, True
 
 
 def _reduce_scatter(output: Tensor, input_list: list[Tensor], op: Any = None, group: Any = None, **_: Any) -> Sent:
-    """The same for chunks of different sizes."""
+    """The rank sends every chunk but its own; chunks may differ in size."""
     del op
     own = input_list[dist.get_rank(group)]
     return sum(map(_num_bytes, input_list)) - _num_bytes(own), output, True
 
 
 def _all_gather_into_tensor(output_tensor: Tensor, input_tensor: Tensor, group: Any = None, **_: Any) -> Sent:
-    """This rank's part goes to every other rank."""
+    """The rank sends its tensor to every other rank."""
     del output_tensor
     return _num_bytes(input_tensor) * (dist.get_world_size(group) - 1), input_tensor, True
 
 
 def _all_gather(tensor_list: list[Tensor], tensor: Tensor, group: Any = None, **_: Any) -> Sent:
-    """The same, into a list."""
+    """The rank sends its tensor to every other rank, which receives a list."""
     del tensor_list
     return _num_bytes(tensor) * (dist.get_world_size(group) - 1), tensor, True
 
 
 def _all_reduce(tensor: Tensor, op: Any = None, group: Any = None, **_: Any) -> Sent:
-    """A ring sends every chunk twice."""
+    """In a ring the rank sends every chunk but one, twice."""
     del op
     world_size = dist.get_world_size(group)
     return 2 * _num_bytes(tensor) * (world_size - 1) // world_size, tensor, True

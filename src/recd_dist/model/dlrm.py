@@ -1,7 +1,7 @@
-"""DLRM: sum-pooled embeddings, a bottom MLP, dot products of all pairs, an over-arch (Naumov et al., 2019).
+"""DLRM: pooled embeddings, a bottom MLP, dot products of all pairs, an over-arch.
 
-With deduplication on, each part is computed on the rows where it is unique (interaction.py, layers.py); off, every
-part is computed per sample. Parameters and results are the same.
+After Naumov et al., 2019. With deduplication each part is computed on the rows where it is unique (interaction.py,
+layers.py); without it, every part is computed per sample. Parameters and results are the same.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from recd_dist.model.head import DotHead, batch_size_of, pooled_vectors
-from recd_dist.model.shared_rows import shared_rows
+from recd_dist.model.shared_rows import find_shared_rows
 from recd_dist.table.schema import SAMPLE, Schema
 from recd_dist.tensors.grouped import Embedded, Grouped
 
@@ -19,13 +19,13 @@ class DLRM(nn.Module):
 
     Args:
         schema: the features; every table must be ``dim`` wide.
-        dim: width of the embeddings.
-        bottom: widths of the bottom MLP over dense features.
-        over: widths of the over-arch's hidden layers.
-        dropout: share of the over-arch's activations that is dropped in training.
+        dim: the width of the embeddings.
+        bottom: the widths of the bottom MLP's layers, over dense features.
+        over: the widths of the over-arch's hidden layers.
+        dropout: the share of the over-arch's activations that is dropped in training, in [0, 1).
 
     Raises:
-        ConfigError: a width or share out of range.
+        ConfigError: a width or the share is out of range.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class DLRM(nn.Module):
 
     @staticmethod
     def sequence_features(schema: Schema) -> tuple[str, ...]:
-        """Features that this model wants un-pooled: none, lists are sum-pooled."""
+        """The features that this model takes as lists of vectors: none, because lists are sum-pooled."""
         del schema
         return ()
 
@@ -51,8 +51,8 @@ class DLRM(nn.Module):
         """Logits float [B].
 
         Args:
-            embedded: pooled features per group, [U, n * dim].
-            dense: dense features per group, [U, n].
+            embedded: for each group its pooled features, [U, n * dim].
+            dense: for each group its dense features, [U, n].
         """
-        rows = shared_rows({**dense, **embedded.pooled})
+        rows = find_shared_rows({**dense, **embedded.pooled})
         return self.head(pooled_vectors(embedded, rows, self.dim), dense, rows, batch_size_of(embedded, dense))

@@ -1,4 +1,4 @@
-"""The part that every dot model ends with: bottom MLP, dot interaction, over-arch."""
+"""The end of every dot model: bottom MLP, dot interaction, over-arch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,32 +14,40 @@ from recd_dist.table.schema import SAMPLE, Schema
 from recd_dist.tensors.grouped import Embedded, Grouped
 
 DENSE = "<dense>"
-"""The dense vector's name among the interacting vectors; no feature can have it."""
+"""The name of the dense features' vector among the vectors that interact; no feature can have this name."""
 
 
 @dataclass(frozen=True, eq=False)
 class Vectors:
-    """Vectors side by side: names, and values [rows, number of names * dim]."""
+    """Vectors side by side.
+
+    Attributes:
+        names: the vectors' names.
+        values: float [rows, number of names * dim], the vectors in the order of ``names``.
+    """
 
     names: tuple[str, ...]
     values: Tensor
 
 
 class DotHead(nn.Module):
-    """From pooled vectors and dense features to one logit per sample.
+    """Computes one logit per sample from pooled vectors and dense features.
 
-    The dense features go two ways: through a linear layer into the dot products as one more vector, and straight into
-    the over-arch, so that a model of counters and rates need not squeeze them through products. Without dense features
-    that vector is a learned constant, whose products are each feature's own score.
+    The dense features go two ways: through a linear layer into the dot products, as one more vector, and straight into
+    the over-arch, so that a model of counters and rates does not depend on products. Without dense features that vector
+    is a learned constant, and its product with a feature's vector is the feature's own score.
 
     Args:
-        schema: groups and dense features.
-        shared: names of the vectors that are one per shared row.
-        sample: names of the vectors that are one per sample.
-        dim: their width.
-        bottom: widths of the bottom MLP over dense features.
-        over: widths of the over-arch's hidden layers.
-        dropout: share of the over-arch's activations that is dropped in training.
+        schema: the groups and their dense features.
+        shared: the names of the vectors that come once per shared row.
+        sample: the names of the vectors that come once per sample.
+        dim: the width of the vectors.
+        bottom: the widths of the bottom MLP's layers, over dense features.
+        over: the widths of the over-arch's hidden layers.
+        dropout: the share of the over-arch's activations that is dropped in training, in [0, 1).
+
+    Raises:
+        ConfigError: a width or the share is out of range.
     """
 
     def __init__(
@@ -53,9 +61,9 @@ class DotHead(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        _positive("model.dim", [dim])
-        _positive("model.bottom", bottom)
-        _positive("model.over", over)
+        _require_positive("model.dim", [dim])
+        _require_positive("model.bottom", bottom)
+        _require_positive("model.over", over)
         if not 0.0 <= dropout < 1.0:
             raise ConfigError(f"model.dropout is {dropout}; it must be at least 0 and less than 1")
         self.dim, self.groups = dim, schema.groups
@@ -64,7 +72,7 @@ class DotHead(nn.Module):
         num_shared = sum(len(schema.dense_of(g)) for g in self.shared_dense)
         self.bottom = DenseArch(num_sample, num_shared, bottom) if num_sample + num_shared else None
         dense_is_shared = num_sample == 0 and (num_shared > 0 or bool(shared))
-        # With dense features alone there is nothing to multiply: the over-arch takes them as they are.
+        # With dense features alone there is nothing to multiply, and the over-arch takes them as they are.
         vector = (DENSE,) if shared or sample else ()
         if self.bottom is None:
             self.constant = nn.Parameter(torch.empty(1, dim).normal_(std=dim**-0.5))
@@ -87,55 +95,56 @@ class DotHead(nn.Module):
         """Logits [B].
 
         Args:
-            vectors: those named ``shared`` once per shared row when ``rows`` is given, all else once per sample.
-            dense: dense features per group.
+            vectors: all vectors; when ``rows`` is given those named in ``shared`` come once per shared row, all others
+                once per sample.
+            dense: for each group its dense features.
             rows: the shared rows; None computes everything per sample.
-            batch_size: B.
+            batch_size: B, the number of samples.
         """
-        wide = self._dense(dense, rows)
+        wide = self._run_bottom(dense, rows)
         if rows is None:
-            hidden = self._per_sample(vectors, wide, batch_size)
+            hidden = self._interact_per_sample(vectors, wide, batch_size)
         else:
-            hidden = self._with_shared_rows(vectors, wide, rows, batch_size)
+            hidden = self._interact_on_shared_rows(vectors, wide, rows, batch_size)
         logits: Tensor = self.logit(self.over(hidden))
         return logits.squeeze(1)
 
-    def _dense(self, dense: Mapping[str, Grouped], rows: SharedRows | None) -> Tensor | None:
-        """The bottom MLP's output, one per shared row or per sample; None without dense features."""
+    def _run_bottom(self, dense: Mapping[str, Grouped], rows: SharedRows | None) -> Tensor | None:
+        """The bottom MLP's output, [U, width] or [B, width]; None without dense features."""
         if self.bottom is None:
             return None
         if rows is None:
-            every = [dense[g].expand() for g in self.groups if g in dense]
-            return self.bottom(every[0] if len(every) == 1 else torch.cat(every, dim=1), None, None)
-        once = [rows.of(g, dense[g].values) for g in self.shared_dense]
-        shared = torch.cat(once, dim=1) if once else None
+            per_sample = [dense[g].expand() for g in self.groups if g in dense]
+            return self.bottom(per_sample[0] if len(per_sample) == 1 else torch.cat(per_sample, dim=1), None, None)
+        per_row = [rows.gather_group(g, dense[g].values) for g in self.shared_dense]
+        shared = torch.cat(per_row, dim=1) if per_row else None
         return self.bottom(dense[SAMPLE].values if SAMPLE in dense else None, shared, rows)
 
-    def _dense_vector(self, wide: Tensor | None, num_rows: int) -> list[Vectors]:
-        """The dense features' vector for the dot products, [num_rows, dim]; none where nothing else interacts."""
+    def _dense_vectors(self, wide: Tensor | None, num_rows: int) -> list[Vectors]:
+        """The dense features' vector for the dot products, [num_rows, dim]; empty where nothing else interacts."""
         if wide is None:
             return [Vectors((DENSE,), self.constant.expand(num_rows, -1))]
         return [Vectors((DENSE,), self.project(wide))] if DENSE in (*self.shared, *self.sample) else []
 
-    def _per_sample(self, vectors: Sequence[Vectors], wide: Tensor | None, batch_size: int) -> Tensor:
-        parts = [*vectors, *self._dense_vector(wide, batch_size)]
+    def _interact_per_sample(self, vectors: Sequence[Vectors], wide: Tensor | None, batch_size: int) -> Tensor:
+        parts = [*vectors, *self._dense_vectors(wide, batch_size)]
         names = tuple(name for part in parts for name in part.names)
         if sorted(names) != sorted((*self.shared, *self.sample)):
             raise ValueError(f"model: vectors {names} are given, wanted {(*self.shared, *self.sample)}")
-        return self.interaction.per_sample(self._stack(parts, batch_size) if parts else None, names, wide)
+        return self.interaction.forward_per_sample(self._stack(parts, batch_size) if parts else None, names, wide)
 
-    def _with_shared_rows(
+    def _interact_on_shared_rows(
         self, vectors: Sequence[Vectors], wide: Tensor | None, rows: SharedRows, batch_size: int
     ) -> Tensor:
         num_rows = rows.num_rows if DENSE in self.shared else batch_size
-        parts = [*vectors, *self._dense_vector(wide, num_rows)]
+        parts = [*vectors, *self._dense_vectors(wide, num_rows)]
         shared = self._select(parts, self.shared, rows.num_rows)
         return self.interaction(shared, self._select(parts, self.sample, batch_size), wide, rows)
 
     def _select(self, parts: Sequence[Vectors], wanted: tuple[str, ...], num_rows: int) -> Tensor | None:
-        """The wanted vectors, in that order, [num_rows, n, dim]; None for no names."""
-        place = {name: n for n, name in enumerate(wanted)}
-        chosen = sorted((p for p in parts if p.names[0] in place), key=lambda p: place[p.names[0]])
+        """The vectors of some names, in that order, [num_rows, n, dim]; None for no names."""
+        order = {name: n for n, name in enumerate(wanted)}
+        chosen = sorted((p for p in parts if p.names[0] in order), key=lambda p: order[p.names[0]])
         names = tuple(name for part in chosen for name in part.names)
         if names != wanted:
             raise ValueError(f"model: vectors {names} are given, wanted {wanted} in this order")
@@ -145,21 +154,21 @@ class DotHead(nn.Module):
         return torch.cat([p.values for p in parts], dim=1).view(num_rows, -1, self.dim)
 
 
-def _positive(name: str, sizes: Sequence[int]) -> None:
+def _require_positive(name: str, sizes: Sequence[int]) -> None:
     if not sizes or min(sizes) < 1:
         raise ConfigError(f"{name} is {list(sizes)}; it needs at least one width, all of them positive")
 
 
 def pooled_vectors(embedded: Embedded, rows: SharedRows | None, dim: int) -> list[Vectors]:
-    """Pooled features as ``DotHead`` takes them.
+    """The pooled features as ``DotHead`` takes them.
 
     Args:
-        embedded: pooled features per group.
+        embedded: for each group its pooled features.
         rows: the shared rows; None expands every group to samples.
         dim: the width that every feature must have.
 
     Raises:
-        ConfigError: a table of another width.
+        ConfigError: a table has another width.
     """
     vectors = []
     for group, pooled in embedded.pooled.items():
@@ -171,16 +180,20 @@ def pooled_vectors(embedded: Embedded, rows: SharedRows | None, dim: int) -> lis
             )
         if pooled.keys:
             shared = rows is not None and group != SAMPLE
-            values = rows.of(group, pooled.values) if rows is not None and shared else pooled.expand()
+            values = rows.gather_group(group, pooled.values) if rows is not None and shared else pooled.expand()
             vectors.append(Vectors(pooled.keys, values))
     return vectors
 
 
 def batch_size_of(embedded: Embedded, dense: Mapping[str, Grouped]) -> int:
-    """B, from whatever a batch holds.
+    """B, the number of samples, read off any tensor that a batch holds.
+
+    Args:
+        embedded: for each group its pooled features, and the sequences.
+        dense: for each group its dense features.
 
     Raises:
-        ValueError: it holds nothing.
+        ValueError: the batch holds no features.
     """
     for tensors in (embedded.pooled, dense, embedded.sequences):
         for tensor in tensors.values():

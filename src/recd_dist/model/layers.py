@@ -1,12 +1,13 @@
-"""Layers that take some columns once per shared row and the others once per sample.
+"""Layers that take some columns once per shared row and others once per sample.
 
-A linear layer is a sum over its input columns, so its columns may be multiplied where they are still unique::
+A linear layer is a sum over its input columns, so that columns may be multiplied where their rows are still unique::
 
     W [x_shared | x_sample] + b   =   expand(W_shared x_shared) + (W_sample x_sample + b)
                                       U rows                      B rows
 
-No layer here normalises over rows: batch statistics over unique rows are not those over samples, so BatchNorm would
-train another model with deduplication than without. Whatever treats rows one by one (LayerNorm, ReLU) is exact.
+No layer here normalises over rows. Batch statistics over unique rows are not those over samples, so that BatchNorm
+would train one model with deduplication and another model without. Layers that treat rows one by one (LayerNorm, ReLU)
+are exact.
 """
 
 from collections.abc import Sequence
@@ -19,12 +20,12 @@ from recd_dist.model.shared_rows import SharedRows
 
 
 class MLP(nn.Sequential):
-    """Linear layers with ReLU after each.
+    """Linear layers, each followed by ReLU.
 
     Args:
-        width: input width.
-        sizes: output width of each layer.
-        dropout: share of activations dropped after each ReLU.
+        width: the input width.
+        sizes: the output width of each layer.
+        dropout: the share of activations that is dropped after each ReLU, in [0, 1).
     """
 
     def __init__(self, width: int, sizes: Sequence[int], dropout: float = 0.0) -> None:
@@ -38,12 +39,13 @@ class MLP(nn.Sequential):
 
 
 class SplitLinear(nn.Module):
-    """A linear layer whose input columns stand in two runs: one per sample, one per shared row.
+    """A linear layer with two blocks of input columns: one has a row per sample, the other a row per shared row.
 
     Args:
-        num_sample, num_shared: width of each run.
-        size: output width.
-        shared_first: the shared run stands before the sample's in ``weight``.
+        num_sample: the number of columns that have a row per sample.
+        num_shared: the number of columns that have a row per shared row.
+        size: the output width.
+        shared_first: whether the shared columns stand before the samples' columns in ``weight``.
     """
 
     def __init__(self, num_sample: int, num_shared: int, size: int, shared_first: bool = False) -> None:
@@ -56,23 +58,23 @@ class SplitLinear(nn.Module):
         """The layer's output per sample, [B, size].
 
         Args:
-            sample: [B, num_sample]; all columns, [B, num_sample + num_shared], where ``rows`` is None.
-            shared: [U, num_shared], or None when there are no such columns.
-            rows: how shared rows expand; None computes everything per sample.
+            sample: the samples' columns, [B, num_sample]; all [B, num_sample + num_shared] columns if ``rows`` is None.
+            shared: the shared columns, [U, num_shared]; None when there are none.
+            rows: the shared rows; None computes everything per sample.
         """
         if rows is None or not self.num_shared:
-            return F.linear(_present(sample), self.weight, self.bias)
+            return F.linear(_require_columns(sample), self.weight, self.bias)
         if not self.num_sample:
-            return rows.expand(F.linear(_present(shared), self.weight, self.bias))
+            return rows.expand(F.linear(_require_columns(shared), self.weight, self.bias))
         if self.shared_first:
             of_shared, of_sample = torch.split_with_sizes(self.weight, (self.num_shared, self.num_sample), 1)
         else:
             of_sample, of_shared = torch.split_with_sizes(self.weight, (self.num_sample, self.num_shared), 1)
-        once = rows.expand(F.linear(_present(shared), of_shared))
-        return once + F.linear(_present(sample), of_sample, self.bias)
+        once = rows.expand(F.linear(_require_columns(shared), of_shared))
+        return once + F.linear(_require_columns(sample), of_sample, self.bias)
 
 
-def _present(columns: Tensor | None) -> Tensor:
+def _require_columns(columns: Tensor | None) -> Tensor:
     if columns is None:
         raise ValueError("layer: its input columns are missing")
     return columns
@@ -82,8 +84,9 @@ class DenseArch(nn.Module):
     """The bottom MLP over the dense features of all groups, with its first layer split by columns.
 
     Args:
-        num_sample, num_shared: dense features of the group ``sample`` and of the deduplicated groups.
-        sizes: widths of the layers; the last is the width of the output.
+        num_sample: the number of dense features of the group ``sample``.
+        num_shared: the number of dense features of the deduplicated groups.
+        sizes: the widths of the layers; the last one is the width of the output.
     """
 
     def __init__(self, num_sample: int, num_shared: int, sizes: Sequence[int]) -> None:
@@ -92,20 +95,21 @@ class DenseArch(nn.Module):
         self.rest = MLP(sizes[0], sizes[1:])
         self.size = sizes[-1]
         self.is_shared = num_sample == 0
-        """Its output is the same for all samples of a shared row, so it is computed once per shared row."""
+        """Whether the samples of a shared row have the same output, which is then computed once per shared row."""
 
     def forward(self, sample: Tensor | None, shared: Tensor | None, rows: SharedRows | None) -> Tensor:
-        """The dense vector, [B, size], or [U, size] when ``is_shared`` and rows are shared.
+        """The dense features' vector: [B, size], or [U, size] when ``is_shared`` and ``rows`` is not None.
 
         Args:
-            sample: [B, num_sample]; all columns, the deduplicated groups' first, where ``rows`` is None.
-            shared: [U, num_shared].
-            rows: the shared rows, None where nothing is shared.
+            sample: the samples' columns, [B, num_sample]; if ``rows`` is None all columns, those of deduplicated groups
+                first.
+            shared: the columns of the deduplicated groups, [U, num_shared]; None when there are none.
+            rows: the shared rows; None computes everything per sample.
         """
         if rows is not None and self.is_shared:
-            return self._rest(F.linear(_present(shared), self.first.weight, self.first.bias))
-        return self._rest(self.first(sample, shared, rows))
+            return self._run_rest(F.linear(_require_columns(shared), self.first.weight, self.first.bias))
+        return self._run_rest(self.first(sample, shared, rows))
 
-    def _rest(self, hidden: Tensor) -> Tensor:
+    def _run_rest(self, hidden: Tensor) -> Tensor:
         out: Tensor = self.rest(torch.relu(hidden))
         return out

@@ -6,17 +6,18 @@ from torch import Tensor
 
 
 def click_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy, the mean over this rank's samples, float32 whatever the logits' dtype below it.
+    """Binary cross-entropy, as the mean over this rank's samples; at least float32, whatever the logits' dtype.
 
-    Data-parallel training averages gradients over ranks, so the global loss is the mean of the ranks' means: it equals
-    the mean over all samples when ranks have equally many. The reader deals batches whose sizes differ by one at most.
+    Data-parallel training averages gradients over ranks, so that the global loss is the mean of the ranks' means. It
+    equals the mean over all samples when every rank has as many samples; the reader deals batches whose sizes differ by
+    one at most.
 
     Args:
-        logits: float [B].
+        logits: float [B], before the sigmoid.
         labels: float [B] in [0, 1].
 
     Raises:
-        ValueError: shapes that differ, or an empty batch (its mean would be nan).
+        ValueError: the shapes differ, or the batch is empty (its mean would be nan).
     """
     if logits.shape != labels.shape:
         raise ValueError(f"loss: logits have shape {tuple(logits.shape)}, labels {tuple(labels.shape)}")

@@ -1,9 +1,9 @@
-"""A sequence model: candidates attend to the session's histories, then everything meets as in DLRM.
+"""The sequence model: candidates attend to histories, then all interacts as in DLRM.
 
 A *history* is a list feature of a deduplicated group. Its *candidate* is the first single-id feature of the group
-``sample`` that looks up the same table. Position, history layers, keys and values are computed once per unique row;
-a history without a candidate is pooled by learned queries, once per unique row too. Lists of the group ``sample`` are
-sum-pooled. After Deep Interest Network (Zhou et al., 2018), with dot products instead of its small network.
+``sample`` that looks up the same table. Position, history layers, keys and values are computed once per unique row. A
+history without a candidate is pooled by learned queries, also once per unique row. Lists of the group ``sample`` are
+sum-pooled. After the Deep Interest Network (Zhou et al., 2018), with dot products instead of its small network.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,17 +14,19 @@ from torch import Tensor, nn
 from recd_dist.errors import ConfigError
 from recd_dist.model.attention import HistoryLayer, LearnedPooling, TargetAttention
 from recd_dist.model.head import DotHead, Vectors, batch_size_of, pooled_vectors
-from recd_dist.model.shared_rows import Slots, shared_rows
+from recd_dist.model.shared_rows import Slots, find_shared_rows
 from recd_dist.table.schema import SAMPLE, Kind, Schema
 from recd_dist.tensors.grouped import Embedded, Grouped, GroupedJagged
 
 
 def candidate_of(schema: Schema, history: str) -> str | None:
-    """The feature that attends to a history: the first single id of the samples' own in the same table.
+    """The feature whose vectors attend to a history; None when there is none.
+
+    It is the first single-id feature of the samples themselves that looks up the history's table.
 
     Args:
         schema: the features.
-        history: a list feature.
+        history: the name of a list feature.
     """
     table = schema[history].table
     ids = (f for f in schema.of_group(SAMPLE) if f.kind is Kind.id and f.home == SAMPLE)
@@ -36,16 +38,16 @@ class SequenceModel(nn.Module):
 
     Args:
         schema: the features; every table must be ``dim`` wide.
-        dim: width of the embeddings.
-        bottom: widths of the bottom MLP over dense features.
-        over: widths of the over-arch's hidden layers.
-        dropout: share of the over-arch's activations that is dropped in training.
-        heads: attention heads; they divide ``dim``.
-        max_length: a history's last so many ids are used.
-        history_layers: transformer layers over each history, before candidates attend: 0 or 1.
+        dim: the width of the embeddings.
+        bottom: the widths of the bottom MLP's layers, over dense features.
+        over: the widths of the over-arch's hidden layers.
+        dropout: the share of the over-arch's activations that is dropped in training, in [0, 1).
+        heads: the number of attention heads; it divides ``dim``.
+        max_length: how many of a history's ids are used at most; they are the last ones.
+        history_layers: the number of transformer layers over each history, before candidates attend to it: 0 or 1.
 
     Raises:
-        ConfigError: no history in the schema, or a value out of range.
+        ConfigError: the schema has no history, or a value is out of range.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class SequenceModel(nn.Module):
         history_layers: int = 0,
     ) -> None:
         super().__init__()
-        _check(dim, heads, max_length, history_layers)
+        _check_options(dim, heads, max_length, history_layers)
         self.dim = dim
         names = self.sequence_features(schema)
         self.candidates = {name: candidate_of(schema, name) for name in names}
@@ -77,10 +79,12 @@ class SequenceModel(nn.Module):
 
     @staticmethod
     def sequence_features(schema: Schema) -> tuple[str, ...]:
-        """Features that this model wants un-pooled: the lists of deduplicated groups, trained expanded or not.
+        """The features that this model takes as lists of vectors: the lists of deduplicated groups.
+
+        A group that the job expands still counts as deduplicated here.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: there is no such list.
         """
         names = tuple(f.name for f in schema.sparse if f.kind is Kind.ids and f.home != SAMPLE)
         if not names:
@@ -94,8 +98,8 @@ class SequenceModel(nn.Module):
         """Logits float [B].
 
         Args:
-            embedded: pooled features per group, [U, n * dim], and histories, [N, dim].
-            dense: dense features per group, [U, n].
+            embedded: for each group its pooled features, [U, n * dim], and the histories, [N, dim].
+            dense: for each group its dense features, [U, n].
         """
         pooled, seen, slots = {}, [], dict[str, Slots | None]()
         for name, candidate in self.candidates.items():
@@ -107,17 +111,17 @@ class SequenceModel(nn.Module):
                 slots[group] = Slots.of_group(history.inverse, history.num_rows)
             vectors = self.pools[name](history, embedded.pooled[SAMPLE][candidate], slots[group])
             seen.append(Vectors((name,), vectors))
-        rows = shared_rows({**{self.groups[n]: x for n, x in pooled.items()}, **dense, **embedded.pooled})
+        rows = find_shared_rows({**{self.groups[n]: x for n, x in pooled.items()}, **dense, **embedded.pooled})
         for name, x in pooled.items():
             group = self.groups[name]
-            values = x.expand() if rows is None or group == SAMPLE else rows.of(group, x.values)
+            values = x.expand() if rows is None or group == SAMPLE else rows.gather_group(group, x.values)
             seen.append(Vectors((name,), values))
         plain = pooled_vectors(embedded, rows, self.dim)
         return self.head([*plain, *seen], dense, rows, batch_size_of(embedded, dense))
 
 
 class _History(nn.Module):
-    """A history's newest ids with a learned vector per position, counted from the end, through history layers."""
+    """A history's last vectors, plus a learned vector per position counted from the end, through the history layers."""
 
     def __init__(self, dim: int, heads: int, max_length: int, num_layers: int) -> None:
         super().__init__()
@@ -126,8 +130,8 @@ class _History(nn.Module):
         self.layers = nn.ModuleList(HistoryLayer(dim, heads) for _ in range(num_layers))
 
     def forward(self, history: GroupedJagged) -> GroupedJagged:
-        """Vectors [N, dim] of the same rows, at most ``max_length`` a row."""
-        history = history.last(self.max_length)
+        """The vectors [N, dim] of the same rows, at most ``max_length`` a row."""
+        history = history.keep_last(self.max_length)
         ends = torch.cumsum(history.lengths, 0, dtype=torch.int64)
         size = history.values.shape[0]
         last = torch.repeat_interleave(ends, history.lengths.long(), output_size=size) - 1
@@ -139,7 +143,7 @@ class _History(nn.Module):
         return history
 
 
-def _check(dim: int, heads: int, max_length: int, history_layers: int) -> None:
+def _check_options(dim: int, heads: int, max_length: int, history_layers: int) -> None:
     if heads < 1 or dim % heads:
         raise ConfigError(f"model.heads is {heads}; it must divide model.dim, which is {dim}")
     if max_length < 1:

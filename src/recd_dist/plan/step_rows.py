@@ -120,7 +120,7 @@ class StepRows:
             batch_size=sparse.batch_size,
             rows={k: sparse.num_rows(sparse.group_of(k)) for k in sparse.keys},
             unique_ids={k: sparse.num_values(k) for k in sparse.keys},
-            expanded_ids=sparse.expanded_num_values(),
+            expanded_ids=sparse.count_expanded_values(),
             id_bytes=sparse.values.element_size(),
             length_bytes=length_bytes(int(sparse.lengths.max()) if len(sparse.lengths) else 0),
             ids=ids,

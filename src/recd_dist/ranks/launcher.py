@@ -1,14 +1,15 @@
-"""Start the ranks of one host and, when one fails, say why in one place: torchrun without its walls of text.
+"""Starts the ranks of one host; when a rank fails, prints one error instead of all.
 
     python -m recd_dist.ranks.launcher --nproc-per-node 2 -- data=tiny max_steps=100
 
-1. ``recd_dist.job.preflight`` checks config and data in a light process while this one imports torch (1.2 s).
-2. torch's elastic agent starts the ranks (``recd_dist.ranks.rank``) and restarts all of them when one dies.
-3. Rank 0 writes to the console, the others to files. Of a failure, one error is printed: that of the rank that
-   failed first, not those of the ranks that then lost their peer.
+1. ``recd_dist.job.preflight`` checks config and data in a light process, while this one imports torch (1.2 s).
+2. torch's elastic agent starts the ranks (``recd_dist.ranks.rank``), and restarts all of them when one dies.
+3. Rank 0 writes to the console, the other ranks write to files. When the job fails, the launcher prints the error of
+   the rank that failed first, and not those of the ranks that failed because a peer had ended.
 
-One host: the agent meets its ranks through a file and gloo and NCCL use the loopback device, so that nothing listens
-on the network. Exit codes: 0 done, 2 an error that the user can mend, 128 + n stopped by signal n, otherwise 1.
+With one host, the agent and its ranks meet through a file, and gloo and NCCL use the loopback device, so that nothing
+listens on the network. The exit code is 0 when the job is done, 2 for an error that the user can mend, 128 + n when
+signal n stopped the job, and 1 otherwise.
 """
 
 import argparse
@@ -32,12 +33,15 @@ AGENT_LOGGER = "torch.distributed.elastic.agent.server.api"
 
 
 def root_cause(failures: Sequence[Failure]) -> Failure:
-    """The failure that the others follow from: a user's error, else one that is no lost peer, else the earliest."""
+    """The failure that caused the others.
+
+    It is an error that the user can mend if there is one, then a failure that is not a lost peer, then the earliest.
+    """
     return min(failures, key=lambda failure: (not failure.user, failure.lost_peer, failure.time_s, failure.rank))
 
 
-def arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse the launcher's own options; what follows ``--`` is left for the ranks.
+def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Parses the launcher's own options; what follows ``--`` is for the ranks.
 
     Args:
         argv: the command line without the program's name.
@@ -60,56 +64,60 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def rank_environment(num_nodes: int, num_ranks_per_node: int) -> dict[str, str]:
-    """Environment variables of the ranks; what the user has set stays.
+    """The environment variables of the ranks, except that a variable that the user has set keeps its value.
 
     Args:
-        num_nodes: hosts of the job.
-        num_ranks_per_node: ranks on each.
+        num_nodes: the number of hosts in the job.
+        num_ranks_per_node: the number of ranks on each host.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wanted = {
-        "RECD_WORLD_SIZE": str(num_nodes * num_ranks_per_node),  # for preflight, which sees no process group
+    defaults = {
+        "RECD_WORLD_SIZE": str(num_nodes * num_ranks_per_node),  # for preflight, which has no process group
         "OMP_NUM_THREADS": str(max(1, cores // num_ranks_per_node)),
-        # A store shared across attempts keeps dead ranks' addresses: 3 of 9 restarts worked with it, 9 of 9 without.
+        # A store that attempts share keeps the addresses of dead ranks: 3 of 9 restarts worked with it, 9 of 9 without.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
         "PYTHONWARNINGS": "ignore",
-        # glibc hands large blocks back and page-faults them in again, every step: an expanded batch of rm1 took 1.35
-        # times as long so, on unique rows hardly more. Freed memory stays with the process instead.
+        # By default glibc returns large blocks to the kernel, and every step pays for page faults when it asks for them
+        # again: an expanded batch of rm1 took 1.35 times as long, unique rows hardly longer. With these values the
+        # process keeps freed memory.
         "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
         "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
         "MALLOC_TOP_PAD_": str(256 << 20),
     }
     if num_nodes == 1:
-        wanted |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
-    return {name: os.environ.get(name, value) for name, value in wanted.items()}
+        defaults |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+    return {name: os.environ.get(name, value) for name, value in defaults.items()}
 
 
-class _Restarts(logging.Handler):
-    """Turns the agent's log line on a restart into one the user can read."""
+class _RestartHandler(logging.Handler):
+    """Writes a line for the user when the agent logs a restart."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if "attempts left" in str(record.msg):
-            _say("a rank ended; all ranks start again from the last checkpoint")
+            _write_line("a rank ended; all ranks start again from the last checkpoint")
 
 
-def _say(text: str) -> None:
+def _write_line(text: str) -> None:
     sys.stderr.write(f"recd: {text}\n")
     sys.stderr.flush()
 
 
-def _announce_restarts() -> None:
-    """Of all that torch's agent logs, only its restarts reach the screen."""
+def _show_only_restarts() -> None:
+    """Shows nothing of what torch's agent logs except restarts."""
     quiet_libraries(logging.CRITICAL)
     agent = logging.getLogger(AGENT_LOGGER)
     agent.setLevel(logging.INFO)
     agent.propagate = False
-    agent.addHandler(_Restarts())
+    agent.addHandler(_RestartHandler())
 
 
 @contextmanager
 def _log_directory(node: int) -> Iterator[Path]:
-    """A new directory for ranks other than 0: in the run directory's logs/ if it is named, else gone at the end."""
+    """Makes a directory for the logs of this host's ranks.
+
+    It lies in the logs/ of RECD_RUN_DIR where that is set; otherwise it is temporary, and removed at the end.
+    """
     run = os.environ.get("RECD_RUN_DIR")
     if run:
         Path(run, "logs").mkdir(parents=True, exist_ok=True)
@@ -120,31 +128,31 @@ def _log_directory(node: int) -> Iterator[Path]:
 
 
 def read_failures(directory: Path, exit_codes: Mapping[int, int]) -> list[Failure]:
-    """What the ranks of this host wrote before they ended, and what ended those that wrote nothing.
+    """Reads the failures that the ranks of this host wrote, and adds those of ranks that died without writing one.
 
     Args:
         directory: the launcher's log directory; ranks of attempt n write ``*/attempt_n/<local rank>/error.json``.
-        exit_codes: rank -> exit code of the ranks that the agent found dead, negative for a signal.
+        exit_codes: the exit codes, by global rank, of the ranks that the agent found dead; -n after signal n.
     """
     attempts = sorted(directory.glob("*/attempt_*"), key=lambda path: int(path.name.rpartition("_")[2]))
     failures = [Failure.read(path) for path in attempts[-1].glob("*/error.json")] if attempts else []
-    told = {failure.rank for failure in failures}
+    reported = {failure.rank for failure in failures}
     for rank, code in exit_codes.items():
-        if rank not in told:
+        if rank not in reported:
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
             hint = " (out of memory?)" if code == -signal.SIGKILL else ""
             message = f"rank {rank} {how}{hint}; the same command resumes from the last checkpoint"
-            # SIGTERM comes from the agent, to those that are left.
+            # The agent sends SIGTERM to the ranks that still run.
             failures.append(Failure(rank, message, lost_peer=code == -signal.SIGTERM))
     return failures
 
 
 def launch(options: argparse.Namespace, log_directory: Path) -> int:
-    """Run the ranks of this host to their end.
+    """Runs the ranks of this host until they end.
 
     Args:
-        options: as ``arguments`` gives them.
-        log_directory: for the output of ranks other than 0 and the errors of all.
+        options: the options that ``parse_arguments`` returns.
+        log_directory: the directory for the output of ranks other than rank 0, and for the errors of all ranks.
 
     Returns:
         The exit code.
@@ -154,7 +162,7 @@ def launch(options: argparse.Namespace, log_directory: Path) -> int:
     from torch.distributed.elastic.rendezvous.api import RendezvousError
     from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
-    _announce_restarts()
+    _show_only_restarts()
     one_host = options.max_nodes == 1
     silent = range(0 if options.node else 1, options.nproc_per_node)
     rendezvous_file = log_directory / f"rendezvous_{os.getpid()}"
@@ -176,13 +184,13 @@ def launch(options: argparse.Namespace, log_directory: Path) -> int:
     except ChildFailedError as error:
         codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
         cause = root_cause(read_failures(log_directory, codes))
-        _say(f"error: {cause.message}" if cause.user else cause.message)
+        _write_line(f"error: {cause.message}" if cause.user else cause.message)
         return USER_ERROR if cause.user else 1
     except SignalException as error:
-        _say(f"stopped by {error.sigval.name}; the same command resumes from the last checkpoint")
+        _write_line(f"stopped by {error.sigval.name}; the same command resumes from the last checkpoint")
         return 128 + error.sigval
     except RendezvousError as error:
-        _say(f"error: the hosts did not meet at {options.rdzv_endpoint}: {error}")
+        _write_line(f"error: the hosts did not meet at {options.rdzv_endpoint}: {error}")
         return 1
     finally:
         rendezvous_file.unlink(missing_ok=True)
@@ -190,19 +198,19 @@ def launch(options: argparse.Namespace, log_directory: Path) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check config and data on host 0, then run the ranks of this host.
+    """Checks config and data on host 0, then runs the ranks of this host.
 
     Args:
-        argv: the command line without the program's name; that of the process by default.
+        argv: the command line without the program's name; this process's command line when absent.
 
     Returns:
         The exit code.
     """
-    options = arguments(sys.argv[1:] if argv is None else argv)
+    options = parse_arguments(sys.argv[1:] if argv is None else argv)
     os.environ.update(rank_environment(options.max_nodes, options.nproc_per_node))
     if options.node == 0:
         with subprocess.Popen([sys.executable, "-m", PREFLIGHT, *options.overrides]) as preflight:
-            import torch.distributed.launcher.api  # noqa: F401  (in the shadow of the check)
+            import torch.distributed.launcher.api  # noqa: F401  (takes 1.2 s, while the check runs)
 
             code = preflight.wait()
         if code:

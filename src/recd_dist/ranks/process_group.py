@@ -1,4 +1,4 @@
-"""Start and stop the process group: gloo on CPU, NCCL on CUDA, one rank when nobody launched more."""
+"""The process group of a job: gloo on CPU, NCCL on CUDA, one rank without a launcher."""
 
 import logging
 import os
@@ -21,12 +21,11 @@ class Ranks:
     """This process's place in the job.
 
     Attributes:
-        rank: in [0, world_size).
-        world_size: processes of the job.
-        local_rank: among the processes of this host; the CUDA device number.
-        local_world_size: processes of this host.
+        rank: this process's number, in [0, world_size).
+        world_size: the number of processes in the job.
+        local_rank: this process's number on its host, in [0, local_world_size); it is also the CUDA device's number.
+        local_world_size: the number of processes on this host.
         device: where this rank computes.
-        backend: ``gloo`` or ``nccl``.
     """
 
     rank: int
@@ -34,62 +33,60 @@ class Ranks:
     local_rank: int
     local_world_size: int
     device: torch.device
-    backend: str
 
     @property
     def is_first(self) -> bool:
-        """True on rank 0, which alone writes files and the screen."""
+        """True on rank 0, the only rank that writes to the screen and to files that the ranks share."""
         return self.rank == 0
 
 
 @contextmanager
-def process_group(device: str = "auto", backend: str | None = None, timeout_s: float = 300.0) -> Iterator[Ranks]:
-    """Joins the job described by torchrun's environment, leaves it at the end.
+def process_group(device: str = "auto", timeout_s: float = 300.0) -> Iterator[Ranks]:
+    """Joins the job that torchrun's environment variables describe, and leaves it at the end.
 
     Args:
-        device: ``cpu``, ``cuda`` or ``auto`` (CUDA when there is a device for this rank).
-        backend: ``gloo``, ``nccl`` or None (NCCL for CUDA, else gloo).
-        timeout_s: a collective that takes longer fails, so that a dead rank is an error and not a hang.
+        device: ``cpu``, ``cuda`` or ``auto``, which is CUDA when this host has a device for each of its ranks.
+        timeout_s: seconds after which a collective fails, so that a dead rank causes an error and not an endless wait.
 
     Raises:
-        ConfigError: CUDA asked for where there is none, or fewer devices than ranks on this host.
+        ConfigError: CUDA is asked for, and this host has fewer devices than ranks, or none; or the device is unknown.
     """
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    chosen = _device(device, local_rank, local_world_size)
-    name = backend or ("nccl" if chosen.type == "cuda" else "gloo")
+    chosen = _choose_device(device, local_rank, local_world_size)
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     timeout = timedelta(seconds=timeout_s)
     if "RANK" not in os.environ:
-        dist.init_process_group(name, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
     elif _is_alone(local_world_size):
         rank, world_size = int(os.environ["RANK"]), local_world_size
-        store = _loopback_store(rank, world_size, timeout)
-        dist.init_process_group(name, store=store, rank=rank, world_size=world_size, timeout=timeout)
+        store = _open_loopback_store(rank, world_size, timeout)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
     else:
-        dist.init_process_group(name, timeout=timeout)
+        dist.init_process_group(backend, timeout=timeout)
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size(), local_rank, local_world_size, chosen, name)
+        yield Ranks(dist.get_rank(), dist.get_world_size(), local_rank, local_world_size, chosen)
     finally:
         dist.destroy_process_group()
 
 
 def _is_alone(local_world_size: int) -> bool:
-    """True when all ranks are on this host and the launcher keeps no store for them."""
+    """True when all ranks are on this host, and the launcher provides no store where they meet."""
     on_loopback = os.environ.get("MASTER_ADDR") in ("127.0.0.1", "localhost")
-    kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    return on_loopback and not kept and os.environ.get("WORLD_SIZE") == str(local_world_size)
+    has_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return on_loopback and not has_store and os.environ.get("WORLD_SIZE") == str(local_world_size)
 
 
-def _loopback_store(rank: int, world_size: int, timeout: timedelta) -> dist.Store:
-    """The store where the ranks of one host meet. The one that torch makes listens on every network interface."""
+def _open_loopback_store(rank: int, world_size: int, timeout: timedelta) -> dist.Store:
+    """Opens the store where the ranks of one host meet; a store that torch makes listens on every network interface."""
     host, port = "127.0.0.1", int(os.environ["MASTER_PORT"])
     listener = socket.create_server((host, port)).detach() if rank == 0 else None
     return dist.TCPStore(host, port, world_size, rank == 0, timeout, master_listen_fd=listener)
 
 
-def _device(device: str, local_rank: int, local_world_size: int) -> torch.device:
+def _choose_device(device: str, local_rank: int, local_world_size: int) -> torch.device:
     """The device of this rank."""
     num_devices = torch.cuda.device_count() if device != "cpu" else 0
     if device == "auto":

@@ -1,4 +1,4 @@
-"""What the libraries underneath may say on the screen: nothing but errors."""
+"""Logging on the screen: this program's messages, and only errors of its libraries."""
 
 import logging
 import warnings
@@ -7,12 +7,12 @@ LIBRARIES = ("torch", "torchrec", "fbgemm_gpu", "torchmetrics")
 
 
 def quiet_libraries(level: int = logging.ERROR) -> None:
-    """Keeps warnings of torch and TorchRec off the screen: they are meant for those who write trainers.
+    """Hides the warnings of torch and TorchRec, which are meant for authors of trainers.
 
-    Call it after the libraries were imported: they set the levels of their loggers while they load.
+    Call it after the libraries have been imported, because they set the levels of their loggers during the import.
 
     Args:
-        level: the least that their loggers still show.
+        level: the lowest logging level that the libraries' loggers still show.
     """
     warnings.filterwarnings("ignore")
     for name in [*LIBRARIES, *logging.root.manager.loggerDict]:
@@ -21,6 +21,6 @@ def quiet_libraries(level: int = logging.ERROR) -> None:
 
 
 def log_to_screen() -> None:
-    """This program's own messages go to stderr, from level INFO on, and those of others from WARNING on."""
+    """Sends log messages to stderr: this program's from level INFO on, all others from WARNING on."""
     logging.basicConfig(level=logging.WARNING, format="recd: %(message)s", force=True)
     logging.getLogger("recd_dist").setLevel(logging.INFO)

@@ -1,9 +1,9 @@
-"""One rank of a job: runs a module's ``main(overrides)`` and leaves its error where the launcher finds it.
+"""One rank of a job: runs a module's ``main(overrides)`` and records its error.
 
     python -m recd_dist.ranks.rank recd_dist.train.training data=tiny
 
-The error goes to the file that the elastic agent names in TORCHELASTIC_ERROR_FILE, else to stderr. The ranks of a job
-fail together; the launcher prints the one error that the others follow from.
+The error goes to the file that the elastic agent names in TORCHELASTIC_ERROR_FILE, or to stderr without an agent. When
+one rank fails, the other ranks fail after it; the launcher prints only the first error.
 """
 
 import importlib
@@ -28,14 +28,14 @@ LOST_PEER = re.compile(r"gloo|nccl|tcpstore|connection (closed|reset|refused)|br
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a rank ended.
+    """Why a rank failed.
 
-    Args:
-        rank: global rank.
-        message: one line for an error of the user's, a traceback for a bug.
-        user: the user can mend it.
-        lost_peer: it only noticed that another rank had gone.
-        time_s: when, in seconds since the epoch.
+    Attributes:
+        rank: the global rank.
+        message: one line for an error that the user can mend, a traceback for a bug.
+        user: whether the user can mend it.
+        lost_peer: whether the rank failed only because another rank had ended.
+        time_s: the time of the failure, in seconds since the epoch.
     """
 
     rank: int
@@ -46,11 +46,11 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException, rank: int) -> "Failure":
-        """Describe an exception.
+        """Describes an exception.
 
         Args:
-            error: what ended the rank.
-            rank: global rank.
+            error: the exception that ended the rank.
+            rank: the global rank.
         """
         user = isinstance(error, UserError)
         message = str(error) if user else "".join(traceback.format_exception(error)).rstrip()
@@ -59,24 +59,24 @@ class Failure:
 
     @classmethod
     def read(cls, path: Path) -> "Failure":
-        """Read what ``write`` wrote.
+        """Reads a failure that ``write`` wrote.
 
         Args:
-            path: an error.json.
+            path: the file, error.json.
         """
         return cls(**json.loads(path.read_text()))
 
     def write(self, path: Path) -> None:
-        """Write it for the launcher, whole or not at all.
+        """Writes the failure for the launcher, whole or not at all.
 
         Args:
-            path: the file.
+            path: the file, error.json.
         """
         write_whole(path, json.dumps(asdict(self)))
 
 
 def die_with_parent() -> None:
-    """Ask Linux for SIGTERM when the launcher dies, even by SIGKILL: no rank outlives its job."""
+    """Asks Linux to send SIGTERM to this process when the launcher dies, so that no rank outlives its job."""
     if sys.platform == "linux":
         import ctypes
 
@@ -84,22 +84,22 @@ def die_with_parent() -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run ``argv[0]``'s main with the rest.
+    """Imports a module and calls its ``main`` with the overrides.
 
     Args:
-        argv: a module's name, then its overrides.
+        argv: the module's name, followed by the overrides.
 
     Returns:
-        The exit code: 0, 2 for an error of the user's, 130 after Ctrl-C, 1 for any other.
+        The exit code: 0 for success, 2 for an error that the user can mend, 130 after Ctrl-C, 1 for any other error.
     """
     die_with_parent()
     module, *overrides = argv
     try:
         run = importlib.import_module(module).main
-        quiet_libraries()  # after the import, in which they set levels of their own
+        quiet_libraries()  # after the import, during which they set the levels of their loggers
         run(overrides)
     except KeyboardInterrupt:
-        return 128 + signal.SIGINT  # the launcher says it once for all ranks
+        return 128 + signal.SIGINT  # the launcher reports it once for all ranks
     except Exception as error:
         failure = Failure.of(error, int(os.environ.get("RANK", "0")))
         if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
@@ -113,7 +113,7 @@ def main(argv: Sequence[str]) -> int:
 if __name__ == "__main__":
     code = main(sys.argv[1:])
     if code:
-        # A failed rank leaves at once: the usual end waits for threads and children that may wait for dead peers.
+        # A failed rank ends at once. A normal end waits for threads and child processes, which may wait for dead ranks.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -31,7 +31,7 @@ def to_batch(pieces: Sequence[Piece], schema: Schema, expand: bool = False, stor
     Args:
         pieces: windows with the samples to take, in the order of the batch; at least one sample.
         schema: features in the order of keys and dense columns.
-        expand: nothing deduplicated, every feature in the group ``sample``; the same as ``.expanded()`` of the batch.
+        expand: nothing deduplicated, every feature in the group ``sample``; the same as ``.expand()`` of the batch.
         stored: the same features in the groups of the table, where ``schema`` has moved some of them to ``sample``.
     """
     stored = stored or schema

@@ -1,6 +1,6 @@
-"""Progress of training on the screen of rank 0: a bar on a terminal, plain lines in a pipe.
+"""The progress of training on the screen: a bar on a terminal, plain lines in a pipe.
 
-A pipe (a scheduler's log, CI) gets a line at the first step and then one every few seconds::
+A pipe (a scheduler's log, CI) gets a line at the first step, and then a line every few seconds::
 
     step 120/468  loss 0.4312  auc 0.7421  ne 0.91  82,114 samples/s  reader wait 3%  eta 0:12
 """
@@ -13,8 +13,7 @@ from types import TracebackType
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bar
+from rich.progress import BarColumn, Progress, TextColumn
 
 _FORMATS: dict[str, Callable[[float], str]] = {
     "loss": lambda v: f"loss {v:.4f}",
@@ -26,21 +25,21 @@ _FORMATS: dict[str, Callable[[float], str]] = {
 }
 
 
-class Progress:
-    """Where training is, on one line. A context manager; make it on rank 0 only.
+class TrainingProgress:
+    """Shows on one line how far training is. A context manager; only rank 0 should make one.
 
     ::
 
-        with Progress(num_steps=468) as progress:
-            if progress.due(step):
-                progress.update(step, {"loss": loss.value(), "samples_per_s": rate})
+        with TrainingProgress(num_steps=468) as progress:
+            if progress.is_due(step):
+                progress.show(step, {"loss": loss.value(), "samples_per_s": rate})
 
     Args:
-        num_steps: of the whole run.
-        start_step: steps done before (resumed).
+        num_steps: the number of steps of the whole run.
+        start_step: the number of steps that earlier attempts have done.
         every_s: seconds between two lines in a pipe; a terminal is redrawn four times a second.
-        stream: where to; default stderr.
-        clock: seconds; a test gives its own.
+        stream: the stream to write to; stderr when absent.
+        clock: a function that returns the time in seconds; tests pass their own.
     """
 
     def __init__(
@@ -53,41 +52,42 @@ class Progress:
     ) -> None:
         self._stream = stream or sys.stderr
         self._num_steps, self._first, self._clock = num_steps, start_step, clock
-        self._bar = _bar(self._stream) if self._stream.isatty() else None
+        self._bar = _build_bar(self._stream) if self._stream.isatty() else None
         self._every_s = 0.25 if self._bar else every_s
         self._began = clock()
-        self._shown_s: float | None = None
-        self._known: dict[str, float] = {}
+        self._shown_at_s: float | None = None
+        self._latest: dict[str, float] = {}
 
-    def due(self, step: int) -> bool:
-        """True when ``update`` would show something: at the first step, at the last, and every few seconds.
+    def is_due(self, step: int) -> bool:
+        """Whether it is time for ``show``: at the first step, at the last step, and every few seconds.
 
         Args:
-            step: the step just done.
+            step: the step that was just done, counted from 1.
         """
-        return self._shown_s is None or step >= self._num_steps or self._clock() - self._shown_s >= self._every_s
+        return self._shown_at_s is None or step >= self._num_steps or self._clock() - self._shown_at_s >= self._every_s
 
-    def update(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Shows the step, the numbers given and those of earlier calls that were not given anew.
+    def show(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Shows the step and the latest value of each number.
 
         Args:
-            step: the step just done.
-            numbers: any of ``loss auc ne samples_per_s reader_wait_share``; a nan is left out.
+            step: the step that was just done, counted from 1.
+            numbers: any of ``loss``, ``auc``, ``ne``, ``samples_per_s`` and ``reader_wait_share``; a nan is not shown,
+                and an absent number keeps the value of an earlier call.
         """
         now = self._clock()
-        self._known |= numbers
+        self._latest |= numbers
         done = step - self._first
         eta_s = (self._num_steps - step) * (now - self._began) / done if done > 1 else math.nan
-        shown = {**self._known, "eta_s": eta_s}
-        parts = [show(shown[name]) for name, show in _FORMATS.items() if math.isfinite(shown.get(name, math.nan))]
-        self._shown_s = now
+        shown = {**self._latest, "eta_s": eta_s}
+        parts = [text(shown[name]) for name, text in _FORMATS.items() if math.isfinite(shown.get(name, math.nan))]
+        self._shown_at_s = now
         if self._bar:
             self._bar.update(self._bar.task_ids[0], completed=step, text="  ".join(parts))
         else:
             self._stream.write("  ".join([f"step {step}/{self._num_steps}", *parts]) + "\n")
             self._stream.flush()
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "TrainingProgress":
         if self._bar:
             self._bar.add_task("", total=self._num_steps, completed=self._first, text="starting")
             self._bar.start()
@@ -100,8 +100,8 @@ class Progress:
             self._bar.stop()
 
 
-def _bar(stream: TextIO) -> Bar:
-    return Bar(
+def _build_bar(stream: TextIO) -> Progress:
+    return Progress(
         TextColumn("step {task.completed}/{task.total}"),
         BarColumn(bar_width=24),
         TextColumn("{task.fields[text]}"),

@@ -20,7 +20,7 @@ from recd_dist.etl.source.inspection import Inspection, inspected
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.write.choose_form import WORTH_A_GROUP
 from recd_dist.etl.write.column_encodings import check_compression
-from recd_dist.screen.progress import Progress
+from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.suggest.features import SampledFeature, measure_features
 from recd_dist.suggest.guess_keys import guess_keys
 from recd_dist.suggest.propose_groups import ProposedGroup, group_as_configured, group_each_feature, propose_groups
@@ -71,16 +71,16 @@ def suggest(
     """
     began = time.monotonic()
     _check(num_samples, compression)
-    with Progress(progress) as bar, engine.connect(memory_limit) as connection:
+    with PhaseProgress(progress) as bar, engine.connect(memory_limit) as connection:
         guess = guess_keys(source, connection)
         inspection = inspected(_with_label(guess.source), connection)
-        bar.reading()
+        bar.start_reading()
         sample = read_sample(inspection, connection, num_samples, max_bytes, bar.advance)
         columns = SampleColumns(inspection, sample)
         features = tuple(measure_features(columns))
         drafts = _draft_proposals(inspection, source, features, columns.new_session)
         suggested = drafts["suggested"].groups
-        bar.measuring(_num_measurements(features, drafts.values()))
+        bar.start_measuring(_num_measurements(features, drafts.values()))
         storage = StorageBytes(columns, features, guess.source.labels, compression, lambda: bar.advance(1))
         proposals = tuple(_estimate(name, draft, features, storage) for name, draft in drafts.items())
         summaries = summarize_features(features, suggested, storage)

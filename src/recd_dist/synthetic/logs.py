@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from recd_dist.errors import ConfigError, DataError
 from recd_dist.files.whole_file import write_whole
-from recd_dist.screen.progress import Progress
+from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.synthetic.draw import I64
 from recd_dist.synthetic.labels import HiddenModel, Oracle, score, true_probabilities
 from recd_dist.synthetic.spec import IdFeature, SyntheticSpec
@@ -72,8 +72,8 @@ def generate(
         try:
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir(parents=True)
-            with Progress(progress) as bar:
-                bar.writing(spec.num_samples)
+            with PhaseProgress(progress) as bar:
+                bar.start_writing(spec.num_samples)
                 _write_logs(spec, work, bar.advance)
             _move_into_place(work, out)
         except OSError as error:

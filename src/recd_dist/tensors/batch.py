@@ -1,4 +1,4 @@
-"""Batch: the one noun that flows from reader to loss."""
+"""Batch: what flows from the reader to the loss."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -16,11 +16,11 @@ class Batch:
     """B samples of one rank.
 
     Attributes:
-        sparse: ids, deduplicated per group.
-        dense: per group that has dense features float32 [U, n]; columns in schema order; U = B for ``sample``.
-        labels: float32 [B, number of labels]; the first column is trained on.
+        sparse: the id features, deduplicated per group.
+        dense: for each group that has dense features float32 [U, n], columns in schema order; U = B for ``sample``.
+        labels: float32 [B, number of labels]; the model is trained on the first column.
         sample_ids: int64 [B], the samples' numbers in their table.
-        request_ids: int64 [B], samples ranked together share one.
+        request_ids: int64 [B]; samples that were ranked together share one.
     """
 
     sparse: IKJT
@@ -31,24 +31,24 @@ class Batch:
 
     @property
     def batch_size(self) -> int:
-        """B."""
+        """B, the number of samples."""
         return self.sparse.batch_size
 
     def dense_of(self, group: str) -> Grouped:
-        """A group's dense features with its inverse."""
+        """A group's dense features with the group's inverse."""
         return Grouped(self.dense[group], self.sparse.inverse_of(group))
 
-    def expanded(self, groups: Collection[str] | None = None) -> "Batch":
-        """The same samples with groups moved into ``sample``: all of them (what ``dedup=off`` trains), or those named.
+    def expand(self, groups: Collection[str] | None = None) -> "Batch":
+        """The same samples with groups moved into ``sample``; with all groups moved, it is what ``dedup=off`` trains.
 
         Args:
-            groups: deduplicated groups; all when absent.
+            groups: the deduplicated groups to move; all of them when absent.
         """
         kept = [g for g in self.dense if groups is not None and g not in (SAMPLE, *groups)]
         dense = {g: self.dense[g] for g in kept}
         if moved := [self.dense_of(g).expand() for g in self.dense if g not in kept]:
             dense[SAMPLE] = torch.cat(moved, 1)
-        return replace(self, sparse=self.sparse.expanded(groups), dense=dense)
+        return replace(self, sparse=self.sparse.expand(groups), dense=dense)
 
     def _map(self, sparse: IKJT, move: Callable[[Tensor], Tensor]) -> "Batch":
         dense = {g: move(t) for g, t in self.dense.items()}
@@ -64,7 +64,7 @@ class Batch:
         return self._map(self.sparse.pin_memory(), lambda t: t.pin_memory())
 
     def record_stream(self, stream: torch.Stream) -> None:
-        """Tells the CUDA allocator that a stream uses this batch."""
+        """Tells CUDA's allocator that a stream uses this batch."""
         self.sparse.record_stream(stream)
         for tensor in (*self.dense.values(), self.labels, self.sample_ids, self.request_ids):
             if tensor.is_cuda:

@@ -1,7 +1,7 @@
-"""IKJT, the InverseKeyedJaggedTensor: each group's distinct rows once, and for each sample the row with its values.
+"""The InverseKeyedJaggedTensor (IKJT): unique rows per group, and each sample's row.
 
-RecD (MLSys 2023), section 4. Four samples, the group ``history`` with keys ``item`` and ``shop``, candidates never
-deduplicated::
+After RecD (MLSys 2023), section 4. Four samples, the group ``history`` with the keys ``item`` and ``shop``, and a
+candidate that is never deduplicated::
 
     sample      0        1        2        3
     item     [7, 8]   [7, 8]   [9]      [7, 8]      group history: unique rows 0 = ([7, 8], [1]), 1 = ([9], [])
@@ -12,11 +12,11 @@ deduplicated::
     lengths  2 1 | 1 0 | 1 1 1 1          key after key: U_history, U_history, B
     inverse  0 0 1 0                      one int32 [B] per deduplicated group
 
-Flat storage: moving a batch moves at most four tensors, and a group's slice is a KeyedJaggedTensor without a copy.
-"Unique" means deduplicated, not proven distinct: a repeated row is wasteful and never wrong.
+The storage is flat: to move a batch is to move at most four tensors, and a group's slice is a KeyedJaggedTensor without
+a copy. "Unique" means deduplicated, not proven distinct: a row that is stored twice is wasteful and never wrong.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -26,21 +26,20 @@ import torch
 from torch import Tensor
 
 from recd_dist.table.schema import SAMPLE
-from recd_dist.tensors.jagged import find_unique_rows, gather_rows
+from recd_dist.tensors.jagged import gather_rows
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 
 @dataclass(frozen=True)
 class GroupLayout:
-    """A group's place in an IKJT.
+    """What an IKJT stores of one group.
 
     Attributes:
-        name: group name; ``sample`` has no inverse.
-        keys: its id features, in order; may be empty (a group of dense features still has an inverse).
-        num_rows: U, its unique rows; B for ``sample``.
+        name: the group's name; ``sample`` has no inverse.
+        keys: its id features in storage order; empty for a group of dense features alone, which still has an inverse.
+        num_rows: U, the number of its unique rows; B for ``sample``.
     """
 
     name: str
@@ -50,19 +49,20 @@ class GroupLayout:
 
 @dataclass(frozen=True, eq=False)
 class IKJT:
-    """Immutable batch of id features, deduplicated per group.
+    """An immutable batch of id features, deduplicated per group.
 
     Attributes:
-        groups: layouts in storage order.
-        batch_size: B, samples.
-        values: int32 or int64 [V], ids of all keys, key after key, row after row.
-        lengths: int32 [sum of len(keys) * U over groups], key after key.
-        inverse: int32 [number of deduplicated groups * B], group after group, each in [0, U).
-        value_offsets: host integers, where each key's values begin, and V at the end.
-        weights: float32 [V], one for each id, 1 for keys that have none; None where no key has any.
+        groups: the groups' layouts in storage order.
+        batch_size: B, the number of samples.
+        values: int32 or int64 [V], the ids of all keys, key after key, row after row.
+        lengths: int32 [sum of len(keys) * U over the groups], the rows' list lengths, key after key.
+        inverse: int32 [number of deduplicated groups * B], group after group, each element in [0, U).
+        value_offsets: host integers [number of keys + 1], where each key's values begin, and V at the end.
+        weights: float32 [V], a weight per id, 1 for the ids of keys without weights; None where no key has weights.
 
     Raises:
-        ValueError: shapes or dtypes that do not fit the layout; the message names key or group, found and wanted.
+        ValueError: a shape or dtype does not fit the layout; the message names the tensor or group, what was found and
+            what is needed.
     """
 
     groups: tuple[GroupLayout, ...]
@@ -77,17 +77,17 @@ class IKJT:
         keys = self.keys
         if len(set(keys)) != len(keys):
             raise ValueError(f"IKJT: keys must differ, found {keys}")
-        wanted = {
+        shapes = {
             "value_offsets": (len(self.value_offsets), len(keys) + 1),
             "values": (tuple(self.values.shape), (self.value_offsets[-1] if self.value_offsets else 0,)),
             "lengths": (tuple(self.lengths.shape), (sum(len(g.keys) * g.num_rows for g in self.groups),)),
             "inverse": (tuple(self.inverse.shape), (len(self.dedup_groups) * self.batch_size,)),
         }
         if self.weights is not None:
-            wanted["weights"] = (tuple(self.weights.shape), tuple(self.values.shape))
-        for name, (found, want) in wanted.items():
-            if found != want:
-                raise ValueError(f"IKJT: {name} has shape {found}, the layout {self.groups} wants {want}")
+            shapes["weights"] = (tuple(self.weights.shape), tuple(self.values.shape))
+        for name, (shape, needed) in shapes.items():
+            if shape != needed:
+                raise ValueError(f"IKJT: {name} has shape {shape}, the layout {self.groups} wants {needed}")
         if self.values.dtype not in (torch.int32, torch.int64):
             raise ValueError(f"IKJT: values are {self.values.dtype}, wanted int32 or int64")
         for name in ("lengths", "inverse"):
@@ -101,7 +101,7 @@ class IKJT:
             if g.num_rows == 0 and self.batch_size > 0:
                 raise ValueError(f"IKJT: group '{g.name}' has no rows for {self.batch_size} samples, wanted at least 1")
 
-    # --- layout, on the host -------------------------------------------------------------------------------------
+    # --- layout, on the host -----------------------------------------------------------------------------------------
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
@@ -110,7 +110,7 @@ class IKJT:
 
     @cached_property
     def dedup_groups(self) -> tuple[str, ...]:
-        """Names of the groups that have an inverse, in storage order."""
+        """The names of the groups that have an inverse, in storage order."""
         return tuple(g.name for g in self.groups if g.name != SAMPLE)
 
     @cached_property
@@ -118,7 +118,7 @@ class IKJT:
         return {g.name: g for g in self.groups}
 
     @cached_property
-    def _places(self) -> dict[str, tuple[GroupLayout, int, int]]:
+    def _key_starts(self) -> dict[str, tuple[GroupLayout, int, int]]:
         """For each key: its group, its number in storage order, and where its lengths begin."""
         sizes = [(k, g) for g in self.groups for k in g.keys]
         starts = accumulate((g.num_rows for _, g in sizes), initial=0)
@@ -128,7 +128,7 @@ class IKJT:
         """A group's layout.
 
         Raises:
-            KeyError: no such group.
+            KeyError: there is no such group.
         """
         if name not in self._layouts:
             raise KeyError(f"IKJT: no group '{name}', there are {tuple(self._layouts)}")
@@ -136,50 +136,51 @@ class IKJT:
 
     def group_of(self, key: str) -> str:
         """The group that a key belongs to."""
-        return self._place(key)[0].name
+        return self._find_key(key)[0].name
 
     def num_rows(self, group: str) -> int:
-        """U: unique rows of a group (B for ``sample``)."""
+        """U, the number of a group's unique rows (B for ``sample``)."""
         return self.group(group).num_rows
 
     def num_values(self, key: str) -> int:
-        """Ids stored for a key, over its unique rows."""
-        number = self._place(key)[1]
+        """The number of ids stored for a key, over its unique rows."""
+        number = self._find_key(key)[1]
         return self.value_offsets[number + 1] - self.value_offsets[number]
 
-    def _place(self, key: str) -> tuple[GroupLayout, int, int]:
-        if key not in self._places:
+    def _find_key(self, key: str) -> tuple[GroupLayout, int, int]:
+        """A key's entry in ``_key_starts``."""
+        if key not in self._key_starts:
             raise KeyError(f"IKJT: no key '{key}', there are {self.keys}")
-        return self._places[key]
+        return self._key_starts[key]
 
-    # --- views -----------------------------------------------------------------------------------------------------
+    # --- views -------------------------------------------------------------------------------------------------------
 
     def values_of(self, key: str) -> Tensor:
-        """Ids of a key, [sum of its lengths], a view."""
-        number = self._place(key)[1]
+        """A key's ids, [sum of its lengths], as a view."""
+        number = self._find_key(key)[1]
         return self.values[self.value_offsets[number] : self.value_offsets[number + 1]]
 
     def weights_of(self, key: str) -> Tensor | None:
-        """Weights of a key, float32 aligned with ``values_of``, a view; None when there are none."""
-        number = self._place(key)[1]
+        """A key's weights, float32, one per element of ``values_of``, as a view; None when the batch has none."""
+        number = self._find_key(key)[1]
         start, end = self.value_offsets[number], self.value_offsets[number + 1]
         return None if self.weights is None else self.weights[start:end]
 
     def lengths_of(self, key: str) -> Tensor:
-        """List lengths of a key, int32 [U], a view."""
-        group, _, start = self._place(key)
+        """A key's list lengths, int32 [U], as a view."""
+        group, _, start = self._find_key(key)
         return self.lengths[start : start + group.num_rows]
 
     def inverse_of(self, group: str) -> Tensor | None:
-        """For each sample its row in the group, int32 [B], a view; None for ``sample``."""
+        """For each sample its row in the group, int32 [B], as a view; None for ``sample``."""
         self.group(group)
         if group == SAMPLE:
             return None
         start = self.dedup_groups.index(group) * self.batch_size
         return self.inverse[start : start + self.batch_size]
 
-    def expanded_num_values(self) -> dict[str, int]:
-        """For each key the ids that its samples would carry if each had its own copy (copies to the host)."""
+    def count_expanded_values(self) -> dict[str, int]:
+        """For each key the number of ids if every sample had its own copy. The sums are copied to the host."""
         counts = {}
         for key in self.keys:
             inverse = self.inverse_of(self.group_of(key))
@@ -187,13 +188,17 @@ class IKJT:
             counts[key] = int((lengths if inverse is None else lengths[inverse.long()]).sum())
         return counts
 
-    # --- conversions -----------------------------------------------------------------------------------------------
+    # --- conversions -------------------------------------------------------------------------------------------------
 
-    def expanded(self, groups: Collection[str] | None = None) -> "IKJT":
-        """The same samples with some groups (all when None) in ``sample``, a row per sample; keys keep their order."""
+    def expand(self, groups: Collection[str] | None = None) -> "IKJT":
+        """The same samples with groups moved into ``sample``, where every sample has a row; keys keep their order.
+
+        Args:
+            groups: the deduplicated groups to move; all of them when absent.
+        """
         kept = [g for g in self.groups if groups is not None and g.name not in (SAMPLE, *groups)]
         moved = [g for g in self.groups if g not in kept]
-        parts = [self._part(g, expand=g in moved) for g in (*kept, *moved) if g.keys]
+        parts = [self._copy_group(g, expand=g in moved) for g in (*kept, *moved) if g.keys]
         inverses = [i for g in kept if (i := self.inverse_of(g.name)) is not None]
         return IKJT(
             groups=(*kept, GroupLayout(SAMPLE, tuple(k for g in moved for k in g.keys), self.batch_size)),
@@ -205,9 +210,9 @@ class IKJT:
             weights=None if self.weights is None or not parts else torch.cat([p[2] for p in parts if p[2] is not None]),
         )
 
-    def _part(self, group: GroupLayout, expand: bool) -> tuple[Tensor, Tensor, Tensor | None, list[int]]:
-        """Values, lengths, weights and values per key of one group: its rows, or a row per sample."""
-        _, first, row = self._place(group.keys[0])
+    def _copy_group(self, group: GroupLayout, expand: bool) -> tuple[Tensor, Tensor, Tensor | None, list[int]]:
+        """One group's values, lengths, weights and number of values per key: of its rows, or of a row per sample."""
+        _, first, row = self._find_key(group.keys[0])
         start, end = self.value_offsets[first], self.value_offsets[first + len(group.keys)]
         values = self.values[start:end]
         weights = None if self.weights is None else self.weights[start:end]
@@ -222,24 +227,24 @@ class IKJT:
         return values, out_lengths, weights, counts
 
     def to_kjt(self, keys: Sequence[str] | None = None) -> "KeyedJaggedTensor":
-        """The expanded KeyedJaggedTensor: stride B, every sample with its own copy.
+        """The expanded KeyedJaggedTensor of stride B, in which every sample has its own copy.
 
         Args:
-            keys: order of the keys; storage order when absent.
+            keys: the keys in the order wanted; all keys in storage order when absent.
         """
-        full = self.expanded()
+        full = self.expand()
         if keys is not None and tuple(keys) != full.keys:
             full = full.select(keys)
         return full.rows_as_kjt(SAMPLE)
 
     def rows_as_kjt(self, group: str) -> "KeyedJaggedTensor":
-        """A group's unique rows as a KeyedJaggedTensor of stride U: views, nothing is copied or expanded."""
+        """A group's unique rows as a KeyedJaggedTensor of stride U, made of views: nothing is copied or expanded."""
         from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
         layout = self.group(group)
         if not layout.keys:
             raise ValueError(f"IKJT: group '{group}' has no id features")
-        _, first, row = self._place(layout.keys[0])
+        _, first, row = self._find_key(layout.keys[0])
         offsets = self.value_offsets[first : first + len(layout.keys) + 1]
         return KeyedJaggedTensor(
             keys=list(layout.keys),
@@ -251,9 +256,12 @@ class IKJT:
         )
 
     def select(self, keys: Sequence[str]) -> "IKJT":
-        """The same batch with only some keys, each in its group, in the order given within the group.
+        """The same batch with some keys only.
 
-        All groups stay, since dense features may use their inverse.
+        All groups stay, because dense features may use their inverse.
+
+        Args:
+            keys: the keys to keep; each stays in its group, and keys of one group stand in the order given.
         """
         groups = tuple(replace(g, keys=tuple(k for k in keys if self.group_of(k) == g.name)) for g in self.groups)
         ordered = [k for g in groups for k in g.keys]
@@ -264,99 +272,15 @@ class IKJT:
             lengths=torch.cat([self.lengths_of(k) for k in ordered]) if ordered else self.lengths[:0],
             inverse=self.inverse,
             value_offsets=tuple(accumulate((self.num_values(k) for k in ordered), initial=0)),
-            weights=self._weights_of_all(ordered),
+            weights=self._join_weights(ordered),
         )
 
-    def _weights_of_all(self, keys: Sequence[str]) -> Tensor | None:
-        """Weights of some keys one after the other; None when there are none."""
+    def _join_weights(self, keys: Sequence[str]) -> Tensor | None:
+        """The weights of some keys, one key after the other; None when the batch has no weights."""
         if self.weights is None:
             return None
         parts = [w for k in keys if (w := self.weights_of(k)) is not None]
         return torch.cat(parts) if parts else self.weights[:0]
-
-    @staticmethod
-    def from_kjt(kjt: "KeyedJaggedTensor", groups: Mapping[str, Sequence[str]]) -> "IKJT":
-        """Deduplicates a KeyedJaggedTensor by value: rows of a group are one only if all its keys are equal.
-
-        Args:
-            kjt: B samples; ids int32 or int64, weights optional.
-            groups: keys of each deduplicated group; keys not named stay in ``sample``.
-
-        Returns:
-            an IKJT whose ``to_kjt(kjt.keys())`` equals ``kjt`` exactly.
-
-        Raises:
-            ValueError: a group names an unknown key, or two groups name the same one.
-        """
-        named = [k for keys in groups.values() for k in keys]
-        if unknown := sorted(set(named) - set(kjt.keys())):
-            raise ValueError(f"IKJT.from_kjt: groups name keys {unknown}, the KJT has {kjt.keys()}")
-        if len(set(named)) != len(named):
-            raise ValueError(f"IKJT.from_kjt: a key may be in one group only, found {dict(groups)}")
-        size = kjt.stride()
-        per_key = dict(zip(kjt.keys(), kjt.length_per_key(), strict=True))
-        rest = tuple(k for k in per_key if k not in named)
-        flat = IKJT(
-            groups=(GroupLayout(SAMPLE, tuple(kjt.keys()), size),),
-            batch_size=size,
-            values=kjt.values(),
-            lengths=kjt.lengths().to(torch.int32),
-            inverse=torch.empty(0, dtype=torch.int32, device=kjt.device()),
-            value_offsets=tuple(accumulate(per_key.values(), initial=0)),
-            weights=kjt.weights_or_none(),
-        )
-        return flat._deduplicated({**{g: tuple(k) for g, k in groups.items() if g != SAMPLE}, SAMPLE: rest})
-
-    def _deduplicated(self, groups: Mapping[str, tuple[str, ...]]) -> "IKJT":
-        """Groups of a batch that has a row per sample, each reduced to its unique rows."""
-        layouts, values, lengths, inverses, weights, counts = [], [], [], [], [], [0]
-        for name, keys in groups.items():
-            part = [(self.values_of(k), self.lengths_of(k), self.weights_of(k)) for k in keys]
-            if name != SAMPLE and self.batch_size:
-                first, inverse = find_unique_rows(part, self.batch_size, self.lengths.device)
-                part = [gather_rows(v, n, first, w) for v, n, w in part]
-                inverses.append(inverse)
-                layouts.append(GroupLayout(name, keys, len(first)))
-            else:
-                layouts.append(GroupLayout(name, keys, self.batch_size))
-            for v, n, w in part:
-                values.append(v)
-                lengths.append(n)
-                counts.append(len(v))
-                if w is not None:
-                    weights.append(w)
-        return IKJT(
-            groups=tuple(layouts),
-            batch_size=self.batch_size,
-            values=torch.cat(values) if values else self.values[:0],
-            lengths=torch.cat(lengths) if lengths else self.lengths[:0],
-            inverse=torch.cat(inverses) if inverses else self.inverse[:0],
-            value_offsets=tuple(accumulate(counts)),
-            weights=None if self.weights is None else torch.cat(weights),
-        )
-
-    def to_arrow(self) -> "dict[str, pa.RecordBatch]":
-        """Each group's unique rows as an Arrow record batch of list columns; ids are not copied.
-
-        The inverse of a deduplicated group g stands in the batch ``sample`` as int32 column ``<g>_row``.
-        """
-        from recd_dist.tensors.ikjt_arrow import to_arrow
-
-        return to_arrow(self)
-
-    @staticmethod
-    def from_arrow(groups: "Mapping[str, pa.RecordBatch]") -> "IKJT":
-        """The IKJT that ``to_arrow`` wrote; values are copied once, into the flat buffer.
-
-        Args:
-            groups: per group a record batch of list or integer columns, ``sample`` with ``<g>_row`` columns.
-
-        Raises:
-            ValueError: nulls, a missing row column, or a row number outside its group.
-        """
-        from recd_dist.tensors.ikjt_arrow import from_arrow
-
-        return from_arrow(groups)
 
     # --- Pipelineable ------------------------------------------------------------------------------------------------
 
@@ -378,7 +302,7 @@ class IKJT:
         return self._map(lambda t: t.pin_memory())
 
     def record_stream(self, stream: torch.Stream) -> None:
-        """Tells the CUDA allocator that a stream uses these tensors."""
+        """Tells CUDA's allocator that a stream uses these tensors."""
         for tensor in (self.values, self.lengths, self.inverse, self.weights):
             if tensor is not None and tensor.is_cuda:
                 tensor.record_stream(stream)

@@ -1,28 +1,30 @@
-"""Two operations on jagged rows: gather rows by index, and find the distinct ones.
+"""Rows of a jagged column: taken by number, or cut to their last values.
 
-A jagged column is ``values`` [V] with ``lengths`` [R]: row r is the next lengths[r] values.
+A jagged column is ``values`` [V] with ``lengths`` [R]. Row r holds the next lengths[r] values::
+
+    rows      [1, 2]  []  [3]
+    values    1 2 3
+    lengths   2 0 1
 """
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 Jagged = tuple[Tensor, Tensor, Tensor | None]
-"""values [V], lengths int32 [R], weights float32 [V] or None."""
+"""A jagged column: values [V], lengths int32 [R], and weights float32 [V] or None."""
 
 
 def gather_rows(values: Tensor, lengths: Tensor, rows: Tensor, weights: Tensor | None = None) -> Jagged:
-    """Rows of a jagged column in a new order, repeated or left out (RecD's O6, JaggedIndexSelect).
+    """Takes rows of a jagged column, in any order and any number of times (RecD's O6, JaggedIndexSelect).
 
     Args:
-        values: [V] or [V, D].
-        lengths: int32 [R].
-        rows: int64 [N] in [0, R).
-        weights: [V] or None.
+        values: [V] or [V, D], the column's values.
+        lengths: int32 [R], the column's lengths.
+        rows: int64 [N] in [0, R), the numbers of the rows to take.
+        weights: [V], a weight per value; or None.
 
     Returns:
-        values, lengths int32 [N] and weights of the rows asked for.
+        The values, the lengths int32 [N] and the weights of the rows taken.
     """
     out_lengths = lengths[rows]
     index = value_index(lengths, rows, out_lengths)
@@ -31,12 +33,12 @@ def gather_rows(values: Tensor, lengths: Tensor, rows: Tensor, weights: Tensor |
 
 
 def value_index(lengths: Tensor, rows: Tensor, out_lengths: Tensor) -> Tensor:
-    """Where the values of the rows asked for stand, int64 [sum of out_lengths].
+    """The index of every value of some rows, row after row: int64 [sum of out_lengths].
 
     Args:
-        lengths: int32 [R].
-        rows: int64 [N] in [0, R).
-        out_lengths: int32 [N], ``lengths[rows]``.
+        lengths: int32 [R], the column's lengths.
+        rows: int64 [N] in [0, R), the numbers of the rows.
+        out_lengths: int32 [N], the lengths of these rows: ``lengths[rows]``.
     """
     starts = torch.cumsum(lengths, 0, dtype=torch.int64) - lengths
     ends = torch.cumsum(out_lengths, 0, dtype=torch.int64)
@@ -45,15 +47,15 @@ def value_index(lengths: Tensor, rows: Tensor, out_lengths: Tensor) -> Tensor:
     return shifts + torch.arange(len(shifts), device=shifts.device)
 
 
-def last_values(lengths: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
-    """Where each row's last ``max_length`` values stand.
+def find_last_values(lengths: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
+    """Finds each row's last ``max_length`` values.
 
     Args:
-        lengths: int32 [R].
-        max_length: values kept of a row, at most.
+        lengths: int32 [R], the column's lengths.
+        max_length: how many values of a row are kept at most.
 
     Returns:
-        index: int64 [sum of the new lengths] into the values.
+        index: int64 [sum of the new lengths], the indexes of the values that are kept.
         lengths: int32 [R], the new lengths.
     """
     kept = lengths.clamp(max=max_length)
@@ -61,66 +63,3 @@ def last_values(lengths: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
     new_ends = torch.cumsum(kept, 0, dtype=torch.int64)
     shifts = torch.repeat_interleave(ends - new_ends, kept.long())
     return shifts + torch.arange(len(shifts), device=shifts.device), kept
-
-
-def find_unique_rows(columns: Sequence[Jagged], num_rows: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Deduplicates rows that are equal in every column; a hash finds candidates, values and lengths decide.
-
-    A row whose hash collides with a different row stays by itself: at worst a repeat is left, never a wrong match.
-
-    Args:
-        columns: jagged columns of num_rows rows each.
-        num_rows: R.
-        device: where the result lies when there are no columns.
-
-    Returns:
-        first: int64 [U], a representative of each unique row, in order of first appearance.
-        inverse: int32 [R], for each row its unique row.
-    """
-    signature = torch.zeros(num_rows, dtype=torch.int64, device=device)
-    for values, lengths, weights in columns:
-        signature = _mix(signature * 31 + _row_hash(values, lengths))
-        if weights is not None:
-            signature = _mix(signature * 31 + _row_hash(weights.view(torch.int32), lengths))
-    _, candidate = torch.unique(signature, return_inverse=True)
-    order = torch.arange(num_rows, device=device)
-    leader = torch.full((num_rows,), num_rows, device=device).scatter_reduce(0, candidate, order, "amin")[candidate]
-    equal = torch.ones(num_rows, dtype=torch.bool, device=device)
-    for column in columns:
-        equal &= _rows_equal(column, leader)
-    leader = torch.where(equal, leader, order)
-    first, inverse = torch.unique(leader, return_inverse=True)
-    return first, inverse.to(torch.int32)
-
-
-def _mix(x: Tensor) -> Tensor:
-    """An invertible 64-bit mix (the multipliers of splitmix64, written as signed integers)."""
-    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * -4658895280553007687
-    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * -7723592293110705685
-    return x ^ ((x >> 31) & 0x1FFFFFFFF)
-
-
-def _row_hash(values: Tensor, lengths: Tensor) -> Tensor:
-    """A 64-bit hash of each row's values and length, int64 [R]."""
-    rows = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths.long())
-    starts = torch.cumsum(lengths, 0, dtype=torch.int64) - lengths
-    position = torch.arange(len(values), device=values.device) - starts[rows]
-    mixed = _mix(_mix(values.long() + 0x632BE5AB) + position * -7046029254386353131)
-    return _mix(lengths.long() + 1).index_add(0, rows, mixed)
-
-
-def _rows_equal(column: Jagged, leader: Tensor) -> Tensor:
-    """Whether each row equals, bit for bit, the row named as its leader; bool [R]."""
-    values, lengths, weights = column
-    equal = lengths == lengths[leader]
-    # Only rows of equal length are compared, so that positions line up.
-    rows = torch.nonzero(equal).squeeze(1)
-    size = lengths[rows]
-    own, other = value_index(lengths, rows, size), value_index(lengths, leader[rows], size)
-    differs = values[own] != values[other]
-    if weights is not None:
-        bits = weights.view(torch.int32)
-        differs |= bits[own] != bits[other]
-    owner = torch.repeat_interleave(rows, size.long())
-    num_differing = torch.zeros_like(leader).index_add(0, owner, differs.long())
-    return equal & (num_differing == 0)

@@ -11,8 +11,8 @@ from recd_dist.embedding.exchange.classes import Send
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.job.job import Job
 from recd_dist.job.options import Optimizer
-from recd_dist.model import new_model, sequence_features
 from recd_dist.model.loss import click_loss
+from recd_dist.model.models import build_named_model, sequence_features
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.reader.loader import Loader
 from recd_dist.reader.transform import Transforms
@@ -109,7 +109,7 @@ def count_dense_parameters(job: Job) -> int:
 
 def _dense_model(job: Job) -> nn.Module:
     options = {k: v for k, v in job.config.model.items() if k not in ("name", "dim", "pooling")}
-    return new_model(str(job.config.model["name"]), job.schema, int(job.config.model["dim"]), **options)
+    return build_named_model(str(job.config.model["name"]), job.schema, int(job.config.model["dim"]), **options)
 
 
 def build_dense_optimizer(parameters: list[Tensor], wanted: Optimizer) -> torch.optim.Optimizer:

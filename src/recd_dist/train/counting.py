@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from recd_dist.embedding.placement import Placement
 from recd_dist.errors import UserError
 from recd_dist.job.job import Job
-from recd_dist.metrics import memory
-from recd_dist.metrics.gather import over_ranks
-from recd_dist.metrics.quality import QualityWindow
-from recd_dist.metrics.smoothed import Smoothed
+from recd_dist.metrics.gather import reduce_over_ranks
+from recd_dist.metrics.memory import measure_memory
+from recd_dist.metrics.moving_mean import MovingMean
+from recd_dist.metrics.quality import TrainingQuality
 from recd_dist.metrics.speed import Speed
 from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.plan.step_bytes import group_bytes, step_bytes
@@ -80,8 +80,8 @@ class RunCounts:
     ) -> None:
         self._job, self._ranks, self._uses, self._placement = job, ranks, uses, placement
         self._all_reduce_bytes, self._first_step, self._last_point = all_reduce_bytes, step, step
-        self._speed, self._loss = Speed(ranks.device), Smoothed()
-        self._quality = QualityWindow(job.config.batch_size, WINDOW_SAMPLES, ranks.device)
+        self._speed, self._loss = Speed(ranks.device), MovingMean()
+        self._quality = TrainingQuality(job.config.batch_size, WINDOW_SAMPLES, ranks.device)
         self._ahead: deque[StepRows] = deque()  # of batches that are read and not trained yet
         self._steps: list[StepRows] = []  # since the last point
         self._bytes: Counter[str] = Counter()  # of this rank, since the last point
@@ -95,7 +95,7 @@ class RunCounts:
 
     def count_rows(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Passes the batches on; notes the wait for each, and its rows while they are on the host."""
-        for batch in self._speed.watch(batches):
+        for batch in self._speed.time_reads(batches):
             self._ahead.append(StepRows.of_batch(batch.sparse, self._uses if self._job.dedup else ()))
             yield batch
 
@@ -108,7 +108,7 @@ class RunCounts:
         self._rows["samples"] += batch.batch_size
         self._loss.update(loss)
         self._quality.update(logits, batch.labels[:, 0])
-        self._speed.step(batch.batch_size)
+        self._speed.count_step(batch.batch_size)
 
     def pause(self) -> None:
         """What follows is no training: it does not count as a slow step."""
@@ -129,7 +129,9 @@ class RunCounts:
         sent = traffic.take()
         self._bytes.update({f"sent_{k}": sent[k] for k in _EXCHANGE})
         self._add_formulas()
-        sums = over_ranks({**{k: float(v) for k, v in self._bytes.items()}, "loss": loss}, "sum", self._ranks.device)
+        sums = reduce_over_ranks(
+            {**{k: float(v) for k, v in self._bytes.items()}, "loss": loss}, "sum", self._ranks.device
+        )
         of_all = sums.pop("loss")
         if not math.isfinite(of_all):  # on any rank: then all ranks end, and none waits for one that has ended
             raise UserError(
@@ -151,7 +153,7 @@ class RunCounts:
                 k.removeprefix(_GROUP): v / max(1, num_steps) for k, v in sums.items() if k.startswith(_GROUP)
             },
             dedup_factors=self.dedup_factors(),
-            memory=memory.usage(self._ranks.device),
+            memory=measure_memory(self._ranks.device),
         )
 
     def dedup_factors(self) -> dict[str, float]:

@@ -20,8 +20,8 @@ from recd_dist.errors import ConfigError, nearest
 from recd_dist.job.config import from_yaml, load
 from recd_dist.job.job import Job, resolve
 from recd_dist.job.options import EvaluateConfig, TrainConfig
-from recd_dist.metrics.gather import gather_columns
-from recd_dist.metrics.quality import Quality, evaluate
+from recd_dist.metrics.gather import gather_on_first_rank
+from recd_dist.metrics.quality import Quality, measure_quality
 from recd_dist.plan.placing import World
 from recd_dist.plan.sharding import place_tables
 from recd_dist.ranks.process_group import Ranks, process_group
@@ -51,8 +51,8 @@ def quality_of(model: nn.Module, batches: Iterable[Batch], device: torch.device)
             _, (_, logits, batch) = model(read.to(device))
             rows.append((logits.float(), batch.labels[:, 0].float(), batch.request_ids))
     logits, labels, requests = (torch.cat(column) for column in zip(*rows, strict=True))
-    found = gather_columns({"logits": logits, "labels": labels, "requests": requests})
-    return None if found is None else evaluate(found["logits"], found["labels"], found["requests"])
+    found = gather_on_first_rank({"logits": logits, "labels": labels, "requests": requests})
+    return None if found is None else measure_quality(found["logits"], found["labels"], found["requests"])
 
 
 def evaluate_run(config: EvaluateConfig, ranks: Ranks) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def evaluate_run(config: EvaluateConfig, ranks: Ranks) -> dict[str, Any]:
             raise ConfigError(f"{name}={value}: must be at least {least}")
     run_dir = Path(config.run_dir)
     trained: TrainConfig = from_yaml("train", run_dir / "config.yaml")
-    path = checkpoint.latest(run_dir / "checkpoints")
+    path = checkpoint.find_newest(run_dir / "checkpoints")
     if path is None:
         raise ConfigError(f"{run_dir}: no checkpoint in it; train first: `recd train ... run_dir={run_dir}`")
     reader = replace(trained.reader, num_workers=config.num_workers)

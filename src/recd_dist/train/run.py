@@ -19,7 +19,7 @@ from recd_dist.embedding.tables import portable_name
 from recd_dist.files.whole_file import write_whole
 from recd_dist.job.config import to_yaml
 from recd_dist.job.job import Job
-from recd_dist.metrics.curves import DIRECTORY
+from recd_dist.metrics.curves import BOARD_DIRECTORY
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.reader.transform import Transforms
 from recd_dist.train import build
@@ -45,8 +45,8 @@ def resume(job: Job, ranks: Ranks, model: Any, optimizer: Any) -> dict[str, Any]
     if not job.config.resume and ranks.is_first:
         start_afresh(run_dir)
     dist.barrier()
-    checkpoint.sweep(run_dir / "checkpoints")
-    path = checkpoint.latest(run_dir / "checkpoints")
+    checkpoint.remove_unfinished(run_dir / "checkpoints")
+    path = checkpoint.find_newest(run_dir / "checkpoints")
     found = checkpoint.load(path, model, optimizer, job.schema, rename=portable_name) if path else None
     if ranks.is_first:
         # Not before the checkpoint was found to fit: config.yaml says how to read those that are there.
@@ -58,7 +58,7 @@ def resume(job: Job, ranks: Ranks, model: Any, optimizer: Any) -> dict[str, Any]
 
 def start_afresh(run_dir: Path) -> None:
     """Removes what an earlier run left in its directory; files of others stay."""
-    for name in ("checkpoints", DIRECTORY, "seen"):
+    for name in ("checkpoints", BOARD_DIRECTORY, "seen"):
         shutil.rmtree(run_dir / name, ignore_errors=True)
     (run_dir / "summary.json").unlink(missing_ok=True)
 

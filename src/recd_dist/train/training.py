@@ -28,7 +28,7 @@ from recd_dist.job.config import load, to_yaml
 from recd_dist.job.job import Job
 from recd_dist.job.options import TrainConfig
 from recd_dist.job.preflight import check, require_work
-from recd_dist.metrics.gather import over_ranks
+from recd_dist.metrics.gather import reduce_over_ranks
 from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.plan import step_bytes
 from recd_dist.plan.step_rows import table_uses
@@ -83,7 +83,7 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     pipeline = start_pipeline(model, optimizer, ranks.device)
     known = {"transforms": transforms.to_json(), "config": to_yaml(config)}
     num_trained = 0  # batches of this epoch, in this attempt
-    path = checkpoint.latest(Path(config.run_dir) / "checkpoints")
+    path = checkpoint.find_newest(Path(config.run_dir) / "checkpoints")
     facts = memory_of(model, optimizer, plan, ranks)
     with Stop() as stop, TrafficCounter() as traffic, watch_of(job, ranks, model, placed, loader, step, facts) as watch:
         while loader.epoch < config.epochs and step < last and not stop.asked:
@@ -112,7 +112,7 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
 
 def memory_of(model: Any, optimizer: Any, plan: TablePlan, ranks: Ranks) -> dict[str, float]:
     """Bytes of the tables on the rank that holds most of them, used and planned; a collective."""
-    used = over_ranks({"table_bytes": float(table_bytes(model.module, optimizer))}, "max", ranks.device)
+    used = reduce_over_ranks({"table_bytes": float(table_bytes(model.module, optimizer))}, "max", ranks.device)
     return {**used, "table_bytes_planned": float(plan.estimate.rank_bytes)}
 
 

@@ -11,12 +11,12 @@ from recd_dist.embedding.placement import Placement
 from recd_dist.job.config import to_yaml
 from recd_dist.job.dotted_names import dotted_names, value_at
 from recd_dist.job.job import Job
-from recd_dist.metrics.curves import DIRECTORY, Board
+from recd_dist.metrics.curves import BOARD_DIRECTORY, CurveWriter
 from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.plan.step_rows import TableUse
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.screen.console import console
-from recd_dist.screen.training_progress import Progress
+from recd_dist.screen.training_progress import TrainingProgress
 from recd_dist.tensors.batch import Batch
 from recd_dist.train.build import Output
 from recd_dist.train.counting import RunCounts
@@ -50,8 +50,8 @@ class Watch:
     ) -> None:
         self._job, self._facts = job, dict(facts or {})
         self._run_dir = Path(job.config.run_dir)
-        self._board = Board(self._run_dir, step, ranks.is_first)
-        self._progress = Progress(num_steps, step) if ranks.is_first else None
+        self._board = CurveWriter(self._run_dir, step, ranks.is_first)
+        self._progress = TrainingProgress(num_steps, step) if ranks.is_first else None
         self._counts = RunCounts(job, ranks, uses, placement, step, all_reduce_bytes)
         self._seen = Seen(self._run_dir, step) if job.config.record_samples else None
         self._latest: dict[str, float] = {}  # numbers of the last point, for the progress bar
@@ -59,7 +59,7 @@ class Watch:
     def __enter__(self) -> "Watch":
         if self._progress:
             self._progress.__enter__()
-        self._board.text("config", to_yaml(self._job.config))
+        self._board.add_text("config", to_yaml(self._job.config))
         return self
 
     def __exit__(
@@ -89,8 +89,8 @@ class Watch:
 
     def show(self, step: int) -> None:
         """Moves the progress bar on; free between two redraws."""
-        if self._progress and self._progress.due(step):
-            self._progress.update(step, {"loss": self._counts.loss, **self._latest})
+        if self._progress and self._progress.is_due(step):
+            self._progress.show(step, {"loss": self._counts.loss, **self._latest})
 
     def point(self, step: int, traffic: TrafficCounter) -> None:
         """Adds a point to every curve; a collective.
@@ -100,13 +100,13 @@ class Watch:
         """
         point, board = self._counts.measure(step, traffic), self._board
         sides = {"train": point.traffic["sent_bytes"], "expanded": point.traffic["expanded_bytes"]}
-        board.add(step, "traffic", point.traffic)
-        board.add_lines(step, "traffic", "bytes", sides)
-        board.add_lines(step, "traffic", "group_bytes", point.group_bytes)
-        board.add(step, "speed", point.speed)
-        board.add(step, "quality", {"loss": point.loss, **point.quality})
-        board.add_lines(step, "dedup", "factor", point.dedup_factors)
-        board.add(step, "memory", point.memory)
+        board.add_points(step, "traffic", point.traffic)
+        board.add_points_by_line(step, "traffic", "bytes", sides)
+        board.add_points_by_line(step, "traffic", "group_bytes", point.group_bytes)
+        board.add_points(step, "speed", point.speed)
+        board.add_points(step, "quality", {"loss": point.loss, **point.quality})
+        board.add_points_by_line(step, "dedup", "factor", point.dedup_factors)
+        board.add_points(step, "memory", point.memory)
         self._latest |= {**point.quality, **point.speed}
         self._counts.pause()  # writing the curves is no training
 
@@ -122,18 +122,18 @@ class Watch:
         Args:
             step: steps that are done.
         """
-        return {**self._counts.totals(step), "tensorboard": str(self._run_dir / DIRECTORY), **self._facts}
+        return {**self._counts.totals(step), "tensorboard": str(self._run_dir / BOARD_DIRECTORY), **self._facts}
 
     def finish(self, step: int, summary: Mapping[str, Any]) -> None:
         """Adds the evaluation and the run's line in the table of runs; shows the summary on the screen."""
         results = {
             k: float(summary[k]) for k in ("auc", "auc_per_request", "ne", "loss", "calibration") if k in summary
         }
-        self._board.add(step, "quality", results, "eval")
+        self._board.add_points(step, "quality", results, "eval")
         config = asdict(self._job.config)
         flat = {name: value_at(config, name) for name in dotted_names(config) if not name.startswith("data.samples")}
         results["samples_per_s"] = summary["samples_per_s"]
-        self._board.hparams({k: v for k, v in flat.items() if v is not None}, results)
+        self._board.add_run({k: v for k, v in flat.items() if v is not None}, results)
         if self._progress:
             self._progress.__exit__(None, None, None)
             console(sys.stderr).print(render(summary))

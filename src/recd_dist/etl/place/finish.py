@@ -20,7 +20,7 @@ from recd_dist.etl.place.run_output import RunOutput
 from recd_dist.etl.place.sketches import SKETCHES, save_sketches
 from recd_dist.etl.place.statistics import STATISTICS, save_statistics
 from recd_dist.etl.place.work_directory import put_in_place
-from recd_dist.screen.progress import Progress
+from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.table.location import Location
 from recd_dist.table.manifest import NAME, Manifest
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def finish_tables(
-    work: Path, out: Location, output: RunOutput, base: BaseTables, bar: Progress | None = None
+    work: Path, out: Location, output: RunOutput, base: BaseTables, bar: PhaseProgress | None = None
 ) -> dict[str, Manifest]:
     """Writes manifests and puts the tables in place.
 
@@ -54,7 +54,7 @@ def finish_tables(
         manifest.save(table / split)
     if not isinstance(out, Path):
         if bar is not None:
-            bar.uploading(sum(file.num_bytes for result in output.results for file in result.part.files))
+            bar.start_uploading(sum(file.num_bytes for result in output.results for file in result.part.files))
         publish(table, out, overwrite=True, progress=bar.advance if bar is not None else None)
     elif base.kept_in is None:
         put_in_place(table, out)

@@ -40,7 +40,7 @@ from recd_dist.etl.spark.sql.row_place import number_blocks
 from recd_dist.etl.write.choose_form import choose_form
 from recd_dist.etl.write.row_groups import MAX_SESSION_ROW_GROUPS
 from recd_dist.etl.write.write_all_parts import write_parts
-from recd_dist.screen.progress import Progress
+from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.table.location import Location
 from recd_dist.table.manifest import Manifest
 
@@ -108,7 +108,7 @@ def _make_tables(
     replaced: frozenset[str],
     work: Path,
     run: str,
-    bar: Progress,
+    bar: PhaseProgress,
 ) -> RunOutput:
     """Reads, plans and writes on Spark; shards that are noted as written are not written again.
 
@@ -128,7 +128,7 @@ def _make_tables(
     inspection = normalised.inspection
     base.check(inspection, source)
     samples, lookups = _keep_samples(spark, source, normalised, num_buckets(inputs, shard_bytes), work)
-    bar.reading(inputs.num_rows)
+    bar.start_reading(inputs.num_rows)
     try:
         tally, runs = samples.prepare()
         bar.advance(tally.num_rows)
@@ -139,7 +139,7 @@ def _make_tables(
         first = samples.load_first_part(shards, rules, plan, shard_bytes)
         row_group_samples, compression = options.row_group_samples, options.compression
         form = choose_form(source, inspection, first, tally, lookups, row_group_samples, compression, base.schema)
-        bar.writing(sum(part.num_samples for part in plan.parts))
+        bar.start_writing(sum(part.num_samples for part in plan.parts))
         bare, shared = replace(form, lookups={}), str(work.absolute())
         instructions = WritingInstructions(samples.inspected, rules, plan, bare, base.splits, shard_bytes, shared)
         left_out = samples.write_shards(shards, instructions)

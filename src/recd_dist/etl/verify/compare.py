@@ -16,14 +16,12 @@ part of the table at a time within the memory limit, and a group with its own qu
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from recd_dist.errors import DataError, nearest
 from recd_dist.etl.budget import Budget
@@ -36,6 +34,7 @@ from recd_dist.etl.source.source import Source
 from recd_dist.etl.verify.differing_sample import describe_difference
 from recd_dist.etl.verify.sides import ALL, Comparison, SourceSide, TableSide
 from recd_dist.etl.verify.verification import ComparedColumn, Verification
+from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.table.flat import quoted
 from recd_dist.table.location import Location
 from recd_dist.table.manifest import Manifest
@@ -69,7 +68,7 @@ def verify(source: Source, table_root: Location, *, memory_limit: str = "1GB", p
     with (
         tempfile.TemporaryDirectory(prefix=".verify-", dir=place) as work,
         engine.connect(f"{budget.engine_bytes + budget.shard_bytes}B", spill=Path(work)) as connection,
-        _Bar(progress, sum(m.num_samples for _, m in tables.values()), dropped.num_samples) as bar,
+        PhaseProgress(progress) as bars,
     ):
         connection.execute("set preserve_insertion_order = false")
         inspection = inspected(source, connection)
@@ -82,12 +81,15 @@ def verify(source: Source, table_root: Location, *, memory_limit: str = "1GB", p
         splits, sessions = _splits(source, tables, comparison, TEST in source_columns, dropped, connection)
         ours = TableSide(connection, tables, comparison, splits)
         theirs = SourceSide(connection, inspection, comparison, lookups, splits, sessions)
-        in_source, in_table = theirs.sum_samples(bar("source")), ours.sum_samples(bar("table"))
+        num_in_table = sum(m.num_samples for _, m in tables.values())
+        totals = {"source": num_in_table + dropped.num_samples, "table": num_in_table}
+        begin_pass = partial(_begin_pass, bars, totals)
+        in_source, in_table = theirs.sum_samples(begin_pass("source")), ours.sum_samples(begin_pass("table"))
         skipped = _subtract_dropped(in_source[splits[0]], dropped, comparison)
         result = _result(in_source, in_table, dropped.num_samples, skipped)
         if result.equal or dropped.num_samples:
             return result
-        example = describe_difference(theirs, ours, _differing_bucket(in_source, in_table), bar)
+        example = describe_difference(theirs, ours, _differing_bucket(in_source, in_table), begin_pass)
         return _result(in_source, in_table, 0, skipped, example)
 
 
@@ -239,18 +241,7 @@ def _differing_bucket(in_source: Mapping[str, Sums], in_table: Mapping[str, Sums
     return int(np.argmax(total != 0)) if total.any() else -1
 
 
-class _Bar(AbstractContextManager["_Bar"]):
-    """Progress on stderr; a call begins a pass over one side, and returns what is called with numbers of samples."""
-
-    def __init__(self, shown: bool, num_samples: int, num_dropped: int) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=Console(stderr=True), disable=not shown, refresh_per_second=4)
-        self._total = {"source": num_samples + num_dropped, "table": num_samples}
-
-    def __call__(self, side: str) -> Callable[[int], None]:
-        self._bar.start()
-        task = self._bar.add_task(side, total=self._total[side])
-        return lambda num_rows: self._bar.advance(task, num_rows)
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+def _begin_pass(bars: PhaseProgress, num_samples: Mapping[str, int], side: str) -> Callable[[int], None]:
+    """Begins a pass over one side; returns what is called with numbers of samples."""
+    bars.start_comparing(side, num_samples[side])
+    return bars.advance

@@ -1,4 +1,4 @@
-"""A number of every step, smoothed: the loss on the progress bar and on the board."""
+"""A moving mean of a number per step, such as the loss that is shown."""
 
 import math
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 
-class Smoothed:
-    """An exponential mean of a tensor, kept on its device: no waiting for the device until ``value``.
+class MovingMean:
+    """An exponential moving mean, kept on the device: the host does not wait for it before ``value``.
 
     Args:
-        half_life: steps after which a number counts half.
+        half_life: the number of steps after which a number counts half.
     """
 
     def __init__(self, half_life: float = 10.0) -> None:
@@ -18,10 +18,10 @@ class Smoothed:
         self._sum: Tensor | None = None
 
     def update(self, number: Tensor) -> None:
-        """Takes a step's number, a tensor of one element."""
+        """Adds the number of a step, a tensor of one element."""
         number = number.detach().float()
         self._sum = number.clone() if self._sum is None else torch.lerp(number, self._sum, self._decay)
 
     def value(self) -> float:
-        """The mean so far; nan before the first ``update``."""
+        """The mean of the numbers so far; nan before the first ``update``."""
         return float(self._sum) if self._sum is not None else math.nan
