@@ -8,7 +8,7 @@ from recd_dist.metrics.gather import gather_on_first_rank, reduce_over_ranks
 from recd_dist.metrics.quality import TrainingQuality, measure_quality
 from recd_dist.metrics.speed import Speed
 from recd_dist.ranks.process_group import Ranks
-from recd_dist.train.seen_records import EpochCount, Seen, count
+from recd_dist.train.seen_records import EpochCount, SeenRecords, count_trained
 
 
 def _gathered(ranks: Ranks, sizes: list[int]) -> dict | None:
@@ -74,7 +74,7 @@ def test_window_equals_the_exact_numbers(two_ranks) -> None:
 
 
 def _see(ranks: Ranks, run_dir, start: int, batches: list[list[int]]) -> None:
-    with Seen(run_dir, start) as seen:
+    with SeenRecords(run_dir, start) as seen:
         for step, ids in enumerate(batches, start=start + 1):
             seen.append(0, step, np.array(ids[ranks.rank :: 2]))
 
@@ -82,4 +82,4 @@ def _see(ranks: Ranks, run_dir, start: int, batches: list[list[int]]) -> None:
 def test_seen_by_two_ranks_and_resumed(two_ranks, tmp_path) -> None:
     two_ranks(_see, tmp_path, 0, [[0, 1], [2, 3]])
     two_ranks(_see, tmp_path, 1, [[4, 5], [3, 2]])
-    assert count(tmp_path, 6) == [EpochCount(0, 6, 0, 6, 0)]
+    assert count_trained(tmp_path, 6) == [EpochCount(0, 6, 0, 6, 0)]

@@ -30,7 +30,7 @@ from recd_dist.table.location import Location, location
 from recd_dist.table.manifest import Manifest, is_table, splits_of
 from recd_dist.tensors.batch import Batch
 from recd_dist.train import build, planning
-from recd_dist.train.seen_records import EpochCount, count
+from recd_dist.train.seen_records import EpochCount, count_trained
 
 
 def quality_of(model: nn.Module, batches: Iterable[Batch], device: torch.device) -> Quality | None:
@@ -133,7 +133,7 @@ def count_seen(run_dir: Path) -> list[EpochCount]:
     """
     trained: TrainConfig = from_yaml("train", run_dir / "config.yaml")
     parts = resolve(trained).manifest.parts
-    return count(run_dir, [(part.first_sample, part.first_sample + part.num_samples) for part in parts])
+    return count_trained(run_dir, [(part.first_sample, part.first_sample + part.num_samples) for part in parts])
 
 
 def oracle(job: Job, split: str) -> dict[str, float]:

@@ -1,13 +1,13 @@
-"""Which samples were trained: proof, by counted ids, that a resumed epoch saw each sample exactly once.
+"""Which samples were trained: ids are recorded and counted, across kills and resumes.
 
 ::
 
     RUN/seen/attempt-0000-from-step-00000000/rank-00000.bin    killed at step 130
              attempt-0001-from-step-00000100/rank-00000.bin    resumed from the checkpoint of step 100
 
-A record is int64 [MAGIC, epoch, step, n, crc32 of the ids] and n sample ids. An attempt that starts at step k undoes
-the steps above k of every earlier attempt, as the checkpoint does, so the records that count are, of each attempt,
-those up to the smallest start of the later ones. A record torn by a kill ends its file.
+A record is int64 [MAGIC, epoch, step, n, crc32 of the ids] followed by n sample ids. An attempt that starts at step k
+undoes the steps above k of every earlier attempt, as the checkpoint does: of each attempt only the records up to the
+smallest start of a later attempt count. A record that was torn by a kill ends its file.
 """
 
 import logging
@@ -31,14 +31,14 @@ _NUM_HEADER = 5
 _ATTEMPT = re.compile(r"attempt-(\d+)-from-step-(\d+)\Z")
 
 
-class Seen:
-    """Writes one rank's trained sample ids. Opening it is a collective: the ranks agree on the attempt's number.
+class SeenRecords:
+    """Writes the ids of the samples that a rank has trained. Opening it is a collective: the ranks agree on a number.
 
-    ``flush`` before each checkpoint: what is lost in a kill then lies above the checkpoint and is trained again.
+    Call ``flush`` before each checkpoint: what a kill then destroys lies above the checkpoint and is trained again.
 
     Args:
-        run_dir: the run's directory, seen by all ranks.
-        start_step: steps done when this attempt starts: 0, or the step of the checkpoint it resumes from.
+        run_dir: the directory of the run, which all ranks can write.
+        start_step: steps that are done when this attempt starts: 0, or the step of the checkpoint that it resumes from.
         flush_every: steps between two flushes.
     """
 
@@ -54,12 +54,12 @@ class Seen:
         self._num_steps = 0
 
     def append(self, epoch: int, step: int, sample_ids: NDArray[np.int64]) -> None:
-        """Records a trained batch.
+        """Records a batch that was trained.
 
         Args:
-            epoch: from 0.
-            step: this step's number; the first step after ``start_step`` is ``start_step + 1``.
-            sample_ids: int64 [B], this rank's.
+            epoch: number of the epoch, from 0.
+            step: number of the step; the first step of this attempt is ``start_step + 1``.
+            sample_ids: ids of the samples of this rank's batch, int64 [B].
         """
         ids = np.ascontiguousarray(sample_ids, dtype=np.int64)
         header = np.array([_MAGIC, epoch, step, len(ids), zlib.crc32(ids.tobytes())], dtype=np.int64)
@@ -70,14 +70,14 @@ class Seen:
             self._file.flush()
 
     def flush(self) -> None:
-        """Hands everything appended to the operating system: it survives a kill of this process."""
+        """Hands all records to the operating system, so that they survive a kill of this process."""
         self._file.flush()
 
     def close(self) -> None:
         """Flushes and closes."""
         self._file.close()
 
-    def __enter__(self) -> "Seen":
+    def __enter__(self) -> "SeenRecords":
         return self
 
     def __exit__(
@@ -91,9 +91,10 @@ class EpochCount:
     """How often the samples of a table were trained in one epoch.
 
     Attributes:
-        epoch: from 0.
-        num_samples: of the table.
-        num_never, num_once, num_more: samples seen 0 times, once, twice or more; they add up to ``num_samples``.
+        epoch: number of the epoch, from 0.
+        num_samples: samples of the table.
+        num_never, num_once, num_more: samples that were trained 0 times, once, and twice or more; they add up to
+            ``num_samples``.
     """
 
     epoch: int
@@ -104,19 +105,19 @@ class EpochCount:
 
     @property
     def is_exact(self) -> bool:
-        """Every sample was seen exactly once."""
+        """Whether every sample was trained exactly once."""
         return self.num_once == self.num_samples
 
 
-def count(run_dir: Path, samples: int | Sequence[tuple[int, int]]) -> list[EpochCount]:
+def count_trained(run_dir: Path, samples: int | Sequence[tuple[int, int]]) -> list[EpochCount]:
     """Counts, epoch by epoch, how often each sample was trained by the steps that count.
 
     Args:
-        run_dir: the run's directory.
-        samples: N of the table, whose sample ids are 0..N-1; or intervals of ids, where parts were replaced.
+        run_dir: the directory of the run.
+        samples: number N of samples of the table, whose ids are 0..N-1; or intervals of ids, where parts were replaced.
 
     Raises:
-        DataError: no records, or an id outside the table.
+        DataError: there are no records, or an id lies outside the table.
     """
     attempts = _attempts(run_dir)
     if not attempts:
@@ -149,12 +150,12 @@ def _epoch_count(epoch: int, times: NDArray[np.int64]) -> EpochCount:
 
 def _attempts(run_dir: Path) -> list[tuple[int, Path]]:
     """(start step, directory) of every attempt, in order."""
-    found = [(m, p) for p in (run_dir / "seen").glob("attempt-*") if (m := _ATTEMPT.match(p.name))]
-    return [(int(m[2]), p) for m, p in sorted(found, key=lambda mp: int(mp[0][1]))]
+    matches = [(m, p) for p in (run_dir / "seen").glob("attempt-*") if (m := _ATTEMPT.match(p.name))]
+    return [(int(m[2]), p) for m, p in sorted(matches, key=lambda mp: int(mp[0][1]))]
 
 
 def _records(path: Path) -> list[tuple[int, int, NDArray[np.int64]]]:
-    """(epoch, step, ids) of every whole record of a file; what follows a torn one is dropped."""
+    """The (epoch, step, ids) of every whole record of a file; what follows a torn record is dropped."""
     data = path.read_bytes()
     words = np.frombuffer(data, np.int64, count=len(data) // 8)
     records, at = [], 0

@@ -20,7 +20,7 @@ from recd_dist.screen.training_progress import TrainingProgress
 from recd_dist.tensors.batch import Batch
 from recd_dist.train.build import Output
 from recd_dist.train.counting import RunCounts
-from recd_dist.train.seen_records import Seen
+from recd_dist.train.seen_records import SeenRecords
 from recd_dist.train.summary_text import render
 
 
@@ -53,7 +53,7 @@ class Watch:
         self._board = CurveWriter(self._run_dir, step, ranks.is_first)
         self._progress = TrainingProgress(num_steps, step) if ranks.is_first else None
         self._counts = RunCounts(job, ranks, uses, placement, step, all_reduce_bytes)
-        self._seen = Seen(self._run_dir, step) if job.config.record_samples else None
+        self._seen = SeenRecords(self._run_dir, step) if job.config.record_samples else None
         self._latest: dict[str, float] = {}  # numbers of the last point, for the progress bar
 
     def __enter__(self) -> "Watch":
