@@ -56,7 +56,7 @@ def _samples(rank: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _window(ranks: Ranks) -> tuple[dict[str, float], dict[str, float]]:
-    window = TrainingQuality(batch_size=64, window=10_000, device=ranks.device)
+    window = TrainingQuality(batch_size=64, num_last=10_000, device=ranks.device)
     before = window.compute()
     for step in range(10):
         window.update(*_samples(ranks.rank, step))
