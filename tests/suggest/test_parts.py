@@ -10,7 +10,7 @@ from tests.suggest.planted import planted, source
 
 from recd_dist.errors import DataError
 from recd_dist.etl.source import duckdb_sql as engine
-from recd_dist.etl.source.inspection import SESSION, TIMESTAMP, inspected
+from recd_dist.etl.source.inspection import SESSION, TIMESTAMP, inspect
 from recd_dist.etl.source.source import Source
 from recd_dist.suggest.features import Columns, looks, stream
 from recd_dist.suggest.guess_keys import Choice, keyed
@@ -31,7 +31,7 @@ def chosen(bare: Source) -> dict[str, Choice]:
 
 def read(described: Source, **options: int) -> Sampled:
     with engine.connect() as connection:
-        return sampled(inspected(described, connection), connection, **options)
+        return sampled(inspect(described, connection), connection, **options)
 
 
 def test_keys_and_label_from_names_and_data(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_looks_count_changes_shifts_and_values(tmp_path: Path) -> None:
     bare = flat(tmp_path / "t.parquet", visit=[1, 1, 1, 1, 2], x=[5, 5, 6, 6, 6], history=history, clicked=[0] * 5)
     described = Source("mine", bare.path, keys={"session": "visit"}, labels=("clicked",))
     with engine.connect() as connection:
-        inspection = inspected(described, connection)
+        inspection = inspect(described, connection)
         columns = Columns(inspection, sampled(inspection, connection))
     x, h = looks(columns)
     assert (x.flags.tolist(), x.num_pairs, x.num_same) == ([True, False, True, False, False], 3, 2)

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from recd_dist.commands.sources import make_logs, source_options
 from recd_dist.errors import ConfigError
-from recd_dist.etl.source.source import KEY_NAMES, Source
+from recd_dist.etl.source.source import Source
+from recd_dist.etl.source.source_options import KEY_NAMES
 from recd_dist.suggest.proposals import suggest
 from recd_dist.suggest.report import to_html
 from recd_dist.suggest.sample import SAMPLES

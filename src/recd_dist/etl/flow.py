@@ -43,9 +43,10 @@ from recd_dist.etl.place.finish import Made, Tables, finished, made_by, report
 from recd_dist.etl.place.publish import first_part
 from recd_dist.etl.place.work_directory import check_free, check_space, taken_up, work_directory, working
 from recd_dist.etl.source import duckdb_sql as engine
-from recd_dist.etl.source.input_files import Inputs, inputs
-from recd_dist.etl.source.inspection import Inspection, inspected
-from recd_dist.etl.source.source import Source, tomorrow_us
+from recd_dist.etl.source.input_files import InputFiles, find_input_files
+from recd_dist.etl.source.inspection import Inspection, inspect
+from recd_dist.etl.source.source import Source
+from recd_dist.etl.source.source_options import tomorrow_us
 from recd_dist.etl.write.form import formed
 from recd_dist.etl.write.parquet import checked_compression
 from recd_dist.etl.write.part import Form
@@ -134,7 +135,7 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
         ConfigError: options that do not fit.
     """
     options = Options(row_group_samples, compression, memory_limit, threads, shard_bytes).checked()
-    found = inputs(source)
+    found = find_input_files(source)
     _check_replace(replace, append, source)
     job = _job(source, options, found, out, [append, *sorted(replace)])
     work = work_directory(out)
@@ -170,11 +171,11 @@ def _base(work: Path, out: Location, splits: tuple[str, ...], append: bool) -> T
     return Tables(None, splits, {}, first_part(out) if is_remote(out) else 0)
 
 
-Make = Callable[[Source, Options, Inputs, Tables, frozenset[str], Path, str, Progress], Made]
+Make = Callable[[Source, Options, InputFiles, Tables, frozenset[str], Path, str, Progress], Made]
 """Reads, plans and writes; see ``_made`` for what it is given."""
 
 
-def _job(source: Source, options: Options, found: Inputs, out: Location, added: list[Any]) -> dict[str, Any]:
+def _job(source: Source, options: Options, found: InputFiles, out: Location, added: list[Any]) -> dict[str, Any]:
     """What names a run: the same source, options and files, for the same table."""
     described = asdict(source)
     if source.policy.latest_us == tomorrow_us():  # not given: a run may go on the next day
@@ -191,7 +192,7 @@ def _job(source: Source, options: Options, found: Inputs, out: Location, added: 
     return {"run": hashlib.sha256(text.encode()).hexdigest()[:16], **json.loads(text)}
 
 
-def _space(found: Inputs) -> int:
+def _space(found: InputFiles) -> int:
     """Bytes that a run needs on disk at once: samples dealt into runs, hardly smaller than in memory, and the table."""
     return round(1.3 * found.memory_bytes)
 
@@ -199,7 +200,7 @@ def _space(found: Inputs) -> int:
 def _made(
     source: Source,
     options: Options,
-    found: Inputs,
+    found: InputFiles,
     base: Tables,
     replaced: frozenset[str],
     work: Path,
@@ -210,7 +211,7 @@ def _made(
     budget = options.budget
     shard_bytes = options.shard_bytes or budget.shard_bytes
     with engine.connect(f"{budget.engine_bytes}B", options.threads, spill=work / "duckdb") as connection:
-        inspection = inspected(source, connection)
+        inspection = inspect(source, connection)
         base.check(inspection, source)
         lookups = {
             name: _lookup(name, connection, sql, work / f"lookup-{name}.arrow")
@@ -296,10 +297,10 @@ def batches_of(connection: duckdb.DuckDBPyConnection, sql: str) -> Iterator[pa.R
     try:
         yield from connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
     except (duckdb.Error, pa.ArrowInvalid) as error:
-        raise DataError(f"samples query: {engine.short(error)}") from error
+        raise DataError(f"samples query: {engine.short_message(error)}") from error
 
 
-def num_buckets(found: Inputs, shard_bytes: int) -> int:
+def num_buckets(found: InputFiles, shard_bytes: int) -> int:
     """Buckets for logs of a size: about four to a shard, a power of two."""
     wanted = min(max(4 * found.memory_bytes // max(shard_bytes, 1), MIN_BUCKETS), MAX_BUCKETS)
     return 1 << int(wanted - 1).bit_length()

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from recd_dist.errors import ConfigError
 from recd_dist.etl.source import duckdb_sql as engine
-from recd_dist.etl.source.inspection import SESSION, Inspection, inspected
+from recd_dist.etl.source.inspection import SESSION, Inspection, inspect
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.write import cluster
 from recd_dist.etl.write.form import WORTH_A_GROUP
@@ -223,7 +223,7 @@ def suggest(
     _check(num_samples, compression)
     with Progress(progress) as bar, engine.connect(memory_limit) as connection:
         known = keyed(source, connection)
-        inspection = inspected(_labelled(known.source), connection)
+        inspection = inspect(_labelled(known.source), connection)
         bar.reading()
         read = sampled(inspection, connection, num_samples, max_bytes, bar.advance)
         columns = Columns(inspection, read)
@@ -266,8 +266,8 @@ def _labelled(source: Source) -> Source:
     """Without a label a source cannot be inspected; 0 stands for it while we look."""
     if source.labels:
         return source
-    path = engine.checked_path(source.path)
-    sql = engine.filled(source.samples, path) if source.samples else engine.default_samples(path)
+    path = engine.resolve_path(source.path)
+    sql = engine.samples_query(source.samples, path)
     return replace(source, samples=f"select *, 0::float as {_NO_LABEL} from ({sql}\n)", labels=(_NO_LABEL,))
 
 

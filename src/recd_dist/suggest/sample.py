@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from recd_dist.errors import DataError
 from recd_dist.etl.source import duckdb_sql as engine
-from recd_dist.etl.source.inspection import REQUEST, ROW_KEY, SESSION, TIMESTAMP, Inspection, link
+from recd_dist.etl.source.inspection import REQUEST, ROW_KEY, SESSION, TIMESTAMP, Inspection, link_column
 from recd_dist.etl.write.measure import Distinct
 
 SAMPLES = 200_000
@@ -126,10 +126,10 @@ def sampled(
     return Sampled(
         samples=samples.drop_columns([_BUCKET]),
         rows=rows,
-        place={name: _place(samples[link(name)], table) for name, table in rows.items()},
+        place={name: _place(samples[link_column(name)], table) for name, table in rows.items()},
         order=order,
         log=log,
-        log_place={} if log is None else {name: _place(log[link(name)], table) for name, table in rows.items()},
+        log_place={} if log is None else {name: _place(log[link_column(name)], table) for name, table in rows.items()},
         num_total=keys.num_rows - keys.num_keyless,
         num_sessions_total=keys.sessions.stats().num_distinct,
         share=1.0 if is_whole else samples.num_rows / (keys.num_rows - keys.num_keyless),
@@ -141,7 +141,7 @@ def sampled(
 
 
 def _names(connection: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
-    return set(engine.described(connection, sql, "samples query"))
+    return set(engine.describe_query(connection, sql, "samples query"))
 
 
 def _with_session(sql: str, has_session: bool) -> str:
@@ -159,7 +159,7 @@ def _read(connection: duckdb.DuckDBPyConnection, sql: str) -> Iterator[pa.Record
     try:
         yield from connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
     except (duckdb.Error, pa.ArrowInvalid) as error:
-        raise DataError(f"samples query: {engine.short(error)}") from error
+        raise DataError(f"samples query: {engine.short_message(error)}") from error
 
 
 @dataclass
@@ -238,7 +238,7 @@ class _Kept:
 def _rows(connection: duckdb.DuckDBPyConnection, sql: str, name: str, kept: _Kept) -> pa.Table:
     """Rows of a group's own query that the kept samples refer to; samples go until they fit."""
     while True:
-        wanted = pa.table({"key": kept.table()[link(name)].unique()})
+        wanted = pa.table({"key": kept.table()[link_column(name)].unique()})
         rows = _wanted(connection, sql, wanted, kept.max_bytes)
         if rows is not None:
             return _one_per_key(rows, name)
@@ -252,7 +252,7 @@ def _rows(connection: duckdb.DuckDBPyConnection, sql: str, name: str, kept: _Kep
 
 def _more_rows(connection: duckdb.DuckDBPyConnection, sql: str, name: str, log: pa.Table, rows: pa.Table) -> pa.Table:
     """Rows of a group, and those that the piece of the log refers to, as far as they fit."""
-    found = _wanted(connection, sql, pa.table({"key": log[link(name)].unique()}), _SLICE_BYTES)
+    found = _wanted(connection, sql, pa.table({"key": log[link_column(name)].unique()}), _SLICE_BYTES)
     if found is None:
         return rows
     new = found.filter(pa.array(~np.isin(found[ROW_KEY].to_numpy(), rows[ROW_KEY].to_numpy())))
@@ -272,7 +272,7 @@ def _wanted(connection: duckdb.DuckDBPyConnection, sql: str, keys: pa.Table, max
                 return None
         return pa.Table.from_batches(batches, reader.schema)
     except (duckdb.Error, pa.ArrowInvalid) as error:
-        raise DataError(f"query of a group: {engine.short(error)}") from error
+        raise DataError(f"query of a group: {engine.short_message(error)}") from error
     finally:
         connection.unregister("__wanted")
 

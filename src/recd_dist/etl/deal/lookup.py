@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recd_dist.errors import DataError
-from recd_dist.etl.source.duckdb_sql import short
+from recd_dist.etl.source.duckdb_sql import short_message
 from recd_dist.etl.source.inspection import ROW_KEY
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Lookup:
             batches = connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
             return Lookup.of_batches(group, batches, batches.schema, path)
         except (duckdb.Error, pa.ArrowInvalid) as error:
-            raise DataError(f"query of group '{group}': {short(error)}") from error
+            raise DataError(f"query of group '{group}': {short_message(error)}") from error
 
     @staticmethod
     def of_batches(group: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema, path: Path) -> "Lookup":

@@ -25,7 +25,7 @@ from recd_dist.etl.checksum.sample_sums import compared_keys, hashed, key_hashes
 from recd_dist.etl.deal.keys import HASH, I64, SIZE, in_sample
 from recd_dist.etl.deal.lookup import Lookup
 from recd_dist.etl.deal.value_range import Seen
-from recd_dist.etl.source.inspection import ORDER_KEY, REQUEST, SAMPLE_KEY, SESSION, TIMESTAMP, link
+from recd_dist.etl.source.inspection import ORDER_KEY, REQUEST, SAMPLE_KEY, SESSION, TIMESTAMP, link_column
 from recd_dist.etl.source.source import Source
 from recd_dist.table.schema import SAMPLE, Feature, Kind, Schema
 
@@ -140,9 +140,9 @@ class Preparation:
         """The samples with row numbers instead of keys of the groups that have their own query."""
         num_unlinked = {}
         for group, lookup in self.lookups.items():
-            rows = lookup.find(table[link(group)].combine_chunks())
+            rows = lookup.find(table[link_column(group)].combine_chunks())
             num_unlinked[group] = int((rows < 0).sum())
-            table = table.set_column(table.column_names.index(link(group)), link(group), pa.array(rows))
+            table = table.set_column(table.column_names.index(link_column(group)), link_column(group), pa.array(rows))
         return table, num_unlinked
 
     def _hashes(self, raw: pa.Table, linked: pa.Table) -> dict[str, npt.NDArray[np.uint64]]:
@@ -151,7 +151,7 @@ class Preparation:
         for feature in self.schema.features:
             if feature.group not in self.lookups:
                 found[feature.name] = hashed(linked, feature)
-        return found | {link(group): row_hashes(raw[link(group)], Kind.id) for group in self.lookups}
+        return found | {link_column(group): row_hashes(raw[link_column(group)], Kind.id) for group in self.lookups}
 
     def _grouped_hash(
         self, hashes: Mapping[str, npt.NDArray[np.uint64]], content: npt.NDArray[np.uint64]
@@ -159,7 +159,7 @@ class Preparation:
         """Content in 64 bits, of which the upper half is that of the groups: rows alike in these lie side by side."""
         names = [f.name for f in self.schema.features if f.group not in (SAMPLE, *self.lookups)]
         names = names or [f.name for f in self.schema.features if f.kind is Kind.ids and f.group == SAMPLE]
-        shared = [hashes[name] for name in (*names, *map(link, self.lookups))]
+        shared = [hashes[name] for name in (*names, *map(link_column, self.lookups))]
         if not shared:
             return content.view(np.int64)
         upper = combined(shared) & np.uint64(0xFFFFFFFF00000000)
@@ -245,7 +245,7 @@ class Preparation:
         for group in self.schema.groups:
             rows = samples
             if group in self.lookups:
-                rows = self.lookups[group].take(samples[link(group)].to_numpy())
+                rows = self.lookups[group].take(samples[link_column(group)].to_numpy())
             found |= {f.name: hashed(rows, f) for f in self.schema.of_group(group)}
         own = {g: [f.name for f in self.schema.of_group(g)] for g in self.lookups}
         return sample_checksums(found, {group: names for group, names in own.items() if names})

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from recd_dist.errors import ConfigError
 from recd_dist.etl.source import duckdb_sql as engine
-from recd_dist.etl.source.inspection import Inspection, inspected
+from recd_dist.etl.source.inspection import Inspection, inspect
 from recd_dist.etl.source.source import Source
 
 _MISSING = "engine=spark needs PySpark: pip install 'recd-dist[spark]', and Java 17 or later"
@@ -117,7 +117,7 @@ def normalised_in_place(
     for name, value in _MEANING.items():
         spark.conf.set(name, value)
     with engine.connect() as connection:
-        found = inspected(source, connection)
+        found = inspect(source, connection)
         groups = source.groups or {}
         samples = _rows(spark, connection, source, "", found.samples, source.samples_spark, placed)
         frames = {

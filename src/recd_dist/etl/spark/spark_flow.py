@@ -36,8 +36,8 @@ from recd_dist.etl.deal.spill import Runs
 from recd_dist.etl.flow import MAX_SESSION_ROW_GROUPS, Options, etl, num_buckets
 from recd_dist.etl.place.finish import Made, Tables
 from recd_dist.etl.source import duckdb_sql as engine
-from recd_dist.etl.source.input_files import Inputs
-from recd_dist.etl.source.inspection import SESSION, TIMESTAMP, Inspection, inspected, link
+from recd_dist.etl.source.input_files import InputFiles
+from recd_dist.etl.source.inspection import SESSION, TIMESTAMP, Inspection, inspect, link_column
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.spark.in_workers import (
     BUCKET,
@@ -154,7 +154,7 @@ def _made(
     spark: "SparkSession",
     source: Source,
     options: Options,
-    found: Inputs,
+    found: InputFiles,
     base: Tables,
     replaced: frozenset[str],
     work: Path,
@@ -220,7 +220,7 @@ class _NotHere(ShardReader):
 def _schemas(source: Source, inspection: Inspection) -> dict[str, pa.Schema]:
     """Columns of the normalised queries as DuckDB gives them: of the samples (``""``) and of each group."""
     with engine.connect() as connection:
-        inspected(source, connection)  # which brings stores within the connection's reach
+        inspect(source, connection)  # which brings stores within the connection's reach
         queries = {"": inspection.samples, **inspection.groups}
         return {n: connection.sql(f"select * from ({q}\n) limit 0").to_arrow_table().schema for n, q in queries.items()}
 
@@ -271,7 +271,7 @@ class _Rows:
         from pyspark.sql import types as T
         from pyspark.sql.pandas.types import to_arrow_schema
 
-        links = {link(group) for group in job.lookups}
+        links = {link_column(group) for group in job.lookups}
         fields = {field.name: pa.int64() if field.name in links else field.type for field in raw}
         added = {SESSION: pa.int64(), TIMESTAMP: pa.int64(), HASH: pa.int64(), SIZE: pa.int32()}
         self.schema = pa.schema(list((fields | added).items()))

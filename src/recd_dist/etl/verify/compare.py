@@ -33,7 +33,7 @@ from recd_dist.etl.budget import Budget
 from recd_dist.etl.checksum.sample_sums import ROW, Sums, compared_keys
 from recd_dist.etl.deal.lookup import Lookup
 from recd_dist.etl.source import duckdb_sql as engine
-from recd_dist.etl.source.inspection import TEST, Inspection, inspected
+from recd_dist.etl.source.inspection import TEST, Inspection, inspect
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.verify.example import example_of
 from recd_dist.etl.verify.sides import ALL, Layout, SourceSide, TableSide
@@ -172,8 +172,8 @@ def verify(source: Source, table_root: Location, *, memory_limit: str = "1GB", p
         _Bar(progress, sum(m.num_samples for _, m in tables.values()), left_out.num_samples) as bar,
     ):
         connection.execute("set preserve_insertion_order = false")
-        found = inspected(source, connection)
-        names = engine.described(connection, found.samples, "samples query")
+        found = inspect(source, connection)
+        names = engine.describe_query(connection, found.samples, "samples query")
         layout = _layout(found, manifest.schema, compared_keys(source))
         lookups = {g: Lookup.of_query(g, connection, found.groups[g], Path(work, f"{g}.rows")) for g in layout.own}
         splits, sessions = _splits(source, tables, layout, TEST in names, left_out, connection)

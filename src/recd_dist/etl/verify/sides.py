@@ -23,7 +23,7 @@ from recd_dist.etl.checksum.row_hashes import Hashes, column_checksum
 from recd_dist.etl.checksum.sample_sums import Sums, buckets_of, group_hashes, hashed, key_hashes, whole
 from recd_dist.etl.deal.lookup import Lookup
 from recd_dist.etl.source import duckdb_sql as engine
-from recd_dist.etl.source.inspection import SESSION, TEST, Inspection, link
+from recd_dist.etl.source.inspection import SESSION, TEST, Inspection, link_column
 from recd_dist.table.flat import flat_view
 from recd_dist.table.location import Location
 from recd_dist.table.manifest import Manifest
@@ -132,7 +132,7 @@ class SourceSide:
         for columns in _streamed(self.connection, self.found.samples, "samples query"):
             hashes = {key: key_hashes(columns.column(name)) for key, name in self.layout.keys.items()}
             hashes |= {f.name: hashed(columns, f) for f in self.layout.plain}
-            links = {g: lookup.find(columns.column(link(g))) for g, lookup in self.lookups.items()}
+            links = {g: lookup.find(columns.column(link_column(g))) for g, lookup in self.lookups.items()}
             rows = whole(hashes, {g: self._group[g][places] for g, places in links.items()})
             yield Batch(self._split(columns), hashes, rows, columns, links)
             done(columns.num_rows)
@@ -258,4 +258,4 @@ def _streamed(connection: duckdb.DuckDBPyConnection, query: str, where: str) -> 
     try:
         yield from (b for b in connection.sql(query).to_arrow_reader(_BATCH_ROWS) if b.num_rows)
     except (duckdb.Error, pa.ArrowInvalid) as error:
-        raise DataError(f"{where}: {engine.short(error)}") from error
+        raise DataError(f"{where}: {engine.short_message(error)}") from error

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recd_dist.etl.deal.lookup import Lookup
-from recd_dist.etl.source.inspection import REQUEST, SESSION, TIMESTAMP, link
+from recd_dist.etl.source.inspection import REQUEST, SESSION, TIMESTAMP, link_column
 from recd_dist.etl.write.cluster import changed_numbers
 from recd_dist.etl.write.flat_columns import Column, Flags, Order, changed, filled, taken, whole
 from recd_dist.table.schema import Feature
@@ -140,7 +140,7 @@ def compared(samples: Samples, features: tuple[Feature, ...], types: Types) -> G
 
 def linked(samples: Samples, group: str, features: tuple[Feature, ...], types: Types, lookup: Lookup) -> GroupRows:
     """Rows of a group with its own query: only those are read, and merged where neighbours are equal."""
-    place = samples.key(link(group))
+    place = samples.key(link_column(group))
     first = changed_numbers(place) | samples.begins
     table = lookup.take(place[first])
     everything = np.arange(table.num_rows)

@@ -25,12 +25,12 @@ def given_rows(shop: Workshop, source: Source, group: str, text: str) -> Scope:
     Raises:
         DataError: Spark refuses the query, or its columns are not those of the DuckDB query.
     """
-    path = engine.checked_path(source.path)
+    path = engine.resolve_path(source.path)
     duck = (source.groups or {})[group].sql if group else source.samples
-    query = engine.filled(duck, path) if duck else engine.default_samples(path)
-    columns = engine.described(shop.connection, query, shop.option)
+    query = engine.samples_query(duck, path)
+    columns = engine.describe_query(shop.connection, query, shop.option)
     try:
-        df = shop.spark.sql(engine.filled(text, path))
+        df = shop.spark.sql(engine.fill_path(text, path))
     except PySparkException as error:
         raise DataError(f"{shop.option}: {str(error).splitlines()[0]}") from error
     types = {field.name.lower(): field.dataType for field in df.schema.fields}

@@ -80,13 +80,13 @@ def _files(shop: Workshop, paths: str) -> list[str]:
             row[0] for path in given for row in shop.connection.execute("select file from glob(?)", [path]).fetchall()
         ]
     except duckdb.Error as error:
-        raise DataError(f"query: {engine.short(error)}") from error
+        raise DataError(f"query: {engine.short_message(error)}") from error
     shop.files = found or given
     return shop.files
 
 
 def _described(shop: Workshop, call: str) -> list[tuple[str, str]]:
-    return list(engine.described(shop.connection, f"select * from {call}", "query").items())
+    return list(engine.describe_query(shop.connection, f"select * from {call}", "query").items())
 
 
 def _parquet(shop: Workshop, paths: str) -> Scope:

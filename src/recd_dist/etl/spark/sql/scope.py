@@ -199,7 +199,7 @@ class Scope:
             if of_one_row and self.shop.connection.execute(text).fetchall():
                 raise self.shop.unsupported(f"an aggregate inside {self.shop.trees.text(trees[0])[:100]}")
         except duckdb.Error as error:
-            raise DataError(f"query: {engine.short(error)}") from error
+            raise DataError(f"query: {engine.short_message(error)}") from error
         return [row[1] for row in described]
 
     def _checked(self, trees: list[Tree]) -> None:
