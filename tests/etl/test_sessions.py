@@ -133,7 +133,7 @@ def test_duplicates_are_compared_not_only_hashed(tmp_path, monkeypatch):
     drop = {"duplicates": "drop"}
     made = etl(source(tmp_path, rows, keys, policy=drop), tmp_path / "equal", progress=False)["train"]
     assert (made.num_samples, made.dropped) == (1, {"duplicate": 3})
-    monkeypatch.setattr(Preparation, "_grouped_hash", lambda _, hashes, content: np.zeros(len(content), np.int64))
+    monkeypatch.setattr(Preparation, "_content_hash", lambda _, hashes, content: np.zeros(len(content), np.int64))
     rows["n"] = [1, 1, 1, 2]
     with pytest.raises(DataError, match="two samples of one session and time differ in 'n'"):
         etl(source(tmp_path, rows, keys, policy=drop), tmp_path / "out", progress=False)

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recd_dist.etl.deal.value_range import Seen
+from recd_dist.etl.deal.value_range import ValueRange
 from recd_dist.etl.source.inspection import SESSION, Inspection
 from recd_dist.etl.write import cluster
 from recd_dist.etl.write.stored_types import converted, stored_type
@@ -126,16 +126,16 @@ class Columns:
         self.starts = np.zeros(len(session), np.bool_)
         self.starts[self.bounds[:-1]] = True
         self.links = {name: cluster.changed_numbers(place) | self.starts for name, place in sampled.place.items()}
-        self._seen: dict[str, Seen] = {}
+        self._seen: dict[str, ValueRange] = {}
         self.features = {f.name: self._settled(f) for f in found.schema.features}
         self._held: tuple[str, pa.Array, int] | None = None
 
     def _settled(self, feature: Feature) -> Feature:
         """A single id that is missing in some rows is a list of no or one id, as in the ETL."""
-        seen = Seen()
+        seen = ValueRange()
         origin = self.origin[feature.name]
         for chunk in (self.sampled.samples if origin is None else self.sampled.rows[origin])[feature.name].chunks:
-            seen.look(chunk)
+            seen.include(chunk)
         if origin is not None:
             seen.num_missing += int((self.sampled.place[origin] < 0).sum())
         self._seen[feature.name] = seen

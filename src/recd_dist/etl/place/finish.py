@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from recd_dist.errors import ConfigError, DataError, nearest
-from recd_dist.etl.deal.prepare import Dropped
+from recd_dist.etl.deal.tally import Dropped
 from recd_dist.etl.place.publish import check_whole, publish
 from recd_dist.etl.place.sketches import SKETCHES, load_sketches, save_sketches
 from recd_dist.etl.place.statistics import STATISTICS, PartStatistics, load_statistics, save_statistics, summed

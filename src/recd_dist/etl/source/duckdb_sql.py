@@ -6,11 +6,12 @@ the sign bit cleared. In Python: ``int.from_bytes(md5(text.encode()).digest()[8:
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
+import pyarrow as pa
 
 from recd_dist.errors import DataError, nearest
 from recd_dist.table.flat import quoted
@@ -23,6 +24,7 @@ TEXT_ID = "(md5_number_lower({}) & 9223372036854775807)::bigint"
 """SQL for the 63-bit id of a text; the text expression takes the place of ``{}``."""
 
 _READERS = {".parquet": "read_parquet", ".pq": "read_parquet", ".csv": "read_csv", ".tsv": "read_csv"}
+_BATCH_ROWS = 4096
 _COMPRESSED = (".gz", ".zst")
 _GLOB = re.compile(r"[*?\[]")
 _STORE = re.compile(r"""(?:[(\[,]|\bfrom|\bjoin)\s*['"](([a-z][a-z0-9+.-]*)://[^'"/]*/?)""", re.IGNORECASE)
@@ -210,6 +212,23 @@ def describe_query(connection: duckdb.DuckDBPyConnection, sql: str, where: str) 
     except duckdb.Error as error:
         raise DataError(f"{where}: {short_message(error)}") from error
     return {row[0]: row[1] for row in rows}
+
+
+def read_batches(connection: duckdb.DuckDBPyConnection, sql: str, where: str) -> Iterator[pa.RecordBatch]:
+    """Runs a query and yields its result as it comes.
+
+    Args:
+        connection: an open DuckDB.
+        sql: the query.
+        where: what the query is, for the beginning of an error message.
+
+    Raises:
+        DataError: the query fails.
+    """
+    try:
+        yield from connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
+    except (duckdb.Error, pa.ArrowInvalid) as error:
+        raise DataError(f"{where}: {short_message(error)}") from error
 
 
 def short_message(error: BaseException) -> str:

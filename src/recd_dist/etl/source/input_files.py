@@ -14,14 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd_dist.errors import DataError
-from recd_dist.etl.source.duckdb_sql import (
-    LEFT_TO_DUCKDB,
-    fill_path,
-    is_glob,
-    match_glob,
-    resolve_path,
-    samples_query,
-)
+from recd_dist.etl.source.duckdb_sql import LEFT_TO_DUCKDB, fill_path, is_glob, match_glob, resolve_path, samples_query
 from recd_dist.etl.source.source import Source
 from recd_dist.table.location import Location, location, reaching, readable, stored_files
 

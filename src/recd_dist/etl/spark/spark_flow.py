@@ -28,15 +28,17 @@ import pyarrow.parquet as pq
 
 from recd_dist.errors import ConfigError, DataError, UserError
 from recd_dist.etl.deal.keys import HASH, KEY_COLUMNS, SIZE, Rules
-from recd_dist.etl.deal.load import Loaded, ShardReader
+from recd_dist.etl.deal.load import PartSamples
 from recd_dist.etl.deal.lookup import Lookup
-from recd_dist.etl.deal.prepare import Dropped, Preparation, Tally
-from recd_dist.etl.deal.shards import PartPlan, Plan, Survey, check_left, planned
-from recd_dist.etl.deal.spill import Runs
-from recd_dist.etl.flow import MAX_SESSION_ROW_GROUPS, Options, etl, num_buckets
-from recd_dist.etl.place.finish import Made, Tables
+from recd_dist.etl.deal.plan_parts import PartsPlan, PlannedPart, Survey, plan_parts
+from recd_dist.etl.deal.prepare import Preparation
+from recd_dist.etl.deal.shards import check_any_left
+from recd_dist.etl.deal.spill import BucketSizes, num_buckets
+from recd_dist.etl.deal.tally import Dropped, Tally
+from recd_dist.etl.flow import etl
+from recd_dist.etl.place.finish import Made
+from recd_dist.etl.run import Run
 from recd_dist.etl.source import duckdb_sql as engine
-from recd_dist.etl.source.input_files import InputFiles
 from recd_dist.etl.source.inspection import SESSION, TIMESTAMP, Inspection, inspect, link_column
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.spark.in_workers import (
@@ -57,7 +59,6 @@ from recd_dist.etl.spark.sql.row_place import Block, first_rows
 from recd_dist.etl.spark.sql.tree import backticked
 from recd_dist.etl.write.form import formed
 from recd_dist.etl.write.write_parts import write_parts
-from recd_dist.screen.progress import Progress
 from recd_dist.table.location import Location
 from recd_dist.table.manifest import Manifest
 
@@ -97,12 +98,12 @@ def etl_on_spark(
     there = spark or active_session()
     used = there or session(master)
 
-    def make(*args: Any) -> Made:
+    def build(run: Run) -> Made:
         with _configured(used), _plain_errors():
-            return _made(used, *args)
+            return _made(used, run)
 
     try:
-        return etl(source, out, make=make, **options)
+        return etl(source, out, build=build, **options)
     finally:
         if there is None:
             used.stop()
@@ -150,19 +151,10 @@ def plain(text: str) -> UserError:
     return DataError(f"Spark: {(raised[-1] if raised else first)[:500]}")
 
 
-def _made(
-    spark: "SparkSession",
-    source: Source,
-    options: Options,
-    found: InputFiles,
-    base: Tables,
-    replaced: frozenset[str],
-    work: Path,
-    run: str,
-    bar: Progress,
-) -> Made:
+def _made(spark: "SparkSession", run: Run) -> Made:
     """Reads, plans and writes, on Spark; shards that are noted as written are not written again."""
-    shard_bytes = options.shard_bytes or options.budget.shard_bytes
+    source, options, base, work, bar = run.source, run.options, run.base, run.work, run.bar
+    shard_bytes = options.budget.shard_bytes
     timed = "timestamp" in source.keys
     samples, groups, inspection, files = normalised_in_place(source, spark, placed=not timed)
     base.check(inspection, source)
@@ -170,15 +162,15 @@ def _made(
     lookups = {name: _lookup(name, df, raw[name], work) for name, df in groups.items()}
     job = Job(source, inspection.schema, inspection.timed, _shipped(spark, lookups, work))
     places = None if timed else first_rows(samples, files)
-    rows = _Rows(samples, job, raw[""], num_buckets(found, shard_bytes), places)
-    bar.reading(found.num_rows)
+    rows = _Rows(samples, job, raw[""], num_buckets(run.files.memory_bytes, shard_bytes), places)
+    bar.reading(run.files.num_rows)
     try:
-        tally, runs = rows.read()
+        tally, sizes = rows.read()
         bar.advance(tally.num_rows)
-        shards = runs.groups(shard_bytes)
-        rules = Rules.of(source, MAX_SESSION_ROW_GROUPS * options.row_group_samples, base.partitions - replaced)
+        shards = sizes.group_by_shard(shard_bytes)
+        rules = Rules.of(source, options.max_session_samples, base.partitions - run.replaced)
         surveys = rows.surveys(shards, rules, shard_bytes)
-        plan = planned(surveys, rules, base.splits, base.next_parts, base.next_samples, base.must_have)
+        plan = plan_parts(surveys, rules, base.splits, base.next_parts, base.next_samples, base.must_have)
         first = rows.first(shards, rules, plan, shard_bytes, timed)
         named = source, inspection, first, tally, lookups
         form = formed(*named, options.row_group_samples, options.compression, base.schema)
@@ -195,22 +187,19 @@ def _made(
     made.dropped.merge(left_out)
     for reason, count in plan.kept.items():
         made.dropped.add(reason, count, {})
-    return Made(source, inspection, form, made, run, base.parts_of(replaced))
+    return Made(source, inspection, form, made, run.name, base.parts_of(run.replaced))
 
 
-class _NotHere(ShardReader):
-    """Stands for shards that executors have written: what they noted is read, nothing else."""
+class _NotHere:
+    """The :class:`ShardSource` of the driver: executors have written all shards, and only their notes are read."""
 
-    def __init__(self) -> None:
-        pass
+    def read_left_out(self) -> Iterable[tuple[str, pa.Table]]:
+        """The executors report what is left out, so there is nothing more to tell."""
+        return ()
 
-    def left_out(self) -> Iterator[tuple[str, pa.Table]]:
-        """Nothing: executors have told it."""
-        return iter(())
-
-    def parts(self, shard: int, wanted: Iterable[PartPlan]) -> Iterable[tuple[PartPlan, Loaded]]:
-        """Refuses."""
-        del wanted
+    def read_parts(self, shard: int, parts: Iterable[PlannedPart]) -> Iterable[tuple[PlannedPart, PartSamples]]:
+        """Raises an error: a shard that an executor has written cannot be read here."""
+        del parts
         raise DataError(
             f"shard {shard} was written by an executor, and its parts are not on the driver's disk: data.table must "
             "be on a file system that driver and executors share, under one path"
@@ -287,7 +276,7 @@ class _Rows:
         self._num_buckets = num_buckets
         self._rows = samples.mapInArrow(task, made).persist(StorageLevel.DISK_ONLY)
 
-    def read(self) -> tuple[Tally, Runs]:
+    def read(self) -> tuple[Tally, BucketSizes]:
         """Prepares every sample; what was noted of them, and samples and bytes of each bucket."""
         from pyspark.sql import functions as F
 
@@ -299,8 +288,8 @@ class _Rows:
         for row in counted:
             if row[BUCKET] >= 0:
                 num_rows[row[BUCKET]], num_bytes[row[BUCKET]] = row["n"], row["b"]
-        check_left(tally, int(num_rows.sum()))
-        return tally, Runs(Path(), num_rows, num_bytes)
+        check_any_left(tally, int(num_rows.sum()))
+        return tally, BucketSizes(num_rows, num_bytes)
 
     def _dealt(self, shards: list[list[int]], names: Iterable[str]) -> "DataFrame":
         """Samples with the number of their shard."""
@@ -321,14 +310,16 @@ class _Rows:
         found = keys.mapInArrow(surveying(rules, shard_bytes, self.schema), types).toArrow()
         return [survey_of(found.filter(pc.field("shard") == number)) for number in range(len(shards))]
 
-    def first(self, shards: list[list[int]], rules: Rules, plan: Plan, shard_bytes: int, has_time: bool) -> Loaded:
+    def first(
+        self, shards: list[list[int]], rules: Rules, plan: PartsPlan, shard_bytes: int, has_time: bool
+    ) -> PartSamples:
         """The samples of the first part, on the driver."""
         from pyspark.sql import functions as F
 
         number = plan.parts[0].shard
         table = self._dealt(shards, self.schema.names).where(F.col(SHARD) == number).drop(SHARD).toArrow()
         table = table.select(self.schema.names).cast(self.schema)
-        return HeldReader(table, number, shard_bytes, rules, plan, has_time).first()
+        return HeldReader(table, number, shard_bytes, rules, plan, has_time).read_first_part()
 
     def write(self, shards: list[list[int]], what: Writing) -> Dropped:
         """Writes the parts of every shard that is not noted as written; what is left out of shards without parts."""

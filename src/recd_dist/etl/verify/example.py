@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from recd_dist.etl.checksum.row_hashes import Hashes
-from recd_dist.etl.checksum.sample_sums import hashed, key_hashes
+from recd_dist.etl.checksum.sample_sums import feature_hashes, key_hashes
 from recd_dist.etl.verify.sides import Layout, SourceSide, TableSide, of_bucket
 
 _MAX_TEXT = 120
@@ -53,7 +53,7 @@ class _Rows:
         self.layout, self.table, self.rows = layout, table, rows
         self.hashes = {key: key_hashes(table[key]) for key in layout.keys}
         features = (*layout.plain, *(f for features in layout.own.values() for f in features))
-        self.hashes |= {f.name: hashed(table, f) for f in features}
+        self.hashes |= {f.name: feature_hashes(table, f) for f in features}
 
     def not_in(self, other: "_Rows") -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """Rows that the other side has not, or not so often."""

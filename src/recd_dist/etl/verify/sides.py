@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from recd_dist.errors import DataError
 from recd_dist.etl.checksum.row_hashes import Hashes, column_checksum
-from recd_dist.etl.checksum.sample_sums import Sums, buckets_of, group_hashes, hashed, key_hashes, whole
+from recd_dist.etl.checksum.sample_sums import Sums, buckets_of, feature_hashes, group_hashes, key_hashes, sample_hashes
 from recd_dist.etl.deal.lookup import Lookup
 from recd_dist.etl.source import duckdb_sql as engine
 from recd_dist.etl.source.inspection import SESSION, TEST, Inspection, link_column
@@ -131,9 +131,9 @@ class SourceSide:
         """The samples query again."""
         for columns in _streamed(self.connection, self.found.samples, "samples query"):
             hashes = {key: key_hashes(columns.column(name)) for key, name in self.layout.keys.items()}
-            hashes |= {f.name: hashed(columns, f) for f in self.layout.plain}
+            hashes |= {f.name: feature_hashes(columns, f) for f in self.layout.plain}
             links = {g: lookup.find(columns.column(link_column(g))) for g, lookup in self.lookups.items()}
-            rows = whole(hashes, {g: self._group[g][places] for g, places in links.items()})
+            rows = sample_hashes(hashes, {g: self._group[g][places] for g, places in links.items()})
             yield Batch(self._split(columns), hashes, rows, columns, links)
             done(columns.num_rows)
 
@@ -159,7 +159,7 @@ class SourceSide:
         features = self.layout.own[group]
         pieces = []
         for batch in (*self.lookups[group].batches(), self._missing(group)):
-            hashes = {f.name: hashed(batch, f) for f in features}
+            hashes = {f.name: feature_hashes(batch, f) for f in features}
             pieces.append(group_hashes(hashes, hashes))
         return np.concatenate(pieces)
 
@@ -171,7 +171,7 @@ class SourceSide:
         start = 0
         for batch in (*self.lookups[group].batches(), self._missing(group)):
             for feature in self.layout.own[group]:
-                hashes = hashed(batch, feature)
+                hashes = feature_hashes(batch, feature)
                 for split, repeats in zip(self.splits, counts[:, start : start + batch.num_rows], strict=True):
                     sums[split].add_sum(feature.name, column_checksum(hashes, repeats))
             start += batch.num_rows
@@ -223,14 +223,14 @@ class TableSide:
 
     def _batch(self, columns: pa.RecordBatch, place: int) -> Batch:
         hashes = {key: key_hashes(columns.column(key)) for key in self.layout.keys}
-        hashes |= {f.name: hashed(columns, f) for f in self.layout.plain}
+        hashes |= {f.name: feature_hashes(columns, f) for f in self.layout.plain}
         groups = {}
         for group, features in self.layout.own.items():
-            mine = {f.name: hashed(columns, f) for f in features}
+            mine = {f.name: feature_hashes(columns, f) for f in features}
             groups[group] = group_hashes(mine, mine)
             hashes |= mine
         plain = {name: column for name, column in hashes.items() if not self._is_own(name)}
-        return Batch(np.full(columns.num_rows, place), hashes, whole(plain, groups), columns)
+        return Batch(np.full(columns.num_rows, place), hashes, sample_hashes(plain, groups), columns)
 
     def _is_own(self, name: str) -> bool:
         return name in self.layout.schema and self.layout.schema[name].group in self.layout.own

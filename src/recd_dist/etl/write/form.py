@@ -8,10 +8,10 @@ from itertools import pairwise
 import pyarrow as pa
 
 from recd_dist.errors import DataError
-from recd_dist.etl.deal.load import Loaded
+from recd_dist.etl.deal.load import PartSamples
 from recd_dist.etl.deal.lookup import Lookup
-from recd_dist.etl.deal.prepare import Tally
-from recd_dist.etl.deal.value_range import Seen
+from recd_dist.etl.deal.tally import Tally
+from recd_dist.etl.deal.value_range import ValueRange
 from recd_dist.etl.source.inspection import SESSION, Inspection
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.write import cluster
@@ -31,7 +31,7 @@ _MEASURED_ROW_GROUPS = 32
 def formed(
     source: Source,
     inspection: Inspection,
-    first: Loaded,
+    first: PartSamples,
     tally: Tally,
     lookups: Mapping[str, Lookup],
     row_group_samples: int,
@@ -72,7 +72,9 @@ def formed(
     )
 
 
-def _look_up(group: str, lookup: Lookup, schema: Schema, seen: dict[str, Seen], missing: int, num_samples: int) -> None:
+def _look_up(
+    group: str, lookup: Lookup, schema: Schema, seen: dict[str, ValueRange], missing: int, num_samples: int
+) -> None:
     """Looks at the values of a group with its own query, and reports samples that have no row there."""
     if missing == num_samples:
         raise DataError(
@@ -87,13 +89,13 @@ def _look_up(group: str, lookup: Lookup, schema: Schema, seen: dict[str, Seen], 
             num_samples,
         )
     for feature in schema.of_group(group):
-        seen[feature.name] = Seen(num_missing=missing)
+        seen[feature.name] = ValueRange(num_missing=missing)
     for batch in lookup.batches():
         for feature in schema.of_group(group):
-            seen[feature.name].look(batch.column(feature.name))
+            seen[feature.name].include(batch.column(feature.name))
 
 
-def _settled(feature: Feature, seen: Seen) -> Feature:
+def _settled(feature: Feature, seen: ValueRange) -> Feature:
     if not seen.num_missing:
         return feature
     if feature.kind is Kind.id:
@@ -117,7 +119,7 @@ def _fitted(features: tuple[Feature, ...], existing: Schema) -> tuple[Feature, .
     return existing.features
 
 
-def _grouped(schema: Schema, types: Mapping[str, pa.DataType], first: Loaded, row_group_samples: int) -> Schema:
+def _grouped(schema: Schema, types: Mapping[str, pa.DataType], first: PartSamples, row_group_samples: int) -> Schema:
     """Every feature whose rows repeat enough becomes a group of its own, measured on the first part's sessions."""
     order = first.order
     bounds, _ = cluster.row_group_bounds(first.samples[SESSION].to_numpy()[order], row_group_samples)

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from recd_dist.etl.budget import released
-from recd_dist.etl.deal.load import ShardReader
-from recd_dist.etl.deal.prepare import Dropped, Preparation
-from recd_dist.etl.deal.shards import PartPlan, Plan
+from recd_dist.etl.budget import release_memory
+from recd_dist.etl.deal.load import ShardSource
+from recd_dist.etl.deal.plan_parts import PartsPlan, PlannedPart
+from recd_dist.etl.deal.prepare import Preparation
+from recd_dist.etl.deal.tally import Dropped
 from recd_dist.etl.write.measure import Distinct
 from recd_dist.etl.write.part import Form, Result, written
 
-_Made = tuple[PartPlan, Result, Dropped]
+_Made = tuple[PlannedPart, Result, Dropped]
 
 
 @dataclass
@@ -41,8 +42,8 @@ class Written:
 
 
 def write_parts(
-    reader: ShardReader,
-    plan: Plan,
+    reader: ShardSource,
+    plan: PartsPlan,
     form: Form,
     preparation: Preparation,
     splits: tuple[str, ...],
@@ -73,7 +74,7 @@ def write_parts(
             done(sum(part.num_samples for part in parts))
             return _read(note, parts)
         made = []
-        for part, loaded in reader.parts(shard, parts):
+        for part, loaded in reader.read_parts(shard, parts):
             table = work / "table" / splits[part.split]
             result = written(loaded.samples, loaded.order, form, table, part.number, part.first_sample, done)
             if loaded.originals is not None and loaded.originals.num_rows:
@@ -81,7 +82,7 @@ def write_parts(
             dropped = _noted(loaded.dropped.items(), preparation)
             made.append((part, result.described(part.partition, part.first_sample), dropped))
         _note(note, made)
-        released()
+        release_memory()
         return made
 
     found = Written({split: [] for split in splits})
@@ -93,7 +94,7 @@ def write_parts(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    found.dropped.merge(_noted(reader.left_out(), preparation))
+    found.dropped.merge(_noted(reader.read_left_out(), preparation))
     return found
 
 
@@ -112,7 +113,7 @@ def _note(path: Path, made: list[_Made]) -> None:
     partial.replace(path)
 
 
-def _read(path: Path, parts: list[PartPlan]) -> list[_Made]:
+def _read(path: Path, parts: list[PlannedPart]) -> list[_Made]:
     """What an earlier run noted of a shard."""
     value = json.loads(path.read_text())
     return [
