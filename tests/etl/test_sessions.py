@@ -40,10 +40,10 @@ def table(out: Path, columns: str) -> list[tuple[object, ...]]:
 
 def sessions(out: Path) -> list[list[int]]:
     """Values of `n`, session by session."""
-    found: dict[int, list[int]] = {}
+    values: dict[int, list[int]] = {}
     for session, n in table(out, "session_id, n"):
-        found.setdefault(session, []).append(n)
-    return sorted(found.values())
+        values.setdefault(session, []).append(n)
+    return sorted(values.values())
 
 
 def test_sessions_of_a_user_end_with_a_gap(tmp_path):

@@ -1,4 +1,4 @@
-"""``recd compact``: the small parts of a partition become few, and sessions in pieces whole.
+"""``recd compact``: merges small parts of a partition, and sessions that lie in pieces.
 
 ::
 

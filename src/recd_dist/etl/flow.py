@@ -56,7 +56,7 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
     threads: int | None = None,
     shard_bytes: int | None = None,
     progress: bool = True,
-    build: "Callable[[Run], Made] | None" = None,
+    build: Callable[[Run], Made] | None = None,
 ) -> dict[str, Manifest]:
     """Writes a source's clustered tables, ``out/train`` and, with a split, ``out/test``.
 
@@ -69,15 +69,12 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
         append: whether to add to the tables that are there, which stay whole and readable meanwhile.
         replace: the partitions of tables that are added to whose samples the new ones replace.
         row_group_samples: about the number of samples of a row group. Sessions stay whole.
-        compression: ``zstd`` or ``lz4`` (larger, faster to read), with a level chosen for each column; ``zstd:6`` is
-            one level for all.
+        compression: ``zstd`` or ``lz4`` (larger, faster to read); ``zstd:6`` sets one level for all columns.
         memory_limit: the most memory of the whole process, such as ``1GB``. DuckDB spills to disk beside ``out``.
         threads: the number of threads that write parts. None takes one for every core.
-        shard_bytes: the most bytes of samples that a piece of a shard may take in memory. None takes what the memory
-            limit leaves.
+        shard_bytes: the most bytes that a piece of a shard may take in memory. None leaves it to the memory limit.
         progress: whether to show a progress bar.
-        build: the function that reads, plans and writes. None does it in this process with DuckDB; ``etl_on_spark``
-            passes another one.
+        build: reads, plans and writes; ``etl_on_spark`` passes its own. None does it in this process with DuckDB.
 
     Returns:
         The manifest of each split.
@@ -92,13 +89,13 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
     files = find_input_files(source)
     job = describe_job(source, options, files, out, [append, *sorted(replace)])
     work = work_directory(out)
-    manifests = made_by(out, source.splits, job["run"])
-    if manifests is None or not taken_up(work, job):
+    earlier = made_by(out, source.splits, job["run"])  # a kill may come after the table is in its place
+    if earlier is None or not taken_up(work, job):
         check_free(out, overwrite or append)
     with working(work, job) as going_on, Progress(progress) as bar:
-        if manifests is not None and (going_on or append):
+        if earlier is not None and (going_on or append):
             logger.info("%s: this run is in the table already, nothing is left to do", out)
-            return manifests
+            return earlier
         base = _find_base(work, out, source.splits, append)
         if not going_on:
             check_space(work, _needed_bytes(files))
@@ -135,7 +132,7 @@ def build_with_duckdb(run: Run) -> Made:
         run: says what to read and how to write it.
 
     Returns:
-        The parts and what was measured of them; the tables are not in their place yet.
+        The parts and what was measured of them. They lie in the directory of work; the tables are not in place yet.
     """
     with run.connect() as connection:
         inspection = inspect(run.source, connection)
@@ -150,6 +147,7 @@ def build_with_duckdb(run: Run) -> Made:
 
 
 def _open_lookup(group: str, connection: duckdb.DuckDBPyConnection, sql: str, work: Path) -> Lookup:
+    """The rows of a group with its own query: from the file of an earlier run, or else from the query."""
     path = work / f"lookup-{group}.arrow"
     return Lookup.of_file(group, path) if path.is_file() else Lookup.of_query(group, connection, sql, path)
 
@@ -164,13 +162,16 @@ def read_samples(
         connection: an open DuckDB.
         inspection: has the normalised samples query.
         preparation: prepares each batch of samples.
+
+    Raises:
+        DataError: the query fails, there are no samples, or one of them cannot be used.
     """
     marker, directory = run.work / "shards.json", run.work / "runs"
     if marker.is_file():
         shards = Shards.load(marker, directory)
-        logger.info("going on with a run that was stopped: %s samples are read", f"{shards.tally.num_rows:,}")
+        logger.info("a run that was stopped goes on: it has read %s samples already", f"{shards.tally.num_rows:,}")
         return shards
-    shutil.rmtree(directory, ignore_errors=True)  # files that a killed run has left there
+    shutil.rmtree(directory, ignore_errors=True)  # run files that a killed run has left there
     run.bar.reading(run.files.num_rows)
     budget = run.options.budget
     shards = deal_samples(
@@ -195,11 +196,14 @@ def write_shards(
         run: says where to work, and how to write.
         shards: the samples.
         rules: what the source says about its keys.
-        inspection: the schema as far as the source's columns tell.
-        preparation: knows the groups with their own query.
+        inspection: has the schema as far as the source's columns tell.
+        preparation: knows the source and the rows of its groups with their own query.
 
     Returns:
         The form that all parts have, and what was measured of each part.
+
+    Raises:
+        DataError: a policy ends the run, a split gets no sample, or samples do not fit the table that is added to.
     """
     options, num_threads = run.options, run.options.budget.num_threads
     plan = _plan_parts(run, shards, rules)
@@ -224,6 +228,7 @@ def write_shards(
 
 
 def _plan_parts(run: Run, shards: Shards, rules: Rules) -> PartsPlan:
+    """Plans every part from the keys of all shards, unless an earlier run has done it."""
     path = run.work / "plan.json"
     if path.is_file():
         return PartsPlan.load(path)

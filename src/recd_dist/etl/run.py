@@ -1,4 +1,7 @@
-"""One run of the ETL: its options, the directory where it works, and the name by which it is known again."""
+"""One run of the ETL: its options, where it works, and its name.
+
+The name is a hash of source, options and files. After a kill, it tells whether the same run goes on.
+"""
 
 import hashlib
 import json

@@ -9,7 +9,7 @@ from recd_dist.etl.deal.plan_parts import PartsPlan, plan_parts, survey_shards
 from recd_dist.etl.deal.shards import Shards
 from recd_dist.etl.deal.spill import Spill
 from recd_dist.etl.deal.tally import Tally
-from recd_dist.etl.source.inspection import REQUEST, SESSION, TIMESTAMP
+from recd_dist.etl.source.inspection import REQUEST, SESSION, TEST, TIMESTAMP
 
 RULES = Rules(drop_duplicates=True)
 
@@ -32,13 +32,13 @@ def samples(session: list[int], time: list[int], content: list[int]) -> pa.Table
     return pa.table({SESSION: session, TIMESTAMP: time, HASH: content, SIZE: sizes, "item": content})
 
 
-def spilled(path, tables: list[pa.Table], shard_bytes: int) -> tuple[Shards, PartsPlan]:
+def spilled(path, tables: list[pa.Table], shard_bytes: int, splits=("train",)) -> tuple[Shards, PartsPlan]:
     spill = Spill(path, buffer_bytes=1, num_buckets=1)  # each table becomes a run file
     for table in tables:
         spill.add(table)
     shards = Shards(spill.finish(), Tally(), shard_bytes)
-    zero = {"train": 0}
-    return shards, plan_parts(survey_shards(shards, RULES, 1), RULES, ("train",), zero, zero, ("train",))
+    zero = dict.fromkeys(splits, 0)
+    return shards, plan_parts(survey_shards(shards, RULES, 1), RULES, splits, zero, zero, splits)
 
 
 def test_a_shard_in_run_files_is_read_as_it_is_from_one_table(tmp_path):
@@ -55,6 +55,15 @@ def test_a_shard_in_run_files_is_read_as_it_is_from_one_table(tmp_path):
         first, second = (part for _, part in loaded)
         assert (first.dropped["duplicate"]["item"].to_pylist(), first.originals["item"].to_pylist()) == ([7], [7])
         assert (dict(second.dropped), second.originals) == ({}, None)
+
+
+def test_only_the_first_part_of_a_piece_is_told_what_is_left_out(tmp_path):
+    table = samples([1, 1, 2], [0, 0, 0], [5, 5, 6]).append_column(TEST, pa.array([False, False, True]))
+    shards, plan = spilled(tmp_path / "runs", [table], shard_bytes=100, splits=("train", "test"))
+    assert [(part.piece, part.split) for part in plan.parts] == [(0, 0), (0, 1)]
+    parts = ShardReader(shards, RULES, plan, has_time=True).read_parts(0, plan.parts)
+    left_out = [(list(part.dropped), part.originals is not None) for _, part in parts]
+    assert left_out == [(["duplicate"], True), ([], False)]
 
 
 def test_a_shard_without_a_part_tells_what_is_left_out(tmp_path):

@@ -1,4 +1,4 @@
-"""A 64-bit hash of every row of a column by its meaning: equal before and after the ETL.
+"""A 64-bit hash of every row of a column, which is equal before and after the ETL.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Checksums of samples by column: source and table each count theirs, and the sums must agree.
+"""Checksums of samples by column, which must agree between source and table.
 
 ::
 

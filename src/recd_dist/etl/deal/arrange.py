@@ -1,4 +1,4 @@
-"""Samples of a shard in the order of the table, by their keys alone: sessions, duplicates, long sessions.
+"""The samples of a shard in the order of the table, and those that are left out.
 
 ::
 
@@ -8,9 +8,9 @@
     u1    09:00    7           -                              duplicate
     u1    11:30    5           1       s3       monday                     2.5 hours after 09:00: another session
 
-Samples are ordered by (session key, time, request, order column, content hash), never by arrival: two engines, or a
-run that was killed and one that was not, come to the same table. Only where a source names no timestamp does a
-sample's place in the query's result stand for its time.
+The keys of the samples alone decide. Samples are ordered by (session key, time, request, order column, content hash),
+never by arrival: two engines, or a run that was killed and one that was not, come to the same table. Only where a
+source names no timestamp does a sample's place in the query's result stand for its time.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ from recd_dist.etl.source.inspection import ORDER_KEY, REQUEST, SAMPLE_KEY, SESS
 
 @dataclass(frozen=True)
 class Arrangement:
-    """Samples of a shard in the order of the table. All arrays are [K], of the K samples that are kept.
+    """Samples of a shard in the order of the table. Arrays are [K], one value for each sample that is kept.
 
     Attributes:
         rows: int64, the place of each sample in the shard.
@@ -44,10 +44,10 @@ class Arrangement:
         session_slice: int64, the number of each sample's slice. A session is one slice; a session that is too long is
             cut into several.
         test: bool, what the split's predicate says of each sample.
-        dropped: int64, the places in the shard of the samples that are left out, by reason.
+        dropped: int64 [n], the places in the shard of the n samples that are left out for a reason, by reason.
         kept: the numbers of samples or sessions that a policy keeps but counts, by reason.
-        originals: int64, for each sample that is dropped as a duplicate by its hash, the place of the sample that it
-            should equal.
+        originals: int64 [n], for each of the n samples that are dropped as duplicates by their hash, the place in the
+            shard of the sample that it should equal.
     """
 
     rows: I64

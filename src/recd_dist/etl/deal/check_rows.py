@@ -1,4 +1,4 @@
-"""Checks of single rows: a missing key or label, or a wrong number of weights, ends the run."""
+"""Checks of single rows: missing keys, missing labels, wrong numbers of weights."""
 
 from collections.abc import Iterable
 

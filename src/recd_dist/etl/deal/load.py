@@ -1,4 +1,4 @@
-"""Shards into memory: the samples of each part in their order, a piece of a shard at a time."""
+"""Shards into memory: the samples of each part, a piece of a shard at a time."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Every part of the table is planned before the first one is written, from the keys of all shards.
+"""The plan of all parts of a table, made from keys before a part is written.
 
 ::
 

@@ -1,4 +1,4 @@
-"""A batch of the normalised query becomes samples ready to be dealt: checked, linked, hashed and measured.
+"""Prepares a batch of samples: checks its rows, links groups, adds hashes and sizes.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Run files: samples on disk, dealt into buckets of sessions, so that memory stays bounded.
+"""Run files: samples on disk in buckets of sessions, so that memory stays bounded.
 
 ::
 

@@ -1,4 +1,4 @@
-"""What is noted of samples while they are read: ranges of ids, missing values, samples left out."""
+"""What reading notes of samples: ranges of ids, missing values, samples left out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

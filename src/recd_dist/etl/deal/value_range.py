@@ -1,4 +1,4 @@
-"""The raw values of a feature: the range of its ids, and how often a value was missing."""
+"""The range of the ids of a feature, and how often its value is missing."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The raw files behind a source: their names and sizes, and whether their columns agree.
+"""The raw files of a source: their names and sizes, and whether their columns agree.
 
 DuckDB takes the columns of the first file and passes over further columns of the others. A log whose columns drift from
 day to day would lose data without a word, so the footers of Parquet files are compared before anything is read.

@@ -1,4 +1,4 @@
-"""From the columns of a source's queries to a schema, and to queries in a form that the ETL can read.
+"""From the columns of a source's queries to a schema, and to normalised queries.
 
 ::
 
