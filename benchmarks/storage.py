@@ -31,7 +31,8 @@ from rm1 import Raw, raw_logs
 
 from recd_dist.etl.checksum.sample_sums import ROW as WHOLE
 from recd_dist.etl.flow import etl
-from recd_dist.etl.source.source import FeatureSource, Source
+from recd_dist.etl.source.source import Source
+from recd_dist.etl.source.source_groups import FeatureSource
 from recd_dist.etl.verify.compare import verify
 from recd_dist.job.config import load
 from recd_dist.job.options import EtlConfig

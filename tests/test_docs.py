@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from recd_dist.cli import COMMANDS
-from recd_dist.etl.source.duckdb_sql import HASH
+from recd_dist.etl.source.duckdb_sql import TEXT_ID
 from recd_dist.job.config import EtlConfig
 from recd_dist.job.options import EvaluateConfig, TrainConfig
 from recd_dist.metrics.curves import _LAYOUT
@@ -70,7 +70,7 @@ def test_data_page_hashes_text_as_the_etl_does() -> None:
 
     line = next(line for line in (DOCS / "data.md").read_text().splitlines() if "int.from_bytes" in line)
     python = re.search(r"`(int\.from_bytes.*?)`", line)[1]  # type: ignore[index]
-    found = duckdb.sql("select " + HASH.format("'Åse'")).fetchall()
+    found = duckdb.sql("select " + TEXT_ID.format("'Åse'")).fetchall()
     assert found == [(eval(python, {"md5": md5, "text": "Åse"}),)]
 
 

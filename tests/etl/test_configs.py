@@ -122,9 +122,9 @@ def test_ebnerd_small_joined_back_is_the_source(tmp_path):
 
 @pytest.mark.skipif(not (SHARED / "ebnerd" / "train").is_dir(), reason="no shared data")
 def test_no_column_of_ebnerd_tells_the_future():
-    found = inspect(source("ebnerd", SHARED / "ebnerd" / "train"))
+    inspection = inspect(source("ebnerd", SHARED / "ebnerd" / "train"))
     forbidden = ("next_", "read_time", "scroll_percentage", "clicked", "is_last_day")
-    names = [f.name for f in found.schema.features if f.group != "history"]
+    names = [f.name for f in inspection.schema.features if f.group != "history"]
     assert not [name for name in names if name.startswith(forbidden)]
 
 

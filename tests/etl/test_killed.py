@@ -38,9 +38,9 @@ def killed(raw: Path, out: Path, kills: int, seed: int, *more: str) -> list[dict
         timeout=600,
         check=True,
     )
-    found = json.loads(done.stdout)
-    assert found["exit"] == 0, done.stderr
-    return found["states"]
+    report = json.loads(done.stdout)
+    assert report["exit"] == 0, done.stderr
+    return report["states"]
 
 
 def same(one: Path, other: Path) -> None:

@@ -40,10 +40,10 @@ def table(out: Path, columns: str) -> list[tuple[object, ...]]:
 
 def sessions(out: Path) -> list[list[int]]:
     """Values of `n`, session by session."""
-    found: dict[int, list[int]] = {}
+    values: dict[int, list[int]] = {}
     for session, n in table(out, "session_id, n"):
-        found.setdefault(session, []).append(n)
-    return sorted(found.values())
+        values.setdefault(session, []).append(n)
+    return sorted(values.values())
 
 
 def test_sessions_of_a_user_end_with_a_gap(tmp_path):
@@ -133,7 +133,7 @@ def test_duplicates_are_compared_not_only_hashed(tmp_path, monkeypatch):
     drop = {"duplicates": "drop"}
     made = etl(source(tmp_path, rows, keys, policy=drop), tmp_path / "equal", progress=False)["train"]
     assert (made.num_samples, made.dropped) == (1, {"duplicate": 3})
-    monkeypatch.setattr(Preparation, "_grouped_hash", lambda _, hashes, content: np.zeros(len(content), np.int64))
+    monkeypatch.setattr(Preparation, "_content_hash", lambda _, hashes, content: np.zeros(len(content), np.int64))
     rows["n"] = [1, 1, 1, 2]
     with pytest.raises(DataError, match="two samples of one session and time differ in 'n'"):
         etl(source(tmp_path, rows, keys, policy=drop), tmp_path / "out", progress=False)

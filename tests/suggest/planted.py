@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd_dist.etl.source import duckdb_sql as engine
-from recd_dist.etl.source.inspection import inspected
+from recd_dist.etl.source.inspection import inspect
 from recd_dist.etl.source.source import Source
 from recd_dist.suggest.features import SampledFeature, measure_features
 from recd_dist.suggest.sample import SessionSample, read_sample
@@ -56,7 +56,7 @@ def flat_source(path: Path, **columns: object) -> Source:
 
 def sample_of(described: Source, **options: int) -> SessionSample:
     with engine.connect() as connection:
-        return read_sample(inspected(described, connection), connection, **options)
+        return read_sample(inspect(described, connection), connection, **options)
 
 
 def features_of(path: Path, **columns: object) -> list[SampledFeature]:
@@ -64,5 +64,5 @@ def features_of(path: Path, **columns: object) -> list[SampledFeature]:
     flat_source(path, **columns, clicked=[0] * len(columns["visit"]))
     described = Source("mine", str(path), keys={"session": "visit"}, labels=("clicked",))
     with engine.connect() as connection:
-        inspection = inspected(described, connection)
+        inspection = inspect(described, connection)
         return list(measure_features(SampleColumns(inspection, read_sample(inspection, connection))))

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from recd_dist.errors import DataError
-from recd_dist.etl.source.inspection import ROW_KEY, link
+from recd_dist.etl.source.inspection import ROW_KEY, link_column
 from recd_dist.suggest.linked_rows import add_linked_rows, find_rows
 
 
@@ -20,7 +20,7 @@ def test_more_rows_are_added_once_and_only_if_they_fit() -> None:
     connection = duckdb.connect()
     connection.sql(f"create table likes as select range as {ROW_KEY}, range * 10 as likes from range(10)")
     rows = pa.table({ROW_KEY: [3, 7], "likes": [30, 70]})
-    samples = pa.table({link("likes"): [7, 1, None, 1]})
+    samples = pa.table({link_column("likes"): [7, 1, None, 1]})
     query = "select * from likes"
     assert add_linked_rows(connection, query, "likes", samples, rows, 1 << 20)[ROW_KEY].to_pylist() == [3, 7, 1]
     assert add_linked_rows(connection, query, "likes", samples, rows, 1) is rows
@@ -28,6 +28,6 @@ def test_more_rows_are_added_once_and_only_if_they_fit() -> None:
 
 def test_a_query_that_fails_names_its_group() -> None:
     rows = pa.table({ROW_KEY: [3]})
-    samples = pa.table({link("likes"): [7]})
+    samples = pa.table({link_column("likes"): [7]})
     with pytest.raises(DataError, match="query of group 'likes': "):
         add_linked_rows(duckdb.connect(), "select * from nothing", "likes", samples, rows, 1 << 20)

@@ -1,4 +1,4 @@
-"""How the memory of an ETL run is shared out: one limit for the whole process, not one for a part of it."""
+"""How an ETL run shares out its memory: one limit is for the whole process."""
 
 import ctypes
 import os
@@ -11,22 +11,22 @@ import pyarrow as pa
 from recd_dist.errors import ConfigError
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\Z", re.IGNORECASE)
-_BASE_BYTES = 380_000_000  # Python, Arrow, DuckDB, numba and what they keep to themselves, measured
+_BASE_BYTES = 380_000_000  # what Python, Arrow, DuckDB and numba take for themselves, measured
 _LEAST_BYTES = 500_000_000
 _MOST_BUFFER, _MOST_SHARD = 1 << 29, 1 << 31  # Arrow's lists count their values in 31 bits
-_WORKING = 2.2  # memory of a thread that writes a part, in shards: the shard, rows taken from it, pages being encoded
+_WORKING = 2.2  # memory of a thread that writes a part, in shards: the shard, rows taken from it, encoded pages
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Bytes that each step may take.
+    """The bytes that each step may take.
 
     Attributes:
-        limit: of the process.
-        num_threads: that write parts.
-        engine_bytes: of DuckDB, which spills beyond.
-        buffer_bytes: of samples before a run is written; three times that is held at the worst moment.
-        shard_bytes: of a shard.
+        limit: the most bytes of the whole process.
+        num_threads: the number of threads that write parts.
+        engine_bytes: the most bytes of DuckDB, which spills to disk beyond them.
+        buffer_bytes: the bytes of samples that make a run file. At the worst moment three times as much is held.
+        shard_bytes: the most bytes of samples that a piece of a shard may take in memory.
     """
 
     limit: int
@@ -37,12 +37,16 @@ class Budget:
 
     @staticmethod
     def of(memory_limit: str, num_threads: int | None = None) -> "Budget":
-        """Shares out a limit such as ``1GB``.
+        """Shares out a memory limit.
+
+        Args:
+            memory_limit: the most memory of the process, such as ``1GB``.
+            num_threads: the number of threads that write parts. None takes one for every core.
 
         Raises:
-            ConfigError: no size, or one that is too small to work with.
+            ConfigError: the limit is no size, or too small to work with.
         """
-        limit = parsed(memory_limit)
+        limit = parse_size(memory_limit)
         if limit < _LEAST_BYTES:
             raise ConfigError(
                 f"memory_limit={memory_limit}: too small; {_LEAST_BYTES // 1_000_000}MB is the least, of which Python "
@@ -60,21 +64,21 @@ class Budget:
         )
 
 
-def released() -> None:
-    """Gives memory that is free back to the system: allocators keep what a shard took, in pieces, for the next one."""
+def release_memory() -> None:
+    """Gives free memory back to the system, since allocators keep the memory of one shard, in pieces, for the next."""
     pa.default_memory_pool().release_unused()
-    with suppress(OSError, AttributeError):  # glibc's only
+    with suppress(OSError, AttributeError):  # only glibc has it
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def parsed(size: str) -> int:
-    """Bytes of ``1GB``, ``512MB``, ``1.5GiB``.
+def parse_size(size: str) -> int:
+    """The bytes of a memory limit such as ``1GB``, ``512MB`` or ``1.5GiB``.
 
     Raises:
-        ConfigError: no size.
+        ConfigError: the text is no size.
     """
-    found = _SIZE.match(str(size).strip())
-    if not found:
+    match = _SIZE.match(str(size).strip())
+    if not match:
         raise ConfigError(f"memory_limit={size}: no size; write it as 1GB or 512MB")
-    power = " KMGT".index(found[2].upper() or " ")
-    return round(float(found[1]) * (1024 if found[3] else 1000) ** power)
+    power = " KMGT".index(match[2].upper() or " ")
+    return round(float(match[1]) * (1024 if match[3] else 1000) ** power)

@@ -1,98 +1,48 @@
-"""Raw logs to clustered tables, one per split: the whole flow on one page.
+"""Raw logs to clustered tables, one for each split: the whole flow on one page.
 
 ::
 
-    source --inspect--> queries --DuckDB--> samples --deal by session--> runs --plan by keys--> shards
-                       table <--rename-- manifest <-- parts <--write-- distinct rows <--sort, compare--'
+    source --inspect--> queries --DuckDB--> samples --deal by session--> shards --plan by keys--> parts
+                   table <--rename-- manifest <-- files <--write-- distinct rows <--sort, compare--'
 
-
-Everything is built in a hidden directory beside the table and renamed at the end: a table is whole or absent. What a
-step has finished stays there through a kill, and the same command goes on after it.
+Everything is built in a hidden directory beside the table and renamed at the end: a table is whole or absent. The work
+of finished steps stays in that directory when a run is killed, and the same command goes on from there.
 """
 
-import hashlib
-import json
 import logging
 import shutil
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
 
 import duckdb
-import pyarrow as pa
 
-from recd_dist.errors import ConfigError, DataError
-from recd_dist.etl.budget import Budget, released
+from recd_dist.errors import ConfigError
+from recd_dist.etl.budget import release_memory
 from recd_dist.etl.deal.keys import Rules
 from recd_dist.etl.deal.load import ShardReader
 from recd_dist.etl.deal.lookup import Lookup
+from recd_dist.etl.deal.plan_parts import PartsPlan, plan_parts, survey_shards
 from recd_dist.etl.deal.prepare import Preparation
-from recd_dist.etl.deal.shards import (
-    MAX_BUCKETS,
-    MIN_BUCKETS,
-    Plan,
-    Shards,
-    plan_from_json,
-    plan_to_json,
-    planned,
-    sharded,
-    survey_all,
-)
+from recd_dist.etl.deal.shards import Shards, deal_samples
+from recd_dist.etl.deal.spill import num_buckets
 from recd_dist.etl.place.base_tables import BaseTables, manifests_of_run
 from recd_dist.etl.place.finish import finish_tables, report
 from recd_dist.etl.place.publish import first_part
 from recd_dist.etl.place.run_output import RunOutput
 from recd_dist.etl.place.work_directory import check_free, check_space, has_work_of, hold_work, work_directory
+from recd_dist.etl.run import Options, Run, describe_job
 from recd_dist.etl.source import duckdb_sql as engine
-from recd_dist.etl.source.input_files import Inputs, inputs
-from recd_dist.etl.source.inspection import Inspection, inspected
-from recd_dist.etl.source.source import Source, tomorrow_us
+from recd_dist.etl.source.input_files import InputFiles, find_input_files
+from recd_dist.etl.source.inspection import Inspection, inspect
+from recd_dist.etl.source.source import Source
 from recd_dist.etl.write.choose_form import choose_form
-from recd_dist.etl.write.column_encodings import check_compression
-from recd_dist.etl.write.row_groups import MAX_SESSION_ROW_GROUPS
 from recd_dist.etl.write.table_form import TableForm
 from recd_dist.etl.write.write_all_parts import WrittenParts, write_parts
-from recd_dist.files.whole_file import write_whole
 from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.table.location import Location, is_remote
 from recd_dist.table.manifest import Manifest
 
 logger = logging.getLogger(__name__)
-
-VERSION = 2
-"""Of what the ETL makes of a source: work of another version is not taken up."""
-
-_BATCH_ROWS = 4096
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a table is made, whatever it is made of; see ``etl``."""
-
-    row_group_samples: int = 8192
-    compression: str = "zstd"
-    memory_limit: str = "1GB"
-    threads: int | None = None
-    shard_bytes: int | None = None
-
-    def checked(self) -> "Options":
-        """The same.
-
-        Raises:
-            ConfigError: an unknown compression, row groups of no sample, no thread.
-        """
-        check_compression(self.compression)
-        for name in ("row_group_samples", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name}={value}: must be at least 1")
-        return self
-
-    @property
-    def budget(self) -> Budget:
-        """Memory of each step."""
-        return Budget.of(self.memory_limit, self.threads)
 
 
 def etl(  # noqa: PLR0913  (each is an option of the command)
@@ -108,51 +58,51 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
     threads: int | None = None,
     shard_bytes: int | None = None,
     progress: bool = True,
-    make: "Make | None" = None,
+    build: Callable[[Run], RunOutput] | None = None,
 ) -> dict[str, Manifest]:
     """Writes a source's clustered tables, ``out/train`` and, with a split, ``out/test``.
 
-    A run that was killed is gone on with by the same call; finished shards are not made again.
+    After a kill, the same call goes on with the work: it writes no part again that is already written.
 
     Args:
-        source: what to read.
-        out: directory to make, local or in a store; its parent is made as needed.
-        overwrite: replace the tables that are there.
-        append: add to the tables that are there, which stay whole and readable.
-        replace: partitions whose samples the new ones take the place of, when tables are added to.
-        row_group_samples: the aim for a row group; sessions stay whole.
-        compression: ``zstd`` or ``lz4`` (larger, faster to read), a level per column; ``zstd:6`` is one level.
-        memory_limit: of the whole run; DuckDB spills beside ``out``.
-        threads: that write parts; every core by default.
-        shard_bytes: the most samples of a shard in memory, by default what the memory limit leaves.
-        progress: show a progress bar.
-        make: reads, plans and writes in another way than this process with DuckDB (``etl_on_spark``).
+        source: describes the raw logs.
+        out: the directory of the tables, local or in a store. Its parent directories are made as needed.
+        overwrite: whether to replace the tables that are there.
+        append: whether to add to the tables that are there, which stay whole and readable meanwhile.
+        replace: the partitions of tables that are added to whose samples the new ones replace.
+        row_group_samples: about the number of samples of a row group. Sessions stay whole.
+        compression: ``zstd`` or ``lz4`` (larger, faster to read); ``zstd:6`` sets one level for all columns.
+        memory_limit: the most memory of the whole process, such as ``1GB``. DuckDB spills to disk beside ``out``.
+        threads: the number of threads that write parts. None takes one for every core.
+        shard_bytes: the most bytes that a piece of a shard may take in memory. None leaves it to the memory limit.
+        progress: whether to show a progress bar.
+        build: reads, plans and writes; ``etl_on_spark`` passes its own. None does it in this process with DuckDB.
 
     Returns:
         The manifest of each split.
 
     Raises:
-        DataError: data that does not fit its description, a table that is there already, or a disk that is full.
-        ConfigError: options that do not fit.
+        DataError: the data do not fit their description, a table is there already, or a disk is full.
+        ConfigError: options do not fit together.
     """
-    options = Options(row_group_samples, compression, memory_limit, threads, shard_bytes).checked()
-    found = inputs(source)
+    options = Options(row_group_samples, compression, memory_limit, threads, shard_bytes)
+    options.check()
     _check_replace(replace, append, source)
-    job = _job(source, options, found, out, [append, *sorted(replace)])
+    files = find_input_files(source)
+    job = describe_job(source, options, files, out, [append, *sorted(replace)])
     work = work_directory(out)
-    mine = has_work_of(work, job)
-    there = manifests_of_run(out, source.splits, job["run"])
-    if there is None or not mine:
+    earlier = manifests_of_run(out, source.splits, job["run"])  # a kill may come after the table is in its place
+    if earlier is None or not has_work_of(work, job):
         check_free(out, overwrite or append)
     with hold_work(work, job) as going_on, PhaseProgress(progress) as bar:
-        if there is not None and (going_on or append):
+        if earlier is not None and (going_on or append):
             logger.info("%s: this run is in the table already, nothing is left to do", out)
-            return there
-        base = _base(work, out, source.splits, append)
+            return earlier
+        base = _find_base(work, out, source.splits, append)
         if not going_on:
-            check_space(work, _space(found))
-        made = (make or _made)(source, options, found, base, frozenset(replace), work, job["run"], bar)
-        manifests = finish_tables(work, out, made, base, bar)
+            check_space(work, _needed_bytes(files))
+        run = Run(job["run"], source, options, files, base, frozenset(replace), work, bar)
+        manifests = finish_tables(work, out, (build or build_with_duckdb)(run), base, bar)
     report(out, manifests)
     return manifests
 
@@ -165,158 +115,127 @@ def _check_replace(replace: Collection[str], append: bool, source: Source) -> No
         )
 
 
-def _base(work: Path, out: Location, splits: tuple[str, ...], append: bool) -> BaseTables:
-    """The tables that are added to, or nothing."""
+def _find_base(work: Path, out: Location, splits: tuple[str, ...], append: bool) -> BaseTables:
+    """The tables that are added to; without ``append`` there are none."""
     if append:
         return BaseTables.keep(work / "base", out, splits)
     return BaseTables(None, splits, {}, first_part(out) if is_remote(out) else 0)
 
 
-Make = Callable[[Source, Options, Inputs, BaseTables, frozenset[str], Path, str, PhaseProgress], RunOutput]
-"""Reads, plans and writes; see ``_made`` for what it is given."""
+def _needed_bytes(files: InputFiles) -> int:
+    """The bytes that a run needs on disk at once: for run files, hardly smaller than in memory, and for the table."""
+    return round(1.3 * files.memory_bytes)
 
 
-def _job(source: Source, options: Options, found: Inputs, out: Location, added: list[Any]) -> dict[str, Any]:
-    """What names a run: the same source, options and files, for the same table."""
-    described = asdict(source)
-    if source.policy.latest_us == tomorrow_us():  # not given: a run may go on the next day
-        described["policy"].pop("latest_us")
-    value = {
-        "version": VERSION,
-        "source": described,
-        "options": asdict(options),
-        "files": found.files,
-        "out": str(out),
-        "added": added,
-    }
-    text = json.dumps(value, sort_keys=True, default=str)
-    return {"run": hashlib.sha256(text.encode()).hexdigest()[:16], **json.loads(text)}
-
-
-def _space(found: Inputs) -> int:
-    """Bytes that a run needs on disk at once: samples dealt into runs, hardly smaller than in memory, and the table."""
-    return round(1.3 * found.memory_bytes)
-
-
-def _made(
-    source: Source,
-    options: Options,
-    found: Inputs,
-    base: BaseTables,
-    replaced: frozenset[str],
-    work: Path,
-    run: str,
-    bar: PhaseProgress,
-) -> RunOutput:
-    """Reads, plans and writes what has not been read, planned and written before."""
-    budget = options.budget
-    shard_bytes = options.shard_bytes or budget.shard_bytes
-    with engine.connect(f"{budget.engine_bytes}B", options.threads, spill=work / "duckdb") as connection:
-        inspection = inspected(source, connection)
-        base.check(inspection, source)
-        lookups = {
-            name: _lookup(name, connection, sql, work / f"lookup-{name}.arrow")
-            for name, sql in inspection.groups.items()
-        }
-        preparation = Preparation(source, inspection.schema, lookups, inspection.timed)
-        marker, runs = work / "shards.json", work / "runs"
-        if marker.is_file():
-            shards = Shards.load(marker, runs)
-            logger.info("going on with a run that was stopped: %s samples are read", f"{shards.tally.num_rows:,}")
-        else:
-            bar.start_reading(found.num_rows)
-            shards = sharded(
-                batches_of(connection, inspection.samples),
-                preparation,
-                emptied(runs),
-                buffer_bytes=budget.buffer_bytes,
-                shard_bytes=shard_bytes,
-                num_buckets=num_buckets(found, shard_bytes),
-                done=bar.advance,
-            )
-            shards.save(marker)
-    released()
-    rules = Rules.of(source, MAX_SESSION_ROW_GROUPS * options.row_group_samples, base.partitions - replaced)
-    form, made = assembled(shards, rules, preparation, inspection, options, base, work, bar)
-    return RunOutput(source, inspection, form, made, run, base.parts_of(replaced))
-
-
-def assembled(
-    shards: Shards,
-    rules: Rules,
-    preparation: Preparation,
-    inspection: Inspection,
-    options: Options,
-    base: BaseTables,
-    work: Path,
-    bar: PhaseProgress,
-) -> tuple[TableForm, WrittenParts]:
-    """Plans and writes the parts of samples that lie in shards.
+def build_with_duckdb(run: Run) -> RunOutput:
+    """Reads, plans and writes with DuckDB in this process; what an earlier run has done is not done again.
 
     Args:
-        shards: the samples.
-        rules: of their keys.
-        preparation: knows the source and the groups with their own query.
-        inspection: of the source.
-        options: how the table is made.
-        base: the tables that are added to.
-        work: directory of work.
-        bar: told of what is written.
+        run: says what to read and how to write it.
+
+    Returns:
+        The parts and what was measured of them. They lie in the directory of work; the tables are not in place yet.
     """
-    source, num_threads = preparation.source, options.budget.num_threads
-    plan = _planned(shards, rules, base, work / "plan.json", num_threads)
-    reader = ShardReader(shards, rules, plan, "timestamp" in source.keys)
+    with run.connect() as connection:
+        inspection = inspect(run.source, connection)
+        run.base.check(inspection, run.source)
+        lookups = {group: _open_lookup(group, connection, sql, run.work) for group, sql in inspection.groups.items()}
+        preparation = Preparation(run.source, inspection.schema, lookups, inspection.timed)
+        shards = read_samples(run, connection, inspection, preparation)
+    release_memory()
+    rules = Rules.of(run.source, run.options.max_session_samples, run.base.partitions - run.replaced)
+    form, written = write_shards(run, shards, rules, inspection, preparation)
+    return RunOutput(run.source, inspection, form, written, run.name, run.base.parts_of(run.replaced))
+
+
+def _open_lookup(group: str, connection: duckdb.DuckDBPyConnection, sql: str, work: Path) -> Lookup:
+    """The rows of a group with its own query: from the file of an earlier run, or else from the query."""
+    path = work / f"lookup-{group}.arrow"
+    return Lookup.of_file(group, path) if path.is_file() else Lookup.of_query(group, connection, sql, path)
+
+
+def read_samples(
+    run: Run, connection: duckdb.DuckDBPyConnection, inspection: Inspection, preparation: Preparation
+) -> Shards:
+    """Reads all samples and deals them by session into shards on disk, where a run that goes on finds them.
+
+    Args:
+        run: says where to work, and how large buffer and shards may be.
+        connection: an open DuckDB.
+        inspection: has the normalised samples query.
+        preparation: prepares each batch of samples.
+
+    Raises:
+        DataError: the query fails, there are no samples, or one of them cannot be used.
+    """
+    marker, directory = run.work / "shards.json", run.work / "runs"
+    if marker.is_file():
+        shards = Shards.load(marker, directory)
+        logger.info("a run that was stopped goes on: it has read %s samples already", f"{shards.tally.num_rows:,}")
+        return shards
+    shutil.rmtree(directory, ignore_errors=True)  # run files that a killed run has left there
+    run.bar.start_reading(run.files.num_rows)
+    budget = run.options.budget
+    shards = deal_samples(
+        engine.read_batches(connection, inspection.samples, "samples query"),
+        preparation,
+        directory,
+        buffer_bytes=budget.buffer_bytes,
+        shard_bytes=budget.shard_bytes,
+        num_buckets=num_buckets(run.files.memory_bytes, budget.shard_bytes),
+        done=run.bar.advance,
+    )
+    shards.save(marker)
+    return shards
+
+
+def write_shards(
+    run: Run, shards: Shards, rules: Rules, inspection: Inspection, preparation: Preparation
+) -> tuple[TableForm, WrittenParts]:
+    """Plans the parts of the samples that lie in shards, and writes them.
+
+    Args:
+        run: says where to work, and how to write.
+        shards: the samples.
+        rules: what the source says about its keys.
+        inspection: has the schema as far as the source's columns tell.
+        preparation: knows the source and the rows of its groups with their own query.
+
+    Returns:
+        The form that all parts have, and what was measured of each part.
+
+    Raises:
+        DataError: a policy ends the run, a split gets no sample, or samples do not fit the table that is added to.
+    """
+    options, num_threads = run.options, run.options.budget.num_threads
+    plan = _plan_parts(run, shards, rules)
+    reader = ShardReader(shards, rules, plan, has_time="timestamp" in preparation.source.keys)
     form = choose_form(
-        source,
+        preparation.source,
         inspection,
-        reader.first(),
+        reader.read_first_part(),
         shards.tally,
         preparation.lookups,
         options.row_group_samples,
         options.compression,
-        base.schema,
+        run.base.schema,
     )
-    released()
-    bar.start_writing(sum(part.num_samples for part in plan.parts))
-    made = write_parts(reader, plan, form, preparation, base.splits, work, num_threads, bar.advance)
-    made.dropped.merge(shards.tally.dropped)
+    release_memory()
+    run.bar.start_writing(sum(part.num_samples for part in plan.parts))
+    written = write_parts(reader, plan, form, preparation, run.base.splits, run.work, num_threads, run.bar.advance)
+    written.dropped.merge(shards.tally.dropped)
     for reason, count in plan.kept.items():
-        made.dropped.add(reason, count, {})
-    return form, made
+        written.dropped.add(reason, count, {})
+    return form, written
 
 
-def _lookup(group: str, connection: duckdb.DuckDBPyConnection, sql: str, path: Path) -> Lookup:
-    return Lookup.of_file(group, path) if path.is_file() else Lookup.of_query(group, connection, sql, path)
-
-
-def batches_of(connection: duckdb.DuckDBPyConnection, sql: str) -> Iterator[pa.RecordBatch]:
-    """The result of the normalised samples query, as it comes.
-
-    Raises:
-        DataError: the query fails.
-    """
-    try:
-        yield from connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
-    except (duckdb.Error, pa.ArrowInvalid) as error:
-        raise DataError(f"samples query: {engine.short(error)}") from error
-
-
-def num_buckets(found: Inputs, shard_bytes: int) -> int:
-    """Buckets for logs of a size: about four to a shard, a power of two."""
-    wanted = min(max(4 * found.memory_bytes // max(shard_bytes, 1), MIN_BUCKETS), MAX_BUCKETS)
-    return 1 << int(wanted - 1).bit_length()
-
-
-def emptied(directory: Path) -> Path:
-    """A directory to be made: what a killed run has left there goes."""
-    shutil.rmtree(directory, ignore_errors=True)
-    return directory
-
-
-def _planned(shards: Shards, rules: Rules, base: BaseTables, path: Path, num_threads: int) -> Plan:
+def _plan_parts(run: Run, shards: Shards, rules: Rules) -> PartsPlan:
+    """Plans every part from the keys of all shards, unless an earlier run has done it."""
+    path = run.work / "plan.json"
     if path.is_file():
-        return plan_from_json(json.loads(path.read_text()))
-    surveys = survey_all(shards, rules, num_threads)
-    plan = planned(surveys, rules, base.splits, base.next_parts, base.next_samples, base.must_have)
-    write_whole(path, json.dumps(plan_to_json(plan)))
+        return PartsPlan.load(path)
+    surveys = survey_shards(shards, rules, run.options.budget.num_threads)
+    base = run.base
+    plan = plan_parts(surveys, rules, base.splits, base.next_parts, base.next_samples, base.must_have)
+    plan.save(path)
     return plan

@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 
 from recd_dist.errors import DataError
 from recd_dist.etl.source import duckdb_sql as engine
-from recd_dist.etl.source.source import KEY_NAMES, Source
+from recd_dist.etl.source.source import Source
+from recd_dist.etl.source.source_options import KEY_NAMES
 from recd_dist.table.flat import identifier
 
 ROWS = 50_000
@@ -89,9 +90,9 @@ def guess_keys(source: Source, connection: duckdb.DuckDBPyConnection) -> Guess:
     Raises:
         DataError: a path or query does not fit.
     """
-    path = engine.checked_path(source.path)
-    sql = engine.filled(source.samples, path) if source.samples else engine.default_samples(path)
-    columns = engine.described(connection, sql, "samples query" if source.samples else f"path {source.path}")
+    path = engine.resolve_path(source.path)
+    sql = engine.samples_query(source.samples, path)
+    columns = engine.describe_query(connection, sql, "samples query" if source.samples else f"path {source.path}")
     choices = [Choice(role, column, "given", "the config says so") for role, column in source.keys.items()]
     choices += [Choice("label", column, "given", "the config says so") for column in source.labels]
     left_out = dict[str, str]()
@@ -142,7 +143,7 @@ class _Head:
         try:
             table = connection.sql(f"select {named} from ({sql}\n) limit {ROWS}").to_arrow_table()
         except (duckdb.Error, pa.ArrowInvalid) as error:
-            raise DataError(f"samples query: {engine.short(error)}") from error
+            raise DataError(f"samples query: {engine.short_message(error)}") from error
         table = table.slice(0, max(1000, int(table.num_rows * _BYTES / max(table.nbytes, _BYTES))))
         codes, low_high = {}, {}
         for name in scalars:

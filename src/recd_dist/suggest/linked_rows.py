@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from recd_dist.errors import DataError
 from recd_dist.etl.source import duckdb_sql as engine
-from recd_dist.etl.source.inspection import ROW_KEY, link
+from recd_dist.etl.source.inspection import ROW_KEY, link_column
 from recd_dist.suggest.choose_sessions import ChosenSessions
 
 BATCH_ROWS = 8192
@@ -35,7 +35,7 @@ def read_linked_rows(connection: duckdb.DuckDBPyConnection, sql: str, group: str
         DataError: the query fails, a key has several rows, or the rows of a single bucket are too large.
     """
     while True:
-        rows = _read_rows_of(connection, sql, group, chosen.table()[link(group)], chosen.max_bytes)
+        rows = _read_rows_of(connection, sql, group, chosen.table()[link_column(group)], chosen.max_bytes)
         if rows is not None:
             _require_one_per_key(rows, group)
             return rows
@@ -60,7 +60,7 @@ def add_linked_rows(
         rows: rows that were read before; they come first in the result.
         max_bytes: bytes of Arrow memory that the rows of ``samples`` may take.
     """
-    more = _read_rows_of(connection, sql, group, samples[link(group)], max_bytes)
+    more = _read_rows_of(connection, sql, group, samples[link_column(group)], max_bytes)
     if more is None:
         return rows
     is_new = ~np.isin(more[ROW_KEY].to_numpy(), rows[ROW_KEY].to_numpy())
@@ -103,7 +103,7 @@ def _read_rows_of(
                     return None
             return pa.Table.from_batches(batches, reader.schema)
     except (duckdb.Error, pa.ArrowInvalid) as error:
-        raise DataError(f"query of group '{group}': {engine.short(error)}") from error
+        raise DataError(f"query of group '{group}': {engine.short_message(error)}") from error
     finally:
         connection.unregister("__wanted")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from recd_dist.errors import ConfigError
 from recd_dist.etl.source import duckdb_sql as engine
-from recd_dist.etl.source.inspection import Inspection, inspected
+from recd_dist.etl.source.inspection import Inspection, inspect
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.write.choose_form import WORTH_A_GROUP
 from recd_dist.etl.write.column_encodings import check_compression
@@ -73,7 +73,7 @@ def suggest(
     _check(num_samples, compression)
     with PhaseProgress(progress) as bar, engine.connect(memory_limit) as connection:
         guess = guess_keys(source, connection)
-        inspection = inspected(_with_label(guess.source), connection)
+        inspection = inspect(_with_label(guess.source), connection)
         bar.start_reading()
         sample = read_sample(inspection, connection, num_samples, max_bytes, bar.advance)
         columns = SampleColumns(inspection, sample)
@@ -116,8 +116,8 @@ def _with_label(source: Source) -> Source:
     """A source that can be inspected: where it has no label, a column of zeros is one for the time being."""
     if source.labels:
         return source
-    path = engine.checked_path(source.path)
-    sql = engine.filled(source.samples, path) if source.samples else engine.default_samples(path)
+    path = engine.resolve_path(source.path)
+    sql = engine.samples_query(source.samples, path)
     return replace(source, samples=f"select *, 0::float as {_NO_LABEL} from ({sql}\n)", labels=(_NO_LABEL,))
 
 

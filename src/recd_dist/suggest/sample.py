@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from recd_dist.errors import DataError
 from recd_dist.etl.source import duckdb_sql as engine
-from recd_dist.etl.source.inspection import REQUEST, SESSION, TIMESTAMP, Inspection, link
+from recd_dist.etl.source.inspection import REQUEST, SESSION, TIMESTAMP, Inspection, link_column
 from recd_dist.suggest.choose_sessions import BUCKET, NUM_BUCKETS, ChosenSessions, KeyCounts
 from recd_dist.suggest.linked_rows import BATCH_ROWS, add_linked_rows, find_rows, read_linked_rows
 
@@ -96,7 +96,7 @@ def read_sample(
     Raises:
         DataError: the source has no rows, or a query fails.
     """
-    columns = engine.described(connection, inspection.samples, "samples query")
+    columns = engine.describe_query(connection, inspection.samples, "samples query")
     sql = _with_session(inspection.samples, SESSION in columns)
     keys = KeyCounts()
     for batch in _read_batches(connection, _key_query(sql, TIMESTAMP in columns), report_rows):
@@ -114,16 +114,18 @@ def read_sample(
     log = None
     if not is_whole and TIMESTAMP in columns:
         log = _read_log(connection, sql, keys, bytes_per_sample=samples.nbytes / samples.num_rows)
+    log_row_of = {}
     if log is not None:
         for name, query in inspection.groups.items():
             rows[name] = add_linked_rows(connection, query, name, log, rows[name], _LOG_BYTES)
+            log_row_of[name] = find_rows(log[link_column(name)], rows[name])
     return SessionSample(
         samples=samples.drop_columns([BUCKET]),
         linked_rows=rows,
-        row_of={name: find_rows(samples[link(name)], table) for name, table in rows.items()},
+        row_of={name: find_rows(samples[link_column(name)], table) for name, table in rows.items()},
         time_rank=time_rank,
         log=log,
-        log_row_of={} if log is None else {name: find_rows(log[link(name)], table) for name, table in rows.items()},
+        log_row_of=log_row_of,
         num_total=keys.num_samples,
         num_sessions_total=keys.sessions.stats().num_distinct,
         share=1.0 if is_whole else samples.num_rows / keys.num_samples,
@@ -158,7 +160,7 @@ def _read_batches(
             report_rows(batch.num_rows)
             yield batch
     except (duckdb.Error, pa.ArrowInvalid) as error:
-        raise DataError(f"samples query: {engine.short(error)}") from error
+        raise DataError(f"samples query: {engine.short_message(error)}") from error
 
 
 def _sort_by_session(table: pa.Table) -> tuple[pa.Table, I64]:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recd_dist.etl.deal.value_range import Seen
+from recd_dist.etl.deal.value_range import ValueRange
 from recd_dist.etl.source.inspection import SESSION, Inspection
 from recd_dist.etl.write.flat_columns import flag_number_changes
 from recd_dist.etl.write.row_groups import row_group_bounds
@@ -58,11 +58,11 @@ class SampleColumns:
         origin = self.origin[name]
         return self.sample.samples if origin is None else self.sample.linked_rows[origin]
 
-    def _value_range(self, name: str) -> Seen:
+    def _value_range(self, name: str) -> ValueRange:
         """The range of a feature's ids, and how many of its values are missing."""
-        seen = Seen()
+        seen = ValueRange()
         for chunk in self._table(name)[name].chunks:
-            seen.look(chunk)
+            seen.include(chunk)
         origin = self.origin[name]
         if origin is not None:
             seen.num_missing += int((self.sample.row_of[origin] < 0).sum())

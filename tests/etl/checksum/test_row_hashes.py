@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recd_dist.errors import DataError
-from recd_dist.etl.checksum.row_hashes import column_checksum, combined, row_hashes
+from recd_dist.etl.checksum.row_hashes import column_checksum, combine_hashes, row_hashes
 from recd_dist.table.schema import Kind
 
 MASK = 2**64 - 1
@@ -133,11 +133,11 @@ def test_combined_hashes_see_a_swap_that_sums_of_columns_cannot():
     left, right = (row_hashes(pa.array(rows, pa.int64()), Kind.id) for rows in ([1, 2], [3, 4]))
     swapped = right[::-1].copy()
     assert column_checksum(right) == column_checksum(swapped)
-    assert column_checksum(combined([left, right])) != column_checksum(combined([left, swapped]))
-    assert (combined([left, right]) != combined([right, left])).all()  # columns have an order
+    assert column_checksum(combine_hashes([left, right])) != column_checksum(combine_hashes([left, swapped]))
+    assert (combine_hashes([left, right]) != combine_hashes([right, left])).all()  # columns have an order
     expected = [mixed((mixed(slow(a), 1) * LENGTH + slow(b)) & MASK, 1) for a, b in ((1, 3), (2, 4))]
-    assert combined([left, right]).tolist() == expected
-    assert combined(iter([left])).tolist() == [mixed(slow(1), 1), mixed(slow(2), 1)]
+    assert combine_hashes([left, right]).tolist() == expected
+    assert combine_hashes(iter([left])).tolist() == [mixed(slow(1), 1), mixed(slow(2), 1)]
 
 
 @pytest.mark.parametrize(
@@ -154,4 +154,4 @@ def test_what_cannot_be_hashed_is_refused(column, kind, weights, message):
     with pytest.raises(DataError, match=message):
         row_hashes(column, kind, weights)
     with pytest.raises(DataError, match="at least one column"):
-        combined([])
+        combine_hashes([])

@@ -9,7 +9,7 @@ import pytest
 
 from recd_dist.errors import DataError
 from recd_dist.etl.flow import etl
-from recd_dist.etl.source.input_files import inputs
+from recd_dist.etl.source.input_files import find_input_files
 from recd_dist.etl.source.source import Source
 
 ROWS = {"session": [1, 2], "clicked": [0, 1], "history": [[1, 2], [3]], "item": [5, 6]}
@@ -62,19 +62,19 @@ def test_files_of_a_directory_of_different_tables_are_compared_by_pattern(tmp_pa
     pq.write_table(pa.table({"session": [1, 2], "age": [3, 4]}), tmp_path / "users.parquet")
     options = {"samples": "select * from read_parquet('{path}/clicks.parquet')"}
     user = {"sql": "select * from read_parquet('{path}/users.parquet')", "key": "session"}
-    found = inputs(replace(source(tmp_path, groups={"user": user}, **options), path=str(tmp_path)))
-    assert [Path(name).name for name, _, _ in found.files] == ["clicks.parquet", "users.parquet"]
-    assert found.num_rows is None
-    assert found.memory_bytes > 0
+    files = find_input_files(replace(source(tmp_path, groups={"user": user}, **options), path=str(tmp_path)))
+    assert [Path(name).name for name, _, _ in files.files] == ["clicks.parquet", "users.parquet"]
+    assert files.num_rows is None
+    assert files.memory_bytes > 0
 
 
 def test_rows_are_known_from_the_footers(tmp_path):
     write(tmp_path, "a")
     write(tmp_path, "b")
-    assert inputs(source(tmp_path)).num_rows == 4
+    assert find_input_files(source(tmp_path)).num_rows == 4
     (tmp_path / "c.csv").write_text("session,clicked\n1,0\n")
     text = Source.from_dict({"path": str(tmp_path / "c.csv"), "labels": ["clicked"]})
-    assert (inputs(text).num_rows, inputs(text).memory_bytes) == (None, 60)
+    assert (find_input_files(text).num_rows, find_input_files(text).memory_bytes) == (None, 60)
 
 
 @pytest.mark.parametrize("damage", [lambda raw: raw[:-20], lambda raw: raw[: len(raw) // 2], lambda _: b"PAR1"])

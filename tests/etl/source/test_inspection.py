@@ -7,7 +7,7 @@ import duckdb
 import pytest
 
 from recd_dist.errors import DataError
-from recd_dist.etl.source.duckdb_sql import HASH
+from recd_dist.etl.source.duckdb_sql import TEXT_ID
 from recd_dist.etl.source.inspection import inspect
 from recd_dist.etl.source.source import Source
 from recd_dist.table.schema import Feature, Kind
@@ -65,9 +65,13 @@ def test_a_query_may_end_in_a_comment(tmp_path):
 
 def test_kind_and_table_can_be_said(tmp_path):
     features = {"a": {"kind": "dense"}, "b": {"kind": "ids", "table": "t"}, "c": {"kind": "id"}}
-    found = inspect(source(tmp_path, "select 1 as a, 2 as b, 3.0 as c, 1 as y", features=features))
-    assert [(f.kind, f.table) for f in found.schema.features] == [(Kind.dense, None), (Kind.ids, "t"), (Kind.id, "c")]
-    assert duckdb.sql(found.samples).fetchall() == [(1.0, 1.0, [2], 3)]
+    inspection = inspect(source(tmp_path, "select 1 as a, 2 as b, 3.0 as c, 1 as y", features=features))
+    assert [(f.kind, f.table) for f in inspection.schema.features] == [
+        (Kind.dense, None),
+        (Kind.ids, "t"),
+        (Kind.id, "c"),
+    ]
+    assert duckdb.sql(inspection.samples).fetchall() == [(1.0, 1.0, [2], 3)]
 
 
 def test_every_missing_column_is_named_with_the_nearest(tmp_path):
@@ -151,13 +155,13 @@ def test_files_are_read_by_their_suffix(tmp_path):
     (tmp_path / "days" / "1").mkdir(parents=True)
     duckdb.sql("select 3 as item, 1 as y").write_parquet(str(tmp_path / "days" / "1" / "x.parquet"))
     for path in ("a.csv", "b.tsv", "days", "days/*/*.parquet"):
-        found = inspect(Source.from_dict({"path": str(tmp_path / path), "labels": ["y"]}))
-        assert [f.name for f in found.schema.features] == ["item"], path
-        assert duckdb.sql(found.samples).fetchall() == [(1.0, 3)], path
+        inspection = inspect(Source.from_dict({"path": str(tmp_path / path), "labels": ["y"]}))
+        assert [f.name for f in inspection.schema.features] == ["item"], path
+        assert duckdb.sql(inspection.samples).fetchall() == [(1.0, 3)], path
 
 
 def test_the_hash_of_text_is_the_documented_one():
     for text in ("", "red", "rødgrød"):
         expected = int.from_bytes(hashlib.md5(text.encode()).digest()[8:], "little") & (2**63 - 1)
         quoted = f"'{text}'"
-        assert duckdb.sql(f"select {HASH.format(quoted)}").fetchall() == [(expected,)]
+        assert duckdb.sql(f"select {TEXT_ID.format(quoted)}").fetchall() == [(expected,)]

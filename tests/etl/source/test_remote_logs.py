@@ -15,7 +15,7 @@ from recd_dist.errors import ConfigError, DataError
 from recd_dist.etl.flow import etl
 from recd_dist.etl.place.publish import publish
 from recd_dist.etl.source import duckdb_sql
-from recd_dist.etl.source.input_files import inputs
+from recd_dist.etl.source.input_files import find_input_files
 from recd_dist.etl.source.inspection import inspect
 from recd_dist.etl.source.source import Source
 from recd_dist.reader.order import RowGroup
@@ -64,26 +64,26 @@ def test_logs_of_a_store_to_a_table_of_a_store(logs, tmp_path, samples):
 def test_one_file_a_directory_and_text(logs):
     with duckdb_sql.connect() as connection:
         for path, count in (("clicks-0.parquet", 3), ("clicks-*.parquet", 6), ("more.csv", 1)):
-            query = duckdb_sql.default_samples(duckdb_sql.checked_path(str(objects(logs) / path)))
-            assert "clicked" in duckdb_sql.described(connection, query, "samples query")
+            query = duckdb_sql.samples_query(None, duckdb_sql.resolve_path(str(objects(logs) / path)))
+            assert "clicked" in duckdb_sql.describe_query(connection, query, "samples query")
             assert connection.sql(f"select count(*) from ({query})").fetchall() == [(count,)]
         (logs / "more.csv").unlink()
-        query = duckdb_sql.default_samples(duckdb_sql.checked_path(str(objects(logs))))
-        assert duckdb_sql.described(connection, query, "x").keys() == {"session", "t", "item", "clicked"}
+        query = duckdb_sql.samples_query(None, duckdb_sql.resolve_path(str(objects(logs))))
+        assert duckdb_sql.describe_query(connection, query, "x").keys() == {"session", "t", "item", "clicked"}
         assert connection.sql(f"select count(*) from ({query})").fetchall() == [(6,)]
 
 
 def test_files_are_known_by_size_and_version(logs):
     """A run is named by its files: those of a store too, so that new logs are not taken for the old ones."""
     (logs / "more.csv").unlink()
-    before = inputs(source(objects(logs)))
+    before = find_input_files(source(objects(logs)))
     assert [(Path(name).name, size) for name, size, _ in before.files] == [
         (f"clicks-{n}.parquet", (logs / f"clicks-{n}.parquet").stat().st_size) for n in range(2)
     ]
-    assert (before.num_rows, before.memory_bytes) == (6, inputs(source(logs)).memory_bytes)
-    assert inputs(source(objects(logs) / "clicks-*.parquet")) == before
+    assert (before.num_rows, before.memory_bytes) == (6, find_input_files(source(logs)).memory_bytes)
+    assert find_input_files(source(objects(logs) / "clicks-*.parquet")) == before
     os.utime(logs / "clicks-0.parquet", ns=(1, 1))
-    after = inputs(source(objects(logs)))
+    after = find_input_files(source(objects(logs)))
     assert after.files[1] == before.files[1]
     assert after.files[0][2] != before.files[0][2]
 
@@ -91,7 +91,7 @@ def test_files_are_known_by_size_and_version(logs):
 def test_columns_that_drift_are_found_in_a_store(logs):
     pq.write_table(pa.table({"session": ["x"], "t": [1], "item": [1], "clicked": [0]}), logs / "clicks-2.parquet")
     with pytest.raises(DataError, match=r"clicks-2.parquet: column 'session' is text, in objects://.*it is integer"):
-        inputs(source(objects(logs) / "clicks-*.parquet"))
+        find_input_files(source(objects(logs) / "clicks-*.parquet"))
 
 
 def test_tables_are_made_replaced_and_added_to_in_a_store(logs, tmp_path, monkeypatch):
@@ -102,8 +102,10 @@ def test_tables_are_made_replaced_and_added_to_in_a_store(logs, tmp_path, monkey
     def sessions() -> list[int]:
         files = TableFiles(target / "train")
         files.check_checksums()
-        found = [files.read(RowGroup(n, 0, 0)).session_ids.tolist() for n in range(len(files.manifest.parts))]
-        return sorted({session for part in found for session in part})
+        sessions_of_parts = [
+            files.read(RowGroup(n, 0, 0)).session_ids.tolist() for n in range(len(files.manifest.parts))
+        ]
+        return sorted({session for part in sessions_of_parts for session in part})
 
     etl(source(objects(logs) / "clicks-0.parquet"), target, progress=False)
     assert sessions() == [0]
@@ -136,7 +138,7 @@ def test_a_killed_upload_of_the_etl_is_finished_by_the_same_call(logs, tmp_path,
 
 def test_files_of_several_kinds(logs):
     with pytest.raises(DataError, match=r"files of several kinds \(\.csv, \.parquet\) in this directory"):
-        duckdb_sql.default_samples(str(objects(logs)))
+        duckdb_sql.samples_query(None, str(objects(logs)))
 
 
 @pytest.mark.parametrize(
@@ -161,7 +163,7 @@ def test_an_unknown_store():
 def test_text_that_only_looks_like_a_path_is_let_be():
     with duckdb_sql.connect() as connection:
         query = "select 'a' as x where 'app://y' like 'gs://%' or 'x' in ('deep://link', 'android-app://z')"
-        assert duckdb_sql.described(connection, query, "x") == {"x": "VARCHAR"}
+        assert duckdb_sql.describe_query(connection, query, "x") == {"x": "VARCHAR"}
         assert connection.list_filesystems() == []
 
 
@@ -174,8 +176,8 @@ def test_s3_needs_no_extension_of_duckdb(logs, monkeypatch):
     path = f"s3://{str(logs).lstrip('/')}/clicks-*.parquet"
     assert isinstance(UPath(path).fs, Bucket)
     with duckdb_sql.connect() as connection:
-        query = duckdb_sql.default_samples(duckdb_sql.checked_path(path))
-        duckdb_sql.described(connection, query, "x")
+        query = duckdb_sql.samples_query(None, duckdb_sql.resolve_path(path))
+        duckdb_sql.describe_query(connection, query, "x")
         assert connection.sql(query).order("session, t").fetchall()[0] == (0, 1, 10, 1)
         duckdb_sql.register_stores(connection, query)  # a second time does no harm
         loaded = connection.sql("select extension_name from duckdb_extensions() where loaded").fetchall()

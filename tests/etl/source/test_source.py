@@ -3,7 +3,8 @@
 import pytest
 
 from recd_dist.errors import ConfigError
-from recd_dist.etl.source.source import GroupSource, Source
+from recd_dist.etl.source.source import Source
+from recd_dist.etl.source.source_groups import GroupSource
 from recd_dist.table.schema import Kind
 
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recd_dist.etl.deal.shards import Survey
+from recd_dist.etl.deal.plan_parts import Survey
 from recd_dist.etl.spark.survey_rows import SURVEY_SCHEMA, survey_from_rows, survey_to_rows
 
 SMALL = st.integers(0, 3)

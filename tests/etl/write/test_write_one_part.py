@@ -11,7 +11,7 @@ import pytest
 
 from recd_dist.errors import DataError
 from recd_dist.etl.deal.lookup import Lookup
-from recd_dist.etl.source.inspection import REQUEST, ROW_KEY, SESSION, TIMESTAMP, link
+from recd_dist.etl.source.inspection import REQUEST, ROW_KEY, SESSION, TIMESTAMP, link_column
 from recd_dist.etl.write.part_result import PartResult
 from recd_dist.etl.write.stored_types import list_type
 from recd_dist.etl.write.table_form import TableForm
@@ -154,7 +154,7 @@ def test_rows_of_another_key_that_are_equal_are_stored_once(tmp_path):
     samples = shard(np.repeat([1, 2], 4)).select([SESSION, REQUEST, TIMESTAMP, "label", "device", "item"])
     times = samples[TIMESTAMP].to_numpy()
     place = np.array([0, 0, 1, 2, 2, 0, -1, -1])[times]
-    samples = samples.append_column(link("user"), pa.array(place))
+    samples = samples.append_column(link_column("user"), pa.array(place))
     result, _ = write(tmp_path, samples, form(False, lookups={"user": lookup}))
     assert pq.read_table(tmp_path / "user")["history"].to_pylist() == [[1, 2], [3], [1, 2], []]
     assert np.array(pq.read_table(tmp_path / "samples")["user_row"]).tolist() == [
@@ -192,7 +192,7 @@ def test_a_group_with_its_own_query_over_many_row_groups(tmp_path, window):
         lookup = Lookup.of_query("user", connection, "select * from rows", tmp_path / "rows.arrow")
     samples = shard(SESSIONS).select([SESSION, REQUEST, TIMESTAMP, "label", "device", "item"])
     place = samples[TIMESTAMP].to_numpy() // 5
-    samples = samples.append_column(link("user"), pa.array(place))
+    samples = samples.append_column(link_column("user"), pa.array(place))
     result, done = write(tmp_path, samples, form(window, lookups={"user": lookup}))
     files = result.part
     assert len(files.groups["user"].row_groups) == len(done) > 5

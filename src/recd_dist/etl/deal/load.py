@@ -2,24 +2,28 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from recd_dist.etl.deal.keys import I64, Arrangement, Rules, arranged, is_test, partition_name
-from recd_dist.etl.deal.shards import PartPlan, Plan, Shards, pieces_of
+from recd_dist.etl.deal.arrange import Arrangement, arrange
+from recd_dist.etl.deal.assign_sessions import partition_name
+from recd_dist.etl.deal.keys import I64, SIZE, Rules
+from recd_dist.etl.deal.plan_parts import PartsPlan, PlannedPart, piece_numbers
+from recd_dist.etl.deal.shards import Shards, ShardSamples
 from recd_dist.etl.source.inspection import REQUEST, SESSION, TIMESTAMP
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """Samples of a part in memory.
+class PartSamples:
+    """The samples of a part in memory.
 
     Attributes:
-        samples: with final session, request and timestamp columns.
-        order: int64 [n], its rows in the order of the table.
-        dropped: samples that a policy leaves out, by reason; told once a shard, with its first part.
-        originals: for each sample dropped as a duplicate by its hash the one that it should equal.
+        samples: the samples with their final session, request and timestamp columns; other samples may be among them.
+        order: int64 [n], the rows of the part's samples in the order of the table.
+        dropped: the samples that policies leave out of the shard, by reason. Only the first part of a shard has them.
+        originals: for each sample that is dropped as a duplicate by its hash, the sample that it should equal.
     """
 
     samples: pa.Table
@@ -28,83 +32,86 @@ class Loaded:
     originals: pa.Table | None = None
 
 
-class ShardReader:
-    """Reads shards as the plan has cut them.
+class ShardSource(Protocol):
+    """Where the writing of parts gets its samples from."""
 
-    Args:
-        shards: on disk.
-        rules: of the source.
-        plan: of the parts.
-        has_time: the source names a timestamp; else the table's timestamps are 0.
+    def read_parts(self, shard: int, parts: Iterable[PlannedPart]) -> Iterable[tuple[PlannedPart, PartSamples]]:
+        """The samples of some parts of a shard."""
+        ...
+
+    def read_left_out(self) -> Iterable[tuple[str, pa.Table]]:
+        """The samples of the shards that have no part, since policies leave all of them out; each with the reason."""
+        ...
+
+
+@dataclass(frozen=True)
+class PartReader:
+    """Brings the samples of a shard into memory as the plan has cut it.
+
+    Attributes:
+        rules: what the source says about its keys.
+        plan: the parts.
+        shard_bytes: the most bytes that a piece of a shard may take in memory.
+        has_time: whether the source names a timestamp; if not, the table's timestamps are 0.
     """
 
-    def __init__(self, shards: Shards, rules: Rules, plan: Plan, has_time: bool) -> None:
-        self._shards, self._rules, self._plan, self._has_time = shards, rules, plan, has_time
-        self._buckets = shards.buckets
+    rules: Rules
+    plan: PartsPlan
+    shard_bytes: int
+    has_time: bool
 
-    def first(self) -> Loaded:
-        """The samples of the first part."""
-        part = self._plan.parts[0]
-        return next(iter(self.parts(part.shard, [part])))[1]
+    def read_parts(
+        self, shard: ShardSamples, parts: Iterable[PlannedPart]
+    ) -> Iterator[tuple[PlannedPart, PartSamples]]:
+        """The samples of some parts of a shard, with one piece of it in memory at a time.
 
-    def parts(self, shard: int, wanted: Iterable[PartPlan]) -> Iterable[tuple[PartPlan, Loaded]]:
-        """The samples of some parts of a shard, one piece of it in memory at a time."""
-        buckets = self._buckets[shard]
-        keys = self._shards.runs.keys(buckets)
-        found = arranged(keys, self._rules)
-        piece = pieces_of(found, keys, self._shards.shard_bytes)
-        test = is_test(found, self._plan.threshold)
-        numbers = {partition_name(n, self._rules.partition): n for n in np.unique(found.partition).tolist()}
-        wanted = list(wanted)
-        for number in sorted({part.piece for part in wanted}):
-            inside = piece == number
-            rows = found.rows[inside]
-            extra = found.dropped if number == 0 else {}
-            originals = found.originals if number == 0 else found.originals[:0]
-            samples, places = self._samples(buckets, [rows, *extra.values(), originals], keys.num_rows)
-            samples = self._keyed(samples, places[0], found.where(inside))
-            for part in wanted:
-                if part.piece == number:
-                    mine = test[inside] == bool(part.split)
-                    partition = found.partition[inside] == numbers[part.partition]
-                    left_out = dict(zip((*extra, ""), places[1:], strict=False))  # of the first part only
-                    tables = {reason: samples.take(pa.array(place)) for reason, place in left_out.items()}
-                    same = tables.pop("", None)
-                    extra, places = {}, places[:1]
-                    yield part, Loaded(samples, places[0][mine & partition], tables, same)
+        Args:
+            shard: the samples of the shard.
+            parts: parts of this shard.
+        """
+        keys = shard.read_keys()
+        arrangement = arrange(keys, self.rules)
+        pieces = piece_numbers(arrangement, keys[SIZE].to_numpy(), self.shard_bytes)
+        partitions = {partition_name(n, self.rules.partition): n for n in np.unique(arrangement.partition).tolist()}
+        parts_by_piece: dict[int, list[PlannedPart]] = {}
+        for part in parts:
+            parts_by_piece.setdefault(part.piece, []).append(part)
+        for number, parts_of_piece in sorted(parts_by_piece.items()):
+            piece = arrangement.select(pieces == number)
+            left_out = [*arrangement.dropped.values(), arrangement.originals] if number == 0 else []
+            samples, (order, *places) = _read_rows(shard, [piece.rows, *left_out], keys.num_rows)
+            samples = self._set_keys(samples, order, piece)
+            is_test = piece.is_test(self.plan.threshold)
+            for part in parts_of_piece:
+                chosen = (is_test == bool(part.split)) & (piece.partition == partitions[part.partition])
+                tables = [samples.take(pa.array(place)) for place in places]
+                dropped = dict(zip(arrangement.dropped, tables, strict=False))  # the last table is that of originals
+                yield part, PartSamples(samples, order[chosen], dropped, tables[-1] if tables else None)
+                places = []  # only the first part of the shard is told what is left out
 
-    def left_out(self) -> Iterator[tuple[str, pa.Table]]:
-        """Samples of the shards that have no part, since a policy leaves out all that they hold; with the reason."""
-        for shard in sorted(set(range(len(self._buckets))) - {part.shard for part in self._plan.parts}):
-            keys = self._shards.runs.keys(self._buckets[shard])
-            found = arranged(keys, self._rules)
-            if not found.dropped:
-                continue
-            samples, places = self._samples(self._buckets[shard], list(found.dropped.values()), keys.num_rows)
-            samples = self._keyed(samples, np.empty(0, np.int64), found)
-            yield from ((reason, samples.take(pa.array(p))) for reason, p in zip(found.dropped, places, strict=True))
+    def read_left_out(self, shard: ShardSamples) -> Iterator[tuple[str, pa.Table]]:
+        """The samples of a shard that has no part, since policies leave all of them out; each with the reason."""
+        keys = shard.read_keys()
+        arrangement = arrange(keys, self.rules)
+        if not arrangement.dropped:
+            return
+        samples, places = _read_rows(shard, list(arrangement.dropped.values()), keys.num_rows)
+        samples = self._set_keys(samples, np.empty(0, np.int64), arrangement)
+        for reason, place in zip(arrangement.dropped, places, strict=True):
+            yield reason, samples.take(pa.array(place))
 
-    def _samples(self, buckets: list[int], wanted: list[I64], num_rows: int) -> tuple[pa.Table, list[I64]]:
-        """Some rows of a shard, and where each list of rows lies in what is returned."""
-        taken = np.zeros(num_rows, bool)
-        for rows in wanted:
-            taken[rows] = True
-        if taken.all():
-            return _in_one(self._shards.runs.pieces(buckets)), wanted
-        pieces, first = [], 0
-        for table in self._shards.runs.pieces(buckets):
-            mine = taken[first : first + table.num_rows]
-            first += table.num_rows
-            if mine.any():
-                pieces.append(table.filter(pa.array(mine)))
-        place = np.cumsum(taken) - 1
-        return _in_one(pieces), [place[rows] for rows in wanted]
+    def _set_keys(self, samples: pa.Table, places: I64, arrangement: Arrangement) -> pa.Table:
+        """Gives samples the sessions, requests and times of the arrangement; the others keep those of the source.
 
-    def _keyed(self, samples: pa.Table, places: I64, found: Arrangement) -> pa.Table:
-        """The samples with the sessions, requests and times of the arrangement; those left out keep the source's."""
-        for name, values in ((SESSION, found.session), (REQUEST, found.request), (TIMESTAMP, found.time)):
+        Args:
+            samples: samples of a shard [n].
+            places: int64 [K], the row of each sample of the arrangement.
+            arrangement: the K samples that are kept.
+        """
+        final = {SESSION: arrangement.session, REQUEST: arrangement.request, TIMESTAMP: arrangement.time}
+        for name, values in final.items():
             column = np.zeros(samples.num_rows, np.int64)
-            if name != TIMESTAMP or self._has_time:
+            if name != TIMESTAMP or self.has_time:
                 if len(places) < samples.num_rows and name in samples.column_names:
                     column = samples[name].to_numpy().copy()
                 column[places] = values
@@ -116,9 +123,66 @@ class ShardReader:
         return samples
 
 
-def _in_one(pieces: Iterable[pa.Table]) -> pa.Table:
-    """Tables one after the other, each column in one piece; a column at a time, so that only one is there twice."""
-    table = pa.concat_tables(pieces)
+class ShardReader:
+    """Reads the shards that lie in run files: the :class:`ShardSource` of a run without Spark.
+
+    Args:
+        shards: the samples on disk.
+        rules: what the source says about its keys.
+        plan: the parts.
+        has_time: whether the source names a timestamp; if not, the table's timestamps are 0.
+    """
+
+    def __init__(self, shards: Shards, rules: Rules, plan: PartsPlan, has_time: bool) -> None:
+        self._samples, self._plan = shards.samples, plan
+        self._reader = PartReader(rules, plan, shards.shard_bytes, has_time)
+
+    def read_first_part(self) -> PartSamples:
+        """The samples of the first part."""
+        part = self._plan.parts[0]
+        return next(iter(self.read_parts(part.shard, [part])))[1]
+
+    def read_parts(self, shard: int, parts: Iterable[PlannedPart]) -> Iterator[tuple[PlannedPart, PartSamples]]:
+        """The samples of some parts of a shard, with one piece of it in memory at a time."""
+        return self._reader.read_parts(self._samples[shard], parts)
+
+    def read_left_out(self) -> Iterator[tuple[str, pa.Table]]:
+        """The samples of the shards that have no part, since policies leave all of them out; each with the reason."""
+        with_parts = {part.shard for part in self._plan.parts}
+        for number, shard in enumerate(self._samples):
+            if number not in with_parts:
+                yield from self._reader.read_left_out(shard)
+
+
+def _read_rows(shard: ShardSamples, rows_of_lists: list[I64], num_rows: int) -> tuple[pa.Table, list[I64]]:
+    """Brings some rows of a shard into memory.
+
+    Args:
+        shard: the samples of the shard.
+        rows_of_lists: lists of rows of the shard, int64 [n] each.
+        num_rows: the number of rows of the shard.
+
+    Returns:
+        The rows of all lists in the order of the shard, and for each list its rows' places among them.
+    """
+    is_read = np.zeros(num_rows, bool)
+    for rows in rows_of_lists:
+        is_read[rows] = True
+    if is_read.all():
+        return _concatenate(shard.read_samples()), rows_of_lists
+    tables, first = [], 0
+    for table in shard.read_samples():
+        is_read_here = is_read[first : first + table.num_rows]
+        first += table.num_rows
+        if is_read_here.any():
+            tables.append(table.filter(pa.array(is_read_here)))
+    place = np.cumsum(is_read) - 1
+    return _concatenate(tables), [place[rows] for rows in rows_of_lists]
+
+
+def _concatenate(tables: Iterable[pa.Table]) -> pa.Table:
+    """Joins tables to one with a single chunk a column, column by column, so that only one column is there twice."""
+    table = pa.concat_tables(tables)
     schema, columns = table.schema, table.columns
     del table
     for place, column in enumerate(columns):

@@ -1,7 +1,7 @@
-"""The rows of a group that has its own query, kept on disk and found by key.
+"""The rows of a group that has its own query: they lie on disk and are found by key.
 
-A user's history of 1,000 ids is stored once here, however many samples carry it: samples get the row's number, and the
-history itself is read only when a row group of the table is written. Nothing is ever expanded.
+A user's history of 1,000 ids is stored once here, however many samples carry it. Samples get the row's number, and the
+history itself is read only when a row group of the table is written: it is never repeated for each sample.
 """
 
 import logging
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recd_dist.errors import DataError
-from recd_dist.etl.source.duckdb_sql import short
+from recd_dist.etl.source.duckdb_sql import short_message
 from recd_dist.etl.source.inspection import ROW_KEY
 
 logger = logging.getLogger(__name__)
@@ -23,16 +23,16 @@ _BATCH_ROWS = 8192
 
 
 class Lookup:
-    """Rows of one group, in a memory-mapped Arrow file, found by an int64 key.
+    """The rows of one group in a memory-mapped Arrow file, which are found by an int64 key.
 
     Args:
-        group: its name, for messages.
-        path: of the file.
-        keys: int64 [rows].
-        starts: int64 [record batches], the first row of each.
+        group: the name of the group, for messages.
+        path: the Arrow file.
+        keys: int64 [rows], the key of each row.
+        starts: int64 [record batches], the first row of each record batch.
 
     Raises:
-        DataError: two rows have one key.
+        DataError: two rows have the same key.
     """
 
     def __init__(self, group: str, path: Path, keys: npt.NDArray[np.int64], starts: npt.NDArray[np.int64]) -> None:
@@ -51,29 +51,35 @@ class Lookup:
 
     @staticmethod
     def of_query(group: str, connection: duckdb.DuckDBPyConnection, sql: str, path: Path) -> "Lookup":
-        """Runs a group's query and keeps its rows.
+        """Runs a group's query and writes its rows to a file.
 
         Args:
-            group: its name, for messages.
+            group: the name of the group, for messages.
             connection: an open DuckDB.
-            sql: the normalised group query: ``__key`` and the features.
-            path: file to write the rows to.
+            sql: the normalised group query, which returns ``__key`` and the features.
+            path: the file to write.
 
         Raises:
-            DataError: the query fails, or two of its rows have one key.
+            DataError: the query fails, or two of its rows have the same key.
         """
         try:
             batches = connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
             return Lookup.of_batches(group, batches, batches.schema, path)
         except (duckdb.Error, pa.ArrowInvalid) as error:
-            raise DataError(f"query of group '{group}': {short(error)}") from error
+            raise DataError(f"query of group '{group}': {short_message(error)}") from error
 
     @staticmethod
     def of_batches(group: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema, path: Path) -> "Lookup":
-        """Keeps the rows that have a key, whole or not at all.
+        """Writes the rows that have a key to a file, whole or not at all.
+
+        Args:
+            group: the name of the group, for messages.
+            batches: the rows, with ``__key`` and the features.
+            schema: the schema of the batches.
+            path: the file to write.
 
         Raises:
-            DataError: two of them have one key.
+            DataError: two rows have the same key.
         """
         keys, starts, num_rows, num_keyless = [], [], 0, 0
         partial = path.with_suffix(".partial")
@@ -90,63 +96,63 @@ class Lookup:
         partial.rename(path)
         if num_keyless:
             logger.warning("query of group '%s': skipped %d rows without a key", group, num_keyless)
-        return Lookup(group, path, _joined(keys), np.asarray(starts, np.int64))
+        return Lookup(group, path, _concatenate(keys), np.asarray(starts, np.int64))
 
     @staticmethod
     def of_file(group: str, path: Path) -> "Lookup":
-        """The rows that an earlier run kept."""
+        """Opens the file that an earlier run wrote."""
         reader = pa.ipc.open_file(pa.memory_map(str(path)))
         keys = [reader.get_batch(i).column(ROW_KEY).to_numpy() for i in range(reader.num_record_batches)]
-        lengths = np.array([len(some) for some in keys], np.int64)
-        return Lookup(group, path, _joined(keys), np.cumsum(lengths) - lengths)
+        lengths = np.array([len(keys_of_batch) for keys_of_batch in keys], np.int64)
+        return Lookup(group, path, _concatenate(keys), np.cumsum(lengths) - lengths)
 
     def __len__(self) -> int:
         return len(self._sorted)
 
     def find(self, keys: pa.Array) -> npt.NDArray[np.int64]:
-        """Row numbers of some keys.
+        """Finds the row of each key.
 
         Args:
             keys: int64 [N], may hold nulls.
 
         Returns:
-            int64 [N]; -1 where no row has the key.
+            int64 [N], row numbers; -1 where no row has the key.
         """
         if not len(self._sorted):
             return np.full(len(keys), -1, np.int64)
         wanted = keys.fill_null(0).to_numpy(zero_copy_only=False)
         place = np.minimum(np.searchsorted(self._sorted, wanted), len(self._sorted) - 1)
-        found = self._sorted[place] == wanted
+        has_row = self._sorted[place] == wanted
         if keys.null_count:
-            found &= keys.is_valid().to_numpy(zero_copy_only=False)
-        return np.where(found, self._by_key[place], -1)
+            has_row &= keys.is_valid().to_numpy(zero_copy_only=False)
+        return np.where(has_row, self._by_key[place], -1)
 
     def take(self, rows: npt.NDArray[np.int64]) -> pa.Table:
-        """Features of some rows.
+        """Reads the features of some rows.
 
         Args:
-            rows: int64 [U], -1 gives a row of nulls.
+            rows: int64 [U], row numbers; -1 gives a row of nulls.
 
         Returns:
-            Table of U rows.
+            A table of U rows.
         """
         distinct, place = np.unique(rows[rows >= 0], return_inverse=True)
         batch_of = np.searchsorted(self._starts, distinct, side="right") - 1
-        pieces = []
+        tables = []
         for number in np.unique(batch_of):
             batch = self._reader.get_batch(int(number)).select(self.columns)
-            pieces.append(batch.take(pa.array(distinct[batch_of == number] - self._starts[number])))
+            tables.append(batch.take(pa.array(distinct[batch_of == number] - self._starts[number])))
         schema = pa.schema([self._reader.schema.field(name) for name in self.columns])
-        table = pa.Table.from_batches(pieces, schema).combine_chunks()
+        table = pa.Table.from_batches(tables, schema).combine_chunks()
         indices = np.zeros(len(rows), np.int64)
         indices[rows >= 0] = place
         return table.take(pa.array(indices, mask=rows < 0))
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The group's record batches, for a look at every value."""
+        """The group's features in record batches, for a look at every value."""
         for number in range(self._reader.num_record_batches):
             yield self._reader.get_batch(number).select(self.columns)
 
 
-def _joined(keys: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+def _concatenate(keys: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
     return (np.concatenate(keys) if keys else np.empty(0, np.int64)).astype(np.int64, copy=False)

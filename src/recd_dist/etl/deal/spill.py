@@ -1,12 +1,12 @@
-"""Run files: samples on disk, dealt into buckets of sessions, so that memory stays bounded whatever the logs' size.
+"""Run files: samples on disk in buckets of sessions, so that memory stays bounded.
 
 ::
 
-    run-00000.arrow   bucket 0 | bucket 1 | ... | bucket 63      one record batch each, as far as there are samples
+    run-00000.arrow   bucket 0 | bucket 1 | ... | bucket 63      one record batch for each bucket that has samples
     run-00001.arrow   bucket 0 | ...
-    shard             bucket 0 of every run                       every sample of a session is in one bucket
+    shard             bucket 0 of every run file                  every sample of a session is in one bucket
 
-A run is written when its samples fill the buffer, by a thread beside the one that reads, and renamed when it is whole.
+A run file is written when samples fill the buffer, by a thread beside the one that reads, and renamed when it is whole.
 """
 
 import json
@@ -16,51 +16,85 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from recd_dist.etl.deal.keys import KEY_COLUMNS, SIZE
-from recd_dist.etl.deal.prepare import bucket_of
+from recd_dist.etl.deal.keys import I64, KEY_COLUMNS, SIZE
 from recd_dist.etl.source.inspection import SESSION
 
+_MIN_BUCKETS, _MAX_BUCKETS = 64, 1024
 _BUCKETS = b"recd.buckets"
 _MAX_PENDING = 2
+_BUCKET_MIX = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: neighbouring session ids spread over the buckets
+
+
+def num_buckets(memory_bytes: int, shard_bytes: int) -> int:
+    """The number of buckets for raw logs of a size in memory: about four for each shard, and a power of two."""
+    wanted = min(max(4 * memory_bytes // max(shard_bytes, 1), _MIN_BUCKETS), _MAX_BUCKETS)
+    return 1 << int(wanted - 1).bit_length()
+
+
+def bucket_of(session: I64, num_buckets: int) -> I64:
+    """The bucket of each session key.
+
+    Args:
+        session: int64 [N], session keys.
+        num_buckets: the number of buckets, a power of two.
+
+    Returns:
+        int64 [N] in [0, num_buckets).
+    """
+    shift = np.uint64(64 - (num_buckets.bit_length() - 1))
+    if num_buckets == 1:
+        return np.zeros(len(session), np.int64)
+    return ((session.view(np.uint64) * _BUCKET_MIX) >> shift).astype(np.int64)
 
 
 @dataclass(frozen=True)
-class Runs:
+class BucketSizes:
+    """How much each bucket holds.
+
+    Attributes:
+        num_rows: int64 [buckets], the number of samples of each bucket.
+        num_bytes: int64 [buckets], the bytes of these samples in memory.
+    """
+
+    num_rows: I64
+    num_bytes: I64
+
+    def group_by_shard(self, shard_bytes: int) -> list[list[int]]:
+        """The buckets of each shard: neighbours that have samples and together are not larger than a limit in bytes."""
+        shards: list[list[int]] = []
+        size = 0
+        for bucket in np.flatnonzero(self.num_rows).tolist():
+            if not shards or size + self.num_bytes[bucket] > shard_bytes:
+                shards.append([])
+                size = 0
+            shards[-1].append(bucket)
+            size += int(self.num_bytes[bucket])
+        return shards
+
+
+@dataclass(frozen=True)
+class RunFiles:
     """Samples in run files.
 
     Attributes:
-        directory: where they lie.
-        num_rows, num_bytes: int64 [buckets], samples of each bucket and their size in memory.
+        directory: the directory of the files.
+        sizes: how much each bucket holds over all files.
     """
 
     directory: Path
-    num_rows: npt.NDArray[np.int64]
-    num_bytes: npt.NDArray[np.int64]
+    sizes: BucketSizes
 
-    def groups(self, limit: int) -> list[list[int]]:
-        """Buckets of each shard: consecutive ones that together stay below a limit in bytes, none empty."""
-        groups: list[list[int]] = []
-        size = 0
-        for bucket in np.flatnonzero(self.num_rows).tolist():
-            if not groups or size + self.num_bytes[bucket] > limit:
-                groups.append([])
-                size = 0
-            groups[-1].append(bucket)
-            size += int(self.num_bytes[bucket])
-        return groups
+    def read_keys(self, buckets: Sequence[int]) -> pa.Table:
+        """The key columns of the samples of some buckets, file after file."""
+        return pa.concat_tables(self._read_batches(buckets, keys_only=True))
 
-    def keys(self, buckets: Sequence[int]) -> pa.Table:
-        """The key columns of some buckets, run after run."""
-        return pa.concat_tables(self._batches(buckets, keys_only=True))
+    def read_samples(self, buckets: Sequence[int]) -> Iterator[pa.Table]:
+        """All columns of the same samples in the same order, a table for each bucket of a file."""
+        yield from self._read_batches(buckets)
 
-    def pieces(self, buckets: Sequence[int]) -> Iterator[pa.Table]:
-        """All columns of some buckets, a piece at a time, in the order of ``keys``."""
-        yield from self._batches(buckets)
-
-    def _batches(self, buckets: Sequence[int], keys_only: bool = False) -> Iterator[pa.Table]:
+    def _read_batches(self, buckets: Sequence[int], keys_only: bool = False) -> Iterator[pa.Table]:
         wanted = set(buckets)
         for path in sorted(self.directory.glob("run-*.arrow")):
             with pa.memory_map(str(path)) as file:
@@ -79,24 +113,25 @@ class Spill:
     """Deals samples into run files.
 
     Args:
-        directory: for the files; made here.
-        limit: bytes of samples in memory before a run is written; twice as much is held while one is.
-        num_buckets: a power of two.
+        directory: the directory for the files, which is made here.
+        buffer_bytes: the bytes of samples in memory that make a run file. Twice as much is held while a file is
+            written.
+        num_buckets: the number of buckets, a power of two.
     """
 
-    def __init__(self, directory: Path, limit: int, num_buckets: int) -> None:
-        self._directory, self._limit, self._num_buckets = directory, limit, num_buckets
+    def __init__(self, directory: Path, buffer_bytes: int, num_buckets: int) -> None:
+        self._directory, self._buffer_bytes, self._num_buckets = directory, buffer_bytes, num_buckets
         directory.mkdir(parents=True)
         self._tables: list[pa.Table] = []
-        self._held = 0
-        self._num_runs = 0
+        self._held_bytes = 0
+        self._num_files = 0
         self._num_rows = np.zeros(num_buckets, np.int64)
         self._num_bytes = np.zeros(num_buckets, np.int64)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="recd-spill")
         self._pending: list[Future[None]] = []
 
     def add(self, table: pa.Table) -> None:
-        """Takes prepared samples."""
+        """Adds prepared samples."""
         if not table.num_rows:
             return
         sizes = table[SIZE].to_numpy()
@@ -104,16 +139,16 @@ class Spill:
         self._num_rows += np.bincount(bucket, minlength=self._num_buckets)
         self._num_bytes += np.bincount(bucket, sizes, self._num_buckets).astype(np.int64)
         self._tables.append(table)
-        self._held += int(sizes.sum())
-        if self._held > self._limit:
+        self._held_bytes += int(sizes.sum())
+        if self._held_bytes > self._buffer_bytes:
             self._flush()
 
-    def finished(self) -> Runs:
-        """The runs, once all are on disk."""
+    def finish(self) -> RunFiles:
+        """Writes what is left, waits until all is on disk, and returns the run files."""
         self._flush()
         self._wait(0)
         self._writer.shutdown()
-        return Runs(self._directory, self._num_rows, self._num_bytes)
+        return RunFiles(self._directory, BucketSizes(self._num_rows, self._num_bytes))
 
     def close(self) -> None:
         """Ends the writing thread, whatever happened."""
@@ -123,29 +158,29 @@ class Spill:
         if not self._tables:
             return
         self._wait(_MAX_PENDING - 1)
-        tables, self._tables, self._held = self._tables, [], 0
-        self._pending.append(self._writer.submit(self._write, tables, self._num_runs))
-        self._num_runs += 1
+        tables, self._tables, self._held_bytes = self._tables, [], 0
+        self._pending.append(self._writer.submit(self._write, tables, self._num_files))
+        self._num_files += 1
 
-    def _wait(self, left: int) -> None:
-        while len(self._pending) > left:
+    def _wait(self, max_pending: int) -> None:
+        while len(self._pending) > max_pending:
             self._pending.pop(0).result()
 
     def _write(self, tables: list[pa.Table], number: int) -> None:
-        """One run: the samples sorted by bucket, each bucket a record batch."""
+        """Writes one run file: the samples sorted by bucket, each bucket a record batch."""
         table = pa.concat_tables(tables).combine_chunks()
         tables.clear()
         bucket = bucket_of(table[SESSION].to_numpy(), self._num_buckets)
         order = np.argsort(bucket, kind="stable")
         ends = np.cumsum(np.bincount(bucket, minlength=self._num_buckets))
-        there = np.flatnonzero(np.diff(ends, prepend=0)).tolist()
-        schema = table.schema.with_metadata({_BUCKETS: json.dumps(there).encode()})
+        buckets = np.flatnonzero(np.diff(ends, prepend=0)).tolist()
+        schema = table.schema.with_metadata({_BUCKETS: json.dumps(buckets).encode()})
         path = self._directory / f"run-{number:05d}.arrow"
         partial = path.with_suffix(".partial")
         options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
         with pa.ipc.new_file(str(partial), schema, options=options) as writer:
-            for place in there:
-                start = int(ends[place - 1]) if place else 0
-                rows = table.take(pa.array(order[start : int(ends[place])])).combine_chunks()
+            for number_of_bucket in buckets:
+                start = int(ends[number_of_bucket - 1]) if number_of_bucket else 0
+                rows = table.take(pa.array(order[start : int(ends[number_of_bucket])])).combine_chunks()
                 writer.write_table(rows.replace_schema_metadata(schema.metadata))
         partial.rename(path)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from recd_dist.etl.deal.prepare import Dropped
+from recd_dist.etl.deal.tally import Dropped
 from recd_dist.etl.place.base_tables import BaseTables
 from recd_dist.etl.place.run_output import RunOutput
 from recd_dist.etl.place.sketches import SKETCHES, load_sketches

@@ -1,4 +1,4 @@
-"""``recd etl --dry-run``: what a source would become, from its columns and a few rows; nothing is written."""
+"""``recd etl --dry-run``: what a source would become, from its columns and three rows."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +12,7 @@ from rich.text import Text
 from recd_dist.errors import DataError
 from recd_dist.etl.budget import Budget
 from recd_dist.etl.source import duckdb_sql as engine
-from recd_dist.etl.source.input_files import Inputs, inputs
+from recd_dist.etl.source.input_files import InputFiles, find_input_files
 from recd_dist.etl.source.inspection import (
     ORDER_KEY,
     REQUEST,
@@ -21,11 +21,12 @@ from recd_dist.etl.source.inspection import (
     TEST,
     TIMESTAMP,
     Inspection,
-    inspected,
+    inspect,
 )
 from recd_dist.etl.source.source import Source
 from recd_dist.table.schema import SAMPLE
 
+_Rows = dict[str, list[Any]]  # values by column
 _NUM_ROWS = 3
 _WIDTH = 60
 _KEYS = {
@@ -39,38 +40,42 @@ _KEYS = {
 
 
 def dry_run(source: Source, memory_limit: str = "1GB") -> Group:
-    """Schema and first rows of a source, as something rich prints.
+    """Shows the schema and the first rows of a source; nothing is written.
 
     Args:
-        source: to look at.
-        memory_limit: of DuckDB.
+        source: describes the raw logs.
+        memory_limit: the memory limit of the ETL, such as ``1GB``.
+
+    Returns:
+        Text and a table, ready for a rich console.
 
     Raises:
-        ConfigError, DataError: what the ETL itself would find in the description, the files' columns or these rows.
+        ConfigError, DataError: the mistakes that the ETL would find in the description, the columns or these rows.
     """
-    found = inputs(source)
+    files = find_input_files(source)
     with engine.connect(f"{Budget.of(memory_limit).engine_bytes}B") as connection:
-        inspection = inspected(source, connection)
-        samples = _rows(connection, inspection.samples, "samples query")
-        groups = {name: _rows(connection, sql, f"query of group '{name}'") for name, sql in inspection.groups.items()}
-    parts: list[Any] = [Text(line) for line in _heading(source, found)]
-    parts += [_features(inspection, samples, groups), *(Text(line) for line in _keys(samples))]
-    return Group(*parts)
+        inspection = inspect(source, connection)
+        samples = _first_rows(connection, inspection.samples, "samples query")
+        groups = {
+            name: _first_rows(connection, sql, f"query of group '{name}'") for name, sql in inspection.groups.items()
+        }
+    heading = [Text(line) for line in _heading_lines(source, files)]
+    return Group(*heading, _feature_table(inspection, samples, groups), *(Text(line) for line in _key_lines(samples)))
 
 
-def _rows(connection: duckdb.DuckDBPyConnection, sql: str, where: str) -> dict[str, list[Any]]:
+def _first_rows(connection: duckdb.DuckDBPyConnection, sql: str, where: str) -> _Rows:
     """The first rows of a query, by column."""
     try:
         return dict(connection.sql(f"select * from ({sql}) limit {_NUM_ROWS}").to_arrow_table().to_pydict())
     except duckdb.Error as error:
-        raise DataError(f"{where}: {engine.short(error)}") from error
+        raise DataError(f"{where}: {engine.short_message(error)}") from error
 
 
-def _heading(source: Source, found: Inputs) -> Iterable[str]:
-    size = sum(size for _, size, _ in found.files)
-    rows = f", {found.num_rows:,} rows" if found.num_rows is not None else ""
-    memory = f"about {found.memory_bytes / 1e6:,.0f} MB in memory"
-    yield f"{source.name}: {len(found.files)} files, {size / 1e6:,.1f} MB{rows}; {memory}"
+def _heading_lines(source: Source, files: InputFiles) -> Iterable[str]:
+    num_bytes = sum(size for _, size, _ in files.files)
+    rows = f", {files.num_rows:,} rows" if files.num_rows is not None else ""
+    memory = f"about {files.memory_bytes / 1e6:,.0f} MB in memory"
+    yield f"{source.name}: {len(files.files)} files, {num_bytes / 1e6:,.1f} MB{rows}; {memory}"
     yield f"  session     {source.session_words}"
     yield f"  labels      {', '.join(source.labels)}"
     split = f"the last {source.split:g} of the sessions" if isinstance(source.split, float) else source.split
@@ -83,8 +88,8 @@ def _heading(source: Source, found: Inputs) -> Iterable[str]:
         yield f"  partition   {source.partition}"
 
 
-def _features(inspection: Inspection, samples: dict[str, list[Any]], groups: dict[str, dict[str, list[Any]]]) -> Table:
-    """One line a feature, with its first values."""
+def _feature_table(inspection: Inspection, samples: _Rows, groups: dict[str, _Rows]) -> Table:
+    """One line for each feature, with its first values."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("group", "feature", "kind", "table", "first rows"):
         table.add_column(name, overflow="fold", no_wrap=name != "first rows")
@@ -92,21 +97,21 @@ def _features(inspection: Inspection, samples: dict[str, list[Any]], groups: dic
     for feature in inspection.schema.features:
         rows = groups.get(feature.group, samples)
         group = "found by measuring" if inspection.automatic and feature.group == SAMPLE else feature.group
-        values = "  ".join(_short(value) for value in rows[feature.name])
+        values = "  ".join(_short_text(value) for value in rows[feature.name])
         table.add_row("" if group == before else group, feature.name, feature.kind, feature.table or "", values)
         before = group
     return table
 
 
-def _keys(samples: dict[str, list[Any]]) -> Iterable[str]:
-    """The keys of the first rows."""
+def _key_lines(samples: _Rows) -> Iterable[str]:
+    """One line for each key, with its first values."""
     for column, name in _KEYS.items():
         if column in samples:
-            yield f"  {name:<11} {'  '.join(_short(value) for value in samples[column])}"
+            yield f"  {name:<11} {'  '.join(_short_text(value) for value in samples[column])}"
 
 
-def _short(value: Any) -> str:
-    """A value in few letters: of a list its length and beginning."""
+def _short_text(value: Any) -> str:
+    """A value in few letters: a list is shown by its beginning and its length."""
     if isinstance(value, list):
         shown = " ".join(map(str, value[:4]))
         return f"[{shown}{' ..' if len(value) > 4 else ''}]({len(value)})"

@@ -1,15 +1,17 @@
-"""DuckDB over raw files: opening them, describing queries, and errors in one line.
+"""DuckDB over raw files: paths, queries and their columns, and errors in one line.
 
-The raw files are only read. Strings become ids by :data:`HASH`, which is the same in every release and on every
+The raw files are only read. Texts become ids by :data:`TEXT_ID`, which is the same in every release and on every
 machine (DuckDB's own ``hash()`` promises neither): the last 8 bytes of the MD5 of the UTF-8 text, little-endian, with
 the sign bit cleared. In Python: ``int.from_bytes(md5(text.encode()).digest()[8:], "little") & (2**63 - 1)``.
 """
 
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
+import pyarrow as pa
 
 from recd_dist.errors import DataError, nearest
 from recd_dist.table.flat import quoted
@@ -18,35 +20,41 @@ from recd_dist.table.location import directories, file_size, is_remote, known_pr
 if TYPE_CHECKING:
     from upath import UPath
 
-HASH = "(md5_number_lower({}) & 9223372036854775807)::bigint"
-"""SQL for the 63-bit id of a text expression."""
+TEXT_ID = "(md5_number_lower({}) & 9223372036854775807)::bigint"
+"""SQL for the 63-bit id of a text; the text expression takes the place of ``{}``."""
 
 _READERS = {".parquet": "read_parquet", ".pq": "read_parquet", ".csv": "read_csv", ".tsv": "read_csv"}
+_BATCH_ROWS = 4096
 _COMPRESSED = (".gz", ".zst")
 _GLOB = re.compile(r"[*?\[]")
 _STORE = re.compile(r"""(?:[(\[,]|\bfrom|\bjoin)\s*['"](([a-z][a-z0-9+.-]*)://[^'"/]*/?)""", re.IGNORECASE)
-"""A path in a store where a query reads it; not ``like 'app://%'``."""
+"""Finds a path in a store where a query reads it, but not a text that only looks like one (``like 'app://%'``)."""
+
 LEFT_TO_DUCKDB = ("http://", "https://", "hf://", "azure://", "r2://")
+"""Beginnings of paths that only DuckDB reads: nobody else looks whether a file is there."""
 
 
 def connect(
     memory_limit: str = "1GB", threads: int | None = None, spill: Path | None = None
 ) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB that spills to disk beyond its memory limit.
+    """Opens an in-memory DuckDB that spills to disk beyond its memory limit.
 
     Args:
-        memory_limit: for DuckDB alone, such as ``1GB``.
-        threads: None takes every core.
-        spill: directory for what does not fit; None lets DuckDB choose.
+        memory_limit: the memory that DuckDB alone may take, such as ``1GB``.
+        threads: the number of threads. None takes one for every core.
+        spill: the directory for what does not fit into memory. None lets DuckDB choose one.
+
+    Returns:
+        The open connection.
 
     Raises:
-        DataError: a memory limit that DuckDB does not understand.
+        DataError: DuckDB does not understand the memory limit.
     """
     connection = duckdb.connect()
     try:
         connection.execute(f"set memory_limit = {quoted(memory_limit)}")
     except duckdb.Error as error:
-        raise DataError(f"memory_limit '{memory_limit}': {short(error)}; write it as 1GB or 512MB") from error
+        raise DataError(f"memory_limit '{memory_limit}': {short_message(error)}; write it as 1GB or 512MB") from error
     connection.execute("set enable_progress_bar = false")
     connection.execute("set python_enable_replacements = false")  # a misspelt table must not find a Python variable
     if threads is not None:
@@ -59,15 +67,15 @@ def connect(
 def register_stores(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     """Lets DuckDB read the stores that a query names (``'s3://bucket/x.parquet'``) through fsspec.
 
-    No DuckDB extension has to be fetched, and credentials are found as for tables. What fsspec does not know and
-    ``http://`` are left to DuckDB.
+    No DuckDB extension has to be fetched, and credentials are found as for tables. Stores that fsspec does not know,
+    and ``http://``, are left to DuckDB.
 
     Args:
-        connection: all cursors of it profit.
+        connection: the connection that shall reach the stores; all its cursors reach them too.
         sql: a query or a path.
 
     Raises:
-        ConfigError: a library that is not installed.
+        ConfigError: the library for a store is not installed.
     """
     for text, protocol in dict.fromkeys(_STORE.findall(sql)):
         known = protocol.lower() in known_protocols() and not text.lower().startswith(LEFT_TO_DUCKDB)
@@ -78,23 +86,28 @@ def register_stores(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
                 connection.register_filesystem(place.fs)
 
 
-def checked_path(path: str) -> str:
-    """The path with ``~`` expanded, if something is there (``http://`` is left to DuckDB).
+def resolve_path(path: str) -> str:
+    """Expands ``~`` in a path and checks that something is there; ``http://`` is left to DuckDB.
+
+    Args:
+        path: a file, directory or glob, local or in a store.
+
+    Returns:
+        The path that queries can name.
 
     Raises:
-        ConfigError: an unknown protocol, or a library that is not installed.
-        DataError: nothing there, naming the nearest entry of the same directory.
+        ConfigError: the protocol is unknown, or its library is not installed.
+        DataError: nothing is there; the message names the nearest entry of the same directory.
     """
     if path.lower().startswith(LEFT_TO_DUCKDB):
         return path
     expanded = location(path)
     if not isinstance(expanded, Path):
-        return _checked_in_store(path, expanded)
+        return _resolve_in_store(path, expanded)
     if expanded.exists():
         return str(expanded)
-    if _GLOB.search(path):
-        root = Path(expanded.anchor)
-        if any(root.glob(str(expanded.relative_to(root)))):
+    if is_glob(path):
+        if any(match_glob(expanded)):
             return str(expanded)
         raise DataError(f"path {path}: no file matches this pattern")
     parent = expanded.parent
@@ -103,10 +116,21 @@ def checked_path(path: str) -> str:
     raise DataError(f"path {path}: not found{nearest(expanded.name, (p.name for p in parent.iterdir()))}")
 
 
-def _checked_in_store(path: str, place: "UPath") -> str:
+def is_glob(path: str) -> bool:
+    """Whether a path is a pattern for several files."""
+    return _GLOB.search(path) is not None
+
+
+def match_glob(pattern: Path) -> Iterable[Path]:
+    """The local files and directories that an absolute pattern matches, in no order."""
+    root = Path(pattern.anchor)
+    return root.glob(str(pattern.relative_to(root)))
+
+
+def _resolve_in_store(path: str, place: "UPath") -> str:
     if file_size(place) is not None or directories(place) or listing(place):
         return path
-    if _GLOB.search(path):
+    if is_glob(path):
         with reaching(place):
             if place.fs.glob(place.path):
                 return path
@@ -119,24 +143,33 @@ def _checked_in_store(path: str, place: "UPath") -> str:
     raise DataError(f"path {path}: not found{nearest(place.name, (name.rpartition('/')[2] for name in names))}")
 
 
-def filled(sql: str, path: str) -> str:
-    """A query with ``{path}`` filled in, without a closing semicolon."""
+def fill_path(sql: str, path: str) -> str:
+    """Puts a path in the place of ``{path}`` in a query, and takes off a closing semicolon."""
     return sql.replace("{path}", path.replace("'", "''")).strip().rstrip(";")
 
 
-def default_samples(path: str) -> str:
-    """A query of every row and column of a file, directory or glob, by its suffix.
+def samples_query(sql: str | None, path: str) -> str:
+    """The query that reads a source's samples.
+
+    Args:
+        sql: the source's own query, with ``{path}`` in it. None reads every row and column of the path.
+        path: a file, directory or glob, as :func:`resolve_path` returns it.
 
     Raises:
-        DataError: a suffix that says nothing, or a directory without data files.
+        DataError: without a query, the suffix of the path does not tell its format, or a directory has no data files.
     """
+    return fill_path(sql, path) if sql else _query_of_all(path)
+
+
+def _query_of_all(path: str) -> str:
+    """A query of every row and column of a file, directory or glob, by its suffix."""
     names = _names_below(path)
     if names is not None:
-        found = sorted({_suffix(Path(name)) for name in names} & set(_READERS))
-        if len(found) != 1:
-            what = "no Parquet, CSV or TSV files" if not found else f"files of several kinds ({', '.join(found)})"
+        suffixes = sorted({_suffix(Path(name)) for name in names} & set(_READERS))
+        if len(suffixes) != 1:
+            what = f"files of several kinds ({', '.join(suffixes)})" if suffixes else "no Parquet, CSV or TSV files"
             raise DataError(f"path {path}: {what} in this directory; name the files, such as {path}/*.parquet")
-        path, suffix = f"{path}/**/*{found[0]}*", found[0]
+        path, suffix = f"{path}/**/*{suffixes[0]}*", suffixes[0]
     else:
         suffix = _suffix(Path(path))
     if suffix not in _READERS:
@@ -146,7 +179,7 @@ def default_samples(path: str) -> str:
 
 
 def _names_below(path: str) -> list[str] | None:
-    """Files below a directory; None where the path is no directory."""
+    """The names of the files below a directory; None where the path is no directory."""
     if path.lower().startswith(LEFT_TO_DUCKDB):
         return None
     place = location(path)
@@ -159,22 +192,47 @@ def _suffix(path: Path) -> str:
     return (Path(path.stem) if path.suffix in _COMPRESSED else path).suffix.lower()
 
 
-def described(connection: duckdb.DuckDBPyConnection, sql: str, where: str) -> dict[str, str]:
-    """Columns of a query and their DuckDB types, without running it; stores that it names become readable.
+def describe_query(connection: duckdb.DuckDBPyConnection, sql: str, where: str) -> dict[str, str]:
+    """Asks DuckDB for the columns of a query without running it; the stores that the query names become readable.
+
+    Args:
+        connection: an open DuckDB.
+        sql: the query.
+        where: what the query is, for the beginning of an error message.
+
+    Returns:
+        The DuckDB type of each column, by name.
 
     Raises:
-        DataError: the query is wrong or a file cannot be read; ``where`` leads the message.
+        DataError: the query is wrong, or a file cannot be read.
     """
     register_stores(connection, sql)
     try:
         rows = connection.execute(f"describe {sql}").fetchall()
     except duckdb.Error as error:
-        raise DataError(f"{where}: {short(error)}") from error
+        raise DataError(f"{where}: {short_message(error)}") from error
     return {row[0]: row[1] for row in rows}
 
 
-def short(error: BaseException) -> str:
-    """DuckDB's message in one line: what is wrong, the candidates it offers and where, without the whole query."""
+def read_batches(connection: duckdb.DuckDBPyConnection, sql: str, where: str) -> Iterator[pa.RecordBatch]:
+    """Runs a query and yields its result as it comes.
+
+    Args:
+        connection: an open DuckDB.
+        sql: the query.
+        where: what the query is, for the beginning of an error message.
+
+    Raises:
+        DataError: the query fails.
+    """
+    try:
+        yield from connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
+    except (duckdb.Error, pa.ArrowInvalid) as error:
+        raise DataError(f"{where}: {short_message(error)}") from error
+
+
+def short_message(error: BaseException) -> str:
+    """DuckDB's message in one line: what is wrong, which names it suggests and where, without the whole query."""
     first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     kept = [first, *(line for line in rest if "candidate" in line.lower() or line.startswith("Did you mean"))]
     kept += [f"at {line}" for line in rest if line.startswith("LINE ")]

@@ -1,11 +1,11 @@
-"""The raw files behind a source: which they are, how large, and whether their columns agree.
+"""The raw files of a source: their names and sizes, and whether their columns agree.
 
-DuckDB takes the columns of the first file and passes over what others have more. A log whose columns drift from day to
-day would lose data without a word, so the footers of Parquet files are compared before anything is read.
+DuckDB takes the columns of the first file and passes over further columns of the others. A log whose columns drift from
+day to day would lose data without a word, so the footers of Parquet files are compared before anything is read.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,59 +14,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd_dist.errors import DataError
-from recd_dist.etl.source.duckdb_sql import LEFT_TO_DUCKDB, checked_path, default_samples, filled
+from recd_dist.etl.source.duckdb_sql import LEFT_TO_DUCKDB, fill_path, is_glob, match_glob, resolve_path, samples_query
 from recd_dist.etl.source.source import Source
 from recd_dist.table.location import Location, location, reaching, readable, stored_files
 
 _READ = re.compile(r"read_parquet\(\s*'((?:[^']|'')*)'\s*(?P<more>,[^)]*union_by_name[^)]*)?")
-_GLOB = re.compile(r"[*?\[]")
-_TEXT_FACTOR = 3  # text takes about that much in memory
+_PARQUET = (".parquet", ".pq")
+_TEXT_FACTOR = 3  # text takes about that much more in memory than on disk
 _MAX_FOOTERS = 2000
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """Raw files.
+class InputFiles:
+    """The raw files of a source.
 
     Attributes:
-        files: path, bytes and time of change (ns; in a store a number that changes with the file) of each, sorted.
-        memory_bytes: about what their rows take in memory.
-        num_rows: of Parquet files together; None where others are among them.
+        files: path, size in bytes and version of each file, sorted by path. The version is the time of change in ns; in
+            a store, it is a number that changes with the file.
+        memory_bytes: about the bytes that the rows take in memory.
+        num_rows: the rows of all files; None where not all of them are Parquet files.
     """
 
     files: tuple[tuple[str, int, int], ...]
     memory_bytes: int
     num_rows: int | None
-
-
-def inputs(source: Source) -> Inputs:
-    """Looks at the raw files of a source, local or in a store; what only the engine reads (``http://``) is left to it.
-
-    Raises:
-        DataError: no such file, or Parquet files that are read as one whose columns differ.
-    """
-    path = checked_path(source.path)
-    if path.lower().startswith(LEFT_TO_DUCKDB):
-        return Inputs((), 0, None)
-    sql = [filled(source.samples, path) if source.samples else default_samples(path)]
-    sql += [filled(group.sql, path) for group in (source.groups or {}).values() if group.sql]
-    read: dict[str, list[_File]] = {}
-    for query in sql:
-        for found in _READ.finditer(query):
-            pattern = found[1].replace("''", "'")
-            read.setdefault(pattern, _matching(pattern))
-            if not found["more"]:
-                _check_drift([file.path for file in read[pattern]])
-    files = sorted({*_matching(path), *(f for files in read.values() for f in files)}, key=lambda f: str(f.path))
-    stats = [(str(file.path), file.num_bytes, file.version) for file in files]
-    with ThreadPoolExecutor(8) as pool:
-        footers = [file.path for file in files[:_MAX_FOOTERS] if file.path.suffix in (".parquet", ".pq")]
-        metadata = list(pool.map(_metadata, footers))
-    all_parquet = len(metadata) == len(files) and all(metadata)
-    known = sum(found[1] for found in metadata if found)
-    other = sum(size for name, size, _ in stats if Path(name).suffix not in (".parquet", ".pq"))
-    num_rows = sum(found[0] for found in metadata if found) if all_parquet and len(read) <= 1 else None
-    return Inputs(tuple(stats), known + _TEXT_FACTOR * other, num_rows)
 
 
 @dataclass(frozen=True)
@@ -75,29 +46,74 @@ class _File:
     num_bytes: int
     version: int
 
+    @property
+    def is_parquet(self) -> bool:
+        return self.path.suffix in _PARQUET
 
-def _matching(pattern: str) -> list[_File]:
-    """Files of a path, directory or glob."""
+
+def find_input_files(source: Source) -> InputFiles:
+    """Lists the raw files of a source, local or in a store; what only DuckDB reads (``http://``) is left out.
+
+    Args:
+        source: names a path, and queries that may read other Parquet files as well.
+
+    Raises:
+        DataError: no file is there, or Parquet files that one query reads together differ in their columns.
+    """
+    path = resolve_path(source.path)
+    if path.lower().startswith(LEFT_TO_DUCKDB):
+        return InputFiles((), 0, None)
+    read_by_pattern = _find_read_files(source, path)
+    read = (file for files in read_by_pattern.values() for file in files)
+    files = sorted({*_list_files(path), *read}, key=lambda file: str(file.path))
+    with ThreadPoolExecutor(8) as pool:
+        parquet = [file.path for file in files[:_MAX_FOOTERS] if file.is_parquet]
+        footers = list(pool.map(_read_footer, parquet))
+    readable_footers = [footer for footer in footers if footer is not None]
+    counted = len(readable_footers) == len(files) and len(read_by_pattern) <= 1
+    text_bytes = sum(file.num_bytes for file in files if not file.is_parquet)
+    return InputFiles(
+        files=tuple((str(file.path), file.num_bytes, file.version) for file in files),
+        memory_bytes=sum(num_bytes for _, num_bytes in readable_footers) + _TEXT_FACTOR * text_bytes,
+        num_rows=sum(num_rows for num_rows, _ in readable_footers) if counted else None,
+    )
+
+
+def _find_read_files(source: Source, path: str) -> dict[str, list[_File]]:
+    """The Parquet files that the source's queries name, by pattern; files that are read together are compared."""
+    queries = [samples_query(source.samples, path)]
+    queries += [fill_path(group.sql, path) for group in (source.groups or {}).values() if group.sql]
+    files: dict[str, list[_File]] = {}
+    for query in queries:
+        for call in _READ.finditer(query):
+            pattern = call[1].replace("''", "'")
+            files.setdefault(pattern, _list_files(pattern))
+            if not call["more"]:
+                _check_drift([file.path for file in files[pattern]][:_MAX_FOOTERS])
+    return files
+
+
+def _list_files(pattern: str) -> list[_File]:
+    """The files of a path, directory or glob."""
     if pattern.lower().startswith(LEFT_TO_DUCKDB):
         return []
     path = location(pattern)
     if not isinstance(path, Path):
         return [_File(file.path, file.num_bytes, file.version) for file in stored_files(path)]
-    found = [(file, file.stat()) for file in _local(path, pattern)]
-    return [_File(file, stat.st_size, stat.st_mtime_ns) for file, stat in found]
+    stats = [(file, file.stat()) for file in _list_local_files(path, pattern)]
+    return [_File(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
 
 
-def _local(path: Path, pattern: str) -> list[Path]:
+def _list_local_files(path: Path, pattern: str) -> list[Path]:
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-    if path.exists() or not _GLOB.search(pattern):
+    if path.exists() or not is_glob(pattern):
         return [path] if path.is_file() else []
-    root = Path(path.anchor)
-    return sorted(file for file in root.glob(str(path.relative_to(root))) if file.is_file())
+    return sorted(file for file in match_glob(path) if file.is_file())
 
 
-def _metadata(file: Location) -> tuple[int, int] | None:
-    """Rows of a Parquet file and about their bytes in memory; None where the footer cannot be read."""
+def _read_footer(file: Location) -> tuple[int, int] | None:
+    """The rows of a Parquet file and about their bytes in memory; None where the footer cannot be read."""
     try:
         with reaching(file):
             metadata = pq.read_metadata(readable(file))
@@ -107,27 +123,31 @@ def _metadata(file: Location) -> tuple[int, int] | None:
     return metadata.num_rows, sum(metadata.row_group(i).total_byte_size for i in groups)
 
 
-def _check_drift(files: Iterable[Location]) -> None:
+def _check_drift(files: Sequence[Location]) -> None:
     """Compares the columns of Parquet files that are read as one table.
 
     Raises:
-        DataError: the first file whose columns are not those of the first, with column and types.
+        DataError: a file differs from the first one; the message names the column and both types.
     """
-    files = list(files)[:_MAX_FOOTERS]
     with ThreadPoolExecutor(8) as pool:
-        schemas = list(pool.map(_schema, files))
+        schemas = list(pool.map(_read_schema, files))
     first = schemas[0] if schemas else None
     for file, schema in zip(files[1:], schemas[1:], strict=True):
         if first is None or schema is None:
             continue  # a damaged file: the engine says so when it reads it
-        for name in (*first.names, *(n for n in schema.names if n not in first.names)):
-            before, now = _type(first, name), _type(schema, name)
-            if before != now:
-                raise DataError(
-                    f"{file}: column '{name}' is {now}, in {files[0]} it is {before}: the logs' columns have changed. "
-                    "Give `data.samples`, a query that brings both to one form, such as "
-                    f"{_remedy(name, before, now)}"
-                )
+        for name, before, now in _differences(first, schema):
+            raise DataError(
+                f"{file}: column '{name}' is {now}, in {files[0]} it is {before}: the logs' columns have changed. "
+                f"Give `data.samples`, a query that brings both to one form, such as {_remedy(name, before, now)}"
+            )
+
+
+def _differences(first: pa.Schema, other: pa.Schema) -> Iterable[tuple[str, str, str]]:
+    """Each column that two files do not share, with its type in the first and in the other file."""
+    for name in (*first.names, *(name for name in other.names if name not in first.names)):
+        before, now = _column_type(first, name), _column_type(other, name)
+        if before != now:
+            yield name, before, now
 
 
 def _remedy(name: str, before: str, now: str) -> str:
@@ -138,7 +158,7 @@ def _remedy(name: str, before: str, now: str) -> str:
     return f"select {name}::bigint as {name} ... from each, joined by union all by name"
 
 
-def _schema(file: Location) -> pa.Schema | None:
+def _read_schema(file: Location) -> pa.Schema | None:
     try:
         with reaching(file):
             return pq.read_schema(readable(file))
@@ -146,17 +166,17 @@ def _schema(file: Location) -> pa.Schema | None:
         return None
 
 
-def _type(schema: pa.Schema, name: str) -> str:
-    """A column's type as far as it matters: integers of any width are one, a list is not a single value."""
+def _column_type(schema: pa.Schema, name: str) -> str:
+    """A column's type as far as it matters: integers of any width are alike, a list is not a single value."""
     places = schema.get_all_field_indices(name)
-    return _plain(schema.field(places[0]).type) if places else "absent"
+    return _type_name(schema.field(places[0]).type) if places else "absent"
 
 
-def _plain(kind: pa.DataType) -> str:
+def _type_name(kind: pa.DataType) -> str:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return f"list of {_plain(kind.value_type)}"
+        return f"list of {_type_name(kind.value_type)}"
     if pa.types.is_dictionary(kind):
-        return _plain(kind.value_type)
+        return _type_name(kind.value_type)
     names = {
         "integer": pa.types.is_integer,
         "float": pa.types.is_floating,

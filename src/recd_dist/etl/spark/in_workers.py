@@ -10,7 +10,7 @@ A task depends on nothing but its input, so that a task that Spark runs again gi
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -19,10 +19,11 @@ import pyarrow as pa
 
 from recd_dist.errors import DataError
 from recd_dist.etl.deal.keys import KEY_COLUMNS, Rules
-from recd_dist.etl.deal.load import ShardReader
-from recd_dist.etl.deal.prepare import Dropped, Preparation, Tally, bucket_of
-from recd_dist.etl.deal.shards import Plan, Shards, surveyed
-from recd_dist.etl.deal.spill import Runs
+from recd_dist.etl.deal.load import PartReader, PartSamples
+from recd_dist.etl.deal.plan_parts import PartsPlan, PlannedPart, survey_shard
+from recd_dist.etl.deal.prepare import Preparation
+from recd_dist.etl.deal.spill import bucket_of
+from recd_dist.etl.deal.tally import Dropped, Tally
 from recd_dist.etl.source.inspection import SESSION
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.spark.ship_lookups import open_lookups
@@ -91,7 +92,7 @@ def preparation_task(
         for first, batch in number_batches(batches, first_rows):
             if batch.num_rows:
                 rows = pa.Table.from_batches([batch]).select(raw.names).cast(raw).combine_chunks().to_batches()[0]
-                table, noted = preparation.prepared(rows, tally.num_rows if first is None else first)
+                table, noted = preparation.prepare(rows, tally.num_rows if first is None else first)
                 tally.merge(noted)
                 bucket = bucket_of(table[SESSION].to_numpy(), num_buckets).astype(np.int32)
                 table = table.append_column(BUCKET, pa.array(bucket))
@@ -111,48 +112,55 @@ def _fill_columns(table: pa.Table, schema: pa.Schema) -> Batches:
 
 
 @dataclass(frozen=True)
-class HeldRuns(Runs):
-    """The samples of one shard in memory, in the place of run files."""
+class HeldSamples:
+    """The samples of one shard in memory: its :class:`ShardSamples`.
+
+    Attributes:
+        table: the samples.
+    """
 
     table: pa.Table
-    shard: int
 
-    def groups(self, limit: int) -> list[list[int]]:  # noqa: ARG002
-        """No other shard is here."""
-        return [[] for _ in range(self.shard + 1)]
-
-    def keys(self, buckets: Sequence[int]) -> pa.Table:  # noqa: ARG002
-        """The key columns of the shard."""
+    def read_keys(self) -> pa.Table:
+        """The key columns of every sample."""
         return self.table.select([name for name in KEY_COLUMNS if name in self.table.column_names])
 
-    def pieces(self, buckets: Sequence[int]) -> Iterator[pa.Table]:  # noqa: ARG002
-        """All columns of the shard."""
-        yield self.table
+    def read_samples(self) -> Iterable[pa.Table]:
+        """All columns of every sample, in one table."""
+        return (self.table,)
 
 
-class HeldReader(ShardReader):
-    """Reads the one shard that is in memory.
+class HeldReader:
+    """Reads the one shard that is in memory: the :class:`ShardSource` of a worker.
 
     Args:
         table: its samples.
         shard: its number.
-        shard_bytes: the most that a piece has in memory.
-        rules: of the source.
-        plan: of its parts.
-        has_time: the source names a timestamp.
+        shard_bytes: the most bytes that a piece of it may take in memory.
+        rules: what the source says about its keys.
+        plan: the parts of this shard.
+        has_time: whether the source names a timestamp.
     """
 
-    def __init__(self, table: pa.Table, shard: int, shard_bytes: int, rules: Rules, plan: Plan, has_time: bool) -> None:
-        none = np.zeros(0, np.int64)
-        shards = Shards(HeldRuns(Path(), none, none, table, shard), Tally(), shard_bytes)
-        super().__init__(shards, rules, plan, has_time)
+    def __init__(
+        self, table: pa.Table, shard: int, shard_bytes: int, rules: Rules, plan: PartsPlan, has_time: bool
+    ) -> None:
+        self._samples, self._shard, self._plan = HeldSamples(table), shard, plan
+        self._reader = PartReader(rules, plan, shard_bytes, has_time)
 
-    def left_out(self) -> Iterator[tuple[str, pa.Table]]:
-        """What policies leave out of the shard, where it has no part; other shards are other tasks'."""
-        if self._plan.parts:
-            return iter(())
-        self._buckets = [[]]
-        return super().left_out()
+    def read_first_part(self) -> PartSamples:
+        """The samples of the first part of the plan, which is a part of this shard."""
+        return next(iter(self.read_parts(self._shard, self._plan.parts[:1])))[1]
+
+    def read_parts(self, shard: int, parts: Iterable[PlannedPart]) -> Iterable[tuple[PlannedPart, PartSamples]]:
+        """The samples of some parts of this shard."""
+        if shard != self._shard:
+            raise ValueError(f"shard {shard} is not in memory, only shard {self._shard} is")
+        return self._reader.read_parts(self._samples, parts)
+
+    def read_left_out(self) -> Iterable[tuple[str, pa.Table]]:
+        """What policies leave out of this shard where it has no part; other tasks read the other shards."""
+        return () if self._plan.parts else self._reader.read_left_out(self._samples)
 
 
 def _collect_shard(batches: Batches, schema: pa.Schema) -> tuple[int, pa.Table] | None:
@@ -191,7 +199,7 @@ def survey_task(rules: Rules, shard_bytes: int, schema: pa.Schema) -> Task:
     def survey(batches: Batches) -> Batches:
         if (numbered := _collect_shard(batches, schema)) is not None:
             shard, keys = numbered
-            yield survey_to_rows(shard, surveyed(keys, rules, shard_bytes))
+            yield survey_to_rows(shard, survey_shard(keys, rules, shard_bytes))
 
     return survey
 
@@ -212,7 +220,7 @@ class WritingInstructions:
 
     inspected: InspectedSource
     rules: Rules
-    plan: Plan
+    plan: PartsPlan
     form: TableForm
     splits: tuple[str, ...]
     shard_bytes: int

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from recd_dist.errors import ConfigError
 from recd_dist.etl.source import duckdb_sql as engine
-from recd_dist.etl.source.inspection import Inspection, inspected
+from recd_dist.etl.source.inspection import Inspection, inspect
 from recd_dist.etl.source.source import Source
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def normalise_on_spark(source: Source, spark: "SparkSession", keep_place: bool =
     for name, value in _MEANING.items():
         spark.conf.set(name, value)
     with engine.connect() as connection:
-        inspection = inspected(source, connection)
+        inspection = inspect(source, connection)
         options = source.groups or {}
         samples = _translate(spark, connection, source, "", inspection.samples, source.samples_spark, keep_place)
         groups = {

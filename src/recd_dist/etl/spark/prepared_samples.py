@@ -16,11 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recd_dist.etl.deal.keys import HASH, KEY_COLUMNS, SIZE, Rules
-from recd_dist.etl.deal.load import Loaded
-from recd_dist.etl.deal.prepare import Dropped, Tally
-from recd_dist.etl.deal.shards import Plan, Survey, check_left
-from recd_dist.etl.deal.spill import Runs
-from recd_dist.etl.source.inspection import SESSION, TIMESTAMP, link
+from recd_dist.etl.deal.load import PartSamples
+from recd_dist.etl.deal.plan_parts import PartsPlan, Survey
+from recd_dist.etl.deal.shards import check_any_left
+from recd_dist.etl.deal.spill import BucketSizes
+from recd_dist.etl.deal.tally import Dropped, Tally
+from recd_dist.etl.source.inspection import SESSION, TIMESTAMP, link_column
 from recd_dist.etl.spark.in_workers import (
     BUCKET,
     SHARD,
@@ -71,7 +72,7 @@ class PreparedSamples:
         from pyspark import StorageLevel
         from pyspark.sql.pandas.types import to_arrow_schema
 
-        links = {link(group) for group in inspected.lookup_files}
+        links = {link_column(group) for group in inspected.lookup_files}
         fields = {field.name: pa.int64() if field.name in links else field.type for field in raw}
         added = {SESSION: pa.int64(), TIMESTAMP: pa.int64(), HASH: pa.int64(), SIZE: pa.int32()}
         self.inspected = inspected
@@ -81,11 +82,11 @@ class PreparedSamples:
         self._num_buckets = num_buckets
         self._rows = samples.mapInArrow(task, prepared).persist(StorageLevel.DISK_ONLY)
 
-    def prepare(self) -> tuple[Tally, Runs]:
+    def prepare(self) -> tuple[Tally, BucketSizes]:
         """Prepares every sample.
 
         Returns:
-            What was noted of the samples, and how many samples and bytes each bucket has; the runs name no files.
+            What was noted of the samples, and how many samples and bytes each bucket has.
 
         Raises:
             DataError: no sample is left.
@@ -100,8 +101,8 @@ class PreparedSamples:
         for row in sizes:
             if row[BUCKET] >= 0:
                 num_rows[row[BUCKET]], num_bytes[row[BUCKET]] = row["n"], row["b"]
-        check_left(tally, int(num_rows.sum()))
-        return tally, Runs(Path(), num_rows, num_bytes)
+        check_any_left(tally, int(num_rows.sum()))
+        return tally, BucketSizes(num_rows, num_bytes)
 
     def survey(self, shards: ShardBuckets, rules: Rules, shard_bytes: int) -> list[Survey]:
         """Looks at the keys of each shard.
@@ -119,7 +120,7 @@ class PreparedSamples:
         rows = keys.mapInArrow(survey_task(rules, shard_bytes, self.schema), SURVEY_COLUMNS).toArrow()
         return [survey_from_rows(rows.filter(pc.field("shard") == number)) for number in range(len(shards))]
 
-    def load_first_part(self, shards: ShardBuckets, rules: Rules, plan: Plan, shard_bytes: int) -> Loaded:
+    def load_first_part(self, shards: ShardBuckets, rules: Rules, plan: PartsPlan, shard_bytes: int) -> PartSamples:
         """Brings the samples of the first part to the driver.
 
         Args:
@@ -133,7 +134,7 @@ class PreparedSamples:
         number = plan.parts[0].shard
         table = self._deal(shards, self.schema.names).where(F.col(SHARD) == number).drop(SHARD).toArrow()
         table = table.select(self.schema.names).cast(self.schema)
-        return HeldReader(table, number, shard_bytes, rules, plan, self.inspected.has_time).first()
+        return HeldReader(table, number, shard_bytes, rules, plan, self.inspected.has_time).read_first_part()
 
     def write_shards(self, shards: ShardBuckets, instructions: WritingInstructions) -> Dropped:
         """Writes the parts of every shard that is not noted as written.

@@ -19,16 +19,16 @@ import pyarrow as pa
 
 from recd_dist.errors import DataError
 from recd_dist.etl.deal.keys import Rules
-from recd_dist.etl.deal.load import Loaded, ShardReader
+from recd_dist.etl.deal.load import PartSamples
 from recd_dist.etl.deal.lookup import Lookup
+from recd_dist.etl.deal.plan_parts import PlannedPart, plan_parts
 from recd_dist.etl.deal.prepare import Preparation
-from recd_dist.etl.deal.shards import PartPlan, planned
-from recd_dist.etl.flow import Options, etl, num_buckets
-from recd_dist.etl.place.base_tables import BaseTables
+from recd_dist.etl.deal.spill import num_buckets
+from recd_dist.etl.flow import etl
 from recd_dist.etl.place.run_output import RunOutput
+from recd_dist.etl.run import Run
 from recd_dist.etl.source import duckdb_sql as engine
-from recd_dist.etl.source.input_files import Inputs
-from recd_dist.etl.source.inspection import Inspection, inspected
+from recd_dist.etl.source.inspection import Inspection, inspect
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.spark.in_workers import InspectedSource, WritingInstructions
 from recd_dist.etl.spark.normalise import NormalisedSource, normalise_on_spark
@@ -38,9 +38,7 @@ from recd_dist.etl.spark.spark_errors import shorten_errors
 from recd_dist.etl.spark.spark_session import active_session, start_session
 from recd_dist.etl.spark.sql.row_place import number_blocks
 from recd_dist.etl.write.choose_form import choose_form
-from recd_dist.etl.write.row_groups import MAX_SESSION_ROW_GROUPS
 from recd_dist.etl.write.write_all_parts import write_parts
-from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.table.location import Location
 from recd_dist.table.manifest import Manifest
 
@@ -76,12 +74,12 @@ def etl_on_spark(
     running = spark or active_session()
     session = running or start_session(master)
 
-    def make(*args: Any) -> RunOutput:
+    def build(run: Run) -> RunOutput:
         with _apply_settings(session), shorten_errors():
-            return _make_tables(session, *args)
+            return _make_tables(session, run)
 
     try:
-        return etl(source, out, make=make, **options)
+        return etl(source, out, build=build, **options)
     finally:
         if running is None:
             session.stop()
@@ -99,43 +97,28 @@ def _apply_settings(spark: "SparkSession") -> Iterator[None]:
             spark.conf.set(name, value)
 
 
-def _make_tables(
-    spark: "SparkSession",
-    source: Source,
-    options: Options,
-    inputs: Inputs,
-    base: BaseTables,
-    replaced: frozenset[str],
-    work: Path,
-    run: str,
-    bar: PhaseProgress,
-) -> RunOutput:
+def _make_tables(spark: "SparkSession", run: Run) -> RunOutput:
     """Reads, plans and writes on Spark; shards that are noted as written are not written again.
 
     Args:
         spark: Spark session to work in.
-        source: what to read.
-        options: how the tables are made.
-        inputs: the source's files.
-        base: the tables that are added to.
-        replaced: partitions whose old samples the new samples replace.
-        work: directory of work, which driver and executors share.
-        run: name of the run.
-        bar: progress bar.
+        run: says what to read and how to write it; driver and executors share its directory of work.
     """
-    shard_bytes = options.shard_bytes or options.budget.shard_bytes
+    source, options, base, work, bar = run.source, run.options, run.base, run.work, run.bar
+    shard_bytes = options.budget.shard_bytes
     normalised = normalise_on_spark(source, spark, keep_place="timestamp" not in source.keys)
     inspection = normalised.inspection
     base.check(inspection, source)
-    samples, lookups = _keep_samples(spark, source, normalised, num_buckets(inputs, shard_bytes), work)
-    bar.start_reading(inputs.num_rows)
+    buckets = num_buckets(run.files.memory_bytes, shard_bytes)
+    samples, lookups = _keep_samples(spark, source, normalised, buckets, work)
+    bar.start_reading(run.files.num_rows)
     try:
-        tally, runs = samples.prepare()
+        tally, sizes = samples.prepare()
         bar.advance(tally.num_rows)
-        shards = runs.groups(shard_bytes)
-        rules = Rules.of(source, MAX_SESSION_ROW_GROUPS * options.row_group_samples, base.partitions - replaced)
+        shards = sizes.group_by_shard(shard_bytes)
+        rules = Rules.of(source, options.max_session_samples, base.partitions - run.replaced)
         surveys = samples.survey(shards, rules, shard_bytes)
-        plan = planned(surveys, rules, base.splits, base.next_parts, base.next_samples, base.must_have)
+        plan = plan_parts(surveys, rules, base.splits, base.next_parts, base.next_samples, base.must_have)
         first = samples.load_first_part(shards, rules, plan, shard_bytes)
         row_group_samples, compression = options.row_group_samples, options.compression
         form = choose_form(source, inspection, first, tally, lookups, row_group_samples, compression, base.schema)
@@ -152,7 +135,7 @@ def _make_tables(
     written.dropped.merge(left_out)
     for reason, count in plan.kept.items():
         written.dropped.add(reason, count, {})
-    return RunOutput(source, inspection, form, written, run, base.parts_of(replaced))
+    return RunOutput(source, inspection, form, written, run.name, base.parts_of(run.replaced))
 
 
 def _keep_samples(
@@ -175,19 +158,16 @@ def _keep_samples(
     return PreparedSamples(normalised.samples, inspected_source, raw[""], num_buckets, first_rows), lookups
 
 
-class _NotHere(ShardReader):
-    """Stands for shards that executors have written: what they noted is read, nothing else."""
+class _NotHere:
+    """The :class:`ShardSource` of the driver: executors have written all shards, and only their notes are read."""
 
-    def __init__(self) -> None:
-        pass
+    def read_left_out(self) -> Iterable[tuple[str, pa.Table]]:
+        """The executors report what is left out, so there is nothing more to tell."""
+        return ()
 
-    def left_out(self) -> Iterator[tuple[str, pa.Table]]:
-        """Nothing: executors have told it."""
-        return iter(())
-
-    def parts(self, shard: int, wanted: Iterable[PartPlan]) -> Iterable[tuple[PartPlan, Loaded]]:
-        """Refuses."""
-        del wanted
+    def read_parts(self, shard: int, parts: Iterable[PlannedPart]) -> Iterable[tuple[PlannedPart, PartSamples]]:
+        """Raises an error: a shard that an executor has written cannot be read here."""
+        del parts
         raise DataError(
             f"shard {shard} was written by an executor, and its parts are not on the driver's disk: data.table must "
             "be on a file system that driver and executors share, under one path"
@@ -201,7 +181,7 @@ def _describe_queries(source: Source, inspection: Inspection) -> dict[str, pa.Sc
         Columns by name of the group; those of the samples under the empty name.
     """
     with engine.connect() as connection:
-        inspected(source, connection)  # which brings stores within the connection's reach
+        inspect(source, connection)  # which brings stores within the connection's reach
         queries = {"": inspection.samples, **inspection.groups}
         return {
             name: connection.sql(f"select * from ({query}\n) limit 0").to_arrow_table().schema

@@ -13,7 +13,7 @@ import json
 import numpy as np
 import pyarrow as pa
 
-from recd_dist.etl.deal.shards import Survey
+from recd_dist.etl.deal.plan_parts import Survey
 
 SURVEY_SCHEMA = pa.schema(
     [(name, pa.int64()) for name in ("shard", "piece", "split", "partition", "start", "session", "samples")]

@@ -29,7 +29,7 @@ from recd_dist.etl.checksum.sample_sums import ROW, Sums, compared_keys
 from recd_dist.etl.deal.lookup import Lookup
 from recd_dist.etl.place.new_manifests import DROPPED_CHECKSUMS
 from recd_dist.etl.source import duckdb_sql as engine
-from recd_dist.etl.source.inspection import TEST, Inspection, inspected
+from recd_dist.etl.source.inspection import TEST, Inspection, inspect
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.verify.differing_sample import describe_difference
 from recd_dist.etl.verify.sides import ALL, Comparison, SourceSide, TableSide
@@ -71,8 +71,8 @@ def verify(source: Source, table_root: Location, *, memory_limit: str = "1GB", p
         PhaseProgress(progress) as bars,
     ):
         connection.execute("set preserve_insertion_order = false")
-        inspection = inspected(source, connection)
-        source_columns = engine.described(connection, inspection.samples, "samples query")
+        inspection = inspect(source, connection)
+        source_columns = engine.describe_query(connection, inspection.samples, "samples query")
         comparison = _match_columns(inspection, manifest.schema, compared_keys(source))
         lookups = {
             group: Lookup.of_query(group, connection, inspection.groups[group], Path(work, f"{group}.rows"))

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recd_dist.etl.checksum.row_hashes import Hashes
-from recd_dist.etl.checksum.sample_sums import hashed, key_hashes
+from recd_dist.etl.checksum.sample_sums import feature_hashes, key_hashes
 from recd_dist.etl.verify.sides import Comparison, SourceSide, TableSide, read_bucket
 
 _MAX_TEXT = 120
@@ -66,7 +66,7 @@ class _Samples:
         self.comparison, self.table, self.rows = comparison, table, rows
         self.hashes = {key: key_hashes(table[key]) for key in comparison.keys}
         features = (*comparison.sample_features, *(f for features in comparison.own.values() for f in features))
-        self.hashes |= {f.name: hashed(table, f) for f in features}
+        self.hashes |= {f.name: feature_hashes(table, f) for f in features}
 
     def not_in(self, other: "_Samples") -> npt.NDArray[np.int64]:
         """Rows of the samples that the other side lacks, or has less often; int64 in ascending order."""

@@ -20,10 +20,10 @@ import pyarrow as pa
 
 from recd_dist.errors import DataError
 from recd_dist.etl.checksum.row_hashes import Hashes, column_checksum
-from recd_dist.etl.checksum.sample_sums import Sums, buckets_of, group_hashes, hashed, key_hashes, whole
+from recd_dist.etl.checksum.sample_sums import Sums, buckets_of, feature_hashes, group_hashes, key_hashes, sample_hashes
 from recd_dist.etl.deal.lookup import Lookup
 from recd_dist.etl.source import duckdb_sql as engine
-from recd_dist.etl.source.inspection import SESSION, TEST, Inspection, link
+from recd_dist.etl.source.inspection import SESSION, TEST, Inspection, link_column
 from recd_dist.table.flat import flat_view
 from recd_dist.table.location import Location
 from recd_dist.table.manifest import Manifest
@@ -140,9 +140,9 @@ class SourceSide:
         """Runs the samples query again."""
         for columns in _read_query(self.connection, self.inspection.samples, "samples query"):
             hashes = {key: key_hashes(columns.column(name)) for key, name in self.comparison.keys.items()}
-            hashes |= {f.name: hashed(columns, f) for f in self.comparison.sample_features}
-            links = {g: lookup.find(columns.column(link(g))) for g, lookup in self.lookups.items()}
-            rows = whole(hashes, {group: self._group_rows[group][numbers] for group, numbers in links.items()})
+            hashes |= {f.name: feature_hashes(columns, f) for f in self.comparison.sample_features}
+            links = {g: lookup.find(columns.column(link_column(g))) for g, lookup in self.lookups.items()}
+            rows = sample_hashes(hashes, {group: self._group_rows[group][numbers] for group, numbers in links.items()})
             yield HashedBatch(self._split_numbers(columns), hashes, rows, columns, links)
             done(columns.num_rows)
 
@@ -173,7 +173,7 @@ class SourceSide:
         features = self.comparison.own[group]
         pieces = []
         for batch in (*self.lookups[group].batches(), self._missing_row(group)):
-            hashes = {f.name: hashed(batch, f) for f in features}
+            hashes = {f.name: feature_hashes(batch, f) for f in features}
             pieces.append(group_hashes(hashes, hashes))
         return np.concatenate(pieces)
 
@@ -191,7 +191,7 @@ class SourceSide:
         start = 0
         for batch in (*self.lookups[group].batches(), self._missing_row(group)):
             for feature in self.comparison.own[group]:
-                hashes = hashed(batch, feature)
+                hashes = feature_hashes(batch, feature)
                 for split, repeats in zip(self.splits, counts[:, start : start + batch.num_rows], strict=True):
                     sums[split].add_sum(feature.name, column_checksum(hashes, repeats))
             start += batch.num_rows
@@ -247,14 +247,14 @@ class TableSide:
 
     def _hash_batch(self, columns: pa.RecordBatch, split: int) -> HashedBatch:
         hashes = {key: key_hashes(columns.column(key)) for key in self.comparison.keys}
-        hashes |= {f.name: hashed(columns, f) for f in self.comparison.sample_features}
+        hashes |= {f.name: feature_hashes(columns, f) for f in self.comparison.sample_features}
         groups: dict[str, Hashes] = {}
         in_groups: dict[str, Hashes] = {}
         for group, features in self.comparison.own.items():
-            mine = {f.name: hashed(columns, f) for f in features}
+            mine = {f.name: feature_hashes(columns, f) for f in features}
             groups[group] = group_hashes(mine, mine)
             in_groups |= mine
-        rows = whole(hashes, groups)
+        rows = sample_hashes(hashes, groups)
         return HashedBatch(np.full(columns.num_rows, split), hashes | in_groups, rows, columns)
 
 
@@ -292,4 +292,4 @@ def _read_query(connection: duckdb.DuckDBPyConnection, query: str, where: str) -
     try:
         yield from (b for b in connection.sql(query).to_arrow_reader(_BATCH_ROWS) if b.num_rows)
     except (duckdb.Error, pa.ArrowInvalid) as error:
-        raise DataError(f"{where}: {engine.short(error)}") from error
+        raise DataError(f"{where}: {engine.short_message(error)}") from error

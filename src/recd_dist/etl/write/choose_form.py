@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from recd_dist.errors import DataError
-from recd_dist.etl.deal.load import Loaded
+from recd_dist.etl.deal.load import PartSamples
 from recd_dist.etl.deal.lookup import Lookup
-from recd_dist.etl.deal.prepare import Tally
-from recd_dist.etl.deal.value_range import Seen
+from recd_dist.etl.deal.tally import Tally
+from recd_dist.etl.deal.value_range import ValueRange
 from recd_dist.etl.source.inspection import Inspection
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.write.fill_nulls import fill_nulls
@@ -34,7 +34,7 @@ _MEASURED_ROW_GROUPS = 32
 def choose_form(
     source: Source,
     inspection: Inspection,
-    first: Loaded,
+    first: PartSamples,
     tally: Tally,
     lookups: Mapping[str, Lookup],
     row_group_samples: int,
@@ -91,16 +91,16 @@ def _check_lookup(group: str, lookup: Lookup, num_missing: int, num_samples: int
         )
 
 
-def _see_lookup(lookup: Lookup, features: tuple[Feature, ...], num_missing: int) -> dict[str, Seen]:
+def _see_lookup(lookup: Lookup, features: tuple[Feature, ...], num_missing: int) -> dict[str, ValueRange]:
     """Looks at the values of a group with its own query; they are missing for samples that have no row there."""
-    seen = {feature.name: Seen(num_missing=num_missing) for feature in features}
+    seen = {feature.name: ValueRange(num_missing=num_missing) for feature in features}
     for batch in lookup.batches():
         for name, values in seen.items():
-            values.look(batch.column(name))
+            values.include(batch.column(name))
     return seen
 
 
-def _settle_missing(feature: Feature, seen: Seen) -> Feature:
+def _settle_missing(feature: Feature, seen: ValueRange) -> Feature:
     """The feature as it is stored, given how often it was missing; says in the log what stands for missing values."""
     if not seen.num_missing:
         return feature
@@ -123,7 +123,7 @@ def _check_existing(features: tuple[Feature, ...], existing: Schema) -> None:
             )
 
 
-def _choose_groups(schema: Schema, first: Loaded, row_group_samples: int) -> Schema:
+def _choose_groups(schema: Schema, first: PartSamples, row_group_samples: int) -> Schema:
     """Puts each feature whose rows, with weights, repeat enough into a group of its own; the first part decides."""
     measured = Samples.of(first.samples, first.order, row_group_samples).first(_MEASURED_ROW_GROUPS)
     num_rows = dict.fromkeys((f.name for f in schema.features), 0)

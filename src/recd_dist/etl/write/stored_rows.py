@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from recd_dist.etl.deal.lookup import Lookup
-from recd_dist.etl.source.inspection import link
+from recd_dist.etl.source.inspection import link_column
 from recd_dist.etl.write.fill_nulls import FilledColumn, fill_nulls
 from recd_dist.etl.write.flat_columns import Column, Flags, Order, flag_changes, flag_number_changes, take_rows
 from recd_dist.etl.write.row_groups import Samples
@@ -109,7 +109,7 @@ def look_up_rows(
         types: per feature its stored type.
         lookup: the rows of the group's query.
     """
-    lookup_row = samples.key(link(group))
+    lookup_row = samples.key(link_column(group))
     first = flag_number_changes(lookup_row) | samples.new_row_group  # the first sample of each run that shares a row
     table = lookup.take(lookup_row[first])
     everything = np.arange(table.num_rows)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from recd_dist.etl.deal.value_range import Seen
+from recd_dist.etl.deal.value_range import ValueRange
 from recd_dist.etl.write.fill_nulls import fill_nulls
 from recd_dist.etl.write.flat_columns import take_rows
 from recd_dist.table.schema import Feature, Kind
@@ -20,7 +20,7 @@ from recd_dist.table.schema import Feature, Kind
 _INT32 = np.iinfo(np.int32)
 
 
-def id_type(seen: Seen) -> pa.DataType:
+def id_type(seen: ValueRange) -> pa.DataType:
     """The type of ids: int32 where every id that was seen fits, else int64."""
     return pa.int32() if seen.min_id >= _INT32.min and seen.max_id <= _INT32.max else pa.int64()
 
@@ -34,7 +34,7 @@ WEIGHTS = list_type(pa.float32())
 """The type of a column of weights."""
 
 
-def stored_type(feature: Feature, seen: Seen) -> pa.DataType:
+def stored_type(feature: Feature, seen: ValueRange) -> pa.DataType:
     """The type of a feature's column on disk, given the values that were seen."""
     if feature.kind is Kind.dense:
         return pa.float32()

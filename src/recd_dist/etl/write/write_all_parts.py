@@ -11,17 +11,18 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from recd_dist.etl.budget import released
-from recd_dist.etl.deal.load import Loaded, ShardReader
-from recd_dist.etl.deal.prepare import Dropped, Preparation
-from recd_dist.etl.deal.shards import PartPlan, Plan
+from recd_dist.etl.budget import release_memory
+from recd_dist.etl.deal.load import PartSamples, ShardSource
+from recd_dist.etl.deal.plan_parts import PartsPlan, PlannedPart
+from recd_dist.etl.deal.prepare import Preparation
+from recd_dist.etl.deal.tally import Dropped
 from recd_dist.etl.write.distinct_ids import DistinctIds
 from recd_dist.etl.write.part_result import PartResult
 from recd_dist.etl.write.table_form import TableForm
 from recd_dist.etl.write.write_one_part import write_part
 from recd_dist.files.whole_file import write_whole
 
-_FinishedPart = tuple[PartPlan, PartResult, Dropped]
+_FinishedPart = tuple[PlannedPart, PartResult, Dropped]
 
 
 @dataclass
@@ -47,8 +48,8 @@ class WrittenParts:
 
 
 def write_parts(
-    reader: ShardReader,
-    plan: Plan,
+    reader: ShardSource,
+    plan: PartsPlan,
     form: TableForm,
     preparation: Preparation,
     splits: tuple[str, ...],
@@ -79,10 +80,10 @@ def write_parts(
             return _load_record(record, plans)
         finished = [
             _write_part(part, loaded, form, preparation, work / "table" / splits[part.split], done)
-            for part, loaded in reader.parts(shard, plans)
+            for part, loaded in reader.read_parts(shard, plans)
         ]
         _save_record(record, finished)
-        released()
+        release_memory()
         return finished
 
     written = WrittenParts({split: [] for split in splits})
@@ -94,7 +95,7 @@ def write_parts(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    written.dropped.merge(_count_dropped(reader.left_out(), preparation))
+    written.dropped.merge(_count_dropped(reader.read_left_out(), preparation))
     return written
 
 
@@ -109,8 +110,8 @@ def record_of(work: Path, shard: int) -> Path:
 
 
 def _write_part(
-    plan: PartPlan,
-    loaded: Loaded,
+    plan: PlannedPart,
+    loaded: PartSamples,
     form: TableForm,
     preparation: Preparation,
     table: Path,
@@ -141,7 +142,7 @@ def _save_record(path: Path, finished: list[_FinishedPart]) -> None:
     write_whole(path, json.dumps([[result.to_json(), asdict(dropped)] for _, result, dropped in finished]))
 
 
-def _load_record(path: Path, plans: list[PartPlan]) -> list[_FinishedPart]:
+def _load_record(path: Path, plans: list[PlannedPart]) -> list[_FinishedPart]:
     """Reads what an earlier run recorded of a shard."""
     value = json.loads(path.read_text())
     return [

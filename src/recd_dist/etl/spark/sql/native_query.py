@@ -26,12 +26,12 @@ def read_native_query(context: QueryContext, source: Source, group: str, text: s
     Raises:
         DataError: Spark refuses the query, or its columns are not those of the DuckDB query.
     """
-    path = engine.checked_path(source.path)
+    path = engine.resolve_path(source.path)
     duck_sql = (source.groups or {})[group].sql if group else source.samples
-    query = engine.filled(duck_sql, path) if duck_sql else engine.default_samples(path)
-    columns = engine.described(context.connection, query, context.option)
+    query = engine.samples_query(duck_sql, path)
+    columns = engine.describe_query(context.connection, query, context.option)
     try:
-        df = context.spark.sql(engine.filled(text, path))
+        df = context.spark.sql(engine.fill_path(text, path))
     except PySparkException as error:
         raise DataError(f"{context.option}: {str(error).splitlines()[0]}") from error
     types = {field.name.lower(): field.dataType for field in df.schema.fields}

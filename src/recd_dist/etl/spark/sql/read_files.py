@@ -84,14 +84,14 @@ def _find_files(context: QueryContext, paths: str) -> list[str]:
         query = "select file from glob(?)"
         files = [row[0] for pattern in patterns for row in context.connection.execute(query, [pattern]).fetchall()]
     except duckdb.Error as error:
-        raise DataError(f"query: {engine.short(error)}") from error
+        raise DataError(f"query: {engine.short_message(error)}") from error
     context.files = files or patterns
     return context.files
 
 
 def _describe_columns(context: QueryContext, call: str) -> list[tuple[str, str]]:
     """Name and DuckDB type of each column that a call of a reader returns."""
-    return list(engine.described(context.connection, f"select * from {call}", "query").items())
+    return list(engine.describe_query(context.connection, f"select * from {call}", "query").items())
 
 
 def _read_parquet(context: QueryContext, paths: str) -> Scope:

@@ -181,7 +181,7 @@ class Scope:
         try:
             return self.context.connection.execute(query).fetchall()
         except duckdb.Error as error:
-            raise DataError(f"query: {engine.short(error)}") from error
+            raise DataError(f"query: {engine.short_message(error)}") from error
 
     def _check_row_functions(self, trees: list[Tree]) -> None:
         for node in (node for tree in trees for node in walk(tree)):

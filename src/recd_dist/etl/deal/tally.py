@@ -1,0 +1,65 @@
+"""What reading notes of samples: ranges of ids, missing values, samples left out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from recd_dist.etl.deal.value_range import ValueRange
+
+
+@dataclass
+class Dropped:
+    """Samples that policies leave out.
+
+    Attributes:
+        counts: the number of samples, by reason.
+        checksums: the sum of the row hashes modulo 2**64, by reason and column, so that it can be checked that
+            source = table + dropped.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    checksums: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def add(self, reason: str, count: int, checksums: Mapping[str, int]) -> None:
+        """Adds ``count`` samples that are left out for one reason, with their checksums by column."""
+        self.counts[reason] = self.counts.get(reason, 0) + count
+        sums = self.checksums.setdefault(reason, {})
+        for name, value in checksums.items():
+            sums[name] = (sums.get(name, 0) + value) % 2**64
+
+    def merge(self, other: "Dropped") -> None:
+        """Adds the samples that another one counts."""
+        for reason, count in other.counts.items():
+            self.add(reason, count, other.checksums.get(reason, {}))
+
+
+@dataclass
+class Tally:
+    """What is noted of some batches of the samples query.
+
+    Attributes:
+        seen: the range of the values that were seen, by feature.
+        num_unlinked: the number of samples without a row in the group's query, by group with its own query.
+        dropped: the samples that policies leave out which look at one sample alone.
+        num_rows: the number of rows of the query.
+    """
+
+    seen: dict[str, ValueRange] = field(default_factory=dict)
+    num_unlinked: dict[str, int] = field(default_factory=dict)
+    dropped: Dropped = field(default_factory=Dropped)
+    num_rows: int = 0
+
+    def merge(self, other: "Tally") -> None:
+        """Adds what was noted of other batches."""
+        for name, seen in other.seen.items():
+            self.seen.setdefault(name, ValueRange()).merge(seen)
+        for group, count in other.num_unlinked.items():
+            self.num_unlinked[group] = self.num_unlinked.get(group, 0) + count
+        self.dropped.merge(other.dropped)
+        self.num_rows += other.num_rows
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "Tally":
+        """The tally that ``dataclasses.asdict`` turned into plain values."""
+        seen = {name: ValueRange(**fields) for name, fields in value["seen"].items()}
+        return Tally(seen, dict(value["num_unlinked"]), Dropped(**value["dropped"]), value["num_rows"])
