@@ -12,16 +12,17 @@ from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
-from recd_dist.tensors.batch import Batch
-from recd_dist.ranks.process_group import Ranks
-from recd_dist.embedding.initial_weights import initialize, local_shards
-from recd_dist.plan.sharding import place_tables
 from recd_dist.embedding.distribute import TableOptimizer, optimizers, shard
+from recd_dist.embedding.initial_weights import initialize, local_shards
 from recd_dist.embedding.placement import placement
 from recd_dist.embedding.tables import Embeddings, portable_name, table_weights
+from recd_dist.plan.placing import World
+from recd_dist.plan.sharding import place_tables
+from recd_dist.ranks.process_group import Ranks
+from recd_dist.table.schema import Feature, Kind, Schema, Table
+from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.grouped import Embedded, Grouped
 from recd_dist.tensors.ikjt import IKJT
-from recd_dist.table.schema import Feature, Kind, Schema, Table
 
 GROUPS = {"user": ["history", "city", "clicks"], "request": ["device", "flag", "tags", "more_tags"]}
 SCHEMA = Schema(
@@ -54,7 +55,7 @@ STEPS = 20
 
 
 class Model(nn.Module):
-    """The shape that train/training.py's model has: the embeddings, then a head that is a leaf to the pipeline's tracer."""
+    """Embeddings, then a head, as in ``train/build.py``: the pipeline's tracer does not look inside the head."""
 
     def __init__(self, embeddings: Embeddings) -> None:
         super().__init__()

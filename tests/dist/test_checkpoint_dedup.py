@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from recd_dist.checkpoint import checkpoint
-from recd_dist.ranks.process_group import Ranks
 from recd_dist.embedding.tables import portable_name
 from recd_dist.errors import DataError
+from recd_dist.ranks.process_group import Ranks
 
 OPTIONS = {"sequence_features": ["clicks"]}
 

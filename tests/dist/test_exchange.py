@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.dist.judge import LR, SCHEMA, STEPS, TABLES, assert_judged, train, whole
 
-from recd_dist.embedding.names import Codecs
 from recd_dist.embedding.initial_weights import initialize
+from recd_dist.embedding.names import Codecs
 from recd_dist.embedding.tables import Embeddings, table_weights
 
 # --- every combination -----------------------------------------------------------------------------------------------

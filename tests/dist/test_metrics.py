@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from recd_dist.ranks.process_group import Ranks
-from recd_dist.metrics.quality import QualityWindow, evaluate
 from recd_dist.metrics.gather import gather_columns, over_ranks
+from recd_dist.metrics.quality import QualityWindow, evaluate
 from recd_dist.metrics.speed import Speed
+from recd_dist.ranks.process_group import Ranks
 from recd_dist.train.seen_records import EpochCount, Seen, count
 
 

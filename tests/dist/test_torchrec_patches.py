@@ -10,9 +10,9 @@ from torchrec.distributed.train_pipeline.pipeline_context import TrainPipelineCo
 from torchrec.distributed.train_pipeline.postproc import PipelinedPostproc
 from torchrec.distributed.train_pipeline.types import CallArgs
 
-from recd_dist.ranks.process_group import Ranks
 from recd_dist.embedding import torchrec_patches
 from recd_dist.metrics.traffic import TrafficCounter
+from recd_dist.ranks.process_group import Ranks
 
 WIDTH = 4
 

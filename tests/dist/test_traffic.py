@@ -5,18 +5,19 @@ import pytest
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from recd_dist.ranks.process_group import Ranks
-from recd_dist.embedding.names import Codecs
-from recd_dist.plan.step_bytes import step_bytes
-from recd_dist.plan.step_rows import StepRows, table_uses
-from recd_dist.embedding.initial_weights import initialize
-from recd_dist.plan.sharding import place_tables
 from recd_dist.embedding.distribute import shard
+from recd_dist.embedding.initial_weights import initialize
+from recd_dist.embedding.names import Codecs
 from recd_dist.embedding.placement import placement
 from recd_dist.embedding.tables import Embeddings
-from recd_dist.tensors.ikjt import IKJT
 from recd_dist.metrics.traffic import TrafficCounter
+from recd_dist.plan.placing import World
+from recd_dist.plan.sharding import place_tables
+from recd_dist.plan.step_bytes import step_bytes
+from recd_dist.plan.step_rows import StepRows, table_uses
+from recd_dist.ranks.process_group import Ranks
 from recd_dist.table.schema import Feature, Kind, Schema, Table
+from recd_dist.tensors.ikjt import IKJT
 
 SCHEMA = Schema(
     (

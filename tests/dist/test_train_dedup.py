@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recd_dist.train import build
 from recd_dist.job.config import load
-from recd_dist.ranks.process_group import Ranks
 from recd_dist.job.preflight import check
+from recd_dist.ranks.process_group import Ranks
+from recd_dist.train import build
 from recd_dist.train.training import shard_model, start_pipeline
 
 NUM_STEPS = 20
@@ -51,7 +51,14 @@ def _tables(model: Any) -> dict[str, Any]:
         ["model=sequence", "plan.expand=[history]"],
         ["model=sequence", "plan.expand=[history,profile]"],
     ],
-    ids=["dlrm", "sequence", "dlrm, expanded", "sequence, expanded", "sequence, history expanded", "sequence, all expanded"],
+    ids=[
+        "dlrm",
+        "sequence",
+        "dlrm, expanded",
+        "sequence, expanded",
+        "sequence, history expanded",
+        "sequence, all expanded",
+    ],
 )
 def test_losses_and_tables_agree(two_ranks, tiny: list[str], tmp_path: Path, options: list[str]) -> None:
     # Adagrad turns a gradient that is nothing but rounding into a whole step, unless eps is above the rounding.
