@@ -12,12 +12,12 @@ from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
-from recd_dist.embedding.distribute import TableOptimizer, optimizers, shard
-from recd_dist.embedding.initial_weights import initialize, local_shards
-from recd_dist.embedding.placement import placement
+from recd_dist.embedding.distribute import TableOptimizer, build_optimizer, shard
+from recd_dist.embedding.initial_weights import initialize_tables, local_shards
+from recd_dist.embedding.placement import read_placement
 from recd_dist.embedding.tables import Embeddings, portable_name, table_weights
-from recd_dist.plan.placing import World
 from recd_dist.plan.sharding import place_tables
+from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.table.schema import Feature, Kind, Schema, Table
 from recd_dist.tensors.batch import Batch
@@ -130,8 +130,8 @@ def built(
     chosen = place_tables(embeddings, World(ranks.world_size, ranks.local_world_size), sharding)
     tables = TableOptimizer(optimizer, lr=LR[optimizer])
     model = shard(Model(embeddings), chosen, ranks, tables)
-    initialize(model, seed=1)
-    return model, optimizers(model, lambda params: torch.optim.SGD(params, lr=HEAD_LR), tables)
+    initialize_tables(model, seed=1)
+    return model, build_optimizer(model, lambda params: torch.optim.SGD(params, lr=HEAD_LR), tables)
 
 
 def parts(tensors: dict[str, Tensor]) -> list[tuple[str, int, int, np.ndarray]]:
@@ -259,7 +259,7 @@ def judge(
     Row-wise Adagrad has one state per row of a shard, so that it knows of how many column shards a table is made.
     """
     embeddings = Embeddings(SCHEMA, TABLES)
-    initialize(embeddings, seed=1)
+    initialize_tables(embeddings, seed=1)
     weights = {n: w.detach().clone() for n, w in table_weights(embeddings).items()}
     model = Plain(weights, pooling == "mean", dict(splits))
     tables = list(model.shards.parameters())
@@ -322,5 +322,5 @@ def assert_judged(
 def column_shards(sharding: object, world_size: int) -> tuple[tuple[str, int], ...]:
     """Of each table the number of its column shards."""
     embeddings = Embeddings(SCHEMA, TABLES, sequence_features=["clicks"], device="meta")
-    found = placement(place_tables(embeddings, World(world_size, 2), sharding))
+    found = read_placement(place_tables(embeddings, World(world_size, 2), sharding))
     return tuple((t, max(1, len({s.column for s in p.shards}))) for t, p in found.items())

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.dist.judge import LR, SCHEMA, STEPS, TABLES, assert_judged, train, whole
 
-from recd_dist.embedding.initial_weights import initialize
+from recd_dist.embedding.initial_weights import initialize_tables
 from recd_dist.embedding.names import Codecs
 from recd_dist.embedding.tables import Embeddings, table_weights
 
@@ -128,7 +128,7 @@ def test_every_input_exchange_is_pipelined(two_ranks, sharding: str, dedup: bool
 
 def test_first_weights_do_not_depend_on_the_plan(two_ranks) -> None:
     alone = Embeddings(SCHEMA, TABLES, sequence_features=["clicks"])
-    initialize(alone, seed=1)
+    initialize_tables(alone, seed=1)
     for sharding in ("TW", "RW", "CW"):
         found = whole(two_ranks(train, True, TWO[sharding], "sgd", 0), "before")
         for name, weight in table_weights(alone).items():

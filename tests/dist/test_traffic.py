@@ -6,15 +6,15 @@ import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recd_dist.embedding.distribute import shard
-from recd_dist.embedding.initial_weights import initialize
+from recd_dist.embedding.initial_weights import initialize_tables
 from recd_dist.embedding.names import Codecs
-from recd_dist.embedding.placement import placement
+from recd_dist.embedding.placement import read_placement
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.metrics.traffic import TrafficCounter
-from recd_dist.plan.placing import World
 from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.step_bytes import step_bytes
 from recd_dist.plan.step_rows import StepRows, table_uses
+from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.table.schema import Feature, Kind, Schema, Table
 from recd_dist.tensors.ikjt import IKJT
@@ -60,7 +60,7 @@ def counted(
     chosen = place_tables(embeddings, World(ranks.world_size, ranks.local_world_size), sharding)
     uses = table_uses(embeddings)
     model = shard(Outer(embeddings), chosen, ranks)
-    initialize(model, 0)
+    initialize_tables(model, 0)
     sparse = batch(ranks.rank, ids)
     with TrafficCounter() as counter:
         out = model(sparse if dedup else sparse.expanded())
@@ -69,7 +69,7 @@ def counted(
         num_collectives = counter.num_collectives
         sent = counter.take()
     step = StepRows.of_batch(sparse, table_uses(embeddings), exact=True)
-    want = step_bytes(uses, placement(chosen), step, ranks.world_size, dedup=dedup, rank=ranks.rank)
+    want = step_bytes(uses, read_placement(chosen), step, ranks.world_size, dedup=dedup, rank=ranks.rank)
     formula = {"input": want.input, "output": want.output, "backward": want.backward}
     return {"sent": sent, "formula": formula, "num_collectives": num_collectives}
 

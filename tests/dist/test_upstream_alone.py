@@ -58,13 +58,13 @@ def column_shards(**constraints: int) -> int:
 
 
 def test_column_wise_of_narrow_tables_is_one_shard() -> None:
-    """sharding_plan.py:295: at least 128 columns a shard. Here: min_partition is set (planning/planner.py)."""
+    """sharding_plan.py:295: at least 128 columns a shard. Here: min_partition is set (plan/torchrec_planner.py)."""
     assert column_shards() == 1
     assert column_shards(min_partition=32) == 2
 
 
 def test_row_wise_is_refused_on_cpu() -> None:
-    """embedding_types.py:559. Here: BagSharder of plan/sharding.py allows it."""
+    """embedding_types.py:559. Here: BagSharder of embedding/sharders.py allows it."""
     offered = EmbeddingBagCollectionSharder().sharding_types("cpu")
     assert not {"row_wise", "table_row_wise", "grid_shard"} & set(offered)
 
@@ -72,7 +72,7 @@ def test_row_wise_is_refused_on_cpu() -> None:
 def test_explicit_plans_of_sequences_take_the_dense_kernel() -> None:
     """sharding_plan.py:379: dense, though the sharder offers fused only; on CPU it corrupts the heap, not tried here.
 
-    Here: kernel_of in plan/sharding.py names the kernel of every table.
+    Here: kernel_of in embedding/sharders.py names the kernel of every table.
     """
     module, sharder = lists(), EmbeddingCollectionSharder()
     plan = construct_module_sharding_plan(module, {"t": table_wise(rank=0)}, sharder, 1, 1, "cpu")
@@ -93,7 +93,7 @@ def test_optimizers_without_a_cpu_kernel(optimizer: str) -> None:
 def test_a_table_without_rows_is_taken_for_a_cuda_one() -> None:
     """fbgemm's lookup_sgd.py:37: CPU if the weights have elements. So fails row-wise with fewer rows than ranks.
 
-    Here: such a plan is refused (rows_reach in plan/placing.py).
+    Here: such a plan is refused (can_divide_rows in plan/world.py).
     """
     kernel = split_kernel(0, "EXACT_SGD")
     with pytest.raises(RuntimeError, match="must be a GPU or MTIA tensor; it is currently on device CPU"):

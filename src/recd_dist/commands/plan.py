@@ -10,9 +10,9 @@ from rich.console import Console
 from recd_dist.errors import ConfigError
 from recd_dist.job.job import Job
 from recd_dist.plan import machines
-from recd_dist.plan.plan_text import GroupRow, render_differences, render_plan, render_simulation
-from recd_dist.plan.probe import measure
-from recd_dist.plan.saved import differences, from_json, load, text_of
+from recd_dist.plan.plan_text import GroupSummary, render_differences, render_plan, render_simulation
+from recd_dist.plan.probe import measure_machine
+from recd_dist.plan.saved_plan import compare_plans, format_plan, load_plan, parse_plan
 from recd_dist.plan.table_plan import TablePlan
 from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
 from recd_dist.train.planning import plan_job, simulate
@@ -47,19 +47,19 @@ def run(
     """
     log_to_screen()
     quiet_libraries()
-    before = load(Path(diff), option="--diff ") if diff else None
+    before = load_plan(Path(diff), option="--diff ") if diff else None
     if probe:
         job = _probed(job)
     found = plan_job(job, job.config.plan.world_size or 2)
     console.print(render_plan(found, str(job.table), _group_rows(job)))
     result: dict[str, Any] = {
-        "tables": [asdict(row) for row in found.rows],
+        "tables": [asdict(row) for row in found.tables],
         "groups": [asdict(group) for group in job.groups],
         "step": asdict(found.estimate),
         "machine": asdict(found.machine),
     }
     if before:
-        differing = differences(before, from_json(found.to_json(), Path("this plan")))
+        differing = compare_plans(before, parse_plan(found.to_json(), Path("this plan")))
         console.print(render_differences(differing, str(diff)))
         result["differences"] = differing
     if save:
@@ -72,13 +72,13 @@ def run(
     return result
 
 
-def _group_rows(job: Job) -> list[GroupRow]:
+def _group_rows(job: Job) -> list[GroupSummary]:
     """How each group of the job's table is trained, for people."""
     rows = []
     for choice in job.groups:
         features = tuple(f.name for f in job.schema.sparse if f.group == choice.group)
         reason = choice.reason if job.dedup else "dedup=off"
-        rows.append(GroupRow(choice.group, features, choice.expanded or not job.dedup, reason))
+        rows.append(GroupSummary(choice.group, features, choice.expanded or not job.dedup, reason))
     return rows
 
 
@@ -86,14 +86,14 @@ def _probed(job: Job) -> Job:
     """Measures this machine, and has the plan use what was found."""
     path = Path(job.config.plan.costs or COSTS)
     device = job.config.device if job.config.device != "auto" else None
-    machines.save(path, measure(device))
+    machines.save_costs(path, measure_machine(device))
     logger.info("measured figures are in %s; plan.costs=%s uses them", path, path)
     return replace(job, config=replace(job.config, plan=replace(job.config.plan, costs=str(path))))
 
 
 def _write(path: Path, found: TablePlan) -> None:
     try:
-        path.write_text(text_of(found.to_json()))
+        path.write_text(format_plan(found.to_json()))
     except OSError as error:
         raise ConfigError(f"--save {path}: cannot be written ({error.strerror})") from error
     logger.info("the plan is in %s; plan.file=%s trains by it", path, path)

@@ -38,8 +38,8 @@ from recd_dist.embedding.exchange.host_sum import HostSum, host_sum
 from recd_dist.embedding.exchange.inputs import Context, LookUp, Received, Sizes
 from recd_dist.embedding.exchange.layout import Layout, Unit, layout_of
 from recd_dist.embedding.exchange.outputs import Exchange, exchange, received
-from recd_dist.embedding.names import TYPES
-from recd_dist.embedding.placement import placed
+from recd_dist.embedding.names import SHARDING_TYPES
+from recd_dist.embedding.placement import read_place
 from recd_dist.embedding.tables import Embeddings, check_weights, class_kjt
 from recd_dist.tensors.grouped import Embedded
 from recd_dist.tensors.ikjt import IKJT
@@ -73,7 +73,7 @@ class EmbeddingsSharder(BaseEmbeddingSharder[Embeddings]):
     def sharding_types(self, compute_device_type: str) -> list[str]:
         """Every type, on every device: the exchange is the same for all."""
         del compute_device_type
-        return list(TYPES.values())
+        return list(SHARDING_TYPES.values())
 
 
 class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context]):
@@ -112,7 +112,7 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
         parts: Any = self.pooled.values()
         for part in parts:
             part._has_uninitialized_input_dist = False  # TorchRec's own exchange, which pipelines ask for, is not used
-        places = {table: placed(plan[table]) for table in module.tables}
+        places = {table: read_place(plan[table]) for table in module.tables}
         host_size = get_local_size(env.world_size)
         self.layout: Layout = layout_of(module.classes, places, env.rank, env.world_size, host_size)
         self.host: dist.ProcessGroup | None = None
@@ -133,7 +133,7 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
         """
         module: Any = self.pooled[unit.module]
         types = list(module.sharding_type_to_sharding_infos)
-        lookup = module._lookups[types.index(TYPES[unit.sharding])]
+        lookup = module._lookups[types.index(SHARDING_TYPES[unit.sharding])]
         if unit.sharding == "DP":
             return lookup
         kernels = list(lookup._emb_modules)

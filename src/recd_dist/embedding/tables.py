@@ -20,8 +20,8 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection, Embedding
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
 from recd_dist.embedding.exchange.assemble import Assemble, AssembleExpanded, Block, Looked
-from recd_dist.embedding.exchange.classes import ClassRows, Send, TableClass, class_rows, table_classes
-from recd_dist.embedding.names import Codecs
+from recd_dist.embedding.exchange.classes import ClassRows, TableClass, class_rows, table_classes
+from recd_dist.embedding.names import SENDS, Codecs, Send
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.table.schema import SAMPLE, Schema, Table
 from recd_dist.tensors.grouped import Embedded
@@ -263,8 +263,8 @@ def _check(
     for table, what in send.items():
         if table not in schema.tables:
             raise ConfigError(f"plan.send: no table '{table}'{nearest(table, schema.tables)}")
-        if what not in ("rows", "ids"):
-            raise ConfigError(f"plan.send.{table}={what}: unknown{nearest(str(what), ['rows', 'ids'])}")
+        if what not in SENDS:
+            raise ConfigError(f"plan.send.{table}={what}: unknown{nearest(str(what), SENDS)}")
     if weighted and (pooling == "mean" or sequence_features):
         raise ConfigError("weighted tables are summed: use pooling=sum and no sequence features, or drop the weights")
     dims = {tables[f.table].dim for f in schema.sparse if f.name in sequence_features and f.table is not None}

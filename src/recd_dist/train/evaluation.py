@@ -21,8 +21,8 @@ from recd_dist.job.config import EvaluateConfig, TrainConfig, from_yaml, load
 from recd_dist.job.job import Job, resolve
 from recd_dist.metrics.gather import gather_columns
 from recd_dist.metrics.quality import Quality, evaluate
-from recd_dist.plan.placing import World
 from recd_dist.plan.sharding import place_tables
+from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.reader.transform import Transforms
 from recd_dist.table.location import Location, location

@@ -6,7 +6,7 @@ import torch
 from recd_dist.embedding.exchange.classes import table_classes
 from recd_dist.embedding.exchange.inputs import message_on_device, message_on_host
 from recd_dist.embedding.exchange.layout import Layout, Part, layout_of
-from recd_dist.embedding.placement import Placed, Shard
+from recd_dist.embedding.placement import Shard, TablePlace
 from recd_dist.table.schema import Feature, Kind, Schema
 
 SCHEMA = Schema(
@@ -18,10 +18,10 @@ SCHEMA = Schema(
     )
 )
 PLACES = {
-    "item": Placed("TW", (Shard(1, 0, 10, 0, 8),)),
-    "shop": Placed("CW", (Shard(0, 0, 10, 0, 4), Shard(1, 0, 10, 4, 4))),
-    "city": Placed("RW", (Shard(0, 0, 5, 0, 8), Shard(1, 5, 4, 0, 8))),
-    "article": Placed("RW", (Shard(0, 0, 6, 0, 8), Shard(1, 6, 6, 0, 8))),
+    "item": TablePlace("TW", (Shard(1, 0, 10, 0, 8),)),
+    "shop": TablePlace("CW", (Shard(0, 0, 10, 0, 4), Shard(1, 0, 10, 4, 4))),
+    "city": TablePlace("RW", (Shard(0, 0, 5, 0, 8), Shard(1, 5, 4, 0, 8))),
+    "article": TablePlace("RW", (Shard(0, 0, 6, 0, 8), Shard(1, 6, 6, 0, 8))),
 }
 
 
@@ -73,7 +73,7 @@ def test_sizes_are_the_same_by_loop_and_by_operators(longest: int) -> None:
 
 
 def test_blocks_of_different_sizes_are_refused() -> None:
-    places = {**PLACES, "city": Placed("RW", (Shard(0, 0, 4, 0, 8), Shard(1, 5, 4, 0, 8)))}
+    places = {**PLACES, "city": TablePlace("RW", (Shard(0, 0, 4, 0, 8), Shard(1, 5, 4, 0, 8)))}
     send = dict.fromkeys(PLACES, "rows")
     with pytest.raises(ValueError, match="not of one size"):
         layout_of(table_classes(SCHEMA, send, {}), places, 0, 2)

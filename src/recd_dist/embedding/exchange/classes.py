@@ -14,16 +14,13 @@ Every table lies in one class: one lookup and one exact optimizer update a step.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from recd_dist.embedding.names import Send
 from recd_dist.table.schema import Schema
 from recd_dist.tensors.ikjt import IKJT
-
-Send = Literal["rows", "ids"]
-"""What travels of a table: its unique rows, pooled where the table lies, or each distinct id once."""
 
 
 @dataclass(frozen=True)
