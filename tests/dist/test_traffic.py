@@ -1,4 +1,4 @@
-"""Counted bytes equal the formula for unique rows (and, with dedup off, for expanded ones), per direction."""
+"""Counted bytes equal the formula in each direction, for unique rows and, with dedup off, for expanded ones."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ TABLES = {"item": Table("item", 4000, 16), "article": Table("article", 4000, 8)}
 
 
 def batch(rank: int, ids: torch.dtype) -> IKJT:
-    """400 samples of 40 users, 20 ids a list, ids uniform over the table."""
+    """400 samples of at least 40 users, lists of 20 ids, ids spread evenly over the tables."""
     random = np.random.default_rng(rank)
     users = np.sort(random.integers(0, 40 + 10 * rank, 400))
     lists = {f: {u: random.integers(0, 4000, 20).tolist() for u in set(users.tolist())} for f in ("history", "clicks")}
@@ -45,7 +45,7 @@ def batch(rank: int, ids: torch.dtype) -> IKJT:
     return IKJT.from_kjt(kjt, {"user": ["history", "clicks"]})
 
 
-def counted(
+def count_bytes(
     ranks: Ranks,
     sharding: object,
     sequences: list[str],
@@ -57,9 +57,9 @@ def counted(
     options = {"sequence_features": sequences, "dedup": dedup, "send": {"article": send} if send else None}
     options["codecs"] = codecs
     embeddings = Embeddings(SCHEMA, TABLES, device="meta", **options)
-    chosen = place_tables(embeddings, World(ranks.world_size, ranks.local_world_size), sharding)
+    plan = place_tables(embeddings, World(ranks.world_size, ranks.local_world_size), sharding)
     uses = table_uses(embeddings)
-    model = shard(Outer(embeddings), chosen, ranks)
+    model = shard(Outer(embeddings), plan, ranks)
     initialize_tables(model, 0)
     sparse = batch(ranks.rank, ids)
     with TrafficCounter() as counter:
@@ -69,7 +69,7 @@ def counted(
         num_collectives = counter.num_collectives
         sent = counter.take()
     step = StepRows.of_batch(sparse, table_uses(embeddings), exact=True)
-    want = step_bytes(uses, read_placement(chosen), step, ranks.world_size, dedup=dedup, rank=ranks.rank)
+    want = step_bytes(uses, read_placement(plan), step, ranks.world_size, dedup=dedup, rank=ranks.rank)
     formula = {"input": want.input, "output": want.output, "backward": want.backward}
     return {"sent": sent, "formula": formula, "num_collectives": num_collectives}
 
@@ -97,9 +97,9 @@ def check(results: list[dict[str, object]], tolerance: float) -> None:
 def test_unique_rows_send_what_the_formula_says(
     two_ranks, sharding: str, sequences: list[str], ids: torch.dtype
 ) -> None:
-    """To the byte but for the padding of a chunk; in four collectives, whatever is sent."""
+    """Bytes are equal but for the padding of a chunk, in four collectives, whatever is sent."""
     sharding = {"default": sharding, "article": "CW"} if sharding == "TWCW" else sharding
-    results = two_ranks(counted, sharding, sequences, True, ids)
+    results = two_ranks(count_bytes, sharding, sequences, True, ids)
     check(results, 1e-3)
     assert all(r["num_collectives"] == 4 for r in results)
     assert all(r["sent"]["splits"] <= 100 for r in results)
@@ -107,20 +107,20 @@ def test_unique_rows_send_what_the_formula_says(
 
 @pytest.mark.parametrize("sharding", ["TW", "RW", "TWRW", "GRID"])
 def test_hosts_of_several_ranks(four_ranks, sharding: str) -> None:
-    check(four_ranks(counted, sharding, [], True, torch.int32), 1e-3)
+    check(four_ranks(count_bytes, sharding, [], True, torch.int32), 1e-3)
 
 
 @pytest.mark.parametrize("sequences", [[], ["clicks"]])
 @pytest.mark.parametrize("sharding", ["TW", "RW", "CW"])
 def test_expanded_rows_send_what_the_formula_says(two_ranks, sharding: str, sequences: list[str]) -> None:
-    """TorchRec's own exchange; ids are taken to be spread evenly over a table, which they are but for chance."""
-    check(two_ranks(counted, sharding, sequences, False, torch.int32), 0.02)
+    """TorchRec's own exchange. The formula spreads ids evenly over a table; the batch draws them at random."""
+    check(two_ranks(count_bytes, sharding, sequences, False, torch.int32), 0.02)
 
 
 @pytest.mark.parametrize("sharding", ["TW", "RW"])
 def test_each_distinct_id_is_sent_once(two_ranks, sharding: str) -> None:
-    once = two_ranks(counted, sharding, ["clicks"], True, torch.int32, "ids")
-    often = two_ranks(counted, sharding, ["clicks"], True, torch.int32, "rows")
+    once = two_ranks(count_bytes, sharding, ["clicks"], True, torch.int32, "ids")
+    often = two_ranks(count_bytes, sharding, ["clicks"], True, torch.int32, "rows")
     check(once, 1e-3)
     check(often, 1e-3)
     for direction in ("input", "output", "backward"):
@@ -131,7 +131,7 @@ def test_each_distinct_id_is_sent_once(two_ranks, sharding: str) -> None:
 @pytest.mark.parametrize("sharding", ["TW", "RW", "CW"])
 def test_codecs_send_what_they_say(two_ranks, sharding: str, forward: str, backward: str) -> None:
     codecs = Codecs(forward, backward)
-    results = two_ranks(counted, sharding, ["clicks"], True, torch.int32, None, codecs)
+    results = two_ranks(count_bytes, sharding, ["clicks"], True, torch.int32, None, codecs)
     check(results, 1e-3)
-    plain = two_ranks(counted, sharding, ["clicks"], True, torch.int32)
+    plain = two_ranks(count_bytes, sharding, ["clicks"], True, torch.int32)
     assert sum(r["sent"]["output"] for r in results) < 0.7 * sum(r["sent"]["output"] for r in plain)
