@@ -1,3 +1,5 @@
+"""Initial weights: a rectangle of a table has the same numbers in every plan, with dedup on and off."""
+
 import torch
 
 from recd_dist.embedding.initial_weights import BLOCK_SIZE, draw_weights, initialize_tables
@@ -7,7 +9,7 @@ from recd_dist.table.schema import Feature, Kind, Schema, Table
 SCHEMA = Schema((Feature("a", Kind.ids, "user", "a"), Feature("b", Kind.ids, "sample", "b")))
 
 
-def test_a_part_is_cut_out_of_the_whole() -> None:
+def test_a_rectangle_is_cut_out_of_the_whole() -> None:
     rows, dim = 3 * BLOCK_SIZE // 16 + 7, 16  # three blocks and a rest
     whole = draw_weights(3, "item", rows, dim, (0, rows), (0, dim))
     edge = BLOCK_SIZE // 16

@@ -1,3 +1,5 @@
+"""Embeddings on one process: classes of tables, unique rows against the expanded batch, gradients, weights."""
+
 from dataclasses import replace
 
 import pytest
@@ -47,8 +49,8 @@ def batch(ids: torch.dtype = torch.int32) -> IKJT:
     return IKJT.from_kjt(kjt, {"user": ["history", "city"], "request": ["device"]})
 
 
-def numbered(embeddings: Embeddings) -> Embeddings:
-    """Weight [row, column] of every table is 100 * row + column."""
+def number_weights(embeddings: Embeddings) -> Embeddings:
+    """Sets the weight [row, column] of every table to 100 * row + column."""
     for weight in table_weights(embeddings).values():
         weight.copy_(100 * torch.arange(len(weight))[:, None] + torch.arange(weight.shape[1])[None, :])
     return embeddings
@@ -91,7 +93,7 @@ def test_tables_by_ids_are_classes_of_their_own() -> None:
 
 
 def test_rows_stay_unique_and_are_in_schema_order() -> None:
-    out = numbered(Embeddings(SCHEMA, TABLES))(batch())
+    out = number_weights(Embeddings(SCHEMA, TABLES))(batch())
     user, request, sample = out.pooled["user"], out.pooled["request"], out.pooled["sample"]
     assert (user.keys, user.dims, user.inverse.tolist()) == (("history", "city"), (4, 8), [0, 0, 1, 0])
     assert user["history"].tolist() == [[2300, 2303, 2306, 2309], [0, 0, 0, 0]]
@@ -126,7 +128,7 @@ def test_equals_plain_torchrec(ids: torch.dtype, pooling: str, sequences: tuple[
 
 
 def test_dedup_off_expands_a_deduplicated_batch() -> None:
-    off = numbered(Embeddings(SCHEMA, TABLES, dedup=False))
+    off = number_weights(Embeddings(SCHEMA, TABLES, dedup=False))
     torch.testing.assert_close(
         off(batch()).pooled["sample"].values, off(batch().expanded()).pooled["sample"].values, rtol=0, atol=0
     )
@@ -145,7 +147,7 @@ def test_a_class_of_one_group_is_sent_without_a_copy() -> None:
 
 
 def test_everything_in_sample_is_plain_torchrec() -> None:
-    """Where nothing repeats, dedup=on is the very same module on the very same KJT as dedup=off."""
+    """Where nothing repeats, dedup=on has the same module and the same KJT as dedup=off."""
     schema = Schema(tuple(Feature(k, Kind.ids, "sample", k) for k in KEYS))
     tables = {k: Table(k, 10, 4) for k in KEYS}
     on, off = Embeddings(schema, tables, dedup=True), Embeddings(schema, tables, dedup=False)
@@ -160,7 +162,7 @@ def test_sequences_only(dedup: bool) -> None:
     schema = Schema((Feature("history", Kind.ids, "user", "item"),))
     embeddings = Embeddings(schema, {"item": TABLES["item"]}, sequence_features=["history"], dedup=dedup)
     ikjt = batch().select(["history"])
-    out = numbered(embeddings)(ikjt if dedup else ikjt.expanded())
+    out = number_weights(embeddings)(ikjt if dedup else ikjt.expanded())
     assert out.pooled == {}
     assert out.sequences["history"].expand().values[:, 0].tolist() == [700, 800, 800] * 3
 
@@ -214,7 +216,7 @@ def test_mistakes_are_named() -> None:
         Embeddings(SCHEMA, TABLES, weighted=True, pooling="mean")
 
 
-def test_weights_are_neither_passed_over_nor_made_up() -> None:
+def test_weights_are_neither_ignored_nor_made_up() -> None:
     plain = batch()
     weighted = replace(plain, weights=torch.ones(len(plain.values)))
     for dedup in (True, False):
@@ -226,7 +228,7 @@ def test_weights_are_neither_passed_over_nor_made_up() -> None:
 
 @pytest.mark.parametrize("send", ["rows", "ids"])
 def test_weights_multiply_vectors(send: str) -> None:
-    embeddings = numbered(Embeddings(SCHEMA, TABLES, weighted=True, send=dict.fromkeys(TABLES, send)))
+    embeddings = number_weights(Embeddings(SCHEMA, TABLES, weighted=True, send=dict.fromkeys(TABLES, send)))
     plain = batch()
     out = embeddings(replace(plain, weights=torch.arange(len(plain.values), dtype=torch.float32)))
     assert plain.values_of("history").tolist() == [7, 8, 8]

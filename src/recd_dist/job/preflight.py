@@ -13,14 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from recd_dist.embedding.names import (
-    CPU_OPTIMIZERS,
-    PLACE_KEYS,
-    SENDS,
-    SHARDING_TYPES,
-    TABLE_OPTIMIZERS,
-    WIDTH_UNIT,
-)
+from recd_dist.embedding.names import CPU_OPTIMIZERS, PLACE_KEYS, SENDS, SHARDING_TYPES, TABLE_OPTIMIZERS, WIDTH_UNIT
 from recd_dist.errors import ConfigError, DataError, UserError, nearest
 from recd_dist.job.config import TrainConfig, config_dir, flatten, from_yaml, load
 from recd_dist.job.job import Job, resolve, writable
