@@ -71,19 +71,19 @@ OPTIONS = {
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("sharding", ["TW", "RW", "CW", "mixed"])
 def test_options(two_ranks, sharding: str, options: str) -> None:
-    given_ = OPTIONS[options]
-    results = two_ranks(train, True, TWO[sharding], "adagrad", STEPS, (9, 14), given_)
-    assert_judged(results, "adagrad", pooling=given_.get("pooling", "sum"), weighted=given_.get("weighted", False))
+    asked = OPTIONS[options]
+    results = two_ranks(train, True, TWO[sharding], "adagrad", STEPS, (9, 14), asked)
+    assert_judged(results, "adagrad", pooling=asked.get("pooling", "sum"), weighted=asked.get("weighted", False))
 
 
 @pytest.mark.parametrize("options", ["weighted", "pooled tables by ids"])
 @pytest.mark.parametrize("sharding", ["TWRW", "GRID"])
 def test_options_of_hosts(four_ranks, sharding: str, options: str) -> None:
     send = {t: v for t, v in OPTIONS[options].get("send", {}).items() if t == "place"}
-    given_ = {**OPTIONS[options], "send": send}
+    asked = {**OPTIONS[options], "send": send}
     named = {**FOUR[sharding], "place": "RW"}
-    results = four_ranks(train, True, named, "adagrad", STEPS, (9, 14, 5, 8), given_)
-    assert_judged(results, "adagrad", sizes=(9, 14, 5, 8), weighted=given_.get("weighted", False))
+    results = four_ranks(train, True, named, "adagrad", STEPS, (9, 14, 5, 8), asked)
+    assert_judged(results, "adagrad", sizes=(9, 14, 5, 8), weighted=asked.get("weighted", False))
 
 
 @pytest.mark.parametrize("longest", [0, 3, 300, (3, 300)])

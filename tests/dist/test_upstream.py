@@ -120,11 +120,11 @@ def step(ranks: Ranks, tables: dict[str, Any], batches: list[Any], options: dict
                 weight.copy_(numbers(row, len(weight)).expand_as(weight))
         out = module(kjt(batches[ranks.rank % len(batches)]))
         pooled = all(pooling for _, pooling in tables.values())
-        found = out.to_dict() if pooled else {k: v.values() for k, v in out.items()}
+        outputs = out.to_dict() if pooled else {k: v.values() for k, v in out.items()}
         if options.get("backward", True):
-            torch.stack([v.sum() for v in found.values()]).sum().backward()
+            torch.stack([v.sum() for v in outputs.values()]).sum().backward()
         moved = {f: (w.detach() - numbers(r, len(w)))[:, 0].tolist() for f, r, w in shards(module) if w.numel()}
-        return {"out": {f: v.detach()[:, 0].tolist() for f, v in found.items()}, "moved": moved}
+        return {"out": {f: v.detach()[:, 0].tolist() for f, v in outputs.items()}, "moved": moved}
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 
@@ -153,8 +153,8 @@ def assert_gives(
     pool: Any, wanted: list[dict[str, Any]], tables: dict[str, Any], batches: list[Any], **options: Any
 ) -> None:
     """Asserts that every rank returns the numbers that are given."""
-    found = pool(step, tables, batches, options)
-    for each, want in zip(found, wanted, strict=True):
+    results = pool(step, tables, batches, options)
+    for each, want in zip(results, wanted, strict=True):
         if isinstance(each, str):
             pool.stop()
             pytest.fail(each)

@@ -108,9 +108,9 @@ def test_the_dense_kernel_sums_where_vectors_are_asked_for() -> None:
     ids.
     """
     kernel = DenseTableBatchedEmbeddingBagsCodegen([(6, 4)], pooling_mode=PoolingMode.NONE, use_cpu=True)
-    found = kernel(torch.tensor([0, 1, 2]), torch.tensor([0, 2, 3]))
-    assert found.shape == (2, 4)
-    torch.testing.assert_close(found[0], kernel.weights.detach().view(6, 4)[:2].sum(0))
+    sums = kernel(torch.tensor([0, 1, 2]), torch.tensor([0, 2, 3]))
+    assert sums.shape == (2, 4)
+    torch.testing.assert_close(sums[0], kernel.weights.detach().view(6, 4)[:2].sum(0))
 
 
 @pytest.mark.parametrize("make", [bags, lists])

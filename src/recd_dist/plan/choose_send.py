@@ -146,7 +146,7 @@ class _StepCosts:
         return between + calls * self._machine.call_ms
 
     def _work(self, table: str, alternative: Alternative) -> StepWork:
-        # The sharding type stands for the place, which may have thousands of shards to hash.
+        # The key has the sharding type and not the place, which may have thousands of shards to hash.
         key = table, alternative.send, alternative.place.sharding
         if key not in self._works:
             use = replace(self.uses[table], send=alternative.send)
