@@ -10,8 +10,9 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torchrec.optim.keyed import KeyedOptimizerWrapper
 
-from recd_dist.embedding.distribute import TableOptimizer, build_optimizer, shard
+from recd_dist.embedding.distribute import TableOptimizer, combine_optimizers, dense_parameters, shard
 from recd_dist.embedding.initial_weights import initialize_tables
 from recd_dist.embedding.placement import read_placement
 from recd_dist.embedding.tables import Embeddings
@@ -169,7 +170,8 @@ def losses(ranks: Ranks, sharding: Any, num_steps: int) -> list[float]:
     tables = TableOptimizer(lr=0.01)
     model = shard(Model(embeddings), chosen, ranks, tables)
     initialize_tables(model, seed=1)
-    optimizer = build_optimizer(model, lambda parameters: torch.optim.SGD(parameters, lr=0.01), tables)
+    dense = KeyedOptimizerWrapper(dense_parameters(model), lambda parameters: torch.optim.SGD(parameters, lr=0.01))
+    optimizer = combine_optimizers(model, dense, tables)
     found = []
     for step in range(num_steps):
         optimizer.zero_grad()

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torchrec.distributed.model_parallel import ShardedModule
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
+from torchrec.optim.keyed import KeyedOptimizerWrapper
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
-from recd_dist.embedding.distribute import TableOptimizer, build_optimizer, shard
+from recd_dist.embedding.distribute import TableOptimizer, combine_optimizers, dense_parameters, shard
 from recd_dist.embedding.initial_weights import initialize_tables, local_shards
 from recd_dist.embedding.placement import read_placement
 from recd_dist.embedding.tables import Embeddings, portable_name, table_weights
@@ -141,7 +142,8 @@ def build_model(
     tables = TableOptimizer(optimizer, lr=LR[optimizer])
     model = shard(Model(embeddings), plan, ranks, tables)
     initialize_tables(model, seed=1)
-    return model, build_optimizer(model, lambda params: torch.optim.SGD(params, lr=HEAD_LR), tables)
+    dense = KeyedOptimizerWrapper(dense_parameters(model), lambda params: torch.optim.SGD(params, lr=HEAD_LR))
+    return model, combine_optimizers(model, dense, tables)
 
 
 def weight_parts(tensors: dict[str, Tensor]) -> list[tuple[str, int, int, np.ndarray]]:

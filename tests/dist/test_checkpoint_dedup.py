@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from recd_dist.checkpoint import checkpoint
+from recd_dist.embedding.distribute import dense_parameters
 from recd_dist.embedding.tables import portable_name
 from recd_dist.errors import DataError
 from recd_dist.ranks.process_group import Ranks
@@ -16,7 +17,7 @@ from recd_dist.ranks.process_group import Ranks
 OPTIONS = {"sequence_features": ["clicks"]}
 
 
-def _judge() -> ModuleType:
+def _import_judge() -> ModuleType:
     """The model of judge.py, whose tables serve several groups."""
     spec = importlib.util.spec_from_file_location("judge", Path(__file__).with_name("judge.py"))
     module = importlib.util.module_from_spec(spec)
@@ -26,17 +27,17 @@ def _judge() -> ModuleType:
 
 def _shards(model: Any, optimizer: Any) -> list[tuple[str, list[int], np.ndarray]]:
     """This rank's pieces of the state: name in the checkpoint, offsets, values."""
-    found = []
+    pieces = []
     for name, value in checkpoint.flatten(model.state_dict(), optimizer.state_dict(), portable_name).items():
         if hasattr(value, "local_shards"):
-            found += [(name, list(s.metadata.shard_offsets), s.tensor.numpy().copy()) for s in value.local_shards()]
+            pieces += [(name, list(s.metadata.shard_offsets), s.tensor.numpy().copy()) for s in value.local_shards()]
         else:
-            found.append((name, [0] * value.dim(), value.numpy().copy()))
-    return found
+            pieces.append((name, [0] * value.dim(), value.numpy().copy()))
+    return pieces
 
 
-def _saved(ranks: Ranks, directory: Path, weighted: bool, dedup: bool, sharding: Any) -> list:
-    judge = _judge()
+def _train_and_save(ranks: Ranks, directory: Path, weighted: bool, dedup: bool, sharding: Any) -> list:
+    judge = _import_judge()
     model, optimizer = judge.build_model(ranks, dedup, sharding, "rowwise_adagrad", OPTIONS, weighted)
     for batch in judge.batches(ranks.rank, 3, 9 + 5 * ranks.rank, weighted=weighted):
         optimizer.zero_grad()
@@ -46,14 +47,21 @@ def _saved(ranks: Ranks, directory: Path, weighted: bool, dedup: bool, sharding:
     return _shards(model, optimizer)
 
 
-def _loaded(ranks: Ranks, path: Path, weighted: bool, dedup: bool, sharding: Any) -> Any:
-    judge = _judge()
+def _load(ranks: Ranks, path: Path, weighted: bool, dedup: bool, sharding: Any) -> Any:
+    judge = _import_judge()
     model, optimizer = judge.build_model(ranks, dedup, sharding, "rowwise_adagrad", OPTIONS, weighted)
     try:
         checkpoint.load(path, model, optimizer, judge.schema_of(weighted), rename=portable_name)
     except DataError as error:
         return str(error)
     return _shards(model, optimizer)
+
+
+def _parameter_names(ranks: Ranks, dedup: bool) -> tuple[list[str], list[str]]:
+    """Names of the dense parameters, and names in checkpoints of the parameters of the combined optimizer."""
+    plan = {"default": "RW", "city": "DP", "flag": "TW"}
+    model, optimizer = _import_judge().build_model(ranks, dedup, plan, "rowwise_adagrad", OPTIONS)
+    return sorted(dense_parameters(model)), [portable_name(name) for name in optimizer.params]
 
 
 def whole(ranks: list[list]) -> dict[str, np.ndarray]:
@@ -75,8 +83,8 @@ def whole(ranks: list[list]) -> dict[str, np.ndarray]:
 def test_loads_across_dedup_and_sharding(
     two_ranks, tmp_path: Path, before: tuple, after: tuple, weighted: bool
 ) -> None:
-    saved = whole(two_ranks(_saved, tmp_path, weighted, *before))
-    loaded = whole(two_ranks(_loaded, tmp_path / "step-00000003", weighted, *after))
+    saved = whole(two_ranks(_train_and_save, tmp_path, weighted, *before))
+    loaded = whole(two_ranks(_load, tmp_path / "step-00000003", weighted, *after))
     assert saved.keys() == loaded.keys()
     assert "optimizer/tables.embeddings.tables.item.weight/item.momentum1" in saved
     for name, tensor in saved.items():
@@ -85,21 +93,32 @@ def test_loads_across_dedup_and_sharding(
 
 def test_loads_from_hosts(four_ranks, tmp_path: Path) -> None:
     """Rows split inside a host, then over all ranks."""
-    saved = whole(four_ranks(_saved, tmp_path, False, True, {"default": "TW", "item": "TWRW", "tag": "TWRW"}))
+    saved = whole(four_ranks(_train_and_save, tmp_path, False, True, {"default": "TW", "item": "TWRW", "tag": "TWRW"}))
     again = {"default": "TW", "item": "RW", "tag": "TW"}
-    loaded = whole(four_ranks(_loaded, tmp_path / "step-00000003", False, True, again))
+    loaded = whole(four_ranks(_load, tmp_path / "step-00000003", False, True, again))
     for name, tensor in saved.items():
         np.testing.assert_array_equal(tensor, loaded[name], err_msg=name)
 
 
 def test_a_table_that_was_replicated_and_is_sharded_is_refused(two_ranks, tmp_path: Path) -> None:
-    two_ranks(_saved, tmp_path, False, True, {"city": "DP"})
-    for error in two_ranks(_loaded, tmp_path / "step-00000003", False, True, "TW"):
+    two_ranks(_train_and_save, tmp_path, False, True, {"city": "DP"})
+    for error in two_ranks(_load, tmp_path / "step-00000003", False, True, "TW"):
         assert "another optimizer" in error
         assert "its plan, if tables are replicated" in error
 
 
 def test_weights_that_were_trained_are_not_left_out(two_ranks, tmp_path: Path) -> None:
-    two_ranks(_saved, tmp_path, True, True, "TW")
-    for error in two_ranks(_loaded, tmp_path / "step-00000003", False, True, "TW"):
+    two_ranks(_train_and_save, tmp_path, True, True, "TW")
+    for error in two_ranks(_load, tmp_path / "step-00000003", False, True, "TW"):
         assert "a checkpoint of another schema: feature 'history': weights was history_weights, is None;" in error
+
+
+@pytest.mark.parametrize("dedup", [True, False])
+def test_every_parameter_has_one_optimizer(two_ranks, dedup: bool) -> None:
+    results = two_ranks(_parameter_names, dedup)
+    head = ["head.layer.bias", "head.layer.weight"]
+    assert [dense for dense, _ in results] == [head, head]
+    fused = {f"tables.embeddings.tables.{t}.weight" for t in ("item", "article", "device", "tag", "place")}
+    flag = "tables.embeddings.tables.flag.weight"  # on one of the ranks
+    on_all = {*fused, "replicated_tables.embeddings.tables.city.weight", *(f"dense.{name}" for name in head)}
+    assert sorted((sorted(names) for _, names in results), key=len) == [sorted(on_all), sorted({*on_all, flag})]

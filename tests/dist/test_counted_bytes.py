@@ -158,7 +158,7 @@ WEIGHTS = [["history"], ["clicks"], ["history", "clicks"]]
 @pytest.mark.parametrize("sequences", [[], ["clicks"]])
 @pytest.mark.parametrize("sharding", ["TW", "RW", "CW"])
 def test_weights_are_in_the_formula(two_ranks, sharding: str, sequences: list[str], weighted: list[str]) -> None:
-    """They travel with the ids of tables that have some, in the same four collectives; not to un-pooled tables."""
+    """Weights travel with the ids of weighted tables in the same four collectives, but not to un-pooled tables."""
     results = two_ranks(count_bytes, sharding, sequences, True, torch.int32, None, None, weighted)
     check(results, 1e-3)
     assert all(r["num_collectives"] == 4 for r in results)

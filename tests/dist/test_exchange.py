@@ -62,11 +62,11 @@ def test_four_ranks_of_two_hosts(four_ranks, sharding: str, optimizer: str) -> N
 @pytest.mark.parametrize("optimizer", list(LR))
 @pytest.mark.parametrize("sharding", TWO)
 def test_weights_on_two_ranks(two_ranks, sharding: str, optimizer: str, pooling: str) -> None:
-    """Lists with weights, pooled and not, in tables that other features look up without weights."""
+    """Features with weights, pooled and un-pooled; other features look up the same tables and have no weights."""
     options = {"weighted": True, "pooling": pooling}
     for dedup in (True, False) if sharding in IN_TORCHREC else (True,):
-        found = two_ranks(train, dedup, TWO[sharding], optimizer, STEPS, (9, 14), options)
-        assert_judged(found, optimizer, pooling=pooling, weighted=True, sharding=TWO[sharding])
+        results = two_ranks(train, dedup, TWO[sharding], optimizer, STEPS, (9, 14), options)
+        assert_judged(results, optimizer, pooling=pooling, weighted=True, sharding=TWO[sharding])
 
 
 @pytest.mark.parametrize("pooling", ["sum", "mean"])
@@ -74,8 +74,8 @@ def test_weights_on_two_ranks(two_ranks, sharding: str, optimizer: str, pooling:
 @pytest.mark.parametrize("sharding", FOUR)
 def test_weights_on_four_ranks(four_ranks, sharding: str, optimizer: str, pooling: str) -> None:
     sizes, options = (9, 14, 5, 8), {"weighted": True, "pooling": pooling}
-    found = four_ranks(train, True, FOUR[sharding], optimizer, STEPS, sizes, options)
-    assert_judged(found, optimizer, sizes=sizes, pooling=pooling, weighted=True, sharding=FOUR[sharding])
+    results = four_ranks(train, True, FOUR[sharding], optimizer, STEPS, sizes, options)
+    assert_judged(results, optimizer, sizes=sizes, pooling=pooling, weighted=True, sharding=FOUR[sharding])
 
 
 OPTIONS = {

@@ -19,13 +19,13 @@ from recd_dist.train.training import shard_model, start_pipeline, train
 NUM_STEPS = 20
 
 
-def _trained(ranks: Ranks, overrides: list[str]) -> tuple[list[float], list[int], dict[str, Any], dict[str, Any]]:
+def _train_steps(ranks: Ranks, overrides: list[str]) -> tuple[list[float], list[int], dict[str, Any], dict[str, Any]]:
     """Losses, batch sizes, and this rank's pieces of the tables before and after."""
     job = check(load("train", overrides), ranks.world_size)
     transforms = job.transforms.fitted(job.table)
     model, optimizer, _ = shard_model(job, ranks)
     pipeline = start_pipeline(model, optimizer, ranks.device)
-    before = _tables(model)
+    before = _table_pieces(model)
     losses, sizes = [], []
     loader = build.build_loader(job, ranks, transforms)
     batches = iter(loader)
@@ -34,15 +34,15 @@ def _trained(ranks: Ranks, overrides: list[str]) -> tuple[list[float], list[int]
         losses.append(float(loss))
         sizes.append(batch.batch_size)
     loader.close()
-    return losses, sizes, before, _tables(model)
+    return losses, sizes, before, _table_pieces(model)
 
 
-def _tables(model: Any) -> dict[str, Any]:
-    found = {}
+def _table_pieces(model: Any) -> dict[str, Any]:
+    pieces = {}
     for name, value in model.state_dict().items():
         for shard in value.local_shards() if hasattr(value, "local_shards") else []:
-            found[name.split(".")[-2], tuple(shard.metadata.shard_offsets)] = shard.tensor.numpy().copy()
-    return found
+            pieces[name.split(".")[-2], tuple(shard.metadata.shard_offsets)] = shard.tensor.numpy().copy()
+    return pieces
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_losses_and_tables_agree(two_ranks, tiny: list[str], tmp_path: Path, opt
     # Adagrad turns a gradient that is nothing but rounding into a whole step, unless eps is above the rounding.
     steady = ["optim.dense.eps=1e-4", "optim.tables.eps=1e-4"]
     overrides = [*tiny, *options, *steady, "batch_size=64", f"run_dir={tmp_path / 'run'}", "plan=row_wise"]
-    on = two_ranks(_trained, [*overrides, "dedup=on"])
-    off = two_ranks(_trained, [*overrides, "dedup=off"])
+    on = two_ranks(_train_steps, [*overrides, "dedup=on"])
+    off = two_ranks(_train_steps, [*overrides, "dedup=off"])
 
     for (losses, sizes, before, after), (plain, plain_sizes, plain_before, plain_after) in zip(on, off, strict=True):
         assert sizes == plain_sizes
@@ -86,7 +86,7 @@ def test_losses_and_tables_agree(two_ranks, tiny: list[str], tmp_path: Path, opt
 
 
 def raw_logs(num_sessions: int = 500) -> pa.Table:
-    """Histories that shift, with weights of both signs; `shops` beside them has none, `tags` changes by sample."""
+    """Histories shift and have weights of both signs; ``shops`` has no weights, ``tags`` differs in every sample."""
     random = np.random.default_rng(0)
     rows = []
     for session in range(num_sessions):
@@ -115,7 +115,7 @@ def raw_logs(num_sessions: int = 500) -> pa.Table:
 
 @pytest.fixture(scope="module")
 def weighted(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Overrides that name a table made by ``recd etl`` from these logs."""
+    """Overrides that name a table that ``recd etl`` writes from these logs."""
     path = tmp_path_factory.mktemp("weights")
     pq.write_table(raw_logs(), path / "raw.parquet")
     overrides = [
@@ -147,11 +147,11 @@ def weighted(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 )
 def test_weights_train_the_same(two_ranks, weighted, tmp_path: Path, options: list[str], pooling: str) -> None:
     overrides = [*weighted, *options, f"model.pooling={pooling}", "batch_size=64", f"run_dir={tmp_path / 'run'}"]
-    # Not Adagrad, whose first step makes of rounding in a gradient near 0 a whole step of one sign or the other.
+    # Adagrad's first step would make a whole step of the rounding of a gradient near 0, so the optimizer is SGD.
     overrides += ["plan=row_wise", "optim=sgd", "optim.tables.lr=20"]
-    on = two_ranks(_trained, [*overrides, "dedup=on"])
-    off = two_ranks(_trained, [*overrides, "dedup=off"])
-    without = two_ranks(_trained, [*overrides, "dedup=on", "data.drop=[heat,near]"])
+    on = two_ranks(_train_steps, [*overrides, "dedup=on"])
+    off = two_ranks(_train_steps, [*overrides, "dedup=off"])
+    without = two_ranks(_train_steps, [*overrides, "dedup=on", "data.drop=[heat,near]"])
     for (losses, sizes, before, after), plain, dropped in zip(on, off, without, strict=True):
         assert sizes == plain[1]
         np.testing.assert_allclose(losses, plain[0], rtol=1e-5)
@@ -164,7 +164,7 @@ def test_weights_train_the_same(two_ranks, weighted, tmp_path: Path, options: li
             assert np.abs(values - before[name]).max() > 5e-3, f"{name} was not trained"
 
 
-def _run(ranks: Ranks, overrides: list[str], run_dir: Path) -> tuple[dict, dict]:
+def _train_and_evaluate(ranks: Ranks, overrides: list[str], run_dir: Path) -> tuple[dict, dict]:
     summary = train(load("train", overrides), ranks)
     return summary, evaluate_run(load("evaluate", [f"run_dir={run_dir}"]), ranks)
 
@@ -173,8 +173,8 @@ def _run(ranks: Ranks, overrides: list[str], run_dir: Path) -> tuple[dict, dict]
 def test_a_run_is_saved_evaluated_and_counted(two_ranks, weighted: list[str], tmp_path: Path, dedup: str) -> None:
     run_dir = tmp_path / "run"
     overrides = [*weighted, "batch_size=64", f"run_dir={run_dir}", f"dedup={dedup}", "max_steps=8", "plan=row_wise"]
-    summary, found = two_ranks(_run, overrides, run_dir)[0]
-    assert found["step"] == 8
-    assert found["ne"] == pytest.approx(summary["ne"], rel=1e-5)
+    summary, evaluation = two_ranks(_train_and_evaluate, overrides, run_dir)[0]
+    assert evaluation["step"] == 8
+    assert evaluation["ne"] == pytest.approx(summary["ne"], rel=1e-5)
     formula = summary["unique_bytes_by_formula" if dedup == "on" else "expanded_bytes"]
     assert summary["sent_bytes"] == pytest.approx(formula, rel=0.05)

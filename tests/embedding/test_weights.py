@@ -1,4 +1,4 @@
-"""Lists with a weight for each id: what is summed up, what comes un-pooled, and plain TorchRec comes to the same."""
+"""Lists with a weight for each id: their sums, their means, their un-pooled vectors, and plain TorchRec's gradients."""
 
 from dataclasses import replace
 
@@ -47,8 +47,8 @@ def batch(weighted: bool = True) -> IKJT:
     return deduplicate(kjt, {"user": ["history", "shops"]})
 
 
-def filled(embeddings: Embeddings) -> Embeddings:
-    """Every column of row i of every table is i + 1."""
+def number_rows(embeddings: Embeddings) -> Embeddings:
+    """Sets every column of row i of every table to i + 1."""
     for weight in table_weights(embeddings).values():
         weight.copy_((torch.arange(len(weight)) + 1)[:, None].expand_as(weight))
     return embeddings
@@ -67,7 +67,7 @@ def test_only_tables_that_have_weights_are_sent_some() -> None:
         ("sample:weighted", ["place"], True),
     ]
     item, shop, place = (class_rows(batch(), c).weights for c in embeddings.classes)
-    assert item.tolist() == [0.5, 2.0, -1.0, 0.5, 2.0, 3.0, 1, 1, 1, 1]  # candidates have none: 1
+    assert item.tolist() == [0.5, 2.0, -1.0, 0.5, 2.0, 3.0, 1, 1, 1, 1]  # candidates have no weights, which counts as 1
     assert shop is None
     assert place.tolist() == [1.0, 0.0, -2.0, 0.25, 0.5]
     by_ids = Embeddings(SCHEMA, TABLES, send=dict.fromkeys(TABLES, "ids"))
@@ -77,10 +77,10 @@ def test_only_tables_that_have_weights_are_sent_some() -> None:
 @pytest.mark.parametrize("send", ["rows", "ids"])
 @pytest.mark.parametrize("dedup", [True, False])
 def test_vectors_are_multiplied_then_summed(dedup: bool, send: str) -> None:
-    embeddings = filled(Embeddings(SCHEMA, TABLES, dedup=dedup, send=dict.fromkeys(TABLES, send)))
+    embeddings = number_rows(Embeddings(SCHEMA, TABLES, dedup=dedup, send=dict.fromkeys(TABLES, send)))
     out = embeddings(batch() if dedup else batch().expand()).expand()
-    found = {k: g[k][:, 0].tolist() for g in out.pooled.values() for k in g.keys}
-    assert found == {
+    vectors = {k: g[k][:, 0].tolist() for g in out.pooled.values() for k in g.keys}
+    assert vectors == {
         "history": [8 * 0.5 + 9 * 2 - 9, 8 * 0.5 + 9 * 2 - 9, 0, 8 * 0.5 + 9 * 2 + 9 * 3],
         "shops": [2, 2, 5, 2],
         "candidate": [6, 7, 6, 1],
@@ -91,18 +91,18 @@ def test_vectors_are_multiplied_then_summed(dedup: bool, send: str) -> None:
 @pytest.mark.parametrize("send", ["rows", "ids"])
 @pytest.mark.parametrize("dedup", [True, False])
 def test_a_mean_is_the_sum_over_the_number_of_ids(dedup: bool, send: str) -> None:
-    embeddings = filled(Embeddings(SCHEMA, TABLES, dedup=dedup, pooling="mean", send=dict.fromkeys(TABLES, send)))
+    embeddings = number_rows(Embeddings(SCHEMA, TABLES, dedup=dedup, pooling="mean", send=dict.fromkeys(TABLES, send)))
     out = embeddings(batch() if dedup else batch().expand()).expand()
-    found = {k: g[k][:, 0].tolist() for g in out.pooled.values() for k in g.keys}
-    assert found["history"] == pytest.approx([13 / 3, 13 / 3, 0, 49 / 3])
-    assert found["places"] == [0.5, 0, -12, 2.25]
+    vectors = {k: g[k][:, 0].tolist() for g in out.pooled.values() for k in g.keys}
+    assert vectors["history"] == pytest.approx([13 / 3, 13 / 3, 0, 49 / 3])
+    assert vectors["places"] == [0.5, 0, -12, 2.25]
 
 
 @pytest.mark.parametrize("send", ["rows", "ids"])
 @pytest.mark.parametrize("dedup", [True, False])
 def test_un_pooled_vectors_are_multiplied_too(dedup: bool, send: str) -> None:
     options = {"sequence_features": ["history"], "send": {"item": send}}
-    embeddings = filled(Embeddings(SCHEMA, TABLES, dedup=dedup, **options))
+    embeddings = number_rows(Embeddings(SCHEMA, TABLES, dedup=dedup, **options))
     out = embeddings(batch() if dedup else batch().expand()).expand()
     assert out.sequences["history"].lengths.tolist() == [3, 3, 0, 3]
     assert out.sequences["history"].values[:, 0].tolist() == [4, 18, -9, 4, 18, -9, 4, 18, 27]
@@ -110,7 +110,7 @@ def test_un_pooled_vectors_are_multiplied_too(dedup: bool, send: str) -> None:
 
 
 def test_expanded_tables_with_weights_are_a_module_of_their_own() -> None:
-    """TorchRec's modules take weights or they do not; sharded ones use whatever weights they are fed."""
+    """A TorchRec module takes weights or does not; a sharded one uses whatever weights the batch has."""
     off = Embeddings(SCHEMA, TABLES, dedup=False)
     assert {n: (m.is_weighted(), [c.name for c in m.embedding_bag_configs()]) for n, m in off.pooled.items()} == {
         "sample": (False, ["shop"]),
@@ -129,7 +129,7 @@ def test_gradients_are_those_of_plain_torchrec(pooling: str, send: str, sequence
     grads = []
     for dedup in (True, False):
         options = {"pooling": pooling, "sequence_features": sequences, "send": dict.fromkeys(TABLES, send)}
-        embeddings = filled(Embeddings(SCHEMA, TABLES, dedup=dedup, **options))
+        embeddings = number_rows(Embeddings(SCHEMA, TABLES, dedup=dedup, **options))
         out = embeddings(batch() if dedup else batch().expand()).expand()
         parts = {k: g[k] for g in out.pooled.values() for k in g.keys}
         parts |= {f: s.pool().values for f, s in out.sequences.items()}
@@ -144,7 +144,7 @@ def test_gradients_are_those_of_plain_torchrec(pooling: str, send: str, sequence
 
 
 @pytest.mark.parametrize("dedup", [True, False])
-def test_weights_are_neither_passed_over_nor_made_up(dedup: bool) -> None:
+def test_weights_are_neither_ignored_nor_made_up(dedup: bool) -> None:
     without = SCHEMA.without(["heat", "near"])
     with pytest.raises(ValueError, match=r"carries weights, which no feature of the schema has; name them there"):
         Embeddings(without, TABLES, dedup=dedup)(batch())

@@ -7,7 +7,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recd_dist.plan.step_rows import StepRows, length_bytes, table_uses
 from recd_dist.table.manifest import FeatureStats, IdStats, Manifest
-from recd_dist.tensors.ikjt import IKJT
+from recd_dist.tensors.deduplicate import deduplicate
 
 
 def test_statistics_of_a_table() -> None:
@@ -31,7 +31,7 @@ def test_a_batch_is_counted() -> None:
         lengths=torch.tensor([len(row) for row in lists], dtype=torch.int32),
     )
     uses = table_uses(embeddings(send={"item": "ids"}))
-    step = StepRows.of_batch(IKJT.from_kjt(batch, {"user": ["history", "clicks"]}), uses)
+    step = StepRows.of_batch(deduplicate(batch, {"user": ["history", "clicks"]}), uses)
     assert (step.batch_size, step.id_bytes, step.length_bytes) == (3, 4, 1)
     assert step.rows == {"history": 2, "clicks": 2, "candidate": 3, "place": 3}
     assert step.unique_ids == {"history": 3, "clicks": 1, "candidate": 3, "place": 3}

@@ -1,7 +1,6 @@
 """A model over ranks: sharded tables with a fused optimizer, dense layers under DDP."""
 
 import logging
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,28 +127,33 @@ def shard(
     )
 
 
-def build_optimizer(
-    model: DistributedModelParallel,
-    dense: Callable[[Iterable[nn.Parameter]], Optimizer],
-    table_optimizer: TableOptimizer | None = None,
+def combine_optimizers(
+    model: DistributedModelParallel, dense: KeyedOptimizer | None, table_optimizer: TableOptimizer | None = None
 ) -> KeyedOptimizer:
-    """Builds one optimizer for everything: fused tables, data-parallel tables, dense layers.
+    """Combines the optimizers of fused tables, of data-parallel tables and of dense layers to one.
 
     Args:
         model: what ``shard`` returned.
-        dense: function that builds the optimizer of the dense layers from their parameters.
+        dense: optimizer of ``dense_parameters(model)``; None if there are no such parameters.
         table_optimizer: optimizer of the tables, as it was passed to ``shard``.
     """
-    replicated = _replicated_parameters(model)
-    tables = {n: p for n, p in replicated.items() if portable_name(n) != n}  # tables have portable names of their own
-    rest = {n: p for n, p in replicated.items() if n not in tables}
+    tables = {n: p for n, p in _replicated_parameters(model).items() if _is_table(n)}
     parts: list[Any] = [("tables", model.fused_optimizer)]
     if tables:
         build_plain = (table_optimizer or TableOptimizer()).build_plain
         parts.append(("replicated_tables", KeyedOptimizerWrapper(tables, build_plain)))
-    if rest:
-        parts.append(("dense", KeyedOptimizerWrapper(rest, dense)))
+    if dense is not None:
+        parts.append(("dense", dense))
     return CombinedOptimizer(parts)
+
+
+def dense_parameters(model: DistributedModelParallel) -> dict[str, nn.Parameter]:
+    """By name the parameters of the dense layers: all that need gradients and are not weights of tables.
+
+    Args:
+        model: what ``shard`` returned.
+    """
+    return {n: p for n, p in _replicated_parameters(model).items() if not _is_table(n)}
 
 
 def num_replicated_parameters(model: DistributedModelParallel) -> int:
@@ -165,3 +169,8 @@ def _replicated_parameters(model: DistributedModelParallel) -> dict[str, nn.Para
     """By name the parameters that no fused optimizer updates, without the empty ones of other ranks' tables."""
     fused = set(model.fused_optimizer.params)
     return {n: p for n, p in model.named_parameters() if n not in fused and p.requires_grad and p.numel()}
+
+
+def _is_table(name: str) -> bool:
+    """Whether a parameter is the weight of a table: only those have another name in checkpoints."""
+    return portable_name(name) != name

@@ -13,7 +13,7 @@ def table_bytes(module: nn.Module, optimizer: Any) -> int:
 
     Args:
         module: a sharded model that holds Embeddings.
-        optimizer: the model's optimizer, from ``distribute.build_optimizer``. States that it has not made yet are not
+        optimizer: the model's optimizer, from ``distribute.combine_optimizers``. States that do not exist yet are not
             counted.
     """
     tensors = list(table_weights(module).values())

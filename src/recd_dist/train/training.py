@@ -17,11 +17,18 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torchrec.distributed import TrainPipelineSparseDist
+from torchrec.optim.keyed import KeyedOptimizerWrapper
 from torchrec.streamable import Pipelineable
 
 from recd_dist.checkpoint import checkpoint
 from recd_dist.embedding import initial_weights, torchrec_patches
-from recd_dist.embedding.distribute import TableOptimizer, build_optimizer, num_replicated_parameters, shard
+from recd_dist.embedding.distribute import (
+    TableOptimizer,
+    combine_optimizers,
+    dense_parameters,
+    num_replicated_parameters,
+    shard,
+)
 from recd_dist.embedding.placement import Placement
 from recd_dist.embedding.table_memory import table_bytes
 from recd_dist.job.config import load, to_yaml
@@ -174,8 +181,10 @@ def shard_model(job: Job, ranks: Ranks, plan: TablePlan | None = None) -> tuple[
     tables = TableOptimizer(config.optim.tables.name, config.optim.tables.lr, config.optim.tables.eps)  # type: ignore[arg-type]
     parallel = shard(model, plan.sharding, ranks, tables)
     initial_weights.initialize_tables(parallel, config.seed)
-    optimizer = build_optimizer(parallel, lambda ps: build.build_dense_optimizer(list(ps), config.optim.dense), tables)
-    return parallel, optimizer, plan.placement
+    dense = KeyedOptimizerWrapper(
+        dense_parameters(parallel), lambda ps: build.build_dense_optimizer(list(ps), config.optim.dense)
+    )
+    return parallel, combine_optimizers(parallel, dense, tables), plan.placement
 
 
 def start_pipeline(model: Any, optimizer: Any, device: torch.device) -> TrainPipelineSparseDist:
