@@ -114,7 +114,7 @@ def _warn_of_small_tables(data: Data, manifests: Mapping[str, Manifest]) -> None
 def run_compact(config: EtlConfig, console: Console) -> int:
     """Merges small parts, and says what came of it."""
     from recd_dist.etl.compaction import compact
-    from recd_dist.etl.run import Options
+    from recd_dist.etl.etl_run import Options
 
     root = location(config.data.table)
     before = {split: len(Manifest.load(root / split).parts) for split in splits_of(root)}

@@ -25,10 +25,10 @@ from recd_dist.etl.deal.plan_parts import PartsPlan, plan_parts, survey_shards
 from recd_dist.etl.deal.prepare import Preparation
 from recd_dist.etl.deal.shards import Shards, deal_samples
 from recd_dist.etl.deal.spill import num_buckets
+from recd_dist.etl.etl_run import Options, Run, describe_job
 from recd_dist.etl.place.finish import Made, Tables, finished, made_by, report
 from recd_dist.etl.place.publish import first_part
 from recd_dist.etl.place.work_directory import check_free, check_space, taken_up, work_directory, working
-from recd_dist.etl.run import Options, Run, describe_job
 from recd_dist.etl.source import duckdb_sql as engine
 from recd_dist.etl.source.input_files import InputFiles, find_input_files
 from recd_dist.etl.source.inspection import Inspection, inspect

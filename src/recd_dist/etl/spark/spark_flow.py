@@ -35,9 +35,9 @@ from recd_dist.etl.deal.prepare import Preparation
 from recd_dist.etl.deal.shards import check_any_left
 from recd_dist.etl.deal.spill import BucketSizes, num_buckets
 from recd_dist.etl.deal.tally import Dropped, Tally
+from recd_dist.etl.etl_run import Run
 from recd_dist.etl.flow import etl
 from recd_dist.etl.place.finish import Made
-from recd_dist.etl.run import Run
 from recd_dist.etl.source import duckdb_sql as engine
 from recd_dist.etl.source.inspection import SESSION, TIMESTAMP, Inspection, inspect, link_column
 from recd_dist.etl.source.source import Source
