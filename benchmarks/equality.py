@@ -100,7 +100,7 @@ def compare_in_float64(overrides: list[str], steps: int) -> list[Row]:
     """Compares the modes in float64: one process, unsharded tables, torch's Adagrad for everything."""
     import torch
 
-    from recd_dist.embedding.initial_weights import initialize
+    from recd_dist.embedding.initial_weights import initialize_tables
     from recd_dist.job.config import load
     from recd_dist.job.job import resolve
     from recd_dist.ranks.process_group import process_group
@@ -115,7 +115,7 @@ def compare_in_float64(overrides: list[str], steps: int) -> list[Row]:
             batches = list(islice(iter(loader), steps))
             models = [build.build_model(job, dedup, "cpu") for dedup in (True, False)]
             for model in models:
-                initialize(model, job.config.seed)
+                initialize_tables(model, job.config.seed)
                 model.double()
             optimizers = [torch.optim.Adagrad(m.parameters(), lr=0.02) for m in models]
             start, rows = gather_weights(models[0]), []

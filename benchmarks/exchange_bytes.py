@@ -9,14 +9,15 @@ import torch
 import torch.distributed as dist
 
 from recd_dist.embedding.distribute import shard
-from recd_dist.embedding.initial_weights import initialize
-from recd_dist.embedding.placement import TYPES, placement
+from recd_dist.embedding.initial_weights import initialize_tables
+from recd_dist.embedding.names import SENDS, SHARDING_TYPES
+from recd_dist.embedding.placement import read_placement
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.metrics.traffic import TrafficCounter
-from recd_dist.plan.placing import World
 from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.step_bytes import StepBytes, step_bytes
 from recd_dist.plan.step_rows import StepRows, table_uses
+from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.tensors.ikjt import IKJT
 
@@ -54,8 +55,8 @@ def measure_plans(
     os.environ |= {"LOCAL_RANK": str(hosts.local_rank), "LOCAL_WORLD_SIZE": str(RANKS_PER_HOST)}  # TorchRec reads them
     batches = [workload.batch(ranks.rank, n) for n in range(config["num_batches"])]
     results = {}
-    for sharding in TYPES:
-        for send in ("rows", "ids"):
+    for sharding in SHARDING_TYPES:
+        for send in SENDS:
             if sharding != "DP":
                 results[f"{sharding} {send}"] = _measure_plan(workload, hosts, batches, sharding, send)
     return results
@@ -67,13 +68,13 @@ def _measure_plan(
     """Runs a plan that has every table under one sharding type, on each batch once."""
     embeddings = Embeddings(workload.schema, workload.tables, send=dict.fromkeys(workload.tables, send), device="meta")
     chosen = place_tables(embeddings, World(ranks.world_size, ranks.local_world_size), sharding)
-    uses, places = table_uses(embeddings), placement(chosen)
+    uses, places = table_uses(embeddings), read_placement(chosen)
     due = StepBytes()
     for batch in batches:
         rows = StepRows.of_batch(batch, table_uses(embeddings), exact=True)
         due += step_bytes(uses, places, rows, ranks.world_size, dedup=True, rank=ranks.rank)
     model = shard(exchange_modes.Holder(embeddings), chosen, ranks, exchange_modes.OPTIMIZER)
-    initialize(model, exchange_modes.SEED)
+    initialize_tables(model, exchange_modes.SEED)
     with TrafficCounter() as traffic:
         for batch in batches:
             out = model(batch)

@@ -30,10 +30,10 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recd_dist.embedding.distribute import TableOptimizer, shard
-from recd_dist.embedding.initial_weights import initialize, local_shards, table_part
+from recd_dist.embedding.initial_weights import draw_weights, initialize_tables, local_shards
 from recd_dist.embedding.tables import Embeddings
-from recd_dist.plan.placing import World
 from recd_dist.plan.sharding import place_tables
+from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.table.schema import SAMPLE, Feature, Kind, Schema, Table
 from recd_dist.tensors.ikjt import IKJT, GroupLayout
@@ -270,7 +270,7 @@ def _build_torchrec(workload: Workload, ranks: Ranks) -> nn.Module:
     for name, weight in model.state_dict().items():
         for part, row, column in local_shards(weight):
             rows, columns = (row, row + part.shape[0]), (column, column + part.shape[1])
-            part.copy_(table_part(SEED, _table(name), *weight.shape, rows, columns))
+            part.copy_(draw_weights(SEED, _table(name), *weight.shape, rows, columns))
     return model
 
 
@@ -281,7 +281,7 @@ def _build_ours(workload: Workload, ranks: Ranks) -> nn.Module:
     world = World(ranks.world_size, ranks.local_world_size, ranks.device.type)
     chosen = place_tables(embeddings, world, places)
     model = shard(Holder(embeddings), chosen, ranks, OPTIMIZER)
-    initialize(model, SEED)
+    initialize_tables(model, SEED)
     return model
 
 

@@ -11,15 +11,15 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from recd_dist.embedding.distribute import TableOptimizer, optimizers, shard
-from recd_dist.embedding.initial_weights import initialize
-from recd_dist.embedding.placement import placement
+from recd_dist.embedding.distribute import TableOptimizer, build_optimizer, shard
+from recd_dist.embedding.initial_weights import initialize_tables
+from recd_dist.embedding.placement import read_placement
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.metrics.traffic import TrafficCounter
-from recd_dist.plan.placing import World
 from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.step_bytes import StepBytes, holder_bytes
 from recd_dist.plan.step_rows import StepRows, table_uses
+from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.table.schema import SAMPLE, Feature, Kind, Schema, Table
 from recd_dist.tensors.ikjt import IKJT, GroupLayout
@@ -124,9 +124,9 @@ def exchanged(ranks: Ranks, sharding: str, send: str, num_steps: int) -> dict[st
     options = {"send": dict.fromkeys(TABLES, send)} if dedup else {"dedup": False}
     embeddings = Embeddings(SCHEMA, TABLES, device="meta", **options)
     chosen = place_tables(embeddings, World(ranks.world_size, ranks.local_world_size), sharding)
-    uses, places = table_uses(embeddings), placement(chosen)
+    uses, places = table_uses(embeddings), read_placement(chosen)
     model = shard(Tables(embeddings), chosen, ranks)
-    initialize(model, seed=1)
+    initialize_tables(model, seed=1)
     given = [batch(ranks.rank, step) for step in range(num_steps)]
     due = StepBytes()
     for sparse in given:
@@ -168,8 +168,8 @@ def losses(ranks: Ranks, sharding: Any, num_steps: int) -> list[float]:
     chosen = place_tables(embeddings, World(ranks.world_size, ranks.local_world_size), sharding)
     tables = TableOptimizer(lr=0.01)
     model = shard(Model(embeddings), chosen, ranks, tables)
-    initialize(model, seed=1)
-    optimizer = optimizers(model, lambda parameters: torch.optim.SGD(parameters, lr=0.01), tables)
+    initialize_tables(model, seed=1)
+    optimizer = build_optimizer(model, lambda parameters: torch.optim.SGD(parameters, lr=0.01), tables)
     found = []
     for step in range(num_steps):
         optimizer.zero_grad()

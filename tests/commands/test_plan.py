@@ -89,7 +89,7 @@ def test_groups_are_expanded_as_asked(tiny: list[str], capsys: pytest.CaptureFix
 def test_a_probe_is_kept_and_used(
     tiny: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recd_dist.plan.probe.measure", lambda device: {"call_ms": 0.5, "source": "a test"})
+    monkeypatch.setattr("recd_dist.plan.probe.measure_machine", lambda device: {"call_ms": 0.5, "source": "a test"})
     costs = tmp_path / "costs.json"
     text = shown(capsys, *tiny, f"plan.costs={costs}", "--probe")
 

@@ -1,7 +1,9 @@
-"""``two_ranks(function, *args)``: runs a function of the test file on two gloo ranks and hands back both results.
+"""Ranks for tests: ``two_ranks(function, *args)`` runs a function on two gloo ranks and returns both results.
 
-The ranks are processes that stay for the whole session (start-up is most of a small test); they are started anew after
-a failure, and a test that takes too long kills them and fails.
+The tests of this folder need several ranks; they are of the rooms embedding, plan, checkpoint, metrics and train. They
+stand together, and not in the folders that mirror the source, because they share these ranks: processes that stay for
+the whole session, since starting them takes longer than most of the tests. After a failure the ranks are started anew;
+a test that takes too long fails, and its ranks are killed.
 """
 
 import inspect
@@ -22,9 +24,11 @@ TIMEOUT_S = 90.0
 
 
 class Pool:
-    """Worker processes and a pipe to each.
+    """Processes, one for each rank, and a pipe to each.
 
-    Fewer ranks a host than ranks pretend to be several hosts.
+    Args:
+        world_size: number of ranks.
+        local_world_size: number of ranks of one host; with fewer than ``world_size`` the ranks act as several hosts.
     """
 
     def __init__(self, world_size: int = 2, local_world_size: int | None = None) -> None:
@@ -51,7 +55,7 @@ class Pool:
                 "TORCH_CPP_LOG_LEVEL": "ERROR",
                 "PYTHONWARNINGS": "ignore",
             }
-            command = [sys.executable, str(Path(__file__).with_name("worker.py"))]
+            command = [sys.executable, str(Path(__file__).with_name("rank_worker.py"))]
             self.processes.append(subprocess.Popen(command, env=env, pass_fds=[there.fileno()]))
             there.close()
             self.pipes.append(here)
@@ -71,13 +75,13 @@ class Pool:
         try:
             for pipe in self.pipes:
                 pipe.send((inspect.getfile(function), function.__name__, args))
-            return self._results(time.monotonic() + TIMEOUT_S)
+            return self._collect(time.monotonic() + TIMEOUT_S)
         except BaseException:
             self.stop()
             raise
 
-    def _results(self, deadline: float) -> list[Any]:
-        """Each rank's result; the first rank that fails fails the test at once."""
+    def _collect(self, deadline: float) -> list[Any]:
+        """Waits for each rank's result; the test fails as soon as one rank fails."""
         results: dict[int, Any] = {}
         while len(results) < self.world_size:
             if time.monotonic() > deadline:
@@ -103,7 +107,7 @@ def two_ranks() -> Iterator[Pool]:
 
 @pytest.fixture(scope="session")
 def four_ranks() -> Iterator[Pool]:
-    """As two hosts of two ranks each, for the shardings that know hosts."""
+    """Four ranks that act as two hosts of two ranks each, for sharding types that keep a table on a host."""
     pool = Pool(4, 2)
     yield pool
     pool.stop()

@@ -1,4 +1,4 @@
-"""A small training that two or four ranks run, and its judge: the same training in float64 on one process."""
+"""A small training on two or four ranks, and its judge: the same training in float64 on one process."""
 
 from dataclasses import replace
 from functools import cache
@@ -13,12 +13,12 @@ from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
-from recd_dist.embedding.distribute import TableOptimizer, optimizers, shard
-from recd_dist.embedding.initial_weights import initialize, local_shards
-from recd_dist.embedding.placement import placement
+from recd_dist.embedding.distribute import TableOptimizer, build_optimizer, shard
+from recd_dist.embedding.initial_weights import initialize_tables, local_shards
+from recd_dist.embedding.placement import read_placement
 from recd_dist.embedding.tables import Embeddings, portable_name, table_weights
-from recd_dist.plan.placing import World
 from recd_dist.plan.sharding import place_tables
+from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.table.schema import Feature, Kind, Schema, Table
 from recd_dist.tensors.batch import Batch
@@ -50,7 +50,7 @@ TABLES = {
     "place": Table("place", 17, 8),
 }
 WEIGHTED = ("history", "clicks", "tags", "place")
-"""Features that have weights where a test asks for some: of each table but the last, another feature has none."""
+"""Features that have weights if a test asks for them. Every table of theirs but the last has a feature without."""
 KEYS = [f.name for f in SCHEMA.sparse]
 LR = {"sgd": 0.05, "rowwise_adagrad": 0.1, "adagrad": 0.1}
 HEAD_LR = 0.05
@@ -88,7 +88,7 @@ class Head(nn.Module):
 
 
 def schema_of(weighted: bool) -> Schema:
-    """The schema, some of its lists with weights."""
+    """The schema; with ``weighted`` the features of ``WEIGHTED`` have weights."""
     weights = {name: f"{name}_weights" for name in WEIGHTED if weighted}
     return Schema(tuple(replace(f, weights=weights.get(f.name)) for f in SCHEMA.features))
 
@@ -96,7 +96,7 @@ def schema_of(weighted: bool) -> Schema:
 def batches(
     rank: int, num_steps: int, size: int, longest: int | tuple[int, ...] = 4, weighted: bool = False
 ) -> list[Batch]:
-    """Batches whose size and number of unique rows differ between ranks and steps."""
+    """A rank's batches, whose sizes and numbers of unique rows differ between ranks and steps."""
     longest = longest[rank] if isinstance(longest, tuple) else longest
     random, drawn = np.random.default_rng(100 + rank), np.random.default_rng(200 + rank)
     out = []
@@ -130,21 +130,21 @@ def batches(
     return out
 
 
-# --- ours, on every rank ---------------------------------------------------------------------------------------------
+# --- our training, on every rank -------------------------------------------------------------------------------------
 
 
-def built(
+def build_model(
     ranks: Ranks, dedup: bool, sharding: object, optimizer: str, options: dict[str, object], weighted: bool = False
 ) -> tuple[nn.Module, object]:
     embeddings = Embeddings(schema_of(weighted), TABLES, dedup=dedup, device="meta", **options)
-    chosen = place_tables(embeddings, World(ranks.world_size, ranks.local_world_size), sharding)
+    plan = place_tables(embeddings, World(ranks.world_size, ranks.local_world_size), sharding)
     tables = TableOptimizer(optimizer, lr=LR[optimizer])
-    model = shard(Model(embeddings), chosen, ranks, tables)
-    initialize(model, seed=1)
-    return model, optimizers(model, lambda params: torch.optim.SGD(params, lr=HEAD_LR), tables)
+    model = shard(Model(embeddings), plan, ranks, tables)
+    initialize_tables(model, seed=1)
+    return model, build_optimizer(model, lambda params: torch.optim.SGD(params, lr=HEAD_LR), tables)
 
 
-def parts(tensors: dict[str, Tensor]) -> list[tuple[str, int, int, np.ndarray]]:
+def weight_parts(tensors: dict[str, Tensor]) -> list[tuple[str, int, int, np.ndarray]]:
     return [
         (name, row, column, part.numpy().copy())
         for name, tensor in tensors.items()
@@ -152,9 +152,9 @@ def parts(tensors: dict[str, Tensor]) -> list[tuple[str, int, int, np.ndarray]]:
     ]
 
 
-def states(model: nn.Module, optimizer: object) -> list[tuple[str, int, int, np.ndarray]]:
-    """The tables' one optimizer state, brought to the shape of the weights: a row's state stands in all its columns."""
-    places, found = table_weights(model), []
+def optimizer_states(model: nn.Module, optimizer: object) -> list[tuple[str, int, int, np.ndarray]]:
+    """The optimizer state of the tables in the shape of the weights: the state of a row stands in all its columns."""
+    weights, shards = table_weights(model), []
     for name, state in optimizer.state_dict()["state"].items():
         if portable_name(name) == name:
             continue
@@ -163,10 +163,10 @@ def states(model: nn.Module, optimizer: object) -> list[tuple[str, int, int, np.
         if value is None:
             continue
         own = [s.tensor for s in value.local_shards()] if isinstance(value, ShardedTensor) else [value]
-        for (weight, row, column), part in zip(local_shards(places[table]), own, strict=True):
+        for (weight, row, column), part in zip(local_shards(weights[table]), own, strict=True):
             shaped = part.detach().reshape(len(weight), -1).expand(weight.shape)
-            found.append((table, row, column, shaped.numpy().copy()))
-    return found
+            shards.append((table, row, column, shaped.numpy().copy()))
+    return shards
 
 
 def train(
@@ -180,11 +180,11 @@ def train(
     pipelined: bool = False,
     longest: int | tuple[int, ...] = 4,
 ) -> dict[str, object]:
-    """Trains a few steps; hands back outputs, losses, weights and states of this rank."""
+    """Trains a few steps and returns outputs, losses, weights and optimizer states of this rank."""
     options = {"sequence_features": ["clicks"], **(options or {})}
     weighted = bool(options.pop("weighted", False))
-    model, optimizer_ = built(ranks, dedup, sharding, optimizer, options, weighted)
-    before = parts(table_weights(model))
+    model, optimizer_ = build_model(ranks, dedup, sharding, optimizer, options, weighted)
+    before = weight_parts(table_weights(model))
     data = batches(ranks.rank, num_steps, sizes[ranks.rank], longest, weighted)
     data = data if dedup else [b.expand() for b in data]
     outputs, num_pipelined = [], 0
@@ -198,20 +198,20 @@ def train(
     else:
         for batch in data:
             optimizer_.zero_grad()
-            loss, found = model(batch)
+            loss, output = model(batch)
             loss.backward()
             optimizer_.step()
-            outputs.append(found)
+            outputs.append(output)
     return {
         "outputs": [o.numpy() for o, _ in outputs], "losses": [float(v) if v.numel() == 1 else 0.0 for _, v in outputs],
-        "before": before, "after": parts(table_weights(model)), "states": states(model, optimizer_),
+        "before": before, "after": weight_parts(table_weights(model)), "states": optimizer_states(model, optimizer_),
         "head": model.module.head.layer.weight.detach().numpy().copy(),
         "pipelined": num_pipelined, "sharded": num_sharded,
     }  # fmt: skip
 
 
-def whole(results: list[dict[str, object]], what: str) -> dict[str, np.ndarray]:
-    """Tables put together from the shards of all ranks."""
+def join_parts(results: list[dict[str, object]], what: str) -> dict[str, np.ndarray]:
+    """Joins the shards of all ranks to whole tables."""
     tables = {t.name: np.full((t.num_embeddings, t.dim), np.nan) for t in TABLES.values()}
     for result in results:
         for name, row, column, part in result[what]:
@@ -222,8 +222,8 @@ def whole(results: list[dict[str, object]], what: str) -> dict[str, np.ndarray]:
 # --- the judge -------------------------------------------------------------------------------------------------------
 
 
-class Plain(nn.Module):
-    """Sums by torch's own embedding_bag, every sample its own rows, in float64."""
+class JudgeModel(nn.Module):
+    """The judge's model: torch's own embedding_bag sums each sample's own copy of its rows, in float64."""
 
     def __init__(self, weights: dict[str, Tensor], mean: bool, splits: dict[str, int]) -> None:
         super().__init__()
@@ -235,7 +235,7 @@ class Plain(nn.Module):
         self.mean = mean
 
     def forward(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        sparse, pooled, tables = batch.sparse.expand(), {}, self.whole()
+        sparse, pooled, tables = batch.sparse.expand(), {}, self.weights()
         for f in SCHEMA.sparse:
             lengths, weights = sparse.lengths_of(f.name).long(), sparse.weights_of(f.name)
             weights = None if weights is None else weights.double()
@@ -246,7 +246,7 @@ class Plain(nn.Module):
         joined = Grouped(torch.cat([pooled[k] for k in KEYS], 1), None, tuple(KEYS), tuple(map(dim, KEYS)))
         return self.head(Embedded({"sample": joined}, {}), batch)
 
-    def whole(self) -> dict[str, Tensor]:
+    def weights(self) -> dict[str, Tensor]:
         return {name: torch.cat(list(shards), 1) for name, shards in self.shards.items()}
 
 
@@ -255,7 +255,7 @@ def dim(feature: str) -> int:
 
 
 @cache
-def judge(
+def run_judge(
     optimizer: str,
     num_steps: int,
     sizes: tuple[int, ...],
@@ -264,14 +264,15 @@ def judge(
     longest: int | tuple[int, ...],
     splits: tuple[tuple[str, int], ...],
 ) -> dict[str, object]:
-    """The same training in float64 on one process, every sample with its own rows.
+    """Runs the same training in float64 on one process, every sample with its own copy of its rows.
 
-    Row-wise Adagrad has one state per row of a shard, so that it knows of how many column shards a table is made.
+    ``splits`` has the number of column shards of each table, because row-wise Adagrad keeps a state for each row of a
+    shard.
     """
     embeddings = Embeddings(SCHEMA, TABLES)
-    initialize(embeddings, seed=1)
+    initialize_tables(embeddings, seed=1)
     weights = {n: w.detach().clone() for n, w in table_weights(embeddings).items()}
-    model = Plain(weights, pooling == "mean", dict(splits))
+    model = JudgeModel(weights, pooling == "mean", dict(splits))
     tables = list(model.shards.parameters())
     classes = {
         "sgd": lambda: torch.optim.SGD(tables, lr=LR["sgd"]),
@@ -292,7 +293,7 @@ def judge(
             losses[rank].append(float(loss.detach()))
         for each in steppers:
             each.step()
-    after = {n: w.detach().numpy() for n, w in model.whole().items()}
+    after = {n: w.detach().numpy() for n, w in model.weights().items()}
     state = {}
     for name, shards in model.shards.items() if optimizer != "sgd" else ():
         sums = [steppers[0].state[p]["sum"].reshape(len(p), -1).expand(p.shape) for p in shards]
@@ -312,25 +313,25 @@ def assert_judged(
     tolerance: float = 1e-5,
     sharding: object = "TW",
 ) -> None:
-    """Outputs, losses, weights and optimizer states are the judge's, and every table has moved."""
+    """Asserts that outputs, losses, weights and optimizer states are the judge's, and that every table has moved."""
     splits = column_shards(sharding, len(sizes)) if optimizer == "rowwise_adagrad" else ()
-    want = judge(optimizer, num_steps, sizes, pooling, weighted, longest, splits)
-    for name, weight in whole(results, "before").items():
+    want = run_judge(optimizer, num_steps, sizes, pooling, weighted, longest, splits)
+    for name, weight in join_parts(results, "before").items():
         np.testing.assert_array_equal(weight, want["before"][name], err_msg=name)
     for result, outputs, losses in zip(results, want["outputs"], want["losses"], strict=True):
         for step, (x, y) in enumerate(zip(result["outputs"], outputs, strict=True)):
             np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance, err_msg=f"step {step}")
         np.testing.assert_allclose(result["losses"], losses, rtol=10 * tolerance, atol=tolerance)
-    for name, weight in whole(results, "after").items():
+    for name, weight in join_parts(results, "after").items():
         np.testing.assert_allclose(weight, want["after"][name], rtol=tolerance, atol=tolerance, err_msg=name)
         if num_steps >= STEPS:
             assert np.abs(weight - want["before"][name]).max() > 1e-3, f"{name} did not move"
-    for name, state in whole(results, "states").items() if optimizer != "sgd" else ():
+    for name, state in join_parts(results, "states").items() if optimizer != "sgd" else ():
         np.testing.assert_allclose(state, want["states"][name], rtol=10 * tolerance, atol=tolerance, err_msg=name)
 
 
 def column_shards(sharding: object, world_size: int) -> tuple[tuple[str, int], ...]:
-    """Of each table the number of its column shards."""
+    """The number of column shards of each table."""
     embeddings = Embeddings(SCHEMA, TABLES, sequence_features=["clicks"], device="meta")
-    found = placement(place_tables(embeddings, World(world_size, 2), sharding))
-    return tuple((t, max(1, len({s.column for s in p.shards}))) for t, p in found.items())
+    placement = read_placement(place_tables(embeddings, World(world_size, 2), sharding))
+    return tuple((t, max(1, len({s.column for s in p.shards}))) for t, p in placement.items())

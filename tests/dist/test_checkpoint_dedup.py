@@ -37,7 +37,7 @@ def _shards(model: Any, optimizer: Any) -> list[tuple[str, list[int], np.ndarray
 
 def _saved(ranks: Ranks, directory: Path, weighted: bool, dedup: bool, sharding: Any) -> list:
     judge = _judge()
-    model, optimizer = judge.built(ranks, dedup, sharding, "rowwise_adagrad", OPTIONS, weighted)
+    model, optimizer = judge.build_model(ranks, dedup, sharding, "rowwise_adagrad", OPTIONS, weighted)
     for batch in judge.batches(ranks.rank, 3, 9 + 5 * ranks.rank, weighted=weighted):
         optimizer.zero_grad()
         model(batch if dedup else batch.expand())[0].backward()
@@ -48,7 +48,7 @@ def _saved(ranks: Ranks, directory: Path, weighted: bool, dedup: bool, sharding:
 
 def _loaded(ranks: Ranks, path: Path, weighted: bool, dedup: bool, sharding: Any) -> Any:
     judge = _judge()
-    model, optimizer = judge.built(ranks, dedup, sharding, "rowwise_adagrad", OPTIONS, weighted)
+    model, optimizer = judge.build_model(ranks, dedup, sharding, "rowwise_adagrad", OPTIONS, weighted)
     try:
         checkpoint.load(path, model, optimizer, judge.schema_of(weighted), rename=portable_name)
     except DataError as error:

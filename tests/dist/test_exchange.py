@@ -1,16 +1,17 @@
-"""Unique rows train what the expanded batch trains: every sharding, optimizer, pooling, way of sending; 2 and 4 ranks.
+"""Unique rows train what the expanded batch trains, under every sharding, optimizer, pooling and codec.
 
-The judge (judge.py) is a float64 model on one process, fed every sample's own copy of its rows through plain torch
-modules. Where TorchRec itself is right, ``dedup=off`` (its own modules and exchange) is held to the same judge.
+The judge (``judge.py``) is a float64 model on one process: plain torch modules, fed with every sample's own copy of its
+rows. Where TorchRec itself is right, ``dedup=off``, which is its own modules and exchange, must agree with the judge
+too.
 """
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.dist.judge import LR, SCHEMA, STEPS, TABLES, assert_judged, train, whole
+from tests.dist.judge import LR, SCHEMA, STEPS, TABLES, assert_judged, join_parts, train
 
-from recd_dist.embedding.initial_weights import initialize
+from recd_dist.embedding.initial_weights import initialize_tables
 from recd_dist.embedding.names import Codecs
 from recd_dist.embedding.tables import Embeddings, table_weights
 
@@ -45,8 +46,8 @@ IN_TORCHREC = ("TW", "RW", "CW", "DP", "mixed")
 @pytest.mark.parametrize("sharding", TWO)
 def test_two_ranks(two_ranks, sharding: str, optimizer: str) -> None:
     for dedup in (True, False) if sharding in IN_TORCHREC else (True,):
-        found = two_ranks(train, dedup, TWO[sharding], optimizer)
-        assert_judged(found, optimizer, sharding=TWO[sharding])
+        results = two_ranks(train, dedup, TWO[sharding], optimizer)
+        assert_judged(results, optimizer, sharding=TWO[sharding])
 
 
 @pytest.mark.parametrize("optimizer", list(LR))
@@ -92,24 +93,24 @@ OPTIONS = {
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("sharding", ["TW", "RW", "CW", "mixed"])
 def test_options(two_ranks, sharding: str, options: str) -> None:
-    given_ = OPTIONS[options]
-    found = two_ranks(train, True, TWO[sharding], "adagrad", STEPS, (9, 14), given_)
-    assert_judged(found, "adagrad", pooling=given_.get("pooling", "sum"), weighted=given_.get("weighted", False))
+    asked = OPTIONS[options]
+    results = two_ranks(train, True, TWO[sharding], "adagrad", STEPS, (9, 14), asked)
+    assert_judged(results, "adagrad", pooling=asked.get("pooling", "sum"), weighted=asked.get("weighted", False))
 
 
 @pytest.mark.parametrize("options", ["weighted", "pooled tables by ids"])
 @pytest.mark.parametrize("sharding", ["TWRW", "GRID"])
 def test_options_of_hosts(four_ranks, sharding: str, options: str) -> None:
     send = {t: v for t, v in OPTIONS[options].get("send", {}).items() if t == "place"}
-    given_ = {**OPTIONS[options], "send": send}
+    asked = {**OPTIONS[options], "send": send}
     named = {**FOUR[sharding], "place": "RW"}
-    found = four_ranks(train, True, named, "adagrad", STEPS, (9, 14, 5, 8), given_)
-    assert_judged(found, "adagrad", sizes=(9, 14, 5, 8), weighted=given_.get("weighted", False))
+    results = four_ranks(train, True, named, "adagrad", STEPS, (9, 14, 5, 8), asked)
+    assert_judged(results, "adagrad", sizes=(9, 14, 5, 8), weighted=asked.get("weighted", False))
 
 
 @pytest.mark.parametrize("longest", [0, 3, 300, (3, 300)])
 def test_lengths_of_any_width(two_ranks, longest: int | tuple[int, int]) -> None:
-    """No ids in any list; lengths that fit a byte on both ranks, on none, on one of them."""
+    """The lists are empty; or their lengths fit a byte on both ranks, on no rank, or on one of the two."""
     args = (True, TWO["mixed"], "rowwise_adagrad", 3, (9, 14), None, False, longest)
     assert_judged(two_ranks(train, *args), "rowwise_adagrad", 3, longest=longest, tolerance=1e-4, sharding=TWO["mixed"])
 
@@ -117,8 +118,8 @@ def test_lengths_of_any_width(two_ranks, longest: int | tuple[int, int]) -> None
 @pytest.mark.parametrize("sizes", [(0, 14), (9, 0), (0, 0), (1, 1)])
 @pytest.mark.parametrize("sharding", ["TW", "RW", "mixed"])
 def test_ranks_without_samples(two_ranks, sharding: str, sizes: tuple[int, int]) -> None:
-    found = two_ranks(train, True, TWO[sharding], "adagrad", 3, sizes)
-    assert_judged(found, "adagrad", 3, sizes)
+    results = two_ranks(train, True, TWO[sharding], "adagrad", 3, sizes)
+    assert_judged(results, "adagrad", 3, sizes)
 
 
 @given(
@@ -133,11 +134,11 @@ def test_ranks_without_samples(two_ranks, sharding: str, sizes: tuple[int, int])
 def test_any_shape(two_ranks, sizes, longest, kinds, send, sequences, weighted) -> None:
     send = {t: s for t, s in send.items() if kinds.get(t) != "DP"}
     options = {"send": send, "sequence_features": sequences, "weighted": weighted}
-    found = two_ranks(train, True, {"default": "TW", **kinds}, "adagrad", 2, sizes, options, False, longest)
-    assert_judged(found, "adagrad", 2, sizes, weighted=weighted, longest=longest, tolerance=2e-5)
+    results = two_ranks(train, True, {"default": "TW", **kinds}, "adagrad", 2, sizes, options, False, longest)
+    assert_judged(results, "adagrad", 2, sizes, weighted=weighted, longest=longest, tolerance=2e-5)
 
 
-# --- the way it is run -----------------------------------------------------------------------------------------------
+# --- pipeline, first weights, codecs ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -153,11 +154,11 @@ def test_every_input_exchange_is_pipelined(two_ranks, sharding: str, dedup: bool
 
 def test_first_weights_do_not_depend_on_the_plan(two_ranks) -> None:
     alone = Embeddings(SCHEMA, TABLES, sequence_features=["clicks"])
-    initialize(alone, seed=1)
+    initialize_tables(alone, seed=1)
     for sharding in ("TW", "RW", "CW"):
-        found = whole(two_ranks(train, True, TWO[sharding], "sgd", 0), "before")
+        results = join_parts(two_ranks(train, True, TWO[sharding], "sgd", 0), "before")
         for name, weight in table_weights(alone).items():
-            np.testing.assert_array_equal(found[name], weight.numpy())
+            np.testing.assert_array_equal(results[name], weight.numpy())
 
 
 @pytest.mark.parametrize(
@@ -165,9 +166,9 @@ def test_first_weights_do_not_depend_on_the_plan(two_ranks) -> None:
 )
 @pytest.mark.parametrize("sharding", ["TW", "RW", "mixed"])
 def test_codecs(two_ranks, sharding: str, forward: str, backward: str, tolerance: float) -> None:
-    """Near the judge within the codec's rounding, and not equal to it: something was rounded."""
+    """The outputs are within the codec's rounding of the judge's, and differ from exact ones: something was rounded."""
     codecs = Codecs(forward, backward)
-    found = two_ranks(train, True, TWO[sharding], "sgd", 3, (9, 14), {"codecs": codecs})
-    assert_judged(found, "sgd", 3, tolerance=tolerance)
+    results = two_ranks(train, True, TWO[sharding], "sgd", 3, (9, 14), {"codecs": codecs})
+    assert_judged(results, "sgd", 3, tolerance=tolerance)
     exact = two_ranks(train, True, TWO[sharding], "sgd", 3)
-    assert not np.array_equal(found[0]["outputs"][0], exact[0]["outputs"][0])
+    assert not np.array_equal(results[0]["outputs"][0], exact[0]["outputs"][0])

@@ -1,4 +1,4 @@
-"""Each repair of TorchRec is still needed and does what it says. A failure means: upstream changed, look again."""
+"""Each patch of TorchRec is still needed and does what it says; a failure means that upstream changed."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def reduce_scatter(ranks: Ranks, rows: list[int], patched: bool) -> dict[str, ob
 
 
 def stock_backward(ranks: Ranks, rows: list[int]) -> str:
-    """What stock TorchRec says to ranks with different numbers of rows."""
+    """The error of stock TorchRec where ranks have different numbers of rows."""
     torchrec_patches.remove()
     try:
         reduce_scatter(ranks, rows, patched=False)
@@ -50,19 +50,19 @@ def test_the_sum_and_its_gradient(two_ranks, rows: list[int]) -> None:
 
 
 def test_upstream_row_wise_backward_still_fails(two_ranks) -> None:
-    """comm_ops.py:2667: gloo's all_gather of unequal sizes. When this fails, patch 1 can go."""
-    said = two_ranks(stock_backward, [2, 5])
-    assert all("no error" not in s for s in said), said
+    """comm_ops.py:2667: gloo's all_gather of unequal sizes. When this test fails, patch 1 can go."""
+    errors = two_ranks(stock_backward, [2, 5])
+    assert all("no error" not in error for error in errors), errors
 
 
 def test_row_wise_sends_no_more_than_the_formula(two_ranks) -> None:
-    """A rank's rows are sent to it by the others, and its gradients to them: 7 * WIDTH floats over both ranks."""
+    """Each rank receives its rows from the other and sends gradients back: 7 * WIDTH floats over both ranks."""
     sent = [r["sent"] for r in two_ranks(reduce_scatter, [2, 5], True)]
     assert sum(s["output"] for s in sent) == sum(s["backward"] for s in sent) == 7 * WIDTH * 4
 
 
 def test_nested_modules_are_put_back() -> None:
-    """What detach of 1.6.1 leaves: the pipelined module in its place, its own under a dotted name at the root."""
+    """After detach of 1.6.1 the pipelined module is in its place, and its own is at the root, under a dotted name."""
     model, rows = nn.Module(), nn.Linear(1, 1)
     model.embeddings = nn.Module()
     model.embeddings.rows = PipelinedPostproc(

@@ -1,8 +1,9 @@
-"""What TorchRec still breaks over ranks: each test fails when upstream mends what we work around; see docs/upstream.md.
+"""What TorchRec still breaks over ranks; see docs/upstream.md. A test fails when upstream mends it.
 
-Stock TorchRec on gloo, nothing of ours. Row i of every table is all i + 1, the loss is the sum of all outputs, the
-learning rate 1: the right numbers can be counted by hand. A test that fails here is good news: look at its upstream
-line, then at the place of ours that it names. torchrec 1.8.0, fbgemm-gpu-cpu 1.8.0, torch 2.13.0.
+The tests run stock TorchRec on gloo, without our code. All numbers of row i of every table are i + 1, the loss is the
+sum of all outputs, and the learning rate is 1, so that the right numbers can be counted by hand. A test that fails here
+is good news: look at the upstream line that it names, then at what "we" do instead. The lines are those of torchrec
+1.8.0, fbgemm-gpu-cpu 1.8.0 and torch 2.13.0.
 """
 
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ UNEQUAL = "ProcessGroupGloo::allgather: invalid tensor size"
 
 @pytest.fixture(autouse=True, scope="module")
 def fresh_ranks(two_ranks, four_ranks) -> Iterator[None]:
-    """Processes in which nobody has patched TorchRec; none of what breaks here reaches another file."""
+    """Starts ranks in which TorchRec is not patched; other tests do not use them, since tests here break them."""
     two_ranks.stop()
     four_ranks.stop()
     yield
@@ -52,7 +53,7 @@ def fresh_ranks(two_ranks, four_ranks) -> Iterator[None]:
 
 
 def kjt(batch: dict[str, Any]) -> KeyedJaggedTensor:
-    """Lists of ids by feature; (lists, inverse) makes TorchRec's variable batch (VBE)."""
+    """A batch from lists of ids by feature; (lists, inverse) instead makes TorchRec's variable batch (VBE)."""
     keys, variable = list(batch), isinstance(next(iter(batch.values())), tuple)
     lists = [batch[k][0] if variable else batch[k] for k in keys]
     lengths = torch.tensor([len(row) for rows in lists for row in rows], dtype=torch.int64)
@@ -66,8 +67,8 @@ def kjt(batch: dict[str, Any]) -> KeyedJaggedTensor:
     )
 
 
-def sharded(ranks: Ranks, tables: dict[str, tuple[str, str]], options: dict[str, Any]) -> nn.Module:
-    """A table a feature, by name (sharding, pooling); "" instead of a pooling makes an EmbeddingCollection."""
+def shard_tables(ranks: Ranks, tables: dict[str, tuple[str, str]], options: dict[str, Any]) -> nn.Module:
+    """Shards one table for each feature, given as (sharding, pooling); pooling "" makes an EmbeddingCollection."""
     kwargs: dict[str, Any] = {"fused_params": {"optimizer": EmbOptimType[options.get("optimizer", "EXACT_SGD")]}}
     kwargs["fused_params"]["learning_rate"] = 1.0
     if "wire" in options:
@@ -96,7 +97,7 @@ def sharded(ranks: Ranks, tables: dict[str, tuple[str, str]], options: dict[str,
 
 
 def shards(module: nn.Module) -> Iterator[tuple[str, int, Tensor]]:
-    """Feature, first row, weights of each shard of this rank."""
+    """Feature, first row and weights of each shard of this rank."""
     for name, weight in module.state_dict().items():
         feature = name.split(".")[-2].removeprefix("table_")
         if isinstance(weight, ShardedTensor):
@@ -106,14 +107,14 @@ def shards(module: nn.Module) -> Iterator[tuple[str, int, Tensor]]:
 
 
 def numbers(start: int, rows: int) -> Tensor:
-    """What stands in some rows before the step."""
+    """The numbers of some rows before the step."""
     return torch.arange(start + 1.0, start + rows + 1.0)[:, None]
 
 
 def step(ranks: Ranks, tables: dict[str, Any], batches: list[Any], options: dict[str, Any]) -> dict[str, Any] | str:
-    """One step on this rank's batch: the first column of each output and how far each row has moved; or the error."""
+    """Runs one step on this rank's batch; returns the first columns of outputs and of moved rows, or the error."""
     try:
-        module = sharded(ranks, tables, options)
+        module = shard_tables(ranks, tables, options)
         with torch.no_grad():
             for _, row, weight in shards(module):
                 weight.copy_(numbers(row, len(weight)).expand_as(weight))
@@ -123,29 +124,29 @@ def step(ranks: Ranks, tables: dict[str, Any], batches: list[Any], options: dict
             sent = KeyedJaggedTensor(sent.keys(), sent.values(), weights, lengths=sent.lengths())
         out = module(sent)
         pooled = all(pooling for _, pooling in tables.values())
-        found = out.to_dict() if pooled else {k: v.values() for k, v in out.items()}
+        outputs = out.to_dict() if pooled else {k: v.values() for k, v in out.items()}
         if options.get("backward", True):
-            torch.stack([v.sum() for v in found.values()]).sum().backward()
+            torch.stack([v.sum() for v in outputs.values()]).sum().backward()
         moved = {f: (w.detach() - numbers(r, len(w)))[:, 0].tolist() for f, r, w in shards(module) if w.numel()}
-        return {"out": {f: v.detach()[:, 0].tolist() for f, v in found.items()}, "moved": moved}
+        return {"out": {f: v.detach()[:, 0].tolist() for f, v in outputs.items()}, "moved": moved}
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 
 
-def saved_behind(ranks: Ranks, path: str) -> str:
-    """What async_save says of a sharded table."""
+def save_async(ranks: Ranks, path: str) -> str:
+    """The error of async_save of a sharded table."""
     try:
-        dcp.async_save(sharded(ranks, {"f": ("CW", "SUM")}, {}).state_dict(), checkpoint_id=path).result()
+        dcp.async_save(shard_tables(ranks, {"f": ("CW", "SUM")}, {}).state_dict(), checkpoint_id=path).result()
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return "saved"
 
 
-# --- on the test's side ----------------------------------------------------------------------------------------------
+# --- in the process of the tests -------------------------------------------------------------------------------------
 
 
 def assert_all_fail(pool: Any, wanted: str, tables: dict[str, Any], batches: list[Any], **options: Any) -> None:
-    """Every rank says the same; ranks that did not are not used again."""
+    """Asserts that every rank fails with an error; ranks that do not are not used again."""
     said = pool(step, tables, batches, options)
     if not all(isinstance(each, str) and wanted in each for each in said):
         pool.stop()
@@ -155,9 +156,9 @@ def assert_all_fail(pool: Any, wanted: str, tables: dict[str, Any], batches: lis
 def assert_gives(
     pool: Any, wanted: list[dict[str, Any]], tables: dict[str, Any], batches: list[Any], **options: Any
 ) -> None:
-    """The numbers of every rank, as far as they are named."""
-    found = pool(step, tables, batches, options)
-    for each, want in zip(found, wanted, strict=True):
+    """Asserts that every rank returns the numbers that are given."""
+    results = pool(step, tables, batches, options)
+    for each, want in zip(results, wanted, strict=True):
         if isinstance(each, str):
             pool.stop()
             pytest.fail(each)
@@ -182,7 +183,7 @@ def test_modules_made_without_weights_use_those_they_are_fed(two_ranks, sharding
 
 @pytest.mark.parametrize("sharding", ["TW", "RW", "CW"])
 def test_what_upstream_does_right(two_ranks, sharding: str) -> None:
-    """The step and the counting: sums, and every use of a row moves it by 1 / ranks (TorchRec divides by them)."""
+    """Outputs are sums, and each use of a row moves it by 1 / ranks, because TorchRec divides by their number."""
     out = [{"out": {"f": [1.0, 5.0, 0.0]}}, {"out": {"f": [14.0, 6.0, 3.0]}}]
     assert_gives(two_ranks, out, {"f": (sharding, "SUM")}, PLAIN)
     out = [{"out": {"f": [1.0, 5.0, 5.0, 0.0]}}, {"out": {"f": [6.0, 6.0, 14.0, 3.0]}}]
@@ -199,14 +200,14 @@ def test_what_upstream_does_right(two_ranks, sharding: str) -> None:
 def test_row_wise_backward_with_other_numbers_of_rows(two_ranks, batches: list[Any]) -> None:
     """comm_ops.py:2667: gradients go through a list all_gather of unequal parts, which gloo refuses.
 
-    Here: the exchange of embedding/exchange/outputs.py; for dedup=off patch 1 of embedding/torchrec_patches.py.
+    We send gradients in embedding/exchange/outputs.py; for dedup=off, patch 1 of embedding/torchrec_patches.py does.
     """
     assert_all_fail(two_ranks, UNEQUAL, {"f": ("RW", "SUM")}, batches)
 
 
 @pytest.mark.parametrize("sharding", ["TWRW", "GRID"])
 def test_hosts_backward_with_other_numbers_of_rows(four_ranks, sharding: str) -> None:
-    """The same line under table-row-wise and grid sharding. Here: embedding/exchange/host_sum.py."""
+    """comm_ops.py:2667 under table-row-wise and grid sharding. We use embedding/exchange/host_sum.py."""
     assert_all_fail(four_ranks, UNEQUAL, {"f": (sharding, "SUM")}, SHORTER)
 
 
@@ -216,28 +217,29 @@ def test_hosts_backward_with_other_numbers_of_rows(four_ranks, sharding: str) ->
 def test_mean_beside_a_row_wise_mean_is_divided_twice(two_ranks) -> None:
     """embeddingbag.py:660, 2630: the divisor of row-wise means also hits features of other shardings.
 
-    Ids 1 and 2 are 2 and 3: their mean is 2.5, a table-wise one becomes 1.25. Here: SUM in TorchRec, the division is
-    ours (embedding/exchange/assemble.py).
+    The rows of ids 1 and 2 are 2 and 3, with a mean of 2.5; a table-wise one becomes 1.25. We let TorchRec sum, and
+    divide in embedding/exchange/assemble.py.
     """
     wrong = [{"out": {"f": [1.25], "g": [2.5]}}] * 2
     assert_gives(two_ranks, wrong, {"f": ("TW", "MEAN"), "g": ("RW", "MEAN")}, TWO, backward=False)
 
 
 def test_sum_beside_a_row_wise_mean_is_divided(two_ranks) -> None:
-    """embeddingbag.py:660, 2630: a sum of another sharding, which should be 5.0, becomes a mean. Here: as above."""
+    """embeddingbag.py:660, 2630: a sum of another sharding becomes a mean, 5.0 becomes 2.5. We divide ourselves."""
     wrong = [{"out": {"f": [2.5], "g": [2.5]}}] * 2
     assert_gives(two_ranks, wrong, {"f": ("RW", "MEAN"), "g": ("CW", "SUM")}, TWO, backward=False)
 
 
 def test_mean_under_grid_is_a_sum(four_ranks) -> None:
-    """embeddingbag.py:660 does not list grid_shard: nothing divides; 2.5 is right. Here: as above."""
+    """embeddingbag.py:660 does not list grid_shard, so that nothing divides; 2.5 is right. We divide ourselves."""
     assert_gives(four_ranks, [{"out": {"f": [5.0]}}] * 4, {"f": ("GRID", "MEAN")}, [{"f": [[1, 2]]}], backward=False)
 
 
 def test_row_wise_mean_of_variable_batches_in_another_order_is_garbage(two_ranks) -> None:
-    """embeddingbag.py:2615: keys are put in the tables' order, inverse indices are not.
+    """embeddingbag.py:2615: keys are put in the tables' order, but inverse indices are not.
 
-    f should be 2.5, 1.0 and g 0.0, 5.0; f is divided by g's lengths, g by the empty list's 1e-6. Here: as above.
+    f should be 2.5, 1.0 and g 0.0, 5.0. But f is divided by g's lengths, and g by the 1e-6 of an empty list. We divide
+    ourselves.
     """
     batch = {"g": ([[], [4]], [0, 1]), "f": ([[0], [1, 2]], [1, 0])}
     wrong = [{"out": {"f": [5.0, 0.5], "g": [0.0, 5e6]}}] * 2
@@ -248,47 +250,48 @@ def test_row_wise_mean_of_variable_batches_in_another_order_is_garbage(two_ranks
 
 
 def test_variable_batch_under_grid(four_ranks) -> None:
-    """grid_sharding.py:415 has no branch for it. Here: the exchange sends plain batches of unique rows."""
+    """grid_sharding.py:415 has no branch for variable batches. Our exchange sends plain batches of unique rows."""
     wanted = "IndexError: Dimension out of range (expected to be in range of [-1, 0], but got 1)"
     assert_all_fail(four_ranks, wanted, {"f": ("GRID", "SUM")}, VARIABLE)
 
 
 def test_variable_batch_under_data_parallel(two_ranks) -> None:
-    """embeddingbag.py:405: fbgemm's dense CPU kernel does not know it: 3 rows of 64 come where 192 numbers should."""
+    """embeddingbag.py:405: fbgemm's dense CPU kernel ignores it: 3 rows of 64 come back instead of 192 numbers."""
     wanted = "RuntimeError: split_with_sizes expects split_sizes to sum exactly to 3"
     assert_all_fail(two_ranks, wanted, {"f": ("DP", "SUM")}, VARIABLE)
 
 
 def test_variable_batch_with_two_kernels(two_ranks) -> None:
-    """embedding_lookup.py:1060: tables of two poolings (dtypes, learning rates) share an output made in advance."""
+    """embedding_lookup.py:1060: tables of two poolings share an output that is allocated in advance."""
     batch = {"f": ([[1, 2]], [0]), "g": ([[1, 2]], [0])}
     wanted = "AssertionError: [TBE API v2] Using pre-allocated vbe_output is not supported on CPU"
     assert_all_fail(two_ranks, wanted, {"f": ("CW", "SUM"), "g": ("CW", "MEAN")}, [batch])
 
 
 def test_variable_batch_without_samples(two_ranks) -> None:
-    """embeddingbag.py:412: view(0, -1). Here: ranks without samples take part, with no rows."""
+    """embeddingbag.py:412: view(0, -1). In our exchange a rank without samples takes part, with no rows."""
     wanted = "RuntimeError: cannot reshape tensor of 0 elements into shape [0, -1]"
     assert_all_fail(two_ranks, wanted, {"f": ("CW", "SUM")}, [{"f": ([], [])}])
 
 
 def test_variable_batch_without_rows_of_a_feature(two_ranks) -> None:
-    """embeddingbag.py:405: no list at all of f beside samples. Here: U = 0 is a number like others."""
+    """embeddingbag.py:405: f has no list at all, though there are samples. Our exchange allows U = 0."""
     batch = {"f": ([], [0, 0]), "g": ([[1], [2]], [0, 1])}
     wanted = "RuntimeError: [batch_index_select_dim0] All input_rows must be the same."
     assert_all_fail(two_ranks, wanted, {"f": ("CW", "SUM"), "g": ("CW", "SUM")}, [batch])
 
 
 def test_variable_batch_with_adagrad(two_ranks) -> None:
-    """fbgemm's training ops, line 2196: VBE for some optimizers only, EXACT_ADAGRAD is not among them."""
+    """fbgemm's training ops, line 2196: only some optimizers allow VBE; EXACT_ADAGRAD is not among them."""
     wanted = "AssertionError: Variable batch size TBE support is enabled for"
     assert_all_fail(two_ranks, wanted, {"f": ("CW", "SUM")}, VARIABLE, optimizer="EXACT_ADAGRAD")
 
 
 def test_variable_batch_of_sequences_trains_nothing(two_ranks) -> None:
-    """modules/utils.py:244: permute_1D_sparse_data has no autograd on CPU; outputs are right, weights stay.
+    """modules/utils.py:244: permute_1D_sparse_data has no autograd on CPU: outputs are right, weights do not move.
 
-    Each row should move by half its uses. Here: un-pooled tables are pooled ones of single ids (exchange/classes.py).
+    Each row should move by half the number of its uses. Our exchange treats un-pooled tables as pooled tables of single
+    ids (embedding/exchange/classes.py).
     """
     still = [{"out": {"f": [1.0, 2.0, 3.0, 2.0, 3.0]}, "moved": {"f": [0.0] * 3}}]
     still += [{"out": {"f": [6.0, 6.0, 4.0, 5.0, 5.0, 3.0]}, "moved": {"f": [0.0] * 3}}]
@@ -299,23 +302,23 @@ def test_variable_batch_of_sequences_trains_nothing(two_ranks) -> None:
 
 
 def test_data_parallel_sequences(two_ranks) -> None:
-    """modules/utils.py:319: fbgemm's dense CPU kernel sums where vectors are asked for. Here: as above."""
+    """modules/utils.py:319: fbgemm's dense CPU kernel sums up vectors that should come back as they are."""
     wanted = "RuntimeError: split_with_sizes expects split_sizes to sum exactly to 2"
     assert_all_fail(two_ranks, wanted, {"f": ("DP", "")}, [{"f": [[0, 1, 2], [3]]}], backward=False)
 
 
 def test_distinct_ids_of_sequences(two_ranks) -> None:
-    """embedding.py:1421: use_index_dedup calls an operator without a CPU kernel. Here: exchange/distinct.py."""
+    """embedding.py:1421: use_index_dedup calls an operator without a CPU kernel. We use exchange/distinct.py."""
     wanted = "NotImplementedError: Could not run 'fbgemm::jagged_unique_indices' with arguments from the 'CPU' backend"
     assert_all_fail(two_ranks, wanted, {"f": ("CW", "")}, PLAIN, use_index_dedup=True)
 
 
 def test_int8_row_wise(two_ranks) -> None:
-    """comm_ops.py:2379 encodes without the context that INT8 needs. Here: embedding/exchange/codec.py."""
+    """comm_ops.py:2379 encodes without the context that INT8 needs. We use embedding/exchange/codec.py."""
     assert_all_fail(two_ranks, "AssertionError: Unexpected `None`", {"f": ("RW", "SUM")}, PLAIN, wire="INT8")
 
 
 def test_async_save_of_sharded_tables(two_ranks, tmp_path) -> None:
-    """torch's stager copies through data_ptr, which TorchRec's ShardedTensor lacks. Here: checkpoints wait."""
-    said = two_ranks(saved_behind, str(tmp_path))
-    assert all("data_ptr" in each and "not supported for ShardedTensor" in each for each in said), said
+    """torch's stager copies through data_ptr, which TorchRec's ShardedTensor lacks. We save while training waits."""
+    errors = two_ranks(save_async, str(tmp_path))
+    assert all("data_ptr" in error and "not supported for ShardedTensor" in error for error in errors), errors

@@ -1,4 +1,4 @@
-"""What TorchRec and fbgemm still break on one process: each test fails when upstream mends it; see docs/upstream.md."""
+"""What upstream still breaks on one process; see docs/upstream.md. A test fails when upstream mends it."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def lists(dim: int = 64) -> EmbeddingCollection:
 
 
 def split_kernel(num_rows: int, optimizer: str) -> nn.Module:
-    """The kernel with fused optimizer that TorchRec builds for a table on CPU."""
+    """The kernel with a fused optimizer that TorchRec builds for a table on CPU."""
     return SplitTableBatchedEmbeddingBagsCodegen(
         [(num_rows, 4, EmbeddingLocation.HOST, ComputeDevice.CPU)], optimizer=EmbOptimType[optimizer]
     )
@@ -47,7 +47,7 @@ def split_kernel(num_rows: int, optimizer: str) -> nn.Module:
 
 
 def column_shards(**constraints: int) -> int:
-    """Number of column shards that the planner makes of a table of 64 columns for two ranks."""
+    """The number of column shards that the planner makes of a table of 64 columns for two ranks."""
     wanted = {"t": ParameterConstraints(sharding_types=["column_wise"], **constraints)}
     topology = Topology(world_size=2, compute_device="cpu")
     plan = EmbeddingShardingPlanner(topology=topology, constraints=wanted).plan(
@@ -58,21 +58,22 @@ def column_shards(**constraints: int) -> int:
 
 
 def test_column_wise_of_narrow_tables_is_one_shard() -> None:
-    """sharding_plan.py:295: at least 128 columns a shard. Here: min_partition is set (planning/planner.py)."""
+    """sharding_plan.py:295: a shard has at least 128 columns. We set min_partition (plan/torchrec_planner.py)."""
     assert column_shards() == 1
     assert column_shards(min_partition=32) == 2
 
 
 def test_row_wise_is_refused_on_cpu() -> None:
-    """embedding_types.py:559. Here: BagSharder of plan/sharding.py allows it."""
+    """embedding_types.py:559. Our BagSharder (embedding/sharders.py) allows it."""
     offered = EmbeddingBagCollectionSharder().sharding_types("cpu")
     assert not {"row_wise", "table_row_wise", "grid_shard"} & set(offered)
 
 
 def test_explicit_plans_of_sequences_take_the_dense_kernel() -> None:
-    """sharding_plan.py:379: dense, though the sharder offers fused only; on CPU it corrupts the heap, not tried here.
+    """sharding_plan.py:379: the kernel is dense, though the sharder offers fused only.
 
-    Here: kernel_of in plan/sharding.py names the kernel of every table.
+    On CPU the dense kernel corrupts the heap, which is not tried here. Our plans name the kernel of every table
+    (kernel_of in embedding/sharders.py).
     """
     module, sharder = lists(), EmbeddingCollectionSharder()
     plan = construct_module_sharding_plan(module, {"t": table_wise(rank=0)}, sharder, 1, 1, "cpu")
@@ -85,15 +86,15 @@ def test_explicit_plans_of_sequences_take_the_dense_kernel() -> None:
 
 @pytest.mark.parametrize("optimizer", ["ADAM", "PARTIAL_ROWWISE_ADAM", "LAMB", "PARTIAL_ROWWISE_LAMB", "LARS_SGD"])
 def test_optimizers_without_a_cpu_kernel(optimizer: str) -> None:
-    """fbgemm's training ops, line 1049. Here: refused before the job starts (embedding/distribute.py)."""
+    """fbgemm's training ops, line 1049. We refuse them before the job starts (embedding/distribute.py)."""
     with pytest.raises(AssertionError, match="is not supported in CPU mode"):
         split_kernel(6, optimizer)
 
 
 def test_a_table_without_rows_is_taken_for_a_cuda_one() -> None:
-    """fbgemm's lookup_sgd.py:37: CPU if the weights have elements. So fails row-wise with fewer rows than ranks.
+    """fbgemm's lookup_sgd.py:37 takes a table for a CPU one only if its weights have elements.
 
-    Here: such a plan is refused (rows_reach in plan/placing.py).
+    So a row-wise table with fewer rows than ranks fails. We refuse such a plan (can_divide_rows in plan/world.py).
     """
     kernel = split_kernel(0, "EXACT_SGD")
     with pytest.raises(RuntimeError, match="must be a GPU or MTIA tensor; it is currently on device CPU"):
@@ -101,19 +102,20 @@ def test_a_table_without_rows_is_taken_for_a_cuda_one() -> None:
 
 
 def test_the_dense_kernel_sums_where_vectors_are_asked_for() -> None:
-    """fbgemm's training ops, line 4813: on CPU PoolingMode.NONE is passed over, 2 sums instead of 3 vectors.
+    """fbgemm's training ops, line 4813: on CPU PoolingMode.NONE is ignored: 2 sums come back instead of 3 vectors.
 
-    Data-parallel EmbeddingCollections fail by it. Here: they are pooled tables of single ids.
+    This makes data-parallel EmbeddingCollections fail. Our exchange treats un-pooled tables as pooled tables of single
+    ids.
     """
     kernel = DenseTableBatchedEmbeddingBagsCodegen([(6, 4)], pooling_mode=PoolingMode.NONE, use_cpu=True)
-    found = kernel(torch.tensor([0, 1, 2]), torch.tensor([0, 2, 3]))
-    assert found.shape == (2, 4)
-    torch.testing.assert_close(found[0], kernel.weights.detach().view(6, 4)[:2].sum(0))
+    sums = kernel(torch.tensor([0, 1, 2]), torch.tensor([0, 2, 3]))
+    assert sums.shape == (2, 4)
+    torch.testing.assert_close(sums[0], kernel.weights.detach().view(6, 4)[:2].sum(0))
 
 
 @pytest.mark.parametrize("make", [bags, lists])
 def test_unsharded_outputs_are_float32_whatever_the_tables_are(make) -> None:
-    """embedding_modules.py:254, 490: ``.float()``. Here: tests are judged in float64 by torch's own modules."""
+    """embedding_modules.py:254, 490: ``.float()``. Our tests are judged in float64 by torch's own modules."""
     out = make().double()(KeyedJaggedTensor(["f"], torch.tensor([0, 1]), lengths=torch.tensor([2])))
     values: Tensor = out["f"] if isinstance(out["f"], Tensor) else out["f"].values()
     assert values.dtype == torch.float32
@@ -140,7 +142,7 @@ def test_a_mean_of_weighted_vectors() -> None:
 
 
 def test_pieces_of_a_variable_batch_forget_the_inverse() -> None:
-    """jagged_tensor.py:2662, 2817. Here: the IKJT carries it, TorchRec never sees it."""
+    """jagged_tensor.py:2662, 2817. Our IKJT carries the inverse; TorchRec never sees it."""
     inverse = (["f", "g"], torch.zeros(2, 2, dtype=torch.int64))
     kjt = KeyedJaggedTensor(
         ["f", "g"],
@@ -154,16 +156,16 @@ def test_pieces_of_a_variable_batch_forget_the_inverse() -> None:
 
 
 def test_bf16_on_the_wire_is_fp16_on_cpu() -> None:
-    """fbgemm_qcomm_codec.py:240: replaced with a warning in the log. Here: embedding/exchange/codec.py sends bf16."""
+    """fbgemm_qcomm_codec.py:240 replaces it, with a warning in the log. Our embedding/exchange/codec.py sends bf16."""
     registry = get_qcomm_codecs_registry(QCommsConfig(CommType.BF16, CommType.BF16), device=CPU)
     for codecs in registry.values():
         assert codecs.forward.quantized_dtype == codecs.backward.quantized_dtype == torch.float16
 
 
 def test_a_new_optimizer_has_no_state_to_load_into() -> None:
-    """optim/keyed.py:290: Adam's states are made in the first step, a checkpoint loaded before finds nothing to fill.
+    """optim/keyed.py:290: Adam makes its states in the first step; a checkpoint that is loaded before finds none.
 
-    Here: init_state() before every load (checkpoint/state.py).
+    We call init_state() before every load (checkpoint/state.py).
     """
     weight = nn.Parameter(torch.ones(2))
     optimizer = KeyedOptimizerWrapper({"w": weight}, lambda params: Adam(params, lr=0.1))

@@ -1,3 +1,5 @@
+"""Embeddings on one process: classes of tables, unique rows against the expanded batch, gradients, mistakes."""
+
 import pytest
 import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
@@ -46,8 +48,8 @@ def batch(ids: torch.dtype = torch.int32) -> IKJT:
     return deduplicate(kjt, {"user": ["history", "city"], "request": ["device"]})
 
 
-def numbered(embeddings: Embeddings) -> Embeddings:
-    """Weight [row, column] of every table is 100 * row + column."""
+def number_weights(embeddings: Embeddings) -> Embeddings:
+    """Sets the weight [row, column] of every table to 100 * row + column."""
     for weight in table_weights(embeddings).values():
         weight.copy_(100 * torch.arange(len(weight))[:, None] + torch.arange(weight.shape[1])[None, :])
     return embeddings
@@ -90,7 +92,7 @@ def test_tables_by_ids_are_classes_of_their_own() -> None:
 
 
 def test_rows_stay_unique_and_are_in_schema_order() -> None:
-    out = numbered(Embeddings(SCHEMA, TABLES))(batch())
+    out = number_weights(Embeddings(SCHEMA, TABLES))(batch())
     user, request, sample = out.pooled["user"], out.pooled["request"], out.pooled["sample"]
     assert (user.keys, user.dims, user.inverse.tolist()) == (("history", "city"), (4, 8), [0, 0, 1, 0])
     assert user["history"].tolist() == [[2300, 2303, 2306, 2309], [0, 0, 0, 0]]
@@ -125,7 +127,7 @@ def test_equals_plain_torchrec(ids: torch.dtype, pooling: str, sequences: tuple[
 
 
 def test_dedup_off_expands_a_deduplicated_batch() -> None:
-    off = numbered(Embeddings(SCHEMA, TABLES, dedup=False))
+    off = number_weights(Embeddings(SCHEMA, TABLES, dedup=False))
     torch.testing.assert_close(
         off(batch()).pooled["sample"].values, off(batch().expand()).pooled["sample"].values, rtol=0, atol=0
     )
@@ -144,7 +146,7 @@ def test_a_class_of_one_group_is_sent_without_a_copy() -> None:
 
 
 def test_everything_in_sample_is_plain_torchrec() -> None:
-    """Where nothing repeats, dedup=on is the very same module on the very same KJT as dedup=off."""
+    """Where nothing repeats, dedup=on has the same module and the same KJT as dedup=off."""
     schema = Schema(tuple(Feature(k, Kind.ids, "sample", k) for k in KEYS))
     tables = {k: Table(k, 10, 4) for k in KEYS}
     on, off = Embeddings(schema, tables, dedup=True), Embeddings(schema, tables, dedup=False)
@@ -159,7 +161,7 @@ def test_sequences_only(dedup: bool) -> None:
     schema = Schema((Feature("history", Kind.ids, "user", "item"),))
     embeddings = Embeddings(schema, {"item": TABLES["item"]}, sequence_features=["history"], dedup=dedup)
     ikjt = batch().select(["history"])
-    out = numbered(embeddings)(ikjt if dedup else ikjt.expand())
+    out = number_weights(embeddings)(ikjt if dedup else ikjt.expand())
     assert out.pooled == {}
     assert out.sequences["history"].expand().values[:, 0].tolist() == [700, 800, 800] * 3
 

@@ -1,15 +1,13 @@
 """Milliseconds by formula: what each part is made of, on which rank, and over which link."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from recd_dist.embedding.placement import Placed, Shard
-from recd_dist.errors import ConfigError
-from recd_dist.plan.cost import exchange_ms, mean_ms, no_work, split_bytes, step_time, work_of
-from recd_dist.plan.machines import PRESETS, Machine, load, machine_of, save
+from recd_dist.embedding.placement import Shard, TablePlace
+from recd_dist.plan.cost import exchange_ms, mean_ms, no_work, split_bytes, step_time, table_work
+from recd_dist.plan.machines import Machine
 from recd_dist.plan.step_bytes import step_bytes
 from recd_dist.plan.step_rows import StepRows, TableUse
 
@@ -30,19 +28,19 @@ SLOW = Machine(
     between_bytes_per_s=1e2, source="",
 )  # fmt: skip
 PLACES = {
-    "TW": Placed("TW", (Shard(1, 0, 1000, 0, 16),)),
-    "CW": Placed("CW", (Shard(0, 0, 1000, 0, 8), Shard(3, 0, 1000, 8, 8))),
-    "RW": Placed("RW", tuple(Shard(r, 250 * r, 250, 0, 16) for r in range(4))),
-    "TWRW": Placed("TWRW", (Shard(2, 0, 500, 0, 16), Shard(3, 500, 500, 0, 16))),
+    "TW": TablePlace("TW", (Shard(1, 0, 1000, 0, 16),)),
+    "CW": TablePlace("CW", (Shard(0, 0, 1000, 0, 8), Shard(3, 0, 1000, 8, 8))),
+    "RW": TablePlace("RW", tuple(Shard(r, 250 * r, 250, 0, 16) for r in range(4))),
+    "TWRW": TablePlace("TWRW", (Shard(2, 0, 500, 0, 16), Shard(3, 500, 500, 0, 16))),
 }
 
 
 @pytest.mark.parametrize("sharding", ["TW", "CW", "RW"])
 @pytest.mark.parametrize("send", ["rows", "ids"])
 @pytest.mark.parametrize("dedup", [True, False])
-def test_bytes_are_those_of_the_floor(sharding: str, send: str, dedup: bool) -> None:
+def test_bytes_are_those_of_step_bytes(sharding: str, send: str, dedup: bool) -> None:
     use = replace(USE, send=send)
-    work = work_of(use, PLACES[sharding], STEP, 4, SLOW, dedup=dedup)
+    work = table_work(use, PLACES[sharding], STEP, 4, SLOW, dedup=dedup)
     due = step_bytes([use], {"item": PLACES[sharding]}, STEP, 4, dedup=dedup)
     assert sum(split_bytes(work, SLOW)) == pytest.approx(due.total)
 
@@ -62,7 +60,7 @@ def test_weights_are_4_bytes_an_id_where_they_travel(sharding: str, dedup: bool)
 
 def test_inside_and_between_hosts() -> None:
     """A table on rank 1 of hosts (0, 1) and (2, 3): rank 0 asks inside the host, ranks 2 and 3 from outside."""
-    work = work_of(USE, PLACES["TW"], STEP, 4, SLOW, dedup=True)
+    work = table_work(USE, PLACES["TW"], STEP, 4, SLOW, dedup=True)
     one_batch = 300 * 4 + 110 + 2 * 110 * 16 * 4
     assert split_bytes(work, SLOW) == (one_batch / 4, 2 * one_batch / 4)
 
@@ -74,20 +72,20 @@ def test_the_slowest_rank_counts() -> None:
     assert exchange_ms(np.array([10.0]), SLOW) == 0
 
 
-def test_lookups_of_all_ranks_fall_on_who_holds_the_table() -> None:
-    rows, ids = (work_of(replace(USE, send=s), PLACES["TW"], STEP, 4, SLOW, dedup=True) for s in ("rows", "ids"))
+def test_the_holder_of_a_table_does_the_lookups_of_all_ranks() -> None:
+    rows, ids = (table_work(replace(USE, send=s), PLACES["TW"], STEP, 4, SLOW, dedup=True) for s in ("rows", "ids"))
     assert rows.lookup_ms.tolist() == pytest.approx([0, 4 * 300, 0, 0])
     assert ids.lookup_ms.tolist() == pytest.approx([0, 4 * 80, 0, 0])
-    spread = work_of(USE, PLACES["RW"], STEP, 4, SLOW, dedup=True)
+    spread = table_work(USE, PLACES["RW"], STEP, 4, SLOW, dedup=True)
     assert spread.lookup_ms.tolist() == pytest.approx([300] * 4)
-    copied = work_of(USE, Placed("DP"), STEP, 4, SLOW, dedup=True)
+    copied = table_work(USE, TablePlace("DP"), STEP, 4, SLOW, dedup=True)
     assert copied.lookup_ms.tolist() == pytest.approx([300] * 4)
     assert copied.replicated == 16000
 
 
-def test_arrival_and_expansion_are_the_batch_s_own() -> None:
+def test_arrival_and_expansion_are_of_the_own_batch() -> None:
     rows, ids, off = (
-        work_of(replace(USE, send=send), PLACES["TW"], STEP, 4, SLOW, dedup=dedup)
+        table_work(replace(USE, send=send), PLACES["TW"], STEP, 4, SLOW, dedup=dedup)
         for send, dedup in (("rows", True), ("ids", True), ("rows", False))
     )
     assert (rows.arrival_ms, off.arrival_ms, off.expansion_ms) == (0, 0, 0)
@@ -99,15 +97,15 @@ def test_arrival_and_expansion_are_the_batch_s_own() -> None:
 
 def test_partial_sums_stay_inside_the_host() -> None:
     """TWRW: every batch's 110 rows are summed over ranks 2 and 3; each sends the sums of half of the batches."""
-    work = work_of(USE, PLACES["TWRW"], STEP, 4, SLOW, dedup=True)
+    work = table_work(USE, PLACES["TWRW"], STEP, 4, SLOW, dedup=True)
     rows = 110 * 16 * 4
     assert work.output.tolist() == [0, 0, rows / 2, rows / 2]
     assert work.summed.tolist() == [0, 0, 4 * rows / 2, 4 * rows / 2]
-    assert work_of(replace(USE, send="ids"), PLACES["TWRW"], STEP, 4, SLOW, dedup=True).summed.tolist() == [0] * 4
+    assert table_work(replace(USE, send="ids"), PLACES["TWRW"], STEP, 4, SLOW, dedup=True).summed.tolist() == [0] * 4
 
 
 def test_a_step_is_the_sum_of_its_parts() -> None:
-    works = {"item": work_of(USE, PLACES["TW"], STEP, 4, SLOW, dedup=True)}
+    works = {"item": table_work(USE, PLACES["TW"], STEP, 4, SLOW, dedup=True)}
     time = step_time([USE], {"item": PLACES["TW"]}, works, 4, SLOW, dedup=True, num_dense=100)
     assert (time.lookup, time.output) == (pytest.approx(1200), pytest.approx(2 * 110 * 64 / 0.1))
     assert time.backward == time.output
@@ -116,28 +114,3 @@ def test_a_step_is_the_sum_of_its_parts() -> None:
         time.input + time.lookup + time.output + time.backward + time.expansion + time.all_reduce
     )
     assert mean_ms(no_work(4), SLOW) == 0
-
-
-def test_topologies() -> None:
-    assert machine_of(None) is PRESETS["cpu"]
-    assert machine_of(None, "cuda").name == "h100"
-    eight = machine_of("a100x4")
-    assert (eight.ranks_per_host, eight.local_world_size(2), eight.local_world_size(64)) == (4, 2, 4)
-    assert machine_of("cpu_1gbit").between_bytes_per_s < 0.125e9
-    for name in ("h200", "h100x0", "x8"):
-        with pytest.raises(ConfigError, match=f"plan.topology={name}: unknown"):
-            machine_of(name)
-
-
-def test_measured_figures_replace_those_of_the_topology(tmp_path: Path) -> None:
-    save(tmp_path / "costs.json", {"call_ms": 7.5, "source": "here"})
-    measured = machine_of("h100x8", measured=tmp_path / "costs.json")
-    assert (measured.call_ms, measured.source, measured.ranks_per_host) == (7.5, "here", 8)
-    assert measured.inside_bytes_per_s == PRESETS["h100"].inside_bytes_per_s
-
-
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"format": "recd_dist.costs", "call_ms": "fast"}'])
-def test_a_file_without_figures_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "costs.json").write_text(text)
-    with pytest.raises(ConfigError, match="recd plan --probe"):
-        load(tmp_path / "costs.json")

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from recd_dist.embedding.placement import placement
+from recd_dist.embedding.placement import read_placement
 from recd_dist.model.dlrm import DLRM
 from recd_dist.model.sequence import SequenceModel
-from recd_dist.plan.placing import World
 from recd_dist.plan.sharding import place_tables
+from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.train import build, planning
 
@@ -52,7 +52,7 @@ def test_batch_size(checked) -> None:
 def test_plan(checked, overrides: list[str], kinds: dict[str, str]) -> None:
     resolved = checked(*overrides)
     embeddings = build.build_model(resolved, dedup=True).embeddings
-    placed = placement(place_tables(embeddings, World.of_one_host(2), planning.wanted_sharding(resolved)))
+    placed = read_placement(place_tables(embeddings, World.of_one_host(2), planning.wanted_sharding(resolved)))
 
     assert {name: placed[name].sharding for name in kinds} == kinds
 

@@ -17,7 +17,7 @@ from recd_dist.job.job import Job, resolve
 from recd_dist.screen.console import console
 
 if TYPE_CHECKING:
-    from recd_dist.plan.plan_text import GroupRow
+    from recd_dist.plan.plan_text import GroupSummary
     from recd_dist.plan.table_plan import TablePlan
 
 logger = logging.getLogger(__name__)
@@ -33,19 +33,19 @@ def run(options: argparse.Namespace) -> int:
     """Measures if asked, plans, then shows, saves, compares and simulates as asked."""
     job = resolve(COMMAND.load_config(options))
     from recd_dist.plan.plan_text import render_plan
-    from recd_dist.plan.saved import load
+    from recd_dist.plan.saved_plan import load_plan
     from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
     from recd_dist.train.planning import plan_job
 
     log_to_screen()
     quiet_libraries()
-    before = load(Path(options.diff), option="--diff ") if options.diff else None
+    before = load_plan(Path(options.diff), option="--diff ") if options.diff else None
     if options.probe:
         job = _probe(job)
     plan = plan_job(job, job.config.plan.world_size or 2)
-    console(sys.stdout).print(render_plan(plan, str(job.table), _group_rows(job)))
+    console(sys.stdout).print(render_plan(plan, str(job.table), _group_summaries(job)))
     result: dict[str, Any] = {
-        "tables": [asdict(row) for row in plan.rows],
+        "tables": [asdict(table) for table in plan.tables],
         "groups": [asdict(group) for group in job.groups],
         "step": asdict(plan.estimate),
         "machine": asdict(plan.machine),
@@ -61,45 +61,45 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _probe(job: Job) -> Job:
-    """Measures this machine, and returns the job with the figures found as its costs."""
+    """Measures this machine, and returns the job with the measured figures as its costs."""
     from recd_dist.plan import machines
-    from recd_dist.plan.probe import measure
+    from recd_dist.plan.probe import measure_machine
 
     path = Path(job.config.plan.costs or COSTS)
     device = job.config.device if job.config.device != "auto" else None
-    machines.save(path, measure(device))
+    machines.save_costs(path, measure_machine(device))
     logger.info("measured figures are in %s; plan.costs=%s uses them", path, path)
     return replace(job, config=replace(job.config, plan=replace(job.config.plan, costs=str(path))))
 
 
-def _group_rows(job: Job) -> "list[GroupRow]":
+def _group_summaries(job: Job) -> "list[GroupSummary]":
     """How each group of the job's table is trained, for people."""
-    from recd_dist.plan.plan_text import GroupRow
+    from recd_dist.plan.plan_text import GroupSummary
 
-    rows = []
+    groups = []
     for choice in job.groups:
         features = tuple(f.name for f in job.schema.sparse if f.group == choice.group)
         reason = choice.reason if job.dedup else "dedup=off"
-        rows.append(GroupRow(choice.group, features, choice.expanded or not job.dedup, reason))
-    return rows
+        groups.append(GroupSummary(choice.group, features, choice.expanded or not job.dedup, reason))
+    return groups
 
 
 def _compare(plan: "TablePlan", before: Any, path: str) -> list[tuple[str, str, str]]:
     """Shows what differs from a saved plan."""
     from recd_dist.plan.plan_text import render_differences
-    from recd_dist.plan.saved import differences, from_json
+    from recd_dist.plan.saved_plan import compare_plans, parse_plan
 
-    differing = differences(before, from_json(plan.to_json(), Path("this plan")))
-    console(sys.stdout).print(render_differences(differing, path))
-    return differing
+    differences = compare_plans(before, parse_plan(plan.to_json(), Path("this plan")))
+    console(sys.stdout).print(render_differences(differences, path))
+    return differences
 
 
 def _save(plan: "TablePlan", path: Path) -> None:
     """Writes a plan as a file that ``plan.file`` reads."""
-    from recd_dist.plan.saved import text_of
+    from recd_dist.plan.saved_plan import format_plan
 
     try:
-        path.write_text(text_of(plan.to_json()))
+        path.write_text(format_plan(plan.to_json()))
     except OSError as error:
         raise ConfigError(f"--save {path}: cannot be written ({error.strerror})") from error
     logger.info("the plan is in %s; plan.file=%s trains by it", path, path)

@@ -1,9 +1,9 @@
-"""A model with Embeddings -> DistributedModelParallel: sharded tables with a fused optimizer, the rest under DDP."""
+"""A model over ranks: sharded tables with a fused optimizer, dense layers under DDP."""
 
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch.distributed as dist
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
@@ -15,7 +15,7 @@ from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimiz
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from recd_dist.embedding import torchrec_patches
-from recd_dist.embedding.names import ON_CPU
+from recd_dist.embedding.names import CPU_OPTIMIZERS, OptimizerName
 from recd_dist.embedding.sharded_embeddings import EmbeddingsSharder
 from recd_dist.embedding.sharders import BagSharder, ListSharder, check_world
 from recd_dist.embedding.tables import portable_name
@@ -32,49 +32,63 @@ OPTIMIZERS = {
     "partial_rowwise_adam": EmbOptimType.PARTIAL_ROWWISE_ADAM,
     "lamb": EmbOptimType.LAMB,
 }
+"""For each name of ``names.TABLE_OPTIMIZERS`` fbgemm's optimizer."""
 
 
 @dataclass(frozen=True)
 class TableOptimizer:
-    """The optimizer of the tables, run inside the backward pass (fused): one exact update per row and step.
+    """The optimizer of the tables. It runs inside the backward pass (fused), with one exact update per row and step.
 
     Attributes:
-        name: a key of OPTIMIZERS.
+        name: name of the optimizer, one of ``names.TABLE_OPTIMIZERS``.
         lr: learning rate.
-        eps: added to the root of the squared gradients; not used by sgd.
+        eps: number that is added to the root of the squared gradients; sgd does not use it.
     """
 
-    name: Literal["sgd", "adagrad", "rowwise_adagrad", "adam", "partial_rowwise_adam", "lamb"] = "rowwise_adagrad"
+    name: OptimizerName = "rowwise_adagrad"
     lr: float = 0.01
     eps: float = 1e-8
 
     def check(self, device_type: str) -> None:
-        """Refuses an optimizer that does not exist or has no kernel on the device.
+        """Refuses an optimizer that does not exist, or that has no kernel on the device.
+
+        Args:
+            device_type: ``cpu`` or ``cuda``.
 
         Raises:
-            ConfigError: with the reason and the names that would do.
+            ConfigError: the message gives the reason and the names that are possible.
         """
         if self.name not in OPTIMIZERS:
             raise ConfigError(f"table optimizer '{self.name}' is unknown{nearest(self.name, OPTIMIZERS)}")
-        if device_type == "cpu" and self.name not in ON_CPU:
+        if device_type == "cpu" and self.name not in CPU_OPTIMIZERS:
             raise ConfigError(
-                f"table optimizer '{self.name}' has no CPU kernel in fbgemm; use {', '.join(ON_CPU)}, or device=cuda"
+                f"table optimizer '{self.name}' has no CPU kernel in fbgemm; use {', '.join(CPU_OPTIMIZERS)}, or "
+                "device=cuda"
             )
 
     def fused_params(self) -> dict[str, Any]:
-        """What TorchRec's sharders want."""
+        """The arguments that TorchRec's sharders take for a fused optimizer."""
         params: dict[str, Any] = {"optimizer": OPTIMIZERS[self.name], "learning_rate": self.lr}
         return params if self.name == "sgd" else {**params, "eps": self.eps}
 
-    def plain(self, parameters: list[nn.Parameter]) -> Optimizer:
-        """The same update for data-parallel tables, whose gradients are dense."""
+    def build_plain(self, parameters: list[nn.Parameter]) -> Optimizer:
+        """Builds an optimizer that makes the same update outside the backward pass, for data-parallel tables.
+
+        Args:
+            parameters: weights of the tables; their gradients are dense.
+
+        Raises:
+            ConfigError: there is none for this optimizer.
+        """
         if self.name == "sgd":
             return SGD(parameters, lr=self.lr)
         if self.name == "adagrad":
             return Adagrad(parameters, lr=self.lr, eps=self.eps)
         if self.name == "rowwise_adagrad":
             return RowWiseAdagrad(parameters, lr=self.lr, eps=self.eps)
-        raise ConfigError(f"plan: data-parallel tables take {', '.join(ON_CPU)}, not '{self.name}'; use TW, RW or CW")
+        raise ConfigError(
+            f"plan: data-parallel tables take {', '.join(CPU_OPTIMIZERS)}, not '{self.name}'; use TW, RW or CW"
+        )
 
 
 def shard(
@@ -83,14 +97,15 @@ def shard(
     """Distributes a model over the ranks of the default process group.
 
     Args:
-        model: holds Embeddings (on meta or CPU; their weights are made anew: fill them with ``init.initialize``) and
-            dense layers, which are replicated under DDP.
-        plan: from ``plan.plan`` for this world size, with the path of the embeddings in the model as prefix.
-        ranks: this process's place.
-        table_optimizer: of the tables; rowwise Adagrad when absent.
+        model: a model that holds Embeddings, on the meta device or on CPU, and dense layers. The tables get new
+            weights, to be filled by ``initial_weights.initialize_tables``; the dense layers are replicated under DDP.
+        plan: where the tables lie, for this number of ranks, from ``plan.sharding.place_tables``; its prefix is the
+            path of the embeddings in the model.
+        ranks: this process among the ranks.
+        table_optimizer: optimizer of the tables; row-wise Adagrad when absent.
 
     Raises:
-        ConfigError: a plan for another world size, or an optimizer without a kernel on this device.
+        ConfigError: the plan is for more ranks than there are, or the optimizer has no kernel on this device.
     """
     optimizer = table_optimizer or TableOptimizer()
     optimizer.check(ranks.device.type)
@@ -99,7 +114,7 @@ def shard(
     fused = optimizer.fused_params()
     group = dist.GroupMember.WORLD
     if group is None:
-        raise RuntimeError("shard: no process group; call it inside distributed.process_group()")
+        raise RuntimeError("shard: there is no process group; call it inside process_group.process_group()")
     return DistributedModelParallel(
         module=model,
         env=ShardingEnv.from_process_group(group),
@@ -113,40 +128,40 @@ def shard(
     )
 
 
-def optimizers(
+def build_optimizer(
     model: DistributedModelParallel,
     dense: Callable[[Iterable[nn.Parameter]], Optimizer],
     table_optimizer: TableOptimizer | None = None,
 ) -> KeyedOptimizer:
-    """One optimizer for everything: fused tables, data-parallel tables, dense layers.
+    """Builds one optimizer for everything: fused tables, data-parallel tables, dense layers.
 
     Args:
-        model: from ``shard``.
-        dense: makes the optimizer of the dense layers' parameters.
-        table_optimizer: as given to ``shard``.
+        model: what ``shard`` returned.
+        dense: function that builds the optimizer of the dense layers from their parameters.
+        table_optimizer: optimizer of the tables, as it was passed to ``shard``.
     """
-    tables = data_parallel_tables(model)
-    rest = {n: p for n, p in _dense_parameters(model).items() if n not in tables}
+    replicated = _replicated_parameters(model)
+    tables = {n: p for n, p in replicated.items() if portable_name(n) != n}  # tables have portable names of their own
+    rest = {n: p for n, p in replicated.items() if n not in tables}
     parts: list[Any] = [("tables", model.fused_optimizer)]
     if tables:
-        plain = (table_optimizer or TableOptimizer()).plain
-        parts.append(("replicated_tables", KeyedOptimizerWrapper(tables, plain)))
+        build_plain = (table_optimizer or TableOptimizer()).build_plain
+        parts.append(("replicated_tables", KeyedOptimizerWrapper(tables, build_plain)))
     if rest:
         parts.append(("dense", KeyedOptimizerWrapper(rest, dense)))
     return CombinedOptimizer(parts)
 
 
-def data_parallel_tables(model: DistributedModelParallel) -> dict[str, nn.Parameter]:
-    """Tables that every rank holds whole, by parameter name."""
-    return {n: p for n, p in _dense_parameters(model).items() if portable_name(n) != n}
+def num_replicated_parameters(model: DistributedModelParallel) -> int:
+    """How many numbers DDP sums over the ranks: the gradients of dense layers and of data-parallel tables.
+
+    Args:
+        model: what ``shard`` returned.
+    """
+    return sum(p.numel() for p in _replicated_parameters(model).values())
 
 
-def num_replicated(model: DistributedModelParallel) -> int:
-    """Parameters whose gradients DDP sums over the ranks."""
-    return sum(p.numel() for p in _dense_parameters(model).values())
-
-
-def _dense_parameters(model: DistributedModelParallel) -> dict[str, nn.Parameter]:
-    """Parameters that no fused optimizer updates; not the empty ones that stand for tables of other ranks."""
+def _replicated_parameters(model: DistributedModelParallel) -> dict[str, nn.Parameter]:
+    """By name the parameters that no fused optimizer updates, without the empty ones of other ranks' tables."""
     fused = set(model.fused_optimizer.params)
     return {n: p for n, p in model.named_parameters() if n not in fused and p.requires_grad and p.numel()}

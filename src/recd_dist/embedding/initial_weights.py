@@ -1,8 +1,8 @@
-"""Initial table weights that do not depend on the plan: a function of seed, table name and row.
+"""Initial weights of the tables, which depend on seed, table name and row only.
 
-A table is filled in blocks of rows, each from its own generator; a shard takes its rows and columns of the blocks it
-touches. 1, 2 and 4 ranks, table-wise, row-wise and column-wise, dedup on and off start from the same numbers, and no
-rank ever holds a whole table that it does not own.
+A table is drawn in blocks of rows, each from a generator of its own; a shard takes its rows and columns of the blocks
+that it touches. So a job starts from the same numbers on any number of ranks, under any sharding, with dedup on or
+off, and a rank never holds more of a table than its shard and one block.
 """
 
 import hashlib
@@ -15,28 +15,32 @@ from torch.distributed._shard.sharded_tensor import ShardedTensor
 from recd_dist.embedding.tables import table_weights
 
 BLOCK_SIZE = 65536
-"""Numbers drawn per generator; part of the definition of the initial weights."""
+"""How many numbers a block has, at most. It is part of what defines the initial weights."""
 
 
-def initialize(module: nn.Module, seed: int) -> None:
-    """Fills every table with uniform(-1/sqrt(rows), 1/sqrt(rows)), as TorchRec's default bounds are.
+def initialize_tables(module: nn.Module, seed: int) -> None:
+    """Fills every table with numbers from uniform(-1/sqrt(rows), 1/sqrt(rows)), TorchRec's default bounds.
 
     Args:
-        module: Embeddings or a model that holds them, sharded or not.
-        seed: the run's seed.
+        module: Embeddings, or a model that holds them, sharded or not.
+        seed: seed of the run.
     """
     with torch.no_grad():
         for name, weight in table_weights(module).items():
             rows, dim = weight.shape
-            for part, row, column in local_shards(weight):
-                part.copy_(table_part(seed, name, rows, dim, (row, row + len(part)), (column, column + part.shape[1])))
+            for shard, row, column in local_shards(weight):
+                last_row, last_column = row + len(shard), column + shard.shape[1]
+                shard.copy_(draw_weights(seed, name, rows, dim, (row, last_row), (column, last_column)))
 
 
 def local_shards(weight: Tensor) -> Iterator[tuple[Tensor, int, int]]:
-    """The parts of a table that lie on this rank, with their first row and column; written to in place.
+    """Goes through the shards of a table that lie on this rank.
 
     Args:
-        weight: Tensor or ShardedTensor [rows, dim].
+        weight: the table's weight, Tensor or ShardedTensor [rows, dim].
+
+    Yields:
+        The shard's weight (writing to it changes the table), its first row and its first column.
     """
     if isinstance(weight, ShardedTensor):
         for shard in weight.local_shards():
@@ -46,27 +50,30 @@ def local_shards(weight: Tensor) -> Iterator[tuple[Tensor, int, int]]:
         yield weight.detach(), 0, 0
 
 
-def table_part(
+def draw_weights(
     seed: int, table: str, num_embeddings: int, dim: int, rows: tuple[int, int], columns: tuple[int, int]
 ) -> Tensor:
-    """Rows [rows[0], rows[1]) and columns of a table's initial weight, float32 on the CPU.
+    """Draws a rectangle of a table's initial weight.
 
     Args:
-        seed: the run's seed.
-        table: table name.
-        num_embeddings: rows of the whole table, which set the bound.
-        dim: columns of the whole table.
-        rows: first row and row behind the last.
-        columns: first column and column behind the last.
+        seed: seed of the run.
+        table: name of the table.
+        num_embeddings: number of rows of the whole table; it sets the bounds of the numbers.
+        dim: number of columns of the whole table.
+        rows: first row of the rectangle, and the row behind its last one.
+        columns: first column of the rectangle, and the column behind its last one.
+
+    Returns:
+        float32 [rows of the rectangle, columns of the rectangle], on the CPU.
     """
-    per_block = max(1, BLOCK_SIZE // dim)
+    rows_per_block = max(1, BLOCK_SIZE // dim)
     bound = num_embeddings**-0.5
     out = torch.empty(rows[1] - rows[0], columns[1] - columns[0])
-    for block in range(rows[0] // per_block, -(-rows[1] // per_block)):
-        start = block * per_block
-        first, last = max(rows[0], start), min(rows[1], start + per_block)
+    for block in range(rows[0] // rows_per_block, -(-rows[1] // rows_per_block)):
+        start = block * rows_per_block
+        first, last = max(rows[0], start), min(rows[1], start + rows_per_block)
         generator = torch.Generator().manual_seed(_block_seed(seed, table, block))
-        size = min(per_block, num_embeddings - start)
+        size = min(rows_per_block, num_embeddings - start)
         drawn = torch.empty(size, dim).uniform_(-bound, bound, generator=generator)
         out[first - rows[0] : last - rows[0]] = drawn[first - start : last - start, columns[0] : columns[1]]
     return out

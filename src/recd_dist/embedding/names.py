@@ -1,11 +1,15 @@
-"""Sharding types by their short names; no torch, so that a job is checked without it."""
+"""Names on offer: sharding types, what travels of a table, codecs, table optimizers.
+
+This module loads no torch, so that a job is checked without it.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from recd_dist.errors import ConfigError, nearest
 
-TYPES = {
+SHARDING_TYPES = {
     "TW": "table_wise",
     "RW": "row_wise",
     "CW": "column_wise",
@@ -14,40 +18,67 @@ TYPES = {
     "GRID": "grid_shard",
     "DP": "data_parallel",
 }
-"""Sharding types offered, by short name, in TorchRec's spelling."""
+"""The sharding types on offer: for each short name the name that TorchRec uses."""
 
+UNPOOLED_TYPES = ("TW", "RW", "CW")
+"""Sharding types on offer for un-pooled tables, whose vectors travel as they are, without being summed up."""
+
+PLACE_OPTIONS = {"TW": "ranks", "CW": "ranks", "TWCW": "ranks", "TWRW": "host", "GRID": "hosts"}
+"""For each sharding type the option that names its ranks or hosts; row-wise and data-parallel tables lie on all."""
+
+PLACE_KEYS = ("type", *dict.fromkeys(PLACE_OPTIONS.values()))
+"""What the config can say of one table's place: ``{type: TWRW, host: 1}``."""
 
 WIDTH_UNIT = 4
-"""fbgemm's kernels want every shard's width to be a multiple of this."""
+"""fbgemm's kernels need shards whose width, in columns, is a multiple of this number."""
 
+Send = Literal["rows", "ids"]
+"""What travels of a table: its unique rows, summed up where the table lies, or each distinct id once."""
 
-UNPOOLED = ("TW", "RW", "CW")
-"""Types of un-pooled tables, of which whole vectors travel."""
-
+SENDS: tuple[Send, ...] = get_args(Send)
 
 CODEC_NAMES = ("fp32", "fp16", "bf16", "int8")
 
+OptimizerName = Literal["rowwise_adagrad", "adagrad", "sgd", "adam", "partial_rowwise_adam", "lamb"]
 
-def row_bytes(name: str, columns: Iterable[int]) -> int:
-    """Bytes of a row of some tables' columns.
+TABLE_OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
+"""Optimizers of the tables; ``embedding/distribute.py`` knows the kernel of each."""
+
+CPU_OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad")
+"""Table optimizers for which fbgemm has a CPU kernel."""
+
+
+def row_bytes(codec: str, widths: Iterable[int]) -> int:
+    """Bytes that one row takes while it travels.
 
     Args:
-        name: of a codec.
-        columns: of each table, or shard of one.
+        codec: name of the codec.
+        widths: for each table in the row, or each shard of a table, the number of its columns.
     """
-    return sum({"fp32": 4 * c, "fp16": 2 * c, "bf16": 2 * c, "int8": c + 8}[name] for c in columns)
+    return sum({"fp32": 4 * c, "fp16": 2 * c, "bf16": 2 * c, "int8": c + 8}[codec] for c in widths)
 
 
 @dataclass(frozen=True)
 class Codecs:
-    """The codec of each direction.
+    """How the numbers of a row, float32 on either side, are written while they travel between ranks.
+
+    | codec | bytes of a row of c columns | vectors (forward) | gradients (backward) |
+    |---|---|---|---|
+    | fp32 | 4 c | allowed | allowed |
+    | fp16 | 2 c | allowed | allowed; gradients below 6e-8 become 0, those beyond 65,504 become infinite |
+    | bf16 | 2 c | allowed | allowed |
+    | int8 | c + 8: each table's part of a row has a scale and a shift | allowed | refused: small gradients get lost |
+
+    The partial sums of row shards are decoded before they are added up, so that every codec works with every sharding
+    type. TorchRec's own codecs do not: in torchrec 1.8 its bf16 is fp16 without a word, its int8 fails with row-wise
+    sharding, and its fp8 fails.
 
     Attributes:
-        forward: of vectors.
-        backward: of their gradients.
+        forward: name of the codec of the vectors.
+        backward: name of the codec of their gradients.
 
     Raises:
-        ConfigError: a name that does not exist, or int8 gradients.
+        ConfigError: there is no codec of that name, or the gradients would be int8.
     """
 
     forward: str = "fp32"
@@ -60,12 +91,6 @@ class Codecs:
                 raise ConfigError(f"plan.codec.{direction}={name}: unknown{nearest(str(name), CODEC_NAMES)}")
         if self.backward == "int8":
             raise ConfigError(
-                "plan.codec.backward=int8: of gradients rounded to 255 steps of their row's range small ones are lost "
-                "in every step; use fp16 or bf16"
+                "plan.codec.backward=int8: int8 rounds the gradients of a row to 255 steps of their range, so that "
+                "small ones are lost in every step; use fp16 or bf16"
             )
-
-
-TABLE_OPTIMIZERS = ("rowwise_adagrad", "adagrad", "sgd", "adam", "partial_rowwise_adam", "lamb")
-
-
-ON_CPU = ("sgd", "adagrad", "rowwise_adagrad")

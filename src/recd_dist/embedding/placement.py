@@ -1,4 +1,4 @@
-"""Where the parts of the tables lie: every sharding type as a list of rectangles, each on one rank.
+"""Where tables lie: every sharding type is a list of rectangles, each on one rank.
 
 ::
 
@@ -9,8 +9,9 @@
     |        |    |   |    |    |   r1   |    |   r3   |      | r1| r3 |
     +--------+    +---+----+    +--------+    +--------+      +---+----+
 
-The exchange sees nothing else: a rank that holds rows of a table is sent the ids that fall into them, and sends back
-its columns of each row's sum. Row shards are added up, column shards laid side by side.
+The exchange needs nothing else. A rank that holds some of a table's rows receives the ids that fall into them, and
+sends back its columns of each list's sum. The sums of row shards are added up; those of column shards are laid side by
+side.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ from typing import Any
 
 from torchrec.distributed.types import EmbeddingModuleShardingPlan, ParameterSharding, ShardingPlan
 
-from recd_dist.embedding.names import TYPES
+from recd_dist.embedding.names import SHARDING_TYPES
 from recd_dist.errors import ConfigError
 
 
@@ -28,9 +29,11 @@ class Shard:
     """A rectangle of a table on one rank.
 
     Attributes:
-        rank: where it lies.
-        row, num_rows: its rows, [row, row + num_rows).
-        column, num_columns: its columns.
+        rank: the rank that holds it.
+        row: its first row.
+        num_rows: number of its rows.
+        column: its first column.
+        num_columns: number of its columns.
     """
 
     rank: int
@@ -41,12 +44,12 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A table's place.
+class TablePlace:
+    """Where one table lies.
 
     Attributes:
-        sharding: short name of its type.
-        shards: in the order of the plan; none where every rank holds a copy (DP).
+        sharding: short name of its sharding type.
+        shards: its shards, in the order of the plan; none if every rank holds a copy (DP).
     """
 
     sharding: str
@@ -54,39 +57,59 @@ class Placed:
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """Ranks that hold a shard, in order, each once."""
+        """The ranks that hold a shard, each once, in the order of the shards."""
         return tuple(dict.fromkeys(s.rank for s in self.shards))
 
 
-Placement = Mapping[str, Placed]
-"""By table."""
+Placement = Mapping[str, TablePlace]
+"""Where each table lies, by the table's name."""
 
 
-def short_name(sharding_type: str) -> str:
-    """``table_wise`` -> ``TW``."""
-    return next((short for short, long in TYPES.items() if long == sharding_type), sharding_type)
+def _short_name(sharding_type: str) -> str:
+    """The short name of a sharding type: ``TW`` for ``table_wise``."""
+    return next((short for short, long in SHARDING_TYPES.items() if long == sharding_type), sharding_type)
 
 
-def parameters(plan: ShardingPlan) -> Iterator[tuple[str, ParameterSharding]]:
-    """Each table of a plan with what TorchRec says of it."""
+def iterate_parameters(plan: ShardingPlan) -> Iterator[tuple[str, ParameterSharding]]:
+    """Goes through the tables of a plan.
+
+    Args:
+        plan: the plan.
+
+    Yields:
+        Name of the table, and TorchRec's description of its sharding.
+
+    Raises:
+        ConfigError: the plan holds more than embedding tables.
+    """
     for module in plan.plan.values():
         if not isinstance(module, EmbeddingModuleShardingPlan):
             raise ConfigError(f"plan: {type(module).__name__} is no plan of embedding tables")
         yield from module.items()
 
 
-def placement(plan: ShardingPlan) -> dict[str, Placed]:
-    """Where each table of a plan lies."""
-    return {table: placed(parameter) for table, parameter in parameters(plan)}
+def read_placement(plan: ShardingPlan) -> dict[str, TablePlace]:
+    """Reads from a plan where each table lies.
+
+    Args:
+        plan: the plan.
+    """
+    return {table: read_place(parameter) for table, parameter in iterate_parameters(plan)}
 
 
-def placed(parameter: ParameterSharding) -> Placed:
-    """Where one table lies; empty shards (row-wise, more ranks than blocks) are left out."""
+def read_place(parameter: ParameterSharding) -> TablePlace:
+    """Reads where one table lies.
+
+    Empty shards are left out; row-wise tables have some if there are more ranks than blocks of rows.
+
+    Args:
+        parameter: TorchRec's description of the table's sharding.
+    """
     spec: Any = parameter.sharding_spec
     if spec is None:
-        return Placed(short_name(parameter.sharding_type))
+        return TablePlace(_short_name(parameter.sharding_type))
     shards = [
         Shard(s.placement.rank(), s.shard_offsets[0], s.shard_sizes[0], s.shard_offsets[1], s.shard_sizes[1])
         for s in spec.shards
     ]
-    return Placed(short_name(parameter.sharding_type), tuple(s for s in shards if s.num_rows and s.num_columns))
+    return TablePlace(_short_name(parameter.sharding_type), tuple(s for s in shards if s.num_rows and s.num_columns))

@@ -1,15 +1,14 @@
-"""Embeddings over ranks: our exchange around TorchRec's shards, kernels and fused optimizers.
+"""Embeddings over ranks: our exchange around TorchRec's shards and fused optimizers.
 
 ::
 
-    IKJT --Sizes, Ids--> each rank's ids --TBE of each unit--> matrices --exchange--> Assemble --> Grouped
+    IKJT --Sizes, Ids--> each rank's ids --TBE of each unit--> matrices --VectorExchange--> Assemble --> Grouped
 
-One ShardedEmbeddingBagCollection per class holds the shards: weights, optimizer states, checkpoints and kernels are
-TorchRec's. Its own exchange is not used; it would be one per class and sharding type, and expands before it returns.
-Here all tables, pooled or not, of whatever sharding type, share four collectives a step: sizes, ids, vectors and
-gradients.
-Tables whose rows are split inside a host take one more a direction, inside the host (``host_sum.py``).
-Data-parallel tables exchange nothing; TorchRec's DDP sums their gradients.
+One ShardedEmbeddingBagCollection for each class holds the shards: weights, optimizer states, checkpoints and kernels
+are TorchRec's. Its own exchange is not used: there would be one for each class and sharding type, and it expands before
+it returns. Here all tables, pooled or not, of any sharding type, share four collectives a step: sizes, ids, vectors and
+gradients. Tables whose rows are split inside a host take one more in each direction, inside the host (``host_sum.py``).
+Data-parallel tables exchange nothing; DDP sums their gradients.
 """
 
 from collections.abc import Iterator
@@ -32,14 +31,14 @@ from torchrec.distributed.types import (
 )
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from recd_dist.embedding.exchange.assemble import Assemble, Block, Looked, merged
+from recd_dist.embedding.exchange.assemble import Assemble, Block, LookupResult, merge_matrices
 from recd_dist.embedding.exchange.classes import class_rows
-from recd_dist.embedding.exchange.host_sum import HostSum, host_sum
-from recd_dist.embedding.exchange.inputs import Context, LookUp, Received, Sizes
-from recd_dist.embedding.exchange.layout import Layout, Unit, layout_of
-from recd_dist.embedding.exchange.outputs import Exchange, exchange, received
-from recd_dist.embedding.names import TYPES
-from recd_dist.embedding.placement import placed
+from recd_dist.embedding.exchange.host_sum import HostSum, sum_in_host
+from recd_dist.embedding.exchange.inputs import Context, LookupInput, LookupInputs, Sizes
+from recd_dist.embedding.exchange.layout import Layout, Unit, build_layout
+from recd_dist.embedding.exchange.outputs import VectorExchange, receive, start_exchange
+from recd_dist.embedding.names import SHARDING_TYPES
+from recd_dist.embedding.placement import read_place
 from recd_dist.embedding.tables import Embeddings, check_weights, class_kjt
 from recd_dist.tensors.grouped import Embedded
 from recd_dist.tensors.ikjt import IKJT
@@ -56,35 +55,35 @@ class EmbeddingsSharder(BaseEmbeddingSharder[Embeddings]):
         device: torch.device | None = None,
         module_fqn: str | None = None,
     ) -> "ShardedEmbeddings":
-        """The sharded module, in place of the other."""
+        """Makes the sharded module, which takes the place of the module."""
         del module_fqn
         return ShardedEmbeddings(module, params, env, self.fused_params, device)
 
     def shardable_parameters(self, module: Embeddings) -> dict[str, nn.Parameter]:
-        """Every table's weight, by table."""
+        """For each table its weight."""
         bags = EmbeddingBagCollectionSharder()
         return {t: p for part in module.pooled.values() for t, p in bags.shardable_parameters(part).items()}
 
     @property
     def module_type(self) -> type[Embeddings]:
-        """What it shards."""
+        """The type of module that this sharder shards."""
         return Embeddings
 
     def sharding_types(self, compute_device_type: str) -> list[str]:
-        """Every type, on every device: the exchange is the same for all."""
+        """All sharding types, on every device: one exchange serves them all."""
         del compute_device_type
-        return list(TYPES.values())
+        return list(SHARDING_TYPES.values())
 
 
 class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context]):
-    """What ``Embeddings`` is on one process, over ranks.
+    """Over ranks what ``Embeddings`` is on one process.
 
     Args:
-        module: the tables, ``dedup=True``.
-        plan: where each lies.
+        module: the tables, with ``dedup=True``.
+        plan: for each table TorchRec's description of its sharding.
         env: the ranks.
-        fused_params: of the tables' optimizer.
-        device: of this rank.
+        fused_params: arguments of the tables' optimizer.
+        device: device of this rank.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
     ) -> None:
         super().__init__()
         if env.process_group is None or not isinstance(module.assemble, Assemble):
-            raise ValueError("ShardedEmbeddings: wanted Embeddings(dedup=True) and a process group")
+            raise ValueError("ShardedEmbeddings: needs Embeddings(dedup=True) and a process group")
         self.schema, self.tables, self.dedup, self.weighted = module.schema, module.tables, True, module.weighted
         self.sequence_tables, self.send, self.classes = module.sequence_tables, module.send, module.classes
         self.assemble, self.codecs, self.group = module.assemble, module.codecs, env.process_group
@@ -112,33 +111,33 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
         parts: Any = self.pooled.values()
         for part in parts:
             part._has_uninitialized_input_dist = False  # TorchRec's own exchange, which pipelines ask for, is not used
-        places = {table: placed(plan[table]) for table in module.tables}
+        places = {table: read_place(plan[table]) for table in module.tables}
         host_size = get_local_size(env.world_size)
-        self.layout: Layout = layout_of(module.classes, places, env.rank, env.world_size, host_size)
+        self.layout: Layout = build_layout(module.classes, places, env.rank, env.world_size, host_size)
         self.host: dist.ProcessGroup | None = None
         if any(map(self.layout.is_summed_in_host, self.layout.units)):
             self.host, _ = intra_and_cross_node_pg(device, backend=dist.get_backend(self.group))
         self._kernels = {(unit.module, unit.sharding): self._kernel(unit) for unit in self._own_units()}
-        # Not a parameter: it lets gradients flow through the exchange on ranks without tables.
+        # This is no parameter. With it gradients flow through the exchange on ranks without tables, too.
         self._anchor = torch.zeros(1, device=device, requires_grad=True)
 
     def _own_units(self) -> list[Unit]:
-        return [*(self.layout.units[n] for n in self.layout.local), *self.layout.replicated]
+        return [*(self.layout.units[n] for n in self.layout.local_units), *self.layout.replicated]
 
     def _kernel(self, unit: Unit) -> nn.Module:
-        """The lookup of a unit's tables on this rank, whose columns must stand as the layout says.
+        """The kernel that looks up a unit's tables on this rank.
 
         Raises:
-            RuntimeError: TorchRec has grouped them in another way.
+            RuntimeError: TorchRec groups the tables in another way than the layout, so that columns do not match.
         """
         module: Any = self.pooled[unit.module]
         types = list(module.sharding_type_to_sharding_infos)
-        lookup = module._lookups[types.index(TYPES[unit.sharding])]
+        lookup = module._lookups[types.index(SHARDING_TYPES[unit.sharding])]
         if unit.sharding == "DP":
             return lookup
         kernels = list(lookup._emb_modules)
-        found = [(k.config, t) for k in kernels for t in k.config.embedding_tables]
-        parts = [(name, t.local_cols) for _, t in found for name in t.feature_names]
+        tables = [t for k in kernels for t in k.config.embedding_tables]
+        parts = [(name, t.local_cols) for t in tables for name in t.feature_names]
         wanted = [(p.key, p.num_columns) for p in unit.parts[self.layout.rank]]
         if len(kernels) != 1 or parts != wanted:
             raise RuntimeError(
@@ -148,33 +147,41 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
         return kernels[0]
 
     def create_context(self) -> Context:
-        """An empty context for one batch."""
+        """Makes an empty context for one batch."""
         return Context()
 
     def input_dist(self, ctx: Context, *input: Any, **kwargs: Any) -> Any:
-        """Starts the exchange of sizes; the awaitables' waits go on from there.
+        """Starts the exchange of sizes; waiting for what it returns starts the exchange of ids, and waits for that.
 
         Args:
-            ctx: of this batch.
-            input: the IKJT.
-            kwargs: none.
+            ctx: the context of this batch.
+            input: the batch, an IKJT.
+            kwargs: the batch, if it is not in ``input``.
         """
         (sparse,) = (*input, *kwargs.values())
         check_weights(sparse, self.weighted)
         if not self.layout.units:
             ctx.sparse = sparse
-            return KJTListSplitsAwaitable([NoWait(NoWait(Received({})))], ctx)
+            return KJTListSplitsAwaitable([NoWait(NoWait(LookupInputs({})))], ctx)
         sizes = Sizes(self.layout, ctx, sparse, self.group)
         return KJTListSplitsAwaitable([sizes], ctx)
 
     def compute(self, ctx: Context, dist_input: KJTList) -> list[Tensor]:
-        """Looks up this rank's tables for the rows of all ranks: a matrix a local unit, [rows, columns]."""
-        arrived: Received = dist_input[0]
-        ctx.rows_here = [arrived.lookups[n].rows for n in self.layout.local]
-        return [self._look_up(self.layout.units[n], arrived.lookups[n]) for n in self.layout.local]
+        """Looks up this rank's tables for the rows of all ranks.
 
-    def _look_up(self, unit: Unit, rows: LookUp) -> Tensor:
-        stride, parts = sum(rows.rows), unit.parts[self.layout.rank]
+        Args:
+            ctx: the context of this batch.
+            dist_input: holds the ``LookupInputs`` of this rank.
+
+        Returns:
+            For each unit of which this rank holds shards a matrix, float32 [rows, columns].
+        """
+        inputs: LookupInputs = dist_input[0]
+        ctx.rows_here = [inputs.units[n].num_rows for n in self.layout.local_units]
+        return [self._look_up(self.layout.units[n], inputs.units[n]) for n in self.layout.local_units]
+
+    def _look_up(self, unit: Unit, rows: LookupInput) -> Tensor:
+        stride, parts = sum(rows.num_rows), unit.parts[self.layout.rank]
         if stride == 0:
             return self._anchor.new_zeros(0, unit.width(self.layout.rank))
         keys = [p.key for p in parts]
@@ -182,7 +189,12 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
         return self._kernels[unit.module, unit.sharding](kjt)
 
     def output_dist(self, ctx: Context, output: list[Tensor]) -> LazyAwaitable[Embedded]:
-        """Starts the exchange of vectors; waits for it when the result is first used."""
+        """Starts the exchange of vectors, and waits for it when the result is first used.
+
+        Args:
+            ctx: the context of this batch.
+            output: the matrices that ``compute`` returned.
+        """
         layout = self.layout
         if not layout.units:
             return _Result(self, ctx, None, self._anchor)
@@ -190,37 +202,37 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
             [(ctx.num_sent[q][n], unit.columns(q)) for n, unit in enumerate(layout.units) if layout.sends_back(unit, q)]
             for q in range(layout.world_size)
         ]
-        rows, matrices = self._summed_in_host(ctx.rows_here, output)
-        columns = [layout.units[n].columns(layout.rank) for n in layout.local]
-        step = Exchange(rows, columns, there, self.codecs, self.group)
-        return _Result(self, ctx, step, exchange(step, matrices, self._anchor))
+        rows, matrices = self._sum_in_host(ctx.rows_here, output)
+        columns = [layout.units[n].columns(layout.rank) for n in layout.local_units]
+        step = VectorExchange(rows, columns, there, self.codecs, self.group)
+        return _Result(self, ctx, step, start_exchange(step, matrices, self._anchor))
 
-    def _summed_in_host(
+    def _sum_in_host(
         self, rows: list[tuple[int, ...]], matrices: list[Tensor]
     ) -> tuple[list[tuple[int, ...]], list[Tensor]]:
-        """Partial sums of tables that are split inside the host are added up; rows by source and matrices after it."""
+        """Adds up partial sums of tables that are split inside the host; returns numbers of rows, and matrices."""
         layout = self.layout
-        chosen = [k for k, n in enumerate(layout.local) if layout.is_summed_in_host(layout.units[n])]
+        chosen = [k for k, n in enumerate(layout.local_units) if layout.is_summed_in_host(layout.units[n])]
         if self.host is None or not chosen:
             return rows, matrices
-        columns = [layout.units[layout.local[k]].width(layout.rank) for k in chosen]
+        columns = [layout.units[layout.local_units[k]].width(layout.rank) for k in chosen]
         step = HostSum([rows[k] for k in chosen], columns, self.host)
-        summed = host_sum(step, [matrices[k] for k in chosen], self._anchor)
+        summed = sum_in_host(step, [matrices[k] for k in chosen], self._anchor)
         rows, matrices = list(rows), list(matrices)
-        for k, kept, matrix in zip(chosen, step.kept(), summed, strict=True):
+        for k, kept, matrix in zip(chosen, step.kept_rows(), summed, strict=True):
             rows[k], matrices[k] = kept, matrix
         return rows, matrices
 
     def finish(self, ctx: Context, matrices: list[Tensor]) -> Embedded:
-        """What came back, put together.
+        """Makes grouped tensors of the matrices that came back.
 
         Args:
-            ctx: of this batch.
-            matrices: rank after rank, unit after unit.
+            ctx: the context of this batch.
+            matrices: the matrices, rank after rank, unit after unit.
         """
-        sparse, looked = ctx.sparse, []
+        sparse, results = ctx.sparse, []
         if sparse is None:
-            raise RuntimeError("embeddings: no batch was sent")
+            raise RuntimeError("embeddings: finish() was called before a batch was sent")
         parts: list[list[Any]] = [[] for _ in self.layout.units]
         rest = iter(matrices)
         for q in range(self.layout.world_size):
@@ -228,37 +240,43 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
                 if self.layout.sends_back(unit, q):
                     columns = tuple((p.key, p.column, p.num_columns) for p in unit.parts[q])
                     parts[n].append((columns, next(rest)))
-        for unit, rows, found in zip(self.layout.units, ctx.units, parts, strict=True):
-            looked.append(Looked(unit.rows, merged(found, unit.rows.pooled), rows.index))
-        looked += [self._replicated(sparse, unit) for unit in self.layout.replicated]
-        return self.assemble(sparse, looked)
+        for unit, rows, of_unit in zip(self.layout.units, ctx.units, parts, strict=True):
+            blocks = merge_matrices(of_unit, unit.table_class.pooled)
+            results.append(LookupResult(unit.table_class, blocks, rows.index))
+        results += [self._look_up_copies(sparse, unit) for unit in self.layout.replicated]
+        return self.assemble(sparse, results)
 
-    def _replicated(self, sparse: IKJT, unit: Unit) -> Looked:
-        """Tables of which this rank holds a copy."""
-        rows = class_rows(sparse, unit.rows)
-        out = self._kernels[unit.module, unit.sharding](class_kjt(unit.rows, rows))
-        dims = tuple(self.tables[t].dim for t, keys in unit.rows.tables.items() for _ in keys)
-        return Looked(unit.rows, (Block(tuple(unit.rows.stacks), dims, out),))
+    def _look_up_copies(self, sparse: IKJT, unit: Unit) -> LookupResult:
+        """Looks up tables of which this rank holds a copy."""
+        table_class = unit.table_class
+        rows = class_rows(sparse, table_class)
+        out = self._kernels[unit.module, unit.sharding](class_kjt(table_class, rows))
+        dims = tuple(self.tables[t].dim for t, keys in table_class.tables.items() for _ in keys)
+        return LookupResult(table_class, (Block(tuple(table_class.stacks), dims, out),))
 
     def sharded_parameter_names(self, prefix: str = "") -> Iterator[str]:
-        """Parameters that DDP must leave alone."""
+        """Names of the parameters that are sharded, which DDP must not touch.
+
+        Args:
+            prefix: path of this module, which stands before every name.
+        """
         for name, part in self.pooled.items():
             bags: Any = part
             yield from bags.sharded_parameter_names(f"{prefix}{'.' if prefix else ''}pooled.{name}")
 
     @property
     def unsharded_module_type(self) -> type[Embeddings]:
-        """What it was made of."""
+        """The type of module of which this one is the sharded form."""
         return Embeddings
 
 
 class _Result(LazyAwaitable[Embedded]):
-    """The embedded batch, waited for when something of it is asked for."""
+    """The embedded batch, which is waited for when it is first used."""
 
-    def __init__(self, module: ShardedEmbeddings, ctx: Context, step: Exchange | None, sent: Tensor) -> None:
+    def __init__(self, module: ShardedEmbeddings, ctx: Context, step: VectorExchange | None, sent: Tensor) -> None:
         super().__init__()
         self._parts = (module, ctx, step, sent)
 
     def _wait_impl(self) -> Embedded:
         module, ctx, step, sent = self._parts
-        return module.finish(ctx, [] if step is None else received(step, sent))
+        return module.finish(ctx, [] if step is None else receive(step, sent))

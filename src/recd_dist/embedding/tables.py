@@ -1,13 +1,13 @@
-"""Embeddings: the tables of a model, fed unique rows (dedup=on) or every sample's own copy (dedup=off).
+"""Embeddings: the tables of a model, for unique rows or for every sample's own copy.
 
 ::
 
-    IKJT --unique rows, unique ids--> tables of each class --vectors--> Assemble --> Grouped, GroupedJagged
+    IKJT --unique rows, distinct ids--> tables of each class --vectors--> Assemble --> Grouped, GroupedJagged
 
-On one process the tables are looked up where they are; over ranks ``embedding/sharded_embeddings.py`` puts the
-exchange between. With ``dedup=False`` the middle is what a TorchRec user writes: one EmbeddingBagCollection (a second
-one with ``is_weighted=True`` for tables whose features have weights) and one EmbeddingCollection with a key per
-feature, on the expanded batch. Both yield the same types, from the same tables.
+On one process the tables are looked up where they are; over ranks ``sharded_embeddings.py`` puts the exchange between.
+With ``dedup=False`` the middle is what a TorchRec user writes: one EmbeddingBagCollection, a second one with
+``is_weighted=True`` for tables whose features have weights, and one EmbeddingCollection. They have a key for each
+feature and take the expanded batch. Both ways have the same tables and return the same types.
 """
 
 import re
@@ -21,9 +21,9 @@ from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConf
 from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
-from recd_dist.embedding.exchange.assemble import Assemble, AssembleExpanded, Block, Looked
-from recd_dist.embedding.exchange.classes import ClassRows, Send, TableClass, class_rows, table_classes
-from recd_dist.embedding.names import Codecs
+from recd_dist.embedding.exchange.assemble import Assemble, AssembleExpanded, Block, LookupResult
+from recd_dist.embedding.exchange.classes import ClassRows, TableClass, class_rows, table_classes
+from recd_dist.embedding.names import SENDS, Codecs, Send
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.table.schema import SAMPLE, Schema, Table
 from recd_dist.tensors.grouped import Embedded
@@ -32,7 +32,7 @@ from recd_dist.tensors.ikjt import IKJT
 Pooling = Literal["sum", "mean"]
 
 WEIGHTED = "weighted"
-"""Of an expanded model the module of pooled tables that take weights; the others are in ``sample``."""
+"""Name of the module of pooled tables that take weights if ``dedup`` is off; the module ``sample`` has the others."""
 
 _WEIGHT = re.compile(
     r"(?:^|\.)(?:pooled\.[^.]+\.embedding_bags|sequences\.embeddings)\.(?P<table>\w+)(?P<rest>\.[\w.]+)?\Z"
@@ -43,25 +43,28 @@ class Embeddings(nn.Module):
     """All embedding tables of a model.
 
     A table with a feature in ``sequence_features`` is un-pooled: its vectors travel, and its other features are pooled
-    on arrival. Every other table is pooled where it lies, unless its distinct ids are sent.
+    where the vectors arrive. Every other table is pooled where it lies, unless its distinct ids are sent.
 
-    Where a feature has weights, each id's vector is multiplied by its weight, then summed, or handed on un-pooled. A
-    mean is that sum over the number of ids, as fbgemm has it (torch refuses it), not over the sum of weights.
+    If a feature has weights, the vector of each id is multiplied by the id's weight before it is summed up or returned
+    un-pooled. A mean is the sum of these products divided by the number of ids, as in fbgemm, and not by the sum of the
+    weights; torch's own EmbeddingBag refuses weighted means.
 
     Args:
-        schema: features, groups, tables, and which features have weights; a batch then carries a weight for each id of
-            every feature, 1 where it has none.
+        schema: features, groups, tables, and which features have weights. If any feature has weights, a batch has a
+            weight for each id of every feature; it is 1 if the feature has none.
         tables: size of each table that the schema names.
-        sequence_features: features handed on as jagged vectors.
-        dedup: send unique rows; False trains the expanded batch through plain TorchRec.
-        pooling: ``sum`` or ``mean`` of a row's vectors (we divide: TorchRec's MEAN is wrong under row-wise sharding).
-        send: per table what travels, ``rows`` or ``ids``; ``ids`` for un-pooled tables and ``rows`` for others when
-            absent.
-        codecs: how vectors and gradients travel between ranks; float32 when absent. Not with ``dedup=False``.
-        device: where weights are made; ``meta`` before sharding, so that no rank holds a whole table.
+        sequence_features: names of the features whose vectors stay un-pooled, as jagged tensors.
+        dedup: True to send unique rows, False to train the expanded batch through plain TorchRec.
+        pooling: ``sum`` or ``mean`` of the vectors of a row. The division is ours, because TorchRec's MEAN is wrong
+            under row-wise sharding.
+        send: for each table what travels, ``rows`` or ``ids``; when absent, ``ids`` for un-pooled tables and ``rows``
+            for others.
+        codecs: how vectors and gradients are written while they travel between ranks; float32 when absent. With
+            ``dedup=False`` only float32 is possible.
+        device: device of the weights; ``meta`` before sharding, so that no rank holds a whole table.
 
     Raises:
-        ConfigError: a table without a size, or a sequence feature that the schema does not have.
+        ConfigError: a table has no size, the schema lacks a sequence feature, or the arguments do not go together.
     """
 
     def __init__(
@@ -77,7 +80,7 @@ class Embeddings(nn.Module):
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__()
-        _check(schema, tables, sequence_features, pooling, send or {})
+        _check_arguments(schema, tables, sequence_features, pooling, send or {})
         self.codecs = codecs or Codecs()
         if not dedup and self.codecs != Codecs():
             raise ConfigError("Embeddings: dedup=False is plain TorchRec in fp32; codecs need dedup=True")
@@ -86,9 +89,9 @@ class Embeddings(nn.Module):
         features = {t: tuple(f.name for f in schema.sparse if f.table == t) for t in schema.tables}
         kept = frozenset(sequence_features)
         self.sequence_tables = {t: fs for t, fs in features.items() if kept.intersection(fs)}
-        chosen = send or {}
+        wanted = send or {}
         self.send: dict[str, Send] = {
-            t: chosen.get(t, "ids" if t in self.sequence_tables else "rows") for t in schema.tables
+            t: wanted.get(t, "ids" if t in self.sequence_tables else "rows") for t in schema.tables
         }
         self.classes = table_classes(schema, self.send, self.sequence_tables)
         self.pooled = nn.ModuleDict()
@@ -96,16 +99,16 @@ class Embeddings(nn.Module):
         mean = pooling == "mean"
         if dedup:
             for each in self.classes:
-                self.pooled[each.name] = _bags(self.tables, each.tables, each.weighted, device)
+                self.pooled[each.name] = _build_bags(self.tables, each.tables, each.weighted, device)
             self.assemble: nn.Module = Assemble(schema, kept, mean)
             return
         pooled = {t: fs for t, fs in features.items() if t not in self.sequence_tables}
         for name, weighted in ((SAMPLE, False), (WEIGHTED, True)):
-            chosen_tables = {t: fs for t, fs in pooled.items() if any(f in schema.weights for f in fs) is weighted}
-            if chosen_tables:
-                self.pooled[name] = _bags(self.tables, chosen_tables, weighted, device)
+            of_module = {t: fs for t, fs in pooled.items() if any(f in schema.weights for f in fs) is weighted}
+            if of_module:
+                self.pooled[name] = _build_bags(self.tables, of_module, weighted, device)
         if self.sequence_tables:
-            self.sequences = _lists(self.tables, self.sequence_tables, device)
+            self.sequences = _build_lists(self.tables, self.sequence_tables, device)
         self.rows = ExpandedRows(self.weighted, keep_weights=False)
         self.weighted_rows = ExpandedRows(True, keep_weights=True) if self.weighted else None
         self.assemble = AssembleExpanded(schema, self.sequence_tables, kept, mean)
@@ -114,14 +117,15 @@ class Embeddings(nn.Module):
         """Looks up a batch; nothing is expanded.
 
         Args:
-            sparse: groups as in the schema, or all in ``sample`` when ``dedup`` is off.
+            sparse: the batch, with the groups of the schema, or with the group ``sample`` only if ``dedup`` is off.
 
         Returns:
-            pooled: per group that has pooled features [U, sum of dims], features in schema order; with ``dedup`` off
-            the single group ``sample``. sequences: per sequence feature its vectors.
+            pooled: for each group that has pooled features their sums, [U, sum of dims], with features in the order of
+            the schema; if ``dedup`` is off, there is only the group ``sample``. sequences: for each sequence feature
+            its vectors.
 
         Raises:
-            ValueError: the batch carries weights and the tables take none, or the other way round.
+            ValueError: the batch has weights and the tables take none, or the other way round.
         """
         if not self.dedup:
             plain = self.rows(sparse)
@@ -129,29 +133,30 @@ class Embeddings(nn.Module):
             pooled = [module(sent if name == WEIGHTED else plain) for name, module in self.pooled.items()]
             return self.assemble(sent, pooled, None if self.sequences is None else self.sequences(plain))
         check_weights(sparse, self.weighted)
-        looked = []
-        for each in self.classes:
-            out: KeyedTensor = self.pooled[each.name](class_kjt(each, class_rows(sparse, each)))
+        results = []
+        for table_class in self.classes:
+            rows = class_rows(sparse, table_class)
+            out: KeyedTensor = self.pooled[table_class.name](class_kjt(table_class, rows))
             block = Block(tuple(out.keys()), tuple(out.length_per_key()), out.values())
-            looked.append(Looked(each, (block,)))
-        return self.assemble(sparse, looked)
+            results.append(LookupResult(table_class, (block,)))
+        return self.assemble(sparse, results)
 
     @property
     def dims(self) -> dict[str, int]:
-        """Width of each id feature's vectors, in schema order."""
+        """For each id feature the number of columns of its vectors, in the order of the schema."""
         return {f.name: self.tables[f.table].dim for f in self.schema.sparse if f.table is not None}
 
 
 class ExpandedRows(nn.Module):
-    """IKJT -> the KeyedJaggedTensor that a plain TorchRec job is fed: a row per sample.
+    """Makes the KeyedJaggedTensor that a plain TorchRec job takes: a row for each sample.
 
-    A leaf without parameters for torch.fx, so that TrainPipelineSparseDist runs it (a "postproc" in its words) and the
-    input exchange of the next batch while this one computes.
+    It is a module without parameters, and a leaf for torch.fx. So TrainPipelineSparseDist runs it (as a "postproc", in
+    its words) and starts the input exchange of the next batch while this one computes.
 
     Args:
-        weighted: batches carry weights.
-        keep_weights: hand them on. Sharded TorchRec modules send and use whatever weights they are fed, also those that
-            were not made with ``is_weighted``.
+        weighted: True if batches have weights.
+        keep_weights: True to return the rows with their weights, False to leave the weights out. Sharded TorchRec
+            modules send and use whatever weights they take, even if they were not built with ``is_weighted``.
     """
 
     def __init__(self, weighted: bool, keep_weights: bool) -> None:
@@ -159,7 +164,7 @@ class ExpandedRows(nn.Module):
         self.weighted, self.keep_weights = weighted, keep_weights
 
     def forward(self, sparse: IKJT) -> KeyedJaggedTensor:
-        """The expanded batch, without a copy when it comes expanded."""
+        """The expanded batch; nothing is copied if the batch is expanded already."""
         check_weights(sparse, self.weighted)
         if sparse.weights is not None and not self.keep_weights:
             sparse = replace(sparse, weights=None)
@@ -169,10 +174,14 @@ class ExpandedRows(nn.Module):
 
 
 def check_weights(sparse: IKJT, weighted: bool) -> None:
-    """Refuses weights that would be passed over, and their absence.
+    """Refuses weights that would be ignored, and a batch that lacks weights.
+
+    Args:
+        sparse: the batch.
+        weighted: True if the tables take weights.
 
     Raises:
-        ValueError: names the remedy.
+        ValueError: weights are there and should not be, or the other way round; the message names the remedy.
     """
     if sparse.weights is not None and not weighted:
         raise ValueError(
@@ -186,7 +195,12 @@ def check_weights(sparse: IKJT, weighted: bool) -> None:
 
 
 def class_kjt(table_class: TableClass, rows: ClassRows) -> KeyedJaggedTensor:
-    """A class's rows as the KeyedJaggedTensor of its module."""
+    """The rows of a class as the KeyedJaggedTensor that its module takes.
+
+    Args:
+        table_class: the class.
+        rows: its rows in one batch.
+    """
     lengths = rows.lengths
     if lengths is None:
         lengths = torch.ones(rows.num_rows, dtype=torch.int32, device=rows.values.device)
@@ -195,38 +209,41 @@ def class_kjt(table_class: TableClass, rows: ClassRows) -> KeyedJaggedTensor:
 
 
 def table_weights(module: nn.Module) -> dict[str, Tensor]:
-    """Every table's weight by table name, under whatever module and sharding: Tensor or ShardedTensor [rows, dim].
+    """For each table its weight, Tensor or ShardedTensor [rows, dim], whatever the modules and the sharding are.
 
     Args:
         module: Embeddings, or a model that holds them, sharded or not.
     """
-    return dict(_weights(module.state_dict()))
+    return dict(_find_weights(module.state_dict()))
 
 
-def _weights(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+def _find_weights(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     for name, weight in state.items():
-        found = _WEIGHT.search(name)
-        if found and found["rest"] == ".weight":
-            yield found["table"], weight
+        match = _WEIGHT.search(name)
+        if match and match["rest"] == ".weight":
+            yield match["table"], weight
 
 
 def portable_name(name: str) -> str:
-    """A parameter's name that does not depend on dedup or on the groups: for checkpoints.
+    """The name that a parameter has in checkpoints, which does not depend on dedup or on the groups.
 
-    ``embeddings.pooled.user-sample.embedding_bags.item.weight`` -> ``embeddings.tables.item.weight``; other names are
-    handed back as they are. Also for optimizer states (``...item.weight.momentum1``).
+    ``embeddings.pooled.user-sample.embedding_bags.item.weight`` becomes ``embeddings.tables.item.weight``. Names of
+    optimizer states (``...item.weight.momentum1``) change in the same way; names of other parameters stay as they are.
+
+    Args:
+        name: name of the parameter in the model.
     """
-    found = _WEIGHT.search(name)
-    if found is None:
+    match = _WEIGHT.search(name)
+    if match is None:
         return name
-    prefix = name[: found.start()]
-    return f"{prefix}{'.' if prefix else ''}tables.{found['table']}{found['rest'] or ''}"
+    prefix = name[: match.start()]
+    return f"{prefix}{'.' if prefix else ''}tables.{match['table']}{match['rest'] or ''}"
 
 
-def _bags(
+def _build_bags(
     tables: Mapping[str, Table], keys: Mapping[str, tuple[str, ...]], weighted: bool, device: torch.device | str
 ) -> EmbeddingBagCollection:
-    """A plain EmbeddingBagCollection of some tables; ``keys`` names the KJT keys that look each one up."""
+    """Builds an EmbeddingBagCollection of some tables; ``keys`` has for each table the KJT keys that look it up."""
     configs = [
         EmbeddingBagConfig(
             name=name,
@@ -240,10 +257,10 @@ def _bags(
     return EmbeddingBagCollection(tables=configs, is_weighted=weighted, device=torch.device(device))
 
 
-def _lists(
+def _build_lists(
     tables: Mapping[str, Table], keys: Mapping[str, tuple[str, ...]], device: torch.device | str
 ) -> EmbeddingCollection:
-    """A plain EmbeddingCollection of some tables (it takes tables of one width only)."""
+    """Builds an EmbeddingCollection of some tables, which must all have the same width."""
     configs = [
         EmbeddingConfig(
             name=name,
@@ -256,14 +273,14 @@ def _lists(
     return EmbeddingCollection(tables=configs, device=torch.device(device))
 
 
-def _check(
+def _check_arguments(
     schema: Schema,
     tables: Mapping[str, Table],
     sequence_features: Collection[str],
     pooling: str,
     send: Mapping[str, str],
 ) -> None:
-    """Refuses what cannot be built, with the remedy."""
+    """Refuses arguments from which no tables can be built; the messages name the remedy."""
     for name in schema.tables:
         if name not in tables:
             raise ConfigError(f"tables: table '{name}' has no size{nearest(name, tables)}")
@@ -275,11 +292,11 @@ def _check(
             raise ConfigError(f"sequence feature '{name}' is no id feature{nearest(name, known)}")
     if pooling not in ("sum", "mean"):
         raise ConfigError(f"pooling={pooling}: unknown{nearest(pooling, ['sum', 'mean'])}")
-    for table, what in send.items():
+    for table, sent in send.items():
         if table not in schema.tables:
             raise ConfigError(f"plan.send: no table '{table}'{nearest(table, schema.tables)}")
-        if what not in ("rows", "ids"):
-            raise ConfigError(f"plan.send.{table}={what}: unknown{nearest(str(what), ['rows', 'ids'])}")
+        if sent not in SENDS:
+            raise ConfigError(f"plan.send.{table}={sent}: unknown{nearest(str(sent), SENDS)}")
     dims = {tables[f.table].dim for f in schema.sparse if f.name in sequence_features and f.table is not None}
     if len(dims) > 1:
         raise ConfigError(f"tables of sequence features must have one dim, found {sorted(dims)}; set tables.NAME.dim")

@@ -13,19 +13,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from recd_dist.embedding.names import ON_CPU, TABLE_OPTIMIZERS, TYPES, WIDTH_UNIT
+from recd_dist.embedding.names import CPU_OPTIMIZERS, PLACE_KEYS, SENDS, SHARDING_TYPES, TABLE_OPTIMIZERS, WIDTH_UNIT
 from recd_dist.errors import ConfigError, DataError, UserError, nearest
 from recd_dist.job.config import config_dir, from_yaml, load
 from recd_dist.job.dotted_names import dotted_names, value_at
 from recd_dist.job.job import Job, resolve, writable
 from recd_dist.job.options import SOURCE_KINDS, TrainConfig
-from recd_dist.plan.machines import machine_of
-from recd_dist.plan.saved import load as load_plan
+from recd_dist.plan.machines import find_machine
+from recd_dist.plan.saved_plan import load_plan
 from recd_dist.table.location import file_sizes
 from recd_dist.table.manifest import Manifest, splits_of
 
 DENSE_OPTIMIZERS = ("adagrad", "adam", "adamw", "sgd")
-PLACES = ("type", "ranks", "host", "hosts")
 
 
 def check(config: TrainConfig, world_size: int = 1) -> Job:
@@ -115,9 +114,10 @@ def _check_names(config: TrainConfig) -> None:
     if config.device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device={config.device}: unknown{nearest(config.device, ('auto', 'cpu', 'cuda'))}")
     name = config.optim.tables.name
-    if config.device == "cpu" and name not in ON_CPU:
+    if config.device == "cpu" and name not in CPU_OPTIMIZERS:
         raise ConfigError(
-            f"optim.tables.name={name}: fbgemm has no CPU kernel for it; use {', '.join(ON_CPU)}, or device=cuda"
+            f"optim.tables.name={name}: fbgemm has no CPU kernel for it; use {', '.join(CPU_OPTIMIZERS)}, or "
+            "device=cuda"
         )
     if config.data.source not in SOURCE_KINDS:
         raise ConfigError(f"data.source={config.data.source}: unknown{nearest(config.data.source, SOURCE_KINDS)}")
@@ -165,7 +165,7 @@ def _is_count(value: object) -> bool:
 def _check_plan(job: Job, world_size: int) -> None:
     """Names, types and ranks of a plan; whether it fits in memory is the planner's to say."""
     plan = job.config.plan
-    types = [*TYPES, *TYPES.values()]
+    types = [*SHARDING_TYPES, *SHARDING_TYPES.values()]
     known = ("auto", "planner", *types)
     if plan.sharding not in known:
         raise ConfigError(f"plan.sharding={plan.sharding}: unknown{nearest(plan.sharding, known)}")
@@ -178,9 +178,9 @@ def _check_plan(job: Job, world_size: int) -> None:
     for table, send in plan.send.items():
         if table not in job.tables:
             raise ConfigError(f"plan.send.{table}: no such table{nearest(str(table), job.tables)}")
-        if send not in ("rows", "ids"):
-            raise ConfigError(f"plan.send.{table}={send}: unknown{nearest(str(send), ('rows', 'ids'))}")
-    machine_of(plan.topology, measured=Path(plan.costs) if plan.costs else None)
+        if send not in SENDS:
+            raise ConfigError(f"plan.send.{table}={send}: unknown{nearest(str(send), SENDS)}")
+    find_machine(plan.topology, measured=Path(plan.costs) if plan.costs else None)
     if plan.file:
         if plan.tables or plan.sharding != "auto":
             raise ConfigError(
@@ -191,8 +191,8 @@ def _check_plan(job: Job, world_size: int) -> None:
 
 def _check_place(table: str, options: Mapping[str, Any], types: Sequence[str], world_size: int) -> None:
     """One table's sharding: a type that there is, on ranks that there are."""
-    if unknown := [option for option in options if option not in PLACES]:
-        raise ConfigError(f"unknown option 'plan.tables.{table}.{unknown[0]}'{nearest(unknown[0], PLACES)}")
+    if unknown := [option for option in options if option not in PLACE_KEYS]:
+        raise ConfigError(f"unknown option 'plan.tables.{table}.{unknown[0]}'{nearest(unknown[0], PLACE_KEYS)}")
     kind = str(options.get("type", "TW"))
     if kind.upper() not in types and kind not in types:
         raise ConfigError(f"plan.tables.{table}={kind}: unknown sharding type{nearest(kind, types)}")

@@ -1,18 +1,19 @@
-"""What a training step costs by formula: milliseconds of each part, from bytes, ids and the figures of a machine.
+"""Milliseconds of a training step by formula: bytes, ids and the figures of a machine.
 
-A step is synchronous, so that its slowest rank counts. One rank is two things at once: it asks for the rows of its own
-batch, and it holds shards of which every rank asks::
+The ranks wait for each other in a step, so that the slowest one counts. Each rank does two things: it asks for the rows
+of its own batch, and it answers all ranks that ask for its shards::
 
-    input       ids to the ranks that hold them      the larger of what a rank sends and what it is sent, over the link
-    lookup      forward, backward, update            ids and rows of all ranks that fall into its shards
-    output      vectors back                         as input
-    backward    their gradients                      as output
-    arrival     ids found distinct, vectors gathered own batch only
-    expansion   unique rows to samples               own batch only; nothing where batches are read expanded
-    all-reduce  gradients of replicated weights      around a ring
+    part        what happens                             what counts on a rank
+    input       ids go to the ranks that hold them       the larger of the bytes it sends and those it receives
+    lookup      forward, backward and update             ids and rows of all ranks that fall into its shards
+    output      vectors come back                        as for input
+    backward    their gradients go out again             as for output
+    arrival     distinct ids found, vectors gathered     its own batch
+    expansion   unique rows become samples               its own batch; nothing if batches are read expanded
+    all-reduce  gradients of replicated weights          one turn around a ring
 
-Parts are added up. In training the input of the next batch travels while this one computes, and the model expands late,
-so that real steps are shorter; the dense layers' own computing is not in it. It is for comparing plans.
+The parts are added up. Real steps are shorter: in training the input of the next batch travels while this one computes,
+and the model expands late. The time that the dense layers compute is left out. The formula is for comparing plans.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recd_dist.embedding.exchange.layout import SPLIT_IN_HOST
-from recd_dist.embedding.placement import Placed, Placement
+from recd_dist.embedding.placement import Placement, TablePlace
 from recd_dist.plan.machines import Machine
 from recd_dist.plan.step_bytes import all_reduce_bytes, holder_bytes
 from recd_dist.plan.step_rows import FLOAT_BYTES, StepRows, TableUse, ids_and_rows
@@ -30,12 +31,13 @@ from recd_dist.plan.step_rows import FLOAT_BYTES, StepRows, TableUse, ids_and_ro
 Array = NDArray[np.float64]
 
 NORM = 8
-"""Of the ranks' loads, where the maximum would be too coarse: two ranks of load 1 come to 1.09, eight to 1.30."""
+"""Order of the norm that stands for the maximum of the ranks' loads. Two ranks of load 1 have the norm 1.09, eight
+1.30."""
 
 
 @dataclass(frozen=True)
 class StepTime:
-    """Milliseconds of a step, by part."""
+    """Milliseconds of a step, by part; the module's docstring explains the parts."""
 
     input: float = 0.0
     lookup: float = 0.0
@@ -47,21 +49,24 @@ class StepTime:
 
     @property
     def total(self) -> float:
-        """All parts, one after the other."""
+        """Milliseconds of all parts, one after the other."""
         return float(sum(getattr(self, f.name) for f in fields(self)))
 
 
 @dataclass(frozen=True)
-class Work:
-    """What one batch asks of every rank for one table, or for several.
+class StepWork:
+    """The work of a step on every rank, for one table or for several.
 
     Attributes:
-        input, output: bytes float [W] that a rank exchanges with each holder; the gradients' are the output's.
-        summed: bytes float [W] that each holder exchanges inside its host, where partial sums are added up; gradients
-            again.
-        lookup_ms: float [W], what each rank's shards cost it for the batches of all ranks.
-        arrival_ms, expansion_ms: of the rank that asks.
-        replicated: numbers that every rank holds a copy of.
+        input: bytes of ids, weights and lengths that one batch sends to each rank that holds shards, float64 [W].
+        output: bytes of vectors that one batch receives from each of these ranks, float64 [W]; as many bytes of
+            gradients go back.
+        summed: bytes that each rank exchanges inside its host, where partial sums are added up, float64 [W]; as many
+            bytes again in the backward pass.
+        lookup_ms: milliseconds that each rank's shards cost it for the batches of all ranks, float64 [W].
+        arrival_ms: milliseconds that a rank needs to find distinct ids and to gather their vectors.
+        expansion_ms: milliseconds that a rank needs to bring unique rows to samples.
+        replicated: how many numbers every rank holds a copy of.
     """
 
     input: Array
@@ -72,35 +77,38 @@ class Work:
     expansion_ms: float = 0.0
     replicated: int = 0
 
-    def __add__(self, other: "Work") -> "Work":
-        return Work(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+    def __add__(self, other: "StepWork") -> "StepWork":
+        return StepWork(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
-def no_work(world_size: int) -> Work:
-    """What no table asks."""
-    return Work(np.zeros(world_size), np.zeros(world_size), np.zeros(world_size), np.zeros(world_size))
+def no_work(world_size: int) -> StepWork:
+    """The work of no table at all, to which the work of tables is added."""
+    return StepWork(np.zeros(world_size), np.zeros(world_size), np.zeros(world_size), np.zeros(world_size))
 
 
-def work_of(use: TableUse, place: Placed, step: StepRows, world_size: int, machine: Machine, *, dedup: bool) -> Work:
-    """What a table costs a step.
+def table_work(
+    use: TableUse, place: TablePlace, step: StepRows, world_size: int, machine: Machine, *, dedup: bool
+) -> StepWork:
+    """The work of a step for one table.
 
     Args:
-        use: the table and what is sent of it.
-        place: where it lies.
-        step: rows and ids of one rank's batch; every rank is taken to have as many.
-        world_size: W.
-        machine: of the machines.
-        dedup: through our exchange; False: expanded, through plain TorchRec.
+        use: the table, with what travels of it.
+        place: where the table lies.
+        step: rows and ids of one rank's batch; every rank counts as having as many.
+        world_size: W, the number of ranks.
+        machine: what a rank's device and links cost.
+        dedup: True if batches travel through our exchange, False if they are expanded and travel through plain
+            TorchRec.
     """
     sent, back, lookup = np.zeros(world_size), np.zeros(world_size), np.zeros(world_size)
-    for holder, part in holder_bytes(use, place, step, dedup=dedup).items():
-        sent[holder], back[holder] = part.input, part.output
+    for holder, exchanged in holder_bytes(use, place, step, dedup=dedup).items():
+        sent[holder], back[holder] = exchanged.input, exchanged.output
     ids, pooled = ids_and_rows(use, step, dedup=dedup)
     rows = ids if pooled is None else pooled
     local = machine.local_world_size(world_size)
     in_host = place.sharding in SPLIT_IN_HOST and pooled is not None and 1 < local < world_size
     summed = back * (world_size * (local - 1) / local if in_host else 0.0)
-    back = back / local if in_host else back  # of a host's ranks one sends the sum
+    back = back / local if in_host else back  # one of a host's ranks sends the sum
     if place.shards:
         for shard in place.shards:
             share = world_size * shard.num_rows / use.num_embeddings
@@ -108,7 +116,7 @@ def work_of(use: TableUse, place: Placed, step: StepRows, world_size: int, machi
             lookup[shard.rank] += _lookup_ms(ids * share, out, shard.num_columns, machine)
     else:
         lookup += _lookup_ms(ids, rows, use.dim, machine)
-    return Work(
+    return StepWork(
         sent,
         back,
         summed,
@@ -120,14 +128,17 @@ def work_of(use: TableUse, place: Placed, step: StepRows, world_size: int, machi
 
 
 def _lookup_ms(ids: float, rows: float, columns: int, machine: Machine) -> float:
-    """Rows of the table read once forward, read and written once in the update; results written once and read once."""
+    """Milliseconds of a lookup.
+
+    Forward reads a row of the table for each id; the update reads and writes it. A result is written and read once.
+    """
     touched = (3 * ids + 2 * rows) * columns * FLOAT_BYTES
     per_item = ids * machine.lookup_ns_per_id + rows * machine.lookup_ns_per_row
     return touched / machine.gather_bytes_per_s * 1e3 + per_item * 1e-6
 
 
 def _arrival_ms(use: TableUse, step: StepRows, machine: Machine) -> float:
-    """Finding the distinct ids of a batch, and bringing their vectors back to the places of all ids."""
+    """Milliseconds to find the distinct ids of a batch, and to copy their vectors to all ids."""
     if use.send != "ids":
         return 0.0
     ids = step.num_ids(use.features, dedup=True)
@@ -135,7 +146,7 @@ def _arrival_ms(use: TableUse, step: StepRows, machine: Machine) -> float:
 
 
 def _expansion_ms(use: TableUse, step: StepRows, machine: Machine) -> float:
-    """A vector a feature and sample, for features whose rows are fewer than samples."""
+    """Milliseconds to copy a vector to every sample, for each feature that has fewer rows than samples."""
     shared = sum(step.rows[f] < step.batch_size for f in use.features)
     return shared * step.batch_size * use.dim * FLOAT_BYTES / machine.expand_bytes_per_s * 1e3
 
@@ -143,7 +154,7 @@ def _expansion_ms(use: TableUse, step: StepRows, machine: Machine) -> float:
 def step_time(
     uses: Sequence[TableUse],
     placement: Placement,
-    works: Mapping[str, Work],
+    works: Mapping[str, StepWork],
     world_size: int,
     machine: Machine,
     *,
@@ -153,40 +164,40 @@ def step_time(
     """Milliseconds of a step on its slowest rank.
 
     Args:
-        uses: the tables.
-        placement: where they lie.
-        works: of each table, from ``work_of``.
-        world_size: W.
-        machine: of the machines.
-        dedup: as in ``work_of``.
-        num_dense: parameters of the dense layers, which every rank holds.
+        uses: the tables, with what travels of each.
+        placement: where the tables lie.
+        works: the work of each table, from ``table_work``.
+        world_size: W, the number of ranks.
+        machine: what a rank's device and links cost.
+        dedup: as in ``table_work``.
+        num_dense: number of parameters of the dense layers, of which every rank holds a copy.
     """
-    every = sum(works.values(), no_work(world_size))
+    total = sum(works.values(), no_work(world_size))
     exchanged = [u for u in uses if placement[u.table].shards]
     modules = {(u.is_sequence, u.weight_bytes(dedup) > 0, placement[u.table].sharding) for u in exchanged}
     rounds = min(1, len(exchanged)) if dedup else len(modules)
     latency = rounds * latency_ms(world_size, machine)
-    in_host = float(every.summed.max())
-    back = exchange_ms(every.output, machine) + latency + in_host / machine.inside_bytes_per_s * 1e3
+    in_host = float(total.summed.max())
+    back = exchange_ms(total.output, machine) + latency + in_host / machine.inside_bytes_per_s * 1e3
     back += latency_ms(machine.local_world_size(world_size), machine) if in_host else 0.0
-    replicated = num_dense + every.replicated
+    replicated = num_dense + total.replicated
     reduced = all_reduce_bytes(replicated, world_size) / _slowest_link(world_size, machine) * 1e3
     return StepTime(
-        input=exchange_ms(every.input, machine) + 2 * latency,  # sizes, then ids
-        lookup=float(every.lookup_ms.max()) + machine.call_ms * num_calls(uses, placement, dedup),
+        input=exchange_ms(total.input, machine) + 2 * latency,  # sizes, then ids
+        lookup=float(total.lookup_ms.max()) + machine.call_ms * num_calls(uses, placement, dedup),
         output=back,
         backward=back,
-        arrival=every.arrival_ms,
-        expansion=every.expansion_ms,
+        arrival=total.arrival_ms,
+        expansion=total.expansion_ms,
         all_reduce=reduced + latency_ms(world_size, machine) if replicated and world_size > 1 else 0.0,
     )
 
 
-def mean_ms(work: Work, machine: Machine) -> float:
-    """Milliseconds on the mean rank, latencies and kernel calls apart: what tables can be compared and added up by.
+def mean_ms(work: StepWork, machine: Machine) -> float:
+    """Milliseconds on the mean rank, without latencies and kernel calls; those of several tables can be added up.
 
     Args:
-        work: of one table or several.
+        work: the work of one table or several.
         machine: what a rank's device and links cost.
     """
     world_size = len(work.input)
@@ -196,27 +207,30 @@ def mean_ms(work: Work, machine: Machine) -> float:
     return float((link + reduced) * 1e3 + work.lookup_ms.mean() + work.arrival_ms + work.expansion_ms)
 
 
-def near_slowest_ms(work: Work, machine: Machine) -> float:
-    """Milliseconds of about the slowest rank, latencies and kernel calls apart: what tables are moved by.
+def near_slowest_ms(work: StepWork, machine: Machine) -> float:
+    """Milliseconds of about the slowest rank, without latencies and kernel calls.
 
-    A norm in place of the maximum: where several ranks are equally slow, relieving one of them counts too.
+    This is a norm instead of the maximum: where several ranks are equally slow, a gain on one of them counts too.
 
     Args:
-        work: of one table or several.
+        work: the work of one table or several.
         machine: what a rank's device and links cost.
     """
-    exchanged = _exchange_s(work.input, machine) + 2 * _exchange_s(work.output, machine)
+    exchanged = _exchange_seconds(work.input, machine) + 2 * _exchange_seconds(work.output, machine)
     loads = (exchanged + 2 * work.summed / machine.inside_bytes_per_s) * 1e3 + work.lookup_ms
     reduced = all_reduce_bytes(work.replicated, len(loads)) / _slowest_link(len(loads), machine) * 1e3
     return float(np.linalg.norm(loads, ord=NORM)) + work.arrival_ms + work.expansion_ms + reduced
 
 
-def split_bytes(work: Work, machine: Machine) -> tuple[float, float]:
-    """Bytes that the mean rank sends inside its host and to other hosts: ids, vectors and gradients.
+def split_bytes(work: StepWork, machine: Machine) -> tuple[float, float]:
+    """Bytes of ids, vectors and gradients that the mean rank sends.
 
     Args:
-        work: of one table or several.
-        machine: says how many ranks a host has.
+        work: the work of one table or several.
+        machine: the machines; they say how many ranks a host has.
+
+    Returns:
+        Bytes sent inside the rank's host, and bytes sent to other hosts.
     """
     exchanged = work.input + 2 * work.output
     world_size = len(exchanged)
@@ -228,17 +242,17 @@ def split_bytes(work: Work, machine: Machine) -> tuple[float, float]:
 
 
 def exchange_ms(exchanged: Array, machine: Machine) -> float:
-    """Milliseconds of an all-to-all on its slowest rank, latency apart; links run both ways at once.
+    """Milliseconds of an all-to-all on its slowest rank, without latency; links run both ways at once.
 
     Args:
-        exchanged: bytes float [W], what each rank has for each holder.
-        machine: of the links.
+        exchanged: bytes that each rank sends to each of the ranks, float64 [W].
+        machine: what the links cost.
     """
-    return float(_exchange_s(exchanged, machine).max()) * 1e3
+    return float(_exchange_seconds(exchanged, machine).max()) * 1e3
 
 
-def _exchange_s(exchanged: Array, machine: Machine) -> Array:
-    """Seconds of each rank."""
+def _exchange_seconds(exchanged: Array, machine: Machine) -> Array:
+    """Seconds of an all-to-all on each rank, float64 [W]."""
     world_size = len(exchanged)
     hosts = np.arange(world_size) // machine.local_world_size(world_size)
     neighbours = np.bincount(hosts)[hosts] - 1
@@ -250,7 +264,12 @@ def _exchange_s(exchanged: Array, machine: Machine) -> Array:
 
 
 def latency_ms(world_size: int, machine: Machine) -> float:
-    """Milliseconds of a collective that moves hardly a byte."""
+    """Milliseconds of a collective that moves hardly a byte.
+
+    Args:
+        world_size: number of ranks that take part.
+        machine: what the links cost.
+    """
     return machine.latency_ms + machine.latency_ms_per_rank * (world_size - 2) if world_size > 1 else 0.0
 
 
@@ -260,12 +279,12 @@ def _slowest_link(world_size: int, machine: Machine) -> float:
 
 
 def num_calls(uses: Sequence[TableUse], placement: Placement, dedup: bool) -> int:
-    """Lookups of a rank: one for tables that go together, one for each table whose ids are sent.
+    """How many lookups a rank makes: one for tables that go together, one for each table whose ids travel.
 
     Args:
-        uses: the tables.
-        placement: where they lie.
-        dedup: through our exchange.
+        uses: the tables, with what travels of each.
+        placement: where the tables lie.
+        dedup: True if batches travel through our exchange.
     """
     alone = [u for u in uses if dedup and (u.send == "ids" or u.is_sequence)]
     rest = [u for u in uses if u not in alone]

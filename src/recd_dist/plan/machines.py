@@ -1,7 +1,8 @@
-"""What devices and links cost: figures of named machines, or of this one as ``recd plan --probe`` measured it.
+"""What devices and links cost: figures of named machines, or measured ones.
 
-A figure of a data sheet is a peak; DERATED says how much of it work like this reaches. Whoever has measured knows
-better: ``plan.costs=FILE`` replaces every figure that the file holds.
+A figure of a data sheet is a peak; ``REACHED`` says which share of it training reaches. Measured figures are better:
+``recd plan --probe`` writes those of this machine to a file, and ``plan.costs=FILE`` takes them in place of the named
+machine's.
 """
 
 import json
@@ -14,9 +15,9 @@ from recd_dist.errors import ConfigError, nearest
 
 FORMAT = "recd_dist.costs"
 
-DERATED = {"memory": 0.7, "gather": 0.5, "link": 0.7}
-"""Share of a peak that is reached: streaming, rows of 64 to 512 bytes at random places, all-to-all of large messages.
-Common experience, not a measurement of this project."""
+REACHED = {"memory": 0.7, "gather": 0.5, "link": 0.7}
+"""Share of a peak that is reached by reading memory in order, by reading rows of 64 to 512 bytes at random places, and
+by an all-to-all of large messages. These shares are common experience; this project has not measured them."""
 
 
 @dataclass(frozen=True)
@@ -24,21 +25,21 @@ class Machine:
     """One rank's device and its links.
 
     Attributes:
-        name: of the machine.
+        name: name of the machine.
         device_type: ``cpu`` or ``cuda``.
-        ranks_per_host: ranks of a host; 0: all ranks are on one.
-        memory_bytes: memory that a rank's tables may take.
-        gather_bytes_per_s: table rows read or written at random places.
-        call_ms: forward, backward and update of one group of tables, beside what its ids cost.
-        lookup_ns_per_id: forward, backward and update, per id, beside the bytes.
-        lookup_ns_per_row: the same per pooled row.
-        distinct_ns_per_id: finding the distinct ids of a batch.
-        expand_bytes_per_s: rows copied by index, forward and backward together, bytes of the result.
-        latency_ms: of an all-to-all of two ranks with hardly a byte.
-        latency_ms_per_rank: more for each further rank.
-        inside_bytes_per_s: that a rank can send to ranks of its host, and receive at the same time.
-        between_bytes_per_s: the same to other hosts.
-        source: where the figures come from.
+        ranks_per_host: number of ranks of a host; 0 means that all ranks are on one host.
+        memory_bytes: bytes that the tables of a rank may take.
+        gather_bytes_per_s: bytes of table rows that can be read or written at random places in a second.
+        call_ms: milliseconds of forward, backward and update of one kernel call, without what its ids and rows cost.
+        lookup_ns_per_id: nanoseconds that forward, backward and update take for an id, without what its bytes cost.
+        lookup_ns_per_row: nanoseconds that they take for a pooled row, without what its bytes cost.
+        distinct_ns_per_id: nanoseconds for each id in which the distinct ids of a batch are found.
+        expand_bytes_per_s: bytes of expanded rows that can be made in a second, forward and backward together.
+        latency_ms: milliseconds of an all-to-all of two ranks that exchange hardly a byte.
+        latency_ms_per_rank: milliseconds that each further rank adds to this.
+        inside_bytes_per_s: bytes that a rank can send to ranks of its host in a second while it receives as many.
+        between_bytes_per_s: bytes that a rank can send to other hosts in a second while it receives as many.
+        source: where the figures come from, in words.
     """
 
     name: str
@@ -58,7 +59,11 @@ class Machine:
     source: str
 
     def local_world_size(self, world_size: int) -> int:
-        """Ranks of a host."""
+        """The number of ranks of a host.
+
+        Args:
+            world_size: number of ranks of the job.
+        """
         return min(self.ranks_per_host or world_size, world_size)
 
 
@@ -86,16 +91,16 @@ _H100 = Machine(
     device_type="cuda",
     ranks_per_host=8,
     memory_bytes=80e9 * 0.8,
-    gather_bytes_per_s=3.35e12 * DERATED["gather"],
+    gather_bytes_per_s=3.35e12 * REACHED["gather"],
     call_ms=0.10,
     lookup_ns_per_id=0.5,
     lookup_ns_per_row=0.5,
     distinct_ns_per_id=1.0,
-    expand_bytes_per_s=3.35e12 * DERATED["memory"] / 4,
+    expand_bytes_per_s=3.35e12 * REACHED["memory"] / 4,
     latency_ms=0.03,
     latency_ms_per_rank=0.001,
-    inside_bytes_per_s=450e9 * DERATED["link"],
-    between_bytes_per_s=50e9 * DERATED["link"],
+    inside_bytes_per_s=450e9 * REACHED["link"],
+    between_bytes_per_s=50e9 * REACHED["link"],
     source="data sheets, derated: H100 SXM 80 GB of HBM3 at 3.35 TB/s, NVLink 450 GB/s a direction, a NIC of 400 "
     "Gbit/s a GPU; kernels and latencies are estimates",
 )
@@ -107,50 +112,54 @@ PRESETS = {
         source="as cpu; a host a rank, Ethernet of 1 Gbit/s at 90%",
     ),
     "cpu_25gbit": replace(
-        CPU, name="cpu_25gbit", ranks_per_host=1, between_bytes_per_s=3.125e9 * DERATED["link"], latency_ms=0.15,
+        CPU, name="cpu_25gbit", ranks_per_host=1, between_bytes_per_s=3.125e9 * REACHED["link"], latency_ms=0.15,
         source="as cpu; a host a rank, Ethernet of 25 Gbit/s, derated",
     ),
     "h100": _H100,
     "a100": replace(
-        _H100, name="a100", gather_bytes_per_s=2.04e12 * DERATED["gather"],
-        expand_bytes_per_s=2.04e12 * DERATED["memory"] / 4, inside_bytes_per_s=300e9 * DERATED["link"],
-        between_bytes_per_s=25e9 * DERATED["link"], lookup_ns_per_id=0.8, lookup_ns_per_row=0.8, distinct_ns_per_id=1.6,
+        _H100, name="a100", gather_bytes_per_s=2.04e12 * REACHED["gather"],
+        expand_bytes_per_s=2.04e12 * REACHED["memory"] / 4, inside_bytes_per_s=300e9 * REACHED["link"],
+        between_bytes_per_s=25e9 * REACHED["link"], lookup_ns_per_id=0.8, lookup_ns_per_row=0.8, distinct_ns_per_id=1.6,
         source="data sheets, derated: A100 SXM 80 GB of HBM2e at 2.04 TB/s, NVLink 300 GB/s a direction, a NIC of 200 "
         "Gbit/s a GPU; kernels and latencies are estimates",
     ),
 }  # fmt: skip
-"""By name; ``NAMExN`` has N ranks a host."""
+"""The machines that ``plan.topology`` can name. ``NAMExN`` is the machine NAME with N ranks a host."""
 
 _TOPOLOGY = re.compile(r"(?P<name>\w+?)(?:x(?P<ranks>\d+))?\Z")
 
 
-def machine_of(topology: str | None, device_type: str = "cpu", measured: Path | None = None) -> Machine:
-    """The figures of a topology, with those that were measured in their place.
+def find_machine(topology: str | None, device_type: str = "cpu", measured: Path | None = None) -> Machine:
+    """Finds the figures of a topology; measured ones take the place of its own.
 
     Args:
-        topology: such as ``h100x8`` or ``cpu_1gbit``; None: ``cpu``, or ``h100`` for CUDA.
-        device_type: of this job, where no topology is named.
-        measured: what ``save`` wrote.
+        topology: name such as ``h100x8`` or ``cpu_1gbit``; None is ``cpu``, or ``h100`` where the device is CUDA.
+        device_type: device of the job, used where no topology is named.
+        measured: the file that ``save_costs`` wrote, if there is one.
 
     Raises:
-        ConfigError: no such topology, or a file that holds no figures.
+        ConfigError: there is no such topology, or the file holds no figures.
     """
-    found = _TOPOLOGY.match(topology or ("h100" if device_type == "cuda" else "cpu"))
-    if found is None or found["name"] not in PRESETS or found["ranks"] == "0":
+    parsed = _TOPOLOGY.match(topology or ("h100" if device_type == "cuda" else "cpu"))
+    if parsed is None or parsed["name"] not in PRESETS or parsed["ranks"] == "0":
         raise ConfigError(
             f"plan.topology={topology}: unknown{nearest(str(topology), PRESETS)}; NAMExN has N ranks a host"
         )
-    machine = PRESETS[found["name"]]
-    if found["ranks"]:
-        machine = replace(machine, name=str(topology), ranks_per_host=int(found["ranks"]))
-    return replace(machine, **load(measured)) if measured else machine
+    machine = PRESETS[parsed["name"]]
+    if parsed["ranks"]:
+        machine = replace(machine, name=str(topology), ranks_per_host=int(parsed["ranks"]))
+    return replace(machine, **load_costs(measured)) if measured else machine
 
 
-def save(path: Path, measured: dict[str, Any]) -> None:
-    """Writes measured figures.
+def save_costs(path: Path, measured: dict[str, Any]) -> None:
+    """Writes measured figures to a file.
+
+    Args:
+        path: the file.
+        measured: figures of ``Machine`` by name.
 
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: the file cannot be written.
     """
     try:
         path.write_text(json.dumps({"format": FORMAT, **measured}, indent=1) + "\n")
@@ -158,11 +167,17 @@ def save(path: Path, measured: dict[str, Any]) -> None:
         raise ConfigError(f"plan.costs={path}: cannot be written ({error.strerror})") from error
 
 
-def load(path: Path) -> dict[str, Any]:
-    """The figures that ``save`` wrote.
+def load_costs(path: Path) -> dict[str, Any]:
+    """Reads the figures that ``save_costs`` wrote.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Figures of ``Machine`` by name.
 
     Raises:
-        ConfigError: no such file, or another one.
+        ConfigError: there is no such file, or it holds no figures.
     """
     try:
         value = json.loads(path.read_text())

@@ -1,7 +1,8 @@
-"""Measures this machine in a few seconds: lookups, distinct ids, expansion and an all-to-all of two ranks.
+"""Measures this machine: lookups, distinct ids, expansion, an all-to-all of two ranks.
 
-Each figure is the fastest of several runs: what the machine can do, not what its neighbours leave of it. Lookups are
-timed four ways that differ in one number each, so that a call, an id, a row and a byte can be told apart::
+It takes a few seconds. Each figure is that of the fastest of several runs, which shows what the machine can do even
+while other programs slow it down. Lookups are timed in four shapes, each of which differs from the one before in one
+number, so that the cost of a call, an id, a row and a byte can be told apart::
 
     1 id in 1 row, dim 4           a call
     N ids in N rows, dim 4         + N ids + N rows
@@ -29,36 +30,40 @@ from recd_dist.tensors.grouped import expand_rows
 logger = logging.getLogger(__name__)
 
 NUM_IDS, ROWS_OF_TABLE, IDS_A_ROW = 65536, 200_000, 20
-SMALL, LARGE = 4, 64  # columns
-NUM_SAMPLES, NUM_ROWS, WIDTH = 2048, 256, 512  # of the expansion
-MESSAGE_BYTES = 4 * 2**20  # that each rank sends the other
-REPEATS = 7
+SMALL, LARGE = 4, 64  # columns of the tables
+NUM_SAMPLES, NUM_ROWS, WIDTH = 2048, 256, 512  # shape of the expansion
+MESSAGE_BYTES = 4 * 2**20  # bytes that each rank sends to the other
+REPEATS = 7  # timed runs, of which the fastest counts
 
 
-def measure(device_type: str | None = None) -> dict[str, Any]:
-    """Figures of ``machines.Machine``, by name.
+def measure_machine(device_type: str | None = None) -> dict[str, Any]:
+    """Measures this machine.
 
     Args:
-        device_type: ``cpu`` or ``cuda``; CUDA where there is a device when absent.
+        device_type: ``cpu`` or ``cuda``; when absent, CUDA if there is a device.
 
     Returns:
-        Figures of the local device, and of gloo on loopback where that is what ranks would use.
+        Figures of ``machines.Machine`` by name: those of the local device and, on CPU, those of gloo on loopback.
     """
-    kind = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
-    device, threads = torch.device(kind), torch.get_num_threads()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # what one of two ranks has
+    chosen = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
+    device, threads = torch.device(chosen), torch.get_num_threads()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # the share of one of two ranks
     try:
-        figures = {**lookups(device), **_rows(device), **(loopback() if kind == "cpu" else {})}
+        figures = {
+            **_measure_lookups(device),
+            **_measure_rows(device),
+            **(measure_loopback() if chosen == "cpu" else {}),
+        }
     finally:
         torch.set_num_threads(threads)
     what = (
-        torch.cuda.get_device_name() if kind == "cuda" else f"{os.cpu_count()} CPU cores, two ranks, gloo on loopback"
+        torch.cuda.get_device_name() if chosen == "cuda" else f"{os.cpu_count()} CPU cores, two ranks, gloo on loopback"
     )
     return {"source": f"`recd plan --probe`: {what}, torch {torch.__version__}", **figures}
 
 
-def fastest(run: Callable[[], object], device: torch.device) -> float:
-    """Seconds of the fastest of several runs, after one that warms up."""
+def _time_fastest(run: Callable[[], object], device: torch.device) -> float:
+    """Seconds that the fastest of several runs takes, after one run that warms up."""
     times = []
     for _ in range(REPEATS + 1):
         start = time.perf_counter()
@@ -69,19 +74,15 @@ def fastest(run: Callable[[], object], device: torch.device) -> float:
     return min(times[1:])
 
 
-def lookups(device: torch.device) -> dict[str, float]:
-    """What forward, backward and update cost: a call, an id, a row and a byte.
-
-    Args:
-        device: of the tables.
-    """
-    small, large = (_table(columns, device) for columns in (SMALL, LARGE))
+def _measure_lookups(device: torch.device) -> dict[str, float]:
+    """Measures what a call, an id, a row and a byte cost in forward, backward and update together."""
+    small, large = (_build_table(columns, device) for columns in (SMALL, LARGE))
     num_rows = NUM_IDS // IDS_A_ROW
     num_ids = num_rows * IDS_A_ROW
-    call = fastest(_lookup(small, 1, 1, SMALL, device), device)
-    single = fastest(_lookup(small, num_ids, num_ids, SMALL, device), device)
-    pooled = fastest(_lookup(small, num_ids, num_rows, SMALL, device), device)
-    wide = fastest(_lookup(large, num_ids, num_rows, LARGE, device), device)
+    call = _time_fastest(_prepare_lookup(small, 1, 1, SMALL, device), device)
+    single = _time_fastest(_prepare_lookup(small, num_ids, num_ids, SMALL, device), device)
+    pooled = _time_fastest(_prepare_lookup(small, num_ids, num_rows, SMALL, device), device)
+    wide = _time_fastest(_prepare_lookup(large, num_ids, num_rows, LARGE, device), device)
     row = max((single - pooled) / (num_ids - num_rows), 1e-10)
     one = max((pooled - call - row * num_rows) / num_ids, 1e-10)
     num_bytes = (3 * num_ids + 2 * num_rows) * (LARGE - SMALL) * 4
@@ -93,7 +94,8 @@ def lookups(device: torch.device) -> dict[str, float]:
     }
 
 
-def _table(columns: int, device: torch.device) -> Any:
+def _build_table(columns: int, device: torch.device) -> Any:
+    """Fbgemm's kernel for one table, with its fused optimizer."""
     on_cuda = device.type == "cuda"
     place = EmbeddingLocation.DEVICE if on_cuda else EmbeddingLocation.HOST
     table = SplitTableBatchedEmbeddingBagsCodegen(
@@ -105,7 +107,8 @@ def _table(columns: int, device: torch.device) -> Any:
     return table
 
 
-def _lookup(table: Any, num_ids: int, num_rows: int, columns: int, device: torch.device) -> Callable[[], None]:
+def _prepare_lookup(table: Any, num_ids: int, num_rows: int, columns: int, device: torch.device) -> Callable[[], None]:
+    """A function that looks up random ids, forward and backward."""
     ids = torch.randint(ROWS_OF_TABLE, (num_ids,), device=device)
     offsets = torch.arange(num_rows + 1, device=device) * (num_ids // num_rows)
     gradient = torch.ones(num_rows, columns, device=device)
@@ -116,16 +119,17 @@ def _lookup(table: Any, num_ids: int, num_rows: int, columns: int, device: torch
     return run
 
 
-def _rows(device: torch.device) -> dict[str, float]:
-    """Distinct ids, and rows brought to samples."""
+def _measure_rows(device: torch.device) -> dict[str, float]:
+    """Measures how fast distinct ids are found, and how fast rows are copied to samples."""
     ids = torch.randint(ROWS_OF_TABLE, (NUM_IDS,), dtype=torch.int32, device=device)
     return {
-        "distinct_ns_per_id": fastest(lambda: distinct_ids(ids, ROWS_OF_TABLE, 1), device) / NUM_IDS * 1e9,
-        "expand_bytes_per_s": NUM_SAMPLES * WIDTH * 4 / fastest(_expansion(device), device),
+        "distinct_ns_per_id": _time_fastest(lambda: distinct_ids(ids, ROWS_OF_TABLE, 1), device) / NUM_IDS * 1e9,
+        "expand_bytes_per_s": NUM_SAMPLES * WIDTH * 4 / _time_fastest(_prepare_expansion(device), device),
     }
 
 
-def _expansion(device: torch.device) -> Callable[[], None]:
+def _prepare_expansion(device: torch.device) -> Callable[[], None]:
+    """A function that copies rows to samples, forward and backward."""
     rows = torch.randn(NUM_ROWS, WIDTH, device=device, requires_grad=True)
     inverse = torch.arange(NUM_SAMPLES, dtype=torch.int32, device=device) * NUM_ROWS // NUM_SAMPLES
     gradient = torch.ones(NUM_SAMPLES, WIDTH, device=device)
@@ -137,43 +141,43 @@ def _expansion(device: torch.device) -> Callable[[], None]:
     return run
 
 
-def loopback() -> dict[str, float]:
-    """Latency and bandwidth of an all-to-all of two processes on this host, through gloo."""
+def measure_loopback() -> dict[str, float]:
+    """Measures latency and bandwidth of an all-to-all of two processes on this host, through gloo."""
     context = torch.multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as directory:
         queue = context.SimpleQueue()
-        ranks = [context.Process(target=_rank, args=(rank, f"{directory}/store", queue)) for rank in range(2)]
-        for each in ranks:
-            each.start()
-        for each in ranks:
-            each.join(60)
-        failed = [each for each in ranks if each.exitcode != 0]
-        for each in failed:
-            each.kill()
+        ranks = [context.Process(target=_run_rank, args=(rank, f"{directory}/store", queue)) for rank in range(2)]
+        for process in ranks:
+            process.start()
+        for process in ranks:
+            process.join(60)
+        failed = [process for process in ranks if process.exitcode != 0]
+        for process in failed:
+            process.kill()
         if failed:
-            logger.warning("probe: the ranks of the all-to-all did not end well; the link keeps its figures")
+            logger.warning("probe: the two ranks of the all-to-all failed; the link keeps the figures of the topology")
             return {}
-        found: dict[str, float] = queue.get()
-    return found
+        figures: dict[str, float] = queue.get()
+    return figures
 
 
-def _rank(rank: int, store: str, queue: Any) -> None:
-    """One of the two ranks; the first says what it measured."""
+def _run_rank(rank: int, store: str, queue: Any) -> None:
+    """Runs one of the two ranks; the first one puts what it measured into the queue."""
     torch.set_num_threads(1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("gloo", store=dist.FileStore(store, 2), rank=rank, world_size=2)
     cpu = torch.device("cpu")
 
-    def all_to_all(num_bytes: int) -> float:
+    def time_all_to_all(num_bytes: int) -> float:
         sent = torch.zeros(2, num_bytes // 4)
         received = torch.empty_like(sent)
 
         def run(sent: Tensor = sent, received: Tensor = received) -> None:
             dist.all_to_all_single(received, sent)
 
-        return fastest(run, cpu)
+        return _time_fastest(run, cpu)
 
-    latency, large = all_to_all(8), all_to_all(MESSAGE_BYTES)
+    latency, large = time_all_to_all(8), time_all_to_all(MESSAGE_BYTES)
     if rank == 0:
         speed = MESSAGE_BYTES / max(large - latency, 1e-6)
         queue.put({"latency_ms": latency * 1e3, "inside_bytes_per_s": speed, "between_bytes_per_s": speed})

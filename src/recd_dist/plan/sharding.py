@@ -1,7 +1,7 @@
-"""Where each table lies: explicit sharding per table, or TorchRec's planner told how few rows really travel.
+"""TorchRec's sharding plan of the tables, from the config or from TorchRec's planner.
 
-A plan is a pure function of sizes and statistics: ``recd plan`` prints one for any number of ranks without starting
-them, and every rank of a job computes the same one.
+A plan depends on sizes and statistics only: ``recd plan`` prints one for any number of ranks without starting them, and
+every rank of a job computes the same one.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,20 +16,25 @@ from torchrec.distributed.types import ParameterSharding, ShardingPlan
 from torchrec.modules.embedding_configs import EmbeddingBagConfig
 from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
 
-from recd_dist.embedding.names import TYPES, WIDTH_UNIT
+from recd_dist.embedding.names import SHARDING_TYPES, WIDTH_UNIT
 from recd_dist.embedding.placement import Shard
 from recd_dist.embedding.sharders import BagSharder, ListSharder, kernel_of
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.errors import ConfigError
+from recd_dist.plan.assign_shards import assign_shards
 from recd_dist.plan.machines import Machine
-from recd_dist.plan.placing import World, choices, shards_of
 from recd_dist.plan.step_rows import StepRows, table_uses
-from recd_dist.plan.torchrec_planner import torchrec_plan
+from recd_dist.plan.torchrec_planner import plan_with_torchrec
+from recd_dist.plan.wanted_sharding import parse_sharding
+from recd_dist.plan.world import World
 
 Sharding = str | Mapping[str, Any]
-"""``auto`` (table-wise on CPU, TorchRec's planner on CUDA), ``planner``, a type for all tables, or per table a type or
-a map: ``{type: TW, ranks: [0]}``, ``{type: TWRW, host: 1}``, ``{type: GRID, hosts: [0, 1]}``; ``default`` names the
-rest."""
+"""What the config asks for the places of the tables.
+
+``auto`` is table-wise on CPU and TorchRec's planner on CUDA; ``planner`` is TorchRec's planner. Any other string is one
+sharding type for all tables. A map has for each table a type or a map such as ``{type: TW, ranks: [0]}``, ``{type:
+TWRW, host: 1}`` or ``{type: GRID, hosts: [0, 1]}``; its key ``default`` is for the tables that it does not name.
+"""
 
 
 def place_tables(
@@ -44,19 +49,21 @@ def place_tables(
     """Decides where each table lies.
 
     Args:
-        embeddings: the tables, on meta or any device, not sharded.
+        embeddings: the tables, not sharded yet, on the meta device or any other.
         world: the ranks of the job, and their device.
-        sharding: what is asked for, see ``Sharding``.
-        step: rows and ids of a batch, from the manifest or a batch; they balance the ranks. Without them, sizes do.
-        machine: memory and bandwidths for TorchRec's planner; its own figures when absent.
-        prefix: where the embeddings stand in the model.
+        sharding: what the config asks for, see ``Sharding``.
+        step: rows and ids of one rank's batch, by which the load of the ranks is balanced; without them, the sizes of
+            the tables are balanced.
+        machine: memory and bandwidths of a rank, for TorchRec's planner; without it, the planner uses its own figures.
+        prefix: path of the embeddings in the model.
 
     Returns:
-        With ``dedup`` on one module plan under ``prefix`` that holds every table; else one for each TorchRec module.
+        The plan. With ``dedup`` on it has one module plan, under ``prefix``, that holds every table; with ``dedup`` off
+        it has a module plan for each TorchRec module.
 
     Raises:
-        ConfigError: an unknown table or type, a rank outside the world, a width that cannot be split, data-parallel
-            un-pooled tables, or a plan that does not fit in memory.
+        ConfigError: a table or sharding type does not exist, a rank lies outside the world, a width cannot be split,
+            an un-pooled table would be data-parallel, or no plan fits in memory.
     """
     for table in embeddings.tables.values():
         if table.dim % WIDTH_UNIT:
@@ -64,20 +71,20 @@ def place_tables(
                 f"tables.{table.name}.dim={table.dim}: the embedding kernels want a multiple of {WIDTH_UNIT}; "
                 f"use {-(-table.dim // WIDTH_UNIT) * WIDTH_UNIT}"
             )
-    modules = dict(_modules(embeddings, prefix))
-    if is_planned(sharding, world.device_type):
-        return torchrec_plan(embeddings, modules, world, step, machine)
+    modules = dict(_sharded_modules(embeddings, prefix))
+    if uses_planner(sharding, world.device_type):
+        return plan_with_torchrec(embeddings, modules, world, step, machine)
     sharding = "table_wise" if sharding == "auto" else sharding
     uses = table_uses(embeddings)
-    chosen = choices(uses, world, sharding, embeddings.dedup)
-    shards = shards_of(uses, world, chosen, step, embeddings.dedup)
+    wanted = parse_sharding(uses, world, sharding, embeddings.dedup)
+    shards = assign_shards(uses, world, wanted, step, embeddings.dedup)
     return ShardingPlan(
         {
             path: sharding_plan.construct_module_sharding_plan(
                 module,
-                {t: _generator(chosen[t].sharding, shards[t]) for t in _tables_of(module)},
+                {t: _parameter_sharding(wanted[t].type, shards[t]) for t in _table_names(module)},
                 sharder,
-                local_size=world.local,
+                local_size=world.host_size,
                 world_size=world.size,
                 device_type=world.device_type,
             )
@@ -86,19 +93,24 @@ def place_tables(
     )
 
 
-def is_planned(sharding: Sharding, device_type: str) -> bool:
+def uses_planner(sharding: Sharding, device_type: str) -> bool:
     """Whether TorchRec's planner places the tables.
 
-    Not on CPU by itself: on gloo a row-wise table sends (W - 1) times its rows, a table-wise one (W - 1) / W times, and
-    the planner, which has no figures for CPU hosts, chose row-wise even for tables of ten rows.
+    On CPU, ``auto`` does not use the planner. On gloo a row-wise table sends (W - 1) times its rows and a table-wise
+    one (W - 1) / W times; but the planner, which has no figures for CPU hosts, chose row-wise for tables of ten rows.
+
+    Args:
+        sharding: what the config asks for.
+        device_type: ``cpu`` or ``cuda``.
     """
     return sharding == "planner" or (sharding == "auto" and device_type == "cuda")
 
 
-def _modules(embeddings: Embeddings, prefix: str) -> Iterator[tuple[str, tuple[nn.Module, Any]]]:
-    """Path of everything that is sharded, a module with its tables as TorchRec knows them, and a sharder.
+def _sharded_modules(embeddings: Embeddings, prefix: str) -> Iterator[tuple[str, tuple[nn.Module, Any]]]:
+    """For each module that is sharded: its path, a module with its tables as TorchRec knows them, and its sharder.
 
-    With ``dedup`` on, Embeddings are sharded as one; a stand-in on meta holds all their tables, a feature each.
+    With ``dedup`` on, Embeddings are sharded as one module. A stand-in on the meta device then holds all tables, with
+    one feature for each.
     """
     if embeddings.dedup:
         configs = [
@@ -113,21 +125,21 @@ def _modules(embeddings: Embeddings, prefix: str) -> Iterator[tuple[str, tuple[n
         yield f"{prefix}.sequences", (embeddings.sequences, ListSharder())
 
 
-def _tables_of(module: nn.Module) -> list[str]:
+def _table_names(module: nn.Module) -> list[str]:
     configs: Any = module.embedding_configs if isinstance(module, EmbeddingCollection) else module.embedding_bag_configs
     return [c.name for c in configs()]
 
 
-def _generator(sharding: str, shards: Sequence[Shard]) -> Callable[..., ParameterSharding]:
-    """What ``construct_module_sharding_plan`` asks for a table."""
+def _parameter_sharding(sharding: str, shards: Sequence[Shard]) -> Callable[..., ParameterSharding]:
+    """The function that ``construct_module_sharding_plan`` calls for a table with these shards."""
     if sharding == "DP":
         return sharding_plan.data_parallel()
 
-    def parameter(
+    def build(
         param: nn.Parameter, local_size: int, world_size: int, device_type: str, sharder: Any
     ) -> ParameterSharding:
         del param, world_size, sharder
-        parts = [
+        rectangles = [
             ShardMetadata(
                 shard_offsets=[s.row, s.column],
                 shard_sizes=[s.num_rows, s.num_columns],
@@ -136,10 +148,10 @@ def _generator(sharding: str, shards: Sequence[Shard]) -> Callable[..., Paramete
             for s in shards
         ]
         return ParameterSharding(
-            sharding_type=TYPES[sharding],
-            compute_kernel=kernel_of(TYPES[sharding]),
+            sharding_type=SHARDING_TYPES[sharding],
+            compute_kernel=kernel_of(SHARDING_TYPES[sharding]),
             ranks=[s.rank for s in shards],
-            sharding_spec=EnumerableShardingSpec(parts),
+            sharding_spec=EnumerableShardingSpec(rectangles),
         )
 
-    return parameter
+    return build

@@ -1,4 +1,7 @@
-"""Rows and ids of one rank's batch, and how a model uses its tables: what every estimate is made from."""
+"""Rows and ids of one rank's batch, and how a model uses its tables.
+
+Every estimate of ``plan/`` is made from these two.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,25 +9,25 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from recd_dist.embedding.exchange.classes import Send
 from recd_dist.embedding.exchange.distinct import distinct_ids
-from recd_dist.embedding.names import Codecs
+from recd_dist.embedding.names import Codecs, Send
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.table.manifest import Manifest
 from recd_dist.table.schema import SAMPLE, Schema
 from recd_dist.tensors.ikjt import IKJT
 
 FLOAT_BYTES = 4
-
+"""Bytes of a number of a table, float32."""
 
 LENGTH_BYTES = 4
+"""Bytes that TorchRec sends for the length of a list, int32."""
 
 
 def length_bytes(longest: int) -> int:
-    """Bytes of a list length on the wire, as the exchange packs it: 1, 2 or 4.
+    """Bytes that our exchange sends for the length of a list: 1, 2 or 4.
 
     Args:
-        longest: the longest list of the batch.
+        longest: number of ids in the longest list of the batch.
     """
     return 1 if longest < 2**8 else 2 if longest < 2**15 else 4
 
@@ -34,13 +37,14 @@ class TableUse:
     """How a model uses a table.
 
     Attributes:
-        table: its name.
-        num_embeddings, dim: its size.
-        features: what looks it up.
-        is_sequence: its vectors travel un-pooled in a plain TorchRec job.
-        send: what travels of it when batches are deduplicated.
-        codecs: and how.
-        weighted: a feature of it has weights.
+        table: name of the table.
+        num_embeddings: rows of the table.
+        dim: columns of the table.
+        features: names of the features that look up the table.
+        is_sequence: True if the table is un-pooled: plain TorchRec sends its vectors without summing them up.
+        send: what travels of the table when batches are deduplicated.
+        codecs: how its vectors and gradients are written while they travel.
+        weighted: True if a feature of the table has weights.
     """
 
     table: str
@@ -53,26 +57,30 @@ class TableUse:
     weighted: bool = False
 
     def weight_bytes(self, dedup: bool) -> int:
-        """Bytes that travel beside each of its ids: where it pools, it needs the weights."""
+        """Bytes of the weight that travels with each id; 0 if vectors are multiplied where they arrive.
+
+        Args:
+            dedup: True if batches are deduplicated.
+        """
         pools = not self.is_sequence and not (dedup and self.send == "ids")
         return FLOAT_BYTES if self.weighted and pools else 0
 
 
 @dataclass(frozen=True)
 class StepRows:
-    """Rows and ids of one rank's batch.
+    """How many rows and ids one rank's batch has.
 
     Attributes:
-        batch_size: B.
-        rows: U of each feature's group, by feature.
-        unique_ids: ids of each feature over unique rows.
-        expanded_ids: ids of each feature when every sample has its own copy.
-        id_bytes: 4 or 8.
-        distinct_ids: of each table the number of distinct ids over its features; a table that is missing is taken to
-            have all its ids distinct.
-        length_bytes: of a list length when unique rows are sent.
-        ids: by table the ids that are sent, for exact counts per shard; without them ids are taken to be spread evenly
-            over a table's rows.
+        batch_size: B, the number of samples.
+        rows: for each feature the number of unique rows of its group, U.
+        unique_ids: for each feature the number of ids in its unique rows.
+        expanded_ids: for each feature the number of ids if every sample had its own copy of its row.
+        id_bytes: bytes of an id, 4 or 8.
+        distinct_ids: for each table the number of distinct ids, over all its features. A table that is missing here is
+            treated as if all its ids were distinct.
+        length_bytes: bytes of the length of a list, as our exchange sends it.
+        ids: for each table the ids that are sent, so that those of each shard can be counted exactly. Without them, ids
+            are treated as if they were spread evenly over the rows of a table.
     """
 
     batch_size: int
@@ -85,36 +93,47 @@ class StepRows:
     ids: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def num_rows(self, features: Iterable[str], dedup: bool) -> float:
-        """Rows sent for some features."""
+        """How many rows are sent for some features.
+
+        Args:
+            features: names of the features.
+            dedup: True for unique rows, False for a row for every sample.
+        """
         return sum(self.rows[f] if dedup else self.batch_size for f in features)
 
     def num_ids(self, features: Iterable[str], dedup: bool) -> float:
-        """Ids of some features: over unique rows, or when every sample has its own copy."""
+        """How many ids some features have.
+
+        Args:
+            features: names of the features.
+            dedup: True for the ids of unique rows, False for those of a row for every sample.
+        """
         counts = self.unique_ids if dedup else self.expanded_ids
         return sum(counts[f] for f in features)
 
     def num_distinct(self, use: TableUse) -> float:
-        """Distinct ids of a table."""
+        """How many distinct ids a table has in the batch."""
         return self.distinct_ids.get(use.table, self.num_ids(use.features, dedup=True))
 
     @staticmethod
     def of_batch(sparse: IKJT, uses: Sequence[TableUse] = (), *, exact: bool = False) -> "StepRows":
-        """The counts of one batch (copies lengths to the host, and ids where distinct ones are counted).
+        """Counts one batch. It copies lengths to the host, and ids where it counts distinct ones.
 
         Args:
-            sparse: deduplicated batch.
-            uses: of tables that send distinct ids, these are counted.
-            exact: keeps all ids, for exact counts per shard, and counts the distinct ids of every table.
+            sparse: the deduplicated batch.
+            uses: the tables. Distinct ids are counted for those whose ids are sent.
+            exact: True to keep the ids of all tables, so that those of each shard can be counted exactly, and to count
+                the distinct ids of every table.
         """
         ids: dict[str, Tensor] = {}
         distinct: dict[str, float] = {}
         for use in uses:
             if exact or use.send == "ids":
-                every = torch.cat([sparse.values_of(f) for f in use.features])
-                once, _, counts = distinct_ids(every, use.num_embeddings, 1)
+                all_ids = torch.cat([sparse.values_of(f) for f in use.features])
+                once, _, counts = distinct_ids(all_ids, use.num_embeddings, 1)
                 distinct[use.table] = int(counts[0])
                 if exact:
-                    ids[use.table] = once[: int(counts[0])] if use.send == "ids" else every
+                    ids[use.table] = once[: int(counts[0])] if use.send == "ids" else all_ids
         return StepRows(
             distinct_ids=distinct,
             batch_size=sparse.batch_size,
@@ -128,30 +147,34 @@ class StepRows:
 
     @staticmethod
     def mean(batches: "Sequence[StepRows]") -> "StepRows":
-        """The mean of some batches; at least one. Their ids are left out."""
+        """The mean of some batches, without their ids.
 
-        def over(counts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        Args:
+            batches: the counts of at least one batch.
+        """
+
+        def mean_of(counts: Sequence[Mapping[str, float]]) -> dict[str, float]:
             return {name: sum(c[name] for c in counts) / len(counts) for name in counts[0]}
 
         return StepRows(
             batch_size=round(sum(b.batch_size for b in batches) / len(batches)),
-            rows=over([b.rows for b in batches]),
-            unique_ids=over([b.unique_ids for b in batches]),
-            expanded_ids=over([b.expanded_ids for b in batches]),
+            rows=mean_of([b.rows for b in batches]),
+            unique_ids=mean_of([b.unique_ids for b in batches]),
+            expanded_ids=mean_of([b.expanded_ids for b in batches]),
             id_bytes=batches[0].id_bytes,
-            distinct_ids=over([b.distinct_ids for b in batches]),
+            distinct_ids=mean_of([b.distinct_ids for b in batches]),
             length_bytes=max(b.length_bytes for b in batches),
         )
 
     @staticmethod
     def of_table(manifest: Manifest, schema: Schema, batch_size: int, id_bytes: int = 4) -> "StepRows":
-        """What a batch holds on average, by the statistics of a clustered table.
+        """What a batch holds on average, computed from the statistics of a clustered table.
 
         Args:
-            manifest: of the table trained on.
-            schema: the features trained on, which may stand in other groups than in the table.
-            batch_size: samples of one rank's batch.
-            id_bytes: 4 or 8.
+            manifest: manifest of the table.
+            schema: the features that the model reads; their groups may differ from those of the table.
+            batch_size: B, the number of samples of one rank's batch.
+            id_bytes: bytes of an id, 4 or 8.
         """
         share = batch_size / max(1, manifest.num_samples)
         rows = {g: max(1.0, manifest.group_rows[g] * share) for g in schema.dedup_groups}
@@ -173,7 +196,11 @@ class StepRows:
 
 
 def table_uses(embeddings: Embeddings) -> list[TableUse]:
-    """How each table is used, in schema order."""
+    """How a model uses each of its tables, in the order of the schema.
+
+    Args:
+        embeddings: the tables.
+    """
     names = {t: tuple(f.name for f in embeddings.schema.sparse if f.table == t) for t in embeddings.tables}
     weighted, uses = embeddings.schema.weights, []
     for t, size in embeddings.tables.items():
@@ -184,12 +211,15 @@ def table_uses(embeddings: Embeddings) -> list[TableUse]:
 
 
 def ids_and_rows(use: TableUse, step: StepRows, *, dedup: bool) -> tuple[float, float | None]:
-    """Ids of a table that one batch looks up, and pooled rows that come back; None where every id's vector does.
+    """How many ids of a table one batch looks up, and how many sums come back.
 
     Args:
         use: the table.
         step: rows and ids of the batch.
-        dedup: unique rows and ids, or every sample's own copy.
+        dedup: True if unique rows or distinct ids travel, False if every sample sends its own copy.
+
+    Returns:
+        The number of ids, and the number of rows whose sums come back: None if each id's vector comes back instead.
     """
     if dedup and use.send == "ids":
         return step.num_distinct(use), None

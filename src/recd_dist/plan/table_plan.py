@@ -1,4 +1,4 @@
-"""The whole plan of a job's tables: where each lies, what travels of it, and what a step then costs.
+"""The plan of a job's tables: where each lies, what travels of it, and what that costs.
 
 ::
 
@@ -6,7 +6,7 @@
     figures of device and links (Machine) +--> places --> rows or ids per table --> memory, bytes, milliseconds
     what the config asks for -------------'
 
-A plan is a pure function of its arguments. Training and ``recd plan`` call the same function, and every rank of a job
+A plan depends on its arguments only. Training and ``recd plan`` call the same function, and every rank of a job
 computes the same plan.
 """
 
@@ -16,41 +16,42 @@ from typing import Any, cast
 
 from torchrec.distributed.types import ShardingPlan
 
-from recd_dist.embedding.exchange.classes import Send
-from recd_dist.embedding.names import ON_CPU
-from recd_dist.embedding.placement import Placed, Placement, placement
+from recd_dist.embedding.names import CPU_OPTIMIZERS, Send
+from recd_dist.embedding.placement import Placement, TablePlace, read_placement
 from recd_dist.embedding.tables import Embeddings
-from recd_dist.plan.choose import MAX_COPIED, SendChoice, choose_send, expanded_places
-from recd_dist.plan.describe import Estimate, PlanRow, describe, estimate, place_of, to_json
+from recd_dist.plan.assign_shards import row_wise_place
+from recd_dist.plan.choose_send import MAX_COPIED, TableChoice, choose_send, expanded_places
 from recd_dist.plan.machines import Machine
-from recd_dist.plan.placing import World, row_wise, rows_reach
-from recd_dist.plan.sharding import Sharding, is_planned, place_tables
+from recd_dist.plan.plan_json import place_to_json, plan_to_json
+from recd_dist.plan.plan_summary import PlanEstimate, TableSummary, estimate_plan, summarise_tables
+from recd_dist.plan.sharding import Sharding, place_tables, uses_planner
 from recd_dist.plan.step_rows import StepRows, TableUse, table_uses
+from recd_dist.plan.world import World, can_divide_rows
 
 
 @dataclass(frozen=True)
 class TablePlan:
-    """A plan with everything that follows from it.
+    """A plan, with all that follows from it.
 
     Attributes:
-        sharding: the plan as TorchRec takes it.
+        sharding: where the tables lie, as TorchRec takes it.
         uses: the tables, with what travels of each.
-        choices: why that travels, by table.
+        choices: for each table what was chosen, and why.
         world: the ranks that the plan is for.
-        machine: the figures of device and links that it was made with.
+        machine: the figures of device and links from which the plan was made.
         step: rows and ids of one rank's batch.
-        rows: one row a table, for people.
-        estimate: memory, bytes and milliseconds of a step.
+        tables: a summary of each table, for people.
+        estimate: memory, bytes and milliseconds of a whole step.
     """
 
     sharding: ShardingPlan
     uses: tuple[TableUse, ...]
-    choices: Mapping[str, SendChoice]
+    choices: Mapping[str, TableChoice]
     world: World
     machine: Machine
     step: StepRows
-    rows: tuple[PlanRow, ...]
-    estimate: Estimate
+    tables: tuple[TableSummary, ...]
+    estimate: PlanEstimate
 
     @property
     def send(self) -> dict[str, Send]:
@@ -60,15 +61,15 @@ class TablePlan:
     @property
     def placement(self) -> Placement:
         """Where each table lies."""
-        return placement(self.sharding)
+        return read_placement(self.sharding)
 
     def to_json(self) -> dict[str, Any]:
-        """The content of the file that ``plan.file`` reads."""
-        sides = {"unique": self.estimate.unique, "expanded": self.estimate.expanded}
+        """The content of the file that ``plan.file`` names."""
+        costs = {"unique": self.estimate.unique, "expanded": self.estimate.expanded}
         numbers = {"rank_mib": self.estimate.rank_bytes / 2**20}
-        numbers |= {f"{name}_kb_a_step": side.num_bytes / 1e3 for name, side in sides.items()}
-        numbers |= {f"{name}_ms_a_step": side.time.total for name, side in sides.items()}
-        return to_json(self.uses, self.placement, self.world, {k: round(v, 3) for k, v in numbers.items()})
+        numbers |= {f"{side}_kb_a_step": cost.num_bytes / 1e3 for side, cost in costs.items()}
+        numbers |= {f"{side}_ms_a_step": cost.time.total for side, cost in costs.items()}
+        return plan_to_json(self.uses, self.placement, self.world, {k: round(v, 3) for k, v in numbers.items()})
 
 
 def plan_tables(
@@ -82,57 +83,62 @@ def plan_tables(
     optimizer: str = "rowwise_adagrad",
     num_dense: int = 0,
 ) -> TablePlan:
-    """Decides where each table lies and what travels of it, and computes what that costs; starts no rank.
+    """Decides where each table lies and what travels of it, and estimates what that costs; starts no rank.
 
     Args:
         embeddings: the tables, on the meta device.
         world: the ranks.
         machine: what a rank's device and links cost.
         step: rows and ids of one rank's batch.
-        sharding: what is asked for the tables' places, see ``Sharding``.
-        send: ``rows`` or ``ids`` for the tables whose choice is not free.
-        optimizer: of the tables.
-        num_dense: parameters of the dense layers, whose gradients are all-reduced.
+        sharding: what the config asks for the places of the tables, see ``Sharding``.
+        send: ``rows`` or ``ids`` for each table for which the config says what travels.
+        optimizer: name of the tables' optimizer.
+        num_dense: number of parameters of the dense layers; their gradients are all-reduced.
 
     Raises:
         ConfigError: the plan is not possible; the message names the remedy.
     """
-    found = place_tables(embeddings, world, sharding, step=step, machine=machine)
-    uses, places = tuple(table_uses(embeddings)), placement(found)
-    free = is_planned(sharding, world.device_type) and embeddings.dedup
-    others = _row_wise_places(uses, world) if free else {}
-    ways = _other_ways(uses, others, copied=free and optimizer in ON_CPU)
-    choices = choose_send(uses, places, step, world.size, machine, cast(Mapping[str, Send], send or {}), ways)
+    plan = place_tables(embeddings, world, sharding, step=step, machine=machine)
+    uses, places = tuple(table_uses(embeddings)), read_placement(plan)
+    is_free = uses_planner(sharding, world.device_type) and embeddings.dedup
+    row_wise = _row_wise_places(uses, world) if is_free else {}
+    others = _other_places(uses, row_wise, may_copy=is_free and optimizer in CPU_OPTIMIZERS)
+    choices = choose_send(uses, places, step, world.size, machine, cast(Mapping[str, Send], send or {}), others)
     if any(choices[t].place != places[t] for t in places):
-        wanted = {t: place_of(c.place, world) for t, c in choices.items()}
-        found = place_tables(embeddings, world, wanted, step=step, machine=machine)
-    # Expanded batches are costed where they would want the tables.
-    expanded = expanded_places(uses, places, others, step, machine) if free else places
+        wanted = {t: place_to_json(c.place, world) for t, c in choices.items()}
+        plan = place_tables(embeddings, world, wanted, step=step, machine=machine)
+    # Expanded batches have a placement of their own: the one that suits them.
+    expanded = expanded_places(uses, places, row_wise, step, machine) if is_free else places
     uses = tuple(replace(u, send=choices[u.table].send) for u in uses)
     reasons = {t: c.reason for t, c in choices.items()}
-    rows = describe(found, embeddings, uses, world.size, machine, step, optimizer, reasons, expanded)
-    costs = estimate(
-        uses, placement(found), step, world.size, machine, expanded, optimizer=optimizer, num_dense=num_dense
+    tables = summarise_tables(plan, embeddings, uses, world.size, machine, step, optimizer, reasons, expanded)
+    estimate = estimate_plan(
+        uses, read_placement(plan), step, world.size, machine, expanded, optimizer=optimizer, num_dense=num_dense
     )
-    return TablePlan(found, uses, choices, world, machine, step, tuple(rows), costs)
+    return TablePlan(plan, uses, choices, world, machine, step, tuple(tables), estimate)
 
 
-def _row_wise_places(uses: Sequence[TableUse], world: World) -> dict[str, Placed]:
-    """For each table that has enough rows for the ranks, its row-wise place."""
-    reaching = [u for u in uses if rows_reach(u.num_embeddings, world.size, world.device_type)]
-    return {u.table: row_wise(u, world) for u in reaching}
+def _row_wise_places(uses: Sequence[TableUse], world: World) -> dict[str, TablePlace]:
+    """The row-wise place of each table that has enough rows for all ranks."""
+    return {
+        u.table: row_wise_place(u, world)
+        for u in uses
+        if can_divide_rows(u.num_embeddings, world.size, world.device_type)
+    }
 
 
-def _other_ways(uses: Sequence[TableUse], others: Mapping[str, Placed], *, copied: bool) -> dict[str, list[Placed]]:
-    """Places that each table may have instead of its own: row-wise, or a copy on every rank where it is small.
+def _other_places(
+    uses: Sequence[TableUse], row_wise: Mapping[str, TablePlace], *, may_copy: bool
+) -> dict[str, list[TablePlace]]:
+    """For each table the places that it may have instead of its own.
 
     Args:
         uses: the tables.
-        others: row-wise places by table.
-        copied: copies are allowed; only some optimizers can update them.
+        row_wise: the row-wise place of each table that has enough rows.
+        may_copy: True if small pooled tables may be copied to every rank; only some optimizers can update copies.
     """
-    ways = {u.table: [others[u.table]] if u.table in others else [] for u in uses}
+    others = {u.table: [row_wise[u.table]] if u.table in row_wise else [] for u in uses}
     for use in uses:
-        if copied and not use.is_sequence and use.num_embeddings * use.dim <= MAX_COPIED:
-            ways[use.table].append(Placed("DP"))
-    return ways
+        if may_copy and not use.is_sequence and use.num_embeddings * use.dim <= MAX_COPIED:
+            others[use.table].append(TablePlace("DP"))
+    return others

@@ -22,8 +22,8 @@ from recd_dist.job.job import Job, resolve
 from recd_dist.job.options import EvaluateConfig, TrainConfig
 from recd_dist.metrics.gather import gather_on_first_rank
 from recd_dist.metrics.quality import Quality, measure_quality
-from recd_dist.plan.placing import World
 from recd_dist.plan.sharding import place_tables
+from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.reader.transform import Transforms
 from recd_dist.table.location import Location, location

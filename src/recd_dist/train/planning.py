@@ -17,13 +17,13 @@ import torch
 
 from recd_dist.errors import DataError
 from recd_dist.job.job import Job
-from recd_dist.plan.describe import Estimate
-from recd_dist.plan.machines import machine_of
-from recd_dist.plan.placing import World
-from recd_dist.plan.saved import Saved, load
+from recd_dist.plan.machines import find_machine
+from recd_dist.plan.plan_summary import PlanEstimate
+from recd_dist.plan.saved_plan import SavedPlan, load_plan
 from recd_dist.plan.sharding import Sharding
 from recd_dist.plan.step_rows import StepRows
 from recd_dist.plan.table_plan import TablePlan, plan_tables
+from recd_dist.plan.world import World
 from recd_dist.reader.loader import Loader
 from recd_dist.reader.transform import Transforms
 from recd_dist.table.schema import Schema
@@ -57,7 +57,7 @@ def plan_job(
         ConfigError: the plan is not possible; the message names the remedy.
     """
     wanted = job.config.plan
-    machine = machine_of(
+    machine = find_machine(
         wanted.topology, device_type or _device_type(job), Path(wanted.costs) if wanted.costs else None
     )
     if local_world_size is not None:
@@ -76,7 +76,7 @@ def plan_job(
     )
 
 
-def simulate(job: Job, world_sizes: Iterable[int], step: StepRows) -> list[Estimate]:
+def simulate(job: Job, world_sizes: Iterable[int], step: StepRows) -> list[PlanEstimate]:
     """How a step grows with the ranks, each with a batch of its own; every size gets a plan of its own.
 
     Args:
@@ -147,10 +147,10 @@ def _device_type(job: Job) -> str:
     return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _saved_plan(job: Job, world: World) -> Saved | None:
+def _saved_plan(job: Job, world: World) -> SavedPlan | None:
     """The plan that the config names."""
     if not job.config.plan.file:
         return None
-    found = load(Path(job.config.plan.file))
-    found.check({t.name: (t.num_embeddings, t.dim) for t in job.tables.values()}, world.size, world.local)
+    found = load_plan(Path(job.config.plan.file))
+    found.check({t.name: (t.num_embeddings, t.dim) for t in job.tables.values()}, world.size, world.host_size)
     return found

@@ -21,7 +21,7 @@ from torchrec.streamable import Pipelineable
 
 from recd_dist.checkpoint import checkpoint
 from recd_dist.embedding import initial_weights, torchrec_patches
-from recd_dist.embedding.distribute import TableOptimizer, num_replicated, optimizers, shard
+from recd_dist.embedding.distribute import TableOptimizer, build_optimizer, num_replicated_parameters, shard
 from recd_dist.embedding.placement import Placement
 from recd_dist.embedding.table_memory import table_bytes
 from recd_dist.job.config import load, to_yaml
@@ -131,7 +131,7 @@ def watch_of(
     )
     last = min(step + left, job.config.max_steps or sys.maxsize)
     uses = table_uses(model.module.embeddings)
-    reduced = step_bytes.all_reduce_bytes(num_replicated(model), ranks.world_size)
+    reduced = step_bytes.all_reduce_bytes(num_replicated_parameters(model), ranks.world_size)
     return Watch(job, ranks, uses, placed, last, step, reduced, facts)
 
 
@@ -173,8 +173,8 @@ def shard_model(job: Job, ranks: Ranks, plan: TablePlan | None = None) -> tuple[
         logger.info("dedup: no group of this table holds fewer rows than samples; batches are trained expanded")
     tables = TableOptimizer(config.optim.tables.name, config.optim.tables.lr, config.optim.tables.eps)  # type: ignore[arg-type]
     parallel = shard(model, plan.sharding, ranks, tables)
-    initial_weights.initialize(parallel, config.seed)
-    optimizer = optimizers(parallel, lambda ps: build.build_dense_optimizer(list(ps), config.optim.dense), tables)
+    initial_weights.initialize_tables(parallel, config.seed)
+    optimizer = build_optimizer(parallel, lambda ps: build.build_dense_optimizer(list(ps), config.optim.dense), tables)
     return parallel, optimizer, plan.placement
 
 

@@ -1,4 +1,4 @@
-"""Rows on the wire: how large, how near, and what is refused."""
+"""Rows while they travel: how many bytes they take, how much they are rounded, and which codecs are refused."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def test_no_rows(name: str) -> None:
 
 
 def test_bf16_is_no_fp16() -> None:
-    """Upstream's is: what is beyond fp16's range would come back infinite."""
+    """Upstream's bf16 is fp16, where a number beyond the range of fp16 would come back infinite."""
     codec = CODECS["bf16"]
     assert codec.decode(codec.encode(torch.tensor([[1e20]]), (1,)), (1,)).item() == pytest.approx(1e20, rel=1e-2)
 

@@ -1,56 +1,29 @@
-"""What travels where, of a plan with every kind of sharding."""
+"""What travels where, for a plan with several sharding types."""
 
 import pytest
-import torch
+from tests.embedding.exchange.small_layout import PLACES, SCHEMA, layout
 
 from recd_dist.embedding.exchange.classes import table_classes
-from recd_dist.embedding.exchange.inputs import message_on_device, message_on_host
-from recd_dist.embedding.exchange.layout import Layout, Part, layout_of
-from recd_dist.embedding.placement import Placed, Shard
-from recd_dist.table.schema import Feature, Kind, Schema
-
-SCHEMA = Schema(
-    (
-        Feature("item", Kind.ids, "user", "item"),
-        Feature("shop", Kind.ids, "user", "shop"),
-        Feature("city", Kind.id, "user", "city"),
-        Feature("clicks", Kind.ids, "user", "article"),
-    )
-)
-PLACES = {
-    "item": Placed("TW", (Shard(1, 0, 10, 0, 8),)),
-    "shop": Placed("CW", (Shard(0, 0, 10, 0, 4), Shard(1, 0, 10, 4, 4))),
-    "city": Placed("RW", (Shard(0, 0, 5, 0, 8), Shard(1, 5, 4, 0, 8))),
-    "article": Placed("RW", (Shard(0, 0, 6, 0, 8), Shard(1, 6, 6, 0, 8))),
-}
-
-
-def layout(rank: int) -> Layout:
-    send = {"item": "rows", "shop": "rows", "city": "rows", "article": "ids"}
-    return layout_of(table_classes(SCHEMA, send, {"article": ("clicks",)}), PLACES, rank, 2)
+from recd_dist.embedding.exchange.layout import Part, build_layout
+from recd_dist.embedding.placement import Shard, TablePlace
 
 
 def test_units_and_segments() -> None:
-    found = layout(0)
-    assert [(u.module, u.sharding, u.keys, u.num_segments) for u in found.units] == [
+    first, second = layout(0), layout(1)
+    assert [(u.module, u.sharding, u.keys, u.num_segments) for u in first.units] == [
         ("user", "TW", ("item",), 1),
         ("user", "CW", ("shop",), 1),
         ("user", "RW", ("city",), 2),
         ("article:ids", "RW", ("article",), 3),  # one more, for what fills up a list of distinct ids
     ]
-    assert found.first_segment == (0, 1, 2, 4)
-    assert found.sent_segments == (
-        1,
-        2,
-        4,
-        0,
-        1,
-        3,
-        5,
-    )  # rank 0: shop, city below 5, articles below 6
-    assert (found.local, layout(1).local) == ((1, 2, 3), (0, 1, 2, 3))
-    assert found.units[1].parts[1] == (Part("shop", 0, 4, 4),)
-    assert [found.units[2].segments(r) for r in (0, 1)] == [(0,), (1,)]
+    assert first.first_segment == (0, 1, 2, 4)
+    to_first = (1, 2, 4)  # shop, city below 5, articles below 6
+    to_second = (0, 1, 3, 5)  # item, shop, city from 5, articles from 6
+    assert first.sent_segments == second.sent_segments == to_first + to_second
+    assert (first.row_units, first.id_units) == ((0, 1, 2), (3,))
+    assert (first.local_units, second.local_units) == ((1, 2, 3), (0, 1, 2, 3))
+    assert first.units[1].parts[1] == (Part("shop", 0, 4, 4),)
+    assert [first.units[2].segments(rank) for rank in (0, 1)] == [(0,), (1,)]
 
 
 def test_received_segments_are_sorted_by_key() -> None:
@@ -60,20 +33,8 @@ def test_received_segments_are_sorted_by_key() -> None:
     assert layout(0).received_ids == (0, 1)
 
 
-@pytest.mark.parametrize("longest", [0, 255, 256, 40_000])
-def test_sizes_are_the_same_by_loop_and_by_operators(longest: int) -> None:
-    """The loop runs on CPU, the operators on CUDA."""
-    counts = torch.tensor([10, 20, 3, 4, 50, 60, 7])
-    lengths = torch.tensor([1, longest], dtype=torch.int32) if longest else torch.empty(0, dtype=torch.int32)
-    rows = [5, 5, 5, 0]
-    found = message_on_host(layout(0), rows, counts, lengths)
-    assert torch.equal(found, message_on_device(layout(0), rows, counts, lengths))
-    code = int(longest > 255) + int(longest > 32767)
-    assert found.tolist() == [[code, 5, 0, 5, 20, 5, 3, 0, 50], [code, 5, 10, 5, 20, 5, 4, 0, 60]]
-
-
 def test_blocks_of_different_sizes_are_refused() -> None:
-    places = {**PLACES, "city": Placed("RW", (Shard(0, 0, 4, 0, 8), Shard(1, 5, 4, 0, 8)))}
+    places = {**PLACES, "city": TablePlace("RW", (Shard(0, 0, 4, 0, 8), Shard(1, 5, 4, 0, 8)))}
     send = dict.fromkeys(PLACES, "rows")
     with pytest.raises(ValueError, match="not of one size"):
-        layout_of(table_classes(SCHEMA, send, {}), places, 0, 2)
+        build_layout(table_classes(SCHEMA, send, {}), places, 0, 2)

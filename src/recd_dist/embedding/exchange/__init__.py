@@ -1,1 +1,1 @@
-"""The exchange: unique rows and ids go out and vectors come back, for every sharding type."""
+"""The exchange: unique rows and ids go out, vectors come back, for every sharding type."""

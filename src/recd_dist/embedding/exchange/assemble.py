@@ -1,4 +1,4 @@
-"""What came back -> grouped tensors: columns put together, rows cut apart, features laid side by side per group.
+"""Makes grouped tensors of what came back: joins columns, cuts rows, groups features.
 
 ::
 
@@ -24,12 +24,12 @@ from recd_dist.tensors.ikjt import IKJT
 
 @dataclass(frozen=True)
 class Block:
-    """Named columns side by side.
+    """Columns of several keys, or of several features, side by side.
 
     Attributes:
-        names: keys, or features, in the order of the columns.
-        dims: their widths.
-        values: float [rows, sum of dims].
+        names: names of the keys or features, in the order of the columns.
+        dims: for each name the number of its columns.
+        values: the vectors, float32 [rows, sum of dims].
     """
 
     names: tuple[str, ...]
@@ -37,37 +37,44 @@ class Block:
     values: Tensor
 
     def columns(self) -> dict[str, Tensor]:
-        """[rows, dim] by name, views; a split, whose gradient is one concatenation, not a zero matrix a slice."""
+        """Columns of each name, [rows, dim], as views.
+
+        One split cuts them, and its gradient is one concatenation; the gradient of each slice would be a whole matrix.
+        """
         return dict(zip(self.names, self.values.split(self.dims, dim=1), strict=True))
 
-    def divided(self, lengths: Callable[[str], Tensor]) -> "Block":
-        """Sums -> means."""
+    def divide(self, lengths: Callable[[str], Tensor]) -> "Block":
+        """Divides sums by the lengths of their lists, which makes them means.
+
+        Args:
+            lengths: for a name the number of ids of each row, int32 [rows].
+        """
         means = [v / lengths(f).clamp(min=1)[:, None] for f, v in self.columns().items()]
         return Block(self.names, self.dims, torch.cat(means, dim=1))
 
 
 @dataclass(frozen=True)
-class Looked:
-    """What was computed for a class, or for a unit of it.
+class LookupResult:
+    """What was computed for a class, or for one unit of it.
 
     Attributes:
-        rows: the class: which features a key's rows are of.
-        blocks: keys side by side; each key in one block.
-        index: of a class that sends ids, for each id of the batch its row; None where ids are rows.
+        table_class: the class; it says which features the rows of a key belong to.
+        blocks: the vectors of all keys; each key is in one block.
+        index: for each id of the batch its row in the block, int64; None if the rows are in the order of the batch.
     """
 
-    rows: TableClass
+    table_class: TableClass
     blocks: tuple[Block, ...]
     index: Tensor | None = None
 
 
 class Assemble(nn.Module):
-    """Grouped tensors of a deduplicated batch; a module without parameters.
+    """Makes grouped tensors of a deduplicated batch; a module without parameters.
 
     Args:
         schema: features, groups and weights.
-        sequence_features: features whose vectors are handed on un-pooled; others of their tables are pooled here.
-        mean: divide a row's sum by its number of ids.
+        sequence_features: features whose vectors stay un-pooled; other features of their tables are pooled here.
+        mean: True to divide the sum of a row by its number of ids.
     """
 
     def __init__(self, schema: Schema, sequence_features: frozenset[str], mean: bool) -> None:
@@ -76,82 +83,91 @@ class Assemble(nn.Module):
         features = {g: [f for f in schema.sparse_of(g) if f not in sequence_features] for g in schema.groups}
         self.pooled_features = {g: tuple(fs) for g, fs in features.items() if fs}
 
-    def forward(self, sparse: IKJT, looked: Sequence[Looked]) -> Embedded:
-        """Embedded rows per group, and vectors per un-pooled feature.
+    def forward(self, sparse: IKJT, results: Sequence[LookupResult]) -> Embedded:
+        """The embedded rows of each group, and the vectors of each un-pooled feature.
 
         Args:
-            sparse: the batch; gives lengths, weights and inverses.
-            looked: of every table, once.
+            sparse: the batch, with lengths, weights and inverses.
+            results: what was computed; every table is in one of them.
         """
-        found, sequences = list[Block](), dict[str, GroupedJagged]()
-        for each in looked:
-            if each.rows.pooled:
-                found += row_blocks(sparse, each)
+        blocks, sequences = list[Block](), dict[str, GroupedJagged]()
+        for result in results:
+            if result.table_class.pooled:
+                blocks += row_blocks(sparse, result)
                 continue
-            for name, place, vectors in self._features_of_ids(sparse, each):
+            for name, index, vectors in self._features_of_ids(sparse, result):
                 weights = sparse.weights_of(name) if name in self.weighted else None
                 if name in self.sequence_features:
-                    gathered = multiplied(vectors if place is None else expand_rows(vectors, place), weights)
+                    gathered = multiply_vectors(vectors if index is None else expand_rows(vectors, index), weights)
                     inverse = sparse.inverse_of(sparse.group_of(name))
                     sequences[name] = GroupedJagged(gathered, sparse.lengths_of(name), inverse)
                 else:
-                    rows = pool_ids(vectors, place, sparse.lengths_of(name), weights)
-                    found.append(Block((name,), (rows.shape[1],), rows))
+                    rows = pool_ids(vectors, index, sparse.lengths_of(name), weights)
+                    blocks.append(Block((name,), (rows.shape[1],), rows))
         if self.mean:
-            found = [b.divided(sparse.lengths_of) for b in found]
-        groups = {g: side_by_side(fs, found, sparse.inverse_of(g)) for g, fs in self.pooled_features.items()}
+            blocks = [b.divide(sparse.lengths_of) for b in blocks]
+        groups = {g: join_features(fs, blocks, sparse.inverse_of(g)) for g, fs in self.pooled_features.items()}
         return Embedded(groups, {f: sequences[f] for f in sorted(sequences, key=sparse.keys.index)})
 
     @staticmethod
-    def _features_of_ids(sparse: IKJT, each: Looked) -> list[tuple[str, Tensor | None, Tensor]]:
-        """Of each feature the places of its ids among some vectors, or None and its own vectors in order."""
-        ((block,), features) = each.blocks, each.rows.features
+    def _features_of_ids(sparse: IKJT, result: LookupResult) -> list[tuple[str, Tensor | None, Tensor]]:
+        """For each feature the index of its ids and the vectors that it points to; without index its own vectors."""
+        ((block,), features) = result.blocks, result.table_class.features
         sizes = [sparse.num_values(f) for f in features]
-        if each.index is not None:
-            return [(f, p, block.values) for f, p in zip(features, each.index.split(sizes), strict=True)]
+        if result.index is not None:
+            return [(f, i, block.values) for f, i in zip(features, result.index.split(sizes), strict=True)]
         return [(f, None, v) for f, v in zip(features, block.values.split(sizes), strict=True)]
 
 
-def pool_ids(vectors: Tensor, place: Tensor | None, lengths: Tensor, weights: Tensor | None) -> Tensor:
-    """The sum of each row's vectors, [R, D]; zero for an empty row.
+def pool_ids(vectors: Tensor, index: Tensor | None, lengths: Tensor, weights: Tensor | None) -> Tensor:
+    """Sums up the vectors of each row.
 
     Args:
-        vectors: float32 [N, D].
-        place: int64 [M], for each id of the rows its vector; None: they are in order, M = N.
-        lengths: int32 [R], summing to M.
-        weights: float32 [M] or None.
+        vectors: the vectors, float32 [N, D].
+        index: for each id of the rows the number of its vector, int64 [M]; None if M = N and the vectors are in order.
+        lengths: number of ids of each row, int32 [R]; they sum to M.
+        weights: weight of each id, float32 [M], or None.
+
+    Returns:
+        The sums, float32 [R, D]; zero for an empty row.
     """
-    if place is None:
-        place = torch.arange(len(vectors), device=vectors.device)
-    if not len(place):
-        # Depends on the vectors all the same: every rank takes part in the backward exchange.
+    if index is None:
+        index = torch.arange(len(vectors), device=vectors.device)
+    if not len(index):
+        # The result depends on the vectors even so, because every rank must take part in the backward exchange.
         return vectors.sum(0, keepdim=True).expand(len(lengths), -1) * 0.0
     starts = torch.cumsum(lengths, 0, dtype=torch.int64) - lengths
-    return F.embedding_bag(place, vectors, starts, mode="sum", per_sample_weights=weights)
+    return F.embedding_bag(index, vectors, starts, mode="sum", per_sample_weights=weights)
 
 
-def multiplied(vectors: Tensor, weights: Tensor | None) -> Tensor:
-    """Each vector times its weight, [N, D]; TorchRec leaves un-pooled vectors as they are.
+def multiply_vectors(vectors: Tensor, weights: Tensor | None) -> Tensor:
+    """Multiplies each vector by its weight, which TorchRec does not do where vectors stay un-pooled.
 
     Args:
-        vectors: float32 [N, D].
-        weights: float32 [N], or None, which changes nothing.
+        vectors: the vectors, float32 [N, D].
+        weights: weight of each vector, float32 [N]; None leaves the vectors as they are.
+
+    Returns:
+        The products, float32 [N, D].
     """
     return vectors if weights is None else vectors * weights[:, None]
 
 
-def merged(parts: Sequence[tuple[tuple[tuple[str, int, int], ...], Tensor]], by_rows: bool) -> tuple[Block, ...]:
-    """Matrices of different ranks -> blocks of whole keys.
+def merge_matrices(
+    parts: Sequence[tuple[tuple[tuple[str, int, int], ...], Tensor]], by_rows: bool
+) -> tuple[Block, ...]:
+    """Merges the matrices of different ranks to blocks of whole keys.
 
     Args:
-        parts: of each matrix its columns (key, first column, columns) and its values [rows, sum of columns]; matrices
-            of the same columns are of different rows of the tables, in ascending order.
-        by_rows: such matrices are partial sums, which are added; False: rows that follow each other.
+        parts: for each matrix its columns, as (key, first column, number of columns), and its values, float32
+            [rows, sum of columns]. Matrices with the same columns belong to different rows of the tables, in ascending
+            order.
+        by_rows: True if such matrices are partial sums, which are added up; False if their rows follow each other.
     """
     same: dict[tuple[tuple[str, int, int], ...], list[Tensor]] = {}
     for columns, values in parts:
         same.setdefault(columns, []).append(values)
-    together = {c: _sum(vs) if by_rows else (vs[0] if len(vs) == 1 else torch.cat(vs)) for c, vs in same.items()}
+    together = {c: _add_up(vs) if by_rows else (vs[0] if len(vs) == 1 else torch.cat(vs)) for c, vs in same.items()}
     pieces: dict[str, int] = {}
     for columns in together:
         for key, _, _ in columns:
@@ -164,49 +180,62 @@ def merged(parts: Sequence[tuple[tuple[tuple[str, int, int], ...], Tensor]], by_
             continue
         for (key, first, _), piece in zip(columns, values.split(dims, dim=1), strict=True):
             split.setdefault(key, []).append((first, piece))
-    for key, found in split.items():
-        whole = torch.cat([piece for _, piece in sorted(found, key=lambda p: p[0])], dim=1)
+    for key, shards in split.items():
+        whole = torch.cat([piece for _, piece in sorted(shards, key=lambda p: p[0])], dim=1)
         blocks.append(Block((key,), (whole.shape[1],), whole))
     return tuple(blocks)
 
 
-def _sum(values: list[Tensor]) -> Tensor:
-    """In rank order: the same sum every time."""
+def _add_up(values: list[Tensor]) -> Tensor:
+    """Adds up matrices in the order of the ranks, so that the sum is the same every time."""
     total = values[0]
-    for each in values[1:]:
-        total = total + each
+    for partial in values[1:]:
+        total = total + partial
     return total
 
 
-def row_blocks(sparse: IKJT, looked: Looked) -> list[Block]:
-    """Blocks of keys -> blocks of features of one group, views."""
-    found = []
-    for block in looked.blocks:
-        stacks = [looked.rows.stacks[key] for key in block.names]
+def row_blocks(sparse: IKJT, result: LookupResult) -> list[Block]:
+    """Cuts blocks of keys into blocks of features, as views; the features of a block have the same group.
+
+    Args:
+        sparse: the batch.
+        result: what was computed for a pooled class.
+    """
+    blocks = []
+    for block in result.blocks:
+        stacks = [result.table_class.stacks[key] for key in block.names]
         if len({tuple(sparse.group_of(f) for f in stack) for stack in stacks}) == 1:
             rows = _split_rows(block.values, [sparse.num_rows(sparse.group_of(f)) for f in stacks[0]])
-            found += [Block(tuple(s[n] for s in stacks), block.dims, part) for n, part in enumerate(rows)]
+            blocks += [Block(tuple(s[n] for s in stacks), block.dims, part) for n, part in enumerate(rows)]
             continue
         for stack, (key, column) in zip(stacks, block.columns().items(), strict=True):
             del key
             rows = _split_rows(column, [sparse.num_rows(sparse.group_of(f)) for f in stack])
-            found += [Block((name,), (column.shape[1],), part) for name, part in zip(stack, rows, strict=True)]
-    return found
+            blocks += [Block((name,), (column.shape[1],), part) for name, part in zip(stack, rows, strict=True)]
+    return blocks
 
 
 def _split_rows(values: Tensor, heights: list[int]) -> Sequence[Tensor]:
-    """Rows of each feature of a stack."""
-    # A split of one piece is a view forward and a copy backward.
+    """The rows of each feature of a stack."""
+    # A split into one piece would be a view forward, but a copy backward.
     return [values] if len(heights) == 1 else values.split(heights)
 
 
-def side_by_side(features: Sequence[str], found: Sequence[Block], inverse: Tensor | None) -> Grouped:
-    """A group's features as one matrix [U, sum of dims], in the order asked for; no copy where they lie so.
+def join_features(features: Sequence[str], blocks: Sequence[Block], inverse: Tensor | None) -> Grouped:
+    """Joins the features of a group to one matrix; nothing is copied if they are one block already.
 
-    Whole blocks are kept together where their features follow each other, so that fewer pieces are copied.
+    A block whose features follow each other in the result is copied as a whole, so that there are fewer pieces.
+
+    Args:
+        features: names of the features, in the order of the result.
+        blocks: the blocks of all features.
+        inverse: the group's inverse, int32 [B]; None for the group ``sample``.
+
+    Returns:
+        The group's tensor, [U, sum of dims].
     """
-    first = {b.names[0]: b for b in found}
-    own = {name for b in found for name in b.names}
+    first = {b.names[0]: b for b in blocks}
+    known = {name for b in blocks for name in b.names}
     columns: dict[str, Tensor] = {}
     pieces, dims, at = list[Tensor](), list[int](), 0
     while at < len(features):
@@ -218,9 +247,9 @@ def side_by_side(features: Sequence[str], found: Sequence[Block], inverse: Tenso
             at += len(block.names)
             continue
         if name not in columns:
-            if name not in own:
+            if name not in known:
                 raise ValueError(f"embeddings: no table has looked up feature '{name}'")
-            columns.update(next(b for b in found if name in b.names).columns())
+            columns.update(next(b for b in blocks if name in b.names).columns())
         pieces.append(columns[name])
         dims.append(columns[name].shape[1])
         at += 1
@@ -229,13 +258,13 @@ def side_by_side(features: Sequence[str], found: Sequence[Block], inverse: Tenso
 
 
 class AssembleExpanded(nn.Module):
-    """What plain TorchRec hands over -> the same types, all of the group ``sample``.
+    """Makes grouped tensors of what plain TorchRec returns, all in the group ``sample``; no parameters.
 
     Args:
         schema: features and weights.
-        sequence_tables: features of each un-pooled table.
-        sequence_features: features handed on un-pooled; others of these tables are pooled here.
-        mean: divide a row's sum by its number of ids.
+        sequence_tables: the un-pooled tables and their features.
+        sequence_features: features whose vectors stay un-pooled; other features of these tables are pooled here.
+        mean: True to divide the sum of a row by its number of ids.
     """
 
     def __init__(
@@ -251,25 +280,25 @@ class AssembleExpanded(nn.Module):
         self.pooled_features = tuple(f.name for f in schema.sparse if f.name not in sequence_features)
 
     def forward(self, sent: Any, pooled: Sequence[Any], sequences: Any) -> Embedded:
-        """Embedded rows of the group ``sample``, and vectors per un-pooled feature.
+        """The embedded rows of the group ``sample``, and the vectors of each un-pooled feature.
 
         Args:
-            sent: the KeyedJaggedTensor that the modules were fed, with weights where features have some.
-            pooled: a KeyedTensor [B, sum of dims] per pooled module.
-            sequences: a JaggedTensor per feature, or None.
+            sent: the KeyedJaggedTensor that the modules took, with weights if features have some.
+            pooled: for each module of pooled tables a KeyedTensor [B, sum of dims].
+            sequences: for each feature of un-pooled tables a JaggedTensor; None if there are no such tables.
         """
-        found = [Block(tuple(out.keys()), tuple(out.length_per_key()), out.values()) for out in pooled]
+        blocks = [Block(tuple(out.keys()), tuple(out.length_per_key()), out.values()) for out in pooled]
         vectors: dict[str, GroupedJagged] = {}
         for name in self.sequence_names if sequences is not None else ():
             weights = sent[name].weights() if name in self.weighted else None
-            values = multiplied(sequences[name].values(), weights)
+            values = multiply_vectors(sequences[name].values(), weights)
             vectors[name] = GroupedJagged(values, sequences[name].lengths().to(torch.int32))
             if name not in self.sequence_features:
                 rows = vectors[name].pool().values
-                found.append(Block((name,), (rows.shape[1],), rows))
+                blocks.append(Block((name,), (rows.shape[1],), rows))
         if self.mean:
             by_key = dict(zip(sent.keys(), sent.lengths().view(len(sent.keys()), -1), strict=True))
-            found = [b.divided(by_key.__getitem__) for b in found]
+            blocks = [b.divide(by_key.__getitem__) for b in blocks]
         names = self.pooled_features
-        groups = {SAMPLE: side_by_side(names, found, None)} if names else {}
+        groups = {SAMPLE: join_features(names, blocks, None)} if names else {}
         return Embedded(groups, {f: v for f, v in vectors.items() if f in self.sequence_features})

@@ -1,45 +1,43 @@
-"""Table classes: tables that are looked up together, because they are looked up by the same number of rows.
+"""Table classes: tables with the same number of rows in a batch, looked up together.
 
-fbgemm's kernels take tables of one stride: as many rows for each key. So tables are sorted by the groups of the
-features that look them up. Group ``user`` with U = 2 rows, B = 3 samples, one table for ``history`` (user) and
-``candidate`` (sample)::
+fbgemm's kernels take tables with as many rows for each key, which is called the stride. So tables are sorted into
+classes by the groups of the features that look them up. Take a group ``user`` with U = 2 rows, B = 3 samples, and one
+table for ``history`` (of the group user) and ``candidate`` (of the group sample)::
 
     history    [7, 8]  [9]              class user-sample, stride U + B = 5, one key:
     candidate  [5]     [6]  [7]         item:  [7, 8]  [9]  [5]  [6]  [7]
                                                -- user --   -- sample --
 
-Every table lies in one class: one lookup and one exact optimizer update a step. Tables of which a feature has weights
-are classes apart, since only their lookups take a weight per id; where another feature of such a table has none, its
-weights are 1. A table of which distinct ids are sent
-(``ids``) is a class of its own, whose rows are its ids, one id each: a sum over one id is its vector.
+Every table is in one class, so that a step has one lookup and one exact optimizer update for it. Tables of which a
+feature has weights are in classes apart from the others, because only their lookups take a weight for each id; if
+another feature of such a table has no weights, its weights are 1. A table whose distinct ids are sent (``ids``) is a
+class of its own. Its rows are its ids, one id each: the sum over one id is its vector.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from recd_dist.embedding.names import Send
 from recd_dist.table.schema import Schema
 from recd_dist.tensors.ikjt import IKJT
-
-Send = Literal["rows", "ids"]
-"""What travels of a table: its unique rows, pooled where the table lies, or each distinct id once."""
 
 
 @dataclass(frozen=True)
 class TableClass:
-    """Tables with the same number of rows in every batch.
+    """Tables that have the same number of rows in every batch.
 
     Attributes:
-        name: the groups, joined; of a table whose ids are sent, ``<table>:ids``.
-        send: what travels.
-        stacks: by key the features whose rows stand one after the other.
-        tables: for each table its keys: one for features of different groups, one per feature of one group.
-        pooled: a row is a list that is summed up; False: every id is a row.
-        weighted: ids travel with their weights, and vectors are multiplied by them before they are summed up; never
-            where every id is a row, whose vector is multiplied where it arrives.
+        name: names of the groups, joined by hyphens, with ``:weighted`` behind them if ids have weights;
+            ``<table>:ids`` for a table whose ids are sent.
+        send: what travels of the tables.
+        stacks: for each key the features whose rows stand one after the other.
+        tables: for each table its keys. Features of different groups share a key; features of one group have one each.
+        pooled: True if a row is a list of ids whose vectors are summed up, False if every id is a row.
+        weighted: True if ids travel with their weights, and vectors are multiplied by them before they are summed up.
+            It is never True if every id is a row, because then a vector is multiplied where it arrives.
     """
 
     name: str
@@ -51,19 +49,19 @@ class TableClass:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """All features, key after key."""
+        """The features of all keys, key after key."""
         return tuple(f for stack in self.stacks.values() for f in stack)
 
 
 def table_classes(
     schema: Schema, send: Mapping[str, Send], sequence_tables: Mapping[str, tuple[str, ...]]
 ) -> tuple[TableClass, ...]:
-    """Sorts the tables of a schema into classes, in order of first use; those that send ids come last.
+    """Sorts the tables of a schema into classes, in the order of their first use; tables that send ids come last.
 
     Args:
         schema: features, groups and tables.
         send: what travels of each table.
-        sequence_tables: tables whose vectors are wanted un-pooled; each is a class of its own.
+        sequence_tables: the un-pooled tables and their features; each table is a class of its own.
     """
     order = {g: n for n, g in enumerate(schema.groups)}
     classes: dict[tuple[tuple[str, ...], bool], TableClass] = {}
@@ -80,21 +78,21 @@ def table_classes(
         groups = tuple(schema[name].group for name in next(iter(stacks.values())))
         weighted = any(f.weights for f in features)
         name = "-".join(groups) + (":weighted" if weighted else "")
-        found = classes.get((groups, weighted), TableClass(name, "rows", {}, {}, weighted=weighted))
-        tables = {**found.tables, table: tuple(stacks)}
-        classes[groups, weighted] = replace(found, stacks={**found.stacks, **stacks}, tables=tables)
+        known = classes.get((groups, weighted), TableClass(name, "rows", {}, {}, weighted=weighted))
+        tables = {**known.tables, table: tuple(stacks)}
+        classes[groups, weighted] = replace(known, stacks={**known.stacks, **stacks}, tables=tables)
     return (*classes.values(), *alone)
 
 
 @dataclass(frozen=True, eq=False)
 class ClassRows:
-    """A class's rows of one batch.
+    """The rows of one class in one batch.
 
     Attributes:
-        num_rows: rows of each key; of a class that is not pooled, its ids.
-        values: ids [N], key after key, row after row.
-        lengths: int32 [keys * num_rows], or None where every row is one id.
-        weights: float32 [N]; None where the class takes none.
+        num_rows: number of rows of each key; the number of ids if the class is not pooled.
+        values: the ids [N], key after key, row after row; int32 or int64, as in the batch.
+        lengths: number of ids of each row, int32 [keys * num_rows]; None if every row is one id.
+        weights: weight of each id, float32 [N]; None if the class takes none.
     """
 
     num_rows: int
@@ -104,17 +102,17 @@ class ClassRows:
 
 
 def class_rows(sparse: IKJT, table_class: TableClass) -> ClassRows:
-    """A class's rows: per key the rows of its features one after the other.
+    """The rows of a class in a batch: for each key the rows of its features, one after the other.
 
-    Views where the features stand side by side in the batch, as they do for a class of a single group.
+    The tensors are views if the features stand side by side in the batch, as they do for a class of a single group.
 
     Args:
-        sparse: deduplicated batch.
-        table_class: one of ``table_classes``.
+        sparse: the deduplicated batch.
+        table_class: one of the classes that ``table_classes`` made.
     """
     features = table_class.features
     if not table_class.pooled:
-        values = joined([sparse.values_of(f) for f in features])
+        values = join_tensors([sparse.values_of(f) for f in features])
         return ClassRows(len(values), values)
     stack = next(iter(table_class.stacks.values()))
     num_rows = sum(sparse.num_rows(sparse.group_of(f)) for f in stack)
@@ -134,6 +132,6 @@ def class_rows(sparse: IKJT, table_class: TableClass) -> ClassRows:
     )
 
 
-def joined(tensors: list[Tensor]) -> Tensor:
-    """Concatenation; a single tensor is handed on as it is."""
+def join_tensors(tensors: list[Tensor]) -> Tensor:
+    """Concatenates tensors; a single tensor is returned as it is, without a copy."""
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors)

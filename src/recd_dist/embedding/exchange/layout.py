@@ -1,13 +1,16 @@
-"""What travels where, as far as the plan decides it: computed once, the same on every rank.
+"""What travels where, as the plan decides it; computed once, and alike on every rank.
 
-A *unit* is the tables of one class and one sharding type: what one lookup of a rank computes. A *segment* is one key's
-ids of one bucket (a block of a table's rows; the whole table where its rows are not split). Each rank is sent the
-segments of the rows it holds, and sends back a matrix a unit, its columns side by side::
+A *unit* is the tables of one class that have the same sharding type: a rank looks them up in one call. A *bucket* is a
+block of a table's rows, or the whole table if its rows are not split. A *segment* is the ids of one key in one bucket.
+Each rank receives the segments of the rows that it holds, and sends back one matrix for each unit, with the columns of
+its tables side by side::
 
-    unit 0: item (TW on rank 1), shop (CW on 0 and 1)    rank 0 is sent  shop        sends back  [R, shop's left half]
-                                                         rank 1 is sent  item, shop              [R, item | right half]
-    unit 1: user (RW on 0 and 1)                         rank 0 is sent  user below 5            [R, partial sum]
-                                                         rank 1 is sent  user from 5             [R, partial sum]
+    unit                                   rank  receives          sends back
+    0: item, shop (CW on ranks 0 and 1)    0     item, shop        [R, left half of item | left half of shop]
+                                           1     item, shop        [R, right half of item | right half of shop]
+    1: city (TW on rank 1)                 1     city              [R, city]
+    2: user (RW on ranks 0 and 1)          0     user, rows 0-4    [R, partial sum of user]
+                                           1     user, rows 5-9    [R, partial sum of user]
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,12 +23,19 @@ from recd_dist.embedding.placement import Placement, Shard
 
 REPLICATED = "DP"
 SPLIT_IN_HOST = ("TWRW", "GRID")
-"""Sharding types whose row shards are all on one host, so that their partial sums are added up there."""
+"""Sharding types whose row shards are all on one host, where their partial sums can be added up."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Columns of one key that a rank computes, for the ids of one bucket."""
+    """Columns of one key that a rank computes, for the ids of one bucket.
+
+    Attributes:
+        key: the key.
+        bucket: number of the bucket.
+        column: first column of the table.
+        num_columns: number of columns.
+    """
 
     key: str
     bucket: int
@@ -35,45 +45,59 @@ class Part:
 
 @dataclass(frozen=True)
 class Unit:
-    """Tables of one class and one sharding type.
+    """The tables of one class that have the same sharding type.
 
     Attributes:
         module: name of the class, and of the module that holds its tables.
-        sharding: short name of the type.
-        rows: the class, less the tables of other types.
-        block_rows: for each key the rows of a block; empty where rows are not split.
-        num_buckets: blocks of a table; 1 where rows are not split.
-        parts: by rank what it computes, in the order of its columns.
+        sharding: short name of the sharding type.
+        table_class: the class, without the tables that have another sharding type.
+        block_rows: for each key the number of rows in a block of its table; empty if rows are not split.
+        num_buckets: number of blocks of a table; 1 if rows are not split.
+        parts: for each rank the parts that it computes, in the order of its columns.
     """
 
     module: str
     sharding: str
-    rows: TableClass
+    table_class: TableClass
     block_rows: tuple[int, ...]
     num_buckets: int
     parts: Mapping[int, tuple[Part, ...]]
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
-        """Keys, in order."""
-        return tuple(self.rows.stacks)
+        """The keys of the unit, in their order."""
+        return tuple(self.table_class.stacks)
 
     @cached_property
     def num_segments(self) -> int:
-        """Segments that a rank makes of a batch; one more, never sent, for what fills up a list of distinct ids."""
-        return self.num_buckets * len(self.keys) + (self.rows.send == "ids")
+        """How many segments a rank makes of a batch; one more for what fills up distinct ids, which is never sent."""
+        return self.num_buckets * len(self.keys) + (self.table_class.send == "ids")
 
     def segments(self, rank: int) -> tuple[int, ...]:
-        """The segments that a rank is sent, by number: bucket * keys + key; each once, whatever columns it holds."""
+        """Numbers of the segments that a rank receives: each once, whatever columns the rank holds.
+
+        A segment's number is that of its bucket times the number of keys, plus that of its key.
+
+        Args:
+            rank: the rank.
+        """
         numbers = (p.bucket * len(self.keys) + self.keys.index(p.key) for p in self.parts.get(rank, ()))
         return tuple(sorted(set(numbers)))
 
     def columns(self, rank: int) -> tuple[int, ...]:
-        """Widths of the parts of the matrix that a rank sends back."""
+        """For each part that a rank computes the number of its columns.
+
+        Args:
+            rank: the rank.
+        """
         return tuple(p.num_columns for p in self.parts.get(rank, ()))
 
     def width(self, rank: int) -> int:
-        """Columns of that matrix."""
+        """How many columns the matrix has that a rank sends back.
+
+        Args:
+            rank: the rank.
+        """
         return sum(self.columns(rank))
 
 
@@ -82,10 +106,11 @@ class Layout:
     """All units of a plan, seen from one rank.
 
     Attributes:
-        units: those that are exchanged.
-        replicated: those of which every rank holds a copy.
-        rank, world_size: this rank's place.
-        host_size: ranks of a host.
+        units: the units that are exchanged.
+        replicated: the units of which every rank holds a copy.
+        rank: this rank.
+        world_size: W, the number of ranks.
+        host_size: number of ranks of a host.
     """
 
     units: tuple[Unit, ...]
@@ -95,48 +120,57 @@ class Layout:
     host_size: int
 
     @cached_property
-    def by_rows(self) -> tuple[int, ...]:
-        """Numbers of the units whose rows are lists. They come first."""
-        return tuple(n for n, unit in enumerate(self.units) if unit.rows.pooled)
+    def row_units(self) -> tuple[int, ...]:
+        """Numbers of the units whose rows are lists of ids. They come first."""
+        return tuple(n for n, unit in enumerate(self.units) if unit.table_class.pooled)
 
     @cached_property
-    def weighted(self) -> tuple[int, ...]:
-        """Numbers of the units whose ids have weights. They come first among those by rows."""
-        return tuple(n for n in self.by_rows if self.units[n].rows.weighted)
+    def weighted_units(self) -> tuple[int, ...]:
+        """Numbers of the units whose ids travel with weights. They come first among ``row_units``."""
+        return tuple(n for n in self.row_units if self.units[n].table_class.weighted)
 
     @cached_property
-    def by_ids(self) -> tuple[int, ...]:
-        """Numbers of the units of which every row is one id."""
-        return tuple(n for n, unit in enumerate(self.units) if not unit.rows.pooled)
+    def id_units(self) -> tuple[int, ...]:
+        """Numbers of the units in which every row is one id."""
+        return tuple(n for n, unit in enumerate(self.units) if not unit.table_class.pooled)
 
     @cached_property
-    def local(self) -> tuple[int, ...]:
-        """Numbers of the units of which this rank holds something."""
+    def local_units(self) -> tuple[int, ...]:
+        """Numbers of the units of which this rank holds shards."""
         return tuple(n for n, unit in enumerate(self.units) if unit.parts.get(self.rank))
 
     def is_summed_in_host(self, unit: Unit) -> bool:
-        """Whether partial sums are added up inside a host before they leave it."""
-        return unit.sharding in SPLIT_IN_HOST and unit.rows.pooled and 1 < self.host_size < self.world_size
+        """Whether the partial sums of a unit are added up inside a host before they leave it.
+
+        Args:
+            unit: the unit.
+        """
+        return unit.sharding in SPLIT_IN_HOST and unit.table_class.pooled and 1 < self.host_size < self.world_size
 
     def sends_back(self, unit: Unit, rank: int) -> bool:
-        """Whether a rank sends vectors of a unit to this one."""
-        same_place = rank % self.host_size == self.rank % self.host_size
-        return bool(unit.parts.get(rank)) and (same_place or not self.is_summed_in_host(unit))
+        """Whether another rank sends a matrix of a unit back to this one.
+
+        Args:
+            unit: the unit.
+            rank: the other rank.
+        """
+        has_same_local_rank = rank % self.host_size == self.rank % self.host_size
+        return bool(unit.parts.get(rank)) and (has_same_local_rank or not self.is_summed_in_host(unit))
 
     @cached_property
     def first_segment(self) -> tuple[int, ...]:
-        """Where each unit's segments begin among all that a rank makes of a batch."""
+        """For each unit the number of its first segment, with the segments of all units numbered in a row."""
         return tuple(accumulate((unit.num_segments for unit in self.units), initial=0))[:-1]
 
     @cached_property
     def sent_segments(self) -> tuple[int, ...]:
-        """Segments in the order in which they are sent: rank after rank, unit after unit."""
+        """Numbers of the segments in the order in which they are sent: rank after rank, unit after unit."""
         firsts = list(zip(self.units, self.first_segment, strict=True))
         return tuple(first + s for q in range(self.world_size) for unit, first in firsts for s in unit.segments(q))
 
     @cached_property
-    def size_places(self) -> tuple[int, ...]:
-        """For each of these its place in the sizes, [W, 1 + 2 * units]: of the ids of its unit."""
+    def size_index(self) -> tuple[int, ...]:
+        """For each sent segment where its number of ids is added in the sizes, [W, 1 + 2 * units] as a flat list."""
         width = 1 + 2 * len(self.units)
         return tuple(
             q * width + 2 + 2 * n
@@ -147,21 +181,24 @@ class Layout:
 
     @cached_property
     def received_rows(self) -> tuple[int, ...]:
-        """Order of the received segments of local units by rows (numbered source by source) for the lookups."""
-        return self._received([n for n in self.local if n in self.by_rows])
+        """Order in which lookups take the received segments of ``row_units``, which are numbered source by source."""
+        return self._received_order([n for n in self.local_units if n in self.row_units])
 
     @cached_property
     def received_weights(self) -> tuple[int, ...]:
-        """The same of those with weights, numbered source by source among themselves."""
-        return self._received([n for n in self.local if n in self.weighted])
+        """Order in which lookups take the weights of the received segments of ``weighted_units``.
+
+        These segments are numbered among themselves, source by source.
+        """
+        return self._received_order([n for n in self.local_units if n in self.weighted_units])
 
     @cached_property
     def received_ids(self) -> tuple[int, ...]:
-        """The same of local units by ids."""
-        return self._received([n for n in self.local if n in self.by_ids])
+        """Order in which lookups take the received segments of ``id_units``, which are numbered source by source."""
+        return self._received_order([n for n in self.local_units if n in self.id_units])
 
-    def _received(self, units: Sequence[int]) -> tuple[int, ...]:
-        """For each unit and each of its parts here, that part's segment of every source, one after the other."""
+    def _received_order(self, units: Sequence[int]) -> tuple[int, ...]:
+        """For each unit and each part of it on this rank the numbers of the part's segments, one from each source."""
         numbers, count = dict[tuple[int, int], int](), 0
         for n in units:
             for segment in self.units[n].segments(self.rank):
@@ -176,25 +213,26 @@ class Layout:
         return tuple(order)
 
 
-def layout_of(
+def build_layout(
     classes: Sequence[TableClass], placement: Placement, rank: int, world_size: int, host_size: int | None = None
 ) -> Layout:
-    """The layout of a plan.
+    """Builds the layout of a plan.
 
     Args:
-        classes: of the tables.
-        placement: where they lie.
+        classes: the classes of the tables.
+        placement: where the tables lie.
         rank: this rank.
-        world_size: W.
-        host_size: ranks of a host; all when absent.
+        world_size: W, the number of ranks.
+        host_size: number of ranks of a host; all ranks are on one host when absent.
     """
     units = []
     for each in classes:
         for sharding in dict.fromkeys(placement[t].sharding for t in each.tables):
             tables = {t: keys for t, keys in each.tables.items() if placement[t].sharding == sharding}
             stacks = {k: each.stacks[k] for keys in tables.values() for k in keys}
-            units.append(_unit(each.name, sharding, replace(each, stacks=stacks, tables=tables), placement))
-    units.sort(key=lambda u: (not u.rows.pooled, not u.rows.weighted))
+            units.append(_build_unit(each.name, sharding, replace(each, stacks=stacks, tables=tables), placement))
+    # A stable sort: units with weights first, then other units whose rows are lists, then those of single ids.
+    units.sort(key=lambda u: (not u.table_class.pooled, not u.table_class.weighted))
     return Layout(
         tuple(u for u in units if u.sharding != REPLICATED),
         tuple(u for u in units if u.sharding == REPLICATED),
@@ -204,24 +242,24 @@ def layout_of(
     )
 
 
-def _unit(module: str, sharding: str, rows: TableClass, placement: Placement) -> Unit:
-    blocks = {t: _blocks(placement[t].shards) for t in rows.tables}
+def _build_unit(module: str, sharding: str, table_class: TableClass, placement: Placement) -> Unit:
+    blocks = {t: _row_blocks(placement[t].shards) for t in table_class.tables}
     parts: dict[int, list[Part]] = {}
-    for table, keys in rows.tables.items():
+    for table, keys in table_class.tables.items():
         for shard in placement[table].shards:
             bucket = blocks[table].index((shard.row, shard.num_rows))
-            found = [Part(key, bucket, shard.column, shard.num_columns) for key in keys]
-            parts.setdefault(shard.rank, []).extend(found)
+            of_shard = [Part(key, bucket, shard.column, shard.num_columns) for key in keys]
+            parts.setdefault(shard.rank, []).extend(of_shard)
     num_buckets = max((len(b) for b in blocks.values()), default=1)
-    sizes = tuple(blocks[t][0][1] for t, keys in rows.tables.items() for _ in keys) if num_buckets > 1 else ()
-    return Unit(module, sharding, rows, sizes, num_buckets, {r: tuple(p) for r, p in parts.items()})
+    sizes = tuple(blocks[t][0][1] for t, keys in table_class.tables.items() for _ in keys) if num_buckets > 1 else ()
+    return Unit(module, sharding, table_class, sizes, num_buckets, {r: tuple(p) for r, p in parts.items()})
 
 
-def _blocks(shards: Sequence[Shard]) -> list[tuple[int, int]]:
-    """Row ranges of a table, ascending.
+def _row_blocks(shards: Sequence[Shard]) -> list[tuple[int, int]]:
+    """The blocks of a table's rows, in ascending order: first row and number of rows of each.
 
     Raises:
-        ValueError: blocks of different sizes, of which an id's block cannot be told by a division.
+        ValueError: the blocks have different sizes, so that the block of an id cannot be found by a division.
     """
     blocks = sorted({(s.row, s.num_rows) for s in shards})
     size = blocks[0][1] if blocks else 0

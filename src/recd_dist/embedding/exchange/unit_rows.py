@@ -1,4 +1,4 @@
-"""A unit's rows of one batch, its ids sorted by the rank that holds them."""
+"""The rows of one unit in one batch, with ids sorted by the rank that holds them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from recd_dist.tensors.ikjt import IKJT
 
 @dataclass(frozen=True, eq=False)
 class UnitRows:
-    """A unit's rows.
+    """The rows of one unit in one batch.
 
     Attributes:
-        num_rows: rows of each key; 0 where every row is one id, whose number differs from rank to rank.
+        num_rows: number of rows of each key; 0 if every row is one id, since that number differs from rank to rank.
         values: ids, segment after segment, counted from the first row of their block.
-        counts: int64 [segments], ids of each.
-        lengths: int32 [segments * num_rows], or None where every row is one id.
-        weights: float32, as ``values``, or None.
-        index: int64, for each id of the batch its place among ``values``; None where they are the same.
+        counts: number of ids of each segment, int64 [segments].
+        lengths: number of ids of each row, int32 [segments * num_rows]; None if every row is one id.
+        weights: weight of each id, float32; None if there are none.
+        index: for each id of the batch where it stands in ``values``, int64; None if they stand in the same order.
     """
 
     num_rows: int
@@ -35,47 +35,59 @@ class UnitRows:
     index: Tensor | None = None
 
     def tensors(self) -> list[Tensor]:
-        """All that are there."""
+        """The tensors that are not None."""
         return [t for t in (self.values, self.counts, self.lengths, self.weights, self.index) if t is not None]
 
 
 def unit_rows(sparse: IKJT, unit: Unit) -> UnitRows:
-    """A unit's rows of a batch.
+    """The rows of a unit in a batch.
 
     Args:
-        sparse: deduplicated batch.
-        unit: of the layout.
+        sparse: the deduplicated batch.
+        unit: one of the units of the layout.
     """
-    rows = class_rows(sparse, unit.rows)
+    rows = class_rows(sparse, unit.table_class)
     if rows.lengths is None:
-        return _ids(rows.values, unit)
+        return _id_rows(rows.values, unit)
     if unit.num_buckets > 1:
         values, lengths, weights = bucketize(rows.values, rows.lengths, rows.weights, unit.block_rows, unit.num_buckets)
         counts = lengths.view(unit.num_segments, rows.num_rows).sum(1, dtype=torch.int64)
         return UnitRows(rows.num_rows, values, counts, lengths, weights)
-    sizes = [sum(sparse.num_values(f) for f in stack) for stack in unit.rows.stacks.values()]
+    sizes = [sum(sparse.num_values(f) for f in stack) for stack in unit.table_class.stacks.values()]
     return UnitRows(rows.num_rows, rows.values, host_integers(sizes, rows.values), rows.lengths, rows.weights)
 
 
-def _ids(values: Tensor, unit: Unit) -> UnitRows:
-    """Every id a row: each distinct one once, or all of them."""
+def _id_rows(values: Tensor, unit: Unit) -> UnitRows:
+    """The rows of a unit whose ids are rows: each distinct id once, or all ids."""
     block_rows = unit.block_rows[0] if unit.block_rows else torch.iinfo(values.dtype).max
-    if unit.rows.send == "ids":
+    if unit.table_class.send == "ids":
         once, index, counts = distinct_ids(values, block_rows, unit.num_buckets)
         return UnitRows(0, once, counts, index=index)
     if unit.num_buckets == 1:
         return UnitRows(0, values, host_integers([len(values)], values))
-    ordered, place, counts = bucketize_ids(values, block_rows, unit.num_buckets)
-    return UnitRows(0, ordered, counts, index=place)
+    ordered, index, counts = bucketize_ids(values, block_rows, unit.num_buckets)
+    return UnitRows(0, ordered, counts, index=index)
 
 
 def host_integers(numbers: Sequence[int], like: Tensor) -> Tensor:
-    """Integers of this step as int64 on a tensor's device, without making the host wait."""
-    made = torch.tensor(numbers, dtype=torch.int64)
-    return made.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else made
+    """Integers of this step as an int64 tensor on the device of another tensor, without making the host wait.
+
+    Args:
+        numbers: the integers.
+        like: a tensor on the device.
+    """
+    integers = torch.tensor(numbers, dtype=torch.int64)
+    return integers.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else integers
 
 
 @lru_cache(maxsize=512)
 def constant(numbers: tuple[int, ...], device: torch.device) -> Tensor:
-    """Integers of the plan as int64 on a device, copied there once; not to be written to."""
+    """Integers of the plan as an int64 tensor on a device, which are copied there once.
+
+    The tensor is shared between steps: nobody may write to it.
+
+    Args:
+        numbers: the integers.
+        device: the device.
+    """
     return torch.tensor(numbers, dtype=torch.int64, device=device)

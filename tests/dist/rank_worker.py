@@ -1,4 +1,4 @@
-"""One rank of the test suite: runs functions of test files that it is sent, over and over, in one process group."""
+"""One rank of the tests: it runs the functions of test files that it is sent, all in one process group."""
 
 import importlib.util
 import logging
@@ -13,8 +13,8 @@ import torch
 from recd_dist.ranks.process_group import process_group
 
 
-def load(path: str, modules: dict[str, ModuleType]) -> ModuleType:
-    """A test file as a module, by path: pytest's importlib mode gives it no importable name."""
+def load_module(path: str, modules: dict[str, ModuleType]) -> ModuleType:
+    """Loads a test file as a module, by its path: pytest's importlib mode gives it no name to import it by."""
     if path not in modules:
         spec = importlib.util.spec_from_file_location(f"ranks_{len(modules)}", path)
         modules[path] = importlib.util.module_from_spec(spec)
@@ -32,7 +32,7 @@ def main() -> None:
         while (job := connection.recv()) is not None:
             path, function, args = job
             try:
-                connection.send((True, getattr(load(path, modules), function)(ranks, *args)))
+                connection.send((True, getattr(load_module(path, modules), function)(ranks, *args)))
             except Exception:
                 connection.send((False, traceback.format_exc()))
 

@@ -1,6 +1,7 @@
-"""Plans on disk: JSON that a person can read, edit and compare. A table's place is written as the config writes it.
+"""Plans on disk: JSON that a person can read, edit and compare.
 
-No torch: the check before a job reads plans too. ``describe.to_json`` writes them.
+A table's place is written as the config writes it. ``plan_json.py`` makes the JSON. This module loads no torch, because
+the check before a job reads plans too.
 """
 
 import json
@@ -9,20 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recd_dist.embedding.names import PLACE_KEYS, SENDS
 from recd_dist.errors import ConfigError, nearest
 
 FORMAT, VERSION = "recd_dist.plan", 1
 
 
 @dataclass(frozen=True)
-class Saved:
+class SavedPlan:
     """A plan as it stands in a file.
 
     Attributes:
         path: the file, for messages.
-        world_size, local_world_size: ranks it was made for, and those of a host.
-        tables: by table ``num_embeddings``, ``dim``, ``send``, ``type`` and the ranks, host or hosts that go with it.
-        numbers: what the plan came to: memory, bytes and milliseconds.
+        world_size: number of ranks that the plan is for.
+        local_world_size: number of ranks of one host.
+        tables: for each table its ``num_embeddings``, ``dim``, ``send``, ``type``, and the ranks or hosts that hold it.
+        numbers: what the plan costs: memory, bytes and milliseconds.
     """
 
     path: Path
@@ -33,8 +36,8 @@ class Saved:
 
     @property
     def sharding(self) -> dict[str, dict[str, Any]]:
-        """What ``plan.plan`` takes."""
-        return {t: {k: v for k, v in e.items() if k in _PLACES} for t, e in self.tables.items()}
+        """The place of each table, as ``sharding.place_tables`` takes it."""
+        return {t: {k: v for k, v in e.items() if k in PLACE_KEYS} for t, e in self.tables.items()}
 
     @property
     def send(self) -> dict[str, str]:
@@ -42,15 +45,15 @@ class Saved:
         return {t: str(e["send"]) for t, e in self.tables.items()}
 
     def check(self, sizes: Mapping[str, tuple[int, int]], world_size: int, local_world_size: int | None = None) -> None:
-        """Refuses a plan for other tables or ranks.
+        """Refuses a plan that is for other tables or other ranks than those of a job.
 
         Args:
-            sizes: rows and width of each table of the job.
-            world_size: its ranks.
-            local_world_size: those of a host; None where it is not known yet.
+            sizes: rows and columns of each table of the job.
+            world_size: number of ranks of the job.
+            local_world_size: number of ranks of one host of the job; None where that is not known yet.
 
         Raises:
-            ConfigError: names what differs and the remedy.
+            ConfigError: the plan differs from the job; the message says where, and what to do.
         """
         name, again = f"plan.file={self.path}", "plan again with `recd plan ... --save`"
         if self.world_size != world_size:
@@ -64,10 +67,10 @@ class Saved:
         for table, size in sizes.items():
             if table not in self.tables:
                 raise ConfigError(f"{name}: has no table '{table}'{nearest(table, self.tables)}; {again}")
-            found = self.tables[table]["num_embeddings"], self.tables[table]["dim"]
-            if found != size:
+            planned = self.tables[table]["num_embeddings"], self.tables[table]["dim"]
+            if planned != size:
                 raise ConfigError(
-                    f"{name}: table '{table}' has {found[0]} rows of {found[1]}, this job's has {size[0]} of "
+                    f"{name}: table '{table}' has {planned[0]} rows of {planned[1]}, this job's has {size[0]} of "
                     f"{size[1]}; {again}"
                 )
         if unknown := [t for t in self.tables if t not in sizes]:
@@ -76,18 +79,15 @@ class Saved:
             )
 
 
-_PLACES = ("type", "ranks", "host", "hosts")
-
-
-def load(path: Path, option: str = "plan.file=") -> Saved:
-    """A plan that was written as JSON.
+def load_plan(path: Path, option: str = "plan.file=") -> SavedPlan:
+    """Reads a plan from a file.
 
     Args:
-        path: the file.
-        option: what named it, for messages.
+        path: the file, written by ``recd plan --save``.
+        option: the option that names the file, for messages.
 
     Raises:
-        ConfigError: no such file, or not a plan.
+        ConfigError: there is no such file, or it holds no plan.
     """
     try:
         value = json.loads(path.read_text())
@@ -97,19 +97,19 @@ def load(path: Path, option: str = "plan.file=") -> Saved:
         ) from error
     except ValueError as error:
         raise ConfigError(f"{option}{path}: not JSON ({error}); `recd plan --save` writes plans") from error
-    return from_json(value, path, option)
+    return parse_plan(value, path, option)
 
 
-def from_json(value: Any, path: Path, option: str = "plan.file=") -> Saved:
-    """A plan out of what was read.
+def parse_plan(value: Any, path: Path, option: str = "plan.file=") -> SavedPlan:
+    """Checks a JSON value and takes it as a plan.
 
     Args:
-        value: from ``describe.to_json``.
-        path: where it was read, for messages.
-        option: what named it, for messages.
+        value: what ``plan_json.plan_to_json`` made.
+        path: where the value was read, for messages.
+        option: the option that names the file, for messages.
 
     Raises:
-        ConfigError: not a plan.
+        ConfigError: the value is no plan.
     """
     if not isinstance(value, dict) or value.get("format") != FORMAT or value.get("version") != VERSION:
         raise ConfigError(f"{option}{path}: not a plan of this release; `recd plan --save` writes one")
@@ -117,68 +117,71 @@ def from_json(value: Any, path: Path, option: str = "plan.file=") -> Saved:
         tables = {str(t): dict(e) for t, e in value["tables"].items()}
         for entry in tables.values():
             _ = entry["num_embeddings"], entry["dim"], entry["type"]
-            if entry["send"] not in ("rows", "ids"):
-                raise ConfigError(f"{option}{path}: send={entry['send']}: unknown; rows or ids")
-        return Saved(path, int(value["world_size"]), int(value["local_world_size"]), tables, dict(value["numbers"]))
+            if entry["send"] not in SENDS:
+                raise ConfigError(f"{option}{path}: send={entry['send']}: unknown; {' or '.join(SENDS)}")
+        return SavedPlan(path, int(value["world_size"]), int(value["local_world_size"]), tables, dict(value["numbers"]))
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{option}{path}: incomplete ({error!r}); `recd plan --save` writes plans") from error
 
 
-def text_of(value: Mapping[str, Any]) -> str:
-    """A plan as it is written: JSON with a line for each table, so that any diff shows it well.
+def format_plan(value: Mapping[str, Any]) -> str:
+    """The text of a plan's file: JSON with one line for each table, so that any diff shows it well.
 
     Args:
-        value: from ``describe.to_json``.
+        value: what ``plan_json.plan_to_json`` made.
     """
     head = [f"{json.dumps(name)}: {json.dumps(value[name])}" for name in value if name != "tables"]
     lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in value["tables"].items())
     return "{\n " + ",\n ".join(head) + f',\n "tables": {{\n{lines}\n }}\n}}\n'
 
 
-def differences(before: Saved, after: Saved) -> list[tuple[str, str, str]]:
-    """What differs between two plans, as (what, before, after).
+def compare_plans(before: SavedPlan, after: SavedPlan) -> list[tuple[str, str, str]]:
+    """Lists what differs between two plans, which may be for any tables and ranks.
 
     Args:
-        before: a plan.
-        after: another, of any tables and ranks.
+        before: the first plan.
+        after: the second plan.
+
+    Returns:
+        For each difference its name, what the first plan says and what the second one says.
     """
-    found = []
-    for what in ("world_size", "local_world_size"):
-        was, now = getattr(before, what), getattr(after, what)
+    differences = []
+    for name in ("world_size", "local_world_size"):
+        was, now = getattr(before, name), getattr(after, name)
         if was != now:
-            found.append((what, str(was), str(now)))
+            differences.append((name, str(was), str(now)))
     for table in dict.fromkeys([*before.tables, *after.tables]):
-        was, now = (_entry(side.tables.get(table)) for side in (before, after))
+        was, now = (_format_table(side.tables.get(table)) for side in (before, after))
         if was != now:
-            found.append((table, was, now))
+            differences.append((table, was, now))
     for name in dict.fromkeys([*before.numbers, *after.numbers]):
         was, now = (f"{side.numbers[name]:,.2f}" if name in side.numbers else "-" for side in (before, after))
         if was != now:
-            found.append((name, was, now))
-    return found
+            differences.append((name, was, now))
+    return differences
 
 
-def _entry(entry: Mapping[str, Any] | None) -> str:
+def _format_table(entry: Mapping[str, Any] | None) -> str:
     """One table of a plan in a line."""
     if entry is None:
         return "-"
     places = [entry[k] for k in ("ranks", "hosts", "host") if k in entry]
-    shown = f" {_short(places[0])}" if places else ""
+    shown = f" {_format_places(places[0])}" if places else ""
     return f"{entry['num_embeddings']:,} x {entry['dim']}, {entry['type']}{shown}, {entry['send']}"
 
 
-def _short(places: Any) -> str:
-    """Ranks or hosts; in their order while they are few."""
+def _format_places(places: Any) -> str:
+    """Ranks or hosts, in their order while they are few, else sorted and with runs shortened."""
     if not isinstance(places, list):
         return str(places)
-    return ", ".join(map(str, places)) if len(places) <= 8 else spans(places)
+    return ", ".join(map(str, places)) if len(places) <= 8 else format_spans(places)
 
 
-def spans(numbers: Sequence[int]) -> str:
-    """Whole numbers, runs shortened: ``0-3, 8``.
+def format_spans(numbers: Sequence[int]) -> str:
+    """Whole numbers, sorted, with runs shortened: ``0-3, 8``.
 
     Args:
-        numbers: in any order.
+        numbers: the numbers, in any order.
     """
     runs: list[list[int]] = []
     for number in sorted(set(numbers)):

@@ -1,4 +1,4 @@
-"""Counted bytes equal the formula for unique rows (and, with dedup off, for expanded ones), per direction."""
+"""Counted bytes equal the formula in each direction, for unique rows and, with dedup off, for expanded ones."""
 
 from dataclasses import replace
 
@@ -8,15 +8,15 @@ import torch
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recd_dist.embedding.distribute import shard
-from recd_dist.embedding.initial_weights import initialize
+from recd_dist.embedding.initial_weights import initialize_tables
 from recd_dist.embedding.names import Codecs
-from recd_dist.embedding.placement import placement
+from recd_dist.embedding.placement import read_placement
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.metrics.traffic import TrafficCounter
-from recd_dist.plan.placing import World
 from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.step_bytes import step_bytes
 from recd_dist.plan.step_rows import StepRows, table_uses
+from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.table.schema import Feature, Kind, Schema, Table
 from recd_dist.tensors.deduplicate import deduplicate
@@ -34,14 +34,14 @@ TABLES = {"item": Table("item", 4000, 16), "article": Table("article", 4000, 8)}
 
 
 def schema_of(weighted: list[str]) -> Schema:
-    """The schema, some features with weights."""
+    """The schema, in which the named features have weights."""
     return Schema(
         tuple(replace(f, weights=f"{f.name}_weights" if f.name in weighted else None) for f in SCHEMA.features)
     )
 
 
 def batch(rank: int, ids: torch.dtype, weighted: bool) -> IKJT:
-    """400 samples of 40 users, 20 ids a list, ids uniform over the table."""
+    """400 samples of at least 40 users, lists of 20 ids, ids spread evenly over the tables."""
     random = np.random.default_rng(rank)
     users = np.sort(random.integers(0, 40 + 10 * rank, 400))
     lists = {f: {u: random.integers(0, 4000, 20).tolist() for u in set(users.tolist())} for f in ("history", "clicks")}
@@ -57,7 +57,7 @@ def batch(rank: int, ids: torch.dtype, weighted: bool) -> IKJT:
     return deduplicate(kjt, {"user": ["history", "clicks"]})
 
 
-def counted(
+def count_bytes(
     ranks: Ranks,
     sharding: object,
     sequences: list[str],
@@ -71,10 +71,10 @@ def counted(
     options = {"sequence_features": sequences, "dedup": dedup, "send": {"article": send} if send else None}
     options["codecs"] = codecs
     embeddings = Embeddings(schema_of(weighted), TABLES, device="meta", **options)
-    chosen = place_tables(embeddings, World(ranks.world_size, ranks.local_world_size), sharding)
+    plan = place_tables(embeddings, World(ranks.world_size, ranks.local_world_size), sharding)
     uses = table_uses(embeddings)
-    model = shard(Outer(embeddings), chosen, ranks)
-    initialize(model, 0)
+    model = shard(Outer(embeddings), plan, ranks)
+    initialize_tables(model, 0)
     sparse = batch(ranks.rank, ids, bool(weighted))
     with TrafficCounter() as counter:
         out = model(sparse if dedup else sparse.expand())
@@ -83,7 +83,7 @@ def counted(
         num_collectives = counter.num_collectives
         sent = counter.take()
     step = StepRows.of_batch(sparse, table_uses(embeddings), exact=True)
-    want = step_bytes(uses, placement(chosen), step, ranks.world_size, dedup=dedup, rank=ranks.rank)
+    want = step_bytes(uses, read_placement(plan), step, ranks.world_size, dedup=dedup, rank=ranks.rank)
     formula = {"input": want.input, "output": want.output, "backward": want.backward}
     return {"sent": sent, "formula": formula, "num_collectives": num_collectives}
 
@@ -111,9 +111,9 @@ def check(results: list[dict[str, object]], tolerance: float) -> None:
 def test_unique_rows_send_what_the_formula_says(
     two_ranks, sharding: str, sequences: list[str], ids: torch.dtype
 ) -> None:
-    """To the byte but for the padding of a chunk; in four collectives, whatever is sent."""
+    """Bytes are equal but for the padding of a chunk, in four collectives, whatever is sent."""
     sharding = {"default": sharding, "article": "CW"} if sharding == "TWCW" else sharding
-    results = two_ranks(counted, sharding, sequences, True, ids)
+    results = two_ranks(count_bytes, sharding, sequences, True, ids)
     check(results, 1e-3)
     assert all(r["num_collectives"] == 4 for r in results)
     assert all(r["sent"]["splits"] <= 100 for r in results)
@@ -121,20 +121,20 @@ def test_unique_rows_send_what_the_formula_says(
 
 @pytest.mark.parametrize("sharding", ["TW", "RW", "TWRW", "GRID"])
 def test_hosts_of_several_ranks(four_ranks, sharding: str) -> None:
-    check(four_ranks(counted, sharding, [], True, torch.int32), 1e-3)
+    check(four_ranks(count_bytes, sharding, [], True, torch.int32), 1e-3)
 
 
 @pytest.mark.parametrize("sequences", [[], ["clicks"]])
 @pytest.mark.parametrize("sharding", ["TW", "RW", "CW"])
 def test_expanded_rows_send_what_the_formula_says(two_ranks, sharding: str, sequences: list[str]) -> None:
-    """TorchRec's own exchange; ids are taken to be spread evenly over a table, which they are but for chance."""
-    check(two_ranks(counted, sharding, sequences, False, torch.int32), 0.02)
+    """TorchRec's own exchange. The formula spreads ids evenly over a table; the batch draws them at random."""
+    check(two_ranks(count_bytes, sharding, sequences, False, torch.int32), 0.02)
 
 
 @pytest.mark.parametrize("sharding", ["TW", "RW"])
 def test_each_distinct_id_is_sent_once(two_ranks, sharding: str) -> None:
-    once = two_ranks(counted, sharding, ["clicks"], True, torch.int32, "ids")
-    often = two_ranks(counted, sharding, ["clicks"], True, torch.int32, "rows")
+    once = two_ranks(count_bytes, sharding, ["clicks"], True, torch.int32, "ids")
+    often = two_ranks(count_bytes, sharding, ["clicks"], True, torch.int32, "rows")
     check(once, 1e-3)
     check(often, 1e-3)
     for direction in ("input", "output", "backward"):
@@ -145,9 +145,9 @@ def test_each_distinct_id_is_sent_once(two_ranks, sharding: str) -> None:
 @pytest.mark.parametrize("sharding", ["TW", "RW", "CW"])
 def test_codecs_send_what_they_say(two_ranks, sharding: str, forward: str, backward: str) -> None:
     codecs = Codecs(forward, backward)
-    results = two_ranks(counted, sharding, ["clicks"], True, torch.int32, None, codecs)
+    results = two_ranks(count_bytes, sharding, ["clicks"], True, torch.int32, None, codecs)
     check(results, 1e-3)
-    plain = two_ranks(counted, sharding, ["clicks"], True, torch.int32)
+    plain = two_ranks(count_bytes, sharding, ["clicks"], True, torch.int32)
     assert sum(r["sent"]["output"] for r in results) < 0.7 * sum(r["sent"]["output"] for r in plain)
 
 
@@ -159,23 +159,23 @@ WEIGHTS = [["history"], ["clicks"], ["history", "clicks"]]
 @pytest.mark.parametrize("sharding", ["TW", "RW", "CW"])
 def test_weights_are_in_the_formula(two_ranks, sharding: str, sequences: list[str], weighted: list[str]) -> None:
     """They travel with the ids of tables that have some, in the same four collectives; not to un-pooled tables."""
-    found = two_ranks(counted, sharding, sequences, True, torch.int32, None, None, weighted)
-    check(found, 1e-3)
-    assert all(r["num_collectives"] == 4 for r in found)
-    check(two_ranks(counted, sharding, sequences, False, torch.int32, None, None, weighted), 0.02)
-    plain = two_ranks(counted, sharding, sequences, True, torch.int32)
-    more = sum(r["sent"]["input"] for r in found) - sum(r["sent"]["input"] for r in plain)
+    results = two_ranks(count_bytes, sharding, sequences, True, torch.int32, None, None, weighted)
+    check(results, 1e-3)
+    assert all(r["num_collectives"] == 4 for r in results)
+    check(two_ranks(count_bytes, sharding, sequences, False, torch.int32, None, None, weighted), 0.02)
+    plain = two_ranks(count_bytes, sharding, sequences, True, torch.int32)
+    more = sum(r["sent"]["input"] for r in results) - sum(r["sent"]["input"] for r in plain)
     assert more > 1000 if set(weighted) - set(sequences) else more == 0
 
 
 @pytest.mark.parametrize("sharding", ["TW", "RW", "TWRW", "GRID"])
 def test_weights_on_hosts_of_several_ranks(four_ranks, sharding: str) -> None:
-    check(four_ranks(counted, sharding, [], True, torch.int32, None, None, ["history"]), 1e-3)
+    check(four_ranks(count_bytes, sharding, [], True, torch.int32, None, None, ["history"]), 1e-3)
 
 
 @pytest.mark.parametrize("sharding", ["TW", "RW"])
 def test_weights_do_not_travel_where_ids_do(two_ranks, sharding: str) -> None:
-    found = two_ranks(counted, sharding, [], True, torch.int32, "ids", None, ["clicks"])
-    check(found, 1e-3)
-    plain = two_ranks(counted, sharding, [], True, torch.int32, "ids")
-    assert [r["sent"] for r in found] == [r["sent"] for r in plain]
+    results = two_ranks(count_bytes, sharding, [], True, torch.int32, "ids", None, ["clicks"])
+    check(results, 1e-3)
+    plain = two_ranks(count_bytes, sharding, [], True, torch.int32, "ids")
+    assert [r["sent"] for r in results] == [r["sent"] for r in plain]

@@ -1,18 +1,18 @@
-"""Plans on disk: what is read is what was written, a diff says what changed, another job's plan is refused."""
+"""Plans on disk: they are read as they were written, compared, and refused by a job that they do not fit."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from recd_dist.embedding.placement import placement
+from recd_dist.embedding.placement import read_placement
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.errors import ConfigError
-from recd_dist.plan.describe import to_json
-from recd_dist.plan.placing import World
-from recd_dist.plan.saved import differences, from_json, load, spans, text_of
+from recd_dist.plan.plan_json import plan_to_json
+from recd_dist.plan.saved_plan import compare_plans, format_plan, format_spans, load_plan, parse_plan
 from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.step_rows import table_uses
+from recd_dist.plan.world import World
 from recd_dist.table.schema import Feature, Kind, Schema, Table
 
 SCHEMA = Schema((Feature("history", Kind.ids, "user", "item"), Feature("place", Kind.id, "sample", "place")))
@@ -25,9 +25,9 @@ def embeddings() -> Embeddings:
     return Embeddings(SCHEMA, TABLES, send={"item": "ids"}, device="meta")
 
 
-def written(path: Path, sharding: object = "TW") -> Path:
-    found = place_tables(embeddings(), World(4, 2), sharding)
-    path.write_text(text_of(to_json(table_uses(embeddings()), placement(found), WORLD, {"rank_mib": 1.5})))
+def write_plan(path: Path, sharding: object = "TW") -> Path:
+    placement = read_placement(place_tables(embeddings(), WORLD, sharding))
+    path.write_text(format_plan(plan_to_json(table_uses(embeddings()), placement, WORLD, {"rank_mib": 1.5})))
     return path
 
 
@@ -43,16 +43,16 @@ def written(path: Path, sharding: object = "TW") -> Path:
         {"item": {"type": "GRID", "hosts": [1, 0]}, "place": {"type": "TWRW", "host": 1}},
     ],
 )
-def test_a_plan_read_is_the_plan_written(tmp_path: Path, sharding: object) -> None:
-    saved = load(written(tmp_path / "plan.json", sharding))
+def test_a_plan_read_is_the_plan_write_plan(tmp_path: Path, sharding: object) -> None:
+    saved = load_plan(write_plan(tmp_path / "plan.json", sharding))
     saved.check(SIZES, 4, 2)
-    again = place_tables(embeddings(), World(4, 2), saved.sharding)
-    assert placement(again) == placement(place_tables(embeddings(), World(4, 2), sharding))
+    again = place_tables(embeddings(), WORLD, saved.sharding)
+    assert read_placement(again) == read_placement(place_tables(embeddings(), WORLD, sharding))
     assert saved.send == {"item": "ids", "place": "rows"}
 
 
 def test_a_table_is_a_line(tmp_path: Path) -> None:
-    lines = written(tmp_path / "plan.json").read_text().splitlines()
+    lines = write_plan(tmp_path / "plan.json").read_text().splitlines()
     assert '  "place": {"num_embeddings": 10, "dim": 8, "send": "rows", "type": "TW", "ranks": [1]}' in lines
 
 
@@ -69,7 +69,7 @@ def test_a_table_is_a_line(tmp_path: Path) -> None:
 def test_another_jobs_plan_is_refused(
     tmp_path: Path, sizes: dict[str, tuple[int, int]], world: tuple[int, int], message: str
 ) -> None:
-    saved = load(written(tmp_path / "plan.json", {"item": "TWRW"}))
+    saved = load_plan(write_plan(tmp_path / "plan.json", {"item": "TWRW"}))
     with pytest.raises(ConfigError, match=message):
         saved.check(sizes, *world)
 
@@ -78,27 +78,27 @@ def test_another_jobs_plan_is_refused(
 def test_what_is_no_plan_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "plan.json").write_text(text)
     with pytest.raises(ConfigError, match=r"plan\.file=.*plan\.json: "):
-        load(tmp_path / "plan.json")
+        load_plan(tmp_path / "plan.json")
 
 
 def test_send_is_rows_or_ids(tmp_path: Path) -> None:
-    value = json.loads(written(tmp_path / "plan.json").read_text())
+    value = json.loads(write_plan(tmp_path / "plan.json").read_text())
     value["tables"]["item"]["send"] = "id"
     with pytest.raises(ConfigError, match="send=id: unknown; rows or ids"):
-        from_json(value, tmp_path / "plan.json")
+        parse_plan(value, tmp_path / "plan.json")
 
 
 def test_differences(tmp_path: Path) -> None:
-    before = load(written(tmp_path / "a.json"))
-    after = load(
-        written(tmp_path / "b.json", {"item": {"type": "CW", "ranks": [1, 0]}, "place": {"type": "TW", "ranks": 1}})
+    before = load_plan(write_plan(tmp_path / "a.json"))
+    after = load_plan(
+        write_plan(tmp_path / "b.json", {"item": {"type": "CW", "ranks": [1, 0]}, "place": {"type": "TW", "ranks": 1}})
     )
-    assert differences(before, before) == []
-    assert differences(before, after) == [
+    assert compare_plans(before, before) == []
+    assert compare_plans(before, after) == [
         ("item", "1,000 x 16, TW 0, ids", "1,000 x 16, CW 1, 0, ids"),
     ]
 
 
 def test_spans() -> None:
-    assert spans([3, 0, 1, 2, 8]) == "0-3, 8"
-    assert spans([]) == ""
+    assert format_spans([3, 0, 1, 2, 8]) == "0-3, 8"
+    assert format_spans([]) == ""

@@ -1,0 +1,44 @@
+"""Rows and ids of a batch, counted in the batch or computed from the statistics of a table."""
+
+import pytest
+import torch
+from tests.plan.small_tables import SCHEMA, STEP, TABLES, embeddings
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+from recd_dist.plan.step_rows import StepRows, length_bytes, table_uses
+from recd_dist.table.manifest import FeatureStats, IdStats, Manifest
+from recd_dist.tensors.ikjt import IKJT
+
+
+def test_statistics_of_a_table() -> None:
+    stats = {
+        "history": FeatureStats(2000, 20000, 30, 0.9),
+        "clicks": FeatureStats(500, 5000, 9, 0.9),
+        "candidate": FeatureStats(1000, 1000, 1, 0.0),
+        "place": FeatureStats(1000, 1000, 1, 0.0),
+    }
+    ids = {t: IdStats(0, 9, 10) for t in TABLES}
+    manifest = Manifest("t", "train", SCHEMA, 1000, 100, 100, {"user": 100}, stats, ids, ())
+    assert StepRows.of_table(manifest, SCHEMA, 100) == STEP
+
+
+def test_a_batch_is_counted() -> None:
+    """Three samples of two users: [7, 8], [7, 8], [9] of history; [1], [1], [] of clicks; candidates 7, 7, 5."""
+    lists = [[7, 8], [7, 8], [9], [1], [1], [], [7], [7], [5], [0], [0], [0]]
+    batch = KeyedJaggedTensor(
+        [f.name for f in SCHEMA.sparse],
+        torch.tensor([i for row in lists for i in row], dtype=torch.int32),
+        lengths=torch.tensor([len(row) for row in lists], dtype=torch.int32),
+    )
+    uses = table_uses(embeddings(send={"item": "ids"}))
+    step = StepRows.of_batch(IKJT.from_kjt(batch, {"user": ["history", "clicks"]}), uses)
+    assert (step.batch_size, step.id_bytes, step.length_bytes) == (3, 4, 1)
+    assert step.rows == {"history": 2, "clicks": 2, "candidate": 3, "place": 3}
+    assert step.unique_ids == {"history": 3, "clicks": 1, "candidate": 3, "place": 3}
+    assert step.expanded_ids == {"history": 5, "clicks": 2, "candidate": 3, "place": 3}
+    assert step.distinct_ids == {"item": 4, "article": 1}  # 7, 8, 9 and 5; 1
+
+
+@pytest.mark.parametrize(("longest", "num_bytes"), [(0, 1), (255, 1), (256, 2), (2**15 - 1, 2), (2**15, 4)])
+def test_lengths_are_sent_in_the_fewest_bytes(longest: int, num_bytes: int) -> None:
+    assert length_bytes(longest) == num_bytes
