@@ -9,8 +9,8 @@ import pytest
 
 from recd_dist.errors import ConfigError, DataError
 from recd_dist.etl.compaction import compact
+from recd_dist.etl.etl_run import Options
 from recd_dist.etl.flow import etl
-from recd_dist.etl.run import Options
 from recd_dist.etl.source.source import Source
 from recd_dist.table.flat import flat_view
 from recd_dist.table.manifest import Manifest

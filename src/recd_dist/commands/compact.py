@@ -13,7 +13,7 @@ def run(options: argparse.Namespace) -> int:
     """Merges small parts, and says what came of it."""
     config = COMMAND.load_config(options)
     from recd_dist.etl.compaction import compact
-    from recd_dist.etl.run import Options
+    from recd_dist.etl.etl_run import Options
 
     root = location(config.data.table)
     before = {split: len(Manifest.load(root / split).parts) for split in splits_of(root)}

@@ -17,12 +17,12 @@ from dataclasses import replace
 from recd_dist.errors import ConfigError
 from recd_dist.etl.deal.keys import Rules
 from recd_dist.etl.deal.prepare import Preparation
+from recd_dist.etl.etl_run import Options, Run
 from recd_dist.etl.flow import read_samples, write_shards
 from recd_dist.etl.place.base_tables import BaseTables
 from recd_dist.etl.place.finish import finish_tables
 from recd_dist.etl.place.run_output import RunOutput
 from recd_dist.etl.place.work_directory import hold_work, work_directory
-from recd_dist.etl.run import Options, Run
 from recd_dist.etl.source.input_files import InputFiles
 from recd_dist.etl.source.inspection import ORDER_KEY, REQUEST, SESSION, TIMESTAMP, Inspection
 from recd_dist.etl.source.source import Source

@@ -25,12 +25,12 @@ from recd_dist.etl.deal.plan_parts import PartsPlan, plan_parts, survey_shards
 from recd_dist.etl.deal.prepare import Preparation
 from recd_dist.etl.deal.shards import Shards, deal_samples
 from recd_dist.etl.deal.spill import num_buckets
+from recd_dist.etl.etl_run import Options, Run, describe_job
 from recd_dist.etl.place.base_tables import BaseTables, manifests_of_run
 from recd_dist.etl.place.finish import finish_tables, report
 from recd_dist.etl.place.publish import first_part
 from recd_dist.etl.place.run_output import RunOutput
 from recd_dist.etl.place.work_directory import check_free, check_space, has_work_of, hold_work, work_directory
-from recd_dist.etl.run import Options, Run, describe_job
 from recd_dist.etl.source import duckdb_sql as engine
 from recd_dist.etl.source.input_files import InputFiles, find_input_files
 from recd_dist.etl.source.inspection import Inspection, inspect

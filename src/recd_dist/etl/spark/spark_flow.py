@@ -24,9 +24,9 @@ from recd_dist.etl.deal.lookup import Lookup
 from recd_dist.etl.deal.plan_parts import PlannedPart, plan_parts
 from recd_dist.etl.deal.prepare import Preparation
 from recd_dist.etl.deal.spill import num_buckets
+from recd_dist.etl.etl_run import Run
 from recd_dist.etl.flow import etl
 from recd_dist.etl.place.run_output import RunOutput
-from recd_dist.etl.run import Run
 from recd_dist.etl.source import duckdb_sql as engine
 from recd_dist.etl.source.inspection import Inspection, inspect
 from recd_dist.etl.source.source import Source
