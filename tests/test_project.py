@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from tests.house import measure
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
@@ -91,6 +92,10 @@ def test_every_folder_of_the_source_has_a_folder_of_tests() -> None:
 def test_a_file_name_stands_for_one_thing() -> None:
     names = [path.stem for path in SOURCES if path.stem != "__init__"]
     assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
+def test_no_rooms_wings_or_modules_import_each_other_in_a_circle() -> None:
+    assert {kind: circles for kind, circles in measure(ROOT / "src" / "recd_dist").circles.items() if circles} == {}
 
 
 def test_few_modules_stand_outside_a_room() -> None:

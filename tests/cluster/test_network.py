@@ -14,8 +14,8 @@ from torchrec.optim.keyed import KeyedOptimizerWrapper
 
 from recd_dist.embedding.distribute import TableOptimizer, combine_optimizers, dense_parameters, shard
 from recd_dist.embedding.initial_weights import initialize_tables
-from recd_dist.embedding.placement import read_placement
 from recd_dist.embedding.tables import Embeddings
+from recd_dist.embedding.vocabulary.placement import read_placement
 from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.step_bytes import StepBytes, holder_bytes

@@ -16,8 +16,8 @@ from torchrec.streamable import Pipelineable
 
 from recd_dist.embedding.distribute import TableOptimizer, combine_optimizers, dense_parameters, shard
 from recd_dist.embedding.initial_weights import initialize_tables, local_shards
-from recd_dist.embedding.placement import read_placement
 from recd_dist.embedding.tables import Embeddings, portable_name, table_weights
+from recd_dist.embedding.vocabulary.placement import read_placement
 from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks

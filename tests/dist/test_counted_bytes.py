@@ -9,9 +9,9 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recd_dist.embedding.distribute import shard
 from recd_dist.embedding.initial_weights import initialize_tables
-from recd_dist.embedding.names import Codecs
-from recd_dist.embedding.placement import read_placement
 from recd_dist.embedding.tables import Embeddings
+from recd_dist.embedding.vocabulary.names import Codecs
+from recd_dist.embedding.vocabulary.placement import read_placement
 from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.step_bytes import step_bytes

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.dist.judge import LR, SCHEMA, STEPS, TABLES, assert_judged, join_parts, train
 
 from recd_dist.embedding.initial_weights import initialize_tables
-from recd_dist.embedding.names import Codecs
 from recd_dist.embedding.tables import Embeddings, table_weights
+from recd_dist.embedding.vocabulary.names import Codecs
 
 # --- every combination -----------------------------------------------------------------------------------------------
 

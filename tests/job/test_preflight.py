@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from recd_dist.embedding import distribute
-from recd_dist.embedding.names import TABLE_OPTIMIZERS
+from recd_dist.embedding.vocabulary.names import TABLE_OPTIMIZERS
 from recd_dist.errors import ConfigError, DataError
 from recd_dist.job import preflight
 from recd_dist.job.config import config_dir, load

@@ -2,8 +2,8 @@
 
 from torchrec.distributed.types import ShardingPlan
 
-from recd_dist.embedding.placement import read_placement
 from recd_dist.embedding.tables import Embeddings
+from recd_dist.embedding.vocabulary.placement import read_placement
 from recd_dist.plan.step_rows import StepRows
 from recd_dist.plan.world import World
 from recd_dist.table.schema import Feature, Kind, Schema, Table

@@ -2,7 +2,7 @@
 
 from tests.plan.small_tables import STEP, TWO, TWO_HOSTS, embeddings, places
 
-from recd_dist.embedding.placement import Shard, read_placement
+from recd_dist.embedding.vocabulary.placement import Shard, read_placement
 from recd_dist.plan.sharding import place_tables
 
 

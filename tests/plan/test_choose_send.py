@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from recd_dist.embedding.placement import Shard, TablePlace
+from recd_dist.embedding.vocabulary.placement import Shard, TablePlace
 from recd_dist.plan.assign_shards import row_wise_place
 from recd_dist.plan.choose_send import choose_send, expanded_places
 from recd_dist.plan.machines import PRESETS

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from recd_dist.embedding.placement import Shard, TablePlace
+from recd_dist.embedding.vocabulary.placement import Shard, TablePlace
 from recd_dist.plan.cost import exchange_ms, mean_ms, no_work, split_bytes, step_time, table_work
 from recd_dist.plan.machines import Machine
 from recd_dist.plan.step_bytes import step_bytes

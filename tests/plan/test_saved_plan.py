@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from recd_dist.embedding.placement import read_placement
 from recd_dist.embedding.tables import Embeddings
+from recd_dist.embedding.vocabulary.placement import read_placement
 from recd_dist.errors import ConfigError
 from recd_dist.plan.plan_json import plan_to_json
 from recd_dist.plan.saved_plan import compare_plans, format_plan, format_spans, load_plan, parse_plan

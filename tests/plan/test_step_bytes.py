@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from tests.plan.small_tables import SCHEMA, STEP, TWO_HOSTS, embeddings
 
-from recd_dist.embedding.placement import read_placement
+from recd_dist.embedding.vocabulary.placement import read_placement
 from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.step_bytes import group_bytes, step_bytes
 from recd_dist.plan.step_rows import table_uses

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recd_dist.embedding.placement import read_placement
+from recd_dist.embedding.vocabulary.placement import read_placement
 from recd_dist.model.dlrm import DLRM
 from recd_dist.model.sequence import SequenceModel
 from recd_dist.plan.sharding import place_tables

@@ -14,10 +14,10 @@ from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimiz
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from recd_dist.embedding import torchrec_patches
-from recd_dist.embedding.names import CPU_OPTIMIZERS, OptimizerName
 from recd_dist.embedding.sharded_embeddings import EmbeddingsSharder
 from recd_dist.embedding.sharders import BagSharder, ListSharder, check_world
 from recd_dist.embedding.tables import portable_name
+from recd_dist.embedding.vocabulary.names import CPU_OPTIMIZERS, OptimizerName
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.ranks.process_group import Ranks
 

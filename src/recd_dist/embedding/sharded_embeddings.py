@@ -37,9 +37,9 @@ from recd_dist.embedding.exchange.host_sum import HostSum, sum_in_host
 from recd_dist.embedding.exchange.inputs import Context, LookupInput, LookupInputs, Sizes
 from recd_dist.embedding.exchange.layout import Layout, Unit, build_layout
 from recd_dist.embedding.exchange.outputs import VectorExchange, receive, start_exchange
-from recd_dist.embedding.names import SHARDING_TYPES
-from recd_dist.embedding.placement import read_place
 from recd_dist.embedding.tables import Embeddings, check_weights, class_kjt
+from recd_dist.embedding.vocabulary.names import SHARDING_TYPES
+from recd_dist.embedding.vocabulary.placement import read_place
 from recd_dist.tensors.grouped import Embedded
 from recd_dist.tensors.ikjt import IKJT
 

@@ -5,8 +5,8 @@ from torchrec.distributed.embedding_types import EmbeddingComputeKernel
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.types import ShardingPlan
 
-from recd_dist.embedding.names import SHARDING_TYPES, UNPOOLED_TYPES
-from recd_dist.embedding.placement import iterate_parameters
+from recd_dist.embedding.vocabulary.names import SHARDING_TYPES, UNPOOLED_TYPES
+from recd_dist.embedding.vocabulary.placement import iterate_parameters
 from recd_dist.errors import ConfigError
 
 

@@ -23,7 +23,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
 from recd_dist.embedding.exchange.assemble import Assemble, AssembleExpanded, Block, LookupResult
 from recd_dist.embedding.exchange.classes import ClassRows, TableClass, class_rows, table_classes
-from recd_dist.embedding.names import SENDS, Codecs, Send
+from recd_dist.embedding.vocabulary.names import SENDS, Codecs, Send
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.table.schema import SAMPLE, Schema, Table
 from recd_dist.tensors.grouped import Embedded

@@ -17,7 +17,6 @@ from pathlib import Path
 import duckdb
 
 from recd_dist.errors import ConfigError
-from recd_dist.etl.budget import release_memory
 from recd_dist.etl.deal.keys import Rules
 from recd_dist.etl.deal.load import ShardReader
 from recd_dist.etl.deal.lookup import Lookup
@@ -32,6 +31,7 @@ from recd_dist.etl.place.publish import first_part
 from recd_dist.etl.place.run_output import RunOutput
 from recd_dist.etl.place.work_directory import check_free, check_space, has_work_of, hold_work, work_directory
 from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.source.budget import release_memory
 from recd_dist.etl.source.input_files import InputFiles, find_input_files
 from recd_dist.etl.source.inspection import Inspection, inspect
 from recd_dist.etl.source.source import Source

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from recd_dist.embedding.names import Codecs
+from recd_dist.embedding.vocabulary.names import Codecs
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.job.options import TrainConfig
 from recd_dist.job.table_sizes import infer_tables

@@ -13,7 +13,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from recd_dist.embedding.names import CPU_OPTIMIZERS, PLACE_KEYS, SENDS, SHARDING_TYPES, TABLE_OPTIMIZERS, WIDTH_UNIT
+from recd_dist.embedding.vocabulary.names import (
+    CPU_OPTIMIZERS,
+    PLACE_KEYS,
+    SENDS,
+    SHARDING_TYPES,
+    TABLE_OPTIMIZERS,
+    WIDTH_UNIT,
+)
 from recd_dist.errors import ConfigError, DataError, UserError, nearest
 from recd_dist.job.config import config_dir, from_yaml, load
 from recd_dist.job.dotted_names import dotted_names, value_at

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from recd_dist.embedding.names import WIDTH_UNIT
-from recd_dist.embedding.placement import Shard, TablePlace
+from recd_dist.embedding.vocabulary.names import WIDTH_UNIT
+from recd_dist.embedding.vocabulary.placement import Shard, TablePlace
 from recd_dist.plan.step_rows import StepRows, TableUse, ids_and_rows
 from recd_dist.plan.wanted_sharding import WantedSharding
 from recd_dist.plan.world import World

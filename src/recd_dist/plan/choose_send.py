@@ -22,8 +22,8 @@ depends on it.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from recd_dist.embedding.names import SENDS, Send
-from recd_dist.embedding.placement import Placement, TablePlace
+from recd_dist.embedding.vocabulary.names import SENDS, Send
+from recd_dist.embedding.vocabulary.placement import Placement, TablePlace
 from recd_dist.plan.cost import StepWork, mean_ms, near_slowest_ms, no_work, num_calls, table_work
 from recd_dist.plan.machines import Machine
 from recd_dist.plan.step_rows import StepRows, TableUse

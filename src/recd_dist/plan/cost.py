@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recd_dist.embedding.exchange.layout import SPLIT_IN_HOST
-from recd_dist.embedding.placement import Placement, TablePlace
+from recd_dist.embedding.vocabulary.placement import Placement, TablePlace
 from recd_dist.plan.machines import Machine
 from recd_dist.plan.step_bytes import all_reduce_bytes, holder_bytes
 from recd_dist.plan.step_rows import FLOAT_BYTES, StepRows, TableUse, ids_and_rows

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from recd_dist.embedding.placement import TablePlace
+from recd_dist.embedding.vocabulary.placement import TablePlace
 from recd_dist.plan.saved_plan import FORMAT, VERSION
 from recd_dist.plan.step_rows import TableUse
 from recd_dist.plan.world import World

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from torchrec.distributed.types import ShardingPlan
 
-from recd_dist.embedding.placement import Placement, TablePlace, read_placement
 from recd_dist.embedding.tables import Embeddings
+from recd_dist.embedding.vocabulary.placement import Placement, TablePlace, read_placement
 from recd_dist.plan.cost import Array, StepTime, mean_ms, no_work, split_bytes, step_time, table_work
 from recd_dist.plan.machines import Machine
 from recd_dist.plan.step_bytes import step_bytes

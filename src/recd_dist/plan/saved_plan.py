@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recd_dist.embedding.names import PLACE_KEYS, SENDS
+from recd_dist.embedding.vocabulary.names import PLACE_KEYS, SENDS
 from recd_dist.errors import ConfigError, nearest
 
 FORMAT, VERSION = "recd_dist.plan", 1

@@ -16,10 +16,10 @@ from torchrec.distributed.types import ParameterSharding, ShardingPlan
 from torchrec.modules.embedding_configs import EmbeddingBagConfig
 from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
 
-from recd_dist.embedding.names import SHARDING_TYPES, WIDTH_UNIT
-from recd_dist.embedding.placement import Shard
 from recd_dist.embedding.sharders import BagSharder, ListSharder, kernel_of
 from recd_dist.embedding.tables import Embeddings
+from recd_dist.embedding.vocabulary.names import SHARDING_TYPES, WIDTH_UNIT
+from recd_dist.embedding.vocabulary.placement import Shard
 from recd_dist.errors import ConfigError
 from recd_dist.plan.assign_shards import assign_shards
 from recd_dist.plan.machines import Machine

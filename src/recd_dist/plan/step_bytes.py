@@ -24,8 +24,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from recd_dist.embedding.names import Codecs, row_bytes
-from recd_dist.embedding.placement import Placement, TablePlace
+from recd_dist.embedding.vocabulary.names import Codecs, row_bytes
+from recd_dist.embedding.vocabulary.placement import Placement, TablePlace
 from recd_dist.plan.step_rows import FLOAT_BYTES, LENGTH_BYTES, StepRows, TableUse, ids_and_rows
 from recd_dist.table.schema import Schema
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from recd_dist.embedding.exchange.distinct import distinct_ids
-from recd_dist.embedding.names import Codecs, Send
 from recd_dist.embedding.tables import Embeddings
+from recd_dist.embedding.vocabulary.names import Codecs, Send
 from recd_dist.table.manifest import Manifest
 from recd_dist.table.schema import SAMPLE, Schema
 from recd_dist.tensors.ikjt import IKJT

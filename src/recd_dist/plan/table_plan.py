@@ -16,9 +16,9 @@ from typing import Any, cast
 
 from torchrec.distributed.types import ShardingPlan
 
-from recd_dist.embedding.names import CPU_OPTIMIZERS, Send
-from recd_dist.embedding.placement import Placement, TablePlace, read_placement
 from recd_dist.embedding.tables import Embeddings
+from recd_dist.embedding.vocabulary.names import CPU_OPTIMIZERS, Send
+from recd_dist.embedding.vocabulary.placement import Placement, TablePlace, read_placement
 from recd_dist.plan.assign_shards import row_wise_place
 from recd_dist.plan.choose_send import MAX_COPIED, TableChoice, choose_send, expanded_places
 from recd_dist.plan.machines import Machine

@@ -14,8 +14,8 @@ from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterCons
 from torchrec.distributed.planner.types import PlannerError
 from torchrec.distributed.types import ShardingPlan
 
-from recd_dist.embedding.names import SHARDING_TYPES, WIDTH_UNIT
 from recd_dist.embedding.tables import Embeddings
+from recd_dist.embedding.vocabulary.names import SHARDING_TYPES, WIDTH_UNIT
 from recd_dist.errors import ConfigError
 from recd_dist.plan.machines import Machine
 from recd_dist.plan.step_rows import StepRows, TableUse, ids_and_rows, table_uses

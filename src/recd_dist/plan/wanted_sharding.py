@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from recd_dist.embedding.names import PLACE_OPTIONS, SHARDING_TYPES, UNPOOLED_TYPES, WIDTH_UNIT
+from recd_dist.embedding.vocabulary.names import PLACE_OPTIONS, SHARDING_TYPES, UNPOOLED_TYPES, WIDTH_UNIT
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.plan.step_rows import TableUse
 from recd_dist.plan.world import World, can_divide_rows

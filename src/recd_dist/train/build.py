@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recd_dist.embedding.names import Send
 from recd_dist.embedding.tables import Embeddings
+from recd_dist.embedding.vocabulary.names import Send
 from recd_dist.job.job import Job
 from recd_dist.job.options import Optimizer
 from recd_dist.model.loss import click_loss

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from recd_dist.embedding.placement import Placement
+from recd_dist.embedding.vocabulary.placement import Placement
 from recd_dist.errors import UserError
 from recd_dist.job.job import Job
 from recd_dist.metrics.gather import reduce_over_ranks

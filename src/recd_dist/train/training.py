@@ -29,8 +29,8 @@ from recd_dist.embedding.distribute import (
     num_replicated_parameters,
     shard,
 )
-from recd_dist.embedding.placement import Placement
 from recd_dist.embedding.table_memory import table_bytes
+from recd_dist.embedding.vocabulary.placement import Placement
 from recd_dist.job.config import load, to_yaml
 from recd_dist.job.job import Job
 from recd_dist.job.options import TrainConfig

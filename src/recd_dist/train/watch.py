@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from recd_dist.embedding.placement import Placement
+from recd_dist.embedding.vocabulary.placement import Placement
 from recd_dist.job.config import to_yaml
 from recd_dist.job.dotted_names import dotted_names, value_at
 from recd_dist.job.job import Job

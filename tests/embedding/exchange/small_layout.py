@@ -2,7 +2,7 @@
 
 from recd_dist.embedding.exchange.classes import table_classes
 from recd_dist.embedding.exchange.layout import Layout, build_layout
-from recd_dist.embedding.placement import Shard, TablePlace
+from recd_dist.embedding.vocabulary.placement import Shard, TablePlace
 from recd_dist.table.schema import Feature, Kind, Schema
 
 SCHEMA = Schema(

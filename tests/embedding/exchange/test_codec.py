@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from recd_dist.embedding.exchange.codec import CODECS
-from recd_dist.embedding.names import CODEC_NAMES, Codecs, row_bytes
 from recd_dist.embedding.tables import Embeddings
+from recd_dist.embedding.vocabulary.names import CODEC_NAMES, Codecs, row_bytes
 from recd_dist.errors import ConfigError
 from recd_dist.table.schema import Feature, Kind, Schema, Table
 

@@ -5,7 +5,7 @@ from tests.embedding.exchange.small_layout import PLACES, SCHEMA, layout
 
 from recd_dist.embedding.exchange.classes import table_classes
 from recd_dist.embedding.exchange.layout import Part, build_layout
-from recd_dist.embedding.placement import Shard, TablePlace
+from recd_dist.embedding.vocabulary.placement import Shard, TablePlace
 
 
 def test_units_and_segments() -> None:

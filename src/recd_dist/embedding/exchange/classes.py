@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from recd_dist.embedding.names import Send
+from recd_dist.embedding.vocabulary.names import Send
 from recd_dist.table.schema import Schema
 from recd_dist.tensors.ikjt import IKJT
 

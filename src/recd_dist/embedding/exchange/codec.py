@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recd_dist.embedding.names import row_bytes
+from recd_dist.embedding.vocabulary.names import row_bytes
 
 Columns = tuple[int, ...]
 """For each table of a row the number of its columns; the tables stand side by side."""

@@ -19,7 +19,7 @@ from functools import cached_property
 from itertools import accumulate
 
 from recd_dist.embedding.exchange.classes import TableClass
-from recd_dist.embedding.placement import Placement, Shard
+from recd_dist.embedding.vocabulary.placement import Placement, Shard
 
 REPLICATED = "DP"
 SPLIT_IN_HOST = ("TWRW", "GRID")

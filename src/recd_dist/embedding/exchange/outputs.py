@@ -22,7 +22,7 @@ from torch.autograd.function import FunctionCtx
 from torchrec.distributed import comm_ops
 
 from recd_dist.embedding.exchange.codec import CODECS, Codec, Columns
-from recd_dist.embedding.names import Codecs
+from recd_dist.embedding.vocabulary.names import Codecs
 
 
 class VectorExchange:

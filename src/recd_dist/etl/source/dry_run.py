@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from recd_dist.errors import DataError
-from recd_dist.etl.budget import Budget
 from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.source.budget import Budget
 from recd_dist.etl.source.input_files import InputFiles, find_input_files
 from recd_dist.etl.source.inspection import (
     ORDER_KEY,

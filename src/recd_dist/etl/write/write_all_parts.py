@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from recd_dist.etl.budget import release_memory
 from recd_dist.etl.deal.load import PartSamples, ShardSource
 from recd_dist.etl.deal.plan_parts import PartsPlan, PlannedPart
 from recd_dist.etl.deal.prepare import Preparation
 from recd_dist.etl.deal.tally import Dropped
+from recd_dist.etl.source.budget import release_memory
 from recd_dist.etl.write.distinct_ids import DistinctIds
 from recd_dist.etl.write.part_result import PartResult
 from recd_dist.etl.write.table_form import TableForm

@@ -20,7 +20,7 @@ from typing import Any
 
 from torchrec.distributed.types import EmbeddingModuleShardingPlan, ParameterSharding, ShardingPlan
 
-from recd_dist.embedding.names import SHARDING_TYPES
+from recd_dist.embedding.vocabulary.names import SHARDING_TYPES
 from recd_dist.errors import ConfigError
 
 
