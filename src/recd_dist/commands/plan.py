@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     if options.probe:
         job = _probe(job)
     plan = plan_job(job, job.config.plan.world_size or 2)
-    console().print(render_plan(plan, str(job.table), _group_rows(job)))
+    console().print(render_plan(plan, str(job.table.path), _group_rows(job)))
     result: dict[str, Any] = {
         "tables": [asdict(row) for row in plan.rows],
         "groups": [asdict(group) for group in job.groups],

@@ -15,12 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recd_dist.errors import DataError
+from recd_dist.table.clustered import REMEDY
 from recd_dist.table.location import Location
 from recd_dist.table.manifest import length_of, start_of
 from recd_dist.table.schema import Feature, Kind
 
 Array = npt.NDArray[Any]
-REMEDY = "make the table again with `recd etl`"
 
 
 @dataclass(frozen=True)
