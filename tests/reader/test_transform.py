@@ -6,9 +6,9 @@ import pytest
 
 from recd_dist.errors import ConfigError
 from recd_dist.reader import transform as t
-from recd_dist.reader.table_files import Column
 from recd_dist.reader.transform import Transforms
 from recd_dist.table.clustered import ClusteredTable
+from recd_dist.table.column import Column
 
 
 def lists(*rows, dtype=np.int64):

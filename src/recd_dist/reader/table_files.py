@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 
 from recd_dist.errors import ConfigError, DataError, nearest
 from recd_dist.reader.order import RowGroup
-from recd_dist.reader.row_group_columns import Array, Column, Place, column, no_nulls, windowed
+from recd_dist.reader.row_group_columns import Place, column, no_nulls, windowed
 from recd_dist.table.clustered import REMEDY, ClusteredTable
+from recd_dist.table.column import Array, Column
 from recd_dist.table.location import file_size, reaching, readable
 from recd_dist.table.manifest import STREAM, FileEntry, Manifest, Part, length_of, start_of
 from recd_dist.table.schema import REQUEST_ID, SAMPLE, SAMPLE_ID, SESSION_ID, Feature, Schema

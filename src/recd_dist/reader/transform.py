@@ -13,9 +13,9 @@ import numpy as np
 
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.reader.order import RowGroup
-from recd_dist.reader.row_group_columns import Array, Column
 from recd_dist.reader.table_files import TableFiles
 from recd_dist.table.clustered import ClusteredTable
+from recd_dist.table.column import Array, Column, gather_slices
 from recd_dist.table.schema import SAMPLE, Feature, Kind, Schema
 
 Spec = str | Mapping[str, Any]
@@ -32,7 +32,7 @@ class Step:
 
 def hash_ids(column: Column, n: int) -> Column:
     """Ids, negative ones too, to [0, n): splitmix64, then modulo. Distinct ids may share a row."""
-    from recd_dist.reader import kernels
+    from recd_dist.reader import kernels  # loads numba, which the check before a job does without
 
     ids = column.values.astype(np.int64)
     kernels.hash_ids(ids, n, ids)
@@ -54,11 +54,9 @@ def _slices(column: Column, cut: Callable[[Array, Array], tuple[Array, Array]]) 
     if column.offsets is None:
         return column
     starts, lengths = cut(column.offsets[:-1], np.diff(column.offsets))
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    if offsets[-1] == len(column.values):
+    if lengths.sum() == len(column.values):
         return column
-    index = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
-    return Column(column.values[index], offsets, None if column.weights is None else column.weights[index])
+    return gather_slices(column, starts, lengths)
 
 
 def clamp(column: Column, min: float | None = None, max: float | None = None) -> Column:

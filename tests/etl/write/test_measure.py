@@ -8,8 +8,8 @@ import pytest
 
 from recd_dist.errors import DataError
 from recd_dist.etl.place.sketches import load_sketches, save_sketches
-from recd_dist.etl.write.flat_columns import Column
 from recd_dist.etl.write.measure import Distinct, Measured
+from recd_dist.table.column import Column
 from recd_dist.table.manifest import IdStats
 
 

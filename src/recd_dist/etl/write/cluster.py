@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recd_dist.etl.write.flat_columns import Column, Flags
+from recd_dist.etl.write.flat_columns import Flags
 from recd_dist.etl.write.flat_columns import changed as changed_rows
+from recd_dist.table.column import Column
 
 Rows = npt.NDArray[np.int64]
 

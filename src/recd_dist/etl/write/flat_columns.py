@@ -15,54 +15,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from recd_dist.errors import DataError
+from recd_dist.table.column import Column, gather_slices, offsets_of
+from recd_dist.table.loops import jit
 from recd_dist.table.schema import Feature, Kind
 
 Flags = npt.NDArray[np.bool_]
 Order = npt.NDArray[np.int64]
 Numbers = npt.NDArray[Any]
 _TOO_LARGE = ", more than 2^31; a part must be smaller: take fewer samples a session or shorter lists in the SQL"
-
-
-@dataclass(frozen=True)
-class Column:
-    """Rows of one feature.
-
-    Attributes:
-        values: ids int32 or int64 [V], or dense numbers float32 [V], row after row.
-        offsets: [rows + 1], where each row begins in values; None when every row holds exactly one value.
-        weights: float32 [V]; None for unweighted ids.
-    """
-
-    values: Numbers
-    offsets: npt.NDArray[np.integer] | None = None
-    weights: npt.NDArray[np.float32] | None = None
-
-    def __len__(self) -> int:
-        return len(self.values) if self.offsets is None else len(self.offsets) - 1
-
-    @property
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """Values of each row, int64 [rows]."""
-        return np.ones(len(self), np.int64) if self.offsets is None else np.diff(self.offsets).astype(np.int64)
-
-    def arrays(self, stored: pa.DataType, weights: pa.DataType) -> list[pa.Array]:
-        """As Arrow: the ids (or numbers), then the weights where there are some."""
-        if self.offsets is None:
-            return [pa.array(self.values, stored)]
-        if self.offsets[-1] > np.iinfo(np.int32).max:
-            raise DataError(f"{len(self)} rows of a part hold {self.offsets[-1]} ids{_TOO_LARGE}")
-        offsets = pa.array(self.offsets.astype(np.int32, copy=False))
-        arrays = [pa.ListArray.from_arrays(offsets, pa.array(self.values), type=stored)]
-        if self.weights is not None:
-            arrays.append(pa.ListArray.from_arrays(offsets, pa.array(self.weights), type=weights))
-        return arrays
 
 
 @dataclass(frozen=True)
@@ -147,9 +113,7 @@ def _without_nulls(array: pa.Array, weights: pa.Array | None) -> Filled:
         kept = np.bincount(row_of[valid], minlength=len(lengths))
         missing += lengths - kept
         lengths, values = kept, values.drop_null()
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    result = Filled(Column(values.to_numpy(zero_copy_only=False), offsets), missing)
+    result = Filled(Column(values.to_numpy(zero_copy_only=False), offsets_of(lengths)), missing)
     return result if weights is None else _weighted(result, array, weights, valid)
 
 
@@ -231,11 +195,8 @@ def taken(column: Column, rows: Order, stored: np.dtype[Any], name: str) -> Colu
     if column.offsets is None:
         return Column(_narrowed(column.values[rows], stored, name))
     starts = column.offsets[rows].astype(np.int64)
-    offsets = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum(column.offsets[rows + 1] - starts, out=offsets[1:])
-    values = gathered(column.values, starts, offsets)
-    weights = None if column.weights is None else gathered(column.weights, starts, offsets)
-    return Column(_narrowed(values, stored, name), offsets, weights)
+    lists = gather_slices(column, starts, column.offsets[rows + 1] - starts)
+    return replace(lists, values=_narrowed(lists.values, stored, name))
 
 
 def slice_of(lists: Column, start: int, end: int) -> Column:
@@ -243,21 +204,26 @@ def slice_of(lists: Column, start: int, end: int) -> Column:
     return replace(lists, offsets=np.asarray(lists.offsets)[start : end + 1])
 
 
-def joined(pieces: list[Column]) -> Column:
-    """Lists one after the other; each piece's values are all its own, except of a piece without rows."""
-    values = np.concatenate([piece.values[: 0 if not len(piece) else None] for piece in pieces])
-    lengths = np.concatenate([piece.lengths for piece in pieces])
-    weights = [p.weights[: 0 if not len(p) else None] for p in pieces if p.weights is not None]
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return Column(values, offsets, np.concatenate(weights) if weights else None)
+def to_arrow(column: Column, stored: pa.DataType, weights: pa.DataType) -> list[pa.Array]:
+    """A column as Arrow: the ids (or numbers), then the weights where there are some.
 
+    Args:
+        column: as it is stored.
+        stored: Arrow type of the ids (or numbers), or of their lists.
+        weights: Arrow type of lists of weights.
 
-def gathered(values: Numbers, starts: Order, offsets: Order) -> Numbers:
-    """Slices of an array, one after the other: slice i begins at starts[i] and is offsets[i + 1] - offsets[i] long."""
-    out = np.empty(offsets[-1], values.dtype)
-    _gather(values, starts, offsets, out)
-    return out
+    Raises:
+        DataError: more ids than Arrow's lists can count.
+    """
+    if column.offsets is None:
+        return [pa.array(column.values, stored)]
+    if column.offsets[-1] > np.iinfo(np.int32).max:
+        raise DataError(f"{len(column)} rows of a part hold {column.offsets[-1]} ids{_TOO_LARGE}")
+    offsets = pa.array(column.offsets.astype(np.int32, copy=False))
+    arrays = [pa.ListArray.from_arrays(offsets, pa.array(column.values), type=stored)]
+    if column.weights is not None:
+        arrays.append(pa.ListArray.from_arrays(offsets, pa.array(column.weights), type=weights))
+    return arrays
 
 
 def _narrowed(values: Numbers, stored: np.dtype[Any], name: str) -> Numbers:
@@ -272,7 +238,7 @@ def _narrowed(values: Numbers, stored: np.dtype[Any], name: str) -> Numbers:
     return values.astype(stored)
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _changed_lists(
     values: npt.NDArray[np.integer], offsets: npt.NDArray[np.integer], order: Order, flags: Flags
 ) -> None:
@@ -286,11 +252,3 @@ def _changed_lists(
         for j in range(length):  # no early exit: an OR over all vectorises and is 2.4x as fast
             difference |= values[start + j] ^ values[before + j]
         flags[i] = flags[i] or difference != 0
-
-
-@numba.njit(cache=True, nogil=True)
-def _gather(values: Numbers, starts: Order, offsets: Order, out: Numbers) -> None:
-    for i in range(len(starts)):
-        shift = starts[i] - offsets[i]
-        for j in range(offsets[i], offsets[i + 1]):
-            out[j] = values[j + shift]

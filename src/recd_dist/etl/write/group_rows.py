@@ -22,7 +22,8 @@ import pyarrow as pa
 from recd_dist.etl.deal.lookup import Lookup
 from recd_dist.etl.source.inspection import REQUEST, SESSION, TIMESTAMP, link
 from recd_dist.etl.write.cluster import changed_numbers
-from recd_dist.etl.write.flat_columns import Column, Flags, Order, changed, filled, taken, whole
+from recd_dist.etl.write.flat_columns import Flags, Order, changed, filled, taken, whole
+from recd_dist.table.column import Column
 from recd_dist.table.schema import Feature
 
 Types = Mapping[str, pa.DataType]

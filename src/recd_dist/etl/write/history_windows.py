@@ -16,11 +16,12 @@ by running through the rows backwards. Every row group takes, per feature, the d
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
-from recd_dist.etl.write.flat_columns import Column, Flags, Numbers, Order, bits, gathered, joined, slice_of
+from recd_dist.etl.write.flat_columns import Flags, Numbers, Order, bits, slice_of
+from recd_dist.table.column import Column, gather_slices, join_columns
+from recd_dist.table.loops import jit
 
 Places = npt.NDArray[np.int32]
 _NO_PLACES = np.zeros(0, np.int32)
@@ -111,7 +112,7 @@ def streamed(columns: dict[str, Column], bounds: Order) -> Streams:
     return Streams(
         np.concatenate([np.empty(0, np.int64), *(one.stream + end for one, end in zip(found, ends, strict=False))]),
         {n: np.concatenate([_NO_PLACES, *(one.starts[i] for one in found)]) for i, n in enumerate(columns)},
-        {name: joined(pieces) for name, pieces in lists.items()},
+        {name: join_columns(pieces) for name, pieces in lists.items()},
         ends,
     )
 
@@ -152,17 +153,14 @@ def _cut(run: _Run, begins: Flags, stream: Order) -> tuple[Places, Column]:
     else:
         piece = run.starts[first]
         ends = np.append(piece[1:], len(run.values))
-    offsets = np.zeros(len(piece) + 1, np.int64)
-    np.cumsum(ends - piece, out=offsets[1:])
-    values = gathered(run.values, piece, offsets)
-    weights = gathered(run.weights, piece, offsets).view(np.float32) if run.weighted else None
-    return (run.starts - piece[stream]).astype(np.int32), Column(values, offsets, weights)
+    endless = Column(run.values, None, run.weights.view(np.float32) if run.weighted else None)
+    return (run.starts - piece[stream]).astype(np.int32), gather_slices(endless, piece, ends - piece)
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _lay(
     values: npt.NDArray[np.integer],
-    weights: npt.NDArray[np.int32],
+    weights: npt.NDArray[np.integer],
     offsets: npt.NDArray[np.int64],
     backwards: bool,
     out: npt.NDArray[np.integer],

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from recd_dist.etl.write.flat_columns import Column
+from recd_dist.table.column import Column
 from recd_dist.table.manifest import FeatureStats, IdStats
 
 _EXACT = 1 << 16  # distinct ids counted exactly; beyond, HyperLogLog

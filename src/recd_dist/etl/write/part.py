@@ -16,12 +16,13 @@ import pyarrow as pa
 from recd_dist.etl.deal.lookup import Lookup
 from recd_dist.etl.source.inspection import REQUEST, SESSION, TIMESTAMP
 from recd_dist.etl.write import cluster
-from recd_dist.etl.write.flat_columns import Column, whole
+from recd_dist.etl.write.flat_columns import to_arrow, whole
 from recd_dist.etl.write.group_rows import GroupRows, Samples, compared, every, linked
 from recd_dist.etl.write.history_windows import Streams, streamed
 from recd_dist.etl.write.measure import Distinct, Measured
 from recd_dist.etl.write.parquet import PART_SHIFT, PartWriter, required
 from recd_dist.etl.write.stored_types import WEIGHTS
+from recd_dist.table.column import Column
 from recd_dist.table.manifest import ROW, STREAM, Part, length_of, start_of, stream_directory
 from recd_dist.table.schema import REQUEST_ID, SAMPLE, SAMPLE_ID, SESSION_ID, Feature, Schema
 from recd_dist.table.schema import TIMESTAMP as TIMESTAMP_COLUMN
@@ -230,7 +231,7 @@ def sample_table(
 def _named(feature: Feature, column: Column, form: Form) -> dict[str, pa.Array]:
     """The column, or the two columns, that a feature is stored as."""
     names = [feature.name] if feature.weights is None else [feature.name, feature.weights]
-    return dict(zip(names, column.arrays(form.types[feature.name], WEIGHTS), strict=True))
+    return dict(zip(names, to_arrow(column, form.types[feature.name], WEIGHTS), strict=True))
 
 
 def _measure(

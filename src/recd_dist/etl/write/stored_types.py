@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from recd_dist.etl.deal.value_range import Seen
-from recd_dist.etl.write.flat_columns import filled, taken
+from recd_dist.etl.write.flat_columns import filled, taken, to_arrow
 from recd_dist.table.schema import Feature, Kind
 
 _INT32 = np.iinfo(np.int32)
@@ -53,4 +53,4 @@ def converted(column: pa.ChunkedArray | pa.Array, kind: Kind, stored: pa.DataTyp
     found = filled(pa.table({name: column}), Feature(name, kind, table=name), lambda row: f"row {row}")
     dtype = np.dtype((stored.value_type if pa.types.is_list(stored) else stored).to_pandas_dtype())
     every = taken(found.column, np.arange(len(found.column)), dtype, name)
-    return every.arrays(stored, WEIGHTS)[0], 0 if found.missing is None else int(found.missing.sum())
+    return to_arrow(every, stored, WEIGHTS)[0], 0 if found.missing is None else int(found.missing.sum())
