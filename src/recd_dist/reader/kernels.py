@@ -7,7 +7,7 @@ gathers by slices; here the rows' own offsets do, so that a batch, the hot path,
 import numpy as np
 
 from recd_dist.table.column import Array
-from recd_dist.table.loops import jit
+from recd_dist.table.loops import jit, splitmix64_one
 
 
 @jit
@@ -73,8 +73,4 @@ def gather_scalars(values: Array, rows: Array, out: Array) -> None:
 def hash_ids(ids: Array, num_embeddings: int, out: Array) -> None:
     """Maps int64 ids into [0, num_embeddings): splitmix64, then modulo; out may be ids."""
     for i in range(len(ids)):
-        x = np.uint64(ids[i]) + np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        x = x ^ (x >> np.uint64(31))
-        out[i] = np.int64(x % np.uint64(num_embeddings))
+        out[i] = np.int64(splitmix64_one(np.uint64(ids[i])) % np.uint64(num_embeddings))

@@ -11,6 +11,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from recd_dist.table.hash import GOLDEN, scramble
+
 F = TypeVar("F", bound=Callable[..., object])
 
 
@@ -31,3 +33,13 @@ def gather_slices(
         shift = starts[i] - offsets[i]
         for j in range(offsets[i], offsets[i + 1]):
             out[j] = values[j + shift]
+
+
+scramble_one = jit(scramble)
+"""``scramble`` of one number, for compiled loops."""
+
+
+@jit
+def splitmix64_one(x: np.uint64) -> np.uint64:
+    """``splitmix64`` of one number, for compiled loops."""
+    return scramble_one(x + GOLDEN)

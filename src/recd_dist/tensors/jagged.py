@@ -8,6 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from recd_dist.table.hash import GOLDEN, MIX_1, MIX_2, as_signed
+
+_GOLDEN, _MIX_1, _MIX_2 = map(as_signed, (GOLDEN, MIX_1, MIX_2))
+
 Jagged = tuple[Tensor, Tensor, Tensor | None]
 """values [V], lengths int32 [R], weights float32 [V] or None."""
 
@@ -94,9 +98,9 @@ def find_unique_rows(columns: Sequence[Jagged], num_rows: int, device: torch.dev
 
 
 def _mix(x: Tensor) -> Tensor:
-    """An invertible 64-bit mix (the multipliers of splitmix64, written as signed integers)."""
-    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * -4658895280553007687
-    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * -7723592293110705685
+    """``table.hash.scramble`` in torch, whose shift of a negative number brings in ones, which are masked."""
+    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * _MIX_1
+    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * _MIX_2
     return x ^ ((x >> 31) & 0x1FFFFFFFF)
 
 
@@ -105,7 +109,7 @@ def _row_hash(values: Tensor, lengths: Tensor) -> Tensor:
     rows = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths.long())
     starts = torch.cumsum(lengths, 0, dtype=torch.int64) - lengths
     position = torch.arange(len(values), device=values.device) - starts[rows]
-    mixed = _mix(_mix(values.long() + 0x632BE5AB) + position * -7046029254386353131)
+    mixed = _mix(_mix(values.long() + 0x632BE5AB) + position * _GOLDEN)
     return _mix(lengths.long() + 1).index_add(0, rows, mixed)
 
 

@@ -23,6 +23,7 @@ import pyarrow as pa
 from recd_dist.errors import DataError
 from recd_dist.etl.source.inspection import ORDER_KEY, REQUEST, SAMPLE_KEY, SESSION, TEST, TIMESTAMP
 from recd_dist.etl.source.source import Source
+from recd_dist.table.hash import GOLDEN, MIX_1, MIX_2, scramble
 
 I64 = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -33,7 +34,6 @@ HASH, SIZE = "__hash", "__size"
 KEY_COLUMNS = (SESSION, REQUEST, TIMESTAMP, ORDER_KEY, SAMPLE_KEY, HASH, SIZE, TEST)
 
 _PARTITION_US = {"": 0, "hour": 3_600_000_000, "day": 86_400_000_000}
-_MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
@@ -176,8 +176,9 @@ def arranged(keys: pa.Table, rules: Rules) -> Arrangement:
 
 def in_sample(session: I64, share: float) -> Flags:
     """Which sessions belong to a sample of them: bool [N], the same in every run and on every machine."""
-    mixed = (session.view(np.uint64) ^ (session.view(np.uint64) >> np.uint64(31))) * _MIX
-    mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+    # Other shifts and multipliers than splitmix64's: tables that were sampled so far depend on them.
+    mixed = (session.view(np.uint64) ^ (session.view(np.uint64) >> np.uint64(31))) * GOLDEN
+    mixed = (mixed ^ (mixed >> np.uint64(29))) * MIX_1
     return np.asarray((mixed >> np.uint64(11)).astype(np.float64) < share * 2.0**53)
 
 
@@ -285,10 +286,8 @@ def _judged(
 
 def _session_ids(key: I64, start: I64) -> I64:
     """Ids of sessions that were found by a gap: 63 bits of (key, first time), the same in every run."""
-    mixed = (key.view(np.uint64) * _MIX) ^ (start.view(np.uint64) + np.uint64(0x94D049BB133111EB))
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(1)).astype(np.int64)
+    mixed = scramble((key.view(np.uint64) * GOLDEN) ^ (start.view(np.uint64) + MIX_2))
+    return (mixed >> np.uint64(1)).astype(np.int64)
 
 
 def _late(found: Arrangement, rules: Rules, stays: Flags) -> Flags:

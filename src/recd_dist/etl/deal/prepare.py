@@ -27,9 +27,8 @@ from recd_dist.etl.deal.lookup import Lookup
 from recd_dist.etl.deal.value_range import Seen
 from recd_dist.etl.source.inspection import ORDER_KEY, REQUEST, SAMPLE_KEY, SESSION, TIMESTAMP, link
 from recd_dist.etl.source.source import Source
+from recd_dist.table.hash import GOLDEN
 from recd_dist.table.schema import SAMPLE, Feature, Kind, Schema
-
-_BUCKET_MIX = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: neighbouring session ids spread over the buckets
 
 
 @dataclass
@@ -256,7 +255,8 @@ def bucket_of(session: I64, num_buckets: int) -> I64:
     shift = np.uint64(64 - (num_buckets.bit_length() - 1))
     if num_buckets == 1:
         return np.zeros(len(session), np.int64)
-    return ((session.view(np.uint64) * _BUCKET_MIX) >> shift).astype(np.int64)
+    # Fibonacci hashing: neighbouring session ids spread over the buckets.
+    return ((session.view(np.uint64) * GOLDEN) >> shift).astype(np.int64)
 
 
 def _check_keys(table: pa.Table, first: int) -> None:
