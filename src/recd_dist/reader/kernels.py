@@ -1,4 +1,4 @@
-"""The loops that make a batch: distinct rows, and their lengths and values gathered by row number.
+"""The loops that build a batch: distinct rows, and their lengths and values gathered by row number.
 
 They take writable arrays only, since a read-only one would be compiled a second time. ``table.loops.gather_slices``
 gathers by slices; here the rows' own offsets do, so that a batch, the hot path, needs no array of starts and offsets.
