@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recd_dist.errors import DataError
-from recd_dist.table.location import Location, StoreError, contents, listing, put, reaching
+from recd_dist.table.location import Location, StoreError, contents, listing, put, report_store_errors
 from recd_dist.table.manifest import NAME, FileEntry, Manifest, splits_of
 
 if TYPE_CHECKING:
@@ -286,7 +286,7 @@ def _upload(tree: _Tree, target: "UPath", done: set[str], progress: Callable[[in
     )
 
     def sent(path: str) -> None:
-        with reaching(target / path):
+        with report_store_errors(target / path):
             target.fs.put_file(str(tree.built / path), (target / path).path)
         if progress is not None:
             progress(sizes[path])
@@ -330,7 +330,7 @@ def _clear(tree: _Tree, there: _Place, target: "UPath") -> None:
 def _delete(target: "UPath", paths: Iterable[str]) -> None:
     def removed(path: str) -> None:
         try:
-            with reaching(target / path):
+            with report_store_errors(target / path):
                 target.fs.rm_file((target / path).path)
         except FileNotFoundError:
             pass

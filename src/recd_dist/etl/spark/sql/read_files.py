@@ -24,7 +24,7 @@ from recd_dist.etl.spark.sql.row_place import PLACE, Block, changes
 from recd_dist.etl.spark.sql.scope import Scope, Workshop
 from recd_dist.etl.spark.sql.spark_types import stored, worker_connection
 from recd_dist.etl.spark.sql.tree import Tree, backticked
-from recd_dist.table.flat import identifier, quoted
+from recd_dist.table.flat import identifier, string_literal
 
 _PARQUET = ("read_parquet", "parquet_scan")
 _CSV = ("read_csv", "read_csv_auto")
@@ -45,7 +45,7 @@ def opened(shop: Workshop, table: Tree) -> Scope:
         name = table["table_name"]
         suffix = Path(name).suffixes[:1]
         reader = "read_parquet" if suffix and suffix[0].lower() in (".parquet", ".pq") else "read_csv"
-        arguments, options = [quoted(name)], dict[str, str]()
+        arguments, options = [string_literal(name)], dict[str, str]()
     else:
         reader = table["function"]["function_name"]
         arguments, options = _arguments(shop, table["function"])
@@ -113,7 +113,7 @@ def _csv(shop: Workshop, paths: str, options: dict[str, str]) -> Scope:
     given = "".join(f", {name} = {value}" for name, value in options.items())
     columns = _described(shop, f"read_csv({paths}{given})")
     files = _files(shop, paths)
-    struct = ", ".join(f"{quoted(name)}: {quoted(duck)}" for name, duck in columns)
+    struct = ", ".join(f"{string_literal(name)}: {string_literal(duck)}" for name, duck in columns)
     dialect, quote, header = _dialect(shop, files[0], options, given)
     text = [f"columns = {{{struct}}}", "auto_detect = false", "header = false", *dialect]
     text += [f"{name} = {value}" for name, value in options.items() if name in _KEPT]
@@ -131,14 +131,14 @@ def _dialect(shop: Workshop, file: str, options: dict[str, str], given: str) -> 
         known = [f"{name} = {text}" for name, text in options.items() if name in _CHARACTERS]
         return known, value(options.get("quote", "'\"'")), value(options.get("header", "false")) == "true"
     query = "select Delimiter, Quote, Escape, Comment, HasHeader, SkipRows, DateFormat, TimestampFormat from sniff_csv("
-    row = shop.connection.execute(f"{query}{quoted(file)}{given})").fetchall()[0]
+    row = shop.connection.execute(f"{query}{string_literal(file)}{given})").fetchall()[0]
     if row[5]:
         raise shop.unsupported(f"a CSV file whose first {row[5]} lines are no data")
     found = dict(zip(("delim", "quote", "escape", "comment"), row[:4], strict=True))
     found = {name: "" if text == "(empty)" else text for name, text in found.items()}
     formats = {"dateformat": row[6], "timestampformat": row[7]}
-    written = [f"{name} = {quoted(text)}" for name, text in found.items()]
-    written += [f"{k} = {quoted(v)}" for k, v in formats.items() if v and k not in options]
+    written = [f"{name} = {string_literal(text)}" for name, text in found.items()]
+    written += [f"{k} = {string_literal(v)}" for k, v in formats.items() if v and k not in options]
     return written, found["quote"], bool(row[4])
 
 
@@ -181,7 +181,7 @@ def parser(
             with tempfile.NamedTemporaryFile("w", suffix=".csv", encoding="utf-8", newline="") as file:
                 file.write("\n".join(lines) + "\n")
                 file.flush()
-                query = f"select {select} from read_csv({quoted(file.name)}, {options})"
+                query = f"select {select} from read_csv({string_literal(file.name)}, {options})"
                 table = worker_connection(time_zone).sql(query).to_arrow_table()
             if placed:
                 for name, value in zip(PLACE, (path, start), strict=True):

@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from recd_dist.etl.source import duckdb_sql as engine
-from recd_dist.table.flat import quoted
+from recd_dist.table.flat import string_literal
 
 _PLAIN = {
     "BOOLEAN": ("BOOLEAN", T.BooleanType()),
@@ -77,7 +77,7 @@ def element(duck: str) -> str:
 def worker_connection(time_zone: str) -> duckdb.DuckDBPyConnection:
     """The DuckDB of a worker process: one thread, as Spark runs a task per core."""
     connection = engine.connect("512MB", threads=1)
-    connection.execute(f"set TimeZone = {quoted(time_zone)}")
+    connection.execute(f"set TimeZone = {string_literal(time_zone)}")
     return connection
 
 
