@@ -31,7 +31,7 @@ def job(user_rows: int, request_rows: int, *, dedup: bool = True) -> Job:
     rows = {"user": user_rows, "request": request_rows}
     manifest = replace(MANIFEST, group_rows=rows)
     groups = group_choices(manifest, SCHEMA)
-    schema = SCHEMA.expanded([g.group for g in groups if g.expanded])
+    schema = SCHEMA.expand([g.group for g in groups if g.expanded])
     return Job(TrainConfig(dedup=dedup), ClusteredTable(Path("t"), manifest), schema, {}, Transforms({}), groups)
 
 

@@ -20,7 +20,7 @@ def batches(table, schema, **options):
 @pytest.mark.parametrize("groups", [["user"], ["profile"], ["user", "profile"], []])
 @pytest.mark.parametrize("expand", [False, True])
 def test_groups_in_sample_are_read_expanded(small, groups: list[str], expand: bool) -> None:
-    schema = small.schema.expanded(groups)
+    schema = small.schema.expand(groups)
     found = batches(small, schema, expand=expand)
     for batch, stored in zip(found, batches(small, small.schema), strict=True):
         wanted = stored.expand(groups)
@@ -33,7 +33,7 @@ def test_groups_in_sample_are_read_expanded(small, groups: list[str], expand: bo
 
 
 def test_keys_and_columns_stand_as_the_schema_says(small) -> None:
-    schema = small.schema.expanded(["profile"])
+    schema = small.schema.expand(["profile"])
     batch = batches(small, schema)[0]
     assert {g.name: g.keys for g in batch.sparse.groups} == {g: schema.sparse_of(g) for g in schema.groups}
     assert {g: x.shape[1] for g, x in batch.dense.items()} == {"user": 1, "sample": 1}

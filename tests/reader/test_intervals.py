@@ -1,13 +1,12 @@
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from recd_dist.errors import ConfigError
-from recd_dist.reader.intervals import Deal, Position, merged
-from recd_dist.reader.order import Shuffle, epoch_windows, permutation, sample_order
+from recd_dist.reader.intervals import Deal, Position, merge_intervals
+from recd_dist.reader.order import Shuffle
 
 
 def test_deal_picture():
@@ -18,26 +17,26 @@ def test_deal_picture():
 
 def test_after_some_batches_the_rest_of_every_share_remains():
     deal = Deal(((0, 10),), world_size=2, num_workers=2, batch_size=2)
-    assert deal.after(0) == ((0, 10),)
-    assert deal.after(1) == ((1, 5), (6, 10))
-    assert deal.after(3) == ((3, 5), (8, 10))
-    assert deal.after(4) == ()
+    assert deal.remaining_after(0) == ((0, 10),)
+    assert deal.remaining_after(1) == ((1, 5), (6, 10))
+    assert deal.remaining_after(3) == ((3, 5), (8, 10))
+    assert deal.remaining_after(4) == ()
 
 
 def test_batches_cross_gaps():
     deal = Deal(((0, 2), (5, 7)), batch_size=4)
     assert deal.batch(0, 0) == ((0, 2), (5, 7))
-    assert deal.until(0, 0) == 7
+    assert deal.gapless_end(0, 0) == 7
 
 
-def test_until_is_where_the_worker_stops_or_a_gap_begins():
+def test_the_gapless_end_is_where_the_worker_stops_or_a_gap_begins():
     deal = Deal(((0, 4), (10, 14)), world_size=2, batch_size=1)
-    assert [deal.until(0, k) for k in (0, 3)] == [4, 4]
-    assert [deal.until(1, k) for k in (0, 3)] == [14, 14]
+    assert [deal.gapless_end(0, k) for k in (0, 3)] == [4, 4]
+    assert [deal.gapless_end(1, k) for k in (0, 3)] == [14, 14]
 
 
-def test_merged_intervals():
-    assert merged([(0, 2), (2, 3), (3, 3), (5, 6)]) == ((0, 3), (5, 6))
+def test_neighbours_are_merged():
+    assert merge_intervals([(0, 2), (2, 3), (3, 3), (5, 6)]) == ((0, 3), (5, 6))
 
 
 def test_workers_beyond_the_samples_have_no_share():
@@ -74,9 +73,9 @@ def test_every_sample_exactly_once_whatever_the_sequence_of_runs(num_samples, st
                 samples = [s for start, end in batch for s in range(start, end)]
                 assert 1 <= len(samples) <= max(batch_size, 2)
                 assert batch_size == 1 or len(samples) <= batch_size
-                assert deal.until(rank, number) >= batch[-1][1]
+                assert deal.gapless_end(rank, number) >= batch[-1][1]
                 seen += samples
-        remaining = deal.after(trained)
+        remaining = deal.remaining_after(trained)
     assert remaining == ()
     assert sorted(seen) == list(range(num_samples))
 
@@ -86,52 +85,14 @@ def test_shares_are_nearly_equal(num_samples, world_size, num_workers, batch_siz
     if num_samples < world_size:
         return
     deal = Deal(((0, num_samples),), world_size, num_workers, batch_size)
-    shares = [deal._cut(i + 1, 0) - deal._cut(i, 0) for i in range(world_size * deal.num_workers)]
+    shares = [deal._batch_start(i + 1, 0) - deal._batch_start(i, 0) for i in range(world_size * deal.num_workers)]
     assert sum(shares) == num_samples
     assert max(shares) - min(shares) <= 1
 
 
-def test_permutations_never_change():
-    assert permutation(8, 0, 0).tolist() == [4, 2, 0, 7, 5, 6, 1, 3]
-    assert sorted(permutation(1000, 3, 1).tolist()) == list(range(1000))
-    assert permutation(1000, 3, 1).tolist() != permutation(1000, 3, 2).tolist()
-
-
-def test_sessions_stay_whole_and_move():
-    sessions = [np.array([1, 1, 1, 2, 3, 3]), np.array([3, 4, 4])]
-    order = sample_order(sessions, Shuffle(seed=1), epoch=0, window=0)
-    runs = {(0, 1, 2), (3,), (4, 5), (6,), (7, 8)}  # session 3 of the second row group is another one
-    found, rest = [], order.tolist()
-    while rest:
-        run = next(r for r in runs if r[0] == rest[0])
-        assert tuple(rest[: len(run)]) == run
-        found.append(run)
-        rest = rest[len(run) :]
-    assert set(found) == runs
-    orders = {tuple(sample_order(sessions, Shuffle(seed=s), 0, 0).tolist()) for s in range(20)}
-    assert len(orders) > 10
-
-
-def test_without_shuffle_the_table_keeps_its_order(small):
-    windows = epoch_windows(small.manifest, Shuffle(enabled=False, window=4), epoch=3)
-    places = [(g.part, g.index) for w in windows for g in w.row_groups]
-    assert places == sorted(places)
-    assert sample_order([np.array([5, 4, 5])], Shuffle(enabled=False), 0, 0).tolist() == [0, 1, 2]
-
-
-def test_windows_cover_the_table_once(small):
-    windows = epoch_windows(small.manifest, Shuffle(seed=7, window=4), epoch=1)
-    places = [(g.part, g.index) for w in windows for g in w.row_groups]
-    there = [(p, i) for p, part in enumerate(small.manifest.parts) for i in range(len(part.samples.row_groups))]
-    assert sorted(places) == there
-    assert places != there
-    assert [w.start for w in windows] == [0, *(w.end for w in windows[:-1])]
-    assert windows[-1].end == small.manifest.num_samples
-
-
 def test_position_survives_json(small):
     shuffle = Shuffle(seed=3)
-    position = replace(Position.start(small.manifest, shuffle, 2), remaining=((3, 5), (8, 10)))
+    position = replace(Position.at_start(small.manifest, shuffle, 2), remaining=((3, 5), (8, 10)))
     assert Position.from_json(position.to_json(), small.manifest, shuffle) == position
 
 
@@ -147,6 +108,6 @@ def test_position_survives_json(small):
     ],
 )
 def test_position_of_something_else_is_refused(small, changed, message):
-    value = Position.start(small.manifest, Shuffle(seed=3)).to_json() | changed
+    value = Position.at_start(small.manifest, Shuffle(seed=3)).to_json() | changed
     with pytest.raises(ConfigError, match=message):
         Position.from_json(value, small.manifest, Shuffle(seed=3))

@@ -117,7 +117,7 @@ def test_resume_with_another_world_size_sees_every_sample_once(small, stops):
             reader._begin(reader._position)
             trained = min(steps, len(reader))
             tasks = [task for task, _ in zip(reader.tasks(), range(trained), strict=False)]
-            seen.update(i for task in tasks for i in reader._in_process().read(task).sample_ids.tolist())
+            seen.update(i for task in tasks for i in reader._open_reader().read(task).sample_ids.tolist())
             next_state = json.loads(json.dumps(reader.state(trained)))
             reader.close()
         state = next_state
@@ -293,7 +293,6 @@ def test_worker_processes_read_the_same_epochs(small):
         assert len(found) == len(reader)
         assert sorted(ids_of(found)) == list(range(len(small.samples)))
         assert sorted(ids_of(in_thread)) == sorted(ids_of(found))
-    assert reader.wait_s > 0
     reader.close()
 
 

@@ -7,12 +7,12 @@ import pyarrow as pa
 import pytest
 
 from recd_dist.errors import DataError
-from recd_dist.reader.row_group_columns import Place, column, windowed
+from recd_dist.reader.row_group_columns import Origin, expand_windows, read_column
 from recd_dist.table.column import Column
 from recd_dist.table.schema import Feature, Kind
 
 HISTORY = Feature("history", Kind.ids, "user", "item", weights="heat", window=True)
-PLACE, STREAMS = Place(Path("user/part-00000.parquet"), 0), Place(Path("user.stream/part-00000.parquet"), 0)
+ORIGIN, STREAMS = Origin(Path("user/part-00000.parquet"), 0), Origin(Path("user.stream/part-00000.parquet"), 0)
 LISTS = Column(np.array([5, 6, 7, 8, 9, 9]), np.array([0, 4, 6]), np.array([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], np.float32))
 
 
@@ -21,11 +21,11 @@ def rows(starts: list[int], lengths: list[int], type_: str = "int32") -> pa.Tabl
 
 
 def test_windows_become_lists():
-    found = windowed(rows([0, 1, 0, 2], [3, 3, 2, 0]), np.array([0, 0, 1, 1]), HISTORY, PLACE, LISTS, STREAMS)
+    found = expand_windows(rows([0, 1, 0, 2], [3, 3, 2, 0]), np.array([0, 0, 1, 1]), HISTORY, ORIGIN, LISTS, STREAMS)
     assert found.values.tolist() == [5, 6, 7, 6, 7, 8, 9, 9]
     assert found.offsets.tolist() == [0, 3, 6, 8, 8]
     assert found.weights.tolist() == np.float32([0.5, 0.6, 0.7, 0.6, 0.7, 0.8, 0.9, 1.0]).tolist()
-    assert windowed(rows([], []), np.array([], int), HISTORY, PLACE, LISTS, STREAMS).offsets.tolist() == [0]
+    assert expand_windows(rows([], []), np.array([], int), HISTORY, ORIGIN, LISTS, STREAMS).offsets.tolist() == [0]
 
 
 @pytest.mark.parametrize(
@@ -38,12 +38,12 @@ def test_windows_become_lists():
 )
 def test_windows_that_leave_their_stream(starts, lengths, message):
     with pytest.raises(DataError, match=message):
-        windowed(rows(starts, lengths), np.array([0, 0]), HISTORY, PLACE, LISTS, STREAMS)
+        expand_windows(rows(starts, lengths), np.array([0, 0]), HISTORY, ORIGIN, LISTS, STREAMS)
 
 
 def test_starts_of_another_type():
     with pytest.raises(DataError, match="column 'history_start' is int64, wanted int32; make the table again"):
-        windowed(rows([0], [1], "int64"), np.array([0]), HISTORY, PLACE, LISTS, STREAMS)
+        expand_windows(rows([0], [1], "int64"), np.array([0]), HISTORY, ORIGIN, LISTS, STREAMS)
 
 
 @pytest.mark.parametrize(
@@ -57,4 +57,4 @@ def test_starts_of_another_type():
 def test_weights_that_do_not_fit(weights, message):
     table = pa.table({"history": pa.array([[1, 2], []], pa.list_(pa.int32())), "heat": weights})
     with pytest.raises(DataError, match=message):
-        column(table, HISTORY, PLACE)
+        read_column(table, HISTORY, ORIGIN)

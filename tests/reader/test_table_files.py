@@ -16,7 +16,7 @@ def test_a_row_group_holds_its_samples(small):
     assert rows.sample_ids.tolist() == list(range(first, first + second))
     history = rows.columns["history"]
     for place, number in enumerate(rows.sample_ids):
-        row = rows.rows["user"][place]
+        row = rows.row_of_sample["user"][place]
         assert history.values[history.offsets[row] : history.offsets[row + 1]].tolist() == small.samples[number].history
     assert rows.num_rows["user"] == len(history.offsets) - 1 < second
 
@@ -25,7 +25,7 @@ def test_only_the_columns_of_the_schema_are_read(small):
     schema = small.schema.without(["history", "age", "tags"])
     rows = TableFiles(small.clustered, schema).read(RowGroup(0, 0, 0))
     assert set(rows.columns) == {"country", "candidate", "price"}
-    assert set(rows.rows) == {"profile"}
+    assert set(rows.row_of_sample) == {"profile"}
 
 
 def test_truncated_file(spoiled):

@@ -28,7 +28,7 @@ def test_the_other_side_has_the_same_batch(dtype, dense, weights):
     batch = a_batch(dtype, dense, weights)
     packed = pack(batch)
     assert packed.block.is_shared()
-    found = packed.batch()
+    found = packed.unpack()
     assert found.sparse.groups == GROUPS
     assert found.sparse.value_offsets == (0, 3, 4, 8)
     assert found.dense.keys() == dense.keys()

@@ -153,7 +153,7 @@ def test_however_it_is_read(made: tuple[Path, Manifest], num_workers: int, expan
 
 def test_groups_that_are_expanded_keep_their_weights(made: tuple[Path, Manifest]) -> None:
     path, manifest = made
-    assert by_sample(batches(path, manifest, schema=manifest.schema.expanded(["user"]))) == wanted()
+    assert by_sample(batches(path, manifest, schema=manifest.schema.expand(["user"]))) == wanted()
 
 
 @pytest.mark.parametrize(("transform", "cut"), [("last_x", slice(-2, None)), ("first_x", slice(0, 2))])

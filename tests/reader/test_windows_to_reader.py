@@ -128,7 +128,7 @@ def test_the_reader_gives_the_same_columns(tables, weights):
             read = on.read(RowGroup(number, index, seen))
             for i, session in enumerate(read.session_ids.tolist()):
                 expected = rows[session, times[first + i]]
-                at = read.rows["user"][i]
+                at = read.row_of_sample["user"][i]
                 for name, ids, heat in (("history", expected[3], None), ("recent", expected[4], expected[5])):
                     column = read.columns[name]
                     piece = slice(column.offsets[at], column.offsets[at + 1])
@@ -144,7 +144,7 @@ def test_streams_are_not_opened_for_other_features(tables, tmp_path):
     path, _, made = tables
     files = TableFiles(ClusteredTable.load(path / "on/train"), made.schema.without(["history", "recent"]))
     assert set(files.read(RowGroup(0, 0, 0)).columns) == {"device"}
-    assert not any("stream" in name for name in files._open)
+    assert not any("stream" in name for name in files._open_files)
 
 
 def copied(table: Path, to: Path) -> Path:

@@ -13,6 +13,7 @@ from upath import UPath
 
 from recd_dist.errors import ConfigError, DataError
 from recd_dist.table.location import (
+    arrow_input,
     contents,
     directories,
     file_size,
@@ -21,7 +22,6 @@ from recd_dist.table.location import (
     listing,
     location,
     put,
-    readable,
 )
 
 
@@ -160,11 +160,11 @@ def test_sizes_and_directories(tmp_path, remote):
 
 def test_a_file_in_a_store_is_read_by_ranges(tmp_path):
     (tmp_path / "x").write_bytes(bytes(100_000))
-    with readable(objects(tmp_path) / "x") as file:
+    with arrow_input(objects(tmp_path) / "x") as file:
         file.seek(50_000)
         assert len(file.read(10)) == 10
     assert Objects.fetched == {f"{tmp_path}/x": 10}
-    assert readable(tmp_path / "x") == tmp_path / "x"
+    assert arrow_input(tmp_path / "x") == tmp_path / "x"
 
 
 def test_what_a_store_raises_is_one_line(tmp_path, monkeypatch):
@@ -177,6 +177,6 @@ def test_what_a_store_raises_is_one_line(tmp_path, monkeypatch):
     for name in ("cat_file", "pipe_file", "info", "find", "ls", "_open"):
         monkeypatch.setattr(Objects, name, refuse)
     place = objects(tmp_path) / "x"
-    for ask in (contents, file_size, listing, directories, readable, lambda path: put(path, b"")):
+    for ask in (contents, file_size, listing, directories, arrow_input, lambda path: put(path, b"")):
         with pytest.raises(DataError, match=r"NoCredentialsError \(Unable to locate credentials\); credentials and"):
             ask(place)

@@ -88,14 +88,14 @@ def test_expanded_groups_stand_before_the_features_of_samples() -> None:
             Feature("page", Kind.id, "request", "page"),
         )
     )
-    assert schema.expanded(["request"]).groups == ("user", "sample")
-    assert schema.expanded(["request"]).sparse_of("sample") == ("page", "candidate")
-    assert schema.expanded([]) is schema
+    assert schema.expand(["request"]).groups == ("user", "sample")
+    assert schema.expand(["request"]).sparse_of("sample") == ("page", "candidate")
+    assert schema.expand([]) is schema
 
 
 def test_an_expanded_feature_remembers_its_group() -> None:
     schema = Schema((Feature("history", Kind.ids, "user", "item"), Feature("candidate", Kind.id, "sample", "item")))
-    moved = schema.expanded(["user"])
+    moved = schema.expand(["user"])
     assert (moved["history"].group, moved["history"].home, moved["candidate"].home) == ("sample", "user", "sample")
     assert Schema.from_json(moved.to_json()) == moved
 
@@ -109,7 +109,7 @@ def test_weights_are_left_out_by_their_column() -> None:
         )
     )
     assert schema.weights == {"history": "heat", "tags": "near"}
-    assert schema.expanded(["user"]).weights == schema.weights
+    assert schema.expand(["user"]).weights == schema.weights
     assert schema.without(["heat"]).weights == {"tags": "near"}
     assert [f.name for f in schema.without(["heat", "tags"]).features] == ["history", "price"]
     assert Schema.from_json(schema.to_json()) == schema

@@ -141,7 +141,7 @@ def resolve(config: TrainConfig, split: str = "train") -> Job:
     weights = manifest.schema.weights.values()
     stored = manifest.schema.without(n for n in config.data.drop if n in manifest.schema or n in weights)
     groups = group_choices(manifest, stored, config.plan.expand)
-    schema = stored.expanded([g.group for g in groups if g.expanded])
+    schema = stored.expand([g.group for g in groups if g.expanded])
     columns = [*(f.name for f in manifest.schema.features), *weights, *manifest.schema.labels]
     columns += manifest.source.get("drop", [])
     for name in [*config.data.features, *config.data.drop]:

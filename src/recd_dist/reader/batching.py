@@ -1,47 +1,54 @@
-"""Samples of decoded windows become a Batch: unique rows found by their stored row number, lists gathered once.
+"""Samples of decoded shuffle windows become a Batch of unique rows.
 
 ::
 
-    samples of the batch     4 5 6 | 0 1        places in the window, sessions whole
+    samples of the batch     4 5 6 | 0 1        places in the shuffle window, sessions whole
     their stored rows        7 7 8 | 2 2
     unique rows              7 8 2              in order of first appearance
     inverse                  0 0 1 | 2 2
+
+Unique rows are found by their stored row number, and their lists are gathered once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, groupby
 
 import numpy as np
 import torch
 
 from recd_dist.reader import kernels
-from recd_dist.reader.shuffle_window import Decoded
+from recd_dist.reader.shuffle_window import DecodedShuffleWindow
 from recd_dist.table.column import Array
 from recd_dist.table.schema import SAMPLE, Schema
 from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.ikjt import IKJT, GroupLayout
 
-Piece = tuple[Decoded, Array]
-"""A window and int64 [n], the places of a batch's samples in it."""
+Piece = tuple[DecodedShuffleWindow, Array]
+"""A shuffle window and int64 [n], the places of a batch's samples in it."""
+
+Rows = Mapping[str, Sequence[Array]]
+"""For each feature, and each piece, the rows of the feature to take, int32 or int64 [rows]."""
 
 
 def to_batch(pieces: Sequence[Piece], schema: Schema, expand: bool = False, stored: Schema | None = None) -> Batch:
-    """The samples of some windows as one batch.
+    """Makes a batch of samples of some shuffle windows.
 
     Args:
-        pieces: windows with the samples to take, in the order of the batch; at least one sample.
+        pieces: shuffle windows with the samples to take, in the order of the batch; at least one sample.
         schema: features in the order of keys and dense columns.
-        expand: nothing deduplicated, every feature in the group ``sample``; the same as ``.expand()`` of the batch.
+        expand: deduplicate nothing and put every feature into the group ``sample``, as ``.expand()`` of the batch
+            would.
         stored: the same features in the groups of the table, where ``schema`` has moved some of them to ``sample``.
     """
     stored = stored or schema
     size = sum(len(picked) for _, picked in pieces)
-    inverse = np.empty((0 if expand else len(schema.dedup_groups), size), np.int32)
-    unique = {g: _unique_rows(pieces, g, inverse[n]) for n, g in enumerate(schema.dedup_groups if not expand else ())}
-    copies = {g: [w.rows[g][picked] for w, picked in pieces] for g in stored.dedup_groups}
+    groups = () if expand else schema.dedup_groups
+    inverse = np.empty((len(groups), size), np.int32)
+    unique = {g: _find_unique_rows(pieces, g, inverse[n]) for n, g in enumerate(groups)}
+    copies = {g: [decoded.row_of_sample[g][picked] for decoded, picked in pieces] for g in stored.dedup_groups}
     copies[SAMPLE] = [picked for _, picked in pieces]
     rows = {f.name: unique.get(f.group, copies[stored[f.name].group]) for f in schema.features}
-    dense = {g: _dense(pieces, stored, schema.dense_of(g), rows) for g in schema.groups if schema.dense_of(g)}
+    dense = {g: _gather_dense(pieces, stored, schema.dense_of(g), rows) for g in schema.groups if schema.dense_of(g)}
     if expand and dense:
         dense = {SAMPLE: np.concatenate(list(dense.values()), 1)}
     keys = {g: schema.sparse_of(g) for g in schema.groups}
@@ -51,44 +58,46 @@ def to_batch(pieces: Sequence[Piece], schema: Schema, expand: bool = False, stor
     if expand:
         layouts = (GroupLayout(SAMPLE, tuple(key for names in keys.values() for key in names), size),)
     return Batch(
-        sparse=_ikjt(pieces, layouts, rows, inverse, size),
+        sparse=_build_ikjt(pieces, layouts, rows, inverse, size),
         dense={g: torch.from_numpy(x) for g, x in dense.items()},
-        labels=torch.from_numpy(np.concatenate([w.labels[picked] for w, picked in pieces])),
-        sample_ids=torch.from_numpy(np.concatenate([w.sample_ids[picked] for w, picked in pieces])),
-        request_ids=torch.from_numpy(np.concatenate([w.request_ids[picked] for w, picked in pieces])),
+        labels=torch.from_numpy(np.concatenate([decoded.labels[picked] for decoded, picked in pieces])),
+        sample_ids=torch.from_numpy(np.concatenate([decoded.sample_ids[picked] for decoded, picked in pieces])),
+        request_ids=torch.from_numpy(np.concatenate([decoded.request_ids[picked] for decoded, picked in pieces])),
     )
 
 
-def _dense(pieces: Sequence[Piece], stored: Schema, names: Sequence[str], rows: dict[str, list[Array]]) -> Array:
+def _gather_dense(pieces: Sequence[Piece], stored: Schema, names: Sequence[str], rows: Rows) -> Array:
     """Some dense features side by side, float32 [rows, n]: neighbours that are stored together are taken together."""
-    parts = []
+    blocks = []
     for group, run in groupby(names, lambda name: stored[name].group):
         members = list(run)
         columns = stored.dense_of(group)
         chosen: list[int] | slice = [columns.index(name) for name in members]
         if chosen == list(range(len(columns))):
             chosen = slice(None)  # a gather of whole rows
-        taken = [w.dense[group][r] for (w, _), r in zip(pieces, rows[members[0]], strict=True)]
-        parts.append(np.concatenate(taken)[:, chosen])
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
+        taken = [decoded.dense[group][r] for (decoded, _), r in zip(pieces, rows[members[0]], strict=True)]
+        blocks.append(np.concatenate(taken)[:, chosen])
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, 1)
 
 
-def _unique_rows(pieces: Sequence[Piece], group: str, inverse: Array) -> list[Array]:
-    """Per piece its distinct stored rows; fills the batch's inverse. Windows share no rows."""
-    chosen, start, shift = [], 0, 0
-    for window, picked in pieces:
-        first = np.empty(min(len(picked), len(window.seen[group])), np.int32)
+def _find_unique_rows(pieces: Sequence[Piece], group: str, inverse: Array) -> list[Array]:
+    """Finds the distinct stored rows of each piece and fills the batch's inverse. Shuffle windows share no rows."""
+    rows, start, shift = [], 0, 0
+    for decoded, picked in pieces:
+        seen = decoded.seen[group]
+        unique = np.empty(min(len(picked), len(seen)), np.int32)
         end = start + len(picked)
-        size = kernels.unique_rows(window.rows[group], picked, window.seen[group], shift, first, inverse[start:end])
-        chosen.append(first[:size])
+        row_of_sample = decoded.row_of_sample[group]
+        size = kernels.find_unique_rows(row_of_sample, picked, seen, shift, unique, inverse[start:end])
+        rows.append(unique[:size])
         start, shift = end, shift + size
-    return chosen
+    return rows
 
 
-def _ikjt(
-    pieces: Sequence[Piece], layouts: tuple[GroupLayout, ...], rows: dict[str, list[Array]], inverse: Array, size: int
+def _build_ikjt(
+    pieces: Sequence[Piece], layouts: tuple[GroupLayout, ...], rows: Rows, inverse: Array, size: int
 ) -> IKJT:
-    """The id features of some rows, in flat storage."""
+    """Gathers the id features of some rows into flat storage."""
     keys = [(key, layout.num_rows) for layout in layouts for key in layout.keys]
     lengths = np.empty(sum(num_rows for _, num_rows in keys), np.int32)
     counts, start = [], 0
@@ -100,7 +109,7 @@ def _ikjt(
     values = np.empty(offsets[-1], dtype)
     for number, (key, _) in enumerate(keys):
         _fill_values(pieces, key, rows[key], values[offsets[number] : offsets[number + 1]])
-    weights = _weights(pieces, [key for key, _ in keys], rows, offsets)
+    weights = _gather_weights(pieces, [key for key, _ in keys], rows, offsets)
     return IKJT(
         groups=layouts,
         batch_size=size,
@@ -112,16 +121,14 @@ def _ikjt(
     )
 
 
-def _weights(
-    pieces: Sequence[Piece], keys: Sequence[str], rows: dict[str, list[Array]], offsets: Sequence[int]
-) -> Array | None:
-    """A weight for each id: 1 for keys that have none; None where no key has any.
+def _gather_weights(pieces: Sequence[Piece], keys: Sequence[str], rows: Rows, offsets: Sequence[int]) -> Array | None:
+    """A weight for each id, float32 [V]: 1 for keys that have none; None where no key has any.
 
     Args:
-        pieces: windows with their samples.
+        pieces: shuffle windows with their samples.
         keys: in the order of the values.
-        rows: of each key, per piece.
-        offsets: where each key's values begin, and their number at the end.
+        rows: the rows of each key, for each piece.
+        offsets: where the values of each key begin, and their number at the end.
     """
     columns = pieces[0][0].ids
     if all(columns[key].weights is None for key in keys):
@@ -129,8 +136,8 @@ def _weights(
     weights = np.ones(offsets[-1], np.float32)
     for number, key in enumerate(keys):
         start = offsets[number]
-        for (window, _), chosen in zip(pieces, rows[key], strict=True):
-            column = window.ids[key]
+        for (decoded, _), chosen in zip(pieces, rows[key], strict=True):
+            column = decoded.ids[key]
             if column.weights is not None and column.offsets is not None:
                 start += kernels.gather_lists(column.weights, column.offsets, chosen, weights[start:])
     return weights
@@ -139,8 +146,8 @@ def _weights(
 def _fill_lengths(pieces: Sequence[Piece], key: str, rows: Sequence[Array], lengths: Array) -> int:
     """Writes the lengths of a key's rows and returns their sum."""
     total, start = 0, 0
-    for (window, _), chosen in zip(pieces, rows, strict=True):
-        column, out = window.ids[key], lengths[start : start + len(chosen)]
+    for (decoded, _), chosen in zip(pieces, rows, strict=True):
+        column, out = decoded.ids[key], lengths[start : start + len(chosen)]
         if column.offsets is None:
             out.fill(1)
             total += len(chosen)
@@ -153,8 +160,8 @@ def _fill_lengths(pieces: Sequence[Piece], key: str, rows: Sequence[Array], leng
 def _fill_values(pieces: Sequence[Piece], key: str, rows: Sequence[Array], values: Array) -> None:
     """Writes the ids of a key's rows."""
     start = 0
-    for (window, _), chosen in zip(pieces, rows, strict=True):
-        column = window.ids[key]
+    for (decoded, _), chosen in zip(pieces, rows, strict=True):
+        column = decoded.ids[key]
         if column.offsets is None:
             end = start + len(chosen)
             kernels.gather_scalars(column.values, chosen, values[start:end])

@@ -1,7 +1,8 @@
-"""Imported by the forkserver that workers come from, and by nothing else: it leaves the trainer's process group.
+"""What the server that forks worker processes imports: it leaves the trainer's group.
 
-A signal to the group (Ctrl-C, a launcher that ends its ranks) then reaches the trainer alone, which may want a few more
-batches before it writes its last checkpoint. The server and its workers end when the trainer does, however it ends.
+Nothing else imports it. A signal to the process group (Ctrl-C, a launcher that ends its ranks) then reaches the trainer
+alone, which may want a few more batches before it writes its last checkpoint. The server and its workers end when the
+trainer does, however it ends.
 """
 
 import contextlib

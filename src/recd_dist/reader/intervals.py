@@ -1,4 +1,4 @@
-"""An epoch as a stream of N numbered samples, dealt to ranks and workers as intervals of it.
+"""The numbered samples of an epoch, dealt to ranks and workers as intervals.
 
 ::
 
@@ -25,11 +25,11 @@ from recd_dist.reader.order import Shuffle
 from recd_dist.table.manifest import Manifest
 
 Interval = tuple[int, int]
-"""Samples [start, end) of an epoch's stream."""
+"""Samples [start, end) of an epoch, by their numbers in its order."""
 
 
-def merged(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
-    """The same samples in as few intervals as the order allows; empty ones are left out."""
+def merge_intervals(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
+    """Puts neighbours together and leaves out empty intervals; the samples and their order stay as they are."""
     result: list[Interval] = []
     for start, end in intervals:
         if start == end:
@@ -46,13 +46,13 @@ class Deal:
     """What remains of an epoch, dealt to the ranks and their workers.
 
     Attributes:
-        remaining: samples left, in order.
-        world_size: ranks.
+        remaining: samples that are left, in order.
+        world_size: number of ranks.
         num_workers: workers of each rank, at least 1.
-        batch_size: largest batch of a rank (with batch size 1, a batch may hold 2: shares differ by one sample).
+        batch_size: largest batch of a rank. With batch size 1 a batch may hold 2, since shares differ by one sample.
 
     Raises:
-        ConfigError: fewer samples than ranks, so that some rank would have no batch.
+        ConfigError: there are fewer samples than ranks, so that some rank would have no batch.
     """
 
     remaining: tuple[Interval, ...]
@@ -75,7 +75,7 @@ class Deal:
 
     @cached_property
     def num_samples(self) -> int:
-        """Samples left, of all ranks."""
+        """Samples that are left, of all ranks."""
         return sum(end - start for start, end in self.remaining)
 
     @cached_property
@@ -90,7 +90,7 @@ class Deal:
 
     @property
     def num_batches(self) -> int:
-        """Batches of each rank: the same for all."""
+        """Batches of each rank; every rank has the same number."""
         return self._batches_per_share * self.num_workers
 
     def batch(self, rank: int, number: int) -> tuple[Interval, ...]:
@@ -101,42 +101,52 @@ class Deal:
             number: in [0, num_batches), in training order.
         """
         share = rank * self.num_workers + number % self.num_workers
-        start, end = (self._cut(share, number // self.num_workers + i) for i in (0, 1))
-        return self._slice(start, end)
+        start, end = (self._batch_start(share, number // self.num_workers + i) for i in (0, 1))
+        return self._intervals_between(start, end)
 
-    def until(self, rank: int, number: int) -> int:
-        """The sample of the stream up to which a batch's worker reads on without a gap."""
+    def gapless_end(self, rank: int, number: int) -> int:
+        """The sample up to which the worker of a batch goes on reading without a gap.
+
+        Args:
+            rank: in [0, world_size).
+            number: of the batch, in [0, num_batches).
+        """
         share = rank * self.num_workers + number % self.num_workers
-        last = self._cut(share, number // self.num_workers + 1) - 1
-        return self._slice(last, self._cut(share + 1, 0))[0][1]
+        last = self._batch_start(share, number // self.num_workers + 1) - 1
+        return self._intervals_between(last, self._batch_start(share + 1, 0))[0][1]
 
-    def after(self, num_trained: int) -> tuple[Interval, ...]:
-        """What remains for all ranks when each has trained its first num_trained batches."""
+    def remaining_after(self, num_trained: int) -> tuple[Interval, ...]:
+        """What remains for all ranks when each has trained its first batches.
+
+        Args:
+            num_trained: batches that every rank has trained, in [0, num_batches].
+        """
         if not 0 <= num_trained <= self.num_batches:
             raise ValueError(f"reader: {num_trained} batches trained, this epoch has {self.num_batches} a rank")
         left: list[Interval] = []
         for share in range(self._num_shares):
             done = -(-(num_trained - share % self.num_workers) // self.num_workers)
-            left += self._slice(self._cut(share, max(done, 0)), self._cut(share + 1, 0))
-        return merged(left)
+            left += self._intervals_between(self._batch_start(share, max(done, 0)), self._batch_start(share + 1, 0))
+        return merge_intervals(left)
 
-    def _cut(self, share: int, batch: int) -> int:
-        """Where a batch of a share begins, counted in samples that remain."""
+    def _batch_start(self, share: int, batch: int) -> int:
+        """Where a batch of a share begins, counted in the samples that remain."""
         start = share * self.num_samples // self._num_shares
         length = (share + 1) * self.num_samples // self._num_shares - start
         return start + (batch * length // self._batches_per_share if batch else 0)
 
     @cached_property
-    def _begins(self) -> list[int]:
+    def _interval_starts(self) -> list[int]:
+        """Where each interval begins, counted in the samples that remain; their number at the end."""
         return list(accumulate((end - start for start, end in self.remaining), initial=0))
 
-    def _slice(self, start: int, end: int) -> tuple[Interval, ...]:
-        """Remaining samples [start, end), counted without the gaps, as intervals of the stream."""
+    def _intervals_between(self, start: int, end: int) -> tuple[Interval, ...]:
+        """The samples [start, end), counted in the samples that remain, by their numbers in the epoch."""
         pieces: list[Interval] = []
-        number = bisect_right(self._begins, start) - 1
+        number = bisect_right(self._interval_starts, start) - 1
         while start < end:
             first, last = self.remaining[number]
-            begin = self._begins[number]
+            begin = self._interval_starts[number]
             stop = min(end, begin + last - first)
             pieces.append((first + start - begin, first + stop - begin))
             start, number = stop, number + 1
@@ -149,9 +159,9 @@ class Position:
 
     Attributes:
         epoch: counted from 0.
-        remaining: intervals of the epoch's stream.
+        remaining: intervals of samples, by their numbers in the order of the epoch.
         table: fingerprint of the table's files.
-        shuffle: seed and window that the stream's order depends on.
+        shuffle: the seed and the size of a shuffle window, on which the order of an epoch depends.
     """
 
     epoch: int
@@ -160,7 +170,7 @@ class Position:
     shuffle: Shuffle
 
     @staticmethod
-    def start(manifest: Manifest, shuffle: Shuffle, epoch: int = 0) -> "Position":
+    def at_start(manifest: Manifest, shuffle: Shuffle, epoch: int = 0) -> "Position":
         """The beginning of an epoch."""
         return Position(epoch, ((0, manifest.num_samples),), fingerprint(manifest), shuffle)
 
@@ -172,27 +182,28 @@ class Position:
             "table": self.table,
             "seed": self.shuffle.seed,
             "shuffle": self.shuffle.enabled,
-            "window": self.shuffle.window,
+            "window": self.shuffle.window_size,
         }
 
     @staticmethod
     def from_json(value: Mapping[str, Any], manifest: Manifest, shuffle: Shuffle) -> "Position":
-        """The position that ``to_json`` wrote, checked against the table and settings of this run.
+        """The position that ``to_json`` wrote, checked against the table and the settings of this run.
 
         Args:
             value: what ``to_json`` wrote.
-            manifest: of the table that is read now.
-            shuffle: the settings of now.
+            manifest: what the table of this run holds.
+            shuffle: the settings of this run.
 
         Raises:
-            ConfigError: another table, seed, shuffle or window, with which the same numbers mean other samples.
+            ConfigError: the table, seed, shuffle or window is another one, with which the same numbers mean other
+                samples; or the position is damaged.
         """
         if value["table"] != fingerprint(manifest):
             raise ConfigError(
                 f"resume: the checkpoint was made on another table than '{manifest.name}/{manifest.split}' is now "
                 f"({value['table']}, found {fingerprint(manifest)}); point at that table or start a new run directory"
             )
-        for name, now in (("seed", shuffle.seed), ("shuffle", shuffle.enabled), ("window", shuffle.window)):
+        for name, now in (("seed", shuffle.seed), ("shuffle", shuffle.enabled), ("window", shuffle.window_size)):
             if value[name] != now:
                 raise ConfigError(
                     f"resume: the checkpoint's reader has {name}={value[name]}, this run {name}={now}; its position "
@@ -208,7 +219,10 @@ def _check_intervals(intervals: Sequence[Interval], num_samples: int) -> None:
     end = 0
     for start, stop in sorted(intervals):
         if start < end or stop < start or stop > num_samples:
-            raise ConfigError(f"resume: damaged reader position, {[start, stop]} overlaps or leaves 0..{num_samples}")
+            raise ConfigError(
+                f"resume: damaged reader position, {[start, stop]} overlaps or leaves 0..{num_samples}; start a new "
+                "run directory, or remove the newest checkpoint"
+            )
         end = stop
 
 

@@ -8,7 +8,6 @@ import logging
 import multiprocessing
 import queue
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,8 +18,17 @@ from torch.utils.data import DataLoader, Sampler
 from recd_dist.reader.intervals import Deal, Position
 from recd_dist.reader.order import Shuffle
 from recd_dist.reader.transform import Transforms
-from recd_dist.reader.transport import Packed
-from recd_dist.reader.worker import BatchReader, Failure, ReaderOptions, Result, Task, Tasks, start_worker, unchanged
+from recd_dist.reader.transport import PackedBatch
+from recd_dist.reader.worker import (
+    BatchReader,
+    Failure,
+    ReaderOptions,
+    Result,
+    Task,
+    TaskResults,
+    pass_on,
+    start_worker,
+)
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.schema import Schema, Table
 from recd_dist.tensors.batch import Batch
@@ -37,25 +45,28 @@ class Loader:
 
     Args:
         table: one split, perhaps some of its partitions only.
-        schema: features to read, all of the table's or fewer; those that it has in ``sample`` are read expanded.
-        tables: embedding tables by name; ids are hashed or checked against them.
-        transforms: fitted on the training table; none when absent.
+        schema: features to read, all of the table's or fewer. A feature that the schema has in ``sample``, and the
+            table in a group, is read expanded.
+        tables: embedding tables by name; ids are hashed into them or checked against them.
+        transforms: fitted on the training table; absent where no feature has any.
         batch_size: largest batch of a rank.
-        rank, world_size: place in the job.
+        rank: this rank, in [0, world_size).
+        world_size: ranks of the job.
         num_workers: reading processes of this rank; 0 reads in a thread.
-        seed, shuffle, window: order of every epoch; a window is the row groups whose sessions are mixed.
+        seed: one number from which the order of every epoch follows.
+        shuffle: False keeps the order of the table.
+        window: row groups of a shuffle window, whose sessions are mixed.
         state: what ``state()`` returned in an earlier run, perhaps of another number of ranks and workers.
-        expand: batches with nothing deduplicated (``dedup=off``), expanded where they are read.
-        prefetch: batches read ahead by each worker.
-        on_bad_id: ``error`` or ``drop`` an id outside its table.
-        on_nan: ``error`` or ``zero`` for a dense value or a weight that is not finite.
-        pin_memory: page-locked batches, for CUDA.
-        start_method: of worker processes. A forkserver has no threads that a fork could catch holding a lock.
+        expand: deduplicate nothing (``dedup=off``); batches are expanded where they are read.
+        prefetch: batches that each worker reads ahead.
+        on_bad_id: ``error`` or ``drop``, for an id outside its table.
+        on_nan: ``error`` or ``zero``, for a dense value or a weight that is not finite.
+        pin_memory: put batches into page-locked memory, for CUDA.
+        start_method: how worker processes start. A forkserver has no threads that a fork could catch holding a lock.
 
     Attributes:
-        epoch: counted from 0.
-        wait_s: time that this process was blocked waiting for a batch, since the start.
-        counts: ids dropped, dense values and weights zeroed, per feature. A window read by two workers counts twice.
+        counts: for each feature the ids dropped and the dense values and weights set to zero. What two workers read,
+            because a shuffle window lies on their border, counts twice.
 
     Raises:
         ConfigError: options that do not fit each other, the table or the state.
@@ -78,7 +89,7 @@ class Loader:
         window: int = 8,
         state: Mapping[str, Any] | None = None,
         expand: bool = False,
-        prefetch: int = 2,
+        prefetch: int = 4,
         on_bad_id: str = "error",
         on_nan: str = "error",
         pin_memory: bool = False,
@@ -95,13 +106,13 @@ class Loader:
         self._pin_memory, self._start_method = pin_memory, start_method
         self._loader: DataLoader[Result] | None = None
         self._reader: BatchReader | None = None
-        self._results_taken: ThreadedResults | None = None
-        self.wait_s = 0.0
+        self._threaded: ThreadedResults | None = None
         self.counts: Counter[str] = Counter()
-        start = Position.start(self._manifest, order)
+        start = Position.at_start(self._manifest, order)
         self._begin(start if state is None else Position.from_json(state, self._manifest, order))
 
     def _begin(self, position: Position) -> None:
+        """Deals what remains at a position; iterating starts there."""
         self._position = position
         self._deal = Deal(position.remaining, self._world_size, max(self._num_workers, 1), self._batch_size)
 
@@ -110,24 +121,23 @@ class Loader:
         """The epoch that iterating reads, counted from 0."""
         return self._position.epoch
 
-    @property
-    def num_samples(self) -> int:
-        """Samples that were left in this epoch, of all ranks, where iterating starts."""
-        return self._deal.num_samples
-
     def start_epoch(self, epoch: int) -> None:
         """Goes to the beginning of an epoch; workers stay alive."""
-        self._begin(Position.start(self._manifest, self._options.shuffle, epoch))
+        self._begin(Position.at_start(self._manifest, self._options.shuffle, epoch))
 
     def state(self, num_trained: int) -> dict[str, Any]:
         """The position of the whole job when every rank has trained its first batches of this iteration.
 
         Args:
-            num_trained: batches trained, not fetched. All of them is the beginning of the next epoch.
+            num_trained: batches that were trained, not only fetched. When all were, the position is the beginning of
+                the next epoch.
+
+        Returns:
+            A small JSON-ready dict, which ``state`` of a later Loader takes.
         """
-        left = self._deal.after(num_trained)
+        left = self._deal.remaining_after(num_trained)
         if not left:
-            return Position.start(self._manifest, self._options.shuffle, self.epoch + 1).to_json()
+            return Position.at_start(self._manifest, self._options.shuffle, self.epoch + 1).to_json()
         return Position(self.epoch, left, self._position.table, self._options.shuffle).to_json()
 
     def __len__(self) -> int:
@@ -135,58 +145,55 @@ class Loader:
         return self._deal.num_batches
 
     def tasks(self) -> Iterator[Task]:
-        """What this rank reads, batch after batch."""
+        """What this rank reads, one task for each batch."""
         for number in range(len(self)):
             samples = self._deal.batch(self._rank, number)
-            yield Task(self.epoch, samples, self._deal.until(self._rank, number))
+            yield Task(self.epoch, samples, self._deal.gapless_end(self._rank, number))
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches that are left in this epoch.
 
         Raises:
-            DataError: what is read cannot be trained on.
+            DataError: damaged files; values that cannot be trained on.
             RuntimeError: a worker process has died.
         """
-        with self._results() as results:
-            while True:
-                start = time.perf_counter()
-                result = next(results, None)
-                self.wait_s += time.perf_counter() - start
-                if result is None:
-                    return
-                yield self._batch(*result)
+        with self._open_results() as results:
+            for result in results:
+                yield self._take_batch(*result)
 
-    def _batch(self, batch: Batch | Packed | Failure, counts: Mapping[str, int]) -> Batch:
-        """A batch that is whole; what was dropped is counted and said once per feature."""
+    def _take_batch(self, batch: Batch | PackedBatch | Failure, counts: Mapping[str, int]) -> Batch:
+        """Unpacks a batch, or raises its error; what was dropped is counted, and said once for each feature."""
         for name in counts.keys() - self.counts.keys():
             logger.warning("reader: %s: %d so far, dropped or set to 0", name, counts[name])
         self.counts.update(counts)
         if isinstance(batch, Failure):
             raise batch.error(batch.message)
-        if isinstance(batch, Packed):
-            return batch.batch()
+        if isinstance(batch, PackedBatch):
+            return batch.unpack()
         return batch.pin_memory() if self._pin_memory else batch
 
     @contextmanager
-    def _results(self) -> "Iterator[Iterator[Result]]":
+    def _open_results(self) -> "Iterator[Iterator[Result]]":
         """The results of this epoch's tasks, from processes or from a thread."""
         if self._num_workers:
-            yield self._from_processes()
+            yield self._read_in_processes()
             return
-        if self._results_taken is not None:  # an iteration left early and still referred to: one reader, one thread
-            self._results_taken.close()
-        self._results_taken = results = ThreadedResults(self._in_process(), self.tasks(), self._prefetch)
+        if self._threaded is not None:  # an iteration left early and still referred to: one reader, one thread
+            self._threaded.close()
+        self._threaded = results = ThreadedResults(self._open_reader(), self.tasks(), self._prefetch)
         try:
             yield iter(results)
         finally:
             results.close()
 
-    def _in_process(self) -> BatchReader:
+    def _open_reader(self) -> BatchReader:
+        """The reader of this process, made at the first call."""
         if self._reader is None:
             self._reader = BatchReader(self._options)
         return self._reader
 
-    def _from_processes(self) -> Iterator[Result]:
+    def _read_in_processes(self) -> Iterator[Result]:
+        """The results of this epoch's tasks, from worker processes."""
         try:
             yield from self._data_loader()
         except (RuntimeError, ConnectionError, EOFError) as error:
@@ -199,15 +206,16 @@ class Loader:
             ) from error
 
     def _data_loader(self) -> "DataLoader[Result]":
+        """Torch's loader, made at the first call; its workers live as long as it does."""
         if self._loader is None:
             context = multiprocessing.get_context(self._start_method)
             if self._start_method == "forkserver":
                 context.set_forkserver_preload(_PRELOAD)
             self._loader = DataLoader(
-                Tasks(self._options),
+                TaskResults(self._options),
                 sampler=EpochTasks(self),
                 batch_size=None,
-                collate_fn=unchanged,
+                collate_fn=pass_on,
                 num_workers=self._num_workers,
                 prefetch_factor=self._prefetch,
                 persistent_workers=True,
@@ -219,15 +227,19 @@ class Loader:
 
     def close(self) -> None:
         """Ends worker processes and threads."""
-        if self._results_taken is not None:
-            self._results_taken.close()
+        if self._threaded is not None:
+            self._threaded.close()
         if self._reader is not None:
             self._reader.close()
         self._reader = self._loader = None
 
 
 class EpochTasks(Sampler[Task]):
-    """torch's view of the loader's tasks: those of the epoch that it stands in when iterating begins."""
+    """The loader's tasks as torch wants them: those of the epoch that the loader is in when iterating begins.
+
+    Args:
+        loader: the tasks are its.
+    """
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
@@ -243,9 +255,9 @@ class ThreadedResults:
     """Results of tasks, read ahead by one thread. An error of the thread is raised where results are taken.
 
     Args:
-        reader: used by this thread alone while it runs.
-        tasks: to read.
-        size: results that may wait.
+        reader: what reads; nobody else may use it while the thread runs.
+        tasks: what to read.
+        size: results that may wait to be taken.
     """
 
     def __init__(self, reader: BatchReader, tasks: Iterator[Task], size: int) -> None:
@@ -255,16 +267,17 @@ class ThreadedResults:
         self._thread.start()
 
     def _run(self, reader: BatchReader, tasks: Iterator[Task]) -> None:
+        """Reads the tasks until all are read or nobody takes results any more."""
         try:
             for task in tasks:
-                if not self._put(reader.result(task)):
+                if not self._put(reader.read_result(task)):
                     return
             self._put(None)
         except BaseException as error:
             self._put(error)
 
     def _put(self, item: "Result | BaseException | None") -> bool:
-        """Waits for room; False when nobody takes results any more."""
+        """Waits for room and puts a result there; False when nobody takes results any more."""
         while not self._stopped.is_set():
             try:
                 self._queue.put(item, timeout=0.1)
@@ -280,7 +293,7 @@ class ThreadedResults:
             yield item
 
     def close(self) -> None:
-        """Ends the thread after the batch that it is reading; who still takes results gets an error, not a hang."""
+        """Ends the thread after the batch that it reads now. Whoever still takes results gets an error, not a hang."""
         self._stopped.set()
         self._thread.join()
         while not self._queue.empty():

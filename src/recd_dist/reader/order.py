@@ -1,12 +1,14 @@
-"""The order of an epoch: a pure function of (table, seed, epoch), independent of ranks, workers and batch size.
+"""The order of an epoch: a function of table, seed and epoch alone.
 
 ::
 
     table     rg0 rg1 rg2 rg3 rg4            row groups of all parts, sessions whole inside each
-    permuted  rg3 rg0 | rg4 rg2 | rg1        windows of `window` row groups (here 2)
-    inside    sessions of a window in any order, the samples of a session side by side
+    permuted  rg3 rg0 | rg4 rg2 | rg1        shuffle windows, here of two row groups each
+    inside    sessions of a shuffle window in any order, the samples of a session side by side
+    numbered  0 1 2 ...                      the samples of the epoch, from its first shuffle window to its last
 
-Permutations are the sort order of hashed numbers, so that they do not change with a release of numpy.
+Neither ranks nor workers nor the batch size change it. Permutations are the sort order of hashed numbers, so that they
+do not change with a release of numpy.
 """
 
 from collections.abc import Sequence
@@ -23,7 +25,13 @@ Int64s = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class RowGroup:
-    """A row group of ``samples/``: part and index inside it, both counted from 0, and its samples."""
+    """A row group of ``samples/``.
+
+    Attributes:
+        part: place of its part in ``Manifest.parts``, counted from 0.
+        index: place of the row group in the part, counted from 0.
+        num_samples: samples that it holds.
+    """
 
     part: int
     index: int
@@ -31,13 +39,13 @@ class RowGroup:
 
 
 @dataclass(frozen=True)
-class Window:
+class ShuffleWindow:
     """Row groups that are read together; their sessions are shuffled among each other.
 
     Attributes:
-        number: place in the epoch.
-        row_groups: in reading order.
-        start, end: the samples of the stream that it holds.
+        number: place in the epoch, counted from 0.
+        row_groups: the row groups in reading order.
+        start, end: it holds the samples [start, end) of the epoch.
     """
 
     number: int
@@ -48,17 +56,17 @@ class Window:
 
 @dataclass(frozen=True)
 class Shuffle:
-    """How an epoch is ordered.
+    """How the samples of an epoch are ordered.
 
     Attributes:
-        seed: of all epochs.
+        seed: one number for all epochs.
         enabled: False keeps the order of the table.
-        window: row groups a window. More mixes sessions from further apart and holds more in memory.
+        window_size: row groups of a shuffle window. More of them mix sessions from further apart and take more memory.
     """
 
     seed: int = 0
     enabled: bool = True
-    window: int = 8
+    window_size: int = 8
 
 
 def permutation(size: int, *keys: int) -> Int64s:
@@ -69,38 +77,41 @@ def permutation(size: int, *keys: int) -> Int64s:
     return np.argsort(splitmix64(splitmix64(np.arange(size, dtype=np.uint64) + state)), kind="stable")
 
 
-def epoch_windows(manifest: Manifest, shuffle: Shuffle, epoch: int) -> tuple[Window, ...]:
-    """The windows of an epoch, in the order of its stream.
+def shuffle_windows(manifest: Manifest, shuffle: Shuffle, epoch: int) -> tuple[ShuffleWindow, ...]:
+    """The shuffle windows of an epoch, in its order.
 
     Args:
-        manifest: of the table.
-        shuffle: seed and window size.
+        manifest: what the table holds.
+        shuffle: the seed and the size of a shuffle window.
         epoch: counted from 0.
     """
-    groups = [
+    row_groups = [
         RowGroup(part, index, size)
         for part, entry in enumerate(manifest.parts)
         for index, size in enumerate(entry.samples.row_groups)
         if size
     ]
     if shuffle.enabled:
-        groups = [groups[i] for i in permutation(len(groups), shuffle.seed, epoch)]
-    windows: list[Window] = []
-    for first in range(0, len(groups), shuffle.window):
-        chosen = tuple(groups[first : first + shuffle.window])
-        start = windows[-1].end if windows else 0
-        windows.append(Window(len(windows), chosen, start, start + sum(g.num_samples for g in chosen)))
-    return tuple(windows)
+        row_groups = [row_groups[i] for i in permutation(len(row_groups), shuffle.seed, epoch)]
+    result: list[ShuffleWindow] = []
+    for first in range(0, len(row_groups), shuffle.window_size):
+        members = tuple(row_groups[first : first + shuffle.window_size])
+        start = result[-1].end if result else 0
+        result.append(ShuffleWindow(len(result), members, start, start + sum(g.num_samples for g in members)))
+    return tuple(result)
 
 
-def sample_order(sessions: Sequence[Int64s], shuffle: Shuffle, epoch: int, window: int) -> Int64s:
-    """The samples of a window in stream order: places in its row groups laid side by side, int64 [N].
+def sample_order(sessions: Sequence[Int64s], shuffle: Shuffle, epoch: int, number: int) -> Int64s:
+    """The samples of a shuffle window in the order of the epoch.
 
     Args:
-        sessions: per row group the session id of each sample.
+        sessions: for each row group the session id of each of its samples, int64.
         shuffle: the seed; without shuffling the samples stay as they stand.
         epoch: counted from 0.
-        window: number of the window.
+        number: number of the shuffle window.
+
+    Returns:
+        int64 [N], places in the row groups laid side by side.
     """
     size = sum(map(len, sessions))
     if not shuffle.enabled or not size:
@@ -113,6 +124,6 @@ def sample_order(sessions: Sequence[Int64s], shuffle: Shuffle, epoch: int, windo
     is_first[begins[begins < size]] = True
     starts = np.flatnonzero(is_first)
     lengths = np.diff(starts, append=size)
-    chosen = permutation(len(starts), shuffle.seed, epoch, window + 1)
-    starts, lengths = starts[chosen], lengths[chosen]
+    order = permutation(len(starts), shuffle.seed, epoch, number + 1)
+    starts, lengths = starts[order], lengths[order]
     return np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(size)

@@ -1,4 +1,4 @@
-"""Columns of a row group: the types that the schema says, no nulls, and windows over streams turned into lists again.
+"""Columns of a row group: types as the schema says, no nulls, windows as lists again.
 
 ::
 
@@ -19,10 +19,17 @@ from recd_dist.table.location import Location
 from recd_dist.table.manifest import length_of, start_of
 from recd_dist.table.schema import Feature, Kind
 
+_TYPES = {Kind.id: "int32 or int64", Kind.ids: "list of int32 or int64", Kind.dense: "float32"}
+
 
 @dataclass(frozen=True)
-class Place:
-    """Where rows come from, for error messages: file and row group."""
+class Origin:
+    """Where rows come from, for error messages.
+
+    Attributes:
+        file: the Parquet file.
+        row_group: number of the row group in it, counted from 0.
+    """
 
     file: Location
     row_group: int
@@ -31,85 +38,107 @@ class Place:
         return f"{self.file}, row group {self.row_group}"
 
 
-def no_nulls(column: pa.ChunkedArray, name: str, place: Place) -> pa.Array:
-    """A column in one piece."""
+def join_chunks(column: pa.ChunkedArray, name: str, origin: Origin) -> pa.Array:
+    """A column as one array.
+
+    Args:
+        column: read from a table.
+        name: name of the column, for messages.
+        origin: where the column comes from, for messages.
+
+    Raises:
+        DataError: the column holds a null.
+    """
     if column.null_count:
         nulls = column.is_null().to_numpy()
-        raise DataError(f"{place}, row {int(nulls.argmax())}: column '{name}' is null, tables hold no nulls; {REMEDY}")
+        raise DataError(f"{origin}, row {int(nulls.argmax())}: column '{name}' is null, tables hold no nulls; {REMEDY}")
     combined = column.combine_chunks()
     if isinstance(combined, pa.ChunkedArray):  # pyarrow returns this for a column without rows
         return combined.chunk(0) if combined.num_chunks else pa.array([], column.type)
     return combined
 
 
-def column(table: pa.Table, feature: Feature, place: Place) -> Column:
-    """A feature's rows; the type on disk must be the one that its kind says."""
-    found = table.column(feature.name)
-    kind, is_list = found.type, pa.types.is_list(found.type)
+def read_column(table: pa.Table, feature: Feature, origin: Origin) -> Column:
+    """The rows of a feature.
+
+    Args:
+        table: a row group, with the column of the feature and, where they are asked for, of its weights.
+        feature: stored as numbers, ids or lists; not as windows.
+        origin: where the table comes from, for messages.
+
+    Raises:
+        DataError: the type on disk is not the one that the feature's kind asks for, or its weights do not fit.
+    """
+    chunks = table.column(feature.name)
+    kind, is_list = chunks.type, pa.types.is_list(chunks.type)
     item = kind.value_type if is_list else kind
     fits = pa.types.is_floating(item) if feature.kind is Kind.dense else item in (pa.int32(), pa.int64())
     if not fits or is_list != (feature.kind is Kind.ids):
-        wanted = {Kind.id: "int32 or int64", Kind.ids: "list of int32 or int64", Kind.dense: "float32"}[feature.kind]
         raise DataError(
-            f"{place}: column '{feature.name}' is {kind}, a feature of kind {feature.kind} is {wanted}; {REMEDY}"
+            f"{origin}: column '{feature.name}' is {kind}, a feature of kind {feature.kind} is "
+            f"{_TYPES[feature.kind]}; {REMEDY}"
         )
-    array = no_nulls(found, feature.name, place)
+    array = join_chunks(chunks, feature.name, origin)
     if not is_list:
         return Column(array.to_numpy())
-    values, offsets = _lists(array, feature.name, place)
-    if feature.weights is None:
-        return Column(values, offsets)
-    stored = table.column(feature.weights).type
-    if not pa.types.is_list(stored) or stored.value_type != pa.float32():
-        raise DataError(f"{place}: column '{feature.weights}' is {stored}, weights are lists of float32; {REMEDY}")
-    weights, places = _lists(no_nulls(table.column(feature.weights), feature.weights, place), feature.weights, place)
-    if not np.array_equal(offsets, places):
-        row = int(np.argmax(offsets != places)) - 1
-        raise DataError(
-            f"{place}, row {row}: '{feature.name}' and its weights '{feature.weights}' differ in length; {REMEDY}"
-        )
-    return Column(values, offsets, weights)
+    values, offsets = _read_lists(array, feature.name, origin)
+    return Column(values, offsets, _read_weights(table, feature, offsets, origin) if feature.weights else None)
 
 
-def windowed(table: pa.Table, rows: Array, feature: Feature, place: Place, streams: Column, at: Place) -> Column:
-    """A feature's rows out of the streams that they are windows over: what a plain list column would be.
+def _read_weights(table: pa.Table, feature: Feature, offsets: Array, origin: Origin) -> Array:
+    """The weights of a feature, float32 [V], whose lists must be as long as those of the ids."""
+    name = str(feature.weights)
+    chunks = table.column(name)
+    if not pa.types.is_list(chunks.type) or chunks.type.value_type != pa.float32():
+        raise DataError(f"{origin}: column '{name}' is {chunks.type}, weights are lists of float32; {REMEDY}")
+    weights, weight_offsets = _read_lists(join_chunks(chunks, name, origin), name, origin)
+    if not np.array_equal(offsets, weight_offsets):
+        row = int(np.argmax(offsets != weight_offsets)) - 1
+        raise DataError(f"{origin}, row {row}: '{feature.name}' and its weights '{name}' differ in length; {REMEDY}")
+    return weights
+
+
+def expand_windows(
+    table: pa.Table, stream_of_row: Array, feature: Feature, origin: Origin, streams: Column, stream_origin: Origin
+) -> Column:
+    """The rows of a feature, cut out of the streams that its windows lie in: what a plain list column would be.
 
     Args:
-        table: with the start and the length of each row.
-        rows: int32 [rows], the stream of each row, among those of ``streams``.
+        table: a row group of the feature's group, with the start and the length of each window.
+        stream_of_row: int32 [rows], for each row the place of its stream in ``streams``.
         feature: stored as windows.
-        place: of the table, for messages.
-        streams: lists, one per stream.
-        at: of the streams.
+        origin: where the table comes from, for messages.
+        streams: one list for each stream.
+        stream_origin: where the streams come from, for messages.
 
     Raises:
-        DataError: a window that leaves its stream.
+        DataError: a window leaves its stream.
     """
-    starts, lengths = (_places(table, name, place) for name in (start_of(feature.name), length_of(feature.name)))
+    starts, lengths = (_read_int32s(table, name(feature.name), origin) for name in (start_of, length_of))
     ends = np.asarray(streams.offsets)
-    sizes = np.diff(ends)[rows]
+    sizes = np.diff(ends)[stream_of_row]
     bad = (starts < 0) | (lengths < 0) | (starts + lengths > sizes)
     if bad.any():
         row = int(bad.argmax())
         raise DataError(
-            f"{place}, row {row}: the window of '{feature.name}' is {lengths[row]} ids from {starts[row]}, its stream "
-            f"in {at} holds {sizes[row]}; the files do not belong together, {REMEDY}"
+            f"{origin}, row {row}: the window of '{feature.name}' is {lengths[row]} ids from {starts[row]}, its stream "
+            f"in {stream_origin} holds {sizes[row]}; the files do not belong together, {REMEDY}"
         )
-    return gather_slices(streams, starts + ends[:-1][rows], lengths)
+    return gather_slices(streams, starts + ends[:-1][stream_of_row], lengths)
 
 
-def _places(table: pa.Table, name: str, place: Place) -> Array:
-    """A column of starts or lengths, int64."""
-    found = table.column(name)
-    if found.type != pa.int32():
-        raise DataError(f"{place}: column '{name}' is {found.type}, wanted int32; {REMEDY}")
-    return no_nulls(found, name, place).to_numpy().astype(np.int64)
+def _read_int32s(table: pa.Table, name: str, origin: Origin) -> Array:
+    """A column of the starts or the lengths of windows, stored as int32, as int64 [rows]."""
+    chunks = table.column(name)
+    if chunks.type != pa.int32():
+        raise DataError(f"{origin}: column '{name}' is {chunks.type}, wanted int32; {REMEDY}")
+    return join_chunks(chunks, name, origin).to_numpy().astype(np.int64)
 
 
-def _lists(array: pa.Array, name: str, place: Place) -> tuple[Array, Array]:
-    """Values and offsets from 0."""
+def _read_lists(array: pa.Array, name: str, origin: Origin) -> tuple[Array, Array]:
+    """The values of lists, and their offsets from 0, int64 [rows + 1]."""
     offsets = array.offsets.to_numpy().astype(np.int64)
     values = array.values.slice(offsets[0], offsets[-1] - offsets[0]) if len(offsets) else array.values
     if values.null_count:
-        raise DataError(f"{place}: lists of '{name}' hold {values.null_count} nulls, tables hold none; {REMEDY}")
+        raise DataError(f"{origin}: lists of '{name}' hold {values.null_count} nulls, tables hold none; {REMEDY}")
     return values.to_numpy(), offsets - offsets[:1] if len(offsets) else np.zeros(1, np.int64)

@@ -1,7 +1,8 @@
-"""Transforms by name, applied to the stored rows of a window: each distinct row once (RecD's O4).
+"""Transforms by name, applied to each stored row once (RecD's O4).
 
-In a data config ``position: {transforms: [log, standardize]}``, ``history: {transforms: [{last_x: 50}]}``. A transform
-is a name, or a name with its argument. They run in the order given, before ids are checked against their table.
+In a data config they are ``position: {transforms: [log, standardize]}``, or ``history: {transforms: [{last_x: 50}]}``.
+A transform is a name, or a name with its argument. Transforms run in the order in which they are listed, before ids are
+checked against their table.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,19 +20,25 @@ from recd_dist.table.column import Array, Column, gather_slices
 from recd_dist.table.schema import SAMPLE, Feature, Kind, Schema
 
 Spec = str | Mapping[str, Any]
+"""A transform as a config writes it: a name, or {name: argument}."""
 _MAX_FITTED_ROW_GROUPS = 16
 
 
 @dataclass(frozen=True)
 class Step:
-    """One transform with its arguments checked."""
+    """One transform of a feature, whose arguments were checked.
+
+    Attributes:
+        name: of the transform, a key of ``REGISTRY``.
+        arguments: by name what the transform takes beside the column.
+    """
 
     name: str
     arguments: Mapping[str, Any]
 
 
 def hash_ids(column: Column, n: int) -> Column:
-    """Ids, negative ones too, to [0, n): splitmix64, then modulo. Distinct ids may share a row."""
+    """Maps ids, negative ones too, into [0, n): splitmix64, then modulo. Distinct ids may share a row."""
     from recd_dist.reader import kernels  # loads numba, which the check before a job does without
 
     ids = column.values.astype(np.int64)
@@ -40,17 +47,22 @@ def hash_ids(column: Column, n: int) -> Column:
 
 
 def first_x(column: Column, x: int) -> Column:
-    """The first x ids of each list. Lists stand as the SQL made them; histories by custom oldest first."""
-    return _slices(column, lambda starts, lengths: (starts, np.minimum(lengths, x)))
+    """Keeps the first x ids of each list. Lists stand as the SQL made them; histories by custom oldest first."""
+    return _cut_lists(column, lambda starts, lengths: (starts, np.minimum(lengths, x)))
 
 
 def last_x(column: Column, x: int) -> Column:
-    """The last x ids of each list: the most recent ones of a history that is stored oldest first."""
-    return _slices(column, lambda starts, lengths: (starts + np.maximum(lengths - x, 0), np.minimum(lengths, x)))
+    """Keeps the last x ids of each list: the most recent ones of a history that is stored oldest first."""
+    return _cut_lists(column, lambda starts, lengths: (starts + np.maximum(lengths - x, 0), np.minimum(lengths, x)))
 
 
-def _slices(column: Column, cut: Callable[[Array, Array], tuple[Array, Array]]) -> Column:
-    """A piece of every list, each id with its weight."""
+def _cut_lists(column: Column, cut: Callable[[Array, Array], tuple[Array, Array]]) -> Column:
+    """Keeps a piece of every list, each id with its weight.
+
+    Args:
+        column: lists; single ids stay as they are.
+        cut: from the starts and lengths of the lists, int64 [rows], to those of the pieces.
+    """
     if column.offsets is None:
         return column
     starts, lengths = cut(column.offsets[:-1], np.diff(column.offsets))
@@ -60,7 +72,7 @@ def _slices(column: Column, cut: Callable[[Array, Array], tuple[Array, Array]]) 
 
 
 def clamp(column: Column, min: float | None = None, max: float | None = None) -> Column:
-    """Numbers or ids below min become min, above max become max."""
+    """Raises numbers or ids below min to min, and lowers those above max to max."""
     return replace(column, values=np.clip(column.values, min, max).astype(column.values.dtype))
 
 
@@ -71,100 +83,114 @@ def log(column: Column) -> Column:
 
 def bucketize(column: Column, boundaries: Sequence[float]) -> Column:
     """The number of boundaries that are at most the value. Ids stay ids, dense numbers stay float32."""
-    found = np.searchsorted(np.asarray(boundaries), column.values, side="right")
-    return replace(column, values=found.astype(column.values.dtype))
+    buckets = np.searchsorted(np.asarray(boundaries), column.values, side="right")
+    return replace(column, values=buckets.astype(column.values.dtype))
 
 
 def standardize(column: Column, mean: float, std: float) -> Column:
-    """(x - mean) / std. Without arguments both are fitted on the training table."""
+    """(x - mean) / std. Where a config leaves them out, ``Transforms.fit`` takes both from the training table."""
     return replace(column, values=((column.values - np.float32(mean)) / np.float32(std or 1.0)).astype(np.float32))
 
 
-def _whole(name: str, argument: Any) -> dict[str, Any]:
+def _parse_count(name: str, argument: Any) -> dict[str, Any]:
+    """Reads a whole number above 0, given alone or by name."""
     value = argument[name] if isinstance(argument, Mapping) and set(argument) == {name} else argument
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"wanted a whole number above 0, found {argument}")
     return {name: value}
 
 
-def _nothing(argument: Any) -> dict[str, Any]:
+def _parse_nothing(argument: Any) -> dict[str, Any]:
+    """Refuses any argument."""
     if argument not in (None, {}):
         raise ValueError(f"takes no argument, found {argument}")
     return {}
 
 
-def _numbers(argument: Any, names: Sequence[str], needed: int) -> dict[str, Any]:
-    """Named or listed numbers, at least so many of them."""
+def _parse_numbers(argument: Any, names: Sequence[str], needed: int) -> dict[str, Any]:
+    """Reads numbers, given by name or as a list, of which ``needed`` must be there."""
     if isinstance(argument, Sequence) and not isinstance(argument, str) and len(argument) <= len(names):
         argument = dict(zip(names, argument, strict=False))
     if not isinstance(argument, Mapping) or set(argument) - set(names):
         raise ValueError(f"wanted {{{', '.join(f'{n}: number' for n in names)}}}, found {argument}")
-    given = {name: value for name, value in argument.items() if value is not None}
-    if len(given) < needed or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in given.values()):
+    numbers = {name: value for name, value in argument.items() if value is not None}
+    if len(numbers) < needed or any(isinstance(v, bool) or not isinstance(v, int | float) for v in numbers.values()):
         raise ValueError(f"wanted {{{', '.join(f'{n}: number' for n in names)}}}, found {dict(argument)}")
-    return given
+    return numbers
 
 
-def _boundaries(argument: Any) -> dict[str, Any]:
+def _parse_boundaries(argument: Any) -> dict[str, Any]:
+    """Reads a rising list of numbers, given alone or by name."""
     value = argument["boundaries"] if isinstance(argument, Mapping) and set(argument) == {"boundaries"} else argument
     if not isinstance(value, Sequence) or isinstance(value, str) or not value or list(value) != sorted(set(value)):
         raise ValueError(f"wanted a rising list of numbers, found {argument}")
     return {"boundaries": list(value)}
 
 
-def _fitted(argument: Any) -> dict[str, Any]:
-    return {} if argument in (None, {}) else _numbers(argument, ("mean", "std"), 2)
+def _parse_moments(argument: Any) -> dict[str, Any]:
+    """Reads mean and deviation: both, or neither where they are to be fitted."""
+    return {} if argument in (None, {}) else _parse_numbers(argument, ("mean", "std"), 2)
 
 
 @dataclass(frozen=True)
 class Transform:
-    """A registered transform: what it does, how its argument is read, the kinds of feature that it takes."""
+    """A transform that a config may name.
+
+    Attributes:
+        apply: from a column, and the arguments by name, to the transformed column.
+        parse: from the argument in the config to the arguments by name; raises ValueError for a wrong one.
+        kinds: kinds of feature that it takes.
+    """
 
     apply: Callable[..., Column]
-    arguments: Callable[[Any], dict[str, Any]]
+    parse: Callable[[Any], dict[str, Any]]
     kinds: frozenset[Kind]
 
 
 _IDS, _DENSE = frozenset({Kind.id, Kind.ids}), frozenset({Kind.dense})
 REGISTRY: dict[str, Transform] = {
-    "hash": Transform(hash_ids, partial(_whole, "n"), _IDS),
-    "first_x": Transform(first_x, partial(_whole, "x"), frozenset({Kind.ids})),
-    "last_x": Transform(last_x, partial(_whole, "x"), frozenset({Kind.ids})),
-    "clamp": Transform(clamp, partial(_numbers, names=("min", "max"), needed=1), _IDS | _DENSE),
-    "log": Transform(log, _nothing, _DENSE),
-    "bucketize": Transform(bucketize, _boundaries, _IDS | _DENSE),
-    "standardize": Transform(standardize, _fitted, _DENSE),
+    "hash": Transform(hash_ids, partial(_parse_count, "n"), _IDS),
+    "first_x": Transform(first_x, partial(_parse_count, "x"), frozenset({Kind.ids})),
+    "last_x": Transform(last_x, partial(_parse_count, "x"), frozenset({Kind.ids})),
+    "clamp": Transform(clamp, partial(_parse_numbers, names=("min", "max"), needed=1), _IDS | _DENSE),
+    "log": Transform(log, _parse_nothing, _DENSE),
+    "bucketize": Transform(bucketize, _parse_boundaries, _IDS | _DENSE),
+    "standardize": Transform(standardize, _parse_moments, _DENSE),
 }
 
 
 @dataclass(frozen=True)
 class Transforms:
-    """The transforms of every feature that has some, in order; ``Transforms.parse`` checks what a config says."""
+    """The transforms of every feature that has some; ``Transforms.parse`` reads them from a config.
+
+    Attributes:
+        steps: for each such feature its transforms in the order in which they run.
+    """
 
     steps: Mapping[str, tuple[Step, ...]]
 
     @staticmethod
     def parse(schema: Schema, specs: Mapping[str, Sequence[Spec]]) -> "Transforms":
-        """Transforms as a config or ``to_json`` writes them.
+        """Reads transforms as a config or ``to_json`` writes them.
 
         Args:
-            schema: the features.
-            specs: per feature a list of names or of {name: argument}.
+            schema: the features that there are.
+            specs: for each feature a list of names or of {name: argument}.
 
         Raises:
             ConfigError: every unknown feature, unknown transform, wrong kind and wrong argument, in one message.
         """
         steps, mistakes = {}, []
-        for name, wanted in specs.items():
+        for name, feature_specs in specs.items():
             if name not in schema:
                 mistakes.append(
                     f"transforms of '{name}': no such feature{nearest(name, (f.name for f in schema.features))}"
                 )
                 continue
             chosen = []
-            for spec in wanted:
+            for spec in feature_specs:
                 try:
-                    chosen.append(_step(schema[name], spec))
+                    chosen.append(_parse_step(schema[name], spec))
                 except ValueError as error:
                     mistakes.append(f"feature '{name}': {error}")
             steps[name] = tuple(chosen)
@@ -178,11 +204,11 @@ class Transforms:
         return not any(s.name == "standardize" and not s.arguments for steps in self.steps.values() for s in steps)
 
     def apply(self, feature: str, column: Column) -> Column:
-        """A feature's rows, transformed."""
-        return _applied(self.steps.get(feature, ()), column)
+        """Transforms the rows of a feature; those of a feature without transforms stay as they are."""
+        return _apply(self.steps.get(feature, ()), column)
 
     def id_limits(self) -> dict[str, int]:
-        """Features whose ids lie in [0, limit) after their transforms, whatever they were; for ``infer_tables``."""
+        """For each feature whose ids lie in [0, limit) after its transforms, whatever they were before, the limit."""
         limits: dict[str, int] = {}
         for name, steps in self.steps.items():
             for step in steps:
@@ -210,15 +236,15 @@ class Transforms:
         """
         if self.is_fitted:
             return self
-        return Transforms({name: _fit(name, steps, table.whole) for name, steps in self.steps.items()})
+        return Transforms({name: _fit_steps(name, steps, table.whole) for name, steps in self.steps.items()})
 
     def to_json(self) -> dict[str, list[dict[str, dict[str, Any]]]]:
         """A JSON-ready dict; ``Transforms.parse`` is its inverse."""
         return {name: [{step.name: dict(step.arguments)} for step in steps] for name, steps in self.steps.items()}
 
 
-def _step(feature: Feature, spec: Spec) -> Step:
-    """One transform of a feature, checked."""
+def _parse_step(feature: Feature, spec: Spec) -> Step:
+    """Reads one transform of a feature."""
     if isinstance(spec, Mapping) and len(spec) == 1:
         name, argument = next(iter(spec.items()))
     elif isinstance(spec, str):
@@ -231,19 +257,20 @@ def _step(feature: Feature, spec: Spec) -> Step:
     if feature.kind not in kinds:
         raise ValueError(f"transform '{name}' works on {' and '.join(sorted(kinds))}, the feature is {feature.kind}")
     try:
-        return Step(name, REGISTRY[name].arguments(argument))
+        return Step(name, REGISTRY[name].parse(argument))
     except ValueError as error:
         raise ValueError(f"transform '{name}': {error}") from error
 
 
-def _applied(steps: Iterable[Step], column: Column) -> Column:
+def _apply(steps: Iterable[Step], column: Column) -> Column:
+    """Runs some transforms, one after the other."""
     for step in steps:
         column = REGISTRY[step.name].apply(column, **step.arguments)
     return column
 
 
-def _fit(feature: str, steps: tuple[Step, ...], table: ClusteredTable) -> tuple[Step, ...]:
-    """The steps of one feature with mean and deviation filled in."""
+def _fit_steps(feature: str, steps: tuple[Step, ...], table: ClusteredTable) -> tuple[Step, ...]:
+    """Fills mean and deviation into the transforms of one feature."""
     fitted: list[Step] = []
     for step in steps:
         if step.name != "standardize" or step.arguments:
@@ -252,27 +279,27 @@ def _fit(feature: str, steps: tuple[Step, ...], table: ClusteredTable) -> tuple[
             stats = table.manifest.features[feature]
             fitted.append(Step("standardize", {"mean": stats.mean, "std": stats.std}))
         else:
-            mean, std = _moments(feature, fitted, table)
+            mean, std = _measure_moments(feature, fitted, table)
             fitted.append(Step("standardize", {"mean": mean, "std": std}))
     return tuple(fitted)
 
 
-def _moments(feature: str, steps: Sequence[Step], table: ClusteredTable) -> tuple[float, float]:
-    """Mean and deviation over samples, after some transforms, from evenly spaced row groups."""
+def _measure_moments(feature: str, steps: Sequence[Step], table: ClusteredTable) -> tuple[float, float]:
+    """Measures mean and deviation over samples, after some transforms, in evenly spaced row groups."""
     stored = table.manifest.schema
     schema = Schema((stored[feature],), stored.labels)
     files = TableFiles(table, schema)
-    groups = [
+    row_groups = [
         RowGroup(part, index, size)
         for part, entry in enumerate(table.manifest.parts)
         for index, size in enumerate(entry.samples.row_groups)
     ]
     count, total, squares = 0, 0.0, 0.0
-    for row_group in groups[:: -(-len(groups) // _MAX_FITTED_ROW_GROUPS) or 1]:
-        rows = files.read(row_group)
-        values = _applied(steps, rows.columns[feature]).values.astype(np.float64)
+    for row_group in row_groups[:: -(-len(row_groups) // _MAX_FITTED_ROW_GROUPS) or 1]:
+        decoded = files.read(row_group)
+        values = _apply(steps, decoded.columns[feature]).values.astype(np.float64)
         group = schema[feature].group
-        values = values if group == SAMPLE else values[rows.rows[group]]
+        values = values if group == SAMPLE else values[decoded.row_of_sample[group]]
         values = values[np.isfinite(values)]
         count, total, squares = count + len(values), total + values.sum(), squares + np.square(values).sum()
     mean = total / count if count else 0.0

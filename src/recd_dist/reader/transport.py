@@ -1,4 +1,4 @@
-"""A batch in one block of shared memory: how it goes from a worker process to the trainer.
+"""A batch in one block of shared memory, handed from a worker process to the trainer.
 
 torch hands over each tensor in a file of its own; a batch of ten tensors took 11 ms that way, as long as reading it
 (rm1, 4096 samples). One block takes one file, one copy and, for CUDA, one pinning.
@@ -17,15 +17,16 @@ _ALIGN = 64  # bytes, a cache line
 
 
 @dataclass(frozen=True, eq=False)
-class Packed:
+class PackedBatch:
     """A batch in one block.
 
     Attributes:
         block: uint8, in shared memory; every tensor begins at a multiple of 64 bytes.
-        tensors: where each tensor begins, its dtype and shape, in the order of ``_tensors``.
-        groups, batch_size, value_offsets: of the IKJT.
+        tensors: for each tensor the byte of the block at which it begins, its dtype and its shape; in the order of
+            ``_tensors_of``.
+        groups, batch_size, value_offsets: of the IKJT, as it has them.
         dense: names of the groups that have dense features.
-        weighted: the IKJT has weights; they stand last.
+        weighted: the IKJT has weights; they are the last tensor.
     """
 
     block: Tensor
@@ -36,39 +37,52 @@ class Packed:
     dense: tuple[str, ...]
     weighted: bool = False
 
-    def pin_memory(self) -> "Packed":
-        """The same in page-locked memory."""
+    def pin_memory(self) -> "PackedBatch":
+        """Copies the block to page-locked memory."""
         return replace(self, block=self.block.pin_memory())
 
-    def batch(self) -> Batch:
-        """The batch, as views of the block."""
-        values, lengths, inverse, labels, sample_ids, request_ids, *dense = map(self._view, range(len(self.tensors)))
+    def unpack(self) -> Batch:
+        """Makes the batch out of views of the block."""
+        values, lengths, inverse, labels, sample_ids, request_ids, *dense = map(self.view, range(len(self.tensors)))
         weights = dense.pop() if self.weighted else None
         sparse = IKJT(self.groups, self.batch_size, values, lengths, inverse, self.value_offsets, weights)
         return Batch(sparse, dict(zip(self.dense, dense, strict=True)), labels, sample_ids, request_ids)
 
-    def _view(self, number: int) -> Tensor:
+    def view(self, number: int) -> Tensor:
+        """A tensor of the batch in the block.
+
+        Args:
+            number: its place in ``tensors``.
+        """
         start, dtype, shape = self.tensors[number]
         size = prod(shape) * dtype.itemsize
         return self.block[start : start + size].view(dtype).view(shape)
 
 
-def _tensors(batch: Batch) -> list[Tensor]:
+def _tensors_of(batch: Batch) -> list[Tensor]:
+    """The tensors of a batch in the order in which a block holds them."""
     sparse = batch.sparse
     first = [sparse.values, sparse.lengths, sparse.inverse, batch.labels, batch.sample_ids, batch.request_ids]
     return [*first, *batch.dense.values(), *([] if sparse.weights is None else [sparse.weights])]
 
 
-def pack(batch: Batch) -> Packed:
+def pack(batch: Batch) -> PackedBatch:
     """Copies a batch (on the CPU) into one block of shared memory."""
-    tensors, places, size = _tensors(batch), [], 0
+    tensors, layout, size = _tensors_of(batch), [], 0
     for tensor in tensors:
-        places.append((size, tensor.dtype, tuple(tensor.shape)))
+        layout.append((size, tensor.dtype, tuple(tensor.shape)))
         size += -(-tensor.nbytes // _ALIGN) * _ALIGN
     block = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(max(size, 1)))
     sparse = batch.sparse
-    layout = sparse.groups, sparse.batch_size, sparse.value_offsets
-    packed = Packed(block, tuple(places), *layout, tuple(batch.dense), sparse.weights is not None)
+    packed = PackedBatch(
+        block,
+        tuple(layout),
+        sparse.groups,
+        sparse.batch_size,
+        sparse.value_offsets,
+        tuple(batch.dense),
+        sparse.weights is not None,
+    )
     for number, tensor in enumerate(tensors):
-        packed._view(number).copy_(tensor)
+        packed.view(number).copy_(tensor)
     return packed

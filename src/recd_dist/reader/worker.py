@@ -1,4 +1,4 @@
-"""What a worker process (or the reading thread) does: a task in, a batch out."""
+"""What a worker process, or the reading thread, does: a task in, a batch out."""
 
 import os
 import threading
@@ -15,11 +15,11 @@ from torch.utils.data import Dataset
 from recd_dist.errors import UserError
 from recd_dist.reader.batching import Piece, to_batch
 from recd_dist.reader.intervals import Interval
-from recd_dist.reader.order import Shuffle, Window, epoch_windows
-from recd_dist.reader.shuffle_window import WindowCache, WindowDecoder
+from recd_dist.reader.order import Shuffle, ShuffleWindow, shuffle_windows
+from recd_dist.reader.shuffle_window import ShuffleWindowCache, ShuffleWindowDecoder
 from recd_dist.reader.table_files import TableFiles
 from recd_dist.reader.transform import Transforms
-from recd_dist.reader.transport import Packed, pack
+from recd_dist.reader.transport import PackedBatch, pack
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.schema import SAMPLE, Schema, Table
 from recd_dist.tensors.batch import Batch
@@ -31,30 +31,41 @@ class Task:
 
     Attributes:
         epoch: counted from 0.
-        samples: intervals of the epoch's stream.
-        until: the same worker reads on from here to this sample of the stream without a gap.
+        samples: intervals of samples, by their numbers in the order of the epoch.
+        gapless_end: the same worker goes on reading up to this sample of the epoch without a gap.
     """
 
     epoch: int
     samples: tuple[Interval, ...]
-    until: int = 0
+    gapless_end: int = 0
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An error of the user's, carried to the trainer as it is (torch would bury its message in a traceback)."""
+    """An error that a user can mend, carried to the trainer as it is; torch would bury its message in a traceback.
+
+    Attributes:
+        error: its class.
+        message: its text.
+    """
 
     error: type[UserError]
     message: str
 
 
-Result = tuple[Batch | Packed | Failure, dict[str, int]]
-"""A batch and what was dropped or zeroed since the last one, per feature."""
+Result = tuple[Batch | PackedBatch | Failure, dict[str, int]]
+"""A batch, and for each feature what was dropped or set to zero since the last one."""
 
 
 @dataclass(frozen=True)
 class ReaderOptions:
-    """Everything that a worker needs to know; pickled once, when it starts. See ``loader.Loader``."""
+    """Everything that a worker needs to know; pickled once, when it starts.
+
+    Attributes:
+        table: one split, perhaps some of its partitions only.
+        shuffle: how an epoch is ordered.
+        schema, tables, transforms, expand, on_bad_id, on_nan: as ``loader.Loader`` takes them.
+    """
 
     table: ClusteredTable
     schema: Schema
@@ -66,18 +77,18 @@ class ReaderOptions:
     on_nan: str = "error"
 
     @property
-    def stored(self) -> Schema:
+    def stored_schema(self) -> Schema:
         """The features in the groups of the table; ``schema`` may have moved some of them to ``sample``."""
-        there = self.table.manifest.schema
+        stored = self.table.manifest.schema
         features = tuple(
-            replace(f, group=there[f.name].group) if f.group == SAMPLE and f.name in there else f
+            replace(f, group=stored[f.name].group) if f.group == SAMPLE and f.name in stored else f
             for f in self.schema.features
         )
         return replace(self.schema, features=features)
 
 
 class BatchReader:
-    """Reads batches of a table, with the windows in use kept in memory.
+    """Reads batches of a table, with the shuffle windows in use kept in memory.
 
     Args:
         options: what to read and how.
@@ -87,68 +98,76 @@ class BatchReader:
     """
 
     def __init__(self, options: ReaderOptions) -> None:
-        self._options, self._stored = options, options.stored
-        files = TableFiles(options.table, options.stored)
-        self._decoder = WindowDecoder(
-            files, options.tables, options.transforms, options.shuffle, options.on_bad_id, options.on_nan
-        )
-        self._cache = WindowCache(self._decoder.decode)
+        self._options, self._stored_schema = options, options.stored_schema
+        self._decoder = _build_decoder(options)
+        self._cache = ShuffleWindowCache(self._decoder.decode)
         self._epoch = -1
-        self._windows: tuple[Window, ...] = ()
+        self._shuffle_windows: tuple[ShuffleWindow, ...] = ()
         self._starts: list[int] = []
 
     @staticmethod
     def check(options: ReaderOptions) -> None:
-        """Raises what reading would: options that do not fit the table, files missing or truncated. Decodes nothing."""
-        files = TableFiles(options.table, options.stored)
-        WindowDecoder(files, options.tables, options.transforms, options.shuffle, options.on_bad_id, options.on_nan)
-        files.check_sizes()
+        """Refuses what cannot be read, before anything is decoded.
+
+        Raises:
+            ConfigError, DataError: options that do not fit the table; files that are missing or cut off.
+        """
+        _build_decoder(options)
+        TableFiles(options.table, options.stored_schema).check_sizes()
 
     def read(self, task: Task) -> Batch:
-        """The batch of a task."""
+        """Reads the batch of a task."""
         if task.epoch != self._epoch:
-            self._windows = epoch_windows(self._options.table.manifest, self._options.shuffle, task.epoch)
-            self._starts, self._epoch = [w.start for w in self._windows], task.epoch
+            self._shuffle_windows = shuffle_windows(self._options.table.manifest, self._options.shuffle, task.epoch)
+            self._starts, self._epoch = [s.start for s in self._shuffle_windows], task.epoch
         pieces: list[Piece] = []
         for start, end in task.samples:
             while start < end:
-                number = self._number(start)
-                window = self._windows[number]
-                stop = min(end, window.end)
-                decoded = self._cache.window(task.epoch, window, self._following(task, number))
-                pieces.append((decoded, decoded.order[start - window.start : stop - window.start]))
+                number = bisect_right(self._starts, start) - 1
+                shuffle_window = self._shuffle_windows[number]
+                stop = min(end, shuffle_window.end)
+                decoded = self._cache.fetch(task.epoch, shuffle_window, self._following(task, number))
+                pieces.append((decoded, decoded.order[start - shuffle_window.start : stop - shuffle_window.start]))
                 start = stop  # noqa: PLW2901
-        return to_batch(pieces, self._options.schema, self._options.expand, self._stored)
+        return to_batch(pieces, self._options.schema, self._options.expand, self._stored_schema)
 
-    def _number(self, sample: int) -> int:
-        """The window that holds a sample of the stream."""
-        return bisect_right(self._starts, sample) - 1
+    def _following(self, task: Task, number: int) -> ShuffleWindow | None:
+        """The shuffle window to decode ahead: the next one, when this worker goes on beyond the one of that number."""
+        end = max(task.gapless_end, task.samples[-1][1])
+        return self._shuffle_windows[number + 1] if self._shuffle_windows[number].end < end else None
 
-    def _following(self, task: Task, number: int) -> Window | None:
-        """The window to decode ahead: the next one when this worker goes on beyond this one."""
-        until = max(task.until, task.samples[-1][1])
-        return self._windows[number + 1] if self._windows[number].end < until else None
-
-    def counts(self) -> dict[str, int]:
-        """What was dropped or zeroed since the last call, per feature."""
+    def take_counts(self) -> dict[str, int]:
+        """For each feature what was dropped or set to zero since the last call."""
         counts, self._decoder.counts = self._decoder.counts, Counter()
         return dict(counts)
 
-    def result(self, task: Task) -> Result:
-        """The batch of a task, or the user's error that it met."""
+    def read_result(self, task: Task) -> Result:
+        """Reads the batch of a task; an error that the user can mend is returned instead."""
         try:
-            return self.read(task), self.counts()
+            return self.read(task), self.take_counts()
         except UserError as error:
-            return Failure(type(error), str(error)), self.counts()
+            return Failure(type(error), str(error)), self.take_counts()
 
     def close(self) -> None:
         """Ends the decoding thread."""
         self._cache.close()
 
 
+def _build_decoder(options: ReaderOptions) -> ShuffleWindowDecoder:
+    """The decoder of a table's shuffle windows."""
+    files = TableFiles(options.table, options.stored_schema)
+    return ShuffleWindowDecoder(
+        files, options.tables, options.transforms, options.shuffle, options.on_bad_id, options.on_nan
+    )
+
+
 @dataclass
-class Tasks(Dataset[Result]):
-    """torch's view of the reader, indexed by tasks: what a worker process holds. Each opens its own files."""
+class TaskResults(Dataset[Result]):
+    """The reader as torch wants it, indexed by tasks: what a worker process holds. Each opens its own files.
+
+    Attributes:
+        options: what to read and how.
+    """
 
     options: ReaderOptions
     _reader: BatchReader | None = field(default=None, repr=False)
@@ -159,7 +178,7 @@ class Tasks(Dataset[Result]):
                 self._reader = BatchReader(self.options)
             except UserError as error:
                 return Failure(type(error), str(error)), {}
-        batch, counts = self._reader.result(task)
+        batch, counts = self._reader.read_result(task)
         return pack(batch) if isinstance(batch, Batch) else batch, counts
 
 
@@ -171,14 +190,15 @@ def start_worker(_number: int) -> None:
     torch.set_num_threads(1)
     parent = parent_process()
     if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+        threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
 
 
-def _end_with(sentinel: int) -> None:
+def _exit_after(sentinel: int) -> None:
+    """Ends this process when the process of a sentinel ends."""
     connection.wait([sentinel])
     os._exit(1)
 
 
-def unchanged(result: Any) -> Any:
-    """What is read is a batch already: nothing to collate."""
+def pass_on(result: Any) -> Any:
+    """Collates nothing: what a worker reads is a batch already."""
     return result

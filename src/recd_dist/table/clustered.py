@@ -1,11 +1,11 @@
-"""A clustered table: where it lies and what its manifest says, loaded once and handed to whoever reads it."""
+"""A clustered table: where it lies and what its manifest says, loaded once."""
 
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from recd_dist.errors import DataError
-from recd_dist.table.location import Location, file_size, file_sizes, reaching
+from recd_dist.table.location import Location, file_size, file_sizes, report_store_errors
 from recd_dist.table.manifest import FileEntry, Manifest
 
 REMEDY = "make the table again with `recd etl ... overwrite=true`"
@@ -36,7 +36,7 @@ class ClusteredTable:
 
     Attributes:
         path: its directory.
-        manifest: what the directory holds, as far as it is to be read.
+        manifest: what the directory holds of what is to be read, all of it or some partitions.
     """
 
     path: Location
@@ -45,15 +45,21 @@ class ClusteredTable:
 
     @staticmethod
     def load(path: Location) -> "ClusteredTable":
-        """Opens the table of a directory.
+        """Loads the manifest of a table.
+
+        Args:
+            path: directory of one split.
 
         Raises:
-            DataError: there is no table, or one that this release cannot read.
+            DataError: there is no table, or this release cannot read it.
         """
         return ClusteredTable(path, Manifest.load(path))
 
     def of_partitions(self, names: Collection[str] | None) -> "ClusteredTable":
-        """The table as if it had some partitions only; None keeps all of them.
+        """The table as if it had some partitions only.
+
+        Args:
+            names: the partitions to read; None keeps all of them.
 
         Raises:
             ConfigError: the table has no such partition.
@@ -113,7 +119,7 @@ class ClusteredTable:
             problem = _size_problem(entry, file_size(path))
             if problem is None:
                 crc = 0
-                with reaching(path), path.open("rb") as file:
+                with report_store_errors(path), path.open("rb") as file:
                     while block := file.read(_BLOCK_BYTES):
                         crc = zlib.crc32(block, crc)
                         if report:

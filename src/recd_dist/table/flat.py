@@ -1,12 +1,13 @@
 """A clustered table as flat samples again, in any SQL engine that reads Parquet.
 
-The files are those that the manifest names, never a glob: what a crashed append left behind is no part of the table.
+The query names the files of the manifest, never a glob: what a crashed append left behind is no part of the table.
 DuckDB reads them by ``read_parquet([...], union_by_name = true)``, Spark by ``parquet.`.../{part-00000,...}.parquet```.
-Parts whose ids were later stored wider (int32, then int64) are one column all the same.
+Ids are one column even where some parts store them as int32 and later ones as int64.
 """
 
 import re
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -19,13 +20,13 @@ from recd_dist.table.schema import KEYS, SAMPLE, Feature, Schema
 _GLOB = re.compile(r"([\\*?\[\]{}])")
 
 
-def quoted(text: str) -> str:
-    """An SQL string literal."""
+def string_literal(text: str) -> str:
+    """A text as an SQL string, in single quotes."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def identifier(name: str) -> str:
-    """An SQL identifier, quoted."""
+    """A name as an SQL identifier, in double quotes."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -40,48 +41,53 @@ def flat_view(
 
     Args:
         table: directory of one split.
-        dialect: ``duckdb`` or ``spark``.
-        partitions: only samples of these, such as ``2026-11-25``; None takes all.
-        columns: only these, in the order of the table; groups of which none is named are not read. None takes all.
-        parts: only the samples of these parts of the table; None takes all.
+        dialect: the SQL to write, ``duckdb`` or ``spark``.
+        partitions: take only the samples of these partitions, such as ``2026-11-25``; None takes all.
+        columns: take only these columns, in the order of the table; a group is not read when none of its columns is
+            named. None takes all.
+        parts: take only the samples of these parts of the table; None takes all.
 
     Raises:
-        DataError: no table there.
-        ConfigError: an unknown dialect, partition or column.
+        DataError: there is no table.
+        ConfigError: the dialect, a partition or a column is unknown.
     """
     if dialect not in _DIALECTS:
         raise ConfigError(f"dialect '{dialect}': unknown{nearest(dialect, _DIALECTS)}")
-    speaks = _DIALECTS[dialect]
+    sql = _DIALECTS[dialect]
     manifest = Manifest.load(table)
-    chosen = list(parts) if parts is not None else _parts(manifest, partitions)
-    wanted = _columns(manifest.schema, columns)
-    features = [f for f in manifest.schema.features if {f.name, f.weights} & set(wanted)]
-    expressions = {name: f"samples.{speaks.name(name)}" for name in (*KEYS, *manifest.schema.labels)}
+    parts = list(parts) if parts is not None else _choose_parts(manifest, partitions)
+    names = _choose_columns(manifest.schema, columns)
+    features = [f for f in manifest.schema.features if {f.name, f.weights} & set(names)]
+    expressions = {name: f"samples.{sql.identifier(name)}" for name in (*KEYS, *manifest.schema.labels)}
     for feature in features:
-        expressions |= _expressions(feature, speaks)
+        expressions |= _expressions(feature, sql)
     joins: list[str] = []
     for group in manifest.schema.dedup_groups:
-        mine = [f for f in features if f.group == group]
-        if mine:
-            joins += _joins(table, group, chosen, any(f.window for f in mine), speaks)
-    selected = ", ".join(f"{expressions[name]} as {speaks.name(name)}" for name in wanted)
-    source = speaks.files(table, [part.samples for part in chosen])
+        members = [f for f in features if f.group == group]
+        if members:
+            joins += _joins(table, group, parts, any(f.window for f in members), sql)
+    selected = ", ".join(f"{expressions[name]} as {sql.identifier(name)}" for name in names)
+    source = sql.scan(table, [part.samples for part in parts])
     return "\n".join([f"select {selected}", f"from {source} as samples", *joins])
 
 
+@dataclass(frozen=True)
 class _Dialect:
-    """How an engine writes names, files and slices of lists."""
+    """How an engine writes names, scans of files, and slices of lists.
 
-    def __init__(
-        self,
-        name: Callable[[str], str],
-        files: Callable[[Location, list[FileEntry]], str],
-        piece: Callable[[str, str, str], str],
-    ) -> None:
-        self.name, self.files, self.piece = name, files, piece
+    Attributes:
+        identifier: from a name.
+        scan: from a table and some of its files.
+        slice: from a list, the place at which the slice begins, counted from 0, and its length.
+    """
+
+    identifier: Callable[[str], str]
+    scan: Callable[[Location, list[FileEntry]], str]
+    slice: Callable[[str, str, str], str]
 
 
-def _parts(manifest: Manifest, partitions: Collection[str] | None) -> list[Part]:
+def _choose_parts(manifest: Manifest, partitions: Collection[str] | None) -> list[Part]:
+    """The parts of some partitions; None takes all."""
     if partitions is None:
         return list(manifest.parts)
     there = {part.partition for part in manifest.parts}
@@ -91,8 +97,8 @@ def _parts(manifest: Manifest, partitions: Collection[str] | None) -> list[Part]
     return [part for part in manifest.parts if part.partition in partitions]
 
 
-def _columns(schema: Schema, columns: Collection[str] | None) -> list[str]:
-    """Names to select, in the order of the table."""
+def _choose_columns(schema: Schema, columns: Collection[str] | None) -> list[str]:
+    """The names of some columns in the order of the table; None takes all."""
     named = [name for f in schema.features for name in (f.name, f.weights) if name is not None]
     there = [*KEYS, *schema.labels, *named]
     for column in columns or ():
@@ -101,33 +107,35 @@ def _columns(schema: Schema, columns: Collection[str] | None) -> list[str]:
     return [name for name in there if columns is None or name in columns]
 
 
-def _expressions(feature: Feature, speaks: _Dialect) -> dict[str, str]:
-    """How a feature, and its weights, are read."""
+def _expressions(feature: Feature, sql: _Dialect) -> dict[str, str]:
+    """By name the expressions that read a feature and its weights."""
     names = [name for name in (feature.name, feature.weights) if name is not None]
     rows = "samples" if feature.group == SAMPLE else f"{feature.group}_rows"
     if not feature.window:
-        return {name: f"{speaks.name(rows)}.{speaks.name(name)}" for name in names}
-    start, length = (f"{speaks.name(rows)}.{speaks.name(of(feature.name))}" for of in (start_of, length_of))
-    streams = speaks.name(f"{feature.group}_streams")
-    return {name: speaks.piece(f"{streams}.{speaks.name(name)}", start, length) for name in names}
+        return {name: f"{sql.identifier(rows)}.{sql.identifier(name)}" for name in names}
+    start, length = (f"{sql.identifier(rows)}.{sql.identifier(of(feature.name))}" for of in (start_of, length_of))
+    streams = sql.identifier(f"{feature.group}_streams")
+    return {name: sql.slice(f"{streams}.{sql.identifier(name)}", start, length) for name in names}
 
 
-def _joins(table: Location, group: str, parts: list[Part], windows: bool, speaks: _Dialect) -> Iterable[str]:
-    rows, streams = speaks.name(f"{group}_rows"), speaks.name(f"{group}_streams")
-    files = speaks.files(table, [part.groups[group] for part in parts])
-    yield f"join {files} as {rows} on {rows}.{ROW} = samples.{speaks.name(f'{group}_{ROW}')}"
-    if windows:
-        files = speaks.files(table, [part.streams[group] for part in parts])
+def _joins(table: Location, group: str, parts: list[Part], windowed: bool, sql: _Dialect) -> Iterable[str]:
+    """The joins of a group's rows and, where it has windows, of its streams."""
+    rows, streams = sql.identifier(f"{group}_rows"), sql.identifier(f"{group}_streams")
+    files = sql.scan(table, [part.groups[group] for part in parts])
+    yield f"join {files} as {rows} on {rows}.{ROW} = samples.{sql.identifier(f'{group}_{ROW}')}"
+    if windowed:
+        files = sql.scan(table, [part.streams[group] for part in parts])
         yield f"join {files} as {streams} on {streams}.{STREAM} = {rows}.{STREAM}"
 
 
-def _duckdb_files(table: Location, entries: list[FileEntry]) -> str:
-    names = ", ".join(quoted(_GLOB.sub(r"[\1]", str(table)) + f"/{entry.path}") for entry in entries)
+def _scan_in_duckdb(table: Location, entries: list[FileEntry]) -> str:
+    """A scan that reads files by name, in which ``*``, ``?`` and brackets stand for themselves."""
+    names = ", ".join(string_literal(_GLOB.sub(r"[\1]", str(table)) + f"/{entry.path}") for entry in entries)
     return f"read_parquet([{names}], union_by_name = true)"
 
 
-def _spark_files(table: Location, entries: list[FileEntry]) -> str:
-    """One scan for files of equal types; several are put together, with ids as wide as the widest."""
+def _scan_in_spark(table: Location, entries: list[FileEntry]) -> str:
+    """One scan of all files of the same types; several scans are put together, with ids as wide as the widest."""
     scans: dict[str, list[str]] = {}
     for entry in entries:
         types = str(pq.read_schema(table / entry.path).remove_metadata()) if len(entries) > 1 else ""
@@ -139,8 +147,8 @@ def _spark_files(table: Location, entries: list[FileEntry]) -> str:
 
 
 _DIALECTS = {
-    "duckdb": _Dialect(identifier, _duckdb_files, lambda x, a, n: f"list_slice({x}, {a} + 1, {a} + {n})"),
+    "duckdb": _Dialect(identifier, _scan_in_duckdb, lambda x, a, n: f"list_slice({x}, {a} + 1, {a} + {n})"),
     "spark": _Dialect(
-        lambda name: "`" + name.replace("`", "``") + "`", _spark_files, lambda x, a, n: f"slice({x}, {a} + 1, {n})"
+        lambda name: "`" + name.replace("`", "``") + "`", _scan_in_spark, lambda x, a, n: f"slice({x}, {a} + 1, {n})"
     ),
 }

@@ -1,4 +1,4 @@
-"""``manifest.json``: what a clustered table holds, written last, so that a table is whole or absent.
+"""``manifest.json``: what a clustered table holds, written last of its files.
 
 Layout of a table::
 
@@ -7,8 +7,9 @@ Layout of a table::
     TABLE/<group>/part-00000.parquet   one row per unique row: row (int64), the group's features
     TABLE/<group>.stream/part-00000.parquet   one row per stream: stream (int64), lists that the group's windows lie in
 
-Row group i of part n of ``samples`` refers only to row group i of part n of each group. Numbers of parts are never
-given twice to one table, so that a file of an older state is never overwritten by a newer one's.
+A directory with a manifest holds a whole table. Row group i of part n of ``samples`` refers only to row group i of part
+n of each group. A table never gives the number of a part twice, so that no file of a newer state overwrites one of an
+older state.
 """
 
 import json
@@ -25,12 +26,15 @@ FORMAT = "recd_dist.table"
 NAME = "manifest.json"
 VERSION = 2
 
+ROW = "row"
+"""Column of a group: the number of each row, to which ``<group>_row`` of ``samples`` refers."""
 STREAM = "stream"
-"""Column of a group with windows and of its streams: which stream a row lies in."""
+"""Column of a group with windows: the stream in which the windows of a row lie; and of its streams: their numbers."""
+_REMEDY = "make the table again with `recd etl`"
 
 
 def stream_directory(group: str) -> str:
-    """Where the streams of a group lie."""
+    """The directory in which the streams of a group lie."""
     return f"{group}.stream"
 
 
@@ -46,7 +50,14 @@ def length_of(feature: str) -> str:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """One Parquet file: path relative to the table, rows of each row group, size and CRC-32 of its bytes."""
+    """One Parquet file.
+
+    Attributes:
+        path: relative to the directory of the table.
+        row_groups: rows of each row group.
+        num_bytes: size of the file.
+        crc32: CRC-32 of its bytes.
+    """
 
     path: str
     row_groups: tuple[int, ...]
@@ -55,7 +66,7 @@ class FileEntry:
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> "FileEntry":
-        """What ``asdict`` and JSON made of it."""
+        """The entry of which ``asdict`` made a dict."""
         return FileEntry(value["path"], tuple(value["row_groups"]), value["num_bytes"], value["crc32"])
 
 
@@ -64,12 +75,13 @@ class Part:
     """Part n of ``samples`` and of every deduplicated group; their row groups correspond one to one.
 
     Attributes:
-        samples, groups: the files.
-        streams: per group with windowed features the file of its streams.
-        partition: what it was dealt to by time, such as ``2026-11-25``; empty where the table has no partitions.
-        number: n, part of every row number; the place in ``Manifest.parts`` may be another.
-        num_sessions, num_requests: of its samples.
-        first_sample: ``sample_id`` of its first sample; those of the others follow.
+        samples: the file of its samples.
+        groups: for each deduplicated group the file of its rows.
+        streams: for each group with windows the file of its streams.
+        partition: day or hour in which its sessions begin, such as ``2026-11-25``; empty in a table without partitions.
+        number: n, which every row number contains. Its place in ``Manifest.parts`` may be another number.
+        num_sessions, num_requests: sessions and requests of its samples.
+        first_sample: ``sample_id`` of its first sample, from which those of the others count on.
     """
 
     samples: FileEntry
@@ -83,7 +95,7 @@ class Part:
 
     @property
     def num_samples(self) -> int:
-        """Its samples."""
+        """Number of its samples."""
         return sum(self.samples.row_groups)
 
     @property
@@ -107,16 +119,17 @@ class Part:
 
 @dataclass(frozen=True)
 class FeatureStats:
-    """Measured by the writer.
+    """What the writer measured of a feature.
 
     Attributes:
-        num_values_unique: ids (or numbers) stored, over unique rows.
-        num_values_expanded: ids (or numbers) when every sample carries its own copy.
-        max_length: longest list.
-        stay_rate: d, the share of neighbouring samples of one session whose value is the same (nan: no neighbours).
-        num_null: values missing in the source, filled as the docs say.
-        mean, std, min, max: over samples, dense features only, else 0.
-        num_pairs: neighbouring samples of one session, of which ``stay_rate`` is the share.
+        num_values_unique: ids (or numbers) that are stored, of unique rows.
+        num_values_expanded: ids (or numbers) that there would be if every sample carried its own copy.
+        max_length: ids of the longest list.
+        stay_rate: d, the share of the pairs of neighbouring samples of one session in which the value stays the same;
+            nan where there is no pair.
+        num_null: values that the source misses, filled as the docs say.
+        mean, std, min, max: of a dense feature over all samples; 0 for ids.
+        num_pairs: pairs of neighbouring samples of one session, of which ``stay_rate`` is a share.
     """
 
     num_values_unique: int
@@ -133,11 +146,11 @@ class FeatureStats:
 
 @dataclass(frozen=True)
 class IdStats:
-    """Raw ids of one embedding table, over every feature that looks it up and every split of the source.
+    """The raw ids of one embedding table, in every feature that looks it up and in every split of the source.
 
     Attributes:
-        min_id, max_id: smallest and largest raw id (0 and -1 when there is none).
-        num_distinct: distinct ids, exact or estimated within a few percent.
+        min_id, max_id: smallest and largest raw id; 0 and -1 when there is none.
+        num_distinct: number of distinct ids, exact or estimated within a few percent.
     """
 
     min_id: int
@@ -150,20 +163,20 @@ class Manifest:
     """What ``manifest.json`` says.
 
     Attributes:
-        name, split: of the source, e.g. ``ebnerd`` and ``train``.
-        schema: features, groups, labels.
-        num_samples, num_sessions, num_requests: counts of this table.
-        group_rows: unique rows stored per deduplicated group.
-        features: statistics per feature.
-        ids: statistics per embedding table.
-        parts: the files.
-        source: how it was made (SQL, keys, options), for people.
+        name, split: name of the source and of its split, such as ``ebnerd`` and ``train``.
+        schema: features, groups and labels.
+        num_samples, num_sessions, num_requests: samples, sessions and requests of this table.
+        group_rows: for each deduplicated group the unique rows that are stored.
+        features: statistics of each feature.
+        ids: statistics of each embedding table.
+        parts: the parts with their files.
+        source: how the table was made (SQL, keys, options), for people.
         sessions: what a session is, in words.
         dropped: samples that a policy left out, by reason (``duplicate``, ``late``, ``time``, ``sampled``), and what
             it kept but counted (``duplicate_kept``, ``late_kept``, ``time_kept``, ``session_cut``).
         next_part, next_sample: the numbers of the next part and sample to be written.
-        partition: what parts are dealt by: ``day``, ``hour`` or nothing.
-        runs: ids of the ETL runs whose samples it holds.
+        partition: the time by which parts are apart: ``day``, ``hour`` or empty.
+        runs: ids of the ETL runs whose samples the table holds.
     """
 
     name: str
@@ -195,10 +208,13 @@ class Manifest:
         return tuple(sorted({part.partition for part in self.parts if part.partition}))
 
     def of_partitions(self, names: Collection[str]) -> "Manifest":
-        """The table as if it had some partitions only; statistics of features and ids stay those of all.
+        """What the table would hold if it had some partitions only; statistics of features and ids stay those of all.
+
+        Args:
+            names: the partitions to keep.
 
         Raises:
-            ConfigError: a partition that the table does not have.
+            ConfigError: the table has no such partition.
         """
         for name in names:
             if name not in self.partitions:
@@ -222,8 +238,12 @@ class Manifest:
         return sum(f.num_bytes for p in self.parts for f in p.files)
 
     def save(self, table: Location) -> None:
-        """Writes ``manifest.json`` whole or not at all: beside and renamed, in an object store by one put."""
-        value = {"format": FORMAT, "version": VERSION, **_plain(asdict(self)), "schema": self.schema.to_json()}
+        """Writes ``manifest.json`` whole or not at all.
+
+        Args:
+            table: directory of one split.
+        """
+        value = {"format": FORMAT, "version": VERSION, **_nan_to_null(asdict(self)), "schema": self.schema.to_json()}
         put(table / NAME, json.dumps(value, indent=1, allow_nan=False).encode())
 
     @staticmethod
@@ -231,10 +251,10 @@ class Manifest:
         """Reads a table's manifest.
 
         Args:
-            table: the table's directory (one split).
+            table: directory of one split.
 
         Raises:
-            DataError: no such table, not a manifest, or a version that this release cannot read.
+            DataError: there is no table, the file is no manifest, or this release cannot read its version.
         """
         path = table / NAME
         try:
@@ -244,40 +264,40 @@ class Manifest:
                 f"{table}: no clustered table here (no manifest.json); make it with `recd etl data=...`"
             ) from error
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: not readable as JSON ({error}); make the table again with `recd etl`") from error
+            raise DataError(f"{path}: not readable as JSON ({error}); {_REMEDY}") from error
         if not isinstance(value, dict) or value.get("format") != FORMAT:
             raise DataError(f"{path}: not a manifest of a clustered table; is this the right directory?")
         if value.get("version") != VERSION:
             raise DataError(
                 f"{path}: table version {value.get('version')}, this release reads {VERSION}; "
-                "make the table again with `recd etl` or use the release that wrote it"
+                f"{_REMEDY} or use the release that wrote it"
             )
         try:
             return _from_json(value)
         except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path}: incomplete manifest ({error!r}); make the table again with `recd etl`") from error
+            raise DataError(f"{path}: incomplete manifest ({error!r}); {_REMEDY}") from error
 
 
 def is_table(table: Location) -> bool:
-    """Whether a table (one split) stands in a place."""
+    """Whether a directory holds one split of a table."""
     return file_size(table / NAME) is not None
 
 
 def splits_of(root: Location) -> list[str]:
-    """Names of the splits that stand below a place, sorted."""
+    """Names of the splits that a directory holds, sorted."""
     return [name for name in directories(root) if is_table(root / name)]
 
 
-def _plain(value: Any) -> Any:
-    """JSON knows no nan: null stands for it."""
+def _nan_to_null(value: Any) -> Any:
+    """Puts null in place of nan, which JSON does not know."""
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: _nan_to_null(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [_nan_to_null(inner) for inner in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _number(value: float | None) -> float:
+def _null_to_nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 
@@ -290,7 +310,10 @@ def _from_json(value: Mapping[str, Any]) -> Manifest:
         num_sessions=value["num_sessions"],
         num_requests=value["num_requests"],
         group_rows=dict(value["group_rows"]),
-        features={k: FeatureStats(**v | {"stay_rate": _number(v["stay_rate"])}) for k, v in value["features"].items()},
+        features={
+            name: FeatureStats(**stats | {"stay_rate": _null_to_nan(stats["stay_rate"])})
+            for name, stats in value["features"].items()
+        },
         ids={k: IdStats(**v) for k, v in value["ids"].items()},
         parts=tuple(Part.from_json(p) for p in value["parts"]),
         source=dict(value["source"]),
@@ -301,6 +324,3 @@ def _from_json(value: Mapping[str, Any]) -> Manifest:
         partition=value["partition"],
         runs=tuple(value["runs"]),
     )
-
-
-ROW = "row"

@@ -7,7 +7,7 @@
 
 A feature belongs to one group; the features of a group are deduplicated together and share one inverse. The group
 ``sample`` is never deduplicated. Several features may look up one table (history and candidate look up `item`).
-This file imports nothing but the standard library: etl, reader and model all speak it.
+This file imports nothing outside the standard library but errors, since every room imports it.
 """
 
 import re
@@ -24,7 +24,7 @@ SAMPLE = "sample"
 
 SAMPLE_ID, SESSION_ID, REQUEST_ID, TIMESTAMP = "sample_id", "session_id", "request_id", "timestamp"
 KEYS = (SAMPLE_ID, SESSION_ID, REQUEST_ID, TIMESTAMP)
-"""Key columns of ``samples/``, all int64: position in the table, session, request, microseconds since 1970."""
+"""Key columns of ``samples/``, all int64: number in the table, session, request, and microseconds since 1970."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -43,12 +43,12 @@ class Feature:
 
     Attributes:
         name: column name on disk and key in the IKJT.
-        kind: one id, a list of ids, or one float32 a row.
-        group: the group it is deduplicated with.
-        table: the embedding table its ids look up; None for dense features.
-        expanded_from: the group that it had before ``Schema.expanded`` moved it into ``sample``.
-        weights: the column with a float32 for each id, aligned with the lists; None for unweighted ids.
-        window: stored as a window (start, length) over a stream of ids, for histories that shift.
+        kind: what a row holds: one id, a list of ids, or one float32.
+        group: the group that it is deduplicated with.
+        table: the embedding table that its ids look up; None for dense features.
+        expanded_from: the group that it had before ``Schema.expand`` moved it into ``sample``.
+        weights: the column with a float32 for each id, in lists as long as those of the ids; None for unweighted ids.
+        window: True where rows are stored as windows (start, length) over a stream of ids, for histories that shift.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Feature:
 
     @property
     def home(self) -> str:
-        """The group whose rows it repeats with, trained expanded or not: what it is to a model."""
+        """The group with whose rows its values repeat, whether it is trained expanded or not; models go by it."""
         return self.expanded_from or self.group
 
     @property
@@ -72,13 +72,13 @@ class Feature:
 
 @dataclass(frozen=True)
 class Table:
-    """An embedding table as trained.
+    """An embedding table as it is trained; its weight is float32 [num_embeddings, dim].
 
     Attributes:
-        name: table name; its weight is float32 [num_embeddings, dim].
-        num_embeddings: rows; every id is in [0, num_embeddings).
+        name: its name.
+        num_embeddings: number of rows; every id is in [0, num_embeddings).
         dim: width of a row.
-        hashed: the reader maps raw ids into [0, num_embeddings) by hashing; else raw ids are row numbers.
+        hashed: True where the reader hashes raw ids into [0, num_embeddings); else raw ids are row numbers.
     """
 
     name: str
@@ -89,14 +89,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Schema:
-    """Features, labels and the names of the groups, validated on construction.
+    """Features and labels, checked when they are put together.
 
     Attributes:
         features: in a fixed order, which is the order of columns and of dense inputs.
         labels: label columns of ``samples/``, float32; the first is trained on.
 
     Raises:
-        ConfigError: one readable error that lists every mistake found.
+        ConfigError: one message that lists every mistake.
     """
 
     features: tuple[Feature, ...]
@@ -155,28 +155,28 @@ class Schema:
 
     @property
     def weights(self) -> dict[str, str]:
-        """Of each id feature that has weights their column, in schema order."""
+        """For each id feature that has weights the name of their column, in schema order."""
         return {f.name: f.weights for f in self.sparse if f.weights is not None}
 
     def without(self, names: Iterable[str]) -> "Schema":
-        """The schema less some features, or less the weights of some: their lists then count as they are.
+        """The schema less some features, or less the weights of some; each of their ids then counts once.
 
         Args:
-            names: of features, and of columns of weights.
+            names: names of features, and of columns of weights.
 
         Raises:
-            ConfigError: a name that is neither.
+            ConfigError: a name is neither.
         """
         columns = set(self.weights.values())
         dropped = {name if name in columns else self[name].name for name in names}
         kept = (f for f in self.features if f.name not in dropped)
         return Schema(tuple(replace(f, weights=None) if f.weights in dropped else f for f in kept), self.labels)
 
-    def expanded(self, groups: Collection[str]) -> "Schema":
-        """The schema with the features of some groups moved into ``sample``, before those that were there.
+    def expand(self, groups: Collection[str]) -> "Schema":
+        """Moves the features of some groups into ``sample``, before those that were there.
 
         Args:
-            groups: deduplicated groups; none leaves the schema as it is.
+            groups: deduplicated groups; when there is none, the schema is returned as it is.
         """
         kept = [f for f in self.features if f.group not in (SAMPLE, *groups)]
         moved = [
@@ -210,7 +210,7 @@ class Schema:
 
 
 def _mistakes(features: Iterable[Feature], labels: tuple[str, ...]) -> Iterable[str]:
-    """Every mistake in a schema, as one line each, with its remedy."""
+    """Every mistake in a schema, each as one line with its remedy."""
     features = tuple(features)
     if not features:
         yield "no features; name at least one"

@@ -59,7 +59,7 @@ def test_logs_of_a_store_to_a_table_of_a_store(logs, tmp_path, samples):
     assert rows.session_ids.tolist() == [0, 0, 0, 1, 1, 1]
     assert rows.labels[:, 0].tolist() == [1, 0, 0] * 2
     item = rows.columns["item"].values
-    assert item[rows.rows["item"] if "item" in rows.rows else slice(None)].tolist() == [10, 20, 30] * 2
+    assert item[rows.row_of_sample.get("item", slice(None))].tolist() == [10, 20, 30] * 2
 
 
 def test_one_file_a_directory_and_text(logs):

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from recd_dist.errors import DataError
 from recd_dist.etl.place.upload_state import DATA, PLAN, BuiltTables, TargetState
-from recd_dist.table.location import Location, StoreError, contents, listing, put, reaching
+from recd_dist.table.location import Location, StoreError, contents, listing, put, report_store_errors
 from recd_dist.table.manifest import NAME, Manifest, splits_of
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _upload(tables: BuiltTables, target: "UPath", done: set[str], progress: Call
     )
 
     def send(path: str) -> None:
-        with reaching(target / path):
+        with report_store_errors(target / path):
             target.fs.put_file(str(tables.built / path), (target / path).path)
         if progress is not None:
             progress(sizes[path])
@@ -227,7 +227,7 @@ def _delete(target: "UPath", paths: Iterable[str]) -> None:
 
     def remove(path: str) -> None:
         try:
-            with reaching(target / path):
+            with report_store_errors(target / path):
                 target.fs.rm_file((target / path).path)
         except FileNotFoundError:
             pass

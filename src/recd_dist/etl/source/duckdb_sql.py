@@ -14,8 +14,16 @@ import duckdb
 import pyarrow as pa
 
 from recd_dist.errors import DataError, nearest
-from recd_dist.table.flat import quoted
-from recd_dist.table.location import directories, file_size, is_remote, known_protocols, listing, location, reaching
+from recd_dist.table.flat import string_literal
+from recd_dist.table.location import (
+    directories,
+    file_size,
+    is_remote,
+    known_protocols,
+    listing,
+    location,
+    report_store_errors,
+)
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -52,7 +60,7 @@ def connect(
     """
     connection = duckdb.connect()
     try:
-        connection.execute(f"set memory_limit = {quoted(memory_limit)}")
+        connection.execute(f"set memory_limit = {string_literal(memory_limit)}")
     except duckdb.Error as error:
         raise DataError(f"memory_limit '{memory_limit}': {short_message(error)}; write it as 1GB or 512MB") from error
     connection.execute("set enable_progress_bar = false")
@@ -60,7 +68,7 @@ def connect(
     if threads is not None:
         connection.execute(f"set threads = {int(threads)}")
     if spill is not None:
-        connection.execute(f"set temp_directory = {quoted(str(spill))}")
+        connection.execute(f"set temp_directory = {string_literal(str(spill))}")
     return connection
 
 
@@ -131,11 +139,11 @@ def _resolve_in_store(path: str, place: "UPath") -> str:
     if file_size(place) is not None or directories(place) or listing(place):
         return path
     if is_glob(path):
-        with reaching(place):
+        with report_store_errors(place):
             if place.fs.glob(place.path):
                 return path
         raise DataError(f"path {path}: no file matches this pattern")
-    with reaching(place):
+    with report_store_errors(place):
         try:
             names = [str(entry["name"]).rstrip("/") for entry in place.parent.fs.ls(place.parent.path, detail=True)]
         except FileNotFoundError as error:
@@ -175,7 +183,7 @@ def _query_of_all(path: str) -> str:
     if suffix not in _READERS:
         raise DataError(f"path {path}: cannot tell its format by its name; give `samples`, an SQL query that reads it")
     options = ", delim = '\\t'" if suffix == ".tsv" else ""
-    return f"select * from {_READERS[suffix]}({quoted(path)}{options})"
+    return f"select * from {_READERS[suffix]}({string_literal(path)}{options})"
 
 
 def _names_below(path: str) -> list[str] | None:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from recd_dist.errors import DataError
 from recd_dist.etl.source.duckdb_sql import LEFT_TO_DUCKDB, fill_path, is_glob, match_glob, resolve_path, samples_query
 from recd_dist.etl.source.source import Source
-from recd_dist.table.location import Location, location, reaching, readable, stored_files
+from recd_dist.table.location import Location, arrow_input, location, report_store_errors, stored_files
 
 _READ = re.compile(r"read_parquet\(\s*'((?:[^']|'')*)'\s*(?P<more>,[^)]*union_by_name[^)]*)?")
 _PARQUET = (".parquet", ".pq")
@@ -115,8 +115,8 @@ def _list_local_files(path: Path, pattern: str) -> list[Path]:
 def _read_footer(file: Location) -> tuple[int, int] | None:
     """The rows of a Parquet file and about their bytes in memory; None where the footer cannot be read."""
     try:
-        with reaching(file):
-            metadata = pq.read_metadata(readable(file))
+        with report_store_errors(file):
+            metadata = pq.read_metadata(arrow_input(file))
     except (pa.ArrowException, OSError):
         return None
     groups = range(metadata.num_row_groups)
@@ -160,8 +160,8 @@ def _remedy(name: str, before: str, now: str) -> str:
 
 def _read_schema(file: Location) -> pa.Schema | None:
     try:
-        with reaching(file):
-            return pq.read_schema(readable(file))
+        with report_store_errors(file):
+            return pq.read_schema(arrow_input(file))
     except (pa.ArrowException, OSError):
         return None
 

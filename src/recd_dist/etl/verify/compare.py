@@ -35,7 +35,7 @@ from recd_dist.etl.verify.differing_sample import describe_difference
 from recd_dist.etl.verify.sides import ALL, Comparison, SourceSide, TableSide
 from recd_dist.etl.verify.verification import ComparedColumn, Verification
 from recd_dist.screen.phase_progress import PhaseProgress
-from recd_dist.table.flat import quoted
+from recd_dist.table.flat import string_literal
 from recd_dist.table.location import Location
 from recd_dist.table.manifest import Manifest
 from recd_dist.table.schema import SESSION_ID, Feature, Kind, Schema
@@ -189,7 +189,7 @@ def _splits(
     if SESSION_ID not in comparison.keys:
         return (ALL,), None
     table, manifest = tables[source.splits[1]]
-    files = ", ".join(quoted(str(table / part.samples.path)) for part in manifest.parts)
+    files = ", ".join(string_literal(str(table / part.samples.path)) for part in manifest.parts)
     query = f"select distinct {SESSION_ID} from read_parquet([{files}]) order by 1"
     return source.splits, np.asarray(connection.execute(query).fetchnumpy()[SESSION_ID], np.int64)
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd_dist.errors import DataError
-from recd_dist.table.location import Location, file_size, reaching, readable
+from recd_dist.table.location import Location, arrow_input, file_size, report_store_errors
 from recd_dist.table.manifest import FileEntry, Manifest, length_of, splits_of, start_of
 from recd_dist.table.schema import SAMPLE
 
@@ -30,8 +30,8 @@ def open_file(table: Location, entry: FileEntry) -> pq.ParquetFile:
     if size is None:
         raise DataError(f"{path}: missing, though the manifest names it; make the table again with `recd etl`")
     try:
-        with reaching(path):
-            return pq.ParquetFile(readable(path))
+        with report_store_errors(path):
+            return pq.ParquetFile(arrow_input(path))
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(
             f"{path}: not readable as Parquet ({size} bytes, {entry.num_bytes} were written): "

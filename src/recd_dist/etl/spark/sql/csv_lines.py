@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from recd_dist.etl.spark.sql.duckdb_in_workers import worker_connection
 from recd_dist.etl.spark.sql.row_place import PLACE, Block, change_points
-from recd_dist.table.flat import quoted
+from recd_dist.table.flat import string_literal
 
 _CHUNK_BYTES = 32 << 20
 
@@ -42,7 +42,7 @@ def line_parser(
             with tempfile.NamedTemporaryFile("w", suffix=".csv", encoding="utf-8", newline="") as file:
                 file.write("\n".join(lines) + "\n")
                 file.flush()
-                query = f"select {select} from read_csv({quoted(file.name)}, {options})"
+                query = f"select {select} from read_csv({string_literal(file.name)}, {options})"
                 table = worker_connection(time_zone).sql(query).to_arrow_table()
             if keep_place:
                 for name, value in zip(PLACE, (path, start), strict=True):

@@ -15,14 +15,14 @@ from pyspark.sql import types as T
 
 from recd_dist.etl.source import duckdb_sql as engine
 from recd_dist.etl.spark.sql.spark_types import stored_type
-from recd_dist.table.flat import quoted
+from recd_dist.table.flat import string_literal
 
 
 @functools.cache
 def worker_connection(time_zone: str) -> duckdb.DuckDBPyConnection:
     """The DuckDB of a worker process, opened once; it has one thread, since Spark runs one task per core."""
     connection = engine.connect("512MB", threads=1)
-    connection.execute(f"set TimeZone = {quoted(time_zone)}")
+    connection.execute(f"set TimeZone = {string_literal(time_zone)}")
     return connection
 
 

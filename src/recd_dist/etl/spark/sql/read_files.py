@@ -18,7 +18,7 @@ from recd_dist.etl.spark.sql.row_place import PLACE
 from recd_dist.etl.spark.sql.scope import Scope
 from recd_dist.etl.spark.sql.spark_types import stored_type
 from recd_dist.etl.spark.sql.tree import Tree, spark_identifier
-from recd_dist.table.flat import identifier, quoted
+from recd_dist.table.flat import identifier, string_literal
 
 _PARQUET_READERS = ("read_parquet", "parquet_scan")
 _CSV_READERS = ("read_csv", "read_csv_auto")
@@ -45,7 +45,7 @@ def read_table(context: QueryContext, table: Tree) -> Scope:
         name = table["table_name"]
         suffix = Path(name).suffixes[:1]
         reader = "read_parquet" if suffix and suffix[0].lower() in (".parquet", ".pq") else "read_csv"
-        arguments, options = [quoted(name)], dict[str, str]()
+        arguments, options = [string_literal(name)], dict[str, str]()
     else:
         reader = table["function"]["function_name"]
         arguments, options = _split_arguments(context, table["function"])
@@ -116,7 +116,7 @@ def _read_csv(context: QueryContext, paths: str, options: dict[str, str]) -> Sco
     option_text = "".join(f", {name} = {value}" for name, value in options.items())
     columns = _describe_columns(context, f"read_csv({paths}{option_text})")
     files = _find_files(context, paths)
-    struct = ", ".join(f"{quoted(name)}: {quoted(duck)}" for name, duck in columns)
+    struct = ", ".join(f"{string_literal(name)}: {string_literal(duck)}" for name, duck in columns)
     dialect, quote, header = _find_dialect(context, files[0], options, option_text)
     exact = [f"columns = {{{struct}}}", "auto_detect = false", "header = false", *dialect]
     exact += [f"{name} = {value}" for name, value in options.items() if name in _FOR_VALUES]
@@ -145,14 +145,14 @@ def _find_dialect(
         known = [f"{name} = {text}" for name, text in options.items() if name in _CHARACTERS]
         return known, evaluate(options.get("quote", "'\"'")), evaluate(options.get("header", "false")) == "true"
     query = "select Delimiter, Quote, Escape, Comment, HasHeader, SkipRows, DateFormat, TimestampFormat from sniff_csv("
-    row = context.connection.execute(f"{query}{quoted(file)}{option_text})").fetchall()[0]
+    row = context.connection.execute(f"{query}{string_literal(file)}{option_text})").fetchall()[0]
     if row[5]:
         raise context.unsupported(f"a CSV file whose first {row[5]} lines are no data")
     characters = dict(zip(("delim", "quote", "escape", "comment"), row[:4], strict=True))
     characters = {name: "" if text == "(empty)" else text for name, text in characters.items()}
     formats = {"dateformat": row[6], "timestampformat": row[7]}
-    known = [f"{name} = {quoted(text)}" for name, text in characters.items()]
-    known += [f"{name} = {quoted(text)}" for name, text in formats.items() if text and name not in options]
+    known = [f"{name} = {string_literal(text)}" for name, text in characters.items()]
+    known += [f"{name} = {string_literal(text)}" for name, text in formats.items() if text and name not in options]
     return known, characters["quote"], bool(row[4])
 
 
