@@ -72,7 +72,7 @@ def rank_main(config: dict[str, Any]) -> None:
     quiet_libraries()
     with process_group("cpu") as ranks:
         job = resolve(load("train", config["overrides"]))
-        loader = build.build_loader(job, ranks, job.transforms.fitted(job.table))
+        loader = build.build_loader(job, ranks, job.transforms.fit(job.table))
         if len(loader) < config["steps"]:
             raise SystemExit(f"equality: the table has {len(loader)} steps; lower batch_size or --steps")
         batches = list(islice(iter(loader), config["steps"]))
@@ -111,7 +111,7 @@ def compare_in_float64(overrides: list[str], steps: int) -> list[Row]:
     try:
         with process_group("cpu") as ranks:
             job = resolve(load("train", overrides))
-            loader = build.build_loader(job, ranks, job.transforms.fitted(job.table))
+            loader = build.build_loader(job, ranks, job.transforms.fit(job.table))
             batches = list(islice(iter(loader), steps))
             models = [build.build_model(job, dedup, "cpu") for dedup in (True, False)]
             for model in models:

@@ -140,7 +140,7 @@ def rank_main(config: dict[str, Any]) -> None:
     with process_group("cpu") as ranks:
         job = resolve(load("train", config["overrides"]))
         plain = replace(job, config=replace(job.config, dedup=False))
-        loader = build.build_loader(job, ranks, job.transforms.fitted(job.table))
+        loader = build.build_loader(job, ranks, job.transforms.fit(job.table))
         batches = list(islice(iter(loader), min(config["num_batches"], len(loader))))
         loader.close()
         ours = Trainer(job, ranks, batches)

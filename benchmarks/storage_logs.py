@@ -21,6 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rm1 import Raw, files_of
 
+from recd_dist.table.hash import GOLDEN
+
 CODEC = pa.Codec("zstd", compression_level=3)
 SHARDS = (16, 64, 256)
 BLOCK_MIB = (1, 4)
@@ -107,7 +109,7 @@ def logs_of(raw: Raw, form: str) -> Iterator[tuple[npt.NDArray[np.int64], pa.Rec
 
 def by_session(session: npt.NDArray[np.int64], num_shards: int) -> npt.NDArray[np.int64]:
     """The shard of each message by a hash of its session, int64 [N]."""
-    mixed = session.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = session.view(np.uint64) * GOLDEN
     return ((mixed >> np.uint64(32)) % np.uint64(num_shards)).astype(np.int64)
 
 

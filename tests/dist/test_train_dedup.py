@@ -22,7 +22,7 @@ NUM_STEPS = 20
 def _train_steps(ranks: Ranks, overrides: list[str]) -> tuple[list[float], list[int], dict[str, Any], dict[str, Any]]:
     """Losses, batch sizes, and this rank's pieces of the tables before and after."""
     job = check(load("train", overrides), ranks.world_size)
-    transforms = job.transforms.fitted(job.table)
+    transforms = job.transforms.fit(job.table)
     model, optimizer, _ = shard_model(job, ranks)
     pipeline = start_pipeline(model, optimizer, ranks.device)
     before = _table_pieces(model)

@@ -11,6 +11,7 @@ from recd_dist.job.config import load
 from recd_dist.job.job import Job, _check_codec, group_choices, resolve
 from recd_dist.job.options import TrainConfig
 from recd_dist.reader.transform import Transforms
+from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.manifest import Manifest
 from recd_dist.table.schema import Feature, Kind, Schema
 
@@ -31,7 +32,7 @@ def job(user_rows: int, request_rows: int, *, dedup: bool = True) -> Job:
     manifest = replace(MANIFEST, group_rows=rows)
     groups = group_choices(manifest, SCHEMA)
     schema = SCHEMA.expanded([g.group for g in groups if g.expanded])
-    return Job(TrainConfig(dedup=dedup), Path("t"), manifest, schema, {}, Transforms({}), groups)
+    return Job(TrainConfig(dedup=dedup), ClusteredTable(Path("t"), manifest), schema, {}, Transforms({}), groups)
 
 
 @pytest.mark.parametrize(

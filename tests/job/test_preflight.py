@@ -144,17 +144,17 @@ def test_more_ranks_than_samples(tiny: list[str], tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", ["samples", "history"])
 def test_a_truncated_or_missing_file_of_the_table(tiny: list[str], tmp_path: Path, file: str) -> None:
     job = resolve(config(tiny, tmp_path))
-    shutil.copytree(job.table.parent, tmp_path / "table")
+    shutil.copytree(job.table.path.parent, tmp_path / "table")
     part = job.manifest.parts[0]
     path = tmp_path / "table/train" / (part.samples if file == "samples" else part.groups[file]).path
     size = path.stat().st_size
     path.write_bytes(path.read_bytes()[: size // 2])
 
     spoiled = config(tiny, tmp_path, f"data.table={tmp_path / 'table'}")
-    with pytest.raises(DataError, match=rf"{path.name}: {size // 2:,} bytes, {size:,} were written; make the table"):
+    with pytest.raises(DataError, match=rf"{path.name}: {size // 2:,} bytes, {size:,} were written: the file was cut"):
         preflight.check(spoiled)
     path.unlink()
-    with pytest.raises(DataError, match=rf"{path.name}: missing; make the table again"):
+    with pytest.raises(DataError, match=rf"{path.name}: no such file, though the manifest names it; make the table"):
         preflight.check(spoiled)
 
 

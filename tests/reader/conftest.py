@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.manifest import FeatureStats, FileEntry, IdStats, Manifest, Part
 from recd_dist.table.schema import Feature, Kind, Schema, Table
 
@@ -165,6 +166,11 @@ class SmallTable:
     manifest: Manifest
     schema: Schema = SCHEMA
     tables: dict[str, Table] = field(default_factory=lambda: dict(TABLES))
+
+    @property
+    def clustered(self) -> ClusteredTable:
+        """The table as it stands on disk now."""
+        return ClusteredTable.load(self.path)
 
     def sample(self, number: int) -> dict:
         """A sample as a batch shows it: raw features in lists, ids of hashed tables left out."""

@@ -10,7 +10,7 @@ from recd_dist.reader.loader import Loader
 
 
 def batches(table, schema, **options):
-    reader = Loader(table.path, schema, table.tables, batch_size=32, window=3, **options)
+    reader = Loader(table.clustered, schema, table.tables, batch_size=32, window=3, **options)
     try:
         return list(reader)
     finally:
@@ -42,4 +42,4 @@ def test_keys_and_columns_stand_as_the_schema_says(small) -> None:
 def test_another_group_than_the_tables_is_refused(small) -> None:
     features = tuple(replace(f, group="profile") if f.name == "age" else f for f in small.schema.features)
     with pytest.raises(ConfigError, match="feature 'age': dense in group 'profile' asked for, table"):
-        Loader(small.path, replace(small.schema, features=features), small.tables, batch_size=32)
+        Loader(small.clustered, replace(small.schema, features=features), small.tables, batch_size=32)

@@ -9,6 +9,7 @@ from recd_dist.etl.flow import etl
 from recd_dist.etl.source.source import Source
 from recd_dist.job.table_sizes import infer_tables
 from recd_dist.reader.loader import Loader
+from recd_dist.table.clustered import ClusteredTable
 
 
 def raw_logs(num_samples: int) -> pa.Table:
@@ -46,7 +47,7 @@ def test_every_raw_sample_comes_out_once_with_its_values(tmp_path):
     manifest = etl(source, tmp_path / "table", row_group_samples=200, progress=False)["train"]
     tables = infer_tables(manifest, manifest.schema, {}, dim=4)
     assert tables["city"].hashed
-    reader = Loader(tmp_path / "table/train", manifest.schema, tables, batch_size=64, window=2)
+    reader = Loader(ClusteredTable.load(tmp_path / "table/train"), manifest.schema, tables, batch_size=64, window=2)
     rows, seen, cities = raw.to_pylist(), [], {}
     for batch in reader:
         assert batch.sparse.num_rows("user") < batch.batch_size

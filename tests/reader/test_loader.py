@@ -23,7 +23,7 @@ from recd_dist.table.schema import Table
 
 def loader(table, **options):
     options = {"batch_size": 32, "window": 3, "tables": table.tables, "schema": table.schema} | options
-    return Loader(table.path, options.pop("schema"), options.pop("tables"), **options)
+    return Loader(table.clustered, options.pop("schema"), options.pop("tables"), **options)
 
 
 def batches(table, **options):
@@ -158,7 +158,7 @@ SPECS = {
 
 
 def test_transforms_of_unique_rows_equal_those_of_samples(small):
-    transforms = Transforms.parse(small.schema, SPECS).fitted(small.path)
+    transforms = Transforms.parse(small.schema, SPECS).fit(small.clustered)
     for batch in batches(small, transforms=transforms):
         for number, (ids, dense) in zip(batch.sample_ids.tolist(), rows_of(batch), strict=True):
             s = small.samples[number]
@@ -248,7 +248,7 @@ def test_truncated_file_is_found_before_reading(spoiled):
     table = spoiled()
     path = table.path / "profile/part-00002.parquet"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DataError, match=r"profile/part-00002.parquet: .*truncated or replaced"):
+    with pytest.raises(DataError, match=r"profile/part-00002.parquet: .*cut off or replaced"):
         loader(table)
 
 
@@ -345,8 +345,10 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from conftest import SCHEMA, TABLES
 from recd_dist.reader.loader import Loader
+from recd_dist.table.clustered import ClusteredTable
 if __name__ == "__main__":
-    for number, batch in enumerate(Loader(Path({table!r}), SCHEMA, TABLES, batch_size=2, num_workers=2)):
+    table = ClusteredTable.load(Path({table!r}))
+    for number, batch in enumerate(Loader(table, SCHEMA, TABLES, batch_size=2, num_workers=2)):
         if number == 0:
             print(*(p.pid for p in multiprocessing.active_children()), flush=True)
         time.sleep(1)

@@ -20,6 +20,7 @@ from recd_dist.etl.source import duckdb_sql
 from recd_dist.reader.loader import Loader
 from recd_dist.reader.order import RowGroup
 from recd_dist.reader.table_files import TableFiles
+from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.flat import flat_view
 from recd_dist.table.location import location
 from recd_dist.table.manifest import Manifest
@@ -37,7 +38,7 @@ def fresh():
 
 
 def batches(table, **options):
-    reader = Loader(table, SCHEMA, TABLES, batch_size=32, window=3, **options)
+    reader = Loader(ClusteredTable.load(table), SCHEMA, TABLES, batch_size=32, window=3, **options)
     try:
         return list(reader)
     finally:
@@ -78,7 +79,7 @@ def test_only_the_columns_asked_for_are_fetched(heavy):
     user = heavy.path / "user/part-00000.parquet"
     assert user.stat().st_size > 10 * FOOTER
     schema = SCHEMA.without(["history"])
-    TableFiles(objects(heavy.path), schema).read(RowGroup(0, 1, 0))
+    TableFiles(ClusteredTable.load(objects(heavy.path)), schema).read(RowGroup(0, 1, 0))
     wanted = chunk(user, 1, ["row", "age"])
     assert Objects.fetched[str(user)] == FOOTER + wanted
     assert wanted < user.stat().st_size / 100
@@ -92,7 +93,7 @@ def test_a_row_group_is_one_request_a_file_and_a_footer_is_fetched_once(heavy, m
         requests.append(f"{Path(path).parent.name}/{Path(path).name}")
         return cat_file(self, path, start, end, **options)
 
-    files = TableFiles(objects(heavy.path))
+    files = TableFiles(ClusteredTable.load(objects(heavy.path)))
     monkeypatch.setattr(Objects, "cat_file", counted)
     files.read(RowGroup(0, 0, 0))
     assert sorted(requests) == sorted([f"{group}/part-00000.parquet" for group in ("samples", "user", "profile")] * 2)
@@ -105,29 +106,30 @@ def test_sizes_are_checked_by_one_listing(small, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("a request for each file takes minutes")
 
-    files = TableFiles(objects(small.path))
+    files = TableFiles(ClusteredTable.load(objects(small.path)))
     monkeypatch.setattr(Objects, "info", refuse)
     files.check_sizes()
 
 
-def test_checksums_of_a_whole_table(small, tmp_path):
-    TableFiles(objects(small.path)).check_checksums()
+def test_checksums_of_a_whole_table(small):
+    assert list(ClusteredTable.load(objects(small.path)).find_damage()) == []
 
 
 def test_missing_cut_and_damaged_objects_are_named(spoiled):
     table = spoiled()
-    files = TableFiles(objects(table.path))
+    files = TableFiles(ClusteredTable.load(objects(table.path)))
     path = table.path / "user/part-00001.parquet"
     data = path.read_bytes()
     path.write_bytes(data[:-100])
-    with pytest.raises(DataError, match=r"^objects://.*user/part-00001.parquet: \d+ bytes, written were \d+"):
+    with pytest.raises(DataError, match=r"^objects://.*user/part-00001.parquet: [\d,]+ bytes, [\d,]+ were written"):
         files.check_sizes()
     path.write_bytes(b"\xff" * len(data))
     with pytest.raises(DataError, match=r"user/part-00001.parquet: not a readable Parquet file"):
         files.read(RowGroup(1, 0, 0))
     path.write_bytes(data[:4] + b"\xff" * 100 + data[104:])
-    with pytest.raises(DataError, match=r"user/part-00001.parquet: checksum \d+, written"):
-        files.check_checksums()
+    assert [f"{damage.path.name}: {damage.problem.split()[1]}" for damage in files.table.find_damage()] == [
+        "part-00001.parquet: checksum"
+    ]
     path.unlink()
     with pytest.raises(DataError, match=r"user/part-00001.parquet: no such file, though the manifest names it"):
         files.check_sizes()
@@ -135,7 +137,7 @@ def test_missing_cut_and_damaged_objects_are_named(spoiled):
 
 def test_a_table_that_is_replaced_under_a_reader(spoiled):
     table = spoiled()
-    files = TableFiles(objects(table.path))
+    files = TableFiles(ClusteredTable.load(objects(table.path)))
     files.read(RowGroup(0, 0, 0))
     (table.path / "samples/part-00000.parquet").unlink()
     with pytest.raises(DataError, match=r"samples/part-00000.parquet: gone; the table was replaced while it was read"):
@@ -149,7 +151,7 @@ def test_a_store_that_fails_while_it_is_read(small, monkeypatch):
     def fail(*_, **__):
         raise ClientError("SlowDown: reduce your request rate")
 
-    files = TableFiles(objects(small.path))
+    files = TableFiles(ClusteredTable.load(objects(small.path)))
     monkeypatch.setattr(Objects, "cat_file", fail)
     with pytest.raises(DataError, match=r"part-00000.parquet: the store answers with ClientError \(SlowDown: reduce"):
         files.read(RowGroup(0, 0, 0))

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from recd_dist.errors import DataError
-from recd_dist.reader.row_group_columns import Column, Place, column, windowed
+from recd_dist.reader.row_group_columns import Place, column, windowed
+from recd_dist.table.column import Column
 from recd_dist.table.schema import Feature, Kind
 
 HISTORY = Feature("history", Kind.ids, "user", "item", weights="heat", window=True)

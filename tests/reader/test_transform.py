@@ -6,8 +6,9 @@ import pytest
 
 from recd_dist.errors import ConfigError
 from recd_dist.reader import transform as t
-from recd_dist.reader.table_files import Column
 from recd_dist.reader.transform import Transforms
+from recd_dist.table.clustered import ClusteredTable
+from recd_dist.table.column import Column
 
 
 def lists(*rows, dtype=np.int64):
@@ -83,7 +84,7 @@ SPECS = {
 
 
 def test_parse_is_the_inverse_of_to_json(small):
-    fitted = Transforms.parse(small.schema, SPECS).fitted(small.path)
+    fitted = Transforms.parse(small.schema, SPECS).fit(small.clustered)
     again = Transforms.parse(small.schema, json.loads(json.dumps(fitted.to_json())))
     assert again == fitted
     assert again.is_fitted
@@ -91,7 +92,7 @@ def test_parse_is_the_inverse_of_to_json(small):
 
 
 def test_standardize_after_log_is_fitted_on_logs(small):
-    fitted = Transforms.parse(small.schema, SPECS).fitted(small.path)
+    fitted = Transforms.parse(small.schema, SPECS).fit(small.clustered)
     prices = np.array([s.price for s in small.samples])
     logs = np.sign(prices) * np.log1p(np.abs(prices))
     arguments = fitted.steps["price"][1].arguments
@@ -99,13 +100,20 @@ def test_standardize_after_log_is_fitted_on_logs(small):
 
 
 def test_standardize_of_a_group_is_fitted_over_samples(small):
-    fitted = Transforms.parse(small.schema, {"age": ["log", "standardize"]}).fitted(small.path)
+    fitted = Transforms.parse(small.schema, {"age": ["log", "standardize"]}).fit(small.clustered)
     logs = np.log1p([s.age for s in small.samples])
     np.testing.assert_allclose(fitted.steps["age"][1].arguments["mean"], logs.mean(), rtol=1e-5)
 
 
+def test_standardize_is_fitted_on_all_partitions(small):
+    parts = [replace(part, partition=f"day {number}") for number, part in enumerate(small.manifest.parts)]
+    table = ClusteredTable(small.path, replace(small.manifest, parts=tuple(parts)))
+    unfitted = Transforms.parse(small.schema, {"price": ["log", "standardize"]})
+    assert unfitted.fit(table.of_partitions(["day 1"])) == unfitted.fit(table)
+
+
 def test_standardize_alone_takes_the_manifests_numbers(small):
-    fitted = Transforms.parse(small.schema, {"price": ["standardize"]}).fitted(small.path)
+    fitted = Transforms.parse(small.schema, {"price": ["standardize"]}).fit(small.clustered)
     stats = small.manifest.features["price"]
     assert fitted.steps["price"][0].arguments == {"mean": stats.mean, "std": stats.std}
 

@@ -19,6 +19,7 @@ from recd_dist.etl.source.source import Source
 from recd_dist.reader.loader import Loader
 from recd_dist.reader.table_files import TableFiles
 from recd_dist.reader.transform import Transforms
+from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.manifest import Manifest
 from recd_dist.table.schema import Table
 from recd_dist.tensors.batch import Batch
@@ -72,7 +73,7 @@ def written(
 
 def batches(path: Path, manifest: Manifest, **options: Any) -> list[Batch]:
     given_ = {"batch_size": 8, "shuffle": False, "schema": manifest.schema, "tables": TABLES, **options}
-    loader = Loader(path / "table/train", given_.pop("schema"), given_.pop("tables"), **given_)
+    loader = Loader(ClusteredTable.load(path / "table/train"), given_.pop("schema"), given_.pop("tables"), **given_)
     try:
         return list(loader)
     finally:
@@ -226,10 +227,10 @@ def test_weights_that_the_table_does_not_have(made: tuple[Path, Manifest]) -> No
     path, manifest = made
     features = tuple(replace(f, weights="warmth") if f.name == "history" else f for f in manifest.schema.features)
     with pytest.raises(ConfigError, match=r"feature 'history': weights 'warmth' asked for, table .* has 'heat'; name"):
-        TableFiles(path / "table/train", replace(manifest.schema, features=features))
+        TableFiles(ClusteredTable.load(path / "table/train"), replace(manifest.schema, features=features))
     without = replace(manifest, schema=manifest.schema.without(["near"]))
     with pytest.raises(ConfigError, match=r"feature 'tags': weights 'near' asked for, table .* has none; name"):
-        TableFiles(path / "table/train", manifest.schema, without)
+        TableFiles(ClusteredTable(path / "table/train", without), manifest.schema)
 
 
 pair = st.tuples(st.integers(0, 3), st.sampled_from([0.5, -1.0, 0.0, -0.0, 3.0]))

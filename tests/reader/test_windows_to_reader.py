@@ -17,6 +17,7 @@ from recd_dist.etl.flow import etl
 from recd_dist.etl.source.source import Source
 from recd_dist.reader.order import RowGroup
 from recd_dist.reader.table_files import TableFiles
+from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.flat import flat_view
 from recd_dist.table.stats.table_stats import measure_table
 
@@ -117,7 +118,7 @@ def test_the_flat_view_joins_the_streams(tables):
 @pytest.mark.parametrize("weights", [False, True])
 def test_the_reader_gives_the_same_columns(tables, weights):
     path, raw, made = tables
-    on = TableFiles(path / "on/train", made.schema if weights else made.schema.without(["heat"]))
+    on = TableFiles(ClusteredTable.load(path / "on/train"), made.schema if weights else made.schema.without(["heat"]))
     rows = {(r[0], r[1]): r for r in raw_rows(raw)}
     seen = 0
     for number, part in enumerate(made.parts):
@@ -141,7 +142,7 @@ def test_the_reader_gives_the_same_columns(tables, weights):
 
 def test_streams_are_not_opened_for_other_features(tables, tmp_path):
     path, _, made = tables
-    files = TableFiles(path / "on/train", made.schema.without(["history", "recent"]))
+    files = TableFiles(ClusteredTable.load(path / "on/train"), made.schema.without(["history", "recent"]))
     assert set(files.read(RowGroup(0, 0, 0)).columns) == {"device"}
     assert not any("stream" in name for name in files._open)
 
@@ -158,15 +159,18 @@ def copied(table: Path, to: Path) -> Path:
     ("spoil", "message"),
     [
         (Path.unlink, r"user.stream/part-00000.parquet: no such file, though the manifest names it"),
-        (lambda p: p.write_bytes(p.read_bytes()[:-9]), r"part-00000.parquet: \d+ bytes, written were \d+; truncated"),
+        (
+            lambda p: p.write_bytes(p.read_bytes()[:-9]),
+            r"part-00000.parquet: [\d,]+ bytes, [\d,]+ were written: the file was",
+        ),
     ],
 )
 def test_streams_missing_or_cut(tables, tmp_path, spoil, message):
     table = copied(tables[0] / "on/train", tmp_path)
     spoil(table / "user.stream/part-00000.parquet")
-    for what in (TableFiles.check_sizes, lambda files: files.read(RowGroup(0, 0, 0)), TableFiles.check_checksums):
+    for act in (TableFiles.check_sizes, lambda files: files.read(RowGroup(0, 0, 0))):
         with pytest.raises(DataError, match=message):
-            what(TableFiles(table))
+            act(TableFiles(ClusteredTable.load(table)))
 
 
 def test_windows_that_leave_their_stream(tables, tmp_path):
@@ -174,7 +178,7 @@ def test_windows_that_leave_their_stream(tables, tmp_path):
     made = tables[2]
     one, other = made.parts[0], made.parts[1]
     crossed = replace(one, streams=other.streams)
-    files = TableFiles(table, manifest=replace(made, parts=(crossed, *made.parts[1:])))
+    files = TableFiles(ClusteredTable(table, replace(made, parts=(crossed, *made.parts[1:]))))
     with pytest.raises(DataError, match=r"'stream' goes from .* the files do not belong together"):
         files.read(RowGroup(0, 0, 0))
 

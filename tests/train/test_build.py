@@ -9,7 +9,8 @@ from recd_dist.model.sequence import SequenceModel
 from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks
-from recd_dist.train import build, planning
+from recd_dist.table.manifest import Manifest
+from recd_dist.train import build, evaluation, planning
 
 ALONE = Ranks(0, 1, 0, 1, torch.device("cpu"))
 
@@ -32,12 +33,24 @@ def test_model_class(checked) -> None:
 
 def test_batch_size(checked) -> None:
     resolved = checked("batch_size=100", "reader.shuffle=false")
-    loader = build.build_loader(resolved, ALONE, resolved.transforms.fitted(resolved.table))
+    loader = build.build_loader(resolved, ALONE, resolved.transforms.fit(resolved.table))
     sizes = [batch.batch_size for batch in loader]
 
     assert len(sizes) == -(-resolved.manifest.num_samples // 100)
     assert max(sizes) <= 100
     assert sum(sizes) == resolved.manifest.num_samples
+
+
+def test_a_manifest_is_read_once(checked, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, load = [], Manifest.load
+    monkeypatch.setattr(Manifest, "load", lambda path: (read.append(path.name), load(path))[1])
+    job = checked("data.features.score.transforms=[log, standardize]")
+    planning.count_rows(job)
+    for table in (None, job.evaluation):
+        build.build_loader(job, ALONE, job.transforms.fit(job.table), table=table).close()
+    evaluation.require_same_features(job, evaluation.table_of(job, "train"))
+
+    assert read == ["train", "test"]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +89,7 @@ def test_optimizer(checked, overrides: list[str], optimizer: type, options: dict
 
 def test_a_dropped_feature_is_neither_read_nor_embedded(checked) -> None:
     resolved = checked("data.drop=[position, price]")
-    batch = next(iter(build.build_loader(resolved, ALONE, resolved.transforms.fitted(resolved.table))))
+    batch = next(iter(build.build_loader(resolved, ALONE, resolved.transforms.fit(resolved.table))))
 
     assert "position" not in resolved.schema
     assert "position" not in resolved.tables
@@ -86,7 +99,7 @@ def test_a_dropped_feature_is_neither_read_nor_embedded(checked) -> None:
 
 def test_a_transform_reaches_the_batch(checked) -> None:
     cut = checked("data.features.history_item.transforms=[{first_x: 3}]")
-    batch = next(iter(build.build_loader(cut, ALONE, cut.transforms.fitted(cut.table))))
+    batch = next(iter(build.build_loader(cut, ALONE, cut.transforms.fit(cut.table))))
 
     assert int(batch.sparse.lengths_of("history_item").max()) == 3
     assert int(batch.sparse.lengths_of("history_category").max()) == 20

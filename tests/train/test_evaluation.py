@@ -14,6 +14,7 @@ from recd_dist.job.job import Job
 from recd_dist.job.options import EvaluateConfig, TrainConfig
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.reader.transform import Transforms
+from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.manifest import Manifest
 from recd_dist.table.schema import Feature, Kind, Schema
 from recd_dist.train.evaluation import evaluate_run, report, require_same_features
@@ -126,18 +127,17 @@ def test_the_summary_is_shown_again(trained: Path, capsys: pytest.CaptureFixture
 
 
 def test_a_table_without_the_weights_that_were_trained(tmp_path: Path) -> None:
-    def table(weights: str | None) -> Manifest:
+    def table(weights: str | None) -> ClusteredTable:
         schema = Schema((Feature("history", Kind.ids, "user", "item", weights=weights),))
-        return Manifest("t", "train", schema, 10, 5, 5, {"user": 5}, features={}, ids={}, parts=())
+        manifest = Manifest("t", "train", schema, 10, 5, 5, {"user": 5}, features={}, ids={}, parts=())
+        return ClusteredTable(tmp_path, manifest)
 
     def job(weights: str | None) -> Job:
-        manifest = table(weights)
-        return Job(TrainConfig(), tmp_path, manifest, manifest.schema, {}, Transforms({}))
+        trained_on = table(weights)
+        return Job(TrainConfig(), trained_on, trained_on.manifest.schema, {}, Transforms({}))
 
-    table(None).save(tmp_path)
     with pytest.raises(ConfigError, match=r"trained on feature 'history' \(ids, group 'user', weights 'heat'\)"):
-        require_same_features(job("heat"), tmp_path)
-    require_same_features(job(None), tmp_path)
-    table("heat").save(tmp_path)
-    require_same_features(job("heat"), tmp_path)
-    require_same_features(job(None), tmp_path)  # trained without them
+        require_same_features(job("heat"), table(None))
+    require_same_features(job(None), table(None))
+    require_same_features(job("heat"), table("heat"))
+    require_same_features(job(None), table("heat"))  # trained without them

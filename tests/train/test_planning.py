@@ -23,7 +23,7 @@ def test_rows_and_ids_are_counted_in_batches(checked) -> None:
 
 def test_without_files_the_manifest_must_do(checked, monkeypatch: pytest.MonkeyPatch) -> None:
     resolved = checked()
-    broken = replace(resolved, table=resolved.table / "moved")
+    broken = replace(resolved, table=replace(resolved.table, path=resolved.table.path / "moved"))
 
     assert planning.count_rows(broken) == StepRows.of_table(resolved.manifest, resolved.schema, 1024)
 

@@ -30,7 +30,7 @@ def watched(tiny: list[str], tmp_path: Path, ranks: Ranks) -> tuple[Watch, list]
     """A watch over a job that does not train, and its batches with a loss of 0.5 and logits of 0."""
     job = check(load("train", [*tiny, f"run_dir={tmp_path / 'run'}", "batch_size=500", "record_samples=true"]))
     model, _, placed = shard_model(job, ranks)
-    loader = build.build_loader(job, ranks, job.transforms.fitted(job.table))
+    loader = build.build_loader(job, ranks, job.transforms.fit(job.table))
     watch = watch_of(job, ranks, model, placed, loader, 0)
     batches = list(watch.reader(iter(loader)))
     return watch, [(torch.tensor(0.5), torch.zeros(batch.batch_size), batch) for batch in batches]

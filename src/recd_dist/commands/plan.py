@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     if options.probe:
         job = _probe(job)
     plan = plan_job(job, job.config.plan.world_size or 2)
-    console(sys.stdout).print(render_plan(plan, str(job.table), _group_summaries(job)))
+    console(sys.stdout).print(render_plan(plan, str(job.table.path), _group_summaries(job)))
     result: dict[str, Any] = {
         "tables": [asdict(table) for table in plan.tables],
         "groups": [asdict(group) for group in job.groups],

@@ -11,6 +11,7 @@ from recd_dist.errors import ConfigError, nearest
 from recd_dist.job.options import TrainConfig
 from recd_dist.job.table_sizes import infer_tables
 from recd_dist.reader.transform import Transforms
+from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.location import Location, location
 from recd_dist.table.manifest import Manifest, is_table
 from recd_dist.table.schema import Schema, Table
@@ -75,21 +76,37 @@ class Job:
 
     Attributes:
         config: the config.
-        table: directory of the split that is trained on.
-        manifest: of that table.
+        table: the split that is trained on, of it the partitions that the config names.
         schema: its features less the dropped ones, those of expanded groups in ``sample``.
         tables: embedding tables, sizes inferred where the config leaves them open.
         transforms: of the features, not fitted yet.
         groups: which groups of the table stay deduplicated, and why.
+        evaluation: the split that is evaluated when training ends; None where there is none, or before ``check``.
     """
 
     config: TrainConfig
-    table: Location
-    manifest: Manifest
+    table: ClusteredTable
     schema: Schema
     tables: dict[str, Table]
     transforms: Transforms
     groups: tuple[GroupChoice, ...] = ()
+    evaluation: ClusteredTable | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the table holds of what is trained on."""
+        return self.table.manifest
+
+    def load_table(self, path: Location) -> ClusteredTable:
+        """Loads a table that the job is evaluated on; its own, with all partitions, is in memory already.
+
+        Args:
+            path: directory of one split.
+
+        Raises:
+            DataError: there is no table, or one that this release cannot read.
+        """
+        return self.table.whole if path == self.table.path else ClusteredTable.load(path)
 
     @property
     def codecs(self) -> Codecs:
@@ -112,16 +129,15 @@ def resolve(config: TrainConfig, split: str = "train") -> Job:
     Raises:
         ConfigError, DataError: what does not fit, by name, and the remedy.
     """
-    table = location(config.data.table) / split
-    if not is_table(table):
+    path = location(config.data.table) / split
+    if not is_table(path):
         raise ConfigError(
-            f"data.table={config.data.table}: no clustered table at '{table}'; "
+            f"data.table={config.data.table}: no clustered table at '{path}'; "
             f"make it with `recd etl data={config.data.name}` (the same data overrides), or correct data.table"
         )
     _check_codec(config)
-    manifest = Manifest.load(table)
-    if config.data.partitions is not None:
-        manifest = manifest.of_partitions(config.data.partitions)
+    table = ClusteredTable.load(path).of_partitions(config.data.partitions)
+    manifest = table.manifest
     weights = manifest.schema.weights.values()
     stored = manifest.schema.without(n for n in config.data.drop if n in manifest.schema or n in weights)
     groups = group_choices(manifest, stored, config.plan.expand)
@@ -130,8 +146,8 @@ def resolve(config: TrainConfig, split: str = "train") -> Job:
     columns += manifest.source.get("drop", [])
     for name in [*config.data.features, *config.data.drop]:
         if name not in columns and name not in manifest.source.get("columns", []):
-            raise ConfigError(f"data: the table {table} has no feature '{name}'{nearest(name, columns)}")
-    _check_as_made(config, table, manifest)
+            raise ConfigError(f"data: the table {path} has no feature '{name}'{nearest(name, columns)}")
+    _check_as_made(config, path, manifest)
     dim = _dim(config)
     overrides = {name: dict(value or {}) for name, value in config.data.tables.items()}
     unknown = [n for n in overrides if n not in manifest.schema.tables]
@@ -140,7 +156,7 @@ def resolve(config: TrainConfig, split: str = "train") -> Job:
     transforms = Transforms.parse(schema, _transforms(config, schema, manifest))
     overrides = {n: v for n, v in overrides.items() if n in schema.tables}
     tables = infer_tables(manifest, schema, overrides, dim, transforms.id_limits())
-    return Job(config, table, manifest, schema, tables, transforms, groups)
+    return Job(config, table, schema, tables, transforms, groups)
 
 
 def _check_codec(config: TrainConfig) -> None:

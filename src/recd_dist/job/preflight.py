@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,15 @@ from recd_dist.embedding.vocabulary.names import (
     TABLE_OPTIMIZERS,
     WIDTH_UNIT,
 )
-from recd_dist.errors import ConfigError, DataError, UserError, nearest
+from recd_dist.errors import ConfigError, UserError, nearest
 from recd_dist.job.config import config_dir, from_yaml, load
 from recd_dist.job.dotted_names import dotted_names, value_at
 from recd_dist.job.job import Job, resolve, writable
 from recd_dist.job.options import SOURCE_KINDS, TrainConfig
 from recd_dist.plan.machines import find_machine
 from recd_dist.plan.saved_plan import load_plan
-from recd_dist.table.location import file_sizes
-from recd_dist.table.manifest import Manifest, splits_of
+from recd_dist.table.clustered import ClusteredTable
+from recd_dist.table.manifest import splits_of
 
 DENSE_OPTIMIZERS = ("adagrad", "adam", "adamw", "sgd")
 
@@ -49,12 +49,12 @@ def check(config: TrainConfig, world_size: int = 1) -> Job:
     """
     _check_numbers(config)
     job = resolve(config)
-    _check_files(job)
+    job.table.check_sizes()
     _check_steps(job, world_size)
     _check_names(config)
     _check_model(job)
     _check_plan(job, world_size)
-    _check_split(job, world_size)
+    job = replace(job, evaluation=_evaluation_table(job, world_size))
     if config.plan.world_size not in (None, world_size):
         raise ConfigError(
             f"plan.world_size={config.plan.world_size}: the plan is for {config.plan.world_size} ranks, the job has "
@@ -89,23 +89,10 @@ def _check_numbers(config: TrainConfig) -> None:
             raise ConfigError(f"optim.{name}.lr={lr}: must be above 0")
 
 
-def _check_files(job: Job) -> None:
-    """Every file of the table is there with its size: a truncated one is found before the first step."""
-    entries = [entry for part in job.manifest.parts for entry in part.files]
-    sizes = file_sizes(job.table, (entry.path for entry in entries))
-    for entry in entries:
-        size = sizes.get(entry.path)
-        if size != entry.num_bytes:
-            found = "missing" if size is None else f"{size:,} bytes, {entry.num_bytes:,} were written"
-            raise DataError(
-                f"{job.table / entry.path}: {found}; make the table again with `recd etl ... overwrite=true`"
-            )
-
-
 def _check_steps(job: Job, world_size: int) -> None:
     if job.manifest.num_samples < world_size:
         raise ConfigError(
-            f"{job.table}: {job.manifest.num_samples} samples for {world_size} ranks, each needs at least one; "
+            f"{job.table.path}: {job.manifest.num_samples} samples for {world_size} ranks, each needs at least one; "
             f"start at most {job.manifest.num_samples} ranks"
         )
 
@@ -134,7 +121,7 @@ def _check_model(job: Job) -> None:
     """The options that every model has; the rest is checked by the model itself, when a rank builds it."""
     if not job.schema.sparse:
         raise ConfigError(
-            f"{job.table}: no feature that is trained holds ids, models need at least one; shorten data.drop, or "
+            f"{job.table.path}: no feature that is trained holds ids, models need at least one; shorten data.drop, or "
             "make a column an id in the ETL (data.features.NAME.kind=id)"
         )
     model = job.config.model
@@ -212,24 +199,24 @@ def _check_place(table: str, options: Mapping[str, Any], types: Sequence[str], w
             )
 
 
-def _check_split(job: Job, world_size: int) -> None:
-    """The split to evaluate at the end is there, with a sample for every rank: said before training, not after.
+def _evaluation_table(job: Job, world_size: int) -> ClusteredTable | None:
+    """The split to evaluate at the end, with a sample for every rank: what is wrong is said before training.
 
     A table made without a test split is trained without evaluation.
     """
-    wanted = job.config.evaluate.split
-    splits = splits_of(job.table.parent)
+    wanted, root = job.config.evaluate.split, job.table.path.parent
+    splits = splits_of(root)
     if wanted is not None and wanted not in splits and not (wanted == "test" and splits == ["train"]):
+        raise ConfigError(f"evaluate.split={wanted}: the table {root} has no such split{nearest(wanted, splits)}")
+    if wanted is None or wanted not in splits:
+        return None
+    table = job.load_table(root / wanted)
+    if table.manifest.num_samples < world_size:
         raise ConfigError(
-            f"evaluate.split={wanted}: the table {job.table.parent} has no such split{nearest(wanted, splits)}"
+            f"evaluate.split={wanted}: {table.manifest.num_samples} samples for {world_size} ranks, each needs at "
+            "least one; start fewer ranks, or evaluate.split=null"
         )
-    if wanted in splits:
-        num_samples = Manifest.load(job.table.parent / wanted).num_samples
-        if num_samples < world_size:
-            raise ConfigError(
-                f"evaluate.split={wanted}: {num_samples} samples for {world_size} ranks, each needs at least one; "
-                "start fewer ranks, or evaluate.split=null"
-            )
+    return table
 
 
 def _check_resume(config: TrainConfig) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from recd_dist.reader import kernels
-from recd_dist.reader.row_group_columns import Array
 from recd_dist.reader.shuffle_window import Decoded
+from recd_dist.table.column import Array
 from recd_dist.table.schema import SAMPLE, Schema
 from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.ikjt import IKJT, GroupLayout

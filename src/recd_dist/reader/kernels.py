@@ -1,28 +1,16 @@
-"""The loops that numpy has no word for, compiled by numba on first use (about 0.3 s each, then cached on disk).
+"""The loops that make a batch: distinct rows, and their lengths and values gathered by row number.
 
-They release the GIL, use one thread, and take writable arrays only (a read-only one would be compiled a second time).
+They take writable arrays only, since a read-only one would be compiled a second time. ``table.loops.gather_slices``
+gathers by slices; here the rows' own offsets do, so that a batch, the hot path, needs no array of starts and offsets.
 """
 
-from collections.abc import Callable
-from typing import TypeVar
-
-import numba
 import numpy as np
 
-from recd_dist.reader.row_group_columns import Array
-
-F = TypeVar("F", bound=Callable[..., object])
-
-
-def compiled(function: F) -> F:
-    """Compiles with a cache beside the source or in the user's cache directory, or without one: neither is writable."""
-    try:
-        return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:
-        return numba.njit(nogil=True)(function)
+from recd_dist.table.column import Array
+from recd_dist.table.loops import jit, splitmix64_one
 
 
-@compiled
+@jit
 def unique_rows(rows: Array, picked: Array, seen: Array, shift: int, first: Array, inverse: Array) -> int:
     """The distinct rows of some samples, in order of first appearance.
 
@@ -50,7 +38,7 @@ def unique_rows(rows: Array, picked: Array, seen: Array, shift: int, first: Arra
     return size
 
 
-@compiled
+@jit
 def gather_lengths(offsets: Array, rows: Array, lengths: Array) -> int:
     """Writes the lengths of some rows (int32) and returns their sum."""
     total = 0
@@ -61,7 +49,7 @@ def gather_lengths(offsets: Array, rows: Array, lengths: Array) -> int:
     return total
 
 
-@compiled
+@jit
 def gather_lists(values: Array, offsets: Array, rows: Array, out: Array) -> int:
     """Writes the values of some rows, row after row (RecD's O6, JaggedIndexSelect), and returns how many."""
     place = 0
@@ -74,28 +62,15 @@ def gather_lists(values: Array, offsets: Array, rows: Array, out: Array) -> int:
     return place
 
 
-@compiled
-def gather_windows(values: Array, starts: Array, offsets: Array, out: Array) -> None:
-    """Writes slices of values: slice i begins at starts[i] (int64) and stands in out from offsets[i] (int64)."""
-    for i in range(len(starts)):
-        shift = starts[i] - offsets[i]
-        for j in range(offsets[i], offsets[i + 1]):
-            out[j] = values[j + shift]
-
-
-@compiled
+@jit
 def gather_scalars(values: Array, rows: Array, out: Array) -> None:
     """Writes the one value of each of some rows."""
     for i in range(len(rows)):
         out[i] = values[rows[i]]
 
 
-@compiled
+@jit
 def hash_ids(ids: Array, num_embeddings: int, out: Array) -> None:
     """Maps int64 ids into [0, num_embeddings): splitmix64, then modulo; out may be ids."""
     for i in range(len(ids)):
-        x = np.uint64(ids[i]) + np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        x = x ^ (x >> np.uint64(31))
-        out[i] = np.int64(x % np.uint64(num_embeddings))
+        out[i] = np.int64(splitmix64_one(np.uint64(ids[i])) % np.uint64(num_embeddings))

@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,8 +21,7 @@ from recd_dist.reader.order import Shuffle
 from recd_dist.reader.transform import Transforms
 from recd_dist.reader.transport import Packed
 from recd_dist.reader.worker import BatchReader, Failure, ReaderOptions, Result, Task, Tasks, start_worker, unchanged
-from recd_dist.table.location import Location
-from recd_dist.table.manifest import Manifest
+from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.schema import Schema, Table
 from recd_dist.tensors.batch import Batch
 
@@ -37,7 +36,7 @@ class Loader:
     at the position given; when the epoch is trained, ``start_epoch`` goes on with the next.
 
     Args:
-        table: directory of one split.
+        table: one split, perhaps some of its partitions only.
         schema: features to read, all of the table's or fewer; those that it has in ``sample`` are read expanded.
         tables: embedding tables by name; ids are hashed or checked against them.
         transforms: fitted on the training table; none when absent.
@@ -52,7 +51,6 @@ class Loader:
         on_nan: ``error`` or ``zero`` for a dense value or a weight that is not finite.
         pin_memory: page-locked batches, for CUDA.
         start_method: of worker processes. A forkserver has no threads that a fork could catch holding a lock.
-        partitions: of the table, such as days, that are read; all when absent.
 
     Attributes:
         epoch: counted from 0.
@@ -61,12 +59,12 @@ class Loader:
 
     Raises:
         ConfigError: options that do not fit each other, the table or the state.
-        DataError: no table, or files that are missing or truncated.
+        DataError: files that are missing or cut off.
     """
 
     def __init__(  # noqa: PLR0913  (each is an option of the reader; they have nothing to group by)
         self,
-        table: Location,
+        table: ClusteredTable,
         schema: Schema,
         tables: Mapping[str, Table],
         transforms: Transforms | None = None,
@@ -85,14 +83,11 @@ class Loader:
         on_nan: str = "error",
         pin_memory: bool = False,
         start_method: str = "forkserver",
-        partitions: Collection[str] | None = None,
     ) -> None:
         order = Shuffle(seed, shuffle, window)
-        self._manifest = Manifest.load(table)
-        if partitions is not None:
-            self._manifest = self._manifest.of_partitions(partitions)
+        self._manifest = table.manifest
         self._options = ReaderOptions(
-            table, self._manifest, schema, tables, transforms or Transforms({}), order, expand, on_bad_id, on_nan
+            table, schema, tables, transforms or Transforms({}), order, expand, on_bad_id, on_nan
         )
         BatchReader.check(self._options)
         self._rank, self._batch_size, self._prefetch = rank, batch_size, max(prefetch, 1)

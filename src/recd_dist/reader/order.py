@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from recd_dist.table.hash import splitmix64
 from recd_dist.table.manifest import Manifest
 
 Int64s = npt.NDArray[np.int64]
@@ -64,16 +65,8 @@ def permutation(size: int, *keys: int) -> Int64s:
     """A permutation of range(size), the same for the same keys everywhere and for ever; int64 [size]."""
     state = np.zeros(1, np.uint64)
     for key in keys:
-        state = _mix(state + np.uint64(key % 2**64))
-    return np.argsort(_mix(_mix(np.arange(size, dtype=np.uint64) + state)), kind="stable")
-
-
-def _mix(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """One step of splitmix64 (Steele, Lea, Flood 2014): invertible, every output bit depends on every input bit."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+        state = splitmix64(state + np.uint64(key % 2**64))
+    return np.argsort(splitmix64(splitmix64(np.arange(size, dtype=np.uint64) + state)), kind="stable")
 
 
 def epoch_windows(manifest: Manifest, shuffle: Shuffle, epoch: int) -> tuple[Window, ...]:

@@ -8,43 +8,16 @@
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from recd_dist.errors import DataError
+from recd_dist.table.clustered import REMEDY
+from recd_dist.table.column import Array, Column, gather_slices
 from recd_dist.table.location import Location
 from recd_dist.table.manifest import length_of, start_of
 from recd_dist.table.schema import Feature, Kind
-
-Array = npt.NDArray[Any]
-REMEDY = "make the table again with `recd etl`"
-
-
-@dataclass(frozen=True)
-class Column:
-    """Rows of one feature.
-
-    Attributes:
-        values: ids int32 or int64 [V], or dense numbers float32 [V], row after row.
-        offsets: int64 [rows + 1], where each row begins in values; None when every row holds exactly one value.
-        weights: float32 [V], one for each id; None where there are none or they were not asked for.
-    """
-
-    values: Array
-    offsets: Array | None = None
-    weights: Array | None = None
-
-    @property
-    def num_rows(self) -> int:
-        """Rows, whatever they hold."""
-        return len(self.values) if self.offsets is None else len(self.offsets) - 1
-
-    def row_of(self, value: int) -> int:
-        """The row that holds a value, by the value's place."""
-        return value if self.offsets is None else int(np.searchsorted(self.offsets, value, "right")) - 1
 
 
 @dataclass(frozen=True)
@@ -112,8 +85,6 @@ def windowed(table: pa.Table, rows: Array, feature: Feature, place: Place, strea
     Raises:
         DataError: a window that leaves its stream.
     """
-    from recd_dist.reader import kernels
-
     starts, lengths = (_places(table, name, place) for name in (start_of(feature.name), length_of(feature.name)))
     ends = np.asarray(streams.offsets)
     sizes = np.diff(ends)[rows]
@@ -124,14 +95,7 @@ def windowed(table: pa.Table, rows: Array, feature: Feature, place: Place, strea
             f"{place}, row {row}: the window of '{feature.name}' is {lengths[row]} ids from {starts[row]}, its stream "
             f"in {at} holds {sizes[row]}; the files do not belong together, {REMEDY}"
         )
-    offsets = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    starts = starts + ends[:-1][rows]
-    taken = []
-    for source in [streams.values] if streams.weights is None else [streams.values, streams.weights]:
-        taken.append(np.empty(offsets[-1], source.dtype))
-        kernels.gather_windows(source, starts, offsets, taken[-1])
-    return Column(taken[0], offsets, *taken[1:])
+    return gather_slices(streams, starts + ends[:-1][rows], lengths)
 
 
 def _places(table: pa.Table, name: str, place: Place) -> Array:

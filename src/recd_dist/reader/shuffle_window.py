@@ -5,17 +5,19 @@ error can name file, row group and row.
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from recd_dist.errors import ConfigError, DataError, nearest
+from recd_dist.reader import kernels
 from recd_dist.reader.order import Shuffle, Window, sample_order
-from recd_dist.reader.row_group_columns import Array, Column, Place
+from recd_dist.reader.row_group_columns import Place
 from recd_dist.reader.table_files import Rows, TableFiles
 from recd_dist.reader.transform import Transforms
+from recd_dist.table.column import Array, Column, join_columns
 from recd_dist.table.schema import SAMPLE, Feature, Table
 
 
@@ -107,7 +109,7 @@ class WindowDecoder:
             labels=np.concatenate([p.labels for p in parts]),
             rows={g: np.concatenate([p.rows[g] + np.int32(starts[g][i]) for i, p in enumerate(parts)]) for g in sizes},
             seen={g: np.full(n.sum(), -1, np.int32) for g, n in sizes.items()},
-            ids={f.name: side_by_side([p.columns[f.name] for p in parts]) for f in schema.sparse},
+            ids={f.name: join_columns([p.columns[f.name] for p in parts]) for f in schema.sparse},
             dense={
                 g: np.concatenate([np.stack([p.columns[n].values for n in schema.dense_of(g)], 1) for p in parts])
                 for g in schema.groups
@@ -149,8 +151,6 @@ class WindowDecoder:
         table = self._tables[str(feature.table)]
         values = column.values
         if table.hashed:
-            from recd_dist.reader import kernels
-
             values = values.astype(np.int64)
             kernels.hash_ids(values, table.num_embeddings, values)
         elif len(values) and (values.min() < 0 or values.max() >= table.num_embeddings):
@@ -188,19 +188,6 @@ class WindowDecoder:
         offsets = np.arange(len(bad) + 1) if column.offsets is None else column.offsets
         weights = None if column.weights is None else column.weights[~bad]
         return Column(column.values[~bad], np.concatenate([[0], np.cumsum(~bad)])[offsets], weights)
-
-
-def side_by_side(columns: Sequence[Column]) -> Column:
-    """The rows of several columns, one after the other, in writable memory."""
-    values = np.concatenate([c.values for c in columns])
-    if all(c.offsets is None for c in columns):
-        return Column(values)
-    offsets, start = [np.zeros(1, np.int64)], 0
-    for c in columns:
-        offsets.append((np.arange(1, len(c.values) + 1) if c.offsets is None else c.offsets[1:]) + start)
-        start += len(c.values)
-    weights = [c.weights for c in columns if c.weights is not None]
-    return Column(values, np.concatenate(offsets), np.concatenate(weights) if weights else None)
 
 
 class WindowCache:

@@ -3,7 +3,6 @@
 A file that is missing, truncated, replaced or damaged is an error that names the file, the row group and the remedy.
 """
 
-import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +13,10 @@ import pyarrow.parquet as pq
 
 from recd_dist.errors import ConfigError, DataError, nearest
 from recd_dist.reader.order import RowGroup
-from recd_dist.reader.row_group_columns import REMEDY, Array, Column, Place, column, no_nulls, windowed
-from recd_dist.table.location import Location, file_size, file_sizes, reaching, readable
+from recd_dist.reader.row_group_columns import Place, column, no_nulls, windowed
+from recd_dist.table.clustered import REMEDY, ClusteredTable
+from recd_dist.table.column import Array, Column
+from recd_dist.table.location import file_size, reaching, readable
 from recd_dist.table.manifest import STREAM, FileEntry, Manifest, Part, length_of, start_of
 from recd_dist.table.schema import REQUEST_ID, SAMPLE, SAMPLE_ID, SESSION_ID, Feature, Schema
 
@@ -58,44 +59,31 @@ class TableFiles:
     """The files of a table, open for reading.
 
     Args:
-        table: directory of one split.
+        table: one split.
         schema: the features to read: all of the manifest's, or fewer.
-        manifest: of the table; loaded when absent.
 
     Raises:
         ConfigError: a feature, label or weights that the table does not have.
-        DataError: no table, or one that misses a file.
     """
 
-    def __init__(self, table: Location, schema: Schema | None = None, manifest: Manifest | None = None) -> None:
+    def __init__(self, table: ClusteredTable, schema: Schema | None = None) -> None:
         self.table = table
-        self.manifest = manifest or Manifest.load(table)
-        self.schema = schema or self.manifest.schema
+        self.schema = schema or table.manifest.schema
         self._open: OrderedDict[str, pq.ParquetFile] = OrderedDict()
-        _check_schema(self.schema, self.manifest)
+        _check_schema(self.schema, table.manifest)
 
     def check_sizes(self) -> None:
-        """Raises DataError when a file is missing or not as long as it was written; reads nothing."""
+        """Refuses a table of which a file that the schema needs is missing or cut off; reads no file.
+
+        Raises:
+            DataError: names the first such file.
+        """
         entries = []
-        for part in self.manifest.parts:
+        for part in self.table.manifest.parts:
             groups = self.schema.dedup_groups
             streamed = [g for g in groups if any(f.window for f in self._stored(g)) and g in part.streams]
             entries += [part.samples, *(part.groups[g] for g in groups), *(part.streams[g] for g in streamed)]
-        sizes = file_sizes(self.table, (entry.path for entry in entries))
-        for entry in entries:
-            self._check_size(entry, sizes)
-
-    def check_checksums(self) -> None:
-        """Raises DataError when a file's bytes are not those that were written; reads every file whole."""
-        for part in self.manifest.parts:
-            for entry in part.files:
-                crc = 0
-                path = self._check_size(entry)
-                with reaching(path), path.open("rb") as file:
-                    while block := file.read(1 << 22):
-                        crc = zlib.crc32(block, crc)
-                if crc != entry.crc32:
-                    raise DataError(f"{self.table / entry.path}: checksum {crc}, written {entry.crc32}; {REMEDY}")
+        self.table.check_sizes(entries)
 
     def read(self, row_group: RowGroup) -> Rows:
         """One row group of the samples and of every group that the schema needs.
@@ -103,7 +91,7 @@ class TableFiles:
         Raises:
             DataError: damaged files, missing columns, changed types, labels that are not numbers.
         """
-        part = self.manifest.parts[row_group.part]
+        part = self.table.manifest.parts[row_group.part]
         groups = self.schema.dedup_groups
         keys = [SAMPLE_ID, SESSION_ID, REQUEST_ID]
         wanted = [*keys, *self.schema.labels, *(f"{g}_row" for g in groups)]
@@ -131,7 +119,7 @@ class TableFiles:
         columns = {f.name: column(stored, f, place) for f in plain}
         if windows:
             if group not in part.streams:
-                raise DataError(f"{self.table}: the manifest names no streams of group '{group}'; {REMEDY}")
+                raise DataError(f"{self.table.path}: the manifest names no streams of group '{group}'; {REMEDY}")
             streams, at = self._table(part.streams[group], index, [STREAM, *_names(windows)])
             rows = _local_rows(_keys(stored, STREAM, place), _keys(streams, STREAM, at), group, place, STREAM)
             columns |= {f.name: windowed(stored, rows, f, place, column(streams, f, at), at) for f in windows}
@@ -139,11 +127,13 @@ class TableFiles:
 
     def _stored(self, group: str) -> tuple[Feature, ...]:
         """The features to read of a group, as the table has them; weights only where they are asked for."""
-        return tuple(replace(self.manifest.schema[f.name], weights=f.weights) for f in self.schema.of_group(group))
+        return tuple(
+            replace(self.table.manifest.schema[f.name], weights=f.weights) for f in self.schema.of_group(group)
+        )
 
     def _table(self, entry: FileEntry, index: int, names: Sequence[str]) -> tuple[pa.Table, Place]:
         """Some columns of a row group, and where they stand."""
-        place = Place(self.table / entry.path, index)
+        place = Place(self.table.path / entry.path, index)
         file = self._file(entry)
         there = file.schema_arrow.names  # pyarrow builds it anew at every look
         absent = [name for name in names if name not in there]
@@ -163,7 +153,8 @@ class TableFiles:
         if entry.path in self._open:
             self._open.move_to_end(entry.path)
             return self._open[entry.path]
-        path = self._check_size(entry)
+        path = self.table.path / entry.path
+        self.table.check_size(entry, file_size(path))
         try:
             with reaching(path):
                 file = pq.ParquetFile(readable(path))
@@ -179,15 +170,6 @@ class TableFiles:
             self._open.popitem(last=False)[1].close(force=True)
         self._open[entry.path] = file
         return file
-
-    def _check_size(self, entry: FileEntry, sizes: Mapping[str, int] | None = None) -> Location:
-        path = self.table / entry.path
-        size = file_size(path) if sizes is None else sizes.get(entry.path)
-        if size is None:
-            raise DataError(f"{path}: no such file, though the manifest names it; {REMEDY}")
-        if size != entry.num_bytes:
-            raise DataError(f"{path}: {size} bytes, written were {entry.num_bytes}; truncated or replaced, {REMEDY}")
-        return path
 
 
 def _first_line(error: Exception) -> str:

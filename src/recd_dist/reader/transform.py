@@ -13,10 +13,9 @@ import numpy as np
 
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.reader.order import RowGroup
-from recd_dist.reader.row_group_columns import Array, Column
 from recd_dist.reader.table_files import TableFiles
-from recd_dist.table.location import Location
-from recd_dist.table.manifest import Manifest
+from recd_dist.table.clustered import ClusteredTable
+from recd_dist.table.column import Array, Column, gather_slices
 from recd_dist.table.schema import SAMPLE, Feature, Kind, Schema
 
 Spec = str | Mapping[str, Any]
@@ -33,7 +32,7 @@ class Step:
 
 def hash_ids(column: Column, n: int) -> Column:
     """Ids, negative ones too, to [0, n): splitmix64, then modulo. Distinct ids may share a row."""
-    from recd_dist.reader import kernels
+    from recd_dist.reader import kernels  # loads numba, which the check before a job does without
 
     ids = column.values.astype(np.int64)
     kernels.hash_ids(ids, n, ids)
@@ -55,11 +54,9 @@ def _slices(column: Column, cut: Callable[[Array, Array], tuple[Array, Array]]) 
     if column.offsets is None:
         return column
     starts, lengths = cut(column.offsets[:-1], np.diff(column.offsets))
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    if offsets[-1] == len(column.values):
+    if lengths.sum() == len(column.values):
         return column
-    index = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
-    return Column(column.values[index], offsets, None if column.weights is None else column.weights[index])
+    return gather_slices(column, starts, lengths)
 
 
 def clamp(column: Column, min: float | None = None, max: float | None = None) -> Column:
@@ -197,21 +194,23 @@ class Transforms:
                     limits[name] = int(step.arguments["max"]) + 1
         return limits
 
-    def fitted(self, table: Location) -> "Transforms":
-        """The same with every ``standardize`` given its mean and deviation over the samples of a table.
+    def fit(self, table: ClusteredTable) -> "Transforms":
+        """Gives every ``standardize`` its mean and deviation over the samples of a table.
 
-        As the first transform it takes them from the manifest. After another one they are computed from at most 16
-        row groups, evenly spaced: the same for every rank. Store the result (``to_json``) with the model: evaluation
-        must use the training table's numbers.
+        A ``standardize`` that comes first takes them from the manifest. For one that comes after another transform
+        they are computed from at most 16 evenly spaced row groups, so that every rank computes the same numbers.
+        Both are those of all partitions, whichever are trained on. Store the result (``to_json``) with the model:
+        evaluation must use the numbers of the training table.
 
         Args:
-            table: directory of the training split.
+            table: the training split.
+
+        Returns:
+            Transforms of which ``is_fitted`` is true.
         """
         if self.is_fitted:
             return self
-        manifest = Manifest.load(table)
-        steps = {name: _fit(name, steps, table, manifest) for name, steps in self.steps.items()}
-        return Transforms(steps)
+        return Transforms({name: _fit(name, steps, table.whole) for name, steps in self.steps.items()})
 
     def to_json(self) -> dict[str, list[dict[str, dict[str, Any]]]]:
         """A JSON-ready dict; ``Transforms.parse`` is its inverse."""
@@ -243,28 +242,29 @@ def _applied(steps: Iterable[Step], column: Column) -> Column:
     return column
 
 
-def _fit(feature: str, steps: tuple[Step, ...], table: Location, manifest: Manifest) -> tuple[Step, ...]:
+def _fit(feature: str, steps: tuple[Step, ...], table: ClusteredTable) -> tuple[Step, ...]:
     """The steps of one feature with mean and deviation filled in."""
     fitted: list[Step] = []
     for step in steps:
         if step.name != "standardize" or step.arguments:
             fitted.append(step)
         elif not fitted:
-            stats = manifest.features[feature]
+            stats = table.manifest.features[feature]
             fitted.append(Step("standardize", {"mean": stats.mean, "std": stats.std}))
         else:
-            mean, std = _moments(feature, fitted, table, manifest)
+            mean, std = _moments(feature, fitted, table)
             fitted.append(Step("standardize", {"mean": mean, "std": std}))
     return tuple(fitted)
 
 
-def _moments(feature: str, steps: Sequence[Step], table: Location, manifest: Manifest) -> tuple[float, float]:
+def _moments(feature: str, steps: Sequence[Step], table: ClusteredTable) -> tuple[float, float]:
     """Mean and deviation over samples, after some transforms, from evenly spaced row groups."""
-    schema = Schema((manifest.schema[feature],), manifest.schema.labels)
-    files = TableFiles(table, schema, manifest)
+    stored = table.manifest.schema
+    schema = Schema((stored[feature],), stored.labels)
+    files = TableFiles(table, schema)
     groups = [
         RowGroup(part, index, size)
-        for part, entry in enumerate(manifest.parts)
+        for part, entry in enumerate(table.manifest.parts)
         for index, size in enumerate(entry.samples.row_groups)
     ]
     count, total, squares = 0, 0.0, 0.0

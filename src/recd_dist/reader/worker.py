@@ -20,8 +20,7 @@ from recd_dist.reader.shuffle_window import WindowCache, WindowDecoder
 from recd_dist.reader.table_files import TableFiles
 from recd_dist.reader.transform import Transforms
 from recd_dist.reader.transport import Packed, pack
-from recd_dist.table.location import Location
-from recd_dist.table.manifest import Manifest
+from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.schema import SAMPLE, Schema, Table
 from recd_dist.tensors.batch import Batch
 
@@ -57,8 +56,7 @@ Result = tuple[Batch | Packed | Failure, dict[str, int]]
 class ReaderOptions:
     """Everything that a worker needs to know; pickled once, when it starts. See ``loader.Loader``."""
 
-    table: Location
-    manifest: Manifest
+    table: ClusteredTable
     schema: Schema
     tables: Mapping[str, Table]
     transforms: Transforms
@@ -70,7 +68,7 @@ class ReaderOptions:
     @property
     def stored(self) -> Schema:
         """The features in the groups of the table; ``schema`` may have moved some of them to ``sample``."""
-        there = self.manifest.schema
+        there = self.table.manifest.schema
         features = tuple(
             replace(f, group=there[f.name].group) if f.group == SAMPLE and f.name in there else f
             for f in self.schema.features
@@ -90,7 +88,7 @@ class BatchReader:
 
     def __init__(self, options: ReaderOptions) -> None:
         self._options, self._stored = options, options.stored
-        files = TableFiles(options.table, options.stored, options.manifest)
+        files = TableFiles(options.table, options.stored)
         self._decoder = WindowDecoder(
             files, options.tables, options.transforms, options.shuffle, options.on_bad_id, options.on_nan
         )
@@ -102,14 +100,14 @@ class BatchReader:
     @staticmethod
     def check(options: ReaderOptions) -> None:
         """Raises what reading would: options that do not fit the table, files missing or truncated. Decodes nothing."""
-        files = TableFiles(options.table, options.stored, options.manifest)
+        files = TableFiles(options.table, options.stored)
         WindowDecoder(files, options.tables, options.transforms, options.shuffle, options.on_bad_id, options.on_nan)
         files.check_sizes()
 
     def read(self, task: Task) -> Batch:
         """The batch of a task."""
         if task.epoch != self._epoch:
-            self._windows = epoch_windows(self._options.manifest, self._options.shuffle, task.epoch)
+            self._windows = epoch_windows(self._options.table.manifest, self._options.shuffle, task.epoch)
             self._starts, self._epoch = [w.start for w in self._windows], task.epoch
         pieces: list[Piece] = []
         for start, end in task.samples:

@@ -16,23 +16,15 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from recd_dist.table.hash import GOLDEN, scramble
+from recd_dist.table.loops import scramble_one
+
 U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
-_S11, _S27, _S30, _S31, _S40 = (np.uint64(s) for s in (11, 27, 30, 31, 40))
+_S11, _S40 = np.uint64(11), np.uint64(40)
 _LOW12 = np.uint64(0xFFF)
 _TO_UNIT = 1.0 / (1 << 53)
-
-
-@numba.njit(cache=True, inline="always")  # type: ignore[untyped-decorator, unused-ignore]
-def _mix(x: np.uint64) -> np.uint64:
-    """The last step of splitmix64: a bijection of 64 bits whose results pass as random."""
-    x = (x ^ (x >> _S30)) * _MIX_1
-    x = (x ^ (x >> _S27)) * _MIX_2
-    return x ^ (x >> _S31)
 
 
 def mix(key: U64, value: NDArray[Any] | int) -> U64:
@@ -46,10 +38,8 @@ def mix(key: U64, value: NDArray[Any] | int) -> U64:
         uint64 of the same shape.
     """
     with np.errstate(over="ignore"):
-        x = np.asarray(key, np.uint64) + (np.asarray(value).astype(np.uint64) + np.uint64(1)) * _GOLDEN
-        x = (x ^ (x >> _S30)) * _MIX_1
-        x = (x ^ (x >> _S27)) * _MIX_2
-        return np.asarray(x ^ (x >> _S31), np.uint64)
+        x = np.asarray(key, np.uint64) + (np.asarray(value).astype(np.uint64) + np.uint64(1)) * GOLDEN
+        return np.asarray(scramble(x), np.uint64)
 
 
 def uniform(key: U64) -> NDArray[np.float64]:
@@ -101,7 +91,7 @@ def fill_ids(
     """
     for i in range(keys.shape[0]):
         for j in range(offsets[i + 1] - offsets[i]):
-            h = _mix(keys[i] + np.uint64(starts[i] + j + 1) * _GOLDEN)
+            h = scramble_one(keys[i] + np.uint64(starts[i] + j + 1) * GOLDEN)
             rank = _zipf(float(h >> _S11) * _TO_UNIT, size, law)
             values[offsets[i] + j] = rank * spread % size
 
@@ -136,12 +126,12 @@ def fill_items(
     size = num_categories * max(per_category, 1)
     for i in range(keys.shape[0]):
         for j in range(offsets[i + 1] - offsets[i]):
-            h = _mix(keys[i] + np.uint64(starts[i] + j + 1) * _GOLDEN)
+            h = scramble_one(keys[i] + np.uint64(starts[i] + j + 1) * GOLDEN)
             category = _category(h, liked[i], focus, num_categories)
             if per_category == 0:
                 values[offsets[i] + j] = category
             else:
-                u = float(h >> _S40) * (1.0 / (1 << 24)) + float(_mix(h) >> _S40) * (1.0 / (1 << 48))
+                u = float(h >> _S40) * (1.0 / (1 << 24)) + float(scramble_one(h) >> _S40) * (1.0 / (1 << 48))
                 rank = _zipf(u, per_category, law)
                 values[offsets[i] + j] = (rank * num_categories + category) * spread % size
 
@@ -168,7 +158,7 @@ def match_share(
     for i in range(keys.shape[0]):
         hits = 0
         for j in range(lengths[i]):
-            h = _mix(keys[i] + np.uint64(starts[i] + j + 1) * _GOLDEN)
+            h = scramble_one(keys[i] + np.uint64(starts[i] + j + 1) * GOLDEN)
             hits += _category(h, liked[i], focus, num_categories) == categories[i]
         share[i] = hits / max(lengths[i], 1)
     return share

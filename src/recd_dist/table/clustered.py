@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 from recd_dist.errors import DataError
 from recd_dist.table.location import Location, file_size, file_sizes, reaching
@@ -41,6 +41,7 @@ class ClusteredTable:
 
     path: Location
     manifest: Manifest
+    _all_partitions: "ClusteredTable | None" = field(default=None, repr=False, compare=False)
 
     @staticmethod
     def load(path: Location) -> "ClusteredTable":
@@ -57,7 +58,14 @@ class ClusteredTable:
         Raises:
             ConfigError: the table has no such partition.
         """
-        return self if names is None else replace(self, manifest=self.manifest.of_partitions(names))
+        if names is None:
+            return self
+        return ClusteredTable(self.path, self.manifest.of_partitions(names), self.whole)
+
+    @property
+    def whole(self) -> "ClusteredTable":
+        """The table with all its partitions, whichever of them are to be read."""
+        return self._all_partitions or self
 
     @property
     def files(self) -> list[FileEntry]:

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from recd_dist.table.hash import GOLDEN, MIX_1, MIX_2, as_signed
 from recd_dist.table.schema import SAMPLE
 from recd_dist.tensors.ikjt import IKJT, GroupLayout
 from recd_dist.tensors.jagged import Jagged, gather_rows, value_index
 
 if TYPE_CHECKING:
     from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
+
+_GOLDEN, _MIX_1, _MIX_2 = map(as_signed, (GOLDEN, MIX_1, MIX_2))
 
 
 def deduplicate(kjt: "KeyedJaggedTensor", groups: Mapping[str, Sequence[str]]) -> IKJT:
@@ -113,9 +116,9 @@ def find_unique_rows(columns: Sequence[Jagged], num_rows: int, device: torch.dev
 
 
 def _mix(x: Tensor) -> Tensor:
-    """Mixes 64 bits so that the result can be undone (the multipliers of splitmix64, written as signed integers)."""
-    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * -4658895280553007687
-    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * -7723592293110705685
+    """Computes ``table.hash.scramble`` in torch, whose shift of a negative number brings in ones, which are masked."""
+    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * _MIX_1
+    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * _MIX_2
     return x ^ ((x >> 31) & 0x1FFFFFFFF)
 
 
@@ -124,7 +127,7 @@ def _hash_rows(values: Tensor, lengths: Tensor) -> Tensor:
     rows = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths.long())
     starts = torch.cumsum(lengths, 0, dtype=torch.int64) - lengths
     position = torch.arange(len(values), device=values.device) - starts[rows]
-    mixed = _mix(_mix(values.long() + 0x632BE5AB) + position * -7046029254386353131)
+    mixed = _mix(_mix(values.long() + 0x632BE5AB) + position * _GOLDEN)
     return _mix(lengths.long() + 1).index_add(0, rows, mixed)
 
 

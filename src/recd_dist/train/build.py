@@ -16,7 +16,7 @@ from recd_dist.model.models import build_named_model, sequence_features
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.reader.loader import Loader
 from recd_dist.reader.transform import Transforms
-from recd_dist.table.location import Location
+from recd_dist.table.clustered import ClusteredTable
 from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.grouped import Embedded
 
@@ -126,7 +126,7 @@ def build_loader(
     ranks: Ranks,
     transforms: Transforms,
     *,
-    table: Location | None = None,
+    table: ClusteredTable | None = None,
     batch_size: int | None = None,
     state: Mapping[str, Any] | None = None,
     shuffle: bool | None = None,
@@ -161,5 +161,4 @@ def build_loader(
         on_bad_id=reader.on_bad_id,
         on_nan=reader.on_nan,
         pin_memory=ranks.device.type == "cuda",
-        partitions=job.config.data.partitions if table is None else None,
     )

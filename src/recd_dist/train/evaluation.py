@@ -26,8 +26,9 @@ from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.reader.transform import Transforms
-from recd_dist.table.location import Location, location
-from recd_dist.table.manifest import Manifest, is_table, splits_of
+from recd_dist.table.clustered import ClusteredTable
+from recd_dist.table.location import location
+from recd_dist.table.manifest import is_table, splits_of
 from recd_dist.tensors.batch import Batch
 from recd_dist.train import build, planning
 from recd_dist.train.seen_records import EpochCount, count_trained
@@ -78,7 +79,7 @@ def evaluate_run(config: EvaluateConfig, ranks: Ranks) -> dict[str, Any]:
         raise ConfigError(f"{run_dir}: no checkpoint in it; train first: `recd train ... run_dir={run_dir}`")
     reader = replace(trained.reader, num_workers=config.num_workers)
     job = resolve(replace(trained, batch_size=config.batch_size or trained.batch_size, reader=reader))
-    table = location(config.table) if config.table else table_of(job, config.split)
+    table = job.load_table(location(config.table)) if config.table else table_of(job, config.split)
     require_same_features(job, table)
     with build.seeded(job):  # the weights drawn here give way to the checkpoint's
         model = build.build_model(job, job.dedup)
@@ -89,29 +90,29 @@ def evaluate_run(config: EvaluateConfig, ranks: Ranks) -> dict[str, Any]:
     transforms = Transforms.parse(job.schema, found.extra["transforms"])
     with closing(build.build_loader(job, ranks, transforms, table=table, shuffle=False)) as batches:
         quality = quality_of(parallel, batches, ranks.device)
-    result = {"run_dir": str(run_dir), "step": found.step, "table": str(table)}
-    return {**result, **(quality.to_json() if quality else {}), **oracle(job, table.name)}
+    result = {"run_dir": str(run_dir), "step": found.step, "table": str(table.path)}
+    return {**result, **(quality.to_json() if quality else {}), **oracle(job, table.path.name)}
 
 
-def table_of(job: Job, split: str) -> Location:
-    """The directory of another split of the job's table.
+def table_of(job: Job, split: str) -> ClusteredTable:
+    """Another split of the job's table.
 
     Raises:
         ConfigError: there is no such split.
     """
-    root = job.table.parent
+    root = job.table.path.parent
     if not is_table(root / split):
         raise ConfigError(f"split={split}: the table {root} has no such split{nearest(split, splits_of(root))}")
-    return root / split
+    return job.load_table(root / split)
 
 
-def require_same_features(job: Job, table: Location) -> None:
+def require_same_features(job: Job, table: ClusteredTable) -> None:
     """Refuses to evaluate on a table that lacks what the model reads.
 
     Raises:
         ConfigError: names the feature.
     """
-    known = {f.name: f for f in Manifest.load(table).schema.features}
+    known = {f.name: f for f in table.manifest.schema.features}
     for feature in job.schema.features:
         there = known.get(feature.name)
         wanted = feature.kind, feature.home, feature.table  # an expanded group is one of its own in the table
@@ -119,7 +120,7 @@ def require_same_features(job: Job, table: Location) -> None:
         if there is None or not fits or feature.weights not in (None, there.weights):
             weights = f", weights '{feature.weights}'" if feature.weights else ""
             raise ConfigError(
-                f"table={table}: the model was trained on feature '{feature.name}' ({feature.kind}, group "
+                f"table={table.path}: the model was trained on feature '{feature.name}' ({feature.kind}, group "
                 f"'{feature.home}'{weights}), the table has {known.get(feature.name, 'none of that name')}; "
                 "make it by the same ETL"
             )

@@ -126,7 +126,6 @@ def count_rows(job: Job) -> StepRows:
             window=job.config.reader.window,
             prefetch=1,
             on_bad_id=job.config.reader.on_bad_id,
-            partitions=job.config.data.partitions,
         )
         with closing(reader):
             return StepRows.mean([_rows_of(b.sparse, ids_only) for b in islice(reader, SAMPLED_BATCHES)])

@@ -119,15 +119,13 @@ def finish(
         logger.info("stopped by SIGTERM after step %d; the same command goes on from %s", step, path)
         raise SystemExit(128 + signal.SIGTERM)
     summary = watch.summary(step)
-    wanted = job.config.evaluate
-    if wanted.split and (job.table.parent / wanted.split / "manifest.json").is_file():
-        table = job.table.parent / wanted.split
-        size = wanted.batch_size
+    if job.evaluation is not None:
+        size, split = job.config.evaluate.batch_size, job.evaluation.path.name
         with closing(
-            build.build_loader(job, ranks, transforms, table=table, batch_size=size, shuffle=False)
+            build.build_loader(job, ranks, transforms, table=job.evaluation, batch_size=size, shuffle=False)
         ) as batches:
             quality = quality_of(model, batches, ranks.device)
-        summary |= {"split": wanted.split, **(quality.to_json() if quality else {}), **oracle(job, wanted.split)}
+        summary |= {"split": split, **(quality.to_json() if quality else {}), **oracle(job, split)}
     summary |= {"samples": num_samples, "steps": step, "checkpoint": str(path), "world_size": ranks.world_size}
     if ranks.is_first:
         # JSON has no nan: what is undefined (an AUC of one class) is null there.

@@ -79,7 +79,7 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
         What summary.json holds.
     """
     job = check(config, ranks.world_size)
-    transforms = job.transforms.fitted(job.table)
+    transforms = job.transforms.fit(job.table)
     plan = agree_on_plan(job, ranks)
     model, optimizer, placed = shard_model(job, ranks, plan)
     start = resume(job, ranks, model, optimizer)

@@ -34,8 +34,7 @@ def test_sessions_by_gap():
     assert arrangement.rows.tolist() == [0, 1, 2, 4, 3]
     one, two, three = (arrangement.session[i] for i in (0, 2, 4))
     assert arrangement.session.tolist() == [one, one, two, two, three]  # exactly 30 minutes is no gap, 31 are
-    assert len({one, two, three}) == 3
-    assert min(one, two, three) >= 0
+    assert (one, two, three) == (2590652397793600905, 5377313676534086646, 8815968388427013713)  # the same for ever
     assert arrangement.start.tolist() == [0, 0, 60 * MINUTE, 60 * MINUTE, 30 * MINUTE]
     assert arrangement.request.tolist() == arrangement.session.tolist()
     alone = arrange(keys([7, 7], [60 * MINUTE, 90 * MINUTE]), Rules(gap_us=30 * MINUTE))

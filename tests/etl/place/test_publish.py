@@ -17,6 +17,7 @@ from recd_dist.errors import DataError
 from recd_dist.etl.place.publish import check_notes, check_store_free, first_part, publish
 from recd_dist.reader.order import RowGroup
 from recd_dist.reader.table_files import TableFiles
+from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.location import StoreError
 from recd_dist.table.manifest import FileEntry, Manifest, splits_of
 
@@ -64,9 +65,9 @@ def read_files(table: Path) -> dict[str, bytes]:
 
 def read_labels(table) -> list[float]:
     """Reads the labels of a split, and checks the table's files."""
-    files = TableFiles(table)
-    files.check_checksums()
-    parts = enumerate(files.manifest.parts)
+    files = TableFiles(ClusteredTable.load(table))
+    assert list(files.table.find_damage()) == []
+    parts = enumerate(files.table.manifest.parts)
     groups = [RowGroup(n, i, rows) for n, part in parts for i, rows in enumerate(part.samples.row_groups)]
     return [label for group in groups for label in files.read(group).labels[:, 0].tolist()]
 
@@ -128,14 +129,14 @@ def test_replacing_dies_at_any_write_and_readers_never_break(tmp_path):
         shutil.copytree(tmp_path / "kept", store)
         Objects.reset()
         Objects.die_at = die_at
-        readers = {split: TableFiles(objects(store) / split) for split in ("train", "test")}
+        opened = {split: ClusteredTable.load(objects(store) / split) for split in ("train", "test")}
         with pytest.raises(Killed):
             publish(new, objects(store), overwrite=True)
         is_new = {split: read_labels(objects(store) / split)[0] == 1.0 for split in ("train", "test")}
-        for split, reader in readers.items():
+        for split, table in opened.items():
             assert read_labels(objects(store) / split) == read_labels((new if is_new[split] else old) / split)
             if not is_new["train"]:  # opened before: all its files are there
-                reader.check_checksums()
+                assert list(table.find_damage()) == []
         assert is_new["test"] >= is_new["train"]
         Objects.die_at = None
         publish(new, objects(store), overwrite=True)
@@ -158,7 +159,7 @@ def test_killed_process_leaves_nothing_and_the_next_one_goes_on(tmp_path, caplog
     assert 0 < len(arrived) < len([name for name in read_files(built) if "/part-" in name])
     assert splits_of(objects(store)) == []
     with pytest.raises(DataError, match="no clustered table here"):
-        TableFiles(objects(store) / "train")
+        ClusteredTable.load(objects(store) / "train")
     with caplog.at_level("INFO"):
         publish(built, objects(store))
     assert f"; {len(arrived)} are there already" in caplog.text

@@ -20,6 +20,7 @@ from recd_dist.etl.source.inspection import inspect
 from recd_dist.etl.source.source import Source
 from recd_dist.reader.order import RowGroup
 from recd_dist.reader.table_files import TableFiles
+from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.manifest import splits_of
 
 
@@ -54,7 +55,7 @@ def test_logs_of_a_store_to_a_table_of_a_store(logs, tmp_path, samples):
     etl(source(objects(logs) / "*.parquet", samples=samples), tmp_path / "built", progress=False)
     target = objects(tmp_path / "store/shop")
     publish(tmp_path / "built", target)
-    rows = TableFiles(target / "train").read(RowGroup(0, 0, 0))
+    rows = TableFiles(ClusteredTable.load(target / "train")).read(RowGroup(0, 0, 0))
     assert rows.session_ids.tolist() == [0, 0, 0, 1, 1, 1]
     assert rows.labels[:, 0].tolist() == [1, 0, 0] * 2
     item = rows.columns["item"].values
@@ -100,11 +101,10 @@ def test_tables_are_made_replaced_and_added_to_in_a_store(logs, tmp_path, monkey
     target = objects(tmp_path / "store/shop")
 
     def sessions() -> list[int]:
-        files = TableFiles(target / "train")
-        files.check_checksums()
-        sessions_of_parts = [
-            files.read(RowGroup(n, 0, 0)).session_ids.tolist() for n in range(len(files.manifest.parts))
-        ]
+        files = TableFiles(ClusteredTable.load(target / "train"))
+        assert list(files.table.find_damage()) == []
+        num_parts = len(files.table.manifest.parts)
+        sessions_of_parts = [files.read(RowGroup(n, 0, 0)).session_ids.tolist() for n in range(num_parts)]
         return sorted({session for part in sessions_of_parts for session in part})
 
     etl(source(objects(logs) / "clicks-0.parquet"), target, progress=False)
@@ -133,7 +133,7 @@ def test_a_killed_upload_of_the_etl_is_finished_by_the_same_call(logs, tmp_path,
     with caplog.at_level("INFO"):
         etl(made, target, progress=False)
     assert "1 are there already" in caplog.text
-    TableFiles(target / "train").check_checksums()
+    assert list(ClusteredTable.load(target / "train").find_damage()) == []
 
 
 def test_files_of_several_kinds(logs):

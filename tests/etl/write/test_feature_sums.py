@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from recd_dist.etl.write.feature_sums import FeatureSums
-from recd_dist.etl.write.flat_columns import Column
+from recd_dist.table.column import Column
 
 
 def test_lists_count_stored_and_expanded_ids():

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from recd_dist.etl.write.flat_columns import Column
 from recd_dist.etl.write.history_windows import build_streams, lay_windows, num_stream_values
+from recd_dist.table.column import Column
 
 ITEM = np.int32
 

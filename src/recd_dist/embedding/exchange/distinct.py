@@ -15,8 +15,7 @@ from numba import njit
 from torch import Tensor
 
 from recd_dist.embedding.exchange.buckets import bucketize_ids
-
-_MIX = np.uint64(0x9E3779B97F4A7C15)
+from recd_dist.table.hash import GOLDEN
 
 
 def distinct_ids(ids: Tensor, block_rows: int, num_buckets: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -69,7 +68,7 @@ def _num_bits(num_ids: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _distinct(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Finds distinct values by open addressing with linear probing; ``slots`` holds indices into ``once``."""
+    """Finds distinct values by Fibonacci hashing with linear probing; ``slots`` holds indices into ``once``."""
     mask = np.uint64((1 << bits) - 1)
     shift = np.uint64(64 - bits)
     slots = np.full(1 << bits, -1, np.int32)
@@ -78,7 +77,7 @@ def _distinct(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     num_distinct = 0
     for n in range(len(values)):
         value = values[n]
-        slot = (np.uint64(value) * _MIX) >> shift
+        slot = (np.uint64(value) * GOLDEN) >> shift
         while True:
             known = slots[slot]
             if known < 0:

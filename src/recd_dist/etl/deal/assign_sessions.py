@@ -16,12 +16,9 @@ import numpy as np
 
 from recd_dist.errors import DataError
 from recd_dist.etl.deal.keys import I64, Flags
+from recd_dist.table.hash import GOLDEN, MIX_1, MIX_2, scramble
 
 _PARTITION_US = {"hour": 3_600_000_000, "day": 86_400_000_000}
-
-# Constants of splitmix64 (Steele et al. 2014).
-_GAMMA = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 Threshold = tuple[int, int]
 """First time and id of the first session of the test split, in the order of (first time, id)."""
@@ -37,10 +34,8 @@ def session_ids(key: I64, start: I64) -> I64:
     Returns:
         int64 [N], not negative.
     """
-    mixed = (key.view(np.uint64) * _GAMMA) ^ (start.view(np.uint64) + _MIX_2)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * _MIX_1
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * _MIX_2
-    return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(1)).astype(np.int64)
+    mixed = scramble((key.view(np.uint64) * GOLDEN) ^ (start.view(np.uint64) + MIX_2))
+    return (mixed >> np.uint64(1)).astype(np.int64)
 
 
 def is_in_share(sessions: I64, share: float) -> Flags:
@@ -53,8 +48,9 @@ def is_in_share(sessions: I64, share: float) -> Flags:
     Returns:
         bool [N].
     """
-    mixed = (sessions.view(np.uint64) ^ (sessions.view(np.uint64) >> np.uint64(31))) * _GAMMA
-    mixed = (mixed ^ (mixed >> np.uint64(29))) * _MIX_1
+    # The shifts and multipliers are not those of splitmix64: tables that were sampled so far depend on them.
+    mixed = (sessions.view(np.uint64) ^ (sessions.view(np.uint64) >> np.uint64(31))) * GOLDEN
+    mixed = (mixed ^ (mixed >> np.uint64(29))) * MIX_1
     return np.asarray((mixed >> np.uint64(11)).astype(np.float64) < share * 2.0**53)
 
 

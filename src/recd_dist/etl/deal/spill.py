@@ -20,11 +20,11 @@ import pyarrow as pa
 
 from recd_dist.etl.deal.keys import I64, KEY_COLUMNS, SIZE
 from recd_dist.etl.source.inspection import SESSION
+from recd_dist.table.hash import GOLDEN
 
 _MIN_BUCKETS, _MAX_BUCKETS = 64, 1024
 _BUCKETS = b"recd.buckets"
 _MAX_PENDING = 2
-_BUCKET_MIX = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: neighbouring session ids spread over the buckets
 
 
 def num_buckets(memory_bytes: int, shard_bytes: int) -> int:
@@ -46,7 +46,8 @@ def bucket_of(session: I64, num_buckets: int) -> I64:
     shift = np.uint64(64 - (num_buckets.bit_length() - 1))
     if num_buckets == 1:
         return np.zeros(len(session), np.int64)
-    return ((session.view(np.uint64) * _BUCKET_MIX) >> shift).astype(np.int64)
+    # Fibonacci hashing: neighbouring session ids spread over the buckets.
+    return ((session.view(np.uint64) * GOLDEN) >> shift).astype(np.int64)
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from recd_dist.table.loops import jit, splitmix64_one
 from recd_dist.table.manifest import IdStats
 
 _EXACT = 1 << 16  # ids that are counted exactly; beyond, HyperLogLog
@@ -135,7 +135,7 @@ class DistinctIds:
         self.max_id = high if none_yet else max(self.max_id, high)
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _enter(
     ids: npt.NDArray[np.int64],
     start: int,
@@ -167,10 +167,7 @@ def _enter(
         if 2 * num_exact >= len(slots):
             return i, num_exact
         before = ids[i]
-        x = np.uint64(before) + np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        x = x ^ (x >> np.uint64(31))
+        x = splitmix64_one(np.uint64(before))
         if num_exact >= 0:
             slot = np.int64(x >> np.uint64(20)) & (len(slots) - 1)
             while used[slot] and slots[slot] != before:

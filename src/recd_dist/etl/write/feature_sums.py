@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recd_dist.etl.write.flat_columns import Column
+from recd_dist.table.column import Column
 from recd_dist.table.manifest import FeatureStats
 
 

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recd_dist.errors import DataError
-from recd_dist.etl.write.flat_columns import Column, Flags, in_one_chunk
+from recd_dist.etl.write.flat_columns import Flags, in_one_chunk
+from recd_dist.table.column import Column, offsets_of
 from recd_dist.table.schema import Feature, Kind
 
 
@@ -94,9 +95,7 @@ def _drop_nulls(array: pa.Array, weights: pa.Array | None) -> FilledColumn:
         kept = np.bincount(row_of[valid], minlength=len(lengths))
         missing += lengths - kept
         lengths, values = kept, values.drop_null()
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    result = FilledColumn(Column(values.to_numpy(zero_copy_only=False), offsets), missing)
+    result = FilledColumn(Column(values.to_numpy(zero_copy_only=False), offsets_of(lengths)), missing)
     return result if weights is None else _add_weights(result, array, weights, valid)
 
 

@@ -8,55 +8,21 @@
     taken      [7 8] [9]                  only the rows that are kept are copied
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from recd_dist.errors import DataError
+from recd_dist.table.column import Column, gather_slices
+from recd_dist.table.loops import jit
 
 Flags = npt.NDArray[np.bool_]
 Order = npt.NDArray[np.int64]
 Numbers = npt.NDArray[Any]
 _TOO_LARGE = ", more than 2^31; a part must be smaller: take fewer samples a session or shorter lists in the SQL"
-
-
-@dataclass(frozen=True)
-class Column:
-    """Rows of one feature.
-
-    Attributes:
-        values: ids int32 or int64 [V], or dense numbers float32 [V], row after row.
-        offsets: [rows + 1], where each row begins in values; None when every row holds exactly one value.
-        weights: float32 [V]; None for unweighted ids.
-    """
-
-    values: Numbers
-    offsets: npt.NDArray[np.integer] | None = None
-    weights: npt.NDArray[np.float32] | None = None
-
-    def __len__(self) -> int:
-        return len(self.values) if self.offsets is None else len(self.offsets) - 1
-
-    @property
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """Values of each row, int64 [rows]."""
-        return np.ones(len(self), np.int64) if self.offsets is None else np.diff(self.offsets).astype(np.int64)
-
-    def arrays(self, stored: pa.DataType, weights: pa.DataType) -> list[pa.Array]:
-        """As Arrow: the ids (or numbers), then the weights where there are some."""
-        if self.offsets is None:
-            return [pa.array(self.values, stored)]
-        if self.offsets[-1] > np.iinfo(np.int32).max:
-            raise DataError(f"{len(self)} rows of a part hold {self.offsets[-1]} ids{_TOO_LARGE}")
-        offsets = pa.array(self.offsets.astype(np.int32, copy=False))
-        arrays = [pa.ListArray.from_arrays(offsets, pa.array(self.values), type=stored)]
-        if self.weights is not None:
-            arrays.append(pa.ListArray.from_arrays(offsets, pa.array(self.weights), type=weights))
-        return arrays
 
 
 def in_one_chunk(column: pa.ChunkedArray | pa.Array) -> pa.Array:
@@ -146,11 +112,8 @@ def take_rows(column: Column, rows: Order, stored: np.dtype[Any], name: str) -> 
     if column.offsets is None:
         return Column(_narrow(column.values[rows], stored, name))
     starts = column.offsets[rows].astype(np.int64)
-    offsets = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum(column.offsets[rows + 1] - starts, out=offsets[1:])
-    values = gathered(column.values, starts, offsets)
-    weights = None if column.weights is None else gathered(column.weights, starts, offsets)
-    return Column(_narrow(values, stored, name), offsets, weights)
+    lists = gather_slices(column, starts, column.offsets[rows + 1] - starts)
+    return replace(lists, values=_narrow(lists.values, stored, name))
 
 
 def slice_of(lists: Column, start: int, end: int) -> Column:
@@ -158,25 +121,26 @@ def slice_of(lists: Column, start: int, end: int) -> Column:
     return replace(lists, offsets=np.asarray(lists.offsets)[start : end + 1])
 
 
-def join_lists(pieces: list[Column]) -> Column:
-    """Puts lists one after the other.
+def to_arrow(column: Column, stored: pa.DataType, weights: pa.DataType) -> list[pa.Array]:
+    """Gives a column to Arrow: the ids (or numbers), then the weights where there are some.
 
     Args:
-        pieces: lists; the values of a piece belong to its rows, every one, unless the piece has no rows.
+        column: as it is stored.
+        stored: Arrow type of the ids (or numbers), or of their lists.
+        weights: Arrow type of lists of weights.
+
+    Raises:
+        DataError: there are more ids than Arrow's lists can count.
     """
-    values = np.concatenate([piece.values[: 0 if not len(piece) else None] for piece in pieces])
-    lengths = np.concatenate([piece.lengths for piece in pieces])
-    weights = [p.weights[: 0 if not len(p) else None] for p in pieces if p.weights is not None]
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return Column(values, offsets, np.concatenate(weights) if weights else None)
-
-
-def gathered(values: Numbers, starts: Order, offsets: Order) -> Numbers:
-    """Slices of an array, one after the other: slice i begins at starts[i] and is offsets[i + 1] - offsets[i] long."""
-    out = np.empty(offsets[-1], values.dtype)
-    _gather(values, starts, offsets, out)
-    return out
+    if column.offsets is None:
+        return [pa.array(column.values, stored)]
+    if column.offsets[-1] > np.iinfo(np.int32).max:
+        raise DataError(f"{len(column)} rows of a part hold {column.offsets[-1]} ids{_TOO_LARGE}")
+    offsets = pa.array(column.offsets.astype(np.int32, copy=False))
+    arrays = [pa.ListArray.from_arrays(offsets, pa.array(column.values), type=stored)]
+    if column.weights is not None:
+        arrays.append(pa.ListArray.from_arrays(offsets, pa.array(column.weights), type=weights))
+    return arrays
 
 
 def _narrow(values: Numbers, stored: np.dtype[Any], name: str) -> Numbers:
@@ -192,7 +156,7 @@ def _narrow(values: Numbers, stored: np.dtype[Any], name: str) -> Numbers:
     return values.astype(stored)
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _flag_list_changes(
     values: npt.NDArray[np.integer], offsets: npt.NDArray[np.integer], order: Order, flags: Flags
 ) -> None:
@@ -206,11 +170,3 @@ def _flag_list_changes(
         for j in range(length):  # no early exit: an OR over all vectorises and is 2.4x as fast
             difference |= values[start + j] ^ values[before + j]
         flags[i] = flags[i] or difference != 0
-
-
-@numba.njit(cache=True, nogil=True)
-def _gather(values: Numbers, starts: Order, offsets: Order, out: Numbers) -> None:
-    for i in range(len(starts)):
-        shift = starts[i] - offsets[i]
-        for j in range(offsets[i], offsets[i + 1]):
-            out[j] = values[j + shift]

@@ -17,11 +17,12 @@ In every row group, each feature takes the direction that gives the shorter stre
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
-from recd_dist.etl.write.flat_columns import Column, Flags, Numbers, Order, bits, gathered, join_lists, slice_of
+from recd_dist.etl.write.flat_columns import Flags, Numbers, Order, bits, slice_of
+from recd_dist.table.column import Column, gather_slices, join_columns
+from recd_dist.table.loops import jit
 
 Starts = npt.NDArray[np.int32]
 _NO_STARTS = np.zeros(0, np.int32)
@@ -113,7 +114,7 @@ def build_streams(columns: dict[str, Column], bounds: Order) -> Streams:
     starts, lists = {}, {}
     for i, (name, column) in enumerate(columns.items()):
         starts[name] = np.concatenate([_NO_STARTS, *(windows.starts[i] for windows in laid)])
-        lists[name] = join_lists([slice_of(column, 0, 0), *(windows.streams[i] for windows in laid)])
+        lists[name] = join_columns([slice_of(column, 0, 0), *(windows.streams[i] for windows in laid)])
     return Streams(np.concatenate([np.empty(0, np.int64), *stream]), starts, lists, ends)
 
 
@@ -163,17 +164,14 @@ def _cut_streams(rows: _LaidRows, begins: Flags, stream: Order) -> tuple[Starts,
     else:
         cuts = rows.starts[first]
         ends = np.append(cuts[1:], len(rows.values))
-    offsets = np.zeros(len(cuts) + 1, np.int64)
-    np.cumsum(ends - cuts, out=offsets[1:])
-    values = gathered(rows.values, cuts, offsets)
-    weights = gathered(rows.weights, cuts, offsets).view(np.float32) if rows.weighted else None
-    return (rows.starts - cuts[stream]).astype(np.int32), Column(values, offsets, weights)
+    endless = Column(rows.values, None, rows.weights.view(np.float32) if rows.weighted else None)
+    return (rows.starts - cuts[stream]).astype(np.int32), gather_slices(endless, cuts, ends - cuts)
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _fill_stream(
     values: npt.NDArray[np.integer],
-    weights: npt.NDArray[np.int32],
+    weights: npt.NDArray[np.integer],
     offsets: npt.NDArray[np.int64],
     backwards: bool,
     out: npt.NDArray[np.integer],

@@ -6,13 +6,14 @@ import numpy as np
 import pyarrow as pa
 
 from recd_dist.etl.source.inspection import REQUEST, SESSION, TIMESTAMP
-from recd_dist.etl.write.flat_columns import Column, Order
+from recd_dist.etl.write.flat_columns import Order, to_arrow
 from recd_dist.etl.write.history_windows import Streams, build_streams
 from recd_dist.etl.write.part_files import required_table
 from recd_dist.etl.write.row_groups import Samples
 from recd_dist.etl.write.stored_rows import StoredRows, keep_all_rows, look_up_rows, merge_equal_neighbours
 from recd_dist.etl.write.stored_types import WEIGHTS
 from recd_dist.etl.write.table_form import TableForm
+from recd_dist.table.column import Column
 from recd_dist.table.manifest import ROW, STREAM, length_of, start_of, stream_directory
 from recd_dist.table.schema import REQUEST_ID, SAMPLE, SAMPLE_ID, SESSION_ID, Feature
 from recd_dist.table.schema import TIMESTAMP as TIMESTAMP_COLUMN
@@ -96,4 +97,4 @@ def sample_table(
 def _feature_arrays(feature: Feature, column: Column, form: TableForm) -> dict[str, pa.Array]:
     """The array that a feature is stored as, by name; two arrays where it has weights."""
     names = [feature.name] if feature.weights is None else [feature.name, feature.weights]
-    return dict(zip(names, column.arrays(form.types[feature.name], WEIGHTS), strict=True))
+    return dict(zip(names, to_arrow(column, form.types[feature.name], WEIGHTS), strict=True))

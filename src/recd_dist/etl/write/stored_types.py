@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from recd_dist.etl.deal.value_range import ValueRange
 from recd_dist.etl.write.fill_nulls import fill_nulls
-from recd_dist.etl.write.flat_columns import take_rows
+from recd_dist.etl.write.flat_columns import take_rows, to_arrow
 from recd_dist.table.schema import Feature, Kind
 
 _INT32 = np.iinfo(np.int32)
@@ -61,4 +61,4 @@ def convert_column(column: pa.ChunkedArray | pa.Array, kind: Kind, stored: pa.Da
     name = "column"
     raw = fill_nulls(pa.table({name: column}), Feature(name, kind, table=name), lambda row: f"row {row}")
     rows = take_rows(raw.column, np.arange(len(raw.column)), value_dtype(stored), name)
-    return rows.arrays(stored, WEIGHTS)[0], 0 if raw.missing is None else int(raw.missing.sum())
+    return to_arrow(rows, stored, WEIGHTS)[0], 0 if raw.missing is None else int(raw.missing.sum())
