@@ -8,7 +8,7 @@ import pytest
 
 from recd_dist.errors import ConfigError
 from recd_dist.job.config import load
-from recd_dist.job.job import Job, _check_codec, group_choices, resolve
+from recd_dist.job.job import Job, _check_codec, choose_groups, resolve
 from recd_dist.job.options import TrainConfig
 from recd_dist.reader.transform import Transforms
 from recd_dist.table.clustered import ClusteredTable
@@ -30,7 +30,7 @@ MANIFEST = Manifest("t", "train", SCHEMA, 100, 50, 50, {"user": 10, "request": 9
 def job(user_rows: int, request_rows: int, *, dedup: bool = True) -> Job:
     rows = {"user": user_rows, "request": request_rows}
     manifest = replace(MANIFEST, group_rows=rows)
-    groups = group_choices(manifest, SCHEMA)
+    groups = choose_groups(manifest, SCHEMA)
     schema = SCHEMA.expand([g.group for g in groups if g.expanded])
     return Job(TrainConfig(dedup=dedup), ClusteredTable(Path("t"), manifest), schema, {}, Transforms({}), groups)
 
@@ -57,15 +57,15 @@ def test_a_table_without_groups_is_trained_as_it_is() -> None:
 
 
 def test_groups_can_be_pinned() -> None:
-    measured = group_choices(MANIFEST, SCHEMA)
+    measured = choose_groups(MANIFEST, SCHEMA)
     assert [(g.group, g.expanded, g.reason) for g in measured] == [
         ("user", False, "10.0 samples a stored row"),
         ("request", True, "1.05 samples a stored row, below 1.1: nothing to gain"),
     ]
-    assert [g.expanded for g in group_choices(MANIFEST, SCHEMA, ["user"])] == [True, False]
-    assert [g.expanded for g in group_choices(MANIFEST, SCHEMA, [])] == [False, False]
+    assert [g.expanded for g in choose_groups(MANIFEST, SCHEMA, ["user"])] == [True, False]
+    assert [g.expanded for g in choose_groups(MANIFEST, SCHEMA, [])] == [False, False]
     with pytest.raises(ConfigError, match=r"plan\.expand: no group 'usr'; did you mean 'user'"):
-        group_choices(MANIFEST, SCHEMA, ["usr"])
+        choose_groups(MANIFEST, SCHEMA, ["usr"])
 
 
 def test_codecs_are_for_unique_rows() -> None:

@@ -1,4 +1,4 @@
-"""A train config that was checked against its table. No torch: the check before a job uses it."""
+"""A train config that was checked against its table."""
 
 import os
 from collections.abc import Sequence
@@ -19,21 +19,21 @@ from recd_dist.table.schema import Schema, Table
 WORTH_DEDUP = 1.1
 """Samples per stored row from which unique rows are worth finding: at 1.0 a step gains nothing and costs 1-5% more."""
 
-_SETTLED = ("table", "kind", "weights", "window")
-"""What the ETL has settled of a feature."""
+_FIXED_BY_ETL = ("table", "kind", "weights", "window")
+"""Options of a feature that the ETL has fixed."""
 
 
 @dataclass(frozen=True)
 class GroupChoice:
     """Whether a group of the table is trained on its unique rows.
 
-    It follows from the table and the config alone, never from a measurement: it shapes the dense layers.
+    The choice follows from the table and the config alone, never from a measurement: it shapes the dense layers.
 
     Attributes:
-        group: its name.
+        group: name of the group.
         factor: samples per stored row.
-        expanded: trained as features of ``sample``, a row per sample.
-        reason: in words.
+        expanded: True if its features are trained as features of ``sample``, with a row per sample.
+        reason: why, in words.
     """
 
     group: str
@@ -42,32 +42,32 @@ class GroupChoice:
     reason: str
 
 
-def group_choices(manifest: Manifest, schema: Schema, expand: Sequence[str] | None = None) -> tuple[GroupChoice, ...]:
-    """For each group that the table stores deduplicated, whether it stays so.
+def choose_groups(manifest: Manifest, schema: Schema, expand: Sequence[str] | None = None) -> tuple[GroupChoice, ...]:
+    """Decides for each group that the table stores deduplicated whether it stays so.
 
     Args:
-        manifest: of the table.
+        manifest: the manifest of the table.
         schema: the features that are trained, in the groups of the table.
-        expand: groups to expand; None leaves it to the table.
+        expand: names of the groups to expand; None lets the dedup factors of the table decide.
 
     Raises:
-        ConfigError: a name that is no group.
+        ConfigError: ``expand`` names no group of the table.
     """
     for name in expand or ():
         if name not in schema.dedup_groups:
             raise ConfigError(f"plan.expand: no group '{name}'{nearest(name, schema.dedup_groups)}")
-    found = []
+    choices = []
     for group in schema.dedup_groups:
         factor = manifest.dedup_factor(group)
         saved = f"{factor:.1f} samples a stored row"
         if expand is not None:
-            found.append(GroupChoice(group, factor, group in expand, f"{saved}; plan.expand says so"))
+            choices.append(GroupChoice(group, factor, group in expand, f"{saved}; plan.expand says so"))
         elif factor < WORTH_DEDUP:
             reason = f"{factor:.2f} samples a stored row, below {WORTH_DEDUP}: nothing to gain"
-            found.append(GroupChoice(group, factor, True, reason))
+            choices.append(GroupChoice(group, factor, True, reason))
         else:
-            found.append(GroupChoice(group, factor, False, saved))
-    return tuple(found)
+            choices.append(GroupChoice(group, factor, False, saved))
+    return tuple(choices)
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,10 @@ class Job:
 
     Attributes:
         config: the config.
-        table: the split that is trained on, of it the partitions that the config names.
-        schema: its features less the dropped ones, those of expanded groups in ``sample``.
-        tables: embedding tables, sizes inferred where the config leaves them open.
-        transforms: of the features, not fitted yet.
+        table: the split that is trained on, as far as the config names its partitions.
+        schema: the features that are trained; features of expanded groups are in ``sample``.
+        tables: the embedding tables, with inferred sizes where the config leaves them open.
+        transforms: transforms of the features, not fitted yet.
         groups: which groups of the table stay deduplicated, and why.
         evaluation: the split that is evaluated when training ends; None where there is none, or before ``check``.
     """
@@ -94,7 +94,7 @@ class Job:
 
     @property
     def manifest(self) -> Manifest:
-        """What the table holds of what is trained on."""
+        """The manifest of the table, as far as it is trained on."""
         return self.table.manifest
 
     def load_table(self, path: Location) -> ClusteredTable:
@@ -124,10 +124,14 @@ class Job:
 
 
 def resolve(config: TrainConfig, split: str = "train") -> Job:
-    """Reads the table's manifest and settles features, table sizes and transforms.
+    """Reads the manifest of the table and decides on features, sizes of embedding tables and transforms.
+
+    Args:
+        config: the config as loaded.
+        split: the split to train on.
 
     Raises:
-        ConfigError, DataError: what does not fit, by name, and the remedy.
+        ConfigError, DataError: something does not fit; the message names it and the remedy.
     """
     path = location(config.data.table) / split
     if not is_table(path):
@@ -140,15 +144,15 @@ def resolve(config: TrainConfig, split: str = "train") -> Job:
     manifest = table.manifest
     weights = manifest.schema.weights.values()
     stored = manifest.schema.without(n for n in config.data.drop if n in manifest.schema or n in weights)
-    groups = group_choices(manifest, stored, config.plan.expand)
+    groups = choose_groups(manifest, stored, config.plan.expand)
     schema = stored.expand([g.group for g in groups if g.expanded])
     columns = [*(f.name for f in manifest.schema.features), *weights, *manifest.schema.labels]
     columns += manifest.source.get("drop", [])
     for name in [*config.data.features, *config.data.drop]:
         if name not in columns and name not in manifest.source.get("columns", []):
             raise ConfigError(f"data: the table {path} has no feature '{name}'{nearest(name, columns)}")
-    _check_as_made(config, path, manifest)
-    dim = _dim(config)
+    _check_against_table(config, path, manifest)
+    dim = _embedding_width(config)
     overrides = {name: dict(value or {}) for name, value in config.data.tables.items()}
     unknown = [n for n in overrides if n not in manifest.schema.tables]
     if unknown:
@@ -160,14 +164,14 @@ def resolve(config: TrainConfig, split: str = "train") -> Job:
 
 
 def _check_codec(config: TrainConfig) -> None:
-    """Codecs that do not exist, or that plain TorchRec is not trained with."""
+    """Refuses codecs that do not exist, and codecs with ``dedup=off``, which is trained in fp32."""
     if Codecs(config.plan.codec.forward, config.plan.codec.backward) != Codecs() and not config.dedup:
         raise ConfigError(
             "plan.codec: dedup=off, the yardstick, is trained in fp32; set plan.codec.* to fp32 or dedup=on"
         )
 
 
-def _dim(config: TrainConfig) -> int:
+def _embedding_width(config: TrainConfig) -> int:
     """Width of the embeddings."""
     dim = config.model.get("dim", 16)
     if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
@@ -175,8 +179,8 @@ def _dim(config: TrainConfig) -> int:
     return dim
 
 
-def _check_as_made(config: TrainConfig, table: Location, manifest: Manifest) -> None:
-    """What the ETL has settled cannot be changed by training: an option that says otherwise would be passed over."""
+def _check_against_table(config: TrainConfig, table: Location, manifest: Manifest) -> None:
+    """Refuses options that contradict the table: the ETL has fixed them, and training could only ignore them."""
     data, made = config.data, manifest.schema
     again = "make it again by `recd etl ... overwrite=true`, or leave the option as it was"
     if data.labels and tuple(data.labels) != made.labels:
@@ -188,12 +192,12 @@ def _check_as_made(config: TrainConfig, table: Location, manifest: Manifest) -> 
     known = {feature.name: feature for feature in made.features}
     for name, options in data.features.items():
         feature = known.get(name)
-        for option in _SETTLED if feature is not None else ():
+        for option in _FIXED_BY_ETL if feature is not None else ():
             wanted, found = (options or {}).get(option), getattr(feature, option)
             if wanted is not None and wanted != found and (wanted, found) != ("id", "ids"):
-                there = "it has none" if found is None else f"it is {_written(found)}"
+                there = "it has none" if found is None else f"it is {_as_config(found)}"
                 raise ConfigError(
-                    f"data.features.{name}.{option}={_written(wanted)}: in the table {table} {there}; {again}"
+                    f"data.features.{name}.{option}={_as_config(wanted)}: in the table {table} {there}; {again}"
                 )
     for group, given in (data.groups or {}).items():
         members = given if isinstance(given, list) else (given or {}).get("features") or []
@@ -203,13 +207,13 @@ def _check_as_made(config: TrainConfig, table: Location, manifest: Manifest) -> 
                 raise ConfigError(f"data.groups.{group}: '{name}' is in group '{found}' of the table {table}; {again}")
 
 
-def _written(value: object) -> str:
+def _as_config(value: object) -> str:
     """A value as a config writes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _transforms(config: TrainConfig, schema: Schema, manifest: Manifest) -> dict[str, list[Any]]:
-    """The config's transforms; dense features that have none are standardised, heavy tails after a logarithm."""
+    """The transforms of the config. Dense features without any are standardised, those with heavy tails after a log."""
     given = {n: list((f or {}).get("transforms") or []) for n, f in config.data.features.items() if n in schema}
     for feature in schema.dense:
         if "transforms" not in (config.data.features.get(feature.name) or {}):
@@ -219,11 +223,11 @@ def _transforms(config: TrainConfig, schema: Schema, manifest: Manifest) -> dict
     return {name: steps for name, steps in given.items() if steps}
 
 
-def writable(directory: Path) -> None:
-    """Makes a directory and shows that it can be written.
+def require_writable(directory: Path) -> None:
+    """Makes a directory and proves that it can be written.
 
     Raises:
-        ConfigError: it cannot, with the path and the reason.
+        ConfigError: it cannot be written; the message has the path and the reason.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from recd_dist.reader.defaults import PREFETCH, SHUFFLE_WINDOW
+
 SOURCE_KINDS = ("sql", "synthetic")
 """Kinds of ``data.source``: logs that are there and described in SQL, or logs that are made up."""
 
@@ -134,8 +136,8 @@ class Reader:
 
     num_workers: int = 0
     shuffle: bool = True
-    window: int = 8  # row groups whose sessions are shuffled among each other
-    prefetch: int = 4  # batches per worker
+    window: int = SHUFFLE_WINDOW  # row groups whose sessions are shuffled among each other
+    prefetch: int = PREFETCH  # batches per worker
     on_bad_id: str = "error"  # or drop: ids outside their table
     on_nan: str = "error"  # or zero: dense values and weights that are not finite
 

@@ -1,8 +1,9 @@
-"""Everything about a training job that can be found wrong before a rank starts: config, table, sizes, run directory.
+"""Finds what is wrong with a training job before a rank starts: config, table, sizes, run directory.
 
     python -m recd_dist.job.preflight data=ebnerd batch_size=2048
 
-Light (no torch), run once per job by the launcher; prints one short error and exits with 2, or nothing and 0.
+The launcher runs it once per job. It loads no torch, prints one short error and exits with 2, or prints nothing and
+exits with 0.
 """
 
 import json
@@ -24,7 +25,7 @@ from recd_dist.embedding.vocabulary.names import (
 from recd_dist.errors import ConfigError, UserError, nearest
 from recd_dist.job.config import config_dir, from_yaml, load
 from recd_dist.job.dotted_names import dotted_names, value_at
-from recd_dist.job.job import Job, resolve, writable
+from recd_dist.job.job import Job, require_writable, resolve
 from recd_dist.job.options import SOURCE_KINDS, TrainConfig
 from recd_dist.plan.machines import find_machine
 from recd_dist.plan.saved_plan import load_plan
@@ -38,8 +39,8 @@ def check(config: TrainConfig, world_size: int = 1) -> Job:
     """Checks a job without starting it.
 
     Args:
-        config: as loaded.
-        world_size: ranks that it will run on.
+        config: the config as loaded.
+        world_size: number of ranks that the job will run on.
 
     Returns:
         The job, resolved against its table.
@@ -60,7 +61,7 @@ def check(config: TrainConfig, world_size: int = 1) -> Job:
             f"plan.world_size={config.plan.world_size}: the plan is for {config.plan.world_size} ranks, the job has "
             f"{world_size}; start as many (-j 1x{config.plan.world_size}) or plan.world_size=null"
         )
-    writable(Path(config.run_dir))
+    require_writable(Path(config.run_dir))
     _check_resume(config)
     _check_work(config)
     return job
@@ -118,7 +119,7 @@ def _check_names(config: TrainConfig) -> None:
 
 
 def _check_model(job: Job) -> None:
-    """The options that every model has; the rest is checked by the model itself, when a rank builds it."""
+    """Checks the options that every model has; the model itself checks the others when a rank builds it."""
     if not job.schema.sparse:
         raise ConfigError(
             f"{job.table.path}: no feature that is trained holds ids, models need at least one; shorten data.drop, or "
@@ -157,7 +158,7 @@ def _is_count(value: object) -> bool:
 
 
 def _check_plan(job: Job, world_size: int) -> None:
-    """Names, types and ranks of a plan; whether it fits in memory is the planner's to say."""
+    """Checks names, types and ranks of a plan; whether it fits in memory is for the planner to say."""
     plan = job.config.plan
     types = [*SHARDING_TYPES, *SHARDING_TYPES.values()]
     known = ("auto", "planner", *types)
@@ -184,7 +185,7 @@ def _check_plan(job: Job, world_size: int) -> None:
 
 
 def _check_place(table: str, options: Mapping[str, Any], types: Sequence[str], world_size: int) -> None:
-    """One table's sharding: a type that there is, on ranks that there are."""
+    """Checks the place of one table: its sharding type and its ranks exist."""
     if unknown := [option for option in options if option not in PLACE_KEYS]:
         raise ConfigError(f"unknown option 'plan.tables.{table}.{unknown[0]}'{nearest(unknown[0], PLACE_KEYS)}")
     kind = str(options.get("type", "TW"))
@@ -220,7 +221,7 @@ def _evaluation_table(job: Job, world_size: int) -> ClusteredTable | None:
 
 
 def _check_resume(config: TrainConfig) -> None:
-    """A run directory that holds another model or table must not be mixed with this one."""
+    """Refuses a run directory that holds a run of another model or table."""
     saved = Path(config.run_dir) / "config.yaml"
     if not config.resume or not saved.is_file() or not any(Path(config.run_dir, "checkpoints").glob("step-*")):
         return
@@ -237,7 +238,7 @@ def _check_resume(config: TrainConfig) -> None:
 
 
 def _check_work(config: TrainConfig) -> None:
-    """A run that is complete has nothing to do: said before any rank starts.
+    """Refuses a run that is complete, before any rank starts.
 
     Raises:
         ConfigError: how to go on, also when the newest checkpoint cannot be read.
@@ -255,12 +256,12 @@ def _check_work(config: TrainConfig) -> None:
 
 
 def require_work(config: TrainConfig, step: int, epoch: int) -> None:
-    """Refuses a run that is complete: a command never succeeds without having trained.
+    """Refuses a run that is complete: no command succeeds without having trained.
 
     Args:
-        config: of the run.
-        step: steps done.
-        epoch: whole epochs done.
+        config: the config of the run.
+        step: number of steps that are done.
+        epoch: number of whole epochs that are done.
 
     Raises:
         ConfigError: nothing is left to train, and how to go on.

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Sampler
 
+from recd_dist.reader.defaults import PREFETCH, SHUFFLE_WINDOW
 from recd_dist.reader.intervals import Deal, Position
 from recd_dist.reader.order import Shuffle
 from recd_dist.reader.transform import Transforms
@@ -86,10 +87,10 @@ class Loader:
         num_workers: int = 0,
         seed: int = 0,
         shuffle: bool = True,
-        window: int = 8,
+        window: int = SHUFFLE_WINDOW,
         state: Mapping[str, Any] | None = None,
         expand: bool = False,
-        prefetch: int = 4,
+        prefetch: int = PREFETCH,
         on_bad_id: str = "error",
         on_nan: str = "error",
         pin_memory: bool = False,

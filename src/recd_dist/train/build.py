@@ -21,18 +21,18 @@ from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.grouped import Embedded
 
 Output = tuple[Tensor, Tensor, Batch]
-"""Of one batch: loss, logits float [B], and the batch itself."""
+"""What a step gives for a batch: the loss, the logits float [B], and the batch itself."""
 
 
 class Head(nn.Module):
-    """Model and loss on what the embeddings hand over."""
+    """The dense layers and the loss, which take what the embeddings give."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, embedded: Embedded, batch: Batch) -> tuple[Tensor, Output]:
-        """The loss, and what the loop reports."""
+        """Computes the loss, and returns it with what the loop reports."""
         dense = {group: batch.dense_of(group) for group in batch.dense}
         logits = self.model(embedded, dense)
         loss = click_loss(logits, batch.labels[:, 0])
@@ -40,11 +40,11 @@ class Head(nn.Module):
 
 
 class TrainModel(nn.Module):
-    """Embeddings, then model and loss: the module that is sharded and pipelined.
+    """The embeddings, then model and loss: the module that is sharded and pipelined.
 
     Args:
-        embeddings: the tables.
-        model: ``logits = model(embedded, dense)``.
+        embeddings: the embedding tables.
+        model: the dense layers, called as ``logits = model(embedded, dense)``.
     """
 
     def __init__(self, embeddings: Embeddings, model: nn.Module) -> None:
@@ -53,7 +53,7 @@ class TrainModel(nn.Module):
         self.head = Head(model)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Output]:
-        """Traced by the pipeline: tables first, so that the next batch's ids travel while this one computes."""
+        """Looks up the tables first: the pipeline then sends the ids of the next batch while this one computes."""
         embedded = self.embeddings(batch.sparse)
         return self.head(embedded, batch)
 
@@ -61,13 +61,13 @@ class TrainModel(nn.Module):
 def build_model(
     job: Job, dedup: bool, device: str | torch.device = "meta", send: Mapping[str, Send] | None = None
 ) -> TrainModel:
-    """The model of a job. Its dense weights are drawn from torch's generator; tables are filled after sharding.
+    """Builds the model of a job. Dense weights are drawn from torch's generator; tables are filled after sharding.
 
     Args:
         job: resolved config.
         dedup: compute on unique rows.
-        device: of the tables; ``meta`` when they are to be sharded.
-        send: per table what travels, from a plan; the usual when absent.
+        device: device of the tables; ``meta`` if they will be sharded.
+        send: what travels of each table, from a plan; the default of ``Embeddings`` when absent.
     """
     model = _dense_model(job)
     return TrainModel(build_embeddings(job, dedup, device, send), model)
@@ -87,7 +87,7 @@ def build_embeddings(
     device: str | torch.device = "meta",
     send: Mapping[str, Send] | None = None,
 ) -> Embeddings:
-    """The tables of a job alone; arguments as of ``build_model``, ``dedup`` as the job says when absent."""
+    """Builds only the tables of a job. The arguments are those of ``build_model``; ``dedup`` defaults to the job's."""
     dedup = job.dedup if dedup is None else dedup
     return Embeddings(
         job.schema,
@@ -102,7 +102,7 @@ def build_embeddings(
 
 
 def count_dense_parameters(job: Job) -> int:
-    """Parameters of the dense layers; nothing is drawn or allocated for them."""
+    """Counts the parameters of the dense layers without drawing or allocating them."""
     with torch.device("meta"):
         return sum(p.numel() for p in _dense_model(job).parameters())
 
@@ -113,7 +113,7 @@ def _dense_model(job: Job) -> nn.Module:
 
 
 def build_dense_optimizer(parameters: list[Tensor], wanted: Optimizer) -> torch.optim.Optimizer:
-    """The optimizer of everything that is no table."""
+    """Builds the optimizer of all parameters that are no tables."""
     common: dict[str, Any] = {"lr": wanted.lr, "weight_decay": wanted.weight_decay}
     if wanted.name == "sgd":
         return torch.optim.SGD(parameters, **common)
@@ -131,7 +131,7 @@ def build_loader(
     state: Mapping[str, Any] | None = None,
     shuffle: bool | None = None,
 ) -> Loader:
-    """This rank's batches.
+    """Builds the loader of this rank's batches.
 
     Args:
         job: resolved config.

@@ -1,4 +1,4 @@
-"""Quality of a trained run on a split of its table: every prediction gathered, the numbers exact."""
+"""Quality of a trained run on a split of its table, exact over all predictions."""
 
 import json
 import sys
@@ -38,36 +38,40 @@ def quality_of(model: nn.Module, batches: Iterable[Batch], device: torch.device)
     """Exact quality over the batches of all ranks; a collective.
 
     Args:
-        model: a TrainModel, sharded or not; left in evaluation mode.
-        batches: this rank's; every rank has the same number.
-        device: where the model computes.
+        model: a TrainModel, sharded or not; it is left in the mode in which it was.
+        batches: the batches of this rank; every rank has the same number of them.
+        device: the device on which the model computes.
 
     Returns:
         The numbers on rank 0, None on the others.
     """
+    was_training = model.training
     model.eval()
     rows: list[tuple[torch.Tensor, ...]] = []
     with torch.no_grad():
         for read in batches:
             _, (_, logits, batch) = model(read.to(device))
             rows.append((logits.float(), batch.labels[:, 0].float(), batch.request_ids))
+    model.train(was_training)
     logits, labels, requests = (torch.cat(column) for column in zip(*rows, strict=True))
-    found = gather_on_first_rank({"logits": logits, "labels": labels, "requests": requests})
-    return None if found is None else measure_quality(found["logits"], found["labels"], found["requests"])
+    gathered = gather_on_first_rank({"logits": logits, "labels": labels, "requests": requests})
+    if gathered is None:
+        return None
+    return measure_quality(gathered["logits"], gathered["labels"], gathered["requests"])
 
 
 def evaluate_run(config: EvaluateConfig, ranks: Ranks) -> dict[str, Any]:
     """Loads the newest checkpoint of a run and evaluates it; table sizes and transforms are those of the run.
 
     Args:
-        config: which run, which split.
-        ranks: this rank's place; the default process group is up.
+        config: names the run and the split.
+        ranks: this rank's place in the job; the default process group is up.
 
     Returns:
         Quality, run, step, table; with ``oracle_auc`` and ``oracle_ne`` for a synthetic source.
 
     Raises:
-        ConfigError, DataError: no such run, split or checkpoint.
+        ConfigError, DataError: there is no such run, split or checkpoint.
     """
     for name, value, least in (("batch_size", config.batch_size, 1), ("num_workers", config.num_workers, 0)):
         if value is not None and value < least:
@@ -130,7 +134,7 @@ def count_seen(run_dir: Path) -> list[EpochCount]:
     """How often each sample of the training table was trained, epoch by epoch, across kills and resumes.
 
     Raises:
-        ConfigError, DataError: no such run, or it kept no record.
+        ConfigError, DataError: there is no such run, or it has recorded no samples.
     """
     trained: TrainConfig = from_yaml("train", run_dir / "config.yaml")
     parts = resolve(trained).manifest.parts
@@ -138,7 +142,7 @@ def count_seen(run_dir: Path) -> list[EpochCount]:
 
 
 def oracle(job: Job, split: str) -> dict[str, float]:
-    """What the best model could reach, where the source knows it (synthetic logs write oracle.json)."""
+    """The quality that the best possible model reaches; only synthetic logs know it (oracle.json)."""
     path = Path(str(job.config.data.path or "")) / "oracle.json"
     if job.config.data.source != "synthetic" or not path.is_file():
         return {}
@@ -147,7 +151,7 @@ def oracle(job: Job, split: str) -> dict[str, float]:
 
 
 def report(result: dict[str, Any]) -> Table:
-    """The result as a table for people."""
+    """Formats the result as a table for people."""
     table = Table(title=f"{result['run_dir']}, step {result['step']}, on {result['table']}", title_justify="left")
     table.add_column("")
     table.add_column("model", justify="right")

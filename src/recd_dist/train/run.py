@@ -30,7 +30,12 @@ logger = logging.getLogger(__name__)
 
 
 def samples_trained(job: Job, position: Mapping[str, Any]) -> int:
-    """Samples of all ranks, since the first step of the run, at a reader position."""
+    """The number of samples that all ranks have trained since the first step of the run.
+
+    Args:
+        job: the job.
+        position: position of the reader.
+    """
     left = sum(end - start for start, end in position["remaining"])
     return int(position["epoch"]) * job.manifest.num_samples + job.manifest.num_samples - left
 
@@ -39,7 +44,7 @@ def resume(job: Job, ranks: Ranks, model: Any, optimizer: Any) -> dict[str, Any]
     """Loads the newest checkpoint, or starts the run directory afresh.
 
     Returns:
-        What the checkpoint knows beside the weights; empty at the start.
+        What the checkpoint holds beside the weights; empty for a run that starts.
     """
     run_dir = Path(job.config.run_dir)
     if not job.config.resume and ranks.is_first:
@@ -49,7 +54,7 @@ def resume(job: Job, ranks: Ranks, model: Any, optimizer: Any) -> dict[str, Any]
     path = checkpoint.find_newest(run_dir / "checkpoints")
     found = checkpoint.load(path, model, optimizer, job.schema, rename=portable_name) if path else None
     if ranks.is_first:
-        # Not before the checkpoint was found to fit: config.yaml says how to read those that are there.
+        # Only after the checkpoint proved to fit: config.yaml tells how to read the checkpoints that are there.
         write_whole(run_dir / "config.yaml", to_yaml(job.config))
         if path:
             logger.info("resuming from %s", path)
@@ -57,7 +62,7 @@ def resume(job: Job, ranks: Ranks, model: Any, optimizer: Any) -> dict[str, Any]
 
 
 def start_afresh(run_dir: Path) -> None:
-    """Removes what an earlier run left in its directory; files of others stay."""
+    """Removes what an earlier run left in its directory, and no other files."""
     for name in ("checkpoints", BOARD_DIRECTORY, "seen"):
         shutil.rmtree(run_dir / name, ignore_errors=True)
     (run_dir / "summary.json").unlink(missing_ok=True)
@@ -72,7 +77,7 @@ def save(job: Job, step: int, model: Any, optimizer: Any, extra: dict[str, Any])
 
 
 class Stop:
-    """SIGTERM asks for a checkpoint and a clean end; the ranks agree on the step. A context manager."""
+    """Turns SIGTERM into a checkpoint and a clean end, at a step on which the ranks agree. A context manager."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -92,7 +97,7 @@ class Stop:
         self._signalled = True
 
     def agree(self) -> None:
-        """Every rank stops when one was asked to; a collective."""
+        """Asks every rank to stop if SIGTERM came to one of them; a collective."""
         flag = torch.tensor([int(self._signalled)], device="cuda" if dist.get_backend() == "nccl" else "cpu")
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         self.asked = bool(flag.item())
@@ -113,7 +118,7 @@ def finish(
     """Evaluates, where there is a split for it, and writes summary.json.
 
     Raises:
-        SystemExit: 143 after a SIGTERM, when the checkpoint is written.
+        SystemExit: 143 if the run was stopped by SIGTERM; its checkpoint is written.
     """
     if stopped:
         logger.info("stopped by SIGTERM after step %d; the same command goes on from %s", step, path)
@@ -128,7 +133,7 @@ def finish(
         summary |= {"split": split, **(quality.to_json() if quality else {}), **oracle(job, split)}
     summary |= {"samples": num_samples, "steps": step, "checkpoint": str(path), "world_size": ranks.world_size}
     if ranks.is_first:
-        # JSON has no nan: what is undefined (an AUC of one class) is null there.
+        # JSON has no nan: undefined numbers, such as an AUC of one class, are null there.
         plain = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in summary.items()}
         write_whole(Path(job.config.run_dir) / "summary.json", json.dumps(plain, indent=1, allow_nan=False) + "\n")
     watch.finish(step, summary)

@@ -1,4 +1,4 @@
-"""summary.json as a table for people: what a run came to."""
+"""The summary of a run as a table for people."""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +9,11 @@ from rich.table import Table
 
 
 def render(summary: Mapping[str, Any]) -> Table:
-    """summary.json as a table for people."""
+    """Formats a summary as a table for people.
+
+    Args:
+        summary: the content of summary.json, with nan where it has null.
+    """
     table = Table(title="Trained", title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
@@ -31,8 +35,8 @@ def render(summary: Mapping[str, Any]) -> Table:
         saved = f"{expanded / sent:.2f}x fewer" if sent else "-"
         table.add_row("exchanged per step", f"{sent / 1e3:,.1f} kB sent, {expanded / 1e3:,.1f} kB expanded: {saved}")
     if "table_bytes" in summary:
-        used, foretold = (summary[name] / 2**20 for name in ("table_bytes", "table_bytes_planned"))
-        table.add_row("tables, fullest rank", f"{used:,.2f} MiB with optimizer state, {foretold:,.2f} MiB planned")
+        used, planned = (summary[name] / 2**20 for name in ("table_bytes", "table_bytes_planned"))
+        table.add_row("tables, fullest rank", f"{used:,.2f} MiB with optimizer state, {planned:,.2f} MiB planned")
     table.add_row("checkpoint", summary["checkpoint"])
     table.add_row("curves", f"recd board {Path(summary['tensorboard']).parent}   ({summary['tensorboard']})")
     return table

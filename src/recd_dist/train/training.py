@@ -59,7 +59,7 @@ def main(overrides: Sequence[str] | None = None) -> None:
         overrides: Hydra overrides of configs/train.yaml; those of the process by default.
 
     Raises:
-        ConfigError, DataError: what the user can mend.
+        ConfigError, DataError: something is wrong that the user can mend.
     """
     config: TrainConfig = load("train", sys.argv[1:] if overrides is None else overrides)
     log_to_screen()
@@ -72,11 +72,11 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     """Trains to the end of ``epochs`` or ``max_steps``, from the newest checkpoint when the run directory has one.
 
     Args:
-        config: of the job.
-        ranks: this rank's place; the default process group is up.
+        config: the config of the job.
+        ranks: this rank's place in the job; the default process group is up.
 
     Returns:
-        What summary.json holds.
+        The content of summary.json.
     """
     job = check(config, ranks.world_size)
     transforms = job.transforms.fit(job.table)
@@ -132,7 +132,7 @@ def watch_of(
     step: int,
     facts: Mapping[str, float] | None = None,
 ) -> Watch:
-    """What shows the run, told how long it will be, what the tables exchange, and what the summary says beside."""
+    """Makes the watch of a run, which has to know its length, its tables and the facts for its summary."""
     left = len(loader) + (job.config.epochs - loader.epoch - 1) * math.ceil(
         job.manifest.num_samples / (job.config.batch_size * ranks.world_size)
     )
@@ -143,10 +143,10 @@ def watch_of(
 
 
 def agree_on_plan(job: Job, ranks: Ranks) -> TablePlan:
-    """Where the tables of a job lie on the ranks there are, and what travels; a collective.
+    """Plans where the tables of a job lie on its ranks, and what travels; a collective.
 
-    Rank 0 counts rows and ids for all: a rank that counted otherwise, because a file was slow to appear, say, would
-    plan otherwise, and the exchange would hang.
+    Rank 0 counts rows and ids for all ranks. If every rank counted for itself, one could count other numbers, for
+    example because a file appears late for it; it would make another plan, and the exchange would hang.
     """
     counted = [planning.count_rows(job) if ranks.is_first else None]
     dist.broadcast_object_list(counted, src=0)
@@ -166,8 +166,8 @@ def shard_model(job: Job, ranks: Ranks, plan: TablePlan | None = None) -> tuple[
 
     Args:
         job: resolved config.
-        ranks: this rank's place.
-        plan: of the tables; made when absent.
+        ranks: this rank's place in the job.
+        plan: the plan of the tables; it is made when absent.
 
     Returns:
         Model, optimizer, and where the tables lie.
