@@ -3,21 +3,26 @@
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import torch
 
 from recd_dist.cli import main
 from recd_dist.errors import ConfigError
 from recd_dist.job.config import load
 from recd_dist.job.job import Job
 from recd_dist.job.options import EvaluateConfig, TrainConfig
+from recd_dist.job.preflight import check
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.reader.transform import Transforms
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.manifest import Manifest
 from recd_dist.table.schema import Feature, Kind, Schema
-from recd_dist.train.evaluation import evaluate_run, report, require_same_features
+from recd_dist.tensors.batch import Batch
+from recd_dist.train import build
+from recd_dist.train.evaluation import evaluate_run, quality_of, report, require_same_features
 from recd_dist.train.training import train
 
 pytestmark = [pytest.mark.usefixtures("own_logging"), pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -47,6 +52,33 @@ def test_the_numbers_are_those_of_the_end_of_training(alone: Ranks, trained: Pat
     summary = json.loads((trained / "summary.json").read_text())
 
     assert quality(alone, trained) == pytest.approx({name: summary[name] for name in QUALITY})
+
+
+def test_evaluation_leaves_generator_config_and_files_as_they_were(alone: Ranks, trained: Path) -> None:
+    config = EvaluateConfig(run_dir=str(trained), device="cpu", batch_size=31)
+    before = torch.get_rng_state(), repr(config), (trained / "config.yaml").read_bytes()
+    evaluate_run(config, alone)
+
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (repr(config), (trained / "config.yaml").read_bytes()) == before[1:]
+
+
+class _Coin(torch.nn.Module):
+    """Gives every sample the same logit."""
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, Batch]]:
+        logits = torch.zeros(batch.batch_size)
+        return logits.sum(), (logits.sum(), logits, batch)
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_the_mode_of_a_model_stays(alone: Ranks, tiny: list[str], tmp_path: Path, is_training: bool) -> None:
+    job = check(load("train", [*tiny, f"run_dir={tmp_path / 'run'}"]), world_size=1)
+    model = _Coin().train(is_training)
+    with closing(build.build_loader(job, alone, job.transforms.fit(job.table))) as batches:
+        quality_of(model, batches, alone.device)
+
+    assert model.training is is_training
 
 
 def test_the_batch_size_does_not_matter(alone: Ranks, trained: Path) -> None:
