@@ -12,7 +12,7 @@ from recd_dist.etl.source.duckdb_sql import TEXT_ID
 from recd_dist.job.config import EtlConfig
 from recd_dist.job.options import EvaluateConfig, TrainConfig
 from recd_dist.metrics.curves import _LAYOUT
-from recd_dist.reader.transform import REGISTRY
+from recd_dist.reader.transform_registry import REGISTRY
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from recd_dist.reader.loader import Loader
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.manifest import FeatureStats, FileEntry, IdStats, Manifest, Part
 from recd_dist.table.schema import Feature, Kind, Schema, Table
@@ -179,6 +180,23 @@ class SmallTable:
             "history": s.history, "candidate": [s.candidate], "tags": s.tags, "age": s.age, "price": s.price,
             "clicked": s.clicked, "request": number // 2,
         }  # fmt: skip
+
+
+def loader(table, **options):
+    options = {"batch_size": 32, "window": 3, "tables": table.tables, "schema": table.schema} | options
+    return Loader(table.clustered, options.pop("schema"), options.pop("tables"), **options)
+
+
+def batches(table, **options):
+    reader = loader(table, **options)
+    try:
+        return list(reader)
+    finally:
+        reader.close()
+
+
+def ids_of(found):
+    return [i for b in found for i in b.sample_ids.tolist()]
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,6 @@ order) or, with ``num_workers=0``, from one thread of this process. The main pro
 
 import logging
 import multiprocessing
-import queue
-import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 from recd_dist.reader.defaults import PREFETCH, SHUFFLE_WINDOW
 from recd_dist.reader.intervals import Deal, Position
 from recd_dist.reader.order import Shuffle
+from recd_dist.reader.reading_thread import ThreadedResults
 from recd_dist.reader.transform import Transforms
 from recd_dist.reader.transport import PackedBatch
 from recd_dist.reader.worker import (
@@ -250,53 +249,3 @@ class EpochTasks(Sampler[Task]):
 
     def __len__(self) -> int:
         return len(self._loader)
-
-
-class ThreadedResults:
-    """Results of tasks, read ahead by one thread. An error of the thread is raised where results are taken.
-
-    Args:
-        reader: what reads; nobody else may use it while the thread runs.
-        tasks: what to read.
-        size: results that may wait to be taken.
-    """
-
-    def __init__(self, reader: BatchReader, tasks: Iterator[Task], size: int) -> None:
-        self._queue: queue.Queue[Result | BaseException | None] = queue.Queue(size)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(reader, tasks), name="recd-reader", daemon=True)
-        self._thread.start()
-
-    def _run(self, reader: BatchReader, tasks: Iterator[Task]) -> None:
-        """Reads the tasks until all are read or nobody takes results any more."""
-        try:
-            for task in tasks:
-                if not self._put(reader.read_result(task)):
-                    return
-            self._put(None)
-        except BaseException as error:
-            self._put(error)
-
-    def _put(self, item: "Result | BaseException | None") -> bool:
-        """Waits for room and puts a result there; False when nobody takes results any more."""
-        while not self._stopped.is_set():
-            try:
-                self._queue.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def __iter__(self) -> Iterator[Result]:
-        while (item := self._queue.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    def close(self) -> None:
-        """Ends the thread after the batch that it reads now. Whoever still takes results gets an error, not a hang."""
-        self._stopped.set()
-        self._thread.join()
-        while not self._queue.empty():
-            self._queue.get_nowait()
-        self._queue.put(RuntimeError("reader: this iteration was ended by a newer one or by close()"))
