@@ -55,9 +55,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace | None:
         command.add_to(parsers)
     options, unknown = parser.parse_known_args(argv)
     options.argv = list(argv)
-    if hasattr(options, "overrides"):  # overrides may stand before and after options
-        options.overrides += [u for u in unknown if not u.startswith("-")]
-        unknown = [u for u in unknown if u.startswith("-")]
+    for name in ("overrides", "tables"):  # what may stand before and after flags; argparse takes one place only
+        if hasattr(options, name):
+            setattr(options, name, [*getattr(options, name), *(u for u in unknown if not u.startswith("-"))])
+            unknown = [u for u in unknown if u.startswith("-")]
     if unknown:
         flags = COMMANDS[options.command].flags() if options.command else ["--help"]
         raise ConfigError(f"unknown option '{unknown[0]}'{nearest(unknown[0], flags)}")

@@ -74,3 +74,37 @@ def test_what_is_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str], ar
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert message in err
+
+
+def test_a_split_without_a_readable_manifest_does_not_hide_the_other(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (table / "test/manifest.json").write_text("{")
+    lost = first_part(table / "train")
+    lost.unlink()
+
+    assert main(["check", str(table)]) == 1
+    out = capsys.readouterr().out
+    assert f"  {table / 'test/manifest.json'}: not readable as JSON" in out
+    assert f"  {lost}: no such file" in out
+    (table / "test/manifest.json").unlink()
+    assert main(["check", str(table)]) == 1
+    assert f"{table / 'test'}: no clustered table here (no manifest.json)" in capsys.readouterr().out
+
+
+def test_statistics_that_an_append_needs(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (table / "train/statistics.parquet").unlink()
+    (table / "train/sketches.parquet").write_bytes(b"PAR1")
+
+    assert main(["check", str(table / "train")]) == 1
+    out = capsys.readouterr().out
+    assert "statistics.parquet: no such file; `recd etl append=true` and `recd compact` need it" in out
+    assert "sketches.parquet: no readable Parquet" in out
+
+
+def test_tables_may_stand_on_both_sides_of_a_flag(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = tmp_path / "check.json"
+    assert main(["check", str(table / "train"), "--json", str(said), str(table / "test"), str(table / "train")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(json.loads(said.read_text())) == 2

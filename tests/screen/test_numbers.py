@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from recd_dist.screen.numbers import count, milliseconds, rate, ratio, shorten, size, size_in
+from recd_dist.screen.numbers import count, milliseconds, rate, ratio, shorten, size
 
 
 @pytest.mark.parametrize(
@@ -48,20 +48,6 @@ def test_size(num_bytes: float, text: str) -> None:
 def test_size_without_a_gap_and_up_to_1024() -> None:
     assert size(58_470, gap="") == "57.1KiB"
     assert size((1 << 20) - 100, gap="", next_unit_from=1024) == "1024KiB"
-
-
-@pytest.mark.parametrize(
-    ("num_bytes", "unit", "num_decimals", "text"),
-    [
-        (1_234_500, "kB", 1, "1,234.5 kB"),
-        (0, "kB", 1, "0.0 kB"),
-        (2_500_000, "MB", 0, "2 MB"),
-        (3 << 20, "MiB", 2, "3.00 MiB"),
-        (80 << 30, "GiB", 0, "80 GiB"),
-    ],
-)
-def test_size_in_a_given_unit(num_bytes: float, unit: str, num_decimals: int, text: str) -> None:
-    assert size_in(num_bytes, unit, num_decimals) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.9375, "0.938"), (1, "1.000"), (0, "0.000"), (math.nan, "-")])

@@ -28,6 +28,11 @@ def source_of(data: Data, seed: int = 0) -> Source:
     return Source.from_dict(source_options(plain))
 
 
+def no_table(data: Data) -> ConfigError:
+    """The error of a command that reads a table where there is none."""
+    return ConfigError(f"data.table={data.table}: no clustered table there; make it with `recd etl data={data.name}`")
+
+
 def source_options(data: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a data config that ``Source.from_dict`` takes."""
     return {name: value for name, value in data.items() if name not in _ELSEWHERE}

@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from recd_dist.commands.command import Argument, Command
+from recd_dist.commands.sources import no_table
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.table.location import location
 from recd_dist.table.manifest import splits_of
@@ -20,6 +21,8 @@ def run(options: argparse.Namespace) -> int:
 
     root = location(config.data.table)
     splits = splits_of(root)
+    if not splits:
+        raise no_table(config.data)
     if options.split not in splits:
         raise ConfigError(f"--split {options.split}: {root} has none{nearest(options.split, splits)}")
     sys.stdout.write(flat_view(root / options.split, options.dialect, config.data.partitions) + "\n")

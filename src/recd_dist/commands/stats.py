@@ -4,8 +4,8 @@ import argparse
 import sys
 
 from recd_dist.commands.command import JSON, Argument, Command, write_json
+from recd_dist.commands.sources import no_table
 from recd_dist.commands.suggest import suggest
-from recd_dist.errors import ConfigError
 from recd_dist.job.options import EtlConfig
 from recd_dist.screen.console import console
 from recd_dist.table.location import location
@@ -27,9 +27,7 @@ def run(options: argparse.Namespace) -> int:
     root = location(config.data.table)
     tables = [root] if is_table(root) else [root / split for split in reversed(splits_of(root))]
     if not tables:
-        raise ConfigError(
-            f"data.table={root}: no clustered table there; make it with `recd etl data={config.data.name}`"
-        )
+        raise no_table(config.data)
     results = {}
     for table in tables:
         stats = measure_table(table)

@@ -4,7 +4,6 @@
 
     count         999    9,999    10.0k    5.0M    120G       without a unit
     size          512 B    57.1 KiB    1.5 MiB                the unit that fits
-    size_in       1,234.5 kB    0.5 kB                        one unit for a whole column
     rate          0.938    -                                  a share from 0 to 1
     ratio         4.90x    12.3x    -                         how many times smaller
     milliseconds  0    0.012    3.40    1,234.5               the smaller, the more decimals
@@ -49,20 +48,6 @@ def size(num_bytes: float, gap: str = " ", next_unit_from: float = 1023.5) -> st
             return f"{num_bytes:.0f}{gap}{unit}" if unit == "B" or num_bytes >= 100 else f"{num_bytes:.1f}{gap}{unit}"
         num_bytes /= 1024
     return f"{num_bytes:.1f}{gap}GiB"
-
-
-def size_in(num_bytes: float, unit: str, num_decimals: int = 1) -> str:
-    """Bytes in a given unit: (1234500, ``kB``) -> ``1,234.5 kB``, (3 << 20, ``MiB``, 2) -> ``3.00 MiB``.
-
-    Args:
-        num_bytes: the size in bytes.
-        unit: one of ``kB MB KiB MiB GiB``.
-        num_decimals: the number of digits after the point.
-
-    Returns:
-        The size with a comma between thousands.
-    """
-    return f"{num_bytes / _BYTES_OF[unit]:,.{num_decimals}f} {unit}"
 
 
 def rate(value: float) -> str:
