@@ -1,4 +1,4 @@
-"""One command of ``recd``: what it is called, what its help says, which config it takes, and what it runs."""
+"""A command of recd with its name, help, arguments and the function that it runs."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ class Argument:
     Attributes:
         name: as it is typed.
         help: its line in ``recd COMMAND --help``.
-        settings: what argparse is told beside: ``default``, ``type``, ``metavar``, ``action``, ``nargs``.
+        settings: the other arguments of ``add_argument``: ``default``, ``type``, ``metavar``, ``action``, ``nargs``.
     """
 
     name: str
@@ -37,7 +37,7 @@ CONFIG_ARGUMENTS = (
     Argument("--config-dir", "configs of your own, such as DIR/data/mine.yaml", {"metavar": "DIR"}),
     Argument("--options", "print the config, every option, and stop", {"action": "store_true"}),
 )
-"""What every command takes that is told by a config."""
+"""The arguments of every command that takes a config."""
 
 
 @dataclass(frozen=True)

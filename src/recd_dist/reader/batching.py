@@ -1,4 +1,4 @@
-"""Samples of decoded shuffle windows become a Batch of unique rows.
+"""Makes batches of unique rows from the samples of decoded shuffle windows.
 
 ::
 

@@ -1,4 +1,4 @@
-"""The files of a clustered table, read by row group and checked against the manifest.
+"""Reads the files of a clustered table and checks them against the manifest.
 
 Only the columns that are needed are read. A file that is missing, cut off, replaced or damaged is an error that names
 the file, the row group and the remedy.

@@ -1,4 +1,4 @@
-"""Transforms by name, applied to each stored row once (RecD's O4).
+"""Applies the transforms of a config to each stored row once (RecD's O4).
 
 In a data config they are ``position: {transforms: [log, standardize]}``, or ``history: {transforms: [{last_x: 50}]}``.
 A transform is a name, or a name with its argument. Transforms run in the order in which they are listed, before ids are

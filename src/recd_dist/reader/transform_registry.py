@@ -1,4 +1,4 @@
-"""The transforms that a config may name: what each does, and how its argument is read."""
+"""The transforms that a config may name, each with the parser of its argument."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

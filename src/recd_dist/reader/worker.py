@@ -1,4 +1,4 @@
-"""What a worker process, or the reading thread, does: a task in, a batch out."""
+"""The work of a worker process or reading thread: it turns tasks into batches."""
 
 import os
 import threading

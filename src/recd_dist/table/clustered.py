@@ -1,4 +1,4 @@
-"""A clustered table: where it lies and what its manifest says, loaded once."""
+"""A clustered table with its location and its manifest, which is loaded once."""
 
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator

@@ -1,4 +1,4 @@
-"""The rows of one feature as flat arrays: what the ETL writes and the reader reads.
+"""The rows of one feature as flat arrays, as the ETL and the reader use them.
 
 ::
 

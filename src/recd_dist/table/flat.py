@@ -1,4 +1,4 @@
-"""A clustered table as flat samples again, in any SQL engine that reads Parquet.
+"""SQL that turns a clustered table back into flat samples, for several engines.
 
 The query names the files of the manifest, never a glob: what a crashed append left behind is no part of the table.
 DuckDB reads them by ``read_parquet([...], union_by_name = true)``, Spark by ``parquet.`.../{part-00000,...}.parquet```.

@@ -1,4 +1,4 @@
-"""Where a table or raw logs lie: a local path, or one in a store behind fsspec.
+"""Locations of tables and raw logs: local paths, or paths in a store behind fsspec.
 
 ::
 
@@ -195,7 +195,7 @@ def file_size(path: "Location") -> int | None:
 
 
 def file_sizes(root: "Location", paths: Iterable[str]) -> dict[str, int]:
-    """Sizes of files; a store is asked for one listing, since a request for each file takes minutes.
+    """The sizes of files; a store gives them in one listing, since one request per file would take minutes.
 
     Args:
         root: a directory.
@@ -272,8 +272,8 @@ def stored_files(pattern: "UPath") -> list[StoredFile]:
     for name, info in sorted(objects.items()):
         if info["type"] == "file" and not name.rpartition("/")[2].startswith("."):
             path = type(pattern)(fs.unstrip_protocol(name), **pattern.storage_options)
-            told = repr([info[key] for key in _VERSION if key in info])
-            files.append(StoredFile(path, int(info["size"]), int.from_bytes(sha256(told.encode()).digest()[:7])))
+            version = repr([info[key] for key in _VERSION if key in info])
+            files.append(StoredFile(path, int(info["size"]), int.from_bytes(sha256(version.encode()).digest()[:7])))
     return files
 
 
@@ -295,7 +295,7 @@ def directories(root: "Location") -> list[str]:
 def arrow_input(path: "Location") -> Any:
     """What pyarrow reads a file from: a local path as it is, else a file object that fetches only what is asked for.
 
-    fsspec reads ahead by 5 MiB unless told not to; a Parquet file is read by pieces, a row group's columns at once.
+    By default fsspec reads 5 MiB ahead; a Parquet file is read by pieces, all columns of a row group at once.
 
     Raises:
         FileNotFoundError: there is no such file.

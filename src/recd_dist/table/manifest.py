@@ -1,4 +1,4 @@
-"""``manifest.json``: what a clustered table holds, written last of its files.
+"""The manifest, which describes a clustered table and is the last file written.
 
 Layout of a table::
 
@@ -100,7 +100,7 @@ class Part:
 
     @property
     def files(self) -> tuple[FileEntry, ...]:
-        """All of its files."""
+        """All files of the part: samples, groups and streams."""
         return (self.samples, *self.groups.values(), *self.streams.values())
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a sample is made of: features in groups, embedding tables, keys and labels.
+"""The schema of samples: features in groups, embedding tables, keys and labels.
 
 ::
 
