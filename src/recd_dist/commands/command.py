@@ -16,7 +16,7 @@ class Argument:
     """A flag of a command such as ``--json``, or a positional argument where the name begins without dashes.
 
     Attributes:
-        name: as it is typed.
+        name: the name that a user types.
         help: its line in ``recd COMMAND --help``.
         settings: the other arguments of ``add_argument``: ``default``, ``type``, ``metavar``, ``action``, ``nargs``.
     """
@@ -45,7 +45,7 @@ class Command:
     """A command of ``recd``.
 
     Attributes:
-        name: as it is typed.
+        name: the name that a user types.
         summary: one line, in ``recd --help``.
         details: what ``recd NAME --help`` says beside the summary.
         examples: lines that can be typed as they are.

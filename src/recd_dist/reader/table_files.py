@@ -83,7 +83,7 @@ class TableFiles:
         """Refuses a table of which a file that the schema needs is missing or cut off; reads no file.
 
         Raises:
-            DataError: names the first such file.
+            DataError: the message names the first such file.
         """
         entries = []
         for part in self.table.manifest.parts:

@@ -29,8 +29,8 @@ class Step:
     """One transform of a feature, whose arguments were checked.
 
     Attributes:
-        name: of the transform, a key of ``transform_registry.REGISTRY``.
-        arguments: by name what the transform takes beside the column.
+        name: the name of the transform, a key of ``transform_registry.REGISTRY``.
+        arguments: the arguments, by name, that the transform takes beside the column.
     """
 
     name: str

@@ -76,9 +76,9 @@ class _Dialect:
     """How an engine writes names, scans of files, and slices of lists.
 
     Attributes:
-        identifier: from a name.
-        scan: from a table and some of its files.
-        slice: from a list, the place at which the slice begins, counted from 0, and its length.
+        identifier: turns a name into an SQL identifier.
+        scan: turns a table and some of its files into the SQL that scans them.
+        slice: turns a list, the place at which the slice begins (from 0) and its length into SQL.
     """
 
     identifier: Callable[[str], str]

@@ -45,7 +45,7 @@ def location(text: "str | Location") -> "Location":
     """The path that a text names: ``proto://`` is one in a store, anything else is local.
 
     Args:
-        text: as a config or a command line gives it; a path of either kind is returned as it is.
+        text: the text in a config or on a command line; a path of either kind is returned as it is.
 
     Raises:
         ConfigError: the protocol is unknown, its library is not installed (the message names the extra), or the store
@@ -112,7 +112,7 @@ def report_store_errors(path: "Location") -> Iterator[None]:
     A file that is not there stays a FileNotFoundError, and what Arrow says of damaged bytes stays as it is.
 
     Args:
-        path: what is read or written inside.
+        path: the path that the body of the context reads or writes.
 
     Raises:
         StoreError: no permission, no credentials, no network or no such bucket, in the words of the library.
