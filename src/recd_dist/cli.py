@@ -1,4 +1,7 @@
-"""``recd``: the parser of the command line, and what every command ends in. The commands stand in ``commands/``."""
+"""The command line of recd: it parses arguments, runs commands and reports errors.
+
+The commands themselves are in ``commands/``.
+"""
 
 import argparse
 import logging

@@ -1,4 +1,4 @@
-"""One command of ``recd``: what it is called, what its help says, which config it takes, and what it runs."""
+"""A command of recd with its name, help, arguments and the function that it runs."""
 
 import argparse
 import json
@@ -16,9 +16,9 @@ class Argument:
     """A flag of a command such as ``--json``, or a positional argument where the name begins without dashes.
 
     Attributes:
-        name: as it is typed.
+        name: the name that a user types.
         help: its line in ``recd COMMAND --help``.
-        settings: what argparse is told beside: ``default``, ``type``, ``metavar``, ``action``, ``nargs``.
+        settings: the other arguments of ``add_argument``: ``default``, ``type``, ``metavar``, ``action``, ``nargs``.
     """
 
     name: str
@@ -37,7 +37,7 @@ CONFIG_ARGUMENTS = (
     Argument("--config-dir", "configs of your own, such as DIR/data/mine.yaml", {"metavar": "DIR"}),
     Argument("--options", "print the config, every option, and stop", {"action": "store_true"}),
 )
-"""What every command takes that is told by a config."""
+"""The arguments of every command that takes a config."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Command:
     """A command of ``recd``.
 
     Attributes:
-        name: as it is typed.
+        name: the name that a user types.
         summary: one line, in ``recd --help``.
         details: what ``recd NAME --help`` says beside the summary.
         examples: lines that can be typed as they are.

@@ -18,7 +18,7 @@ def source_of(data: Data, seed: int = 0) -> Source:
 
     Args:
         data: the config.
-        seed: of synthetic logs.
+        seed: the seed with which synthetic logs are generated.
 
     Raises:
         ConfigError: mistakes in the config, all in one message.
@@ -43,7 +43,7 @@ def write_synthetic_logs(data: Mapping[str, Any], seed: int, *, again: bool = Tr
 
     Args:
         data: the data config as a plain dict.
-        seed: of the logs.
+        seed: the seed with which the logs are generated.
         again: replace logs that were made with other parameters; False: any that are there stay.
 
     Raises:

@@ -148,7 +148,7 @@ def combine_optimizers(
 
 
 def dense_parameters(model: DistributedModelParallel) -> dict[str, nn.Parameter]:
-    """By name the parameters of the dense layers: all that need gradients and are not weights of tables.
+    """The parameters of the dense layers by name: all with gradients that are not weights of tables.
 
     Args:
         model: what ``shard`` returned.

@@ -9,7 +9,7 @@ def dotted_names(value: Any, prefix: str = "") -> Iterator[str]:
 
     Args:
         value: nested dicts.
-        prefix: what every name begins with.
+        prefix: the text with which every name begins.
     """
     if isinstance(value, Mapping):
         for key, inner in value.items():

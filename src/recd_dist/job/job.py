@@ -33,7 +33,7 @@ class GroupChoice:
         group: name of the group.
         factor: samples per stored row.
         expanded: True if its features are trained as features of ``sample``, with a row per sample.
-        reason: why, in words.
+        reason: the reason in plain words.
     """
 
     group: str

@@ -1,4 +1,4 @@
-"""DLRM: pooled embeddings, a bottom MLP, dot products of all pairs, an over-arch.
+"""The DLRM model: pooled embeddings, a bottom MLP, dot products and an over-arch.
 
 After Naumov et al., 2019. With deduplication each part is computed on the rows where it is unique (interaction.py,
 layers.py); without it, every part is computed per sample. Parameters and results are the same.

@@ -1,4 +1,4 @@
-"""The end of every dot model: bottom MLP, dot interaction, over-arch."""
+"""The part that all dot models share: bottom MLP, dot products and over-arch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The models by name, as ``model.name`` gives it."""
+"""The models that a config may choose, by name."""
 
 import inspect
 from typing import Any, Protocol, cast

@@ -1,4 +1,4 @@
-"""The sequence model: candidates attend to histories, then all interacts as in DLRM.
+"""The sequence model: candidates attend to histories before the layers of DLRM.
 
 A *history* is a list feature of a deduplicated group. Its *candidate* is the first single-id feature of the group
 ``sample`` that looks up the same table. Position, history layers, keys and values are computed once per unique row. A

@@ -1,4 +1,4 @@
-"""The rows that a model computes on: shared by several samples, or one per sample.
+"""The rows on which a model computes, shared by several samples or one per sample.
 
 Two deduplicated groups of one batch, and the distinct pairs of their rows::
 

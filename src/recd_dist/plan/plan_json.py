@@ -1,4 +1,4 @@
-"""A plan as JSON: what ``recd plan --save`` writes and ``saved_plan.parse_plan`` reads."""
+"""Converts a plan to the JSON that recd plan --save writes and saved_plan reads."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""TorchRec's planner, told how few rows and ids travel and how fast the device is.
+"""TorchRec's planner, with the rows and ids that travel and the speed of the device.
 
 The planner counts samples. If it takes the number of a table's unique rows as the batch size and their ids per row as
 the pooling factor, its compute, exchange and memory come out right. For a table of which distinct ids travel, each id

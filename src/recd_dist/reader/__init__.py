@@ -1,4 +1,6 @@
-"""The reader: a clustered table becomes batches of unique rows, every sample of an epoch exactly once.
+"""The reader, which turns a clustered table into batches of unique rows.
+
+Every sample of an epoch is read exactly once.
 
 1. ``order``              the order of an epoch: which row groups are shuffled together, and their sessions.
 2. ``intervals``          the numbered samples of an epoch, dealt to ranks and workers; the position of a job.

@@ -1,4 +1,4 @@
-"""Samples of decoded shuffle windows become a Batch of unique rows.
+"""Makes batches of unique rows from the samples of decoded shuffle windows.
 
 ::
 
@@ -126,7 +126,7 @@ def _gather_weights(pieces: Sequence[Piece], keys: Sequence[str], rows: Rows, of
 
     Args:
         pieces: shuffle windows with their samples.
-        keys: in the order of the values.
+        keys: the keys, in the order of the values.
         rows: the rows of each key, for each piece.
         offsets: where the values of each key begin, and their number at the end.
     """

@@ -1,4 +1,4 @@
-"""Defaults of the reader that the options of a job share; this module loads no torch."""
+"""Defaults that the reader and the options of a job share, without loading torch."""
 
 SHUFFLE_WINDOW = 8
 """Row groups whose sessions are shuffled among each other."""

@@ -1,8 +1,8 @@
-"""What the server that forks worker processes imports: it leaves the trainer's group.
+"""Moves the server that forks worker processes out of the trainer's process group.
 
-Nothing else imports it. A signal to the process group (Ctrl-C, a launcher that ends its ranks) then reaches the trainer
-alone, which may want a few more batches before it writes its last checkpoint. The server and its workers end when the
-trainer does, however it ends.
+Only that server imports this module. A signal to the process group (Ctrl-C, a launcher that ends its ranks) then
+reaches the trainer alone, which may want a few more batches before it writes its last checkpoint. The server and its
+workers end when the trainer does, however it ends.
 """
 
 import contextlib

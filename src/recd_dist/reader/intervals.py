@@ -97,8 +97,8 @@ class Deal:
         """The samples of a rank's batch, at most batch_size of them and at least one.
 
         Args:
-            rank: in [0, world_size).
-            number: in [0, num_batches), in training order.
+            rank: a rank in [0, world_size).
+            number: the number of the batch in training order, in [0, num_batches).
         """
         share = rank * self.num_workers + number % self.num_workers
         start, end = (self._batch_start(share, number // self.num_workers + i) for i in (0, 1))
@@ -108,8 +108,8 @@ class Deal:
         """The sample up to which the worker of a batch goes on reading without a gap.
 
         Args:
-            rank: in [0, world_size).
-            number: of the batch, in [0, num_batches).
+            rank: a rank in [0, world_size).
+            number: the number of the batch, in [0, num_batches).
         """
         share = rank * self.num_workers + number % self.num_workers
         last = self._batch_start(share, number // self.num_workers + 1) - 1

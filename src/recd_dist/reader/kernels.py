@@ -1,4 +1,4 @@
-"""The loops of a batch: distinct rows, and values gathered by row number.
+"""Compiled loops that find the distinct rows of a batch and gather their values.
 
 They take writable arrays only, since a read-only one would be compiled a second time. ``table.loops.gather_slices``
 gathers by slices; here the rows' own offsets do, so that a batch, the hot path, needs no array of starts and offsets.

@@ -1,4 +1,4 @@
-"""The loop over batches: ``for batch in Loader(...)``.
+"""The loader, which a training loop iterates over to get its batches.
 
 Batches come from worker processes (torch's DataLoader hands them tasks in turn and returns their batches in that
 order) or, with ``num_workers=0``, from one thread of this process. The main process does arithmetic only.

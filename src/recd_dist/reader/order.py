@@ -1,4 +1,4 @@
-"""The order of an epoch: a function of table, seed and epoch alone.
+"""The order of an epoch, which depends on the table, the seed and the epoch alone.
 
 ::
 

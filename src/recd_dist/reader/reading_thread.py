@@ -1,4 +1,4 @@
-"""Batches read ahead by a thread of this process, where there are no worker processes."""
+"""A thread that reads batches ahead where there are no worker processes."""
 
 import queue
 import threading

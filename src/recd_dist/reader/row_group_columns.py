@@ -1,6 +1,6 @@
-"""Columns of a row group: types as the schema says, no nulls, windows as lists again.
+"""Converts the stored columns of a row group to columns that fit the schema.
 
-::
+The columns get the types of the schema and have no nulls; windows become lists again::
 
     stream    0           1                  start, length    0, 3     1, 3     0, 2
     lists     5 6 7 8     9 9                stream              0        0        1

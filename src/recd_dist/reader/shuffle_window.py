@@ -50,7 +50,7 @@ class ShuffleWindowDecoder:
 
     Args:
         files: the table, with the features to read.
-        tables: by name the embedding tables that the features look up.
+        tables: the embedding tables that the features look up, by name.
         transforms: fitted.
         shuffle: how the epoch is ordered.
         on_bad_id: ``error``, or ``drop`` an id outside its table (from its list; a single one becomes an empty list).
@@ -211,7 +211,7 @@ class ShuffleWindowCache:
         """Waits for a decoded shuffle window, which is in memory already where it was the following one before.
 
         Args:
-            epoch: of the shuffle window, counted from 0.
+            epoch: the epoch of the shuffle window, counted from 0.
             shuffle_window: what to decode.
             following: what will be asked for next; its decoding begins.
         """

@@ -1,4 +1,4 @@
-"""The files of a clustered table, read by row group and checked against the manifest.
+"""Reads the files of a clustered table and checks them against the manifest.
 
 Only the columns that are needed are read. A file that is missing, cut off, replaced or damaged is an error that names
 the file, the row group and the remedy.
@@ -83,7 +83,7 @@ class TableFiles:
         """Refuses a table of which a file that the schema needs is missing or cut off; reads no file.
 
         Raises:
-            DataError: names the first such file.
+            DataError: the message names the first such file.
         """
         entries = []
         for part in self.table.manifest.parts:

@@ -1,4 +1,4 @@
-"""Transforms by name, applied to each stored row once (RecD's O4).
+"""Applies the transforms of a config to each stored row once (RecD's O4).
 
 In a data config they are ``position: {transforms: [log, standardize]}``, or ``history: {transforms: [{last_x: 50}]}``.
 A transform is a name, or a name with its argument. Transforms run in the order in which they are listed, before ids are
@@ -29,8 +29,8 @@ class Step:
     """One transform of a feature, whose arguments were checked.
 
     Attributes:
-        name: of the transform, a key of ``transform_registry.REGISTRY``.
-        arguments: by name what the transform takes beside the column.
+        name: the name of the transform, a key of ``transform_registry.REGISTRY``.
+        arguments: the arguments, by name, that the transform takes beside the column.
     """
 
     name: str

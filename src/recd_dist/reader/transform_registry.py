@@ -1,4 +1,4 @@
-"""The transforms that a config may name: what each does, and how its argument is read."""
+"""The transforms that a config may name, each with the parser of its argument."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,7 +35,7 @@ def _cut_lists(column: Column, cut: Callable[[Array, Array], tuple[Array, Array]
 
     Args:
         column: lists; single ids stay as they are.
-        cut: from the starts and lengths of the lists, int64 [rows], to those of the pieces.
+        cut: computes the starts and lengths of the pieces from those of the lists, int64 [rows].
     """
     if column.offsets is None:
         return column
@@ -111,8 +111,8 @@ class Transform:
     """A transform that a config may name.
 
     Attributes:
-        apply: from a column, and the arguments by name, to the transformed column.
-        parse: from the argument in the config to the arguments by name; raises ValueError for a wrong one.
+        apply: computes the transformed column from a column and the arguments by name.
+        parse: turns the argument in the config into arguments by name; raises ValueError for a wrong one.
         kinds: kinds of feature that it takes.
     """
 

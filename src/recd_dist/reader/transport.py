@@ -1,4 +1,4 @@
-"""A batch in one block of shared memory, handed from a worker process to the trainer.
+"""Hands batches from worker processes to the trainer in shared memory.
 
 torch hands over each tensor in a file of its own; a batch of ten tensors took 11 ms that way, as long as reading it
 (rm1, 4096 samples). One block takes one file, one copy and, for CUDA, one pinning.
@@ -24,7 +24,7 @@ class PackedBatch:
         block: uint8, in shared memory; every tensor begins at a multiple of 64 bytes.
         tensors: for each tensor the byte of the block at which it begins, its dtype and its shape; in the order of
             ``_tensors_of``.
-        groups, batch_size, value_offsets: of the IKJT, as it has them.
+        groups, batch_size, value_offsets: the attributes of the IKJT with these names.
         dense: names of the groups that have dense features.
         weighted: the IKJT has weights; they are the last tensor.
     """
@@ -52,7 +52,7 @@ class PackedBatch:
         """A tensor of the batch in the block.
 
         Args:
-            number: its place in ``tensors``.
+            number: the place of the tensor in ``tensors``.
         """
         start, dtype, shape = self.tensors[number]
         size = prod(shape) * dtype.itemsize

@@ -1,4 +1,4 @@
-"""What a worker process, or the reading thread, does: a task in, a batch out."""
+"""The work of a worker process or reading thread: it turns tasks into batches."""
 
 import os
 import threading
@@ -45,8 +45,8 @@ class Failure:
     """An error that a user can mend, carried to the trainer as it is; torch would bury its message in a traceback.
 
     Attributes:
-        error: its class.
-        message: its text.
+        error: the class of the error.
+        message: the text of the error.
     """
 
     error: type[UserError]
@@ -64,7 +64,7 @@ class ReaderOptions:
     Attributes:
         table: one split, perhaps some of its partitions only.
         shuffle: how an epoch is ordered.
-        schema, tables, transforms, expand, on_bad_id, on_nan: as ``loader.Loader`` takes them.
+        schema, tables, transforms, expand, on_bad_id, on_nan: the arguments of ``loader.Loader``.
     """
 
     table: ClusteredTable

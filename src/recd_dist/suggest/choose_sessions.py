@@ -68,7 +68,7 @@ class KeyCounts:
             self.step *= 2
 
     def bucket_limit(self, num_samples: int) -> int:
-        """How many buckets together have about so many samples: all where the source has not many more."""
+        """The number of buckets that together hold about ``num_samples``; all if the source has few more."""
         if self.num_rows <= _WHOLE * num_samples:
             return NUM_BUCKETS
         return max(1, int(np.searchsorted(np.cumsum(self.bucket_counts), num_samples, side="right")))

@@ -38,7 +38,7 @@ class SampledFeature:
     Attributes:
         feature: name and kind of the feature; its group is the one that the config gives it.
         origin: the group with its own query that the feature comes from, or None.
-        stored: its type on disk.
+        stored: the type of the feature on disk.
         lengths: int64 [N], number of ids of each sample; None for one value a sample.
         flags: bool [N], whether a stored row begins with a sample if the feature is deduplicated by itself.
         num_pairs: number of neighbouring samples in one session.

@@ -59,7 +59,7 @@ def colour(rank: int | None) -> str:
     """CSS colour of a group.
 
     Args:
-        rank: its rank in the legend; None for ``sample``.
+        rank: the rank of the group in the legend; None for ``sample``.
     """
     if rank is None:
         return "var(--muted)"

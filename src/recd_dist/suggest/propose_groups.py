@@ -37,8 +37,8 @@ class ProposedGroup:
     """A group of features.
 
     Attributes:
-        name: its name, which no other group of the proposal has.
-        members: its features over the sampled sessions.
+        name: the name of the group, which no other group of the proposal has.
+        members: the features of the group over the sampled sessions.
         flags: bool [N], whether a stored row begins with a sample: the OR of its features' flags.
     """
 

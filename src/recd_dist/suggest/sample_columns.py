@@ -30,7 +30,7 @@ class SampleColumns:
         sample: its sampled sessions, N samples.
 
     Attributes:
-        sample: as given.
+        sample: the sampled sessions.
         features: name -> feature with the kind that it has on disk, in the order of the schema.
         origin: name of a feature -> the group with its own query that it comes from, or None.
         bounds: int64 [number of row groups + 1], where row groups begin and end.

@@ -53,7 +53,7 @@ class FeatureSummary:
         flat_bytes: bytes on disk of the whole source, flat and in order of time.
         stored_bytes: bytes on disk of the whole source as suggested.
         num_missing: number of missing values in the sample.
-        verdict: what to do with it, in plain words.
+        verdict: what to do with the feature, in plain words.
     """
 
     name: str

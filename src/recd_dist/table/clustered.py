@@ -1,4 +1,4 @@
-"""A clustered table: where it lies and what its manifest says, loaded once."""
+"""A clustered table with its location and its manifest, which is loaded once."""
 
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -19,8 +19,8 @@ class Damage:
     """A file of a table that is not as it was written.
 
     Attributes:
-        path: where it lies.
-        problem: what is wrong with it, in words.
+        path: the place of the file.
+        problem: what is wrong with the file, in plain words.
     """
 
     path: Location
@@ -35,7 +35,7 @@ class ClusteredTable:
     """One split of a clustered table.
 
     Attributes:
-        path: its directory.
+        path: the directory of the table.
         manifest: what the directory holds of what is to be read, all of it or some partitions.
     """
 
@@ -85,7 +85,7 @@ class ClusteredTable:
             files: the files to look at; all of them when absent.
 
         Raises:
-            DataError: names the first such file.
+            DataError: the message names the first such file.
         """
         entries = self.files if files is None else list(files)
         sizes = file_sizes(self.path, (entry.path for entry in entries))
@@ -97,10 +97,10 @@ class ClusteredTable:
 
         Args:
             entry: the file.
-            num_bytes: its size; None where it is missing.
+            num_bytes: the size of the file; None where it is missing.
 
         Raises:
-            DataError: names the file, the sizes and the remedy.
+            DataError: the message names the file, the sizes and the remedy.
         """
         if problem := _size_problem(entry, num_bytes):
             raise DataError(str(Damage(self.path / entry.path, problem)))

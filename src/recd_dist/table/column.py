@@ -1,4 +1,4 @@
-"""The rows of one feature as flat arrays: what the ETL writes and the reader reads.
+"""The rows of one feature as flat arrays, as the ETL and the reader use them.
 
 ::
 
@@ -75,8 +75,8 @@ def join_columns(columns: Sequence[Column]) -> Column:
     """The rows of several columns, one after the other, in new memory.
 
     Args:
-        columns: at least one. Offsets begin at 0, and every value is in a row, except that a column without rows may
-            have values.
+        columns: the columns, at least one. Offsets begin at 0, and every value is in a row, except that a column
+            without rows may have values.
     """
     owned = [slice(None) if len(c) else slice(0) for c in columns]
     values = np.concatenate([c.values[own] for c, own in zip(columns, owned, strict=True)])

@@ -1,4 +1,4 @@
-"""A clustered table as flat samples again, in any SQL engine that reads Parquet.
+"""SQL that turns a clustered table back into flat samples, for several engines.
 
 The query names the files of the manifest, never a glob: what a crashed append left behind is no part of the table.
 DuckDB reads them by ``read_parquet([...], union_by_name = true)``, Spark by ``parquet.`.../{part-00000,...}.parquet```.
@@ -76,9 +76,9 @@ class _Dialect:
     """How an engine writes names, scans of files, and slices of lists.
 
     Attributes:
-        identifier: from a name.
-        scan: from a table and some of its files.
-        slice: from a list, the place at which the slice begins, counted from 0, and its length.
+        identifier: turns a name into an SQL identifier.
+        scan: turns a table and some of its files into the SQL that scans them.
+        slice: turns a list, the place at which the slice begins (from 0) and its length into SQL.
     """
 
     identifier: Callable[[str], str]

@@ -1,4 +1,4 @@
-"""splitmix64, which makes numbers that pass as random out of any numbers.
+"""The hash function splitmix64, whose values look random.
 
 Files on disk, the order of epochs and the rows of hashed ids follow from it, so that no bit of it may ever change. The
 compiled forms are ``table.loops.scramble_one`` and ``splitmix64_one``. Source: Steele, Lea, Flood, "Fast splittable

@@ -1,4 +1,4 @@
-"""Where a table or raw logs lie: a local path, or one in a store behind fsspec.
+"""Locations of tables and raw logs: local paths, or paths in a store behind fsspec.
 
 ::
 
@@ -45,7 +45,7 @@ def location(text: "str | Location") -> "Location":
     """The path that a text names: ``proto://`` is one in a store, anything else is local.
 
     Args:
-        text: as a config or a command line gives it; a path of either kind is returned as it is.
+        text: the text in a config or on a command line; a path of either kind is returned as it is.
 
     Raises:
         ConfigError: the protocol is unknown, its library is not installed (the message names the extra), or the store
@@ -112,7 +112,7 @@ def report_store_errors(path: "Location") -> Iterator[None]:
     A file that is not there stays a FileNotFoundError, and what Arrow says of damaged bytes stays as it is.
 
     Args:
-        path: what is read or written inside.
+        path: the path that the body of the context reads or writes.
 
     Raises:
         StoreError: no permission, no credentials, no network or no such bucket, in the words of the library.
@@ -195,7 +195,7 @@ def file_size(path: "Location") -> int | None:
 
 
 def file_sizes(root: "Location", paths: Iterable[str]) -> dict[str, int]:
-    """Sizes of files; a store is asked for one listing, since a request for each file takes minutes.
+    """The sizes of files; a store gives them in one listing, since one request per file would take minutes.
 
     Args:
         root: a directory.
@@ -272,8 +272,8 @@ def stored_files(pattern: "UPath") -> list[StoredFile]:
     for name, info in sorted(objects.items()):
         if info["type"] == "file" and not name.rpartition("/")[2].startswith("."):
             path = type(pattern)(fs.unstrip_protocol(name), **pattern.storage_options)
-            told = repr([info[key] for key in _VERSION if key in info])
-            files.append(StoredFile(path, int(info["size"]), int.from_bytes(sha256(told.encode()).digest()[:7])))
+            version = repr([info[key] for key in _VERSION if key in info])
+            files.append(StoredFile(path, int(info["size"]), int.from_bytes(sha256(version.encode()).digest()[:7])))
     return files
 
 
@@ -295,7 +295,7 @@ def directories(root: "Location") -> list[str]:
 def arrow_input(path: "Location") -> Any:
     """What pyarrow reads a file from: a local path as it is, else a file object that fetches only what is asked for.
 
-    fsspec reads ahead by 5 MiB unless told not to; a Parquet file is read by pieces, a row group's columns at once.
+    By default fsspec reads 5 MiB ahead; a Parquet file is read by pieces, all columns of a row group at once.
 
     Raises:
         FileNotFoundError: there is no such file.

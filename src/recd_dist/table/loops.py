@@ -1,4 +1,4 @@
-"""Loops that numpy has no word for, compiled by numba.
+"""Loops compiled by numba, for which numpy has no function.
 
 They are compiled on first use (about 0.3 s each, then cached on disk), release the GIL and use one thread. Numba takes
 0.35 s to load, so that a module which a light command imports loads this one where it runs a loop.

@@ -1,4 +1,4 @@
-"""``manifest.json``: what a clustered table holds, written last of its files.
+"""The manifest, which describes a clustered table and is the last file written.
 
 Layout of a table::
 
@@ -100,7 +100,7 @@ class Part:
 
     @property
     def files(self) -> tuple[FileEntry, ...]:
-        """All of its files."""
+        """All files of the part: samples, groups and streams."""
         return (self.samples, *self.groups.values(), *self.streams.values())
 
     def to_json(self) -> dict[str, Any]:
@@ -128,7 +128,7 @@ class FeatureStats:
         stay_rate: d, the share of the pairs of neighbouring samples of one session in which the value stays the same;
             nan where there is no pair.
         num_null: values that the source misses, filled as the docs say.
-        mean, std, min, max: of a dense feature over all samples; 0 for ids.
+        mean, std, min, max: statistics of a dense feature over all samples; 0 for ids.
         num_pairs: pairs of neighbouring samples of one session, of which ``stay_rate`` is a share.
     """
 
@@ -171,7 +171,7 @@ class Manifest:
         ids: statistics of each embedding table.
         parts: the parts with their files.
         source: how the table was made (SQL, keys, options), for people.
-        sessions: what a session is, in words.
+        sessions: what a session is, in plain words.
         dropped: samples that a policy left out, by reason (``duplicate``, ``late``, ``time``, ``sampled``), and what
             it kept but counted (``duplicate_kept``, ``late_kept``, ``time_kept``, ``session_cut``).
         next_part, next_sample: the numbers of the next part and sample to be written.

@@ -1,4 +1,4 @@
-"""What a sample is made of: features in groups, embedding tables, keys and labels.
+"""The schema of samples: features in groups, embedding tables, keys and labels.
 
 ::
 
@@ -92,7 +92,7 @@ class Schema:
     """Features and labels, checked when they are put together.
 
     Attributes:
-        features: in a fixed order, which is the order of columns and of dense inputs.
+        features: the features in a fixed order, which is the order of columns and of dense inputs.
         labels: label columns of ``samples/``, float32; the first is trained on.
 
     Raises:
@@ -162,7 +162,7 @@ class Schema:
         """The schema less some features, or less the weights of some; each of their ids then counts once.
 
         Args:
-            names: names of features, and of columns of weights.
+            names: the names of features and of columns of weights.
 
         Raises:
             ConfigError: a name is neither.

@@ -40,13 +40,13 @@ class Point:
     """The numbers of one point on the curves.
 
     Attributes:
-        loss: smoothed, of this rank.
+        loss: the smoothed loss of this rank.
         quality: AUC, NE and calibration of the last WINDOW_SAMPLES samples.
         speed: samples per second and the share of waiting; empty after the first step, which says nothing of the pace.
         traffic: bytes of a step, by direction, sent and by formula; of all ranks.
         group_bytes: bytes of a step by group and formula; of all ranks.
         dedup_factors: samples per unique row of each group, so far.
-        memory: of this process, in GiB.
+        memory: the memory that this process uses, in GiB.
     """
 
     loss: float

@@ -64,7 +64,7 @@ def evaluate_run(config: EvaluateConfig, ranks: Ranks) -> dict[str, Any]:
     """Loads the newest checkpoint of a run and evaluates it; table sizes and transforms are those of the run.
 
     Args:
-        config: names the run and the split.
+        config: the config, which names the run and the split.
         ranks: this rank's place in the job; the default process group is up.
 
     Returns:
@@ -114,7 +114,7 @@ def require_same_features(job: Job, table: ClusteredTable) -> None:
     """Refuses to evaluate on a table that lacks what the model reads.
 
     Raises:
-        ConfigError: names the feature.
+        ConfigError: the message names the feature.
     """
     known = {f.name: f for f in table.manifest.schema.features}
     for feature in job.schema.features:
@@ -179,7 +179,7 @@ def main(overrides: Sequence[str] | None = None) -> None:
     """One rank of an evaluation.
 
     Args:
-        overrides: of configs/evaluate.yaml; those of the process by default.
+        overrides: overrides of configs/evaluate.yaml; the command-line arguments of the process by default.
     """
     config: EvaluateConfig = load("evaluate", sys.argv[1:] if overrides is None else overrides)
     with process_group(config.device) as ranks:

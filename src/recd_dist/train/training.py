@@ -132,7 +132,7 @@ def watch_of(
     step: int,
     facts: Mapping[str, float] | None = None,
 ) -> Watch:
-    """Makes the watch of a run, which has to know its length, its tables and the facts for its summary."""
+    """Makes the watch of a run from the run's length, its tables and the facts for its summary."""
     left = len(loader) + (job.config.epochs - loader.epoch - 1) * math.ceil(
         job.manifest.num_samples / (job.config.batch_size * ranks.world_size)
     )

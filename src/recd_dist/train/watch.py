@@ -79,8 +79,8 @@ class Watch:
         """Takes the result of a step.
 
         Args:
-            epoch: from 0.
-            step: steps that are done, this one included.
+            epoch: the number of the epoch, counted from 0.
+            step: the number of steps done so far, including this one.
             output: loss, logits and batch.
         """
         self._counts.add_step(output)

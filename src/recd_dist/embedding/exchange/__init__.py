@@ -1,1 +1,1 @@
-"""The exchange: unique rows and ids go out, vectors come back, for every sharding type."""
+"""The exchange of ids and vectors between ranks, for every sharding type."""

@@ -1,4 +1,4 @@
-"""Makes grouped tensors of what came back: joins columns, cuts rows, groups features.
+"""Makes grouped tensors of the vectors and partial sums that came back.
 
 ::
 

@@ -1,4 +1,4 @@
-"""Table classes: tables with the same number of rows in a batch, looked up together.
+"""Sorts tables into classes, each of which is looked up in one call.
 
 fbgemm's kernels take tables with as many rows for each key, which is called the stride. So tables are sorted into
 classes by the groups of the features that look them up. Take a group ``user`` with U = 2 rows, B = 3 samples, and one

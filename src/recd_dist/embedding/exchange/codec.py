@@ -1,4 +1,7 @@
-"""Codecs at work: rows of float32 to what travels, and back; see ``names.Codecs``."""
+"""Encodes vectors of float32 for the exchange, and decodes them on arrival.
+
+``names.Codecs`` has the names from which a config chooses.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The way out: rows and ids of every table go to the ranks that hold them.
+"""Sends the rows and ids of every table to the ranks that hold the table.
 
 There are two collectives::
 
@@ -131,7 +131,7 @@ class Sizes(Awaitable[Awaitable[LookupInputs]]):
 
 
 def message_on_host(layout: Layout, rows: list[int], counts: Tensor, lengths: Tensor) -> Tensor:
-    """The sizes that each rank is told, computed by a loop.
+    """The sizes that this rank sends to each rank, computed by a loop.
 
     On CPU a loop over few numbers is faster than a dozen small operators: 0.1 ms against 0.3 ms.
 
@@ -153,7 +153,7 @@ def message_on_host(layout: Layout, rows: list[int], counts: Tensor, lengths: Te
 
 
 def message_on_device(layout: Layout, rows: list[int], counts: Tensor, lengths: Tensor) -> Tensor:
-    """The sizes that each rank is told, computed by operators, so that the host does not wait.
+    """The sizes that this rank sends to each rank, computed by operators, so that the host does not wait.
 
     Args:
         layout: the layout of the plan.

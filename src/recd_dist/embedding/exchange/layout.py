@@ -1,4 +1,6 @@
-"""What travels where, as the plan decides it; computed once, and alike on every rank.
+"""The layout of the exchange: what each rank sends and receives under a plan.
+
+The layout is computed once and is the same on every rank.
 
 A *unit* is the tables of one class that have the same sharding type: a rank looks them up in one call. A *bucket* is a
 block of a table's rows, or the whole table if its rows are not split. A *segment* is the ids of one key in one bucket.

@@ -1,4 +1,4 @@
-"""The way back: vectors go to the ranks that asked for them, and gradients return.
+"""Sends vectors to the ranks that asked for them, and gradients back.
 
 Each direction has one all-to-all for all units. Forward, each rank receives its rows of the matrices that this rank
 computed, and this rank receives the matrices that the others computed for its rows. A collective starts as soon as

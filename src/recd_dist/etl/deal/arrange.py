@@ -63,7 +63,7 @@ class Arrangement:
     originals: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def select(self, chosen: Flags) -> "Arrangement":
-        """The chosen samples alone; ``chosen`` is bool [K]."""
+        """The arrangement of the chosen samples alone; ``chosen`` is bool [K]."""
         return replace(
             self,
             rows=self.rows[chosen],

@@ -87,7 +87,7 @@ class PartReader:
                 tables = [samples.take(pa.array(place)) for place in places]
                 dropped = dict(zip(arrangement.dropped, tables, strict=False))  # the last table is that of originals
                 yield part, PartSamples(samples, order[chosen], dropped, tables[-1] if tables else None)
-                places = []  # only the first part of the shard is told what is left out
+                places = []  # only the first part of the shard receives the samples that are left out
 
     def read_left_out(self, shard: ShardSamples) -> Iterator[tuple[str, pa.Table]]:
         """The samples of a shard that has no part, since policies leave all of them out; each with the reason."""

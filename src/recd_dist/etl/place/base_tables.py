@@ -23,7 +23,7 @@ class BaseTables:
     Attributes:
         kept_in: directory with copies of their manifests, sketches and statistics; None where the run adds to no table.
         splits: names of the source's splits.
-        manifests: per split its manifest; empty where the run adds to no table.
+        manifests: the manifest of each split; empty where the run adds to no table.
         first_part: number of the first part where the run adds to no table; above 0 where it replaces a table in a
             store, whose files must not be overwritten.
     """

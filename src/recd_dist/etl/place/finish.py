@@ -88,7 +88,7 @@ def report(out: Location, manifests: Mapping[str, Manifest]) -> None:
 
     Args:
         out: directory of the tables.
-        manifests: per split its manifest.
+        manifests: the manifest of each split.
     """
     for split, manifest in manifests.items():
         filled = {name: stats.num_null for name, stats in manifest.features.items() if stats.num_null}

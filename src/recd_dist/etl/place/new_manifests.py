@@ -67,8 +67,8 @@ def build_manifests(
     Args:
         output: what the run has written.
         base: the tables that the run adds to.
-        statistics: per split and number of a part its statistics.
-        ids: per embedding table its distinct ids.
+        statistics: the statistics of each part, by split and number.
+        ids: the distinct ids of each embedding table.
 
     Returns:
         Per split its manifest.

@@ -21,8 +21,8 @@ class RunOutput:
         form: what all new parts have in common.
         written: the new parts.
         run: id of the run.
-        replaces: per split the numbers of the old parts that the new parts replace, such as those of partitions that
-            are written again.
+        replaces: for each split the numbers of the old parts that the new parts replace, such as those of partitions
+            that are written again.
         describes: the manifest that describes how the samples were made, where a run has only merged parts.
     """
 

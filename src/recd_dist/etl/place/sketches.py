@@ -33,7 +33,7 @@ def save_sketches(path: Path, ids: Mapping[str, DistinctIds]) -> None:
 
     Args:
         path: the file, which is written whole or not at all.
-        ids: per embedding table its distinct ids.
+        ids: the distinct ids of each embedding table.
     """
     rows = [
         {

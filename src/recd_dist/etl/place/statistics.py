@@ -26,7 +26,7 @@ def save_statistics(path: Path, parts: Mapping[int, PartStatistics]) -> None:
 
     Args:
         path: the file.
-        parts: per number of a part its statistics.
+        parts: the statistics of each part, by its number.
     """
     rows = [
         {"part": number, "feature": feature, **asdict(sums)}

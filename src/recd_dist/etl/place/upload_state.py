@@ -31,7 +31,7 @@ class BuiltTables:
     Attributes:
         built: the local directory that they lie in.
         files: the data files of all splits by relative path, such as ``train/samples/part-00000.parquet``.
-        manifests: per split the text of its manifest.
+        manifests: the text of each split's manifest.
         others: the sizes in bytes of the files that no manifest names, by relative path.
     """
 
@@ -91,8 +91,8 @@ class TargetState:
 
     Attributes:
         sizes: bytes of every object, by relative path.
-        standing: per split that has a manifest its data files; where the manifest cannot be read, all data files that
-            lie there, without their entries.
+        standing: for each split that has a manifest its data files; where the manifest cannot be read, all data files
+            that lie there, without their entries.
         is_planned: an upload to the target was begun and not finished.
         planned: the data files of that upload, ``[bytes, CRC-32]`` by relative path.
         notes: its other files (sketches, statistics), ``[bytes, CRC-32]`` by relative path.

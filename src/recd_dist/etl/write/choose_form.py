@@ -48,7 +48,7 @@ def choose_form(
         inspection: the inspected source, which has the schema before its samples were seen.
         first: samples of the first part; automatic groups, windows and encodings are chosen by them.
         tally: the ranges of ids and the numbers of missing values of all samples.
-        lookups: per group with its own query the rows of that query.
+        lookups: for each group with its own query the rows of that query.
         row_group_samples: the number of samples that a row group should have.
         compression: the compression of the files.
         existing: schema of the table that the samples are added to, whose form they must take.

@@ -132,7 +132,7 @@ def writer_options(schema: pa.Schema, choices: Mapping[str, str], compression: s
 
     Args:
         schema: columns of the file.
-        choices: per leaf its choice, as ``choose_encodings`` returns it.
+        choices: the choice for each leaf, as ``choose_encodings`` returns it.
         compression: the codec, and the level of the columns whose choice names none.
     """
     codec, level = _parse_compression(compression)

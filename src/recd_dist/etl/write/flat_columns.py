@@ -125,7 +125,7 @@ def to_arrow(column: Column, stored: pa.DataType, weights: pa.DataType) -> list[
     """Gives a column to Arrow: the ids (or numbers), then the weights where there are some.
 
     Args:
-        column: as it is stored.
+        column: the column in its stored form.
         stored: Arrow type of the ids (or numbers), or of their lists.
         weights: Arrow type of lists of weights.
 

@@ -61,8 +61,8 @@ class Windows:
 
     Attributes:
         stream: int64 [rows], the number of each row's stream, from 0 and never decreasing.
-        starts: per feature int32 [rows], where each row's window begins in its stream.
-        streams: per feature the lists of the streams.
+        starts: for each feature int32 [rows], where each row's window begins in its stream.
+        streams: the lists of the streams of each feature.
     """
 
     stream: Order
@@ -74,7 +74,7 @@ def lay_windows(columns: tuple[Column, ...]) -> Windows:
     """Lays the rows of one row group over streams.
 
     Args:
-        columns: per windowed feature of a group its lists [rows], at least one row.
+        columns: the lists [rows] of each windowed feature of a group, at least one row.
     """
     laid = [_lay_rows(column) for column in columns]
     begins = np.logical_and.reduce([rows.cuts for rows in laid])
@@ -90,8 +90,8 @@ class Streams:
 
     Attributes:
         stream: int64 [rows], the number of each row's stream, counted over all row groups.
-        starts: per feature int32 [rows], where each row's window begins in its stream.
-        lists: per feature the lists of the streams.
+        starts: for each feature int32 [rows], where each row's window begins in its stream.
+        lists: the lists of the streams of each feature.
         bounds: int64 [row groups + 1], where the streams of each row group begin and end.
     """
 
@@ -105,7 +105,7 @@ def build_streams(columns: dict[str, Column], bounds: Order) -> Streams:
     """Lays the rows of some row groups over streams; no stream reaches from one row group into the next.
 
     Args:
-        columns: per windowed feature of a group its lists [rows].
+        columns: the lists [rows] of each windowed feature of a group.
         bounds: int64 [row groups + 1], where the rows of each row group begin and end; none is empty.
     """
     laid = [lay_windows(tuple(slice_of(c, a, b) for c in columns.values())) for a, b in pairwise(bounds.tolist())]

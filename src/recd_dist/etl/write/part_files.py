@@ -38,7 +38,7 @@ class PartWriter:
         table: directory of the table.
         number: number of the part.
         compression: ``zstd``, ``lz4``, or one level of these, such as ``zstd:6``.
-        encodings: per directory and column (by its leaf) the encoding, as ``choose_encodings`` returns it. For a
+        encodings: the encoding of each directory and column (by its leaf), as ``choose_encodings`` returns it. For a
             directory that is absent, encodings are tried on the first rows.
     """
 

@@ -15,8 +15,8 @@ class PartResult:
 
     Attributes:
         part: the part's files and numbers, as the manifest lists them.
-        features: per feature its sums over the samples.
-        ids: per embedding table its distinct ids.
+        features: the sums of each feature over the samples.
+        ids: the distinct ids of each embedding table.
     """
 
     part: Part

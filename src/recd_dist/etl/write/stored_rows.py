@@ -36,11 +36,11 @@ class StoredRows:
     """The stored rows of a group: U rows, which N samples refer to.
 
     Attributes:
-        columns: per feature its values, U rows.
+        columns: the values of each feature, U rows.
         new: bool [N], a row begins with this sample; the first sample of a row group always begins one.
         bounds: int64 [row groups + 1], where the rows of each row group begin and end, from 0 to U.
-        changes: per feature the number of pairs of neighbours (``Samples.pairs``) whose values differ.
-        missing: per feature the number of values that were missing, counted once for each sample.
+        changes: for each feature the number of pairs of neighbours (``Samples.pairs``) whose values differ.
+        missing: for each feature the number of values that were missing, counted once for each sample.
     """
 
     columns: dict[str, Column]
@@ -66,7 +66,7 @@ def keep_all_rows(samples: Samples, features: tuple[Feature, ...], types: Types)
     Args:
         samples: the samples [N].
         features: the features of the group.
-        types: per feature its stored type.
+        types: the stored type of each feature.
     """
     columns, changes, missing = {}, {}, {}
     for f in features:  # one raw column at a time is in memory
@@ -83,7 +83,7 @@ def merge_equal_neighbours(samples: Samples, features: tuple[Feature, ...], type
     Args:
         samples: the samples [N].
         features: the features of the group, all of them columns of the samples.
-        types: per feature its stored type.
+        types: the stored type of each feature.
     """
     raw = {f.name: fill_nulls(samples.shard, f, samples.where) for f in features}
     changed = {name: flag_changes(filled.column, samples.order) for name, filled in raw.items()}
@@ -107,7 +107,7 @@ def look_up_rows(
         samples: the samples [N], which refer to the query's rows by number.
         group: name of the group.
         features: the features of the group.
-        types: per feature its stored type.
+        types: the stored type of each feature.
         lookup: the rows of the group's query.
     """
     lookup_row = samples.key(link_column(group))

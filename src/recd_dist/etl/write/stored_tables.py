@@ -78,7 +78,7 @@ def sample_table(
         samples: the samples [N].
         rows: the rows of the group ``sample``, one for each sample.
         form: what every part of the table has in common.
-        row_numbers: per deduplicated group the row of each sample, int64 [N], numbered in the whole table.
+        row_numbers: for each deduplicated group the row of each sample, int64 [N], numbered in the whole table.
         first_sample: ``sample_id`` of the first sample.
 
     Returns:

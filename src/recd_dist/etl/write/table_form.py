@@ -16,12 +16,12 @@ class TableForm:
     Attributes:
         schema: the schema of the table. It is final: single ids that can be missing are lists, automatic groups have
             names, and each history is marked that is stored as windows.
-        types: per feature its stored type.
-        lookups: per group with its own query the rows of that query.
+        types: the stored type of each feature.
+        lookups: for each group with its own query the rows of that query.
         row_group_samples: the number of samples that a row group should have.
         compression: ``zstd``, ``lz4``, or one level of these, such as ``zstd:6``.
-        encodings: per directory and column (by its leaf) the chosen encoding. For a directory that is absent, each part
-            tries the encodings on its own first rows.
+        encodings: the chosen encoding of each directory and column (by its leaf). For a directory that is absent, each
+            part tries the encodings on its own first rows.
     """
 
     schema: Schema

@@ -36,7 +36,7 @@ def choose_windows_and_encodings(
         form: schema, types and options of the table.
         shard: normalised samples, usually those of the first part.
         order: int64 [N], rows of the shard in clustered order; only the first 8 row groups are looked at.
-        configured: per feature whether it has windows (``features.NAME.window``); the data decide about the others.
+        configured: whether each feature has windows (``features.NAME.window``); the data decide about the others.
 
     Returns:
         The form with ``Feature.window`` set in its schema, and with encodings.

@@ -30,8 +30,8 @@ class WrittenParts:
     """The parts of a table that have been written.
 
     Attributes:
-        parts: per split the result of each part, without the part's ids.
-        ids: per embedding table the distinct ids of all parts.
+        parts: for each split the result of each part, without the part's ids.
+        ids: the distinct ids of each embedding table, over all parts.
         dropped: the samples that policies left out.
     """
 

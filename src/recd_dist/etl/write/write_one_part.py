@@ -92,8 +92,8 @@ class _Sums:
     """What is measured of a part while it is written.
 
     Attributes:
-        features: per feature its sums.
-        ids: per embedding table its distinct ids.
+        features: the sums of each feature.
+        ids: the distinct ids of each embedding table.
     """
 
     features: dict[str, FeatureSums]

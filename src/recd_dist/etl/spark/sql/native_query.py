@@ -1,4 +1,4 @@
-"""Queries that a source gives in Spark's own SQL, for what cannot be translated."""
+"""Queries in Spark's own SQL, for DuckDB queries that cannot be translated."""
 
 from pyspark.errors import PySparkException
 from pyspark.sql import Column
