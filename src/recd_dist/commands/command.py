@@ -1,4 +1,4 @@
-"""A command of recd with its name, help, arguments and the function that it runs."""
+"""What every command is described by: name, help, config, arguments and function."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""``recd plan``: where the tables of a job would lie and what a step of them costs; starts no job.
+"""``recd plan``: where tables would lie and what a step of them costs; starts no job.
 
 The libraries that a plan needs load torch, so they are imported where they are used: ``recd --help`` stays quick.
 """

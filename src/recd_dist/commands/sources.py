@@ -1,4 +1,4 @@
-"""From a data config to the source that it describes; synthetic logs are written where they are not there yet."""
+"""From a data config to its source; writes synthetic logs that are not there yet."""
 
 from collections.abc import Mapping
 from dataclasses import asdict

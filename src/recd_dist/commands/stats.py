@@ -1,4 +1,4 @@
-"""``recd stats``: what a clustered table holds, or with ``raw --suggest`` what one of raw logs would hold."""
+"""``recd stats``: what a clustered table holds; ``raw --suggest`` looks at raw logs."""
 
 import argparse
 import sys

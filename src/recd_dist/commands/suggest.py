@@ -1,4 +1,4 @@
-"""``recd stats raw --suggest``: what deduplication would gain on raw logs, printed and written as asked."""
+"""``recd stats raw --suggest``: what deduplication would gain on raw logs."""
 
 import argparse
 import json

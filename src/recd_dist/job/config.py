@@ -1,4 +1,4 @@
-"""Configs: composed by Hydra from ``configs/`` and overrides, and checked against their types.
+"""Configs: composed by Hydra from ``configs/`` and overrides, checked by type.
 
 The dataclasses of ``job/options.py`` are the reference; YAML holds values. Hydra is used through its Compose API, so
 that a command makes no directory of its own and every rank composes the same values.

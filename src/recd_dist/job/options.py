@@ -1,4 +1,4 @@
-"""Options of every command: type, default and meaning of each; ``job/config.py`` composes and checks them."""
+"""Options of every command: type, default and meaning of each."""
 
 from dataclasses import dataclass, field
 from typing import Any

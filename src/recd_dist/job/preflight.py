@@ -1,4 +1,4 @@
-"""Finds what is wrong with a training job before a rank starts: config, table, sizes, run directory.
+"""Finds what is wrong with a training job before a rank starts.
 
     python -m recd_dist.job.preflight data=ebnerd batch_size=2048
 

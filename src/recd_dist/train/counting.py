@@ -1,4 +1,4 @@
-"""What is counted while a run trains: samples and rows, bytes sent and by formula, loss, quality and speed.
+"""What is counted in training: samples, rows, bytes, loss, quality and speed.
 
 ::
 

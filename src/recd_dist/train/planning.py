@@ -1,4 +1,4 @@
-"""From a job to the plan of its tables: rows are counted in a few batches, then ``plan/`` decides.
+"""From a job to the plan of its tables: rows are counted, then ``plan/`` decides.
 
 ::
 

@@ -1,4 +1,4 @@
-"""What a run does beside its steps: resume, save, stop when asked to, and come to an end."""
+"""What a run does beside its steps: resume, save, stop, finish."""
 
 import json
 import logging

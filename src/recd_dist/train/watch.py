@@ -1,4 +1,4 @@
-"""What a run shows of itself: progress on the screen, curves on the board, the summary at the end."""
+"""What a run shows: progress on the screen, curves on the board, a summary."""
 
 import sys
 from collections.abc import Iterator, Mapping
