@@ -113,7 +113,10 @@ def compare_in_float64(overrides: list[str], steps: int) -> list[Row]:
             job = resolve(load("train", overrides))
             loader = build.build_loader(job, ranks, job.transforms.fit(job.table))
             batches = list(islice(iter(loader), steps))
-            models = [build.build_model(job, dedup, "cpu") for dedup in (True, False)]
+            models = []
+            for dedup in (True, False):
+                with build.seeded(job):  # both begin with the same dense weights
+                    models.append(build.build_model(job, dedup, "cpu"))
             for model in models:
                 initialize_tables(model, job.config.seed)
                 model.double()
