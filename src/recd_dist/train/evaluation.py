@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
@@ -26,6 +25,7 @@ from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.reader.transform import Transforms
+from recd_dist.screen.console import console
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.location import location
 from recd_dist.table.manifest import is_table, splits_of
@@ -185,4 +185,4 @@ def main(overrides: Sequence[str] | None = None) -> None:
     with process_group(config.device) as ranks:
         result = evaluate_run(config, ranks)
         if ranks.is_first:
-            Console(width=None if sys.stdout.isatty() else 120).print(report(result))
+            console(sys.stdout).print(report(result))
