@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     is_there = all(is_table(out / split) for split in source.splits)
     if not (options.verify and is_there and not config.overwrite and not config.append):
-        manifests = _make_tables(config, source, out)
+        manifests = _make_tables(config, source, out, options.strict)
         _show_tables(config.data.table, manifests)
         _warn_of_small_tables(config.data, manifests)
     if not options.verify:
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     return 0 if verification.equal else 1
 
 
-def _make_tables(config: EtlConfig, source: Source, out: Location) -> Mapping[str, Manifest]:
+def _make_tables(config: EtlConfig, source: Source, out: Location, strict: bool) -> Mapping[str, Manifest]:
     """Makes the tables by the engine that the config names."""
     options: dict[str, Any] = {
         "overwrite": config.overwrite,
@@ -55,6 +55,7 @@ def _make_tables(config: EtlConfig, source: Source, out: Location) -> Mapping[st
         "compression": config.compression,
         "memory_limit": config.memory_limit,
         "threads": config.threads,
+        "strict": strict,
     }
     if config.engine == "duckdb":
         from recd_dist.etl.flow import etl
@@ -107,12 +108,14 @@ COMMAND = Command(
         "recd etl data=tiny overwrite=true compression=lz4",
         "recd etl data=mine --dry-run",
         "recd etl data=mine --verify",
+        "recd etl data=mine --strict",
         "recd etl data=mine data.path=logs/2026-11-25/*.parquet data.partition=day append=true",
     ),
     run=run,
     config="etl",
     arguments=(
         Argument("--dry-run", "show schema and sample rows, write nothing", {"action": "store_true"}),
+        Argument("--strict", "refuse logs in which something suspicious is found", {"action": "store_true"}),
         Argument("--verify", "compare every column with the source", {"action": "store_true"}),
     ),
 )

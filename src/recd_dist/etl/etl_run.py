@@ -74,6 +74,7 @@ class Run:
         replaced: the partitions of these tables whose samples the new ones replace.
         work: the directory of work, where finished steps stay when the run is killed.
         bar: shows how far the run is.
+        strict: whether a suspicious thing in the logs is an error.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Run:
     replaced: frozenset[str]
     work: Path
     bar: PhaseProgress
+    strict: bool = False
 
     def connect(self) -> duckdb.DuckDBPyConnection:
         """Opens a DuckDB that takes the run's share of memory and spills into its directory of work."""

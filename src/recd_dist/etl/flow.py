@@ -39,6 +39,7 @@ from recd_dist.etl.write.choose_form import choose_form
 from recd_dist.etl.write.table_form import TableForm
 from recd_dist.etl.write.write_all_parts import WrittenParts, write_parts
 from recd_dist.screen.phase_progress import PhaseProgress
+from recd_dist.table.announcement import announce
 from recd_dist.table.location import Location, is_remote
 from recd_dist.table.manifest import Manifest
 
@@ -58,6 +59,7 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
     threads: int | None = None,
     shard_bytes: int | None = None,
     progress: bool = True,
+    strict: bool = False,
     build: Callable[[Run], RunOutput] | None = None,
 ) -> dict[str, Manifest]:
     """Writes a source's clustered tables, ``out/train`` and, with a split, ``out/test``.
@@ -76,6 +78,7 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
         threads: the number of threads that write parts. None takes one for every core.
         shard_bytes: the most bytes that a piece of a shard may take in memory. None leaves it to the memory limit.
         progress: whether to show a progress bar.
+        strict: whether a suspicious thing in the logs is an error; otherwise it is said in the log.
         build: reads, plans and writes; ``etl_on_spark`` passes its own. None does it in this process with DuckDB.
 
     Returns:
@@ -101,7 +104,7 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
         base = _find_base(work, out, source.splits, append)
         if not going_on:
             check_space(work, _needed_bytes(files))
-        run = Run(job["run"], source, options, files, base, frozenset(replace), work, bar)
+        run = Run(job["run"], source, options, files, base, frozenset(replace), work, bar, strict)
         manifests = finish_tables(work, out, (build or build_with_duckdb)(run), base, bar)
     report(out, manifests)
     return manifests
@@ -139,13 +142,17 @@ def build_with_duckdb(run: Run) -> RunOutput:
     with run.connect() as connection:
         inspection = inspect(run.source, connection)
         run.base.check(inspection, run.source)
+        found = (*run.files.announcements, *inspection.announcements)
+        announce(found, run.strict)
         lookups = {group: _open_lookup(group, connection, sql, run.work) for group, sql in inspection.groups.items()}
         preparation = Preparation(run.source, inspection.schema, lookups, inspection.timed)
         shards = read_samples(run, connection, inspection, preparation)
     release_memory()
     rules = Rules.of(run.source, run.options.max_session_samples, run.base.partitions - run.replaced)
     form, written = write_shards(run, shards, rules, inspection, preparation)
-    return RunOutput(run.source, inspection, form, written, run.name, run.base.parts_of(run.replaced))
+    return RunOutput(
+        run.source, inspection, form, written, run.name, run.base.parts_of(run.replaced), announcements=found
+    )
 
 
 def _open_lookup(group: str, connection: duckdb.DuckDBPyConnection, sql: str, work: Path) -> Lookup:

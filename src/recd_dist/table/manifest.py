@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from recd_dist.errors import ConfigError, DataError, nearest
+from recd_dist.table.announcement import Announcement
 from recd_dist.table.location import Location, contents, directories, file_size, put
 from recd_dist.table.schema import Schema
 
@@ -177,6 +178,7 @@ class Manifest:
         next_part, next_sample: the numbers of the next part and sample to be written.
         partition: the time by which parts are apart: ``day``, ``hour`` or empty.
         runs: ids of the ETL runs whose samples the table holds.
+        announcements: what these runs found in the logs that people may not expect; empty in tables of older releases.
     """
 
     name: str
@@ -196,6 +198,7 @@ class Manifest:
     next_sample: int = 0
     partition: str = ""
     runs: tuple[str, ...] = ()
+    announcements: tuple[Announcement, ...] = ()
 
     def dedup_factor(self, group: str) -> float:
         """Samples per stored row of a group (1.0 for ``sample``)."""
@@ -323,4 +326,5 @@ def _from_json(value: Mapping[str, Any]) -> Manifest:
         next_sample=value["next_sample"],
         partition=value["partition"],
         runs=tuple(value["runs"]),
+        announcements=tuple(map(Announcement.from_json, value.get("announcements", ()))),
     )

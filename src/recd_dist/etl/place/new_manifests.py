@@ -111,6 +111,7 @@ def _build_manifest(
         next_sample=max([p.first_sample + p.num_samples for p in parts] + [before.next_sample if before else 0]),
         partition=output.source.partition,
         runs=(*(before.runs if before else ()), output.run),
+        announcements=tuple(dict.fromkeys((*(before.announcements if before else ()), *output.announcements))),
     )
 
 

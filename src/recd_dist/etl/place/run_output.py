@@ -8,6 +8,7 @@ from recd_dist.etl.source.source import Source
 from recd_dist.etl.write.part_result import PartResult
 from recd_dist.etl.write.table_form import TableForm
 from recd_dist.etl.write.write_all_parts import WrittenParts
+from recd_dist.table.announcement import Announcement
 from recd_dist.table.manifest import Manifest
 
 
@@ -24,6 +25,7 @@ class RunOutput:
         replaces: for each split the numbers of the old parts that the new parts replace, such as those of partitions
             that are written again.
         describes: the manifest that describes how the samples were made, where a run has only merged parts.
+        announcements: what was found in the logs that people may not expect.
     """
 
     source: Source
@@ -33,6 +35,7 @@ class RunOutput:
     run: str
     replaces: Mapping[str, frozenset[int]] = field(default_factory=dict)
     describes: Manifest | None = None
+    announcements: tuple[Announcement, ...] = ()
 
     @property
     def results(self) -> list[PartResult]:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from recd_dist.errors import DataError
 from recd_dist.etl.source.duckdb_sql import LEFT_TO_DUCKDB, fill_path, is_glob, match_glob, resolve_path, samples_query
 from recd_dist.etl.source.source import Source
+from recd_dist.table.announcement import Announcement
 from recd_dist.table.location import Location, arrow_input, location, report_store_errors, stored_files
 
 _READ = re.compile(r"read_parquet\(\s*'((?:[^']|'')*)'\s*(?P<more>,[^)]*union_by_name[^)]*)?")
@@ -33,11 +34,13 @@ class InputFiles:
             a store, it is a number that changes with the file.
         memory_bytes: about the bytes that the rows take in memory.
         num_rows: the rows of all files; None where not all of them are Parquet files.
+        announcements: what was found in names, footers and types that people may not expect.
     """
 
     files: tuple[tuple[str, int, int], ...]
     memory_bytes: int
     num_rows: int | None
+    announcements: tuple[Announcement, ...] = ()
 
 
 @dataclass(frozen=True)

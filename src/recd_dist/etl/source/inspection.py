@@ -10,7 +10,8 @@
 No row is read here: DuckDB only describes the queries. ``column_sql.py`` says what becomes of each type.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ from recd_dist.etl.source.column_sql import (
 )
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.source.source_groups import FeatureSource
+from recd_dist.table.announcement import Announcement
 from recd_dist.table.flat import identifier
 from recd_dist.table.schema import SAMPLE, Feature, Kind, Schema
 
@@ -40,6 +42,7 @@ SAMPLE_KEY, ORDER_KEY = "__sample", "__sample_order"
 """Columns of the normalised samples query, beside labels, links and features; absent where the source has none."""
 ROW_KEY = "__key"
 """The key column of a normalised group query."""
+_INDEX = re.compile(r"__index_level_\d+__$")
 
 
 def link_column(group: str) -> str:
@@ -58,6 +61,7 @@ class Inspection:
         groups: the normalised query of each group that has its own query.
         automatic: whether the groups are still to be chosen by measuring.
         timed: whether the timestamp is a time, and not just an integer.
+        announcements: what was found in names and types of columns that people may not expect.
     """
 
     schema: Schema
@@ -65,6 +69,7 @@ class Inspection:
     groups: dict[str, str]
     automatic: bool
     timed: bool = False
+    announcements: tuple[Announcement, ...] = ()
 
 
 def inspect(source: Source, connection: duckdb.DuckDBPyConnection | None = None) -> Inspection:
@@ -107,7 +112,9 @@ def inspect(source: Source, connection: duckdb.DuckDBPyConnection | None = None)
     order = {name: i for i, name in enumerate((*(source.groups or {}), SAMPLE))}
     features.sort(key=lambda feature: order[feature.group])
     timed = is_time(columns.get(source.keys.get("timestamp", ""), ""))
-    return Inspection(Schema(tuple(features), source.labels), samples, groups, source.groups is None, timed)
+    return Inspection(
+        Schema(tuple(features), source.labels), samples, groups, source.groups is None, timed, tuple(resolver.found)
+    )
 
 
 class _Resolver:
@@ -124,6 +131,7 @@ class _Resolver:
     ) -> None:
         self.source, self.columns, self.group_columns = source, columns, group_columns
         self.mistakes: list[str] = []
+        self.found: list[Announcement] = []
         self.feature_of_weights = {f.weights: name for name, f in source.features.items() if f.weights}
 
     def resolve_samples(self) -> tuple[list[Feature], str]:
@@ -212,8 +220,23 @@ class _Resolver:
         ]
         links = {key for group in (source.groups or {}).values() for key in group.key}
         no_feature = {*source.keys.values(), *source.labels, *links} - set(source.features)
-        no_feature |= {*source.drop, *source.labels, *self.feature_of_weights}
+        no_feature |= {*source.drop, *source.labels, *self.feature_of_weights, *self._saved_indexes(chosen)}
         return {c: chosen.get(c, SAMPLE) for c in self.columns if c in chosen or c not in no_feature}
+
+    def _saved_indexes(self, chosen: Collection[str]) -> list[str]:
+        """Columns in which pandas has saved the index of a data frame, which are no features unless named as such."""
+        indexes = [c for c in self.columns if _INDEX.match(c) and c not in (*chosen, *self.source.features)]
+        indexes = [c for c in indexes if c not in (*self.source.keys.values(), *self.source.labels, *self.source.drop)]
+        self.found += [
+            Announcement(
+                f"column '{column}' is the saved index of a pandas data frame and was left out",
+                1,
+                f"data.drop=[{column}] says the same, data.features.{column}.kind=id makes it a feature",
+                suspicious=False,
+            )
+            for column in indexes
+        ]
+        return indexes
 
     def _resolve_features(
         self, group_of: Mapping[str, str], columns: Mapping[str, str], where: str

@@ -39,6 +39,7 @@ from recd_dist.etl.spark.spark_session import active_session, start_session
 from recd_dist.etl.spark.sql.row_place import number_blocks
 from recd_dist.etl.write.choose_form import choose_form
 from recd_dist.etl.write.write_all_parts import write_parts
+from recd_dist.table.announcement import announce
 from recd_dist.table.location import Location
 from recd_dist.table.manifest import Manifest
 
@@ -109,6 +110,8 @@ def _make_tables(spark: "SparkSession", run: Run) -> RunOutput:
     normalised = normalise_on_spark(source, spark, keep_place="timestamp" not in source.keys)
     inspection = normalised.inspection
     base.check(inspection, source)
+    found = (*run.files.announcements, *inspection.announcements)
+    announce(found, run.strict)
     buckets = num_buckets(run.files.memory_bytes, shard_bytes)
     samples, lookups = _keep_samples(spark, source, normalised, buckets, work)
     bar.start_reading(run.files.num_rows)
@@ -135,7 +138,7 @@ def _make_tables(spark: "SparkSession", run: Run) -> RunOutput:
     written.dropped.merge(left_out)
     for reason, count in plan.kept.items():
         written.dropped.add(reason, count, {})
-    return RunOutput(source, inspection, form, written, run.name, base.parts_of(run.replaced))
+    return RunOutput(source, inspection, form, written, run.name, base.parts_of(run.replaced), announcements=found)
 
 
 def _keep_samples(
