@@ -62,9 +62,7 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
     strict: bool = False,
     build: Callable[[Run], RunOutput] | None = None,
 ) -> dict[str, Manifest]:
-    """Writes a source's clustered tables, ``out/train`` and, with a split, ``out/test``.
-
-    After a kill, the same call goes on with the work: it writes no part again that is already written.
+    """Writes a source's clustered tables, ``out/train`` and, with a split, ``out/test``; after a kill, it goes on.
 
     Args:
         source: describes the raw logs.
@@ -89,8 +87,7 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
         ConfigError: options do not fit together.
     """
     options = Options(row_group_samples, compression, memory_limit, threads, shard_bytes)
-    options.check()
-    _check_replace(replace, append, source)
+    _check_options(options, replace, append, source)
     files = find_input_files(source)
     job = describe_job(source, options, files, out, [append, *sorted(replace)])
     work = work_directory(out)
@@ -110,7 +107,8 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
     return manifests
 
 
-def _check_replace(replace: Collection[str], append: bool, source: Source) -> None:
+def _check_options(options: Options, replace: Collection[str], append: bool, source: Source) -> None:
+    options.check()
     if replace and not (append and source.partition):
         raise ConfigError(
             f"replace={list(replace)}: only partitions of a table that is added to can be replaced; set append=true "
