@@ -73,6 +73,27 @@ def test_window_equals_the_exact_numbers(two_ranks) -> None:
     assert first["calibration"] == first["lifetime_calibration"] == pytest.approx(exact.calibration, abs=1e-5)
 
 
+def _one_class(ranks: Ranks, label: float) -> tuple[dict[str, float], dict[str, float]]:
+    """The numbers after steps of one class, and after some of both."""
+    window = TrainingQuality(batch_size=64, num_last=128, device=ranks.device)
+    window.update(torch.zeros(64), torch.full((64,), label))
+    alone = window.compute()
+    window.update(*_samples(ranks.rank, 0))
+    return alone, window.compute()
+
+
+@pytest.mark.parametrize(("label", "undefined"), [(0.0, {"ne", "auc", "calibration"}), (1.0, {"ne", "auc"})])
+def test_a_window_of_one_class_has_no_figures(two_ranks, label: float, undefined: set[str]) -> None:
+    """TorchRec says AUC 0.5, NE 6e10 and calibration 0, as if they meant something."""
+    (alone, both), _ = two_ranks(_one_class, label)
+    assert {name for name, value in alone.items() if np.isnan(value)} == {
+        *undefined,
+        *(f"lifetime_{name}" for name in undefined if name != "auc"),
+    }
+    assert "ctr" not in alone
+    assert all(np.isfinite(value) for value in both.values())
+
+
 def _see(ranks: Ranks, run_dir, start: int, batches: list[list[int]]) -> None:
     with SeenRecords(run_dir, start) as seen:
         for step, ids in enumerate(batches, start=start + 1):

@@ -11,10 +11,12 @@ import torch
 
 from recd_dist.cli import main
 from recd_dist.errors import ConfigError
+from recd_dist.files.json_text import json_text
 from recd_dist.job.config import load
 from recd_dist.job.job import Job
 from recd_dist.job.options import EvaluateConfig, TrainConfig
 from recd_dist.job.preflight import check
+from recd_dist.metrics.quality import measure_quality
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.reader.transform import Transforms
 from recd_dist.table.clustered import ClusteredTable
@@ -128,6 +130,14 @@ def test_the_report_names_run_split_and_oracle(alone: Ranks, trained: Path) -> N
 def test_what_cannot_be_evaluated(alone: Ranks, trained: Path, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         quality(alone, trained, **options)
+
+
+def test_a_split_of_one_class_has_no_ne_and_no_auc() -> None:
+    """JSON has null for what is undefined, people see a dash."""
+    result = {"run_dir": "r", "step": 1, "table": "t/test", **measure_quality([0.1, 0.2], [0, 0]).to_json()}
+
+    assert json.loads(json_text(result), parse_constant=pytest.fail)["ne"] is None
+    assert list(report(result).columns[1].cells) == ["-", "-", "-", "-", "0.7713", "0.0000", "2"]
 
 
 def test_a_run_without_a_checkpoint(alone: Ranks, trained: Path, tmp_path: Path) -> None:

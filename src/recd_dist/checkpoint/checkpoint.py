@@ -43,6 +43,7 @@ from recd_dist.checkpoint.state import (
     rng_state,
 )
 from recd_dist.errors import DataError, UserError
+from recd_dist.files.json_text import json_text
 from recd_dist.table.schema import Schema
 
 logger = logging.getLogger(__name__)
@@ -278,7 +279,7 @@ def _empty_directory(partial: Path) -> None:
 def _finish(partial: Path, final: Path, header: dict[str, Any]) -> None:
     """Writes checkpoint.json and gives the directory its final name."""
     with (partial / "checkpoint.json").open("w") as file:
-        json.dump(header, file, indent=1)
+        file.write(json_text(header))
         file.flush()
         os.fsync(file.fileno())
     if final.exists():  # a run that did not resume saves this step again

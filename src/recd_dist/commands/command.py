@@ -1,13 +1,13 @@
 """What every command is described by: name, help, config, arguments and function."""
 
 import argparse
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from recd_dist.errors import ConfigError
+from recd_dist.files.json_text import json_text
 from recd_dist.job.config import load
 
 
@@ -102,6 +102,6 @@ def write_json(file: str | None, value: object) -> None:
     if not file:
         return
     try:
-        Path(file).write_text(json.dumps(value, indent=1) + "\n")
+        Path(file).write_text(json_text(value) + "\n")
     except OSError as error:
         raise ConfigError(f"--json {file}: cannot be written ({error.strerror})") from error

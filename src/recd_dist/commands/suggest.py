@@ -1,7 +1,6 @@
 """``recd stats raw --suggest``: what deduplication would gain on raw logs."""
 
 import argparse
-import json
 import re
 import shlex
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 
 from recd_dist.commands.sources import source_options, write_synthetic_logs
 from recd_dist.errors import ConfigError
+from recd_dist.files.json_text import json_text
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.source.source_options import KEY_NAMES
 from recd_dist.job.config import load
@@ -54,7 +54,7 @@ def suggest(options: argparse.Namespace, config_name: str) -> int:
     )
     console(sys.stdout).print(render(suggestion))
     if options.json:
-        _write("--json", options.json, json.dumps(suggestion.to_json(), indent=1, allow_nan=False) + "\n")
+        _write("--json", options.json, json_text(suggestion.to_json()) + "\n")
     if options.html:
         from recd_dist.suggest.report import to_html
 

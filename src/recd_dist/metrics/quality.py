@@ -2,10 +2,12 @@
 
 ``measure_quality`` sorts all predictions once and is exact, ties included (a constant prediction has AUC 0.5). The
 numbers in training come from TorchRec's RecMetricModule. It is cheap, but its AUC orders ties as they come, so that an
-untrained model, which predicts a constant, shows an arbitrary AUC; NE and calibration are not affected.
+untrained model, which predicts a constant, shows an arbitrary AUC; NE and calibration are not affected. Of samples that
+are all of one class TorchRec gives an AUC of 0.5, an NE of 6e10 and a calibration of 0; here these are nan.
 """
 
 import logging
+import math
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -152,7 +154,8 @@ class TrainingQuality:
         world_size, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
         task = RecTaskInfo(name="t", label_name="label", prediction_name="prediction", weight_name="weight")
         window_size = max(num_last, batch_size * world_size)
-        metrics = (RecMetricEnum.NE, RecMetricEnum.AUC, RecMetricEnum.CALIBRATION)
+        # CTR, the mean label, tells whether both classes are there; TorchRec's AUC sees at least the samples of its CTR.
+        metrics = (RecMetricEnum.NE, RecMetricEnum.AUC, RecMetricEnum.CALIBRATION, RecMetricEnum.CTR)
         config = MetricsConfig(
             rec_tasks=[task],
             rec_metrics={metric: RecMetricDef(rec_tasks=[task], window_size=window_size) for metric in metrics},
@@ -177,9 +180,14 @@ class TrainingQuality:
 
         Returns:
             On rank 0 ``ne``, ``auc`` and ``calibration`` of the last samples, and ``lifetime_ne`` and
-            ``lifetime_calibration`` since the start. Empty on other ranks, and before the first ``update``.
+            ``lifetime_calibration`` since the start; nan where the samples leave a number undefined, because they are
+            all of one class. Empty on other ranks, and before the first ``update``.
         """
         if not self._metrics.trained_batches:
             return {}
         numbers = {key.split("|")[1]: float(value) for key, value in dict(self._metrics.compute()).items()}
+        for span in ("window_", "lifetime_"):
+            base_rate = numbers.pop(f"{span}ctr", math.nan)
+            undefined = ("ne", "auc", "calibration") if base_rate == 0 else ("ne", "auc") if base_rate == 1 else ()
+            numbers |= {f"{span}{name}": math.nan for name in undefined if f"{span}{name}" in numbers}
         return {key.removeprefix("window_"): value for key, value in numbers.items()}

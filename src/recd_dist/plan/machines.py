@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recd_dist.errors import ConfigError, nearest
+from recd_dist.files.json_text import json_text
 
 FORMAT = "recd_dist.costs"
 
@@ -162,7 +163,7 @@ def save_costs(path: Path, measured: dict[str, Any]) -> None:
         ConfigError: the file cannot be written.
     """
     try:
-        path.write_text(json.dumps({"format": FORMAT, **measured}, indent=1) + "\n")
+        path.write_text(json_text({"format": FORMAT, **measured}) + "\n")
     except OSError as error:
         raise ConfigError(f"plan.costs={path}: cannot be written ({error.strerror})") from error
 

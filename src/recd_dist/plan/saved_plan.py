@@ -12,6 +12,7 @@ from typing import Any
 
 from recd_dist.embedding.vocabulary.names import PLACE_KEYS, SENDS
 from recd_dist.errors import ConfigError, nearest
+from recd_dist.files.json_text import json_text
 
 FORMAT, VERSION = "recd_dist.plan", 1
 
@@ -130,8 +131,8 @@ def format_plan(value: Mapping[str, Any]) -> str:
     Args:
         value: what ``plan_json.plan_to_json`` made.
     """
-    head = [f"{json.dumps(name)}: {json.dumps(value[name])}" for name in value if name != "tables"]
-    lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in value["tables"].items())
+    head = [f"{json_text(name)}: {json_text(value[name], indent=None)}" for name in value if name != "tables"]
+    lines = ",\n".join(f"  {json_text(name)}: {json_text(entry, indent=None)}" for name, entry in value["tables"].items())
     return "{\n " + ",\n ".join(head) + f',\n "tables": {{\n{lines}\n }}\n}}\n'
 
 

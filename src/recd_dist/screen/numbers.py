@@ -56,7 +56,17 @@ def rate(value: float) -> str:
     Args:
         value: the share, from 0 to 1, or nan where there is none.
     """
-    return "-" if math.isnan(value) else f"{value:.3f}"
+    return figure(value, 3)
+
+
+def figure(value: float, num_decimals: int = 4) -> str:
+    """A number that may be undefined: 0.82412 -> ``0.8241``, nan -> ``-``.
+
+    Args:
+        value: the number, or nan where there is none, such as the AUC of one class.
+        num_decimals: the number of digits after the point.
+    """
+    return "-" if math.isnan(value) else f"{value:.{num_decimals}f}"
 
 
 def ratio(before: float, after: float, num_decimals: int | None = None) -> str:

@@ -11,7 +11,6 @@ Every sample carries its own copy of all features, as services log them. The dir
 and then renamed, so it is whole or absent.
 """
 
-import json
 import logging
 import os
 import shutil
@@ -26,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd_dist.errors import ConfigError, DataError
+from recd_dist.files.json_text import json_text
 from recd_dist.files.whole_file import write_whole
 from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.synthetic.draw import I64
@@ -82,7 +82,7 @@ def generate(
             shutil.rmtree(work, ignore_errors=True)
     scores = score_splits(out, split if isinstance(split, str) else None)
     oracles = {name: oracle.to_json() for name, oracle in scores.items()}
-    write_whole(out / "oracle.json", json.dumps(oracles, indent=1))
+    write_whole(out / "oracle.json", json_text(oracles))
     name, best = ("test", scores["test"]) if "test" in scores else ("all", scores["all"])
     _log.info("%s: the best possible AUC on %s samples is %.4f, NE %.4f", out, name, best.auc, best.ne)
     return out
@@ -132,7 +132,7 @@ def _is_finished(spec: SyntheticSpec, out: Path) -> bool:
 
 def _marker(spec: SyntheticSpec) -> str:
     """The text of ``spec.json``."""
-    return json.dumps({"version": VERSION, **asdict(spec)}, indent=1)
+    return json_text({"version": VERSION, **asdict(spec)})
 
 
 def _write_logs(spec: SyntheticSpec, work: Path, advance: Callable[[int], None]) -> None:

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from recd_dist.errors import ConfigError, DataError, nearest
+from recd_dist.files.json_text import json_text
 from recd_dist.table.announcement import Announcement
 from recd_dist.table.location import Location, contents, directories, file_size, put
 from recd_dist.table.schema import Schema
@@ -246,8 +247,8 @@ class Manifest:
         Args:
             table: directory of one split.
         """
-        value = {"format": FORMAT, "version": VERSION, **_nan_to_null(asdict(self)), "schema": self.schema.to_json()}
-        put(table / NAME, json.dumps(value, indent=1, allow_nan=False).encode())
+        value = {"format": FORMAT, "version": VERSION, **asdict(self), "schema": self.schema.to_json()}
+        put(table / NAME, json_text(value).encode())
 
     @staticmethod
     def load(table: Location) -> "Manifest":
@@ -289,15 +290,6 @@ def is_table(table: Location) -> bool:
 def splits_of(root: Location) -> list[str]:
     """Names of the splits that a directory holds, sorted."""
     return [name for name in directories(root) if is_table(root / name)]
-
-
-def _nan_to_null(value: Any) -> Any:
-    """Puts null in place of nan, which JSON does not know."""
-    if isinstance(value, dict):
-        return {key: _nan_to_null(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_nan_to_null(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _null_to_nan(value: float | None) -> float:

@@ -26,6 +26,7 @@ from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.reader.transform import Transforms
 from recd_dist.screen.console import console
+from recd_dist.screen.numbers import figure
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.location import location
 from recd_dist.table.manifest import is_table, splits_of
@@ -169,7 +170,7 @@ def report(result: dict[str, Any]) -> Table:
     }
     for key, label in names.items():
         value = result.get(key, float("nan"))
-        shown = f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+        shown = f"{value:,}" if isinstance(value, int) else figure(value)
         best = f"{result[f'oracle_{key}']:.4f}" if f"oracle_{key}" in result else ""
         table.add_row(label, shown, *([best] if has_oracle else []))
     return table

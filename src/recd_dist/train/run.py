@@ -1,8 +1,6 @@
 """What a run does beside its steps: resume, save, stop, finish."""
 
-import json
 import logging
-import math
 import shutil
 import signal
 from collections.abc import Mapping
@@ -16,6 +14,7 @@ import torch.distributed as dist
 
 from recd_dist.checkpoint import checkpoint
 from recd_dist.embedding.tables import portable_name
+from recd_dist.files.json_text import json_text
 from recd_dist.files.whole_file import write_whole
 from recd_dist.job.config import to_yaml
 from recd_dist.job.job import Job
@@ -133,8 +132,6 @@ def finish(
         summary |= {"split": split, **(quality.to_json() if quality else {}), **oracle(job, split)}
     summary |= {"samples": num_samples, "steps": step, "checkpoint": str(path), "world_size": ranks.world_size}
     if ranks.is_first:
-        # JSON has no nan: undefined numbers, such as an AUC of one class, are null there.
-        plain = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in summary.items()}
-        write_whole(Path(job.config.run_dir) / "summary.json", json.dumps(plain, indent=1, allow_nan=False) + "\n")
+        write_whole(Path(job.config.run_dir) / "summary.json", json_text(summary) + "\n")
     watch.finish(step, summary)
     return summary

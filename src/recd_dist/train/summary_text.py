@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
+from recd_dist.screen.numbers import figure
+
 
 def render(summary: Mapping[str, Any]) -> Table:
     """Formats a summary as a table for people.
@@ -22,12 +24,13 @@ def render(summary: Mapping[str, Any]) -> Table:
     table.add_row("speed", f"{summary['samples_per_s']:,.0f} samples/s")
     if "auc" in summary:
         best = f" (best possible {summary['oracle_auc']:.4f})" if "oracle_auc" in summary else ""
-        table.add_row(f"AUC, {summary['split']}", f"{summary['auc']:.4f}{best}")
+        table.add_row(f"AUC, {summary['split']}", f"{figure(summary['auc'])}{best}")
         if math.isfinite(summary["auc_per_request"]):
             table.add_row("AUC per request", f"{summary['auc_per_request']:.4f}")
         best = f" (best possible {summary['oracle_ne']:.4f})" if "oracle_ne" in summary else ""
-        table.add_row(f"NE, {summary['split']}", f"{summary['ne']:.4f}{best}")
-        table.add_row(f"loss, {summary['split']}", f"{summary['loss']:.4f}, calibration {summary['calibration']:.3f}")
+        table.add_row(f"NE, {summary['split']}", f"{figure(summary['ne'])}{best}")
+        calibration = figure(summary["calibration"], 3)
+        table.add_row(f"loss, {summary['split']}", f"{figure(summary['loss'])}, calibration {calibration}")
     factors = ", ".join(f"{group} {factor:.2f}" for group, factor in summary["dedup_factor"].items())
     table.add_row("samples per unique row", factors or "nothing deduplicated")
     sent, expanded = summary["sent_bytes_per_step"], summary["expanded_bytes_per_step"]
