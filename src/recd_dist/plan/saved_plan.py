@@ -132,7 +132,8 @@ def format_plan(value: Mapping[str, Any]) -> str:
         value: what ``plan_json.plan_to_json`` made.
     """
     head = [f"{json_text(name)}: {json_text(value[name], indent=None)}" for name in value if name != "tables"]
-    lines = ",\n".join(f"  {json_text(name)}: {json_text(entry, indent=None)}" for name, entry in value["tables"].items())
+    tables = value["tables"].items()
+    lines = ",\n".join(f"  {json_text(name)}: {json_text(entry, indent=None)}" for name, entry in tables)
     return "{\n " + ",\n ".join(head) + f',\n "tables": {{\n{lines}\n }}\n}}\n'
 
 
