@@ -154,7 +154,7 @@ class TrainingQuality:
         world_size, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
         task = RecTaskInfo(name="t", label_name="label", prediction_name="prediction", weight_name="weight")
         window_size = max(num_last, batch_size * world_size)
-        # CTR, the mean label, tells whether both classes are there; TorchRec's AUC sees at least the samples of its CTR.
+        # CTR, the mean label, tells whether both classes are there: the AUC's window holds all samples of its window.
         metrics = (RecMetricEnum.NE, RecMetricEnum.AUC, RecMetricEnum.CALIBRATION, RecMetricEnum.CTR)
         config = MetricsConfig(
             rec_tasks=[task],
