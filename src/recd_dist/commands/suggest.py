@@ -11,9 +11,9 @@ from typing import Any
 
 from recd_dist.commands.sources import source_options, write_synthetic_logs
 from recd_dist.errors import ConfigError
-from recd_dist.files.json_text import json_text
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.source.source_options import KEY_NAMES
+from recd_dist.files.json_text import json_text
 from recd_dist.job.config import load
 from recd_dist.job.options import EtlConfig
 from recd_dist.screen.console import console
