@@ -1,6 +1,7 @@
 """What the ETL says of logs, keeps in the manifest, and refuses with ``--strict``."""
 
 import logging
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -57,3 +58,25 @@ def test_strict_refuses_only_what_is_suspicious(caplog):
     ]
     with pytest.raises(DataError, match=r"1 suspicious thing in the logs, and no table is made: c; do d"):
         announce([harmless, odd], strict=True)
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        ([i % 5 + 1 for i in range(NUM_ROWS)], r"neither 0 nor 1 in 320 of 400 samples .*from 1 to 5.*\(clicked > 3\)"),
+        ([i % 2 * 2 - 1 for i in range(NUM_ROWS)], r"neither 0 nor 1 in 200 of 400 .*from -1 to 1.*\(clicked > 0\)"),
+        ([1] * NUM_ROWS, r"label 'clicked' is 1 in all 400 samples.*impressions without a click"),
+        ([i % 2 for i in range(NUM_ROWS)], None),
+    ],
+)
+def test_labels_that_training_refuses_are_announced(tmp_path, labels, says):
+    logs = source(tmp_path, {"clicked": labels})
+    manifest = etl(logs, tmp_path / "out", progress=False)["train"]
+    assert (manifest.labels["clicked"].min, manifest.labels["clicked"].max) == (min(labels), max(labels))
+    if says is None:
+        assert manifest.announcements == ()
+        return
+    assert re.search(says, str(manifest.announcements[0]))
+    with pytest.raises(DataError, match=says):
+        etl(logs, tmp_path / "strict", progress=False, strict=True)
+    assert not (tmp_path / "strict").exists()

@@ -145,11 +145,13 @@ def build_with_duckdb(run: Run) -> RunOutput:
         lookups = {group: _open_lookup(group, connection, sql, run.work) for group, sql in inspection.groups.items()}
         preparation = Preparation(run.source, inspection.schema, lookups, inspection.timed)
         shards = read_samples(run, connection, inspection, preparation)
+    noted = tuple(shards.tally.announcements(inspection.schema.labels))
+    announce(noted, run.strict)
     release_memory()
     rules = Rules.of(run.source, run.options.max_session_samples, run.base.partitions - run.replaced)
     form, written = write_shards(run, shards, rules, inspection, preparation)
     return RunOutput(
-        run.source, inspection, form, written, run.name, run.base.parts_of(run.replaced), announcements=found
+        run.source, inspection, form, written, run.name, run.base.parts_of(run.replaced), announcements=found + noted
     )
 
 

@@ -23,6 +23,7 @@ from recd_dist.embedding.vocabulary.names import (
     WIDTH_UNIT,
 )
 from recd_dist.errors import ConfigError, UserError, nearest
+from recd_dist.job.check_label import check_label
 from recd_dist.job.config import config_dir, from_yaml, load
 from recd_dist.job.dotted_names import dotted_names, value_at
 from recd_dist.job.job import Job, require_writable, resolve
@@ -51,6 +52,7 @@ def check(config: TrainConfig, world_size: int = 1) -> Job:
     _check_numbers(config)
     job = resolve(config)
     job.table.check_sizes()
+    check_label(job.table, job.schema.labels[0])
     _check_steps(job, world_size)
     _check_names(config)
     _check_model(job)

@@ -179,6 +179,7 @@ class Manifest:
         next_part, next_sample: the numbers of the next part and sample to be written.
         partition: the time by which parts are apart: ``day``, ``hour`` or empty.
         runs: ids of the ETL runs whose samples the table holds.
+        labels: statistics of each label; empty in tables of older releases.
         announcements: what these runs found in the logs that people may not expect; empty in tables of older releases.
     """
 
@@ -199,6 +200,7 @@ class Manifest:
     next_sample: int = 0
     partition: str = ""
     runs: tuple[str, ...] = ()
+    labels: dict[str, FeatureStats] = field(default_factory=dict)
     announcements: tuple[Announcement, ...] = ()
 
     def dedup_factor(self, group: str) -> float:
@@ -296,6 +298,12 @@ def _null_to_nan(value: float | None) -> float:
     return math.nan if value is None else value
 
 
+def _stats_from_json(value: Mapping[str, Any]) -> dict[str, FeatureStats]:
+    return {
+        name: FeatureStats(**stats | {"stay_rate": _null_to_nan(stats["stay_rate"])}) for name, stats in value.items()
+    }
+
+
 def _from_json(value: Mapping[str, Any]) -> Manifest:
     return Manifest(
         name=value["name"],
@@ -305,10 +313,7 @@ def _from_json(value: Mapping[str, Any]) -> Manifest:
         num_sessions=value["num_sessions"],
         num_requests=value["num_requests"],
         group_rows=dict(value["group_rows"]),
-        features={
-            name: FeatureStats(**stats | {"stay_rate": _null_to_nan(stats["stay_rate"])})
-            for name, stats in value["features"].items()
-        },
+        features=_stats_from_json(value["features"]),
         ids={k: IdStats(**v) for k, v in value["ids"].items()},
         parts=tuple(Part.from_json(p) for p in value["parts"]),
         source=dict(value["source"]),
@@ -318,5 +323,6 @@ def _from_json(value: Mapping[str, Any]) -> Manifest:
         next_sample=value["next_sample"],
         partition=value["partition"],
         runs=tuple(value["runs"]),
+        labels=_stats_from_json(value.get("labels", {})),
         announcements=tuple(map(Announcement.from_json, value.get("announcements", ()))),
     )

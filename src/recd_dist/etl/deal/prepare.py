@@ -24,6 +24,7 @@ from recd_dist.etl.checksum.sample_sums import compared_keys, feature_hashes, ke
 from recd_dist.etl.deal.assign_sessions import is_in_share
 from recd_dist.etl.deal.check_rows import check_keys, check_labels, check_weights
 from recd_dist.etl.deal.keys import HASH, I64, SIZE, Flags
+from recd_dist.etl.deal.label_values import LabelValues
 from recd_dist.etl.deal.lookup import Lookup
 from recd_dist.etl.deal.tally import Tally
 from recd_dist.etl.deal.value_range import ValueRange
@@ -76,6 +77,8 @@ class Preparation:
                 seen = tally.seen.setdefault(feature.name, ValueRange())
                 for chunk in table[feature.name].chunks:
                     seen.include(chunk)
+        for name in self.schema.labels:
+            tally.labels.setdefault(name, LabelValues()).include(table[name].to_numpy())
         return table, tally
 
     def _check(self, raw: pa.Table, first_row: int) -> None:

@@ -1,10 +1,12 @@
 """What reading notes of samples: ranges of ids, missing values, samples left out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from recd_dist.etl.deal.label_values import LabelValues
 from recd_dist.etl.deal.value_range import ValueRange
+from recd_dist.table.announcement import Announcement
 
 
 @dataclass
@@ -39,6 +41,7 @@ class Tally:
 
     Attributes:
         seen: the range of the values that were seen, by feature.
+        labels: the values of each label.
         num_unlinked: the number of samples without a row in the group's query, by group with its own query.
         dropped: the samples that policies leave out which look at one sample alone.
         num_rows: the number of rows of the query.
@@ -48,11 +51,14 @@ class Tally:
     num_unlinked: dict[str, int] = field(default_factory=dict)
     dropped: Dropped = field(default_factory=Dropped)
     num_rows: int = 0
+    labels: dict[str, LabelValues] = field(default_factory=dict)
 
     def merge(self, other: "Tally") -> None:
         """Adds what was noted of other batches."""
         for name, seen in other.seen.items():
             self.seen.setdefault(name, ValueRange()).merge(seen)
+        for name, values in other.labels.items():
+            self.labels.setdefault(name, LabelValues()).merge(values)
         for group, count in other.num_unlinked.items():
             self.num_unlinked[group] = self.num_unlinked.get(group, 0) + count
         self.dropped.merge(other.dropped)
@@ -62,4 +68,13 @@ class Tally:
     def from_json(value: Mapping[str, Any]) -> "Tally":
         """The tally that ``dataclasses.asdict`` turned into plain values."""
         seen = {name: ValueRange(**fields) for name, fields in value["seen"].items()}
-        return Tally(seen, dict(value["num_unlinked"]), Dropped(**value["dropped"]), value["num_rows"])
+        labels = {name: LabelValues(**fields) for name, fields in value["labels"].items()}
+        return Tally(seen, dict(value["num_unlinked"]), Dropped(**value["dropped"]), value["num_rows"], labels)
+
+    def announcements(self, labels: Sequence[str]) -> list[Announcement]:
+        """What people may not expect of the rows.
+
+        Args:
+            labels: the names of the labels, the one that training takes by itself first.
+        """
+        return [one for name in labels for one in self.labels[name].announcements(name, trained=name == labels[0])]

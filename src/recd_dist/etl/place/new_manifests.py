@@ -10,7 +10,10 @@ from recd_dist.etl.place.run_output import RunOutput
 from recd_dist.etl.place.sketches import SKETCHES, load_sketches
 from recd_dist.etl.place.statistics import STATISTICS, PartStatistics, load_statistics, sum_parts
 from recd_dist.etl.write.distinct_ids import DistinctIds
+from recd_dist.etl.write.feature_sums import FeatureSums
 from recd_dist.table.manifest import Manifest
+
+_NONE = FeatureSums()
 
 DROPPED_CHECKSUMS = "dropped_checksums"
 """Key of ``Manifest.source``: per reason and column the checksum of the samples that were left out, in every split."""
@@ -92,16 +95,19 @@ def _build_manifest(
     dropped = _dropped_before(before) if before else Dropped()
     if output.describes is None:
         dropped.merge(output.written.dropped)
-    schema = output.form.schema
+    schema, num_samples = output.form.schema, sum(part.num_samples for part in parts)
     return Manifest(
         name=output.source.name,
         split=split,
         schema=schema,
-        num_samples=sum(part.num_samples for part in parts),
+        num_samples=num_samples,
         num_sessions=sum(part.num_sessions for part in parts),
         num_requests=sum(part.num_requests for part in parts),
         group_rows={group: sum(sum(part.groups[group].row_groups) for part in parts) for group in schema.dedup_groups},
         features={f.name: sums[f.name].stats(train[f.name]) for f in schema.features},
+        labels={
+            name: sums[name].stats(sums[name]) for name in schema.labels if sums.get(name, _NONE).num == num_samples
+        },
         ids={table: distinct.stats() for table, distinct in ids.items()},
         parts=parts,
         source=_describe_source(output, dropped),

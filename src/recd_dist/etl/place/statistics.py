@@ -1,4 +1,4 @@
-"""``statistics.parquet``: what was measured of each part, one row per part and feature.
+"""``statistics.parquet``: what was measured of each part, one row per part and feature or label.
 
 The manifest's statistics are made of these sums. Since each part has its own, parts are added, replaced and merged
 without reading the others.
@@ -18,7 +18,7 @@ from recd_dist.etl.write.feature_sums import FeatureSums
 STATISTICS = "statistics.parquet"
 
 PartStatistics = dict[str, FeatureSums]
-"""Per feature its sums over one part."""
+"""Per feature and label its sums over one part; tables of older releases have none of labels."""
 
 
 def save_statistics(path: Path, parts: Mapping[int, PartStatistics]) -> None:

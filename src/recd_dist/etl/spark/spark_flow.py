@@ -118,6 +118,8 @@ def _make_tables(spark: "SparkSession", run: Run) -> RunOutput:
     try:
         tally, sizes = samples.prepare()
         bar.advance(tally.num_rows)
+        noted = tuple(tally.announcements(inspection.schema.labels))
+        announce(noted, run.strict)
         shards = sizes.group_by_shard(shard_bytes)
         rules = Rules.of(source, options.max_session_samples, base.partitions - run.replaced)
         surveys = samples.survey(shards, rules, shard_bytes)
@@ -138,7 +140,9 @@ def _make_tables(spark: "SparkSession", run: Run) -> RunOutput:
     written.dropped.merge(left_out)
     for reason, count in plan.kept.items():
         written.dropped.add(reason, count, {})
-    return RunOutput(source, inspection, form, written, run.name, base.parts_of(run.replaced), announcements=found)
+    return RunOutput(
+        source, inspection, form, written, run.name, base.parts_of(run.replaced), announcements=found + noted
+    )
 
 
 def _keep_samples(

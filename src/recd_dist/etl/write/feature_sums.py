@@ -64,9 +64,10 @@ class FeatureSums:
         self.num_values_expanded += int(repeats.sum())
         self.max_length = 1
         if np.issubdtype(column.values.dtype, np.floating):
-            self._add_numbers(column.values.astype(np.float64), repeats)
+            self.add_numbers(column.values.astype(np.float64), repeats)
 
-    def _add_numbers(self, numbers: npt.NDArray[np.float64], repeats: npt.NDArray[np.int64]) -> None:
+    def add_numbers(self, numbers: npt.NDArray[np.float64], repeats: npt.NDArray[np.int64]) -> None:
+        """Adds numbers, each of which ``repeats`` samples have: float64 [U], at least one, and int64 [U]."""
         num = int(repeats.sum())
         mean = float(np.average(numbers, weights=repeats))
         squares = float((repeats * (numbers - mean) ** 2).sum())

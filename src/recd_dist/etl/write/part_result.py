@@ -15,7 +15,7 @@ class PartResult:
 
     Attributes:
         part: the part's files and numbers, as the manifest lists them.
-        features: the sums of each feature over the samples.
+        features: the sums of each feature and label over the samples.
         ids: the distinct ids of each embedding table.
     """
 

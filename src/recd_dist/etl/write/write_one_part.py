@@ -55,6 +55,7 @@ def write_part(
     row_numbers = {group: _write_group(writer, samples, form, group, sums) for group in form.schema.dedup_groups}
     rows = find_rows(samples, form, SAMPLE)
     sums.add(form.schema.of_group(SAMPLE), rows, None, samples)
+    sums.add_labels(form.schema, samples)
     writer.write("samples", sample_table(samples, rows, form, row_numbers, first_sample), samples.bounds, done)
     part = replace(
         writer.close(),
@@ -92,7 +93,7 @@ class _Sums:
     """What is measured of a part while it is written.
 
     Attributes:
-        features: the sums of each feature.
+        features: the sums of each feature and label.
         ids: the distinct ids of each embedding table.
     """
 
@@ -105,6 +106,11 @@ class _Sums:
             {f.name: FeatureSums() for f in schema.features},
             {name: DistinctIds() for name in schema.tables},
         )
+
+    def add_labels(self, schema: Schema, samples: Samples) -> None:
+        for label in schema.labels if len(samples) else ():
+            self.features[label] = FeatureSums()
+            self.features[label].add_numbers(samples.key(label).astype(np.float64), np.ones(len(samples), np.int64))
 
     def add(self, features: tuple[Feature, ...], rows: StoredRows, streams: Streams | None, samples: Samples) -> None:
         num_pairs = int(samples.pairs.sum())
