@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import socket
+import stat
 import subprocess
 import sys
 from dataclasses import replace
@@ -136,6 +137,42 @@ def test_saving_a_step_again_replaces_it(one: Path) -> None:
     checkpoint.save(one.parent, 5, model, optimizer, SCHEMA, {"again": True})
     assert checkpoint.read_description(one).extra == {"again": True}
     assert [p.name for p in one.parent.iterdir()] == ["step-00000005"]
+
+
+@pytest.mark.parametrize("of", ["directories", "all"])
+def test_a_file_system_that_cannot_flush_takes_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: str
+) -> None:
+    def refuse(descriptor: int) -> None:
+        if of == "all" or stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    model, optimizer = model_and_optimizer()
+    optimizer.step()
+    path = checkpoint.save(tmp_path / "checkpoints", 5, model, optimizer, SCHEMA)
+    assert checkpoint.find_newest(tmp_path / "checkpoints") == path
+    checkpoint.load(path, *model_and_optimizer())
+
+
+def test_every_file_of_a_checkpoint_is_on_the_disk_before_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: set[str] = set()
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        flushed.add(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    model, optimizer = model_and_optimizer()
+    optimizer.step()
+    path = checkpoint.save(tmp_path / "checkpoints", 5, model, optimizer, SCHEMA)
+    written = {name.strip(".").partition(".json")[0] for name in os.listdir(path)}
+    assert {"checkpoint", "metadata", "__0_0.distcp", "rng-00000.pt"} <= written
+    assert all(any(name in seen for seen in flushed) for name in written), flushed
+    assert {".step-00000005.partial", "checkpoints"} <= flushed
 
 
 def test_weights_alone_for_evaluation(one: Path) -> None:

@@ -1,11 +1,13 @@
 """A file is the old one or the new one, whatever stops the writer."""
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
-from recd_dist.files.whole_file import write_whole
+from recd_dist.files.whole_file import flush_directory, flush_file, write_whole
 
 
 def names(path: Path) -> list[str]:
@@ -61,3 +63,35 @@ def test_two_processes_may_write_one_file_at_a_time(tmp_path: Path, monkeypatch:
     write_whole(tmp_path / "a", "ours", durable=True)
     assert (tmp_path / "a").read_text() == "ours"
     assert names(tmp_path) == ["a"]
+
+
+def refuse_to_flush(monkeypatch: pytest.MonkeyPatch, number: int, *, files: bool = True) -> None:
+    """A file system that answers fsync with an error, for directories, or for files too."""
+
+    def fsync(descriptor: int) -> None:
+        if files or stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_fsync_takes_files_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    refuse_to_flush(monkeypatch, number)
+    write_whole(tmp_path / "a", "1", durable=True)
+    flush_directory(tmp_path)
+    assert names(tmp_path) == ["a"]
+
+
+def test_data_that_cannot_be_written_are_an_error_and_a_directory_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_whole(tmp_path / "a", "1")
+    refuse_to_flush(monkeypatch, errno.EIO)
+    with pytest.raises(OSError, match="Input/output error"):
+        flush_file(tmp_path / "a")
+    flush_directory(tmp_path)
+    flush_directory(tmp_path / "gone")
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]

@@ -15,7 +15,6 @@ raised on all of them.
 
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -27,11 +26,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
-from recd_dist.checkpoint.safe_storage import SafeReader, TensorsOnlyPlanner, read_metadata
+from recd_dist.checkpoint.safe_storage import PortableWriter, SafeReader, TensorsOnlyPlanner, read_metadata
 from recd_dist.checkpoint.state import (
     Rename,
     Shape,
@@ -44,6 +42,7 @@ from recd_dist.checkpoint.state import (
 )
 from recd_dist.errors import DataError, UserError
 from recd_dist.files.json_text import json_text
+from recd_dist.files.whole_file import flush_directory, flush_file, write_whole
 from recd_dist.table.schema import Schema
 
 logger = logging.getLogger(__name__)
@@ -151,7 +150,7 @@ def save(
         _all_or_none(lambda: _empty_directory(partial) if _rank() == 0 else None)
         tensors = flatten(model.state_dict(), optimizer.state_dict(), rename or str)
         _dcp_save(tensors, partial)
-        _all_or_none(lambda: torch.save(rng_state(), partial / f"rng-{_rank():05d}.pt"))
+        _all_or_none(lambda: _finish_rank(partial))
         header = {"format": FORMAT, "version": VERSION, "step": step, "world_size": _world_size()}
         header |= {"schema": schema.to_json(), "extra": dict(extra or {})}
         header |= {"rank_extra": [None] * _world_size()}  # earlier releases refuse a checkpoint without it
@@ -247,7 +246,7 @@ def _all_or_none(write: Callable[[], Any]) -> None:
 
 def _dcp_save(tensors: dict[str, Tensor], partial: Path) -> None:
     try:
-        dcp_save(tensors, storage_writer=FileSystemWriter(partial))
+        dcp_save(tensors, storage_writer=PortableWriter(partial, sync_files=False))  # _finish_rank flushes
     except CheckpointException as error:
         raise _SaveError(_first_reason(error)) from error
 
@@ -276,12 +275,18 @@ def _empty_directory(partial: Path) -> None:
     partial.mkdir(parents=True)
 
 
+def _finish_rank(partial: Path) -> None:
+    """Writes this rank's random states, and flushes all files that this rank has written."""
+    states = partial / f"rng-{_rank():05d}.pt"
+    torch.save(rng_state(), states)
+    for file in (states, *partial.glob(f"__{_rank()}_*.distcp")):
+        flush_file(file)
+
+
 def _finish(partial: Path, final: Path, header: dict[str, Any]) -> None:
     """Writes checkpoint.json and gives the directory its final name."""
-    with (partial / "checkpoint.json").open("w") as file:
-        file.write(json_text(header))
-        file.flush()
-        os.fsync(file.fileno())
+    write_whole(partial / "checkpoint.json", json_text(header), durable=True)
+    flush_directory(partial)
     if final.exists():  # a run that did not resume saves this step again
         replaced = final.with_name(f".{final.name}.replaced.partial")
         final.rename(replaced)
@@ -289,9 +294,7 @@ def _finish(partial: Path, final: Path, header: dict[str, Any]) -> None:
         shutil.rmtree(replaced, ignore_errors=True)
     else:
         partial.rename(final)
-    descriptor = os.open(final.parent, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+    flush_directory(final.parent)
 
 
 def _list_whole(directory: Path) -> list[Path]:

@@ -1,23 +1,30 @@
-"""Reads a torch.distributed.checkpoint directory without running code from its files.
+"""Writes and reads a torch.distributed.checkpoint directory on any Python, without running code from its files.
 
 torch 2.13 unpickles ``.metadata`` without limits (filesystem.py, ``FileSystemReader.read_metadata``) and byte entries
 with ``weights_only=False`` (default_planner.py, ``load_bytes``). It reads only tensors with ``weights_only=True``.
 Here the metadata may name only the classes that torch itself writes there, and byte entries are refused, because our
 checkpoints hold tensors only.
+
+Pythons pickle the same object in different ways: 3.11.0 to 3.11.3 write an enum's member as ``getattr(class, name)``,
+later ones as ``class(value)``; 3.13 writes a path as a class of ``pathlib._local``, which other releases lack. Metadata
+are written in one form, whatever the Python: ``class(value)``, and no path. All forms are read.
 """
 
+import enum
 import io
 import pickle
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 import torch
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
-from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.planner import ReadItem
+from torch.distributed.checkpoint.storage import WriteResult
 
 from recd_dist.errors import DataError
+from recd_dist.files.whole_file import write_whole
 
 _METADATA = "torch.distributed.checkpoint.metadata"
 _ALLOWED = {
@@ -26,10 +33,15 @@ _ALLOWED = {
     ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
     ("torch.serialization", "_get_layout"),
     ("torch", "Size"),
-    ("pathlib", "Path"),
-    ("pathlib", "PosixPath"),
-    ("pathlib", "PurePosixPath"),
 }
+_PATHS = {(module, name) for module in ("pathlib", "pathlib._local") for name in ("Path", "PosixPath", "PurePosixPath")}
+
+
+def _member(kind: object, name: object) -> enum.Enum:
+    """The member of an enum, which Python 3.11.0 to 3.11.3 pickle as a call of ``getattr``; nothing else."""
+    if isinstance(kind, enum.EnumMeta) and name in kind.__members__:
+        return kind.__members__[str(name)]
+    raise pickle.UnpicklingError(f"it asks for {name!r} of {kind!r}, which has no place there")
 
 
 class _MetadataUnpickler(pickle.Unpickler):
@@ -37,6 +49,10 @@ class _MetadataUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """The class of a name, if torch writes that class into ``.metadata``."""
+        if (module, name) == ("builtins", "getattr"):
+            return _member
+        if (module, name) in _PATHS:
+            return PurePosixPath
         is_dtype = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
         if is_dtype or (module, name) in _ALLOWED:
             return super().find_class(module, name)
@@ -66,6 +82,34 @@ def read_metadata(directory: Path) -> Metadata:
     except Exception as error:  # unpickling damaged bytes can raise nearly anything
         raise DataError(f"{path}: refused: {error}; use a checkpoint that recd_dist wrote") from error
     return metadata
+
+
+class _PortablePickler(pickle.Pickler):
+    """Writes enums in the form that every Python reads."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """The class and the value of an enum's member; all else as usual."""
+        return (type(value), (value.value,)) if isinstance(value, enum.Enum) else NotImplemented
+
+
+def pickle_metadata(metadata: Metadata) -> bytes:
+    """Pickles metadata in the form that every Python reads, whichever Python runs."""
+    into = io.BytesIO()
+    _PortablePickler(into, protocol=4).dump(metadata)
+    return into.getvalue()
+
+
+class PortableWriter(FileSystemWriter):
+    """A ``FileSystemWriter`` whose metadata every Python reads."""
+
+    def storage_meta(self) -> StorageMeta:
+        """Which save it was; the path of the directory means nothing after it was renamed."""
+        return StorageMeta(save_id=self.save_id)
+
+    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
+        """Writes the metadata, on rank 0."""
+        super().finish(metadata, results)
+        write_whole(Path(self.path) / ".metadata", pickle_metadata(metadata), durable=True)
 
 
 class SafeReader(FileSystemReader):
