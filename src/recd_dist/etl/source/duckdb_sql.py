@@ -14,6 +14,8 @@ import duckdb
 import pyarrow as pa
 
 from recd_dist.errors import DataError, nearest
+from recd_dist.etl.source.budget import parse_size
+from recd_dist.etl.source.duckdb_memory import EngineMemoryError, fitting_threads, is_out_of_memory
 from recd_dist.table.flat import string_literal
 from recd_dist.table.location import (
     directories,
@@ -49,7 +51,7 @@ def connect(
 
     Args:
         memory_limit: the memory that DuckDB alone may take, such as ``1GB``.
-        threads: the number of threads. None takes one for every core.
+        threads: the most threads; fewer where the memory is little. None takes one for every core.
         spill: the directory for what does not fit into memory. None lets DuckDB choose one.
 
     Returns:
@@ -65,8 +67,7 @@ def connect(
         raise DataError(f"memory_limit '{memory_limit}': {short_message(error)}; write it as 1GB or 512MB") from error
     connection.execute("set enable_progress_bar = false")
     connection.execute("set python_enable_replacements = false")  # a misspelt table must not find a Python variable
-    if threads is not None:
-        connection.execute(f"set threads = {int(threads)}")
+    connection.execute(f"set threads = {fitting_threads(parse_size(memory_limit), threads)}")
     if spill is not None:
         connection.execute(f"set temp_directory = {string_literal(str(spill))}")
     return connection
@@ -235,8 +236,19 @@ def read_batches(connection: duckdb.DuckDBPyConnection, sql: str, where: str) ->
     """
     try:
         yield from connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
-    except (duckdb.Error, pa.ArrowInvalid) as error:
-        raise DataError(f"{where}: {short_message(error)}") from error
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        raise reading_error(where, error) from error
+
+
+def reading_error(where: str, error: BaseException) -> DataError:
+    """What ended the reading of a query, as an error to raise.
+
+    Args:
+        where: what the query is, for the beginning of the message.
+        error: the error of DuckDB, or of Arrow that hands DuckDB's on.
+    """
+    kind = EngineMemoryError if is_out_of_memory(error) else DataError
+    return kind(f"{where}: {short_message(error)}")
 
 
 def short_message(error: BaseException) -> str:

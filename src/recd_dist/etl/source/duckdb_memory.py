@@ -1,0 +1,70 @@
+"""DuckDB under a memory limit: the number of threads that fits it, and another try with fewer.
+
+Each thread of a scan holds a row group of the raw files, packed and unpacked, so that what DuckDB needs grows with the
+number of threads and not with the data. How large row groups are, and what else a query holds, is known when it runs.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import duckdb
+
+from recd_dist.errors import DataError
+from recd_dist.ranks.machine_share import usable_cores
+
+logger = logging.getLogger(__name__)
+
+_THREAD_BYTES = 128_000_000  # rm1: a row group of 29 MB takes 50 MB; DuckDB's own groups have 15 times as many rows
+_OUT_OF_MEMORY = "Out of Memory Error"
+
+_Result = TypeVar("_Result")
+
+
+class EngineMemoryError(DataError):
+    """DuckDB needs more memory than its share."""
+
+
+def fitting_threads(memory_bytes: int, wanted: int | None = None) -> int:
+    """The number of threads with which DuckDB begins.
+
+    Args:
+        memory_bytes: the memory that DuckDB may take.
+        wanted: the most threads. None takes one for every core that this process may use.
+    """
+    return max(1, min(wanted or usable_cores(), memory_bytes // _THREAD_BYTES))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is DuckDB's for a lack of memory; Arrow hands it on as an error of its own."""
+    return isinstance(error, duckdb.OutOfMemoryException) or _OUT_OF_MEMORY in str(error)
+
+
+def retry_with_fewer_threads(connection: duckdb.DuckDBPyConnection, read: Callable[[], _Result]) -> _Result:
+    """Reads, and reads again with half the threads as often as DuckDB runs out of memory.
+
+    Args:
+        connection: the connection that is read from; it keeps the lower number of threads.
+        read: reads everything from the beginning.
+
+    Raises:
+        EngineMemoryError: one thread needs too much memory, too.
+    """
+    while True:
+        try:
+            return read()
+        except EngineMemoryError as error:
+            threads = _setting(connection, "threads")
+            if int(threads) == 1:
+                limit = _setting(connection, "memory_limit")
+                raise EngineMemoryError(
+                    f"{error}. Its share of memory_limit is {limit}, and one thread needs more: raise memory_limit "
+                    "(memory_limit=2GB), or write the raw files with smaller row groups"
+                ) from error
+            connection.execute(f"set threads = {int(threads) // 2}")
+            logger.info("DuckDB runs out of memory with %s threads; reading again with half as many", threads)
+
+
+def _setting(connection: duckdb.DuckDBPyConnection, name: str) -> str:
+    row = connection.execute(f"select current_setting('{name}')").fetchone()
+    return str(row[0]) if row else ""
