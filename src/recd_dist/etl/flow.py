@@ -31,7 +31,8 @@ from recd_dist.etl.place.publish import first_part
 from recd_dist.etl.place.run_output import RunOutput
 from recd_dist.etl.place.work_directory import check_free, check_space, has_work_of, hold_work, work_directory
 from recd_dist.etl.source import duckdb_sql as engine
-from recd_dist.etl.source.budget import release_memory
+from recd_dist.etl.source.budget import parse_size, release_memory
+from recd_dist.etl.source.duckdb_memory import retry_with_fewer_threads
 from recd_dist.etl.source.input_files import InputFiles, find_input_files
 from recd_dist.etl.source.inspection import Inspection, inspect
 from recd_dist.etl.source.source import Source
@@ -73,7 +74,7 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
         row_group_samples: about the number of samples of a row group. Sessions stay whole.
         compression: ``zstd`` or ``lz4`` (larger, faster to read); ``zstd:6`` sets one level for all columns.
         memory_limit: the most memory of the whole process, such as ``1GB``. DuckDB spills to disk beside ``out``.
-        threads: the number of threads that write parts. None takes one for every core.
+        threads: the most threads; fewer work where the memory is little. None takes one for every usable core.
         shard_bytes: the most bytes that a piece of a shard may take in memory. None leaves it to the memory limit.
         progress: whether to show a progress bar.
         strict: whether a suspicious thing in the logs is an error; otherwise it is said in the log.
@@ -109,6 +110,12 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
 
 def _check_options(options: Options, replace: Collection[str], append: bool, source: Source) -> None:
     options.check()
+    if options.budget.limit < parse_size(options.memory_limit):
+        logger.warning(
+            "memory_limit=%s: this machine or container has less; %d MB are taken",
+            options.memory_limit,
+            options.budget.limit // 1_000_000,
+        )
     if replace and not (append and source.partition):
         raise ConfigError(
             f"replace={list(replace)}: only partitions of a table that is added to can be replaced; set append=true "
@@ -180,18 +187,22 @@ def read_samples(
         shards = Shards.load(marker, directory)
         logger.info("a run that was stopped goes on: it has read %s samples already", f"{shards.tally.num_rows:,}")
         return shards
-    shutil.rmtree(directory, ignore_errors=True)  # run files that a killed run has left there
-    run.bar.start_reading(run.files.num_rows)
     budget = run.options.budget
-    shards = deal_samples(
-        engine.read_batches(connection, inspection.samples, "samples query"),
-        preparation,
-        directory,
-        buffer_bytes=budget.buffer_bytes,
-        shard_bytes=budget.shard_bytes,
-        num_buckets=num_buckets(run.files.memory_bytes, budget.shard_bytes),
-        done=run.bar.advance,
-    )
+
+    def deal() -> Shards:
+        shutil.rmtree(directory, ignore_errors=True)  # run files of a killed run, or of a try with more threads
+        run.bar.start_reading(run.files.num_rows)
+        return deal_samples(
+            engine.read_batches(connection, inspection.samples, "samples query"),
+            preparation,
+            directory,
+            buffer_bytes=budget.buffer_bytes,
+            shard_bytes=budget.shard_bytes,
+            num_buckets=num_buckets(run.files.memory_bytes, budget.shard_bytes),
+            done=run.bar.advance,
+        )
+
+    shards = retry_with_fewer_threads(connection, deal)
     shards.save(marker)
     return shards
 

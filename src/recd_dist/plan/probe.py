@@ -25,6 +25,7 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_training import ComputeDevice
 from torch import Tensor
 
 from recd_dist.embedding.exchange.distinct import distinct_ids
+from recd_dist.ranks.machine_share import usable_cores
 from recd_dist.tensors.grouped import expand_rows
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def measure_machine(device_type: str | None = None) -> dict[str, Any]:
     """
     chosen = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
     device, threads = torch.device(chosen), torch.get_num_threads()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # the share of one of two ranks
+    torch.set_num_threads(max(1, usable_cores() // 2))  # the share of one of two ranks
     try:
         figures = {
             **_measure_lookups(device),
@@ -57,7 +58,7 @@ def measure_machine(device_type: str | None = None) -> dict[str, Any]:
     finally:
         torch.set_num_threads(threads)
     what = (
-        torch.cuda.get_device_name() if chosen == "cuda" else f"{os.cpu_count()} CPU cores, two ranks, gloo on loopback"
+        torch.cuda.get_device_name() if chosen == "cuda" else f"{usable_cores()} CPU cores, two ranks, gloo on loopback"
     )
     return {"source": f"`recd plan --probe`: {what}, torch {torch.__version__}", **figures}
 

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from recd_dist.ranks.machine_share import usable_cores
 from recd_dist.ranks.quiet import quiet_libraries
 from recd_dist.ranks.rank import USER_ERROR, Failure
 
@@ -70,10 +71,9 @@ def rank_environment(num_nodes: int, num_ranks_per_node: int) -> dict[str, str]:
         num_nodes: the number of hosts in the job.
         num_ranks_per_node: the number of ranks on each host.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     defaults = {
         "RECD_WORLD_SIZE": str(num_nodes * num_ranks_per_node),  # for preflight, which has no process group
-        "OMP_NUM_THREADS": str(max(1, cores // num_ranks_per_node)),
+        "OMP_NUM_THREADS": str(max(1, usable_cores() // num_ranks_per_node)),
         # A store that attempts share keeps the addresses of dead ranks: 3 of 9 restarts worked with it, 9 of 9 without.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         "TORCH_CPP_LOG_LEVEL": "ERROR",

@@ -56,7 +56,7 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
     directory of the mount is, which is the container's own.
     """
     for line in _read(root / "proc/self/cgroup").splitlines():
-        number, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        number, controllers, path = [*line.split(":", 2), "", ""][:3]
         if number != "0" and controller not in controllers.split(","):
             continue
         names = ("", "unified") if number == "0" else (controllers, controller)

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recd_dist.errors import DataError
-from recd_dist.etl.source.duckdb_sql import short_message
+from recd_dist.etl.source.duckdb_memory import retry_with_fewer_threads
+from recd_dist.etl.source.duckdb_sql import report_query_errors
 from recd_dist.etl.source.inspection import ROW_KEY
 
 logger = logging.getLogger(__name__)
@@ -62,11 +63,13 @@ class Lookup:
         Raises:
             DataError: the query fails, or two of its rows have the same key.
         """
-        try:
-            batches = connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
-            return Lookup.of_batches(group, batches, batches.schema, path)
-        except (duckdb.Error, pa.ArrowInvalid) as error:
-            raise DataError(f"query of group '{group}': {short_message(error)}") from error
+
+        def read() -> Lookup:
+            with report_query_errors(f"query of group '{group}'"):
+                batches = connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
+                return Lookup.of_batches(group, batches, batches.schema, path)
+
+        return retry_with_fewer_threads(connection, read)
 
     @staticmethod
     def of_batches(group: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema, path: Path) -> "Lookup":

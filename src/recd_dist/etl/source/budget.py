@@ -56,8 +56,9 @@ class Budget:
         limit = _lower_to_machine(parse_size(memory_limit))
         if limit < _LEAST_BYTES:
             raise ConfigError(
-                f"memory_limit={memory_limit}: {limit // 1_000_000} MB are too little; {_LEAST_BYTES // 1_000_000}MB is "
-                f"the least, of which Python and its libraries take {_BASE_BYTES // 1_000_000}MB"
+                f"memory_limit={memory_limit}: {limit // 1_000_000} MB are too little; "
+                f"{_LEAST_BYTES // 1_000_000}MB is the least, of which Python and its libraries take "
+                f"{_BASE_BYTES // 1_000_000}MB"
             )
         free = limit - _BASE_BYTES
         together = free / _WORKING

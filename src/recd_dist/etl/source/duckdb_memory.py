@@ -11,11 +11,13 @@ from typing import TypeVar
 import duckdb
 
 from recd_dist.errors import DataError
+from recd_dist.etl.source.budget import parse_size
 from recd_dist.ranks.machine_share import usable_cores
 
 logger = logging.getLogger(__name__)
 
 _THREAD_BYTES = 128_000_000  # rm1: a row group of 29 MB takes 50 MB; DuckDB's own groups have 15 times as many rows
+_LAST_RESORT = 1.35  # times DuckDB's share; with the buffers of samples this is just below the limit of the run
 _OUT_OF_MEMORY = "Out of Memory Error"
 
 _Result = TypeVar("_Result")
@@ -43,26 +45,32 @@ def is_out_of_memory(error: BaseException) -> bool:
 def retry_with_fewer_threads(connection: duckdb.DuckDBPyConnection, read: Callable[[], _Result]) -> _Result:
     """Reads, and reads again with half the threads as often as DuckDB runs out of memory.
 
+    Where one thread is too many, a last try fetches a column at a time instead of whole row groups, and takes the
+    memory that is otherwise kept in hand for what DuckDB does not count.
+
     Args:
-        connection: the connection that is read from; it keeps the lower number of threads.
+        connection: the connection that is read from; it keeps what the last try has set.
         read: reads everything from the beginning.
 
     Raises:
-        EngineMemoryError: one thread needs too much memory, too.
+        EngineMemoryError: the last try runs out of memory, too.
     """
     while True:
         try:
             return read()
         except EngineMemoryError as error:
-            threads = _setting(connection, "threads")
-            if int(threads) == 1:
-                limit = _setting(connection, "memory_limit")
+            threads, limit = int(_setting(connection, "threads")), _setting(connection, "memory_limit")
+            if threads > 1:
+                connection.execute(f"set threads = {threads // 2}")
+            elif _setting(connection, "disable_parquet_prefetching") == "False":
+                connection.execute("set disable_parquet_prefetching = true")
+                connection.execute(f"set memory_limit = '{int(parse_size(limit) * _LAST_RESORT)}B'")
+            else:
                 raise EngineMemoryError(
-                    f"{error}. Its share of memory_limit is {limit}, and one thread needs more: raise memory_limit "
-                    "(memory_limit=2GB), or write the raw files with smaller row groups"
+                    f"{error}. DuckDB's share of memory_limit is {limit}, and one thread needs more: raise "
+                    "memory_limit, or write the raw files with smaller row groups"
                 ) from error
-            connection.execute(f"set threads = {int(threads) // 2}")
-            logger.info("DuckDB runs out of memory with %s threads; reading again with half as many", threads)
+            logger.info("DuckDB runs out of memory with %d threads and %s; reading again", threads, limit)
 
 
 def _setting(connection: duckdb.DuckDBPyConnection, name: str) -> str:

@@ -7,6 +7,7 @@ the sign bit cleared. In Python: ``int.from_bytes(md5(text.encode()).digest()[8:
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -234,21 +235,30 @@ def read_batches(connection: duckdb.DuckDBPyConnection, sql: str, where: str) ->
     Raises:
         DataError: the query fails.
     """
-    try:
+    with report_query_errors(where):
         yield from connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
-    except (duckdb.Error, pa.ArrowException, OSError) as error:
-        raise reading_error(where, error) from error
 
 
-def reading_error(where: str, error: BaseException) -> DataError:
-    """What ended the reading of a query, as an error to raise.
+@contextmanager
+def report_query_errors(where: str) -> Iterator[None]:
+    """Turns what DuckDB says while a query is read into an error in one line.
 
     Args:
         where: what the query is, for the beginning of the message.
-        error: the error of DuckDB, or of Arrow that hands DuckDB's on.
+
+    Raises:
+        EngineMemoryError: DuckDB needs more memory than its share. Arrow, which hands its batches on, calls that an
+            OSError.
+        DataError: the query fails otherwise.
     """
-    kind = EngineMemoryError if is_out_of_memory(error) else DataError
-    return kind(f"{where}: {short_message(error)}")
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, OSError) as error:
+        if is_out_of_memory(error):
+            raise EngineMemoryError(f"{where}: {str(error).splitlines()[0]}") from error
+        if isinstance(error, duckdb.Error | pa.ArrowInvalid):
+            raise DataError(f"{where}: {short_message(error)}") from error
+        raise
 
 
 def short_message(error: BaseException) -> str:

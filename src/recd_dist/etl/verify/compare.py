@@ -29,6 +29,7 @@ from recd_dist.etl.deal.lookup import Lookup
 from recd_dist.etl.place.new_manifests import DROPPED_CHECKSUMS
 from recd_dist.etl.source import duckdb_sql as engine
 from recd_dist.etl.source.budget import Budget
+from recd_dist.etl.source.duckdb_memory import retry_with_fewer_threads
 from recd_dist.etl.source.inspection import TEST, Inspection, inspect
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.verify.differing_sample import describe_difference
@@ -84,13 +85,17 @@ def verify(source: Source, table_root: Location, *, memory_limit: str = "1GB", p
         num_in_table = sum(m.num_samples for _, m in tables.values())
         totals = {"source": num_in_table + dropped.num_samples, "table": num_in_table}
         begin_pass = partial(_begin_pass, bars, totals)
-        in_source, in_table = theirs.sum_samples(begin_pass("source")), ours.sum_samples(begin_pass("table"))
-        skipped = _subtract_dropped(in_source[splits[0]], dropped, comparison)
-        result = _result(in_source, in_table, dropped.num_samples, skipped)
-        if result.equal or dropped.num_samples:
-            return result
-        example = describe_difference(theirs, ours, _differing_bucket(in_source, in_table), begin_pass)
-        return _result(in_source, in_table, 0, skipped, example)
+
+        def compare() -> Verification:
+            in_source, in_table = theirs.sum_samples(begin_pass("source")), ours.sum_samples(begin_pass("table"))
+            skipped = _subtract_dropped(in_source[splits[0]], dropped, comparison)
+            result = _result(in_source, in_table, dropped.num_samples, skipped)
+            if result.equal or dropped.num_samples:
+                return result
+            example = describe_difference(theirs, ours, _differing_bucket(in_source, in_table), begin_pass)
+            return _result(in_source, in_table, 0, skipped, example)
+
+        return retry_with_fewer_threads(connection, compare)
 
 
 def _sum_dropped(manifest: Manifest) -> Sums:

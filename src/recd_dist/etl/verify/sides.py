@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recd_dist.errors import DataError
 from recd_dist.etl.checksum.row_hashes import Hashes, column_checksum
 from recd_dist.etl.checksum.sample_sums import Sums, buckets_of, feature_hashes, group_hashes, key_hashes, sample_hashes
 from recd_dist.etl.deal.lookup import Lookup
@@ -289,7 +288,5 @@ def _column_names(feature: Feature) -> tuple[str, ...]:
 
 def _read_query(connection: duckdb.DuckDBPyConnection, query: str, where: str) -> Iterator[pa.RecordBatch]:
     """The result of a query in batches; ``where`` names the query in error messages."""
-    try:
+    with engine.report_query_errors(where):
         yield from (b for b in connection.sql(query).to_arrow_reader(_BATCH_ROWS) if b.num_rows)
-    except (duckdb.Error, pa.ArrowInvalid) as error:
-        raise DataError(f"{where}: {engine.short_message(error)}") from error
