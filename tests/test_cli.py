@@ -88,12 +88,13 @@ def test_bad_values_in_raw_logs(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ("data.labels=[cliked]", "labels: no column 'cliked' in the samples; did you mean 'clicked'?"),
         ("data.groups.user=[histroy]", "groups.user.features: no column 'histroy' in the samples; did you mean "
          "'history'?"),
-        ("data.groups.user.feature=[history]", "unknown groups.user.feature; did you mean 'features'?\n"
-         "  groups.user has neither features nor sql"),
+        ("data.groups.user.feature=[history]", "unknown option 'data.groups.user.feature'; did you mean "
+         "'data.groups.user.features'?"),
         ("data.features.pric.table=x", "features.pric: no such column; did you mean 'price'?"),
         ("data.features.history.kind=dense", "column 'history': a BIGINT[] cannot be kind 'dense'"),
         ("data.features.price.kind=dens", "features.price.kind: no kind 'dens'; did you mean 'dense'?"),
-        ("data.features.price.tabel=x", "unknown option 'data.features.price.tabel'; did you mean 'table'?"),
+        ("data.features.price.tabel=x", "unknown option 'data.features.price.tabel'; did you mean "
+         "'data.features.price.table'?"),
         ("data.drop=[pric]", "drop: no column 'pric'; did you mean 'price'?"),
         ("data.split='pricee > 3'", 'Referenced column "pricee" not found'),
         ("data.split=2", "split must be an SQL predicate or a share between 0 and 1, found 2"),

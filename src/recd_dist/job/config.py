@@ -1,35 +1,37 @@
-"""Configs: composed by Hydra from ``configs/`` and overrides, checked by type.
+"""Configs: composed by Hydra from ``configs/``, completed by type, changed by overrides.
 
-The dataclasses of ``job/options.py`` are the reference; YAML holds values. Hydra is used through its Compose API, so
-that a command makes no directory of its own and every rank composes the same values.
+    train.yaml, data/tiny.yaml, ...  --Hydra--> plain values --overrides--> --types of options.py--> TrainConfig
+
+The dataclasses of ``job/options.py`` are the reference: what they have may stand in every config, and nothing else.
+Hydra chooses and merges the files, through its Compose API, so that a command makes no directory of its own and every
+rank composes the same values.
 """
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from recd_dist.errors import ConfigError, nearest
-from recd_dist.job.dotted_names import dotted_names
-from recd_dist.job.options import Data, EtlConfig, EvaluateConfig, TrainConfig
+from recd_dist.job.option_types import Kind, UnknownOption, explain_unknown, fit, section
+from recd_dist.job.options import EtlConfig, EvaluateConfig, TrainConfig
+from recd_dist.job.overrides import Override, apply_overrides, find_sweep, parse_override
+from recd_dist.screen.command_line import command_line, escape_dollars, quote, split_list, unquote
 
-_OF_THE_USERS = re.compile(r"(data\.(features|groups|tables)|plan\.(tables|send))(\.\w|=)")
-"""Maps whose keys the user chooses: an override may add to them without the + that Hydra asks for."""
-_HOME = re.compile(r"([^=]+=)~(?=/|$)")
-"""``data.path=~/logs``: a shell does not expand such a ~, nor does Hydra."""
-_MASTER = re.compile(r"(spark\.master=)(?!['\"])(.+)")
-"""``spark.master=local[2]``: in Hydra's grammar a bracket begins a list, so the value is quoted."""
-_SEARCHED = re.compile(r"file://([^,\]]+)")
-_FEATURE_OPTIONS = ("table", "kind", "weights", "window", "transforms")
-_TABLE_OPTIONS = ("num_embeddings", "dim", "hashed")
 _TYPES: dict[str, type] = {"train": TrainConfig, "etl": EtlConfig, "evaluate": EvaluateConfig}
+_SEARCH_PATH = "hydra.searchpath"
+_PLAIN = re.compile(r"[\w./-]+|\[.*\]", re.ASCII)
+_SQUEEZED = re.compile(r"\w:\S")
+"""``{type:TW}``, which Hydra takes and YAML does not."""
 
 
 def config_dir() -> Path:
@@ -46,7 +48,7 @@ def load(name: str, overrides: Sequence[str] = (), user_dir: str | None = None) 
 
     Args:
         name: ``train``, ``etl`` or ``evaluate``.
-        overrides: Hydra overrides, e.g. ``["data=ebnerd", "batch_size=2048"]``.
+        overrides: what differs from the files, e.g. ``["data=ebnerd", "batch_size=2048"]``.
         user_dir: the user's own configs, such as ``data/mine.yaml``; this directory is searched first.
 
     Returns:
@@ -55,42 +57,95 @@ def load(name: str, overrides: Sequence[str] = (), user_dir: str | None = None) 
     Raises:
         ConfigError: an option or a config does not exist or does not fit; one line, with the nearest one that exists.
     """
-    composed = _compose(name, list(overrides), user_dir)
-    if "data" in composed:
-        _fill_missing(composed.data)
+    if user_dir is not None and not Path(user_dir).is_dir():
+        raise ConfigError(f"--config-dir {user_dir}: no such directory")
+    given = [parse_override(override) for override in overrides]
+    folders = [*([user_dir] if user_dir is not None else []), *_search_path(given)]
+    groups = _groups(folders)
+    chosen = [o for o in given if _is_choice(o, groups)]
+    settings = [o for o in given if o not in chosen and o.name != _SEARCH_PATH]
+    _refuse_sweeps(name, overrides, chosen, None)
+    _refuse_folders(name, chosen)
+    composed = _compose(name, chosen, folders, groups)
+    known = _options_of(name, composed)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(_TYPES[name]), composed)
-        config = OmegaConf.to_object(merged)
+        values = fit(composed, known, "")
+        _refuse_sweeps(name, overrides, settings, known)
+        apply_overrides(values, settings, known, _read_flow)
+    except UnknownOption as error:
+        raise ConfigError(_explain_unknown(error, known, name, groups)) from error
+    if isinstance(values.get("data"), dict):
+        _fill_missing(values["data"])
+    return _typed(name, values)
+
+
+def _options_of(name: str, composed: Mapping[str, Any]) -> Kind:
+    """The options of a command; those of the model are what its own file and the shipped one of its name have."""
+    known = dict(section(_TYPES[name]))
+    model = composed.get("model")
+    if isinstance(model, Mapping):
+        shipped = config_dir() / "model" / f"{model.get('name')}.yaml"
+        arguments = yaml.safe_load(shipped.read_text()) if shipped.is_file() else {}
+        known["model"] = Kind(names=dict.fromkeys(model, Any) | {a: _type_of(v) for a, v in arguments.items()})
+    return Kind(names=known)
+
+
+def _type_of(value: Any) -> Any:
+    """The type of an option whose value in a shipped config is known, and nothing else."""
+    return list[type(value[0])] if isinstance(value, list) and value else type(value)  # type: ignore[misc]
+
+
+def _refuse_folders(name: str, chosen: Sequence[Override]) -> None:
+    """Refuses a choice among shipped configs for a command that has no such section."""
+    for given in chosen:
+        if given.name not in section(_TYPES[name]) and (config_dir() / given.name).is_dir():
+            raise ConfigError(f"unknown option '{given.name}'; every option: recd {name} --options")
+
+
+def _refuse_sweeps(name: str, overrides: Sequence[str], given: Sequence[Override], known: Kind | None) -> None:
+    """Says how to make several runs, where an override asks for them."""
+    for override in given:
+        if wanted := find_sweep(override, known):
+            others = [o for o in overrides if o != override.typed and not o.startswith("run_dir=")]
+            variable = re.sub(r"\W", "_", override.path[-1])
+            words = [*others, f"{override.name}=${variable}"]
+            words += [f"run_dir=runs/{variable}-${variable}"] if name == "train" else []
+            line = " ".join(w if w.endswith(f"${variable}") else command_line(w) for w in words)
+            raise ConfigError(
+                f"{override.typed}: one command makes one run, sweeps are not there yet; until then a loop of the "
+                f"shell: for {variable} in {' '.join(map(command_line, wanted))}; do recd {name} {line}; done"
+            )
+
+
+def _typed(name: str, values: Mapping[str, Any], source: str = "") -> Any:
+    """The config of a command from plain values, with what they leave out by default; ``source`` leads a message."""
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(_TYPES[name]), OmegaConf.create(dict(values))))
     except OmegaConfBaseException as error:
-        raise ConfigError(_explain(error, OmegaConf.structured(_TYPES[name]), name)) from error
-    if hasattr(config, "data"):
-        _check_options(config.data)
-    return config
+        raise ConfigError(source + _explain(error)) from error
 
 
-def _check_options(data: Data) -> None:
-    """Checks what is said of single features and tables: the user names these maps, so Hydra cannot check them."""
-    for part, known in (("features", _FEATURE_OPTIONS), ("tables", _TABLE_OPTIONS)):
-        for name, given in getattr(data, part).items():
-            if given is not None and not isinstance(given, Mapping):
-                raise ConfigError(f"data.{part}.{name}={given}: must be a map of {', '.join(known)}")
-            for option in given or {}:
-                if option not in known:
-                    raise ConfigError(f"unknown option 'data.{part}.{name}.{option}'{nearest(str(option), known)}")
-
-
-def _fill_missing(data: DictConfig) -> None:
+def _fill_missing(data: dict[str, Any]) -> None:
     """Empties options that are missing (``path: ???``): only the ETL needs them, and it asks for them by name."""
-    for key in list(data):
-        if OmegaConf.is_missing(data, key):
+    for key, value in data.items():
+        if value == "???":
             data[key] = [] if key == "labels" else None
-        elif isinstance(OmegaConf.to_container(data, throw_on_missing=False, resolve=False).get(key), dict):
-            _fill_missing(data[key])
+        elif isinstance(value, dict):
+            _fill_missing(value)
 
 
 def to_yaml(config: Any) -> str:
     """A loaded config as YAML with every value resolved, as it is kept in a run directory."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
+    return OmegaConf.to_yaml(OmegaConf.create(_escape(asdict(config))))
+
+
+def _escape(value: Any) -> Any:
+    """The value, with text in it that OmegaConf would take for another option's value made plain text."""
+    if isinstance(value, Mapping):
+        return {name: _escape(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_escape(inner) for inner in value]
+    return escape_dollars(value) if isinstance(value, str) else value
 
 
 def from_yaml(name: str, path: Path) -> Any:
@@ -106,42 +161,122 @@ def from_yaml(name: str, path: Path) -> Any:
     if not path.is_file():
         raise ConfigError(f"{path}: not there; is this the directory of a run?")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(_TYPES[name]), OmegaConf.load(path))
-        return OmegaConf.to_object(merged)
+        loaded = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        values = loaded if isinstance(loaded, dict) else {}
+        return _typed(name, fit(values, _options_of(name, values), ""), f"{path}: ")
     except yaml.YAMLError as error:
         raise ConfigError(_not_yaml(error)) from error
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{path}: {_explain(error)}") from error
+    except UnknownOption as error:
+        raise ConfigError(f"{path}: {error}; another release may have written it") from error
 
 
-def _compose(name: str, overrides: list[str], user_dir: str | None) -> DictConfig:
-    if user_dir is not None:
-        if not Path(user_dir).is_dir():
-            raise ConfigError(f"--config-dir {user_dir}: no such directory")
-        overrides = [f"hydra.searchpath=[file://{Path(user_dir).resolve()}]", *overrides]
-    for override in overrides:
-        if override.startswith("-"):
-            raise ConfigError(f"'{override}' is no override; options of the config are written name=value")
-    overrides = [_HOME.sub(lambda found: f"{found[1]}{Path.home()}", o, count=1) for o in overrides]
-    overrides = [_MASTER.sub(r'\1"\2"', o) for o in overrides]
-    overrides = [f"++{o}" if _OF_THE_USERS.match(o) else o for o in overrides]
-    for path in (p for o in overrides if o.startswith("hydra.searchpath=") for p in _SEARCHED.findall(o)):
-        if not Path(path).is_dir():
-            raise ConfigError(f"hydra.searchpath: {path}: no such directory")
+def _read_flow(text: str) -> Any:
+    """Reads a list or a map as YAML writes it on one line, or as Hydra does."""
+    try:
+        value = OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=False)["value"]
+        if not _is_squeezed(value):
+            return value
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, KeyError) as error:
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    else:
+        problem = "a colon in a map needs a space behind it"
+    try:
+        return OverridesParser.create().parse_override(f"value={text}").value()
+    except HydraException:
+        raise ValueError(problem) from None
+
+
+def _is_squeezed(value: Any) -> bool:
+    """Whether YAML took ``type:TW`` for one word, which Hydra takes for a name and its value."""
+    if isinstance(value, list):
+        return any(map(_is_squeezed, value))
+    pairs = value.items() if isinstance(value, dict) else ()
+    return any((inner is None and _SQUEEZED.search(str(name))) or _is_squeezed(inner) for name, inner in pairs)
+
+
+def _search_path(given: Sequence[Override]) -> list[str]:
+    """The directories that ``hydra.searchpath`` names, as TorchX jobs and ``--config-dir`` do."""
+    folders = []
+    for override in given:
+        if override.name == _SEARCH_PATH:
+            listed = override.text.removeprefix("[").removesuffix("]")
+            for typed in split_list(listed):
+                plain = unquote(typed)
+                folders.append((typed if plain is None else plain).removeprefix("file://"))
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise ConfigError(f"{_SEARCH_PATH}: {folder}: no such directory")
+    return folders
+
+
+def _groups(folders: Sequence[str]) -> list[str]:
+    """The folders of configs, from which ``data=tiny`` takes a file: the shipped ones and those of the user."""
+    return sorted({p.name for root in (config_dir(), *map(Path, folders)) for p in root.iterdir() if p.is_dir()})
+
+
+def _is_choice(given: Override, groups: Sequence[str]) -> bool:
+    """Whether an override chooses a config of a folder, or speaks to Hydra itself."""
+    name = given.path[0]
+    in_folder = len(given.path) == 1 and re.split("[/@]", name)[0] in groups
+    return in_folder or (name == "hydra" and given.name != _SEARCH_PATH)
+
+
+def _compose(name: str, chosen: Sequence[Override], folders: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
+    """What Hydra composes from the chosen files, as plain values that are not resolved."""
+    options = {group: _configs(group, folders) for group in groups}
+    _check_experiment(chosen, options.get("experiment", set()))
+    searched = [quote(f"file://{Path(folder).resolve()}") for folder in folders]
+    overrides = [f"{_SEARCH_PATH}=[{','.join(searched)}]"] if searched else []
+    overrides += [_to_hydra(given) for given in chosen]
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir=str(config_dir()), version_base="1.3"):
         try:
-            _check_experiment(overrides, user_dir)
-            return compose(config_name=name, overrides=overrides)
-        except OverrideParseException as error:
-            raise ConfigError(f"'{error.override}' is no override; write name=value") from error
+            composed = OmegaConf.to_container(compose(config_name=name, overrides=overrides), resolve=False)
         except MissingConfigException as error:
-            raise ConfigError(_missing(error, user_dir, overrides)) from error
+            raise ConfigError(_missing(error, options)) from error
         except yaml.YAMLError as error:
             raise ConfigError(_not_yaml(error)) from error
-        except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
-            chosen = [o for o in overrides if o.partition("=")[0] in {*_groups(), "hydra.searchpath"}]
-            raise ConfigError(_explain(error, _known(name, chosen), name)) from error
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(_explain(error)) from error
+    return {str(key): value for key, value in composed.items()} if isinstance(composed, dict) else {}
+
+
+def _to_hydra(given: Override) -> str:
+    """A choice in Hydra's own grammar, which wants a + before a folder that no config names."""
+    text = given.text if _PLAIN.fullmatch(given.text) or not given.text else quote(given.text)
+    own = given.path[0] != "hydra" and not (config_dir() / re.split("[/@]", given.name)[0]).is_dir()
+    return f"{'~' if given.sign == '~' else '+' * own}{given.name}={text}"
+
+
+def _configs(group: str, folders: Sequence[str]) -> set[str]:
+    """Names of the configs of a folder, those of the user included."""
+    found = (root / group for root in (config_dir(), *map(Path, folders)))
+    return {path.stem for folder in found if folder.is_dir() for path in folder.glob("*.yaml")}
+
+
+def _check_experiment(chosen: Sequence[Override], known: set[str]) -> None:
+    """Refuses an experiment that does not exist: Hydra would ignore it, since it is optional."""
+    for given in chosen:
+        if given.name == "experiment" and given.text not in ("", "null", *known) and not given.text.startswith("["):
+            raise ConfigError(f"experiment={given.text}: no such config{nearest(given.text, known)}")
+
+
+def _missing(error: MissingConfigException, options: Mapping[str, set[str]]) -> str:
+    """Says which config does not exist, as in ``data=ebnrd``, and which ones do."""
+    wanted = str(error.missing_cfg_file or "")
+    group, _, option = wanted.rpartition("/")
+    if not options.get(group):
+        return f"no config group '{group or option}'{nearest(group or option, options)}"
+    return f"{group}={option}: no such config{nearest(option, options[group])}"
+
+
+def _explain_unknown(error: UnknownOption, known: Kind, name: str, groups: Sequence[str]) -> str:
+    """Says which option does not exist, and which option or folder of configs was meant."""
+    hint = nearest(error.name, groups) if "." not in error.name else ""
+    said = explain_unknown(error.name, known, name)
+    return said if "did you mean" in said or "did you mean" not in hint else f"unknown option '{error.name}'{hint}"
 
 
 def _not_yaml(error: yaml.YAMLError) -> str:
@@ -151,73 +286,15 @@ def _not_yaml(error: yaml.YAMLError) -> str:
     return f"{where}: not YAML ({getattr(error, 'problem', None) or str(error).splitlines()[0]})"
 
 
-def _known(name: str, chosen: list[str]) -> DictConfig:
-    """The options that exist, for suggestions; empty where even the chosen configs do not compose."""
-    try:
-        return compose(config_name=name, overrides=chosen)
-    except (HydraException, OmegaConfBaseException):
-        return DictConfig({})
-
-
-def _check_experiment(overrides: list[str], user_dir: str | None) -> None:
-    """Refuses an experiment that does not exist: Hydra would ignore it, since it is optional."""
-    named = [value for o in overrides for key, _, value in [o.partition("=")] if key.lstrip("+") == "experiment"]
-    for name in named:
-        options = _options("experiment", user_dir, overrides)
-        if name not in ("", "null", *options) and not name.startswith("["):
-            raise ConfigError(f"experiment={name}: no such config{nearest(name, options)}")
-
-
-def _options(group: str, user_dir: str | None, overrides: Sequence[str] = ()) -> set[str]:
-    """Names of the configs of a group, those of the user included."""
-    own = [user_dir] if user_dir else []
-    own += [path for o in overrides if o.startswith("hydra.searchpath=") for path in _SEARCHED.findall(o)]
-    folders = [config_dir() / group, *(Path(path) / group for path in own)]
-    return {p.stem for folder in folders if folder.is_dir() for p in folder.glob("*.yaml")}
-
-
-def _missing(error: MissingConfigException, user_dir: str | None, overrides: Sequence[str]) -> str:
-    """Says which config does not exist, as in ``data=ebnrd``, and which ones do."""
-    wanted = str(error.missing_cfg_file or "")
-    group, _, option = wanted.rpartition("/")
-    if not group:
-        group, option = "", wanted
-    options = _options(group, user_dir, overrides)
-    if not options:
-        return f"no config group '{group or option}'{nearest(group or option, _groups())}"
-    return f"{group}={option}: no such config{nearest(option, options)}"
-
-
-def _groups() -> list[str]:
-    return [p.name for p in config_dir().iterdir() if p.is_dir()]
-
-
-def _explain(error: Exception, known: DictConfig, name: str) -> str:
+def _explain(error: Exception) -> str:
     """Says in one line what Hydra and OmegaConf say in many."""
     cause: BaseException = error
     while cause.__cause__ is not None and not getattr(cause, "full_key", None):
         cause = cause.__cause__
     key = str(getattr(cause, "full_key", None) or "")
     text = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-    if "not in struct" in text or "not in '" in text or "Could not override" in text:
-        return f"unknown option '{key}'{_nearest_key(key, known) or f'; every option: recd {name} --options'}"
-    first = str(error).splitlines()[0]
-    if first.startswith("Could not append to config. An item is already at"):
-        return f"option '{first.split(chr(39))[1]}' is there already; write it without +"
-    if first.startswith("Could not find"):
-        wanted = first.split("'")[1] if "'" in first else first
-        return f"unknown option or config '{wanted}'{nearest(wanted, _groups())}"
+    if found := re.search("Interpolation key '(.*?)' not found", text):
+        return f"option '{key}': ${{{found[1]}}} names no option; the text itself is written \\${{{found[1]}}}"
     if "mandatory value" in text.lower() or "missing mandatory" in text.lower():
         return f"option '{key}' must be given: {key}=..."
     return f"option '{key}': {text}" if key else text
-
-
-def _nearest_key(key: str, known: DictConfig) -> str:
-    """The option that a misspelt one most likely means; empty when none is near."""
-    names = [n for n in dotted_names(OmegaConf.to_container(known, resolve=False)) if n != key]
-    parents = {n[:at] for n in names for at, letter in enumerate(n) if letter == "."}
-    tails = [n for n in (*names, *parents) if n.rpartition(".")[2] == key.rpartition(".")[2]]
-    if tails:
-        return f"; did you mean '{tails[0]}'?"
-    close = nearest(key, [*names, *parents])
-    return close if "did you mean" in close else ""

@@ -1,9 +1,14 @@
-"""Options of every command: type, default and meaning of each."""
+"""Options of every command: type, default and meaning of each.
+
+These types are what a config may hold, in YAML as on the command line. ``Annotated[Any, T]`` is an option that stays
+plain data, where ``T`` says what may be written.
+"""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from recd_dist.reader.defaults import PREFETCH, SHUFFLE_WINDOW
+from recd_dist.synthetic.spec import SyntheticSpec
 
 SOURCE_KINDS = ("sql", "synthetic")
 """Kinds of ``data.source``: logs that are there and described in SQL, or logs that are made up."""
@@ -26,7 +31,7 @@ class Sessions:
     """What a session is, where the log does not say."""
 
     by: str = "auto"  # column | gap | request | user | none; auto: the first of these whose keys are named
-    gap: Any = "30m"  # time without a sample of a user, after which the next sample begins a session
+    gap: Annotated[Any, str | float] = "30m"  # without a sample of a user; the next one begins a session
 
 
 @dataclass
@@ -41,6 +46,39 @@ class Policy:
 
 
 @dataclass
+class GroupOptions:
+    """A group: columns of the samples, or a query of its own. A list alone names the columns."""
+
+    features: list[str] | None = None
+    key: list[str] | None = None  # columns that link a sample to its row of the query
+    sql: str | None = None
+    sql_spark: str | None = None  # the same query in Spark SQL
+
+
+Groups = dict[str, list[str] | GroupOptions]
+
+
+@dataclass
+class FeatureOptions:
+    """What the type of a feature's column cannot tell."""
+
+    table: str | None = None  # the embedding table; None: one of its own name
+    kind: str | None = None  # id | ids | dense
+    weights: str | None = None  # the column beside it with a number for each id
+    window: bool | None = None  # stored as windows over a stream; None: where that is smaller
+    transforms: list[Any] | None = None  # None: a dense feature is standardised
+
+
+@dataclass
+class TableOptions:
+    """What the ids of an embedding table cannot tell."""
+
+    num_embeddings: int | None = None
+    dim: int | None = None
+    hashed: bool | None = None
+
+
+@dataclass
 class Data:
     """A source and its clustered table; configs/data/ has one file each, docs/data.md explains the fields."""
 
@@ -52,17 +90,17 @@ class Data:
     samples_spark: str | None = None  # the same query in Spark SQL, where engine=spark cannot translate it
     keys: Keys = field(default_factory=Keys)
     labels: list[str] = field(default_factory=lambda: ["label"])  # the first label is trained on
-    split: Any = None  # SQL predicate that is true for test samples, or the share of the latest sessions
-    groups: dict[str, Any] | None = None  # None: every feature is a group of its own where that pays
-    features: dict[str, Any] = field(default_factory=dict)  # table, kind, weights, ... where types cannot tell
-    tables: dict[str, Any] = field(default_factory=dict)  # num_embeddings, hashed; inferred where absent
+    split: Annotated[Any, str | float | None] = None  # SQL that is true for test samples, or the share of the latest
+    groups: Annotated[dict[str, Any] | None, Groups | None] = None  # None: every feature where that pays
+    features: Annotated[dict[str, Any], dict[str, FeatureOptions]] = field(default_factory=dict)
+    tables: Annotated[dict[str, Any], dict[str, TableOptions]] = field(default_factory=dict)
     drop: list[str] = field(default_factory=list)  # columns or features to leave out
     sessions: Sessions = field(default_factory=Sessions)
     policy: Policy = field(default_factory=Policy)
     sample: float = 1.0  # share of the sessions that are taken
     partition: str | None = None  # day | hour: parts are dealt by the time at which sessions begin
     partitions: list[str] | None = None  # the partitions to train on, such as 2026-11-25; None: all
-    synthetic: dict[str, Any] = field(default_factory=dict)  # parameters of the synthetic source
+    synthetic: Annotated[dict[str, Any], SyntheticSpec] = field(default_factory=dict)
 
 
 @dataclass
@@ -116,11 +154,21 @@ class Codec:
 
 
 @dataclass
+class Place:
+    """Where a table lies. A sharding type alone says it too."""
+
+    type: str | None = None
+    ranks: list[int] | None = None
+    host: int | None = None
+    hosts: list[int] | None = None
+
+
+@dataclass
 class Plan:
     """How tables are spread over ranks, and what is deduplicated; docs/planning.md."""
 
     sharding: str = "auto"
-    tables: dict[str, Any] = field(default_factory=dict)  # per table a type, or {type: TW, ranks: [0]}
+    tables: Annotated[dict[str, Any], dict[str, str | Place]] = field(default_factory=dict)  # by table
     send: dict[str, str] = field(default_factory=dict)  # rows or ids, per table; the cheaper one where absent
     codec: Codec = field(default_factory=Codec)
     expand: list[str] | None = None  # groups that are trained expanded; None: those that hardly repeat
@@ -166,7 +214,7 @@ class TrainConfig:
     model: dict[str, Any] = field(default_factory=dict)  # name, dim and the model's own arguments
     optim: Optim = field(default_factory=Optim)
     plan: Plan = field(default_factory=Plan)
-    experiment: Any = None
+    experiment: Annotated[Any, list[str] | None] = None
     run_dir: str = "runs/run"
     resume: bool = True
     dedup: bool = True
