@@ -152,7 +152,7 @@ def build_with_duckdb(run: Run) -> RunOutput:
         lookups = {group: _open_lookup(group, connection, sql, run.work) for group, sql in inspection.groups.items()}
         preparation = Preparation(run.source, inspection.schema, lookups, inspection.timed)
         shards = read_samples(run, connection, inspection, preparation)
-    noted = tuple(shards.tally.announcements(inspection.schema.labels))
+    noted = shards.tally.announcements(run.source)
     announce(noted, run.strict)
     release_memory()
     rules = Rules.of(run.source, run.options.max_session_samples, run.base.partitions - run.replaced)

@@ -165,3 +165,16 @@ def test_the_hash_of_text_is_the_documented_one():
         expected = int.from_bytes(hashlib.md5(text.encode()).digest()[8:], "little") & (2**63 - 1)
         quoted = f"'{text}'"
         assert duckdb.sql(f"select {TEXT_ID.format(quoted)}").fetchall() == [(expected,)]
+
+
+def test_wide_integers_keep_their_bits(tmp_path):
+    sql = "select 18446744073709551615::ubigint as a, [9223372036854775808::ubigint, 7] as b, 7::decimal(38,0) as c, 1 as y"
+    inspection = inspect(source(tmp_path, sql))
+    assert [f.kind for f in inspection.schema.features] == [Kind.id, Kind.ids, Kind.id]
+    assert duckdb.sql(f"select a, b, c from ({inspection.samples})").fetchall() == [(-1, [-(2**63), 7], 7)]
+
+
+def test_floats_that_hold_ids_may_be_missing(tmp_path):
+    sql = "select unnest([1.0::double, 'nan'::double, null]) as a, 1 as y"
+    inspection = inspect(source(tmp_path, sql, features={"a": {"kind": "id"}}))
+    assert duckdb.sql(f"select a from ({inspection.samples})").fetchall() == [(1,), (None,), (None,)]

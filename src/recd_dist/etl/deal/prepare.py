@@ -77,6 +77,9 @@ class Preparation:
                 seen = tally.seen.setdefault(feature.name, ValueRange())
                 for chunk in table[feature.name].chunks:
                     seen.include(chunk)
+        if not self.timed and "timestamp" in self.source.keys:
+            for chunk in table[TIMESTAMP].chunks:
+                tally.times.include(chunk)
         for name in self.schema.labels:
             tally.labels.setdefault(name, LabelValues()).include(table[name].to_numpy())
         return table, tally

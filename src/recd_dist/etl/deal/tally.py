@@ -1,11 +1,13 @@
 """What reading notes of samples: ranges of ids, missing values, samples left out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from recd_dist.etl.deal.label_values import LabelValues
+from recd_dist.etl.deal.time_units import check_unit
 from recd_dist.etl.deal.value_range import ValueRange
+from recd_dist.etl.source.source import Source
 from recd_dist.table.announcement import Announcement
 
 
@@ -42,6 +44,7 @@ class Tally:
     Attributes:
         seen: the range of the values that were seen, by feature.
         labels: the values of each label.
+        times: the range of timestamps that are integers, whose unit nobody has said.
         num_unlinked: the number of samples without a row in the group's query, by group with its own query.
         dropped: the samples that policies leave out which look at one sample alone.
         num_rows: the number of rows of the query.
@@ -52,6 +55,7 @@ class Tally:
     dropped: Dropped = field(default_factory=Dropped)
     num_rows: int = 0
     labels: dict[str, LabelValues] = field(default_factory=dict)
+    times: ValueRange = field(default_factory=ValueRange)
 
     def merge(self, other: "Tally") -> None:
         """Adds what was noted of other batches."""
@@ -61,6 +65,7 @@ class Tally:
             self.labels.setdefault(name, LabelValues()).merge(values)
         for group, count in other.num_unlinked.items():
             self.num_unlinked[group] = self.num_unlinked.get(group, 0) + count
+        self.times.merge(other.times)
         self.dropped.merge(other.dropped)
         self.num_rows += other.num_rows
 
@@ -69,12 +74,25 @@ class Tally:
         """The tally that ``dataclasses.asdict`` turned into plain values."""
         seen = {name: ValueRange(**fields) for name, fields in value["seen"].items()}
         labels = {name: LabelValues(**fields) for name, fields in value["labels"].items()}
-        return Tally(seen, dict(value["num_unlinked"]), Dropped(**value["dropped"]), value["num_rows"], labels)
+        return Tally(
+            seen,
+            dict(value["num_unlinked"]),
+            Dropped(**value["dropped"]),
+            value["num_rows"],
+            labels,
+            ValueRange(**value["times"]),
+        )
 
-    def announcements(self, labels: Sequence[str]) -> list[Announcement]:
+    def announcements(self, source: Source) -> tuple[Announcement, ...]:
         """What people may not expect of the rows.
 
         Args:
-            labels: the names of the labels, the one that training takes by itself first.
+            source: names labels and keys.
+
+        Raises:
+            DataError: timestamps in several units.
         """
-        return [one for name in labels for one in self.labels[name].announcements(name, trained=name == labels[0])]
+        found = check_unit(source.keys["timestamp"], self.times) if "timestamp" in source.keys else []
+        for number, name in enumerate(source.labels):
+            found += self.labels[name].announcements(name, trained=number == 0)
+        return tuple(found)

@@ -20,6 +20,8 @@ _INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"}
 _INTEGERS |= {"UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"}
 _FLOATS = {"FLOAT", "DOUBLE", "DECIMAL"}
 _STORED_AS_THEY_ARE = {"INTEGER[]", "BIGINT[]"}
+_WHOLE_DECIMAL = re.compile(r"DECIMAL\(\d+,0\)")
+_INT64_MAX = 2**63 - 1
 _TEXT_ID = TEXT_ID.replace("{}", "{}::varchar")
 
 
@@ -46,18 +48,18 @@ def feature_sql(column: str, type_name: str, kind: Kind | None) -> tuple[Kind, s
     suggested = _suggested_kind(base)
     if suggested is None:
         raise Unfit(_remedy(column, type_name))
-    sql_type = "float" if suggested is Kind.dense else "bigint"
-    expression = _TEXT_ID.format(name) if is_text(base) else f"{name}::{sql_type}"
+    expression = f"{name}::float" if suggested is Kind.dense else _id_sql(name, base)
     if kind is None or kind is suggested:
         return suggested, expression
     if kind is Kind.dense:
         if is_text(base):
             raise Unfit(f"a {type_name} cannot be dense; cast it in the SQL, such as {column}::float")
         return kind, f"{name}::float"
-    if suggested is Kind.dense:
-        expression = f"{name}::bigint"
+    if suggested is Kind.dense:  # pandas makes floats of integers where one is missing, and NaN of that one
+        name = f"case when isnan({name}) then null else {name} end" if base != "DECIMAL" else name
+        expression = f"({name})::bigint"
     if kind is Kind.ids:
-        expression = f"case when {name} is null then []::bigint[] else [{expression}] end"
+        expression = f"case when ({name}) is null then []::bigint[] else [{expression}] end"
     return kind, expression
 
 
@@ -65,14 +67,24 @@ def _ids_sql(name: str, type_name: str, base: str) -> str:
     element = base.removesuffix("[]")
     if type_name in _STORED_AS_THEY_ARE:
         return name
+    if is_text(element) or element == "UBIGINT":
+        return f"list_transform({name}, lambda x: {_id_sql('x', element)})"
     if _is_integer(element):
         return f"{name}::bigint[]"
-    if is_text(element):
-        return f"list_transform({name}, lambda x: {_TEXT_ID.format('x')})"
     raise Unfit(
         f"a list of {element} is no list of ids; turn its elements into integers in the SQL, such as "
         f"list_transform({name}, lambda x: floor(x)::int), or drop it"
     )
+
+
+def _id_sql(name: str, base: str) -> str:
+    """An id as an int64: a text is hashed; an unsigned integer of 64 bits keeps its bits, so that no two ids meet."""
+    if is_text(base):
+        return _TEXT_ID.format(name)
+    if base == "UBIGINT":
+        wrapped = f"({name}::hugeint - {2 * (_INT64_MAX + 1)})::bigint"
+        return f"case when {name} > {_INT64_MAX} then {wrapped} else {name}::bigint end"
+    return f"{name}::bigint"
 
 
 def _suggested_kind(base: str) -> Kind | None:
@@ -100,11 +112,11 @@ def key_sql(column: str, type_name: str) -> str:
     """
     name, base = identifier(column), _base_type(type_name)
     if base in _INTEGERS:
-        return f"{name}::bigint"
+        return _id_sql(name, base)
     if is_text(base):
         return _TEXT_ID.format(f"nullif({name}::varchar, '')")
     if is_time(type_name):
-        return f"epoch_us({name})"
+        return _microseconds_sql(name, type_name)
     raise Unfit(f"column '{column}' is {type_name[:60]}; a key is an integer, text or timestamp: cast it in the SQL")
 
 
@@ -115,13 +127,25 @@ def time_sql(column: str, type_name: str) -> str:
         Unfit: the column holds neither.
     """
     if is_time(type_name):
-        return f"epoch_us({identifier(column)})"
+        return _microseconds_sql(identifier(column), type_name)
     if _base_type(type_name) in _INTEGERS:
         return f"{identifier(column)}::bigint"
     raise Unfit(
         f"column '{column}' is {type_name[:60]}; a timestamp is a TIMESTAMP, DATE or integer: cast it in the SQL, such "
-        f"as {column}::timestamp"
+        f"as {column}::timestamptz, where a text without a time zone means UTC"
     )
+
+
+def _microseconds_sql(name: str, type_name: str) -> str:
+    """A time in whole microseconds, cut off: DuckDB rounds nanoseconds up, and 23:59:59.9999996 would be tomorrow."""
+    if has_nanoseconds(type_name):
+        return f"(epoch_ns({name}) // 1000 - (epoch_ns({name}) % 1000 < 0)::bigint)"
+    return f"epoch_us({name})"
+
+
+def nanoseconds_sql(column: str) -> str:
+    """What a time in nanoseconds has beyond its whole microseconds, 0 to 999: it orders samples of one microsecond."""
+    return f"((epoch_ns({identifier(column)}) % 1000 + 1000) % 1000)"
 
 
 def label_sql(column: str, type_name: str) -> str:
@@ -163,6 +187,11 @@ def link_sql(columns: Mapping[str, str]) -> str:
     return _TEXT_ID.format(f"({texts})")
 
 
+def has_nanoseconds(type_name: str) -> bool:
+    """Whether a type is a point in time that is finer than microseconds."""
+    return type_name in ("TIMESTAMP_NS", "TIMESTAMPTZ_NS")
+
+
 def is_list(type_name: str) -> bool:
     """Whether a type is a list, or an array of fixed length."""
     return _base_type(type_name).endswith("[]")
@@ -183,7 +212,11 @@ def _is_integer(base: str) -> bool:
 
 
 def _base_type(type_name: str) -> str:
-    """``DECIMAL(18,3)`` -> ``DECIMAL``, ``ENUM('a')`` -> ``ENUM``, ``INTEGER[3]`` -> ``INTEGER[]``."""
+    """``DECIMAL(18,3)`` -> ``DECIMAL``, ``ENUM('a')`` -> ``ENUM``, ``INTEGER[3]`` -> ``INTEGER[]``.
+
+    A decimal without digits after the point, as databases write their integers, is an integer: ``HUGEINT``.
+    """
+    type_name = _WHOLE_DECIMAL.sub("HUGEINT", type_name)
     brackets = re.search(r"(\[\d*\])+$", type_name)
     lists = "[]" * brackets.group().count("[") if brackets else ""
     return type_name[: brackets.start() if brackets else None].split("(", maxsplit=1)[0] + lists

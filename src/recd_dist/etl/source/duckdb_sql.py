@@ -41,6 +41,8 @@ _GLOB = re.compile(r"[*?\[]")
 _STORE = re.compile(r"""(?:[(\[,]|\bfrom|\bjoin)\s*['"](([a-z][a-z0-9+.-]*)://[^'"/]*/?)""", re.IGNORECASE)
 """Finds a path in a store where a query reads it, but not a text that only looks like one (``like 'app://%'``)."""
 
+_TOO_WIDE = re.compile(r"with value (-?\d+) can't be cast because the value is out of range.* INT64")
+
 LEFT_TO_DUCKDB = ("http://", "https://", "hf://", "azure://", "r2://")
 """Beginnings of paths that only DuckDB reads: nobody else looks whether a file is there."""
 
@@ -67,6 +69,7 @@ def connect(
     except duckdb.Error as error:
         raise DataError(f"memory_limit '{memory_limit}': {short_message(error)}; write it as 1GB or 512MB") from error
     connection.execute("set enable_progress_bar = false")
+    connection.execute("set TimeZone = 'UTC'")  # times without a zone, and days and hours, mean the same everywhere
     connection.execute("set python_enable_replacements = false")  # a misspelt table must not find a Python variable
     connection.execute(f"set threads = {fitting_threads(parse_size(memory_limit), threads)}")
     if spill is not None:
@@ -266,6 +269,8 @@ def short_message(error: BaseException) -> str:
     first, *rest = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     kept = [first, *(line for line in rest if "candidate" in line.lower() or line.startswith("Did you mean"))]
     kept += [f"at {line}" for line in rest if line.startswith("LINE ")]
+    if too_wide := _TOO_WIDE.search(first):
+        kept.insert(0, f"{too_wide[1]} does not fit into 64 bits; cast that column to text in the SQL, which is hashed")
     if "No magic bytes found" in first or "too small to be a Parquet file" in first:
         kept = [f"{first}; the file is cut off or no Parquet: fetch it again"]
     text = "; ".join(kept)

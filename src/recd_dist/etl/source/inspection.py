@@ -22,12 +22,14 @@ from recd_dist.etl.source import duckdb_sql as engine
 from recd_dist.etl.source.column_sql import (
     Unfit,
     feature_sql,
+    has_nanoseconds,
     is_list,
     is_text,
     is_time,
     key_sql,
     label_sql,
     link_sql,
+    nanoseconds_sql,
     time_sql,
     weights_sql,
 )
@@ -162,6 +164,8 @@ class _Resolver:
             if column is not None and self._is_known(column, f"keys.{key}"):
                 to_sql = time_sql if key in ("timestamp", "order") else key_sql
                 select.append(self._alias(f"keys.{key}", alias, to_sql, column, self.columns[column]))
+        if "order" not in source.keys and has_nanoseconds(self.columns.get(source.keys.get("timestamp", ""), "")):
+            select.append(f"{nanoseconds_sql(source.keys['timestamp'])} as {ORDER_KEY}")
         return select
 
     def _check_time(self) -> None:

@@ -118,7 +118,7 @@ def _make_tables(spark: "SparkSession", run: Run) -> RunOutput:
     try:
         tally, sizes = samples.prepare()
         bar.advance(tally.num_rows)
-        noted = tuple(tally.announcements(inspection.schema.labels))
+        noted = tally.announcements(source)
         announce(noted, run.strict)
         shards = sizes.group_by_shard(shard_bytes)
         rules = Rules.of(source, options.max_session_samples, base.partitions - run.replaced)
