@@ -13,18 +13,17 @@ from recd_dist.cli import main
 from recd_dist.errors import ConfigError
 from recd_dist.files.json_text import json_text
 from recd_dist.job.config import load
-from recd_dist.job.job import Job
-from recd_dist.job.options import EvaluateConfig, TrainConfig
+from recd_dist.job.options import EvaluateConfig, EvaluatedData
 from recd_dist.job.preflight import check
 from recd_dist.metrics.quality import measure_quality
 from recd_dist.ranks.process_group import Ranks, process_group
-from recd_dist.reader.transform import Transforms
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.manifest import Manifest
 from recd_dist.table.schema import Feature, Kind, Schema
 from recd_dist.tensors.batch import Batch
 from recd_dist.train import build
-from recd_dist.train.evaluation import evaluate_run, quality_of, report, require_same_features
+from recd_dist.train.evaluation import evaluate_run, quality_of, report
+from recd_dist.train.trained_run import require_same_features
 from recd_dist.train.training import train
 
 pytestmark = [pytest.mark.usefixtures("own_logging"), pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -122,7 +121,7 @@ def test_the_report_names_run_split_and_oracle(alone: Ranks, trained: Path) -> N
     ("options", "message"),
     [
         ({"split": "tst"}, r"split=tst: the table .* has no such split; did you mean 'test'\?"),
-        ({"table": "/no/such"}, r"/no/such: no clustered table here \(no manifest\.json\)"),
+        ({"data": EvaluatedData(table="/no/such")}, "data.table=/no/such: no clustered table there; make it with"),
         ({"batch_size": 0}, "batch_size=0: must be at least 1"),
         ({"num_workers": -1}, "num_workers=-1: must be at least 0"),
     ],
@@ -155,7 +154,7 @@ def test_a_table_of_other_features(alone: Ranks, trained: Path, tmp_path: Path, 
     with pytest.raises(
         ConfigError, match=r"trained on feature 'position' \(id, group 'sample'\), .* none of that name"
     ):
-        quality(alone, trained, table=str(tmp_path / "table/train"))
+        quality(alone, trained, split="train", data=EvaluatedData(table=str(tmp_path / "table")))
 
 
 def test_a_run_without_a_record_of_samples(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,12 +173,11 @@ def test_a_table_without_the_weights_that_were_trained(tmp_path: Path) -> None:
         manifest = Manifest("t", "train", schema, 10, 5, 5, {"user": 5}, features={}, ids={}, parts=())
         return ClusteredTable(tmp_path, manifest)
 
-    def job(weights: str | None) -> Job:
-        trained_on = table(weights)
-        return Job(TrainConfig(), trained_on, trained_on.manifest.schema, {}, Transforms({}))
+    def schema(weights: str | None) -> Schema:
+        return table(weights).manifest.schema
 
     with pytest.raises(ConfigError, match=r"trained on feature 'history' \(ids, group 'user', weights 'heat'\)"):
-        require_same_features(job("heat"), table(None))
-    require_same_features(job(None), table(None))
-    require_same_features(job("heat"), table("heat"))
-    require_same_features(job(None), table("heat"))  # trained without them
+        require_same_features(schema("heat"), table(None))
+    require_same_features(schema(None), table(None))
+    require_same_features(schema("heat"), table("heat"))
+    require_same_features(schema(None), table("heat"))  # trained without them

@@ -9,7 +9,7 @@ from recd_dist.errors import ConfigError, nearest
 from recd_dist.etl.source.source import Source
 from recd_dist.job.options import SOURCE_KINDS, Data
 
-_ELSEWHERE = ("source", "table", "tables", "synthetic", "partitions")
+_ELSEWHERE = ("source", "table", "tables", "synthetic", "partitions", "label")
 """Options of a data config that say nothing of the source's rows."""
 
 

@@ -23,11 +23,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.job.option_types import Kind, UnknownOption, explain_unknown, fit, section
-from recd_dist.job.options import EtlConfig, EvaluateConfig, TrainConfig
+from recd_dist.job.options import EtlConfig, EvaluateConfig, EvaluatedData, PredictConfig, TrainConfig
 from recd_dist.job.overrides import Override, apply_overrides, find_sweep, parse_override
 from recd_dist.screen.command_line import command_line, escape_dollars, quote, split_list, unquote
 
-_TYPES: dict[str, type] = {"train": TrainConfig, "etl": EtlConfig, "evaluate": EvaluateConfig}
+_OF_A_RUN = {"evaluate": EvaluateConfig, "predict": PredictConfig}
+_TYPES: dict[str, type] = {"train": TrainConfig, "etl": EtlConfig, **_OF_A_RUN}
 _SEARCH_PATH = "hydra.searchpath"
 _PLAIN = re.compile(r"[\w./-]+|\[.*\]", re.ASCII)
 _SQUEEZED = re.compile(r"\w:\S")
@@ -47,12 +48,12 @@ def load(name: str, overrides: Sequence[str] = (), user_dir: str | None = None) 
     """Composes and checks a config.
 
     Args:
-        name: ``train``, ``etl`` or ``evaluate``.
+        name: ``train``, ``etl``, ``evaluate`` or ``predict``.
         overrides: what differs from the files, e.g. ``["data=ebnerd", "batch_size=2048"]``.
         user_dir: the user's own configs, such as ``data/mine.yaml``; this directory is searched first.
 
     Returns:
-        TrainConfig, EtlConfig or EvaluateConfig.
+        TrainConfig, EtlConfig, EvaluateConfig or PredictConfig.
 
     Raises:
         ConfigError: an option or a config does not exist or does not fit; one line, with the nearest one that exists.
@@ -67,6 +68,8 @@ def load(name: str, overrides: Sequence[str] = (), user_dir: str | None = None) 
     _refuse_sweeps(name, overrides, chosen, None)
     _refuse_folders(name, chosen)
     composed = _compose(name, chosen, folders, groups)
+    if name in _OF_A_RUN:  # a data config says much that is for other commands, or settled by the run
+        composed["data"] = {n: v for n, v in dict(composed["data"]).items() if n in section(EvaluatedData)}
     known = _options_of(name, composed)
     try:
         values = fit(composed, known, "")
@@ -226,7 +229,7 @@ def _is_choice(given: Override, groups: Sequence[str]) -> bool:
 def _compose(name: str, chosen: Sequence[Override], folders: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
     """What Hydra composes from the chosen files, as plain values that are not resolved."""
     options = {group: _configs(group, folders) for group in groups}
-    _check_experiment(chosen, options.get("experiment", set()))
+    _check_optional(chosen, options)
     searched = [quote(f"file://{Path(folder).resolve()}") for folder in folders]
     overrides = [f"{_SEARCH_PATH}=[{','.join(searched)}]"] if searched else []
     overrides += [_to_hydra(given) for given in chosen]
@@ -256,11 +259,12 @@ def _configs(group: str, folders: Sequence[str]) -> set[str]:
     return {path.stem for folder in found if folder.is_dir() for path in folder.glob("*.yaml")}
 
 
-def _check_experiment(chosen: Sequence[Override], known: set[str]) -> None:
-    """Refuses an experiment that does not exist: Hydra would ignore it, since it is optional."""
+def _check_optional(chosen: Sequence[Override], options: Mapping[str, set[str]]) -> None:
+    """Refuses an experiment or a data config that does not exist: Hydra would ignore one that is optional."""
     for given in chosen:
-        if given.name == "experiment" and given.text not in ("", "null", *known) and not given.text.startswith("["):
-            raise ConfigError(f"experiment={given.text}: no such config{nearest(given.text, known)}")
+        known = options.get(given.name, set()) if given.name in ("experiment", "data") else None
+        if known is not None and given.text not in ("", "null", *known) and not given.text.startswith("["):
+            raise ConfigError(f"{given.name}={given.text}: no such config{nearest(given.text, known)}")
 
 
 def _missing(error: MissingConfigException, options: Mapping[str, set[str]]) -> str:

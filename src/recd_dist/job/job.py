@@ -144,6 +144,7 @@ def resolve(config: TrainConfig, split: str = "train") -> Job:
     manifest = table.manifest
     weights = manifest.schema.weights.values()
     stored = manifest.schema.without(n for n in config.data.drop if n in manifest.schema or n in weights)
+    stored = stored.led_by(config.data.label)
     groups = choose_groups(manifest, stored, config.plan.expand)
     schema = stored.expand([g.group for g in groups if g.expanded])
     columns = [*(f.name for f in manifest.schema.features), *weights, *manifest.schema.labels]

@@ -89,7 +89,8 @@ class Data:
     samples: str | None = None  # DuckDB SQL, one row per sample
     samples_spark: str | None = None  # the same query in Spark SQL, where engine=spark cannot translate it
     keys: Keys = field(default_factory=Keys)
-    labels: list[str] = field(default_factory=lambda: ["label"])  # the first label is trained on
+    labels: list[str] = field(default_factory=lambda: ["label"])  # the labels that the table stores
+    label: str | None = None  # the one of them that is trained on and evaluated; None: the first
     split: Annotated[Any, str | float | None] = None  # SQL that is true for test samples, or the share of the latest
     groups: Annotated[dict[str, Any] | None, Groups | None] = None  # None: every feature where that pays
     features: Annotated[dict[str, Any], dict[str, FeatureOptions]] = field(default_factory=dict)
@@ -231,12 +232,40 @@ class TrainConfig:
 
 
 @dataclass
+class EvaluatedData:
+    """What of the data is evaluated or scored; features, transforms and table sizes are those of the run."""
+
+    name: str | None = None
+    table: str | None = None  # directory of the splits; None: the run's own
+    partitions: list[str] | None = None  # None: all
+    label: str | None = None  # None: the one that the run was trained on
+
+
+@dataclass
+class EvaluatedReader:
+    """What happens to values that the model has no place for; None: as in training."""
+
+    on_bad_id: str | None = None  # error or drop
+    on_nan: str | None = None  # error or zero
+
+
+@dataclass
 class EvaluateConfig:
     """Options of ``recd evaluate``, ``recd summary`` and ``recd seen``."""
 
     run_dir: str = "???"
+    data: EvaluatedData = field(default_factory=EvaluatedData)
     split: str = "test"
-    table: str | None = None
     batch_size: int | None = None
     device: str = "auto"
     num_workers: int = 0
+    reader: EvaluatedReader = field(default_factory=EvaluatedReader)
+
+
+@dataclass
+class PredictConfig(EvaluateConfig):
+    """Options of ``recd predict``."""
+
+    out: str | None = None  # directory of the scores; None: RUN_DIR/scores/SPLIT
+    overwrite: bool = False
+    columns: list[str] = field(default_factory=list)  # columns of the table that stand beside the scores

@@ -64,7 +64,7 @@ def check(config: TrainConfig, world_size: int = 1) -> Job:
             f"{world_size}; start as many (-j 1x{config.plan.world_size}) or plan.world_size=null"
         )
     require_writable(Path(config.run_dir))
-    _check_resume(config)
+    _check_resume(job)
     _check_work(config)
     return job
 
@@ -222,13 +222,16 @@ def _evaluation_table(job: Job, world_size: int) -> ClusteredTable | None:
     return table
 
 
-def _check_resume(config: TrainConfig) -> None:
-    """Refuses a run directory that holds a run of another model or table."""
+def _check_resume(job: Job) -> None:
+    """Refuses a run directory that holds a run of another model, label or table."""
+    config = job.config
     saved = Path(config.run_dir) / "config.yaml"
     if not config.resume or not saved.is_file() or not any(Path(config.run_dir, "checkpoints").glob("step-*")):
         return
     before, now = asdict(from_yaml("train", saved)), asdict(config)
-    for name in ("model", "seed", "dedup", "plan.expand"):
+    for data in (before["data"], now["data"]):
+        data["label"] = data["label"] or job.manifest.schema.labels[0]
+    for name in ("model", "seed", "dedup", "plan.expand", "data.label"):
         was, wanted = value_at(before, name), value_at(now, name)
         if was != wanted:
             keys = sorted({*dotted_names({name: was}), *dotted_names({name: wanted})})

@@ -93,7 +93,7 @@ class Schema:
 
     Attributes:
         features: the features in a fixed order, which is the order of columns and of dense inputs.
-        labels: label columns of ``samples/``, float32; the first is trained on.
+        labels: label columns of ``samples/``, float32; the first is trained on and evaluated.
 
     Raises:
         ConfigError: one message that lists every mistake.
@@ -171,6 +171,21 @@ class Schema:
         dropped = {name if name in columns else self[name].name for name in names}
         kept = (f for f in self.features if f.name not in dropped)
         return Schema(tuple(replace(f, weights=None) if f.weights in dropped else f for f in kept), self.labels)
+
+    def led_by(self, label: str | None) -> "Schema":
+        """The schema with another label in front, which is then the one that is trained on.
+
+        Args:
+            label: one of the labels; None leaves the schema as it is.
+
+        Raises:
+            ConfigError: there is no such label.
+        """
+        if label is None:
+            return self
+        if label not in self.labels:
+            raise ConfigError(f"data.label={label}: the table has no such label{nearest(label, self.labels)}")
+        return replace(self, labels=(label, *(name for name in self.labels if name != label)))
 
     def expand(self, groups: Collection[str]) -> "Schema":
         """Moves the features of some groups into ``sample``, before those that were there.

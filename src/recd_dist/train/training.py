@@ -47,6 +47,7 @@ from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.ikjt import IKJT
 from recd_dist.train import build, planning
 from recd_dist.train.run import Stop, finish, resume, samples_trained, save
+from recd_dist.train.trained_run import TABLES, tables_to_json
 from recd_dist.train.watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     require_work(config, step, loader.epoch)
     last = config.max_steps if config.max_steps is not None else sys.maxsize
     pipeline = start_pipeline(model, optimizer, ranks.device)
-    known = {"transforms": transforms.to_json(), "config": to_yaml(config)}
+    known = {"transforms": transforms.to_json(), TABLES: tables_to_json(job.tables), "config": to_yaml(config)}
     num_trained = 0  # batches of this epoch, in this attempt
     path = checkpoint.find_newest(Path(config.run_dir) / "checkpoints")
     facts = memory_of(model, optimizer, plan, ranks)

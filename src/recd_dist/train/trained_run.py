@@ -1,0 +1,184 @@
+"""A trained run, opened to evaluate it or to score samples with it.
+
+::
+
+    run_dir --newest checkpoint--> schema, table sizes, transforms, weights --.
+    data.table, split, data.partitions --> a split with these features ---------+--> TrainedRun --> batches, logits
+
+Everything but the samples is that of the run, as its checkpoint has it: the training table may have grown since, may
+have moved, or may be gone.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recd_dist.checkpoint import checkpoint
+from recd_dist.embedding.distribute import shard
+from recd_dist.embedding.tables import portable_name
+from recd_dist.errors import ConfigError, nearest
+from recd_dist.job.config import from_yaml
+from recd_dist.job.job import Job, resolve
+from recd_dist.job.options import EvaluateConfig, TrainConfig
+from recd_dist.plan.sharding import place_tables
+from recd_dist.plan.world import World
+from recd_dist.ranks.process_group import Ranks
+from recd_dist.reader.loader import Loader
+from recd_dist.reader.transform import Transforms
+from recd_dist.table.clustered import ClusteredTable
+from recd_dist.table.location import location
+from recd_dist.table.manifest import is_table, splits_of
+from recd_dist.table.schema import Schema, Table
+from recd_dist.tensors.batch import Batch
+from recd_dist.train import build, planning
+
+TABLES = "tables"
+"""Key of a checkpoint's extra values under which the sizes of its embedding tables stand."""
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """The newest checkpoint of a run over the ranks of this job, with a split of a table to read.
+
+    Attributes:
+        job: features, table sizes and options of the run; its table is the split that is read.
+        model: a TrainModel, sharded and in evaluation mode.
+        transforms: those that were fitted on the training table.
+        step: the step of the checkpoint.
+    """
+
+    job: Job
+    model: nn.Module
+    transforms: Transforms
+    step: int
+
+    @contextmanager
+    def open_batches(self, ranks: Ranks) -> Iterator[Loader]:
+        """This rank's batches of the split, each sample once and in the order of the table."""
+        with closing(build.build_loader(self.job, ranks, self.transforms, shuffle=False)) as batches:
+            yield batches
+
+
+def logits_of(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
+    """The model's logits of a batch, float32 [B]; a collective, and no gradients are kept."""
+    with torch.no_grad():
+        _, (_, logits, _) = model(batch.to(device))
+    return logits.float()
+
+
+def tables_to_json(tables: Mapping[str, Table]) -> dict[str, dict[str, Any]]:
+    """The sizes of embedding tables, as a checkpoint keeps them."""
+    return {name: asdict(table) for name, table in tables.items()}
+
+
+def open_run(config: EvaluateConfig, ranks: Ranks) -> TrainedRun:
+    """Loads the newest checkpoint of a run onto the ranks of this job, however many trained it; a collective.
+
+    Args:
+        config: names the run and the split.
+        ranks: this rank's place in the job; the default process group is up.
+
+    Raises:
+        ConfigError, DataError: there is no such run, checkpoint, split, partition or label; or the table lacks what the
+            model reads.
+    """
+    for name, value, least in (("batch_size", config.batch_size, 1), ("num_workers", config.num_workers, 0)):
+        if value is not None and value < least:
+            raise ConfigError(f"{name}={value}: must be at least {least}")
+    run_dir = Path(config.run_dir)
+    trained: TrainConfig = from_yaml("train", run_dir / "config.yaml")
+    path = checkpoint.find_newest(run_dir / "checkpoints")
+    if path is None:
+        raise ConfigError(f"{run_dir}: no checkpoint in it; train first: `recd train ... run_dir={run_dir}`")
+    stored = checkpoint.read_description(path)
+    job = _job_of(config, trained, stored)
+    with build.seeded(job):  # the weights drawn here give way to the checkpoint's
+        model = build.build_model(job, job.dedup)
+    wanted = planning.wanted_sharding(job, with_places=False)  # other ranks than in training, perhaps
+    plan = place_tables(model.embeddings, World.of_one_host(ranks.world_size, ranks.device.type), wanted)
+    parallel = shard(model, plan, ranks)
+    checkpoint.load(path, parallel, None, stored.schema, rename=portable_name)
+    parallel.eval()
+    return TrainedRun(job, parallel, job.transforms, stored.step)
+
+
+def _job_of(config: EvaluateConfig, trained: TrainConfig, stored: checkpoint.Checkpoint) -> Job:
+    """The job that reads a split as the run read its training table."""
+    table = open_split(config, trained)
+    require_same_features(stored.schema, table)
+    label = config.data.label or stored.schema.labels[0]
+    if label not in table.manifest.schema.labels:
+        known = nearest(label, table.manifest.schema.labels)
+        raise ConfigError(f"data.label={label}: the table {table.path} has no such label{known}")
+    schema = replace(stored.schema, labels=(label,))
+    reader = replace(
+        trained.reader,
+        num_workers=config.num_workers,
+        on_bad_id=config.reader.on_bad_id or trained.reader.on_bad_id,
+        on_nan=config.reader.on_nan or trained.reader.on_nan,
+    )
+    options = replace(trained, batch_size=config.batch_size or trained.batch_size, reader=reader)
+    transforms = Transforms.parse(schema, stored.extra["transforms"])
+    return Job(options, table, schema, _tables_of(trained, stored), transforms)
+
+
+def _tables_of(trained: TrainConfig, stored: checkpoint.Checkpoint) -> dict[str, Table]:
+    """The embedding tables of a checkpoint; one of an earlier release says nothing of them: the table must tell."""
+    if TABLES in stored.extra:
+        return {name: Table(**table) for name, table in stored.extra[TABLES].items()}
+    return resolve(trained).tables
+
+
+def open_split(config: EvaluateConfig, trained: TrainConfig) -> ClusteredTable:
+    """The split that is evaluated or scored, as far as its partitions are asked for.
+
+    Args:
+        config: names the split, perhaps with another table than that of the run, or some partitions.
+        trained: the config of the run.
+
+    Raises:
+        ConfigError, DataError: there is no such table, split or partition.
+    """
+    root = location(config.data.table or trained.data.table)
+    if not is_table(root / config.split):
+        if is_table(root):
+            raise ConfigError(
+                f"data.table={root}: this is one split of a table; write data.table={root.parent} split={root.name}"
+            )
+        splits = splits_of(root)
+        if not splits:
+            raise ConfigError(
+                f"data.table={root}: no clustered table there; make it with `recd etl`, or name the place to which it "
+                "was moved"
+            )
+        raise ConfigError(f"split={config.split}: the table {root} has no such split{nearest(config.split, splits)}")
+    return ClusteredTable.load(root / config.split).of_partitions(config.data.partitions)
+
+
+def require_same_features(trained: Schema, table: ClusteredTable) -> None:
+    """Refuses a table that lacks what the model reads.
+
+    Args:
+        trained: the features that the model was trained on.
+        table: the table to read.
+
+    Raises:
+        ConfigError: the message names the feature.
+    """
+    known = {f.name: f for f in table.manifest.schema.features}
+    for feature in trained.features:
+        there = known.get(feature.name)
+        wanted = feature.kind, feature.home, feature.table  # an expanded group is one of its own in the table
+        fits = there is not None and wanted == (there.kind, there.group, there.table)
+        if there is None or not fits or feature.weights not in (None, there.weights):
+            weights = f", weights '{feature.weights}'" if feature.weights else ""
+            raise ConfigError(
+                f"table {table.path}: the model was trained on feature '{feature.name}' ({feature.kind}, group "
+                f"'{feature.home}'{weights}), the table has {known.get(feature.name, 'none of that name')}; "
+                "make it by the same ETL"
+            )
