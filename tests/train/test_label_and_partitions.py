@@ -94,9 +94,7 @@ def test_the_first_label_is_trained_unless_another_is_named(
 
 
 def test_a_label_that_the_table_lacks(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"data\.label=price: the table has no such label; there"
-    ):
+    with pytest.raises(ConfigError, match=r"data\.label=price: the table has no such label; there"):
         check(load("train", [*described(root), f"run_dir={tmp_path}", "data.label=price"]))
 
 
