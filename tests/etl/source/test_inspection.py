@@ -179,3 +179,23 @@ def test_floats_that_hold_ids_may_be_missing(tmp_path):
     sql = "select unnest([1.0::double, 'nan'::double, null]) as a, 1 as y"
     inspection = inspect(source(tmp_path, sql, features={"a": {"kind": "id"}}))
     assert duckdb.sql(f"select a from ({inspection.samples})").fetchall() == [(1,), (None,), (None,)]
+
+
+@pytest.mark.parametrize("where", ["samples", "group"])
+def test_a_table_of_texts_and_integers_is_refused(tmp_path, where):
+    features = {"history": {"table": "item"}, "item": {"table": "item"}}
+    sql, groups = "select ['7', '8'] as history, 7 as item, 1 as u, 1 as y", {}
+    if where == "group":
+        sql, groups = "select 7 as item, 1 as u, 1 as y", {"g": {"sql": "select 1 as u, ['7'] as history", "key": "u"}}
+    message = (
+        r"table 'item': 'history' is VARCHAR\[\], whose texts are hashed, and 'item' is INTEGER: .*"
+        r"history::bigint\[\] as history, or item::varchar as item"
+    )
+    with pytest.raises(DataError, match=message):
+        inspect(source(tmp_path, sql, features=features, groups=groups, drop=["u"] if where == "samples" else []))
+
+
+def test_a_table_of_texts_alone_is_taken(tmp_path):
+    features = {"history": {"table": "item"}, "item": {"table": "item"}}
+    schema = inspect(source(tmp_path, "select ['7'] as history, '7' as item, 1 as y", features=features)).schema
+    assert schema.tables == ("item",)

@@ -33,6 +33,7 @@ from recd_dist.etl.source.column_sql import (
     time_sql,
     weights_sql,
 )
+from recd_dist.etl.source.shared_tables import mixed_tables
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.source.source_groups import FeatureSource
 from recd_dist.table.announcement import Announcement
@@ -107,6 +108,9 @@ def inspect(source: Source, connection: duckdb.DuckDBPyConnection | None = None)
         group_features, select = resolver.resolve_group(name)
         features += group_features
         groups[name] = f"select {select} from ({query}\n)"
+    types = {(group, name): kind for group, given in group_columns.items() for name, kind in given.items()}
+    types |= {(f.group, f.name): columns[f.name] for f in features if f.group not in group_columns}
+    resolver.mistakes += mixed_tables(features, types)
     if resolver.mistakes:
         raise DataError(f"data source '{source.name}': " + "\n  ".join(dict.fromkeys(resolver.mistakes)))
     for name, query in (("split", samples), *((f"group '{group}'", query) for group, query in groups.items())):
