@@ -12,6 +12,7 @@ of finished steps stays in that directory when a run is killed, and the same com
 import logging
 import shutil
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -25,6 +26,7 @@ from recd_dist.etl.deal.prepare import Preparation
 from recd_dist.etl.deal.shards import Shards, deal_samples
 from recd_dist.etl.deal.spill import num_buckets
 from recd_dist.etl.etl_run import Options, Run, describe_job
+from recd_dist.etl.place.added_before import AddedBefore, find_added_before
 from recd_dist.etl.place.base_tables import BaseTables, manifests_of_run
 from recd_dist.etl.place.finish import finish_tables, report
 from recd_dist.etl.place.publish import first_part
@@ -35,6 +37,7 @@ from recd_dist.etl.source.budget import parse_size, release_memory
 from recd_dist.etl.source.duckdb_memory import retry_with_fewer_threads
 from recd_dist.etl.source.input_files import InputFiles, find_input_files
 from recd_dist.etl.source.inspection import Inspection, inspect
+from recd_dist.etl.source.raw_identity import identify_files
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.write.choose_form import choose_form
 from recd_dist.etl.write.table_form import TableForm
@@ -88,7 +91,7 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
         ConfigError: options do not fit together.
     """
     options = Options(row_group_samples, compression, memory_limit, threads, shard_bytes)
-    _check_options(options, replace, append, source)
+    _check_options(options, replace, append, overwrite, source)
     files = find_input_files(source)
     job = describe_job(source, options, files, out, [append, *sorted(replace)])
     work = work_directory(out)
@@ -103,12 +106,31 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
         if not going_on:
             check_space(work, _needed_bytes(files))
         run = Run(job["run"], source, options, files, base, frozenset(replace), work, bar, strict)
-        manifests = finish_tables(work, out, (build or build_with_duckdb)(run), base, bar)
+        manifests = _make_tables(run, out, build or build_with_duckdb)
     report(out, manifests)
     return manifests
 
 
-def _check_options(options: Options, replace: Collection[str], append: bool, source: Source) -> None:
+def _make_tables(run: Run, out: Location, build: Callable[[Run], RunOutput]) -> dict[str, Manifest]:
+    """Makes the tables, unless the table that is added to holds all the files."""
+    with identify_files(run.files.of_samples, run.source) as raw_files:
+        before = AddedBefore(False) if run.replaced else find_added_before(raw_files, run.base.raw_files)
+        if before.is_all:
+            logger.info("%s: all %d raw files are in the table already, nothing is added", out, len(raw_files.files))
+            return run.base.manifests
+        raw_files.start()
+        announcements = (*run.files.announcements, *before.announcements)
+        output = build(replace(run, files=replace(run.files, announcements=announcements)))
+        output = replace(output, raw_files=raw_files.all())
+    return finish_tables(run.work, out, output, run.base, run.bar)
+
+
+def _check_options(options: Options, replace: Collection[str], append: bool, overwrite: bool, source: Source) -> None:
+    if append and overwrite:
+        raise ConfigError(
+            "append=true overwrite=true: one adds to the table that is there, the other puts a new one in its place; "
+            "leave one of them out (replace=[PARTITION] exchanges a partition)"
+        )
     options.check()
     if options.budget.limit < parse_size(options.memory_limit):
         logger.warning(

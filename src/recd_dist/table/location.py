@@ -37,6 +37,8 @@ _LOCAL = ("file", "local")
 _BUCKETS = ("s3", "s3a", "gs", "gcs")
 _VERSION = ("ETag", "etag", "generation", "LastModified", "last_modified", "updated", "mtime", "created")
 """What stores tell of a file that changes when the file does."""
+_CONTENT = ("ETag", "md5Hash", "etag")
+"""What stores tell of a file that follows from its content, or changes with every writing."""
 _RENAMING = {"hdfs", "arrow_hdfs", "webhdfs", "sftp", "ssh"}
 """Stores that show a file while it is written, and can rename one."""
 
@@ -242,11 +244,13 @@ class StoredFile:
         path: where it lies.
         num_bytes: its size.
         version: a number that changes when the file is written anew, as far as the store tells (ETag, time of change).
+        content: what the store says of the content, such as ``etag:...``, and the version where it says nothing.
     """
 
     path: "UPath"
     num_bytes: int
     version: int
+    content: str
 
 
 def stored_files(pattern: "UPath") -> list[StoredFile]:
@@ -273,7 +277,9 @@ def stored_files(pattern: "UPath") -> list[StoredFile]:
         if info["type"] == "file" and not name.rpartition("/")[2].startswith("."):
             path = type(pattern)(fs.unstrip_protocol(name), **pattern.storage_options)
             version = repr([info[key] for key in _VERSION if key in info])
-            files.append(StoredFile(path, int(info["size"]), int.from_bytes(sha256(version.encode()).digest()[:7])))
+            number = int.from_bytes(sha256(version.encode()).digest()[:7])
+            said = (f"{key.lower()}:{str(info[key]).strip(chr(34))}" for key in _CONTENT if info.get(key))
+            files.append(StoredFile(path, int(info["size"]), number, next(said, f"version:{number:014x}")))
     return files
 
 

@@ -22,6 +22,7 @@ from recd_dist.errors import ConfigError, DataError, nearest
 from recd_dist.files.json_text import json_text
 from recd_dist.table.announcement import Announcement
 from recd_dist.table.location import Location, contents, directories, file_size, put
+from recd_dist.table.raw_file import RawFile
 from recd_dist.table.schema import Schema
 
 FORMAT = "recd_dist.table"
@@ -180,6 +181,7 @@ class Manifest:
         partition: the time by which parts are apart: ``day``, ``hour`` or empty.
         runs: ids of the ETL runs whose samples the table holds.
         labels: statistics of each label; empty in tables of older releases.
+        raw_files: the files whose samples the table holds; empty in tables of older releases.
         announcements: what these runs found in the logs that people may not expect; empty in tables of older releases.
     """
 
@@ -202,6 +204,7 @@ class Manifest:
     runs: tuple[str, ...] = ()
     labels: dict[str, FeatureStats] = field(default_factory=dict)
     announcements: tuple[Announcement, ...] = ()
+    raw_files: tuple[RawFile, ...] = ()
 
     def dedup_factor(self, group: str) -> float:
         """Samples per stored row of a group (1.0 for ``sample``)."""
@@ -325,4 +328,5 @@ def _from_json(value: Mapping[str, Any]) -> Manifest:
         runs=tuple(value["runs"]),
         labels=_stats_from_json(value.get("labels", {})),
         announcements=tuple(map(Announcement.from_json, value.get("announcements", ()))),
+        raw_files=tuple(map(RawFile.from_json, value.get("raw_files", ()))),
     )

@@ -13,6 +13,7 @@ from recd_dist.etl.source.inspection import Inspection
 from recd_dist.etl.source.source import Source
 from recd_dist.table.location import Location, contents
 from recd_dist.table.manifest import NAME, Manifest, is_table, splits_of
+from recd_dist.table.raw_file import RawFile
 from recd_dist.table.schema import Schema
 
 
@@ -55,6 +56,11 @@ class BaseTables:
     def schema(self) -> Schema | None:
         """Schema of the tables; None where the run adds to no table."""
         return next((m.schema for m in self.manifests.values()), None)
+
+    @property
+    def raw_files(self) -> tuple[RawFile, ...]:
+        """The files whose samples the tables hold."""
+        return next((m.raw_files for m in self.manifests.values()), ())
 
     @property
     def partitions(self) -> frozenset[str]:

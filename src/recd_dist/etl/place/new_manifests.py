@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from recd_dist.etl.deal.tally import Dropped
+from recd_dist.etl.place.added_before import merge_raw_files
 from recd_dist.etl.place.base_tables import BaseTables
 from recd_dist.etl.place.run_output import RunOutput
 from recd_dist.etl.place.sketches import SKETCHES, load_sketches
@@ -117,6 +118,7 @@ def _build_manifest(
         next_sample=max([p.first_sample + p.num_samples for p in parts] + [before.next_sample if before else 0]),
         partition=output.source.partition,
         runs=(*(before.runs if before else ()), output.run),
+        raw_files=merge_raw_files(before.raw_files if before else (), output.raw_files),
         announcements=tuple(dict.fromkeys((*(before.announcements if before else ()), *output.announcements))),
     )
 

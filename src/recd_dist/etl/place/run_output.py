@@ -10,6 +10,7 @@ from recd_dist.etl.write.table_form import TableForm
 from recd_dist.etl.write.write_all_parts import WrittenParts
 from recd_dist.table.announcement import Announcement
 from recd_dist.table.manifest import Manifest
+from recd_dist.table.raw_file import RawFile
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class RunOutput:
             that are written again.
         describes: the manifest that describes how the samples were made, where a run has only merged parts.
         announcements: what was found in the logs that people may not expect.
+        raw_files: the files of the samples; none where a run has only merged parts.
     """
 
     source: Source
@@ -36,6 +38,7 @@ class RunOutput:
     replaces: Mapping[str, frozenset[int]] = field(default_factory=dict)
     describes: Manifest | None = None
     announcements: tuple[Announcement, ...] = ()
+    raw_files: tuple[RawFile, ...] = ()
 
     @property
     def results(self) -> list[PartResult]:

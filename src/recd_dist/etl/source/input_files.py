@@ -4,6 +4,7 @@ DuckDB takes the columns of the first file and passes over further columns of th
 day to day would lose data without a word, so the footers of Parquet files are compared before anything is read.
 """
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +21,25 @@ from recd_dist.table.announcement import Announcement
 from recd_dist.table.location import Location, arrow_input, location, report_store_errors, stored_files
 
 _READ = re.compile(r"read_parquet\(\s*'((?:[^']|'')*)'\s*(?P<more>,[^)]*union_by_name[^)]*)?")
+_TEXT = re.compile(r"'((?:[^']|'')*)'")
 _PARQUET = (".parquet", ".pq")
 _TEXT_FACTOR = 3  # text takes about that much more in memory than on disk
 _MAX_FOOTERS = 2000
+
+
+@dataclass(frozen=True)
+class SampleFile:
+    """A file that the samples query reads.
+
+    Attributes:
+        name: its absolute path, or its address in a store.
+        num_bytes: its size.
+        content: what a store says of its content; empty where it is local.
+    """
+
+    name: str
+    num_bytes: int
+    content: str
 
 
 @dataclass(frozen=True)
@@ -35,12 +52,14 @@ class InputFiles:
         memory_bytes: about the bytes that the rows take in memory.
         num_rows: the rows of all files; None where not all of them are Parquet files.
         announcements: what was found in names, footers and types that people may not expect.
+        of_samples: those of the files that the samples query reads.
     """
 
     files: tuple[tuple[str, int, int], ...]
     memory_bytes: int
     num_rows: int | None
     announcements: tuple[Announcement, ...] = ()
+    of_samples: tuple[SampleFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,6 +67,7 @@ class _File:
     path: Location
     num_bytes: int
     version: int
+    content: str = ""
 
     @property
     def is_parquet(self) -> bool:
@@ -79,6 +99,18 @@ def find_input_files(source: Source) -> InputFiles:
         files=tuple((str(file.path), file.num_bytes, file.version) for file in files),
         memory_bytes=sum(num_bytes for _, num_bytes in readable_footers) + _TEXT_FACTOR * text_bytes,
         num_rows=sum(num_rows for num_rows, _ in readable_footers) if counted else None,
+        of_samples=_find_sample_files(source, path, files),
+    )
+
+
+def _find_sample_files(source: Source, path: str, files: Iterable[_File]) -> tuple[SampleFile, ...]:
+    """The files that the samples query reads: those that its texts name, or else all. Groups may read others."""
+    texts = (text.replace("''", "'") for text in _TEXT.findall(samples_query(source.samples, path)))
+    named = {file for text in texts if text.startswith(path) for file in _list_files(text)}
+    chosen = sorted(named or files, key=lambda file: str(file.path))
+    return tuple(
+        SampleFile(os.path.abspath(file.path) if isinstance(file.path, Path) else str(file.path), *rest)
+        for file, rest in ((file, (file.num_bytes, file.content)) for file in chosen)
     )
 
 
@@ -102,7 +134,7 @@ def _list_files(pattern: str) -> list[_File]:
         return []
     path = location(pattern)
     if not isinstance(path, Path):
-        return [_File(file.path, file.num_bytes, file.version) for file in stored_files(path)]
+        return [_File(file.path, file.num_bytes, file.version, file.content) for file in stored_files(path)]
     stats = [(file, file.stat()) for file in _list_local_files(path, pattern)]
     return [_File(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
 
