@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from recd_dist.ranks.launcher import parse_arguments, rank_environment, read_failures, root_cause
+from recd_dist.ranks.launcher import GO_ON, parse_arguments, rank_environment, read_failures, root_cause
 from recd_dist.ranks.rank import Failure
 
 MODULE = """
@@ -45,7 +45,13 @@ def main(overrides):
             raise KeyError("k")
         if action in ("kill", "once"):
             os.kill(os.getpid(), signal.SIGKILL)
-    if action in ("sleep", "kill"):
+    if action == "stop":
+        from recd_dist.ranks.stop import Stopped
+        def end(*_):
+            raise Stopped("stopped by SIGTERM after step 7; the same command goes on from c")
+        signal.signal(signal.SIGTERM, end)
+        print("ready", flush=True)
+    if action in ("sleep", "kill", "stop"):
         time.sleep(60)
 """
 LAUNCH = "import sys; from recd_dist.ranks import launcher; launcher.PREFLIGHT = 'checked'; sys.exit(launcher.main())"
@@ -60,7 +66,8 @@ def launcher(tmp_path: Path) -> list[str]:
 
 
 def start_launcher(command: list[str], tmp_path: Path) -> subprocess.Popen[str]:
-    env = {**os.environ, "PYTHONPATH": str(tmp_path), "TMPDIR": str(tmp_path)}
+    paths = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    env = {**os.environ, "PYTHONPATH": paths, "TMPDIR": str(tmp_path)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
 
@@ -91,13 +98,13 @@ def test_bug_of_one_rank_shows_one_traceback(launcher: list[str], tmp_path: Path
 def test_killed_rank_ends_the_job_with_one_line(launcher: list[str], tmp_path: Path) -> None:
     code, _, err = run_launcher([*launcher, "--", "kill"], tmp_path)
     assert (code, err.count("\n")) == (1, 1)
-    assert err.startswith("recd: rank 1 was killed by SIGKILL (out of memory?); the same command resumes")
+    assert err.startswith("recd: rank 1 was killed by SIGKILL (out of memory?); the same command goes on")
 
 
 def test_killed_rank_restarts_all_ranks(launcher: list[str], tmp_path: Path) -> None:
     code, out, err = run_launcher([*launcher, "--max-restarts", "1", "--", "once"], tmp_path)
     assert (code, out) == (0, "rank 0 once\nrank 0 once\n")
-    assert err == "recd: a rank ended; all ranks start again from the last checkpoint\n"
+    assert err == "recd: a rank ended; all ranks start again, from the newest checkpoint where there is one\n"
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
@@ -107,9 +114,23 @@ def test_no_rank_outlives_the_launcher(launcher: list[str], tmp_path: Path, sent
     assert process.stdout.readline() == "rank 0 sleep\n"
     time.sleep(0.5)  # both ranks are past their first lines
     process.send_signal(sent)
-    process.stdout.read()  # returns when rank 0, which holds the pipe open, has ended
-    process.wait(timeout=30)
+    _, said = process.communicate(timeout=30)  # returns when rank 0, which holds the pipes open, has ended
+    if sent == signal.SIGTERM:
+        assert said == f"recd: stopped by SIGTERM; {GO_ON}\n"
     assert process.returncode == (143 if sent == signal.SIGTERM else -signal.SIGKILL)
+
+
+def test_ranks_that_have_saved_say_so_in_one_line(launcher: list[str], tmp_path: Path) -> None:
+    process = start_launcher([*launcher, "--", "stop"], tmp_path)
+    assert process.stdout is not None
+    assert [process.stdout.readline(), process.stdout.readline()] == ["rank 0 stop\n", "ready\n"]
+    time.sleep(0.5)  # rank 1 is ready too
+    process.terminate()
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (
+        143,
+        "recd: stopped by SIGTERM after step 7; the same command goes on from c\n",
+    )
 
 
 def test_failed_check_starts_no_rank(launcher: list[str], tmp_path: Path) -> None:

@@ -36,6 +36,21 @@ def test_a_dead_worker_is_an_error(small):
     reader.close()
 
 
+def test_sigterm_to_all_processes_of_a_job_leaves_the_reader_its_workers(small):
+    """Slurm sends it to every process; the trainer wants a few more batches before it saves."""
+    reader = loader(small, num_workers=1, batch_size=2, prefetch=1)
+    iterator = iter(reader)
+    found = [next(iterator)]
+    (worker,) = multiprocessing.active_children()
+    server = int(Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[1])
+    assert server != os.getpid()
+    for pid in (worker.pid, server):
+        os.kill(pid, signal.SIGTERM)
+    found += iterator
+    assert sorted(ids_of(found)) == list(range(len(small.samples)))
+    reader.close()
+
+
 @pytest.mark.parametrize("error", [ConnectionResetError("reset"), EOFError()])
 def test_a_worker_that_dies_while_it_hands_a_batch_over_is_the_same_error(small, monkeypatch, error):
     def broken():
@@ -49,6 +64,7 @@ def test_a_worker_that_dies_while_it_hands_a_batch_over_is_the_same_error(small,
     reader.close()
 
 
+# A script without `if __name__ == "__main__"`: workers do not run it.
 TRAINER = """
 import multiprocessing, sys, time
 from pathlib import Path
@@ -56,12 +72,11 @@ sys.path.insert(0, {tests!r})
 from conftest import SCHEMA, TABLES
 from recd_dist.reader.loader import Loader
 from recd_dist.table.clustered import ClusteredTable
-if __name__ == "__main__":
-    table = ClusteredTable.load(Path({table!r}))
-    for number, batch in enumerate(Loader(table, SCHEMA, TABLES, batch_size=2, num_workers=2)):
-        if number == 0:
-            print(*(p.pid for p in multiprocessing.active_children()), flush=True)
-        time.sleep(1)
+table = ClusteredTable.load(Path({table!r}))
+for number, batch in enumerate(Loader(table, SCHEMA, TABLES, batch_size=2, num_workers=2)):
+    if number == 0:
+        print(*(p.pid for p in multiprocessing.active_children()), flush=True)
+    time.sleep(1)
 """
 
 
@@ -87,8 +102,8 @@ def test_workers_end_with_the_trainer(small, tmp_path, sent):
 def test_a_signal_to_the_group_leaves_the_workers_to_a_trainer_that_goes_on(small, tmp_path):
     script = tmp_path / "trainer.py"
     source = TRAINER.format(tests=str(Path(__file__).parent), table=str(small.path)).replace("sleep(1)", "sleep(0.01)")
-    ignore = "    import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    for number"
-    script.write_text(source.replace("    for number", ignore) + "    print(number + 1)\n")
+    ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\nfor number"
+    script.write_text(source.replace("for number", ignore) + "print(number + 1)\n")
     pipes = {"stdout": subprocess.PIPE, "text": True, "start_new_session": True}
     trainer = subprocess.Popen([sys.executable, str(script)], **pipes)
     trainer.stdout.readline()

@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from recd_dist.cli import main
-from recd_dist.errors import UserError
+from recd_dist.errors import ConfigError, UserError
 from recd_dist.job.config import load
 from recd_dist.ranks.process_group import Ranks, process_group
+from recd_dist.ranks.stop import Stopped
+from recd_dist.train import run as finishing
 from recd_dist.train import training
 
 pytestmark = [pytest.mark.usefixtures("own_logging"), pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -139,19 +141,26 @@ def test_killed_stopped_and_resumed_with_fewer_ranks(tiny: list[str], tmp_path: 
 
     code, said = interrupted(overrides, 2, lambda: newest(run_dir) >= 40, kill_rank)
     assert code == 1
-    assert said.count("rank 1 was killed by SIGKILL (out of memory?); the same command resumes") == 1
+    assert said.count("rank 1 was killed by SIGKILL (out of memory?); the same command goes on") == 1
     assert "Traceback" not in said
     killed_at = newest(run_dir)
     assert killed_at >= 40
 
-    code, said = interrupted(
-        overrides, 2, lambda: newest(run_dir) > killed_at, lambda launcher: os.kill(launcher, signal.SIGTERM)
-    )
+    rare = [*overrides, "checkpoint.every=100000", "log_every=100000"]
+    before = sum(path.stat().st_size for path in run_dir.glob("seen/*/*"))
+
+    def runs() -> bool:
+        return sum(path.stat().st_size for path in run_dir.glob("seen/*/*")) > before
+
+    code, said = interrupted(rare, 2, runs, lambda launcher: os.kill(launcher, signal.SIGTERM))
     assert code == 128 + signal.SIGTERM
     assert "resuming from" in said
     assert not (run_dir / "summary.json").exists()
     stopped_at = newest(run_dir)
     assert stopped_at > killed_at
+    path = run_dir / f"checkpoints/step-{stopped_at:08d}"
+    assert said.endswith(f"recd: stopped by SIGTERM after step {stopped_at}; the same command goes on from {path}\n")
+    assert said.count("SIGTERM") == 1
 
     ended = run(overrides, 1)
     assert ended.returncode == 0, ended.stderr
@@ -211,19 +220,62 @@ class _Signalled(training.Stop):
         return self
 
 
-@pytest.mark.parametrize(("max_steps", "is_complete"), [(1, True), (2, False)])
-def test_a_stop_at_the_last_step_is_the_end(
-    alone: Ranks, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_steps: int, is_complete: bool
+@pytest.mark.parametrize("max_steps", [1, 2])
+def test_a_stop_at_any_step_leaves_the_rest_to_the_next_run(
+    alone: Ranks, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_steps: int
 ) -> None:
-    monkeypatch.setattr(training, "Stop", _Signalled)
-    config = load("train", [*tiny, f"run_dir={tmp_path / 'run'}", f"max_steps={max_steps}"])
+    """The evaluation too, after the last step; neither log_every nor checkpoint.every is near."""
+    run_dir = tmp_path / "run"
+    config = load("train", [*tiny, f"run_dir={run_dir}", f"max_steps={max_steps}", "log_every=900", "batch_size=64"])
     before = signal.getsignal(signal.SIGTERM)
 
-    if is_complete:
-        assert training.train(config, alone)["steps"] == 1
-    else:
-        with pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)):
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "Stop", _Signalled)
+        with pytest.raises(Stopped) as stopped:
             training.train(config, alone)
-    assert (tmp_path / "run/summary.json").exists() is is_complete
-    assert newest(tmp_path / "run") == 1
+    path = run_dir / "checkpoints/step-00000001"
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert stopped.value.message == f"stopped by SIGTERM after step 1; the same command goes on from {path}"
+    assert newest(run_dir) == 1
+    assert not (run_dir / "summary.json").exists()
     assert signal.getsignal(signal.SIGTERM) is before
+
+    summary = training.train(config, alone)
+    assert (summary["steps"], summary["steps_this_attempt"]) == (max_steps, max_steps - 1)
+    assert "auc" in json.loads((run_dir / "summary.json").read_text())
+    with pytest.raises(ConfigError, match="trained to the end already"):
+        training.train(config, alone)
+
+
+@pytest.mark.parametrize("failing", ["quality_of", "write_whole"])
+def test_what_fails_after_the_last_step_is_done_by_the_next_run(
+    alone: Ranks, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """Evaluation, or summary: an older summary does not count as this one."""
+    run_dir = tmp_path / "run"
+    overrides = [*tiny, f"run_dir={run_dir}", "batch_size=64"]
+    training.train(load("train", [*overrides, "max_steps=1"]), alone)
+    config = load("train", [*overrides, "max_steps=2"])
+    with monkeypatch.context() as patch:
+        patch.setattr(finishing, failing, fail_after(getattr(finishing, failing), "summary.json"))
+        with pytest.raises(OSError, match="No space left"):
+            training.train(config, alone)
+    assert json.loads((run_dir / "summary.json").read_text())["steps"] == 1
+    assert main(["summary", f"run_dir={run_dir}"]) == 0
+
+    training.train(config, alone)
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert (summary["steps"], summary["steps_this_attempt"]) == (2, 0)
+    assert summary["auc"] > 0
+    assert main(["summary", f"run_dir={run_dir}"]) == 0
+
+
+def fail_after(function: Callable[..., object], name: str) -> Callable[..., object]:
+    """The function, but that a disk is full where it has to do with a file of that name, or with none at all."""
+
+    def call(*arguments: object, **options: object) -> object:
+        if isinstance(arguments[0], Path) and arguments[0].name != name:
+            return function(*arguments, **options)
+        raise OSError(28, "No space left on device")
+
+    return call

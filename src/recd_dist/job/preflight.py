@@ -33,6 +33,9 @@ from recd_dist.plan.saved_plan import load_plan
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.manifest import splits_of
 
+SUMMARY = "summary.json"
+"""The file in a run's directory that is written when all is done."""
+
 DENSE_OPTIMIZERS = ("adagrad", "adam", "adamw", "sgd")
 
 
@@ -261,7 +264,10 @@ def _check_work(config: TrainConfig) -> None:
 
 
 def require_work(config: TrainConfig, step: int, epoch: int) -> None:
-    """Refuses a run that is complete: no command succeeds without having trained.
+    """Refuses a run that is complete: no command succeeds without having done something.
+
+    A run is complete when its last step is in a checkpoint and ``summary.json`` tells of that step. A run that was
+    stopped, or failed, between the two has its evaluation before it.
 
     Args:
         config: the config of the run.
@@ -269,14 +275,23 @@ def require_work(config: TrainConfig, step: int, epoch: int) -> None:
         epoch: number of whole epochs that are done.
 
     Raises:
-        ConfigError: nothing is left to train, and how to go on.
+        ConfigError: nothing is left to do, and how to go on.
     """
-    if epoch >= config.epochs or (config.max_steps is not None and step >= config.max_steps):
+    is_trained = epoch >= config.epochs or (config.max_steps is not None and step >= config.max_steps)
+    if is_trained and _summarized_step(Path(config.run_dir)) == step:
         more = f"max_steps={step + 1000}" if epoch < config.epochs else f"epochs={epoch + 1}"
         raise ConfigError(
             f"{config.run_dir}: trained to the end already ({step} steps, {epoch} whole epochs); go on with {more}, "
             "start afresh with resume=false, or take another run_dir=..."
         )
+
+
+def _summarized_step(run_dir: Path) -> int | None:
+    """The step that a run's summary tells of; None where there is no summary that can be read."""
+    try:
+        return int(json.loads((run_dir / SUMMARY).read_text())["steps"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def main(overrides: Sequence[str] | None = None) -> int:

@@ -113,6 +113,11 @@ class CurveWriter:
             numbers = {f"result/{k}": v for k, v in results.items() if math.isfinite(v)}
             self._writer_of("train").add_hparams(plain, numbers, run_name=".")
 
+    def flush(self) -> None:
+        """Writes the points that are still in memory."""
+        for writer in self._writers.values():
+            writer.flush()
+
     def close(self) -> None:
         """Writes the points that are still in memory and closes the files."""
         for writer in self._writers.values():

@@ -26,10 +26,11 @@ from pathlib import Path
 
 from recd_dist.ranks.machine_share import usable_cores
 from recd_dist.ranks.quiet import quiet_libraries
-from recd_dist.ranks.rank import USER_ERROR, Failure
+from recd_dist.ranks.rank import Failure
 
 PREFLIGHT = "recd_dist.job.preflight"
 TRAINING = "recd_dist.train.training"
+GO_ON = "the same command goes on from the newest checkpoint, or begins where there is none yet"
 AGENT_LOGGER = "torch.distributed.elastic.agent.server.api"
 
 
@@ -95,7 +96,7 @@ class _RestartHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if "attempts left" in str(record.msg):
-            _write_line("a rank ended; all ranks start again from the last checkpoint")
+            _write_line("a rank ended; all ranks start again, from the newest checkpoint where there is one")
 
 
 def _write_line(text: str) -> None:
@@ -141,7 +142,7 @@ def read_failures(directory: Path, exit_codes: Mapping[int, int]) -> list[Failur
         if rank not in reported:
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
             hint = " (out of memory?)" if code == -signal.SIGKILL else ""
-            message = f"rank {rank} {how}{hint}; the same command resumes from the last checkpoint"
+            message = f"rank {rank} {how}{hint}; {GO_ON}"
             # The agent sends SIGTERM to the ranks that still run.
             failures.append(Failure(rank, message, lost_peer=code == -signal.SIGTERM))
     return failures
@@ -185,9 +186,10 @@ def launch(options: argparse.Namespace, log_directory: Path) -> int:
         codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
         cause = root_cause(read_failures(log_directory, codes))
         _write_line(f"error: {cause.message}" if cause.user else cause.message)
-        return USER_ERROR if cause.user else 1
+        return cause.exit_code
     except SignalException as error:
-        _write_line(f"stopped by {error.sigval.name}; the same command resumes from the last checkpoint")
+        said = [failure for failure in read_failures(log_directory, {}) if failure.stopped]
+        _write_line(root_cause(said).message if said else f"stopped by {error.sigval.name}; {GO_ON}")
         return 128 + error.sigval
     except RendezvousError as error:
         _write_line(f"error: the hosts did not meet at {options.rdzv_endpoint}: {error}")

@@ -21,6 +21,7 @@ from pathlib import Path
 from recd_dist.errors import UserError
 from recd_dist.files.whole_file import write_whole
 from recd_dist.ranks.quiet import quiet_libraries
+from recd_dist.ranks.stop import Stopped
 
 USER_ERROR = 2  # exit code
 LOST_PEER = re.compile(r"gloo|nccl|tcpstore|connection (closed|reset|refused)|broken pipe", re.IGNORECASE)
@@ -35,6 +36,7 @@ class Failure:
         message: one line for an error that the user can mend, a traceback for a bug.
         user: whether the user can mend it.
         lost_peer: whether the rank failed only because another rank had ended.
+        stopped: whether SIGTERM ended it, and the message says what the next run goes on from.
         time_s: the time of the failure, in seconds since the epoch.
     """
 
@@ -42,7 +44,13 @@ class Failure:
     message: str
     user: bool = False
     lost_peer: bool = False
+    stopped: bool = False
     time_s: float = 0.0
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the rank, and of the launcher when this failure caused the others."""
+        return USER_ERROR if self.user else 128 + signal.SIGTERM if self.stopped else 1
 
     @classmethod
     def of(cls, error: BaseException, rank: int) -> "Failure":
@@ -52,10 +60,12 @@ class Failure:
             error: the exception that ended the rank.
             rank: the global rank.
         """
+        if isinstance(error, Stopped):
+            return cls(rank, error.message, stopped=True, time_s=time.time())
         user = isinstance(error, UserError)
         message = str(error) if user else "".join(traceback.format_exception(error)).rstrip()
         lost_peer = not user and LOST_PEER.search(f"{type(error).__name__}: {error}") is not None
-        return cls(rank, message, user, lost_peer, time.time())
+        return cls(rank, message, user, lost_peer, time_s=time.time())
 
     @classmethod
     def read(cls, path: Path) -> "Failure":
@@ -90,7 +100,8 @@ def main(argv: Sequence[str]) -> int:
         argv: the module's name, followed by the overrides.
 
     Returns:
-        The exit code: 0 for success, 2 for an error that the user can mend, 130 after Ctrl-C, 1 for any other error.
+        The exit code: 0 for success, 2 for an error that the user can mend, 130 after Ctrl-C, 143 where the module has
+        answered SIGTERM, 1 for any other error.
     """
     die_with_parent()
     module, *overrides = argv
@@ -100,13 +111,13 @@ def main(argv: Sequence[str]) -> int:
         run(overrides)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT  # the launcher reports it once for all ranks
-    except Exception as error:
+    except (Exception, Stopped) as error:
         failure = Failure.of(error, int(os.environ.get("RANK", "0")))
         if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
             failure.write(Path(file))
         else:
-            sys.stderr.write(f"recd: error: {failure.message}\n")
-        return USER_ERROR if failure.user else 1
+            sys.stderr.write(f"recd: {'' if failure.stopped else 'error: '}{failure.message}\n")
+        return failure.exit_code
     return 0
 
 

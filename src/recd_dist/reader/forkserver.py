@@ -1,14 +1,17 @@
 """Moves the server that forks worker processes out of the trainer's process group.
 
 Only that server imports this module. A signal to the process group (Ctrl-C, a launcher that ends its ranks) then
-reaches the trainer alone, which may want a few more batches before it writes its last checkpoint. The server and its
-workers end when the trainer does, however it ends.
+reaches the trainer alone, which may want a few more batches before it writes its last checkpoint. SIGTERM to every
+process of a job, as Slurm sends it, is not for the server either (nor for its workers, ``worker.start_worker``). The
+server and its workers end when the trainer does, however it ends.
 """
 
 import contextlib
 import os
+import signal
 
 import recd_dist.reader.worker  # noqa: F401  (torch, pyarrow and the reader are loaded once, for all workers)
 
 with contextlib.suppress(PermissionError):  # a session's leader has a group of its own already
     os.setpgid(0, 0)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -5,7 +5,6 @@ order) or, with ``num_workers=0``, from one thread of this process. The main pro
 """
 
 import logging
-import multiprocessing
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,12 +28,12 @@ from recd_dist.reader.worker import (
     pass_on,
     start_worker,
 )
+from recd_dist.reader.worker_process import WorkerContext
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.schema import Schema, Table
 from recd_dist.tensors.batch import Batch
 
 logger = logging.getLogger(__name__)
-_PRELOAD = ["recd_dist.reader.forkserver"]
 
 
 class Loader:
@@ -62,7 +61,6 @@ class Loader:
         on_bad_id: ``error`` or ``drop``, for an id outside its table.
         on_nan: ``error`` or ``zero``, for a dense value or a weight that is not finite.
         pin_memory: put batches into page-locked memory, for CUDA.
-        start_method: how worker processes start. A forkserver has no threads that a fork could catch holding a lock.
 
     Attributes:
         counts: for each feature the ids dropped and the dense values and weights set to zero. What two workers read,
@@ -93,7 +91,6 @@ class Loader:
         on_bad_id: str = "error",
         on_nan: str = "error",
         pin_memory: bool = False,
-        start_method: str = "forkserver",
     ) -> None:
         order = Shuffle(seed, shuffle, window)
         self._manifest = table.manifest
@@ -103,7 +100,7 @@ class Loader:
         BatchReader.check(self._options)
         self._rank, self._batch_size, self._prefetch = rank, batch_size, max(prefetch, 1)
         self._world_size, self._num_workers = world_size, num_workers
-        self._pin_memory, self._start_method = pin_memory, start_method
+        self._pin_memory = pin_memory
         self._loader: DataLoader[Result] | None = None
         self._reader: BatchReader | None = None
         self._threaded: ThreadedResults | None = None
@@ -208,9 +205,6 @@ class Loader:
     def _data_loader(self) -> "DataLoader[Result]":
         """Torch's loader, made at the first call; its workers live as long as it does."""
         if self._loader is None:
-            context = multiprocessing.get_context(self._start_method)
-            if self._start_method == "forkserver":
-                context.set_forkserver_preload(_PRELOAD)
             self._loader = DataLoader(
                 TaskResults(self._options),
                 sampler=EpochTasks(self),
@@ -220,7 +214,7 @@ class Loader:
                 prefetch_factor=self._prefetch,
                 persistent_workers=True,
                 pin_memory=self._pin_memory,
-                multiprocessing_context=context,
+                multiprocessing_context=WorkerContext(),
                 worker_init_fn=start_worker,
             )
         return self._loader

@@ -1,6 +1,7 @@
 """The work of a worker process or reading thread: it turns tasks into batches."""
 
 import os
+import signal
 import threading
 from bisect import bisect_right
 from collections import Counter
@@ -185,9 +186,11 @@ class TaskResults(Dataset[Result]):
 def start_worker(_number: int) -> None:
     """Sets up a worker process: one thread for torch, and an end when the trainer is killed.
 
-    A forkserver's worker is no child of the trainer, so torch's own watch would not end it.
+    A forkserver's worker is no child of the trainer, so torch's own watch would not end it. SIGTERM to all processes of
+    a job is not for it: the trainer wants a few more batches before it writes its last checkpoint.
     """
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     parent = parent_process()
     if parent is not None:
         threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()

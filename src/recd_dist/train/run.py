@@ -1,15 +1,12 @@
-"""What a run does beside its steps: resume, save, stop, finish."""
+"""What a run does beside its steps: resume, save, finish."""
 
 import logging
 import shutil
-import signal
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
 from recd_dist.checkpoint import checkpoint
@@ -18,6 +15,7 @@ from recd_dist.files.json_text import json_text
 from recd_dist.files.whole_file import write_whole
 from recd_dist.job.config import to_yaml
 from recd_dist.job.job import Job
+from recd_dist.job.preflight import SUMMARY
 from recd_dist.metrics.curves import BOARD_DIRECTORY
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.reader.transform import Transforms
@@ -64,7 +62,7 @@ def start_afresh(run_dir: Path) -> None:
     """Removes what an earlier run left in its directory, and no other files."""
     for name in ("checkpoints", BOARD_DIRECTORY, "seen"):
         shutil.rmtree(run_dir / name, ignore_errors=True)
-    (run_dir / "summary.json").unlink(missing_ok=True)
+    (run_dir / SUMMARY).unlink(missing_ok=True)
 
 
 def save(job: Job, step: int, model: Any, optimizer: Any, extra: dict[str, Any]) -> Path:
@@ -73,33 +71,6 @@ def save(job: Job, step: int, model: Any, optimizer: Any, extra: dict[str, Any])
     return checkpoint.save(
         directory, step, model, optimizer, job.schema, {**extra, "step": step}, keep=keep, rename=portable_name
     )
-
-
-class Stop:
-    """Turns SIGTERM into a checkpoint and a clean end, at a step on which the ranks agree. A context manager."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._signalled = False
-
-    def __enter__(self) -> "Stop":
-        self._before = signal.signal(signal.SIGTERM, self._on_signal)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        signal.signal(signal.SIGTERM, self._before)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        self._signalled = True
-
-    def agree(self) -> None:
-        """Asks every rank to stop if SIGTERM came to one of them; a collective."""
-        flag = torch.tensor([int(self._signalled)], device="cuda" if dist.get_backend() == "nccl" else "cpu")
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        self.asked = bool(flag.item())
 
 
 def finish(
@@ -111,17 +82,8 @@ def finish(
     step: int,
     num_samples: int,
     path: Path | None,
-    *,
-    stopped: bool,
 ) -> dict[str, Any]:
-    """Evaluates, where there is a split for it, and writes summary.json.
-
-    Raises:
-        SystemExit: 143 if the run was stopped by SIGTERM; its checkpoint is written.
-    """
-    if stopped:
-        logger.info("stopped by SIGTERM after step %d; the same command goes on from %s", step, path)
-        raise SystemExit(128 + signal.SIGTERM)
+    """Evaluates, where there is a split for it, and writes summary.json, the sign that nothing is left to do."""
     summary = watch.summary(step)
     if job.evaluation is not None:
         size, split = job.config.evaluate.batch_size, job.evaluation.path.name
@@ -131,7 +93,8 @@ def finish(
             quality = quality_of(model, batches, ranks.device)
         summary |= {"split": split, **(quality.to_json() if quality else {}), **oracle(job, split)}
     summary |= {"samples": num_samples, "steps": step, "checkpoint": str(path), "world_size": ranks.world_size}
+    watch.add_results(step, summary)
     if ranks.is_first:
-        write_whole(Path(job.config.run_dir) / "summary.json", json_text(summary) + "\n")
-    watch.finish(step, summary)
+        write_whole(Path(job.config.run_dir) / SUMMARY, json_text(summary) + "\n")
+    watch.show_summary(summary)
     return summary

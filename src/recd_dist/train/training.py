@@ -42,11 +42,12 @@ from recd_dist.plan.step_rows import table_uses
 from recd_dist.plan.table_plan import TablePlan
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
+from recd_dist.ranks.stop import Stop, Stopped
 from recd_dist.reader.loader import Loader
 from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.ikjt import IKJT
 from recd_dist.train import build, planning
-from recd_dist.train.run import Stop, finish, resume, samples_trained, save
+from recd_dist.train.run import finish, resume, samples_trained, save
 from recd_dist.train.trained_run import TABLES, tables_to_json
 from recd_dist.train.watch import Watch
 
@@ -61,6 +62,7 @@ def main(overrides: Sequence[str] | None = None) -> None:
 
     Raises:
         ConfigError, DataError: something is wrong that the user can mend.
+        Stopped: SIGTERM came while steps ran, and a checkpoint is written.
     """
     config: TrainConfig = load("train", sys.argv[1:] if overrides is None else overrides)
     log_to_screen()
@@ -93,29 +95,32 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     num_trained = 0  # batches of this epoch, in this attempt
     path = checkpoint.find_newest(Path(config.run_dir) / "checkpoints")
     facts = memory_of(model, optimizer, plan, ranks)
-    with Stop() as stop, TrafficCounter() as traffic, watch_of(job, ranks, model, placed, loader, step, facts) as watch:
-        while loader.epoch < config.epochs and step < last and not stop.asked:
-            model.train()
-            batches, num_trained = watch.reader(iter(loader)), 0
-            while step < last and not stop.asked and (output := _progress(pipeline, batches)) is not None:
-                step, num_trained = step + 1, num_trained + 1
-                watch.step(loader.epoch, step, output)
-                due = num_trained == len(loader) or step == last or step % config.checkpoint.every == 0
-                if due or step == first + 1 or step % config.log_every == 0:  # a point first: it refuses a loss of nan
-                    watch.point(step, traffic)
-                    stop.agree()
-                watch.show(step)
-                if due or stop.asked:
-                    watch.pause()
-                    path = save(job, step, model, optimizer, {**known, "reader": loader.state(num_trained)})
-            if num_trained == len(loader):
-                loader.start_epoch(loader.epoch + 1)
-                num_trained = 0
+    with TrafficCounter() as traffic, watch_of(job, ranks, model, placed, loader, step, facts) as watch:
+        with Stop(step) as stop:
+            while loader.epoch < config.epochs and step < last and not stop.asked:
+                model.train()
+                batches, num_trained = watch.reader(iter(loader)), 0
+                while step < last and not stop.asked and (output := _progress(pipeline, batches)) is not None:
+                    step, num_trained = step + 1, num_trained + 1
+                    watch.step(loader.epoch, step, output)
+                    due = num_trained == len(loader) or step == last or step % config.checkpoint.every == 0
+                    stop.agree(step)
+                    if due or stop.asked or step == first + 1 or step % config.log_every == 0:
+                        watch.point(step, traffic)  # before a save: it refuses a loss of nan
+                    watch.show(step)
+                    if due or stop.asked:
+                        watch.pause()
+                        path = save(job, step, model, optimizer, {**known, "reader": loader.state(num_trained)})
+                if num_trained == len(loader):
+                    loader.start_epoch(loader.epoch + 1)
+                    num_trained = 0
+            stop.agree(step, now=True)
+        if stop.asked:
+            raise Stopped(f"stopped by SIGTERM after step {step}; the same command goes on from {path}")
         num_samples, trained = samples_trained(job, loader.state(num_trained)), pipeline.detach()
         loader.close()
         torchrec_patches.restore_postprocs(model.module)
-        stopped = stop.asked and loader.epoch < config.epochs and step < last
-        return finish(job, ranks, trained, transforms, watch, step, num_samples, path, stopped=stopped)
+        return finish(job, ranks, trained, transforms, watch, step, num_samples, path)
 
 
 def memory_of(model: Any, optimizer: Any, plan: TablePlan, ranks: Ranks) -> dict[str, float]:

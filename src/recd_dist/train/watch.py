@@ -111,9 +111,10 @@ class Watch:
         self._counts.pause()  # writing the curves is no training
 
     def pause(self) -> None:
-        """What follows is no training: it does not count as a slow step."""
+        """What follows is no training: it does not count as a slow step. What was shown so far is on the disk."""
         if self._seen:
             self._seen.flush()
+        self._board.flush()
         self._counts.pause()
 
     def summary(self, step: int) -> dict[str, Any]:
@@ -124,8 +125,8 @@ class Watch:
         """
         return {**self._counts.totals(step), "tensorboard": str(self._run_dir / BOARD_DIRECTORY), **self._facts}
 
-    def finish(self, step: int, summary: Mapping[str, Any]) -> None:
-        """Adds the evaluation and the run's line in the table of runs; shows the summary on the screen."""
+    def add_results(self, step: int, summary: Mapping[str, Any]) -> None:
+        """Adds the evaluation and the run's line in the table of runs to the board."""
         results = {
             k: float(summary[k]) for k in ("auc", "auc_per_request", "ne", "loss", "calibration") if k in summary
         }
@@ -134,6 +135,10 @@ class Watch:
         flat = {name: value_at(config, name) for name in dotted_names(config) if not name.startswith("data.samples")}
         results["samples_per_s"] = summary["samples_per_s"]
         self._board.add_run({k: v for k, v in flat.items() if v is not None}, results)
+        self._board.flush()
+
+    def show_summary(self, summary: Mapping[str, Any]) -> None:
+        """Shows the summary on the screen."""
         if self._progress:
             self._progress.__exit__(None, None, None)
             console(sys.stderr).print(render(summary))
