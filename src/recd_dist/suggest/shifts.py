@@ -9,10 +9,11 @@
 Lists may grow at either end. The end at which less is new counts for the whole column.
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from recd_dist.table.loops import jit
 
 Flags = npt.NDArray[np.bool_]
 I64 = npt.NDArray[np.int64]
@@ -60,7 +61,7 @@ def _find_new_ids(column: pa.Array, same_session: Flags) -> tuple[bool, int, I64
     return min(ends, key=lambda end: int(end[2].sum()))
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _count_new_ids(
     offsets: npt.NDArray[np.int32],
     values: npt.NDArray[np.int64],

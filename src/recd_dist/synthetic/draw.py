@@ -12,12 +12,11 @@ chunk of time can be written alone.
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from recd_dist.table.hash import GOLDEN, scramble
-from recd_dist.table.loops import scramble_one
+from recd_dist.table.loops import jit, scramble_one
 
 U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
@@ -53,14 +52,14 @@ def normal(key: U64) -> NDArray[np.float64]:
     return np.asarray(np.sqrt(-2 * np.log1p(-uniform(mix(key, 2)))) * np.cos(angle), np.float64)
 
 
-@numba.njit(cache=True, inline="always")  # type: ignore[untyped-decorator, unused-ignore]
+@jit
 def _zipf(u: float, size: int, law: tuple[float, float]) -> int:
     """The rank in [0, size) at which the power law of ``zipf_law`` reaches the share u of its mass."""
     rank = int((1.0 + u * law[0]) ** law[1]) - 1
     return min(max(rank, 0), size - 1)
 
 
-@numba.njit(cache=True, inline="always")  # type: ignore[untyped-decorator, unused-ignore]
+@jit
 def _category(h: np.uint64, liked: I64, focus: float, num_categories: int) -> int:
     """The category that a hash draws: with probability ``focus`` one that the user likes, else any."""
     if float(h & _LOW12) < focus * 4096.0:
@@ -68,7 +67,7 @@ def _category(h: np.uint64, liked: I64, focus: float, num_categories: int) -> in
     return int((h >> np.uint64(12)) & np.uint64(0xFFFFF)) % num_categories
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@jit
 def fill_ids(
     keys: U64,
     starts: I64,
@@ -96,7 +95,7 @@ def fill_ids(
             values[offsets[i] + j] = rank * spread % size
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@jit
 def fill_items(
     keys: U64,
     starts: I64,
@@ -136,7 +135,7 @@ def fill_items(
                 values[offsets[i] + j] = (rank * num_categories + category) * spread % size
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@jit
 def match_share(
     keys: U64, starts: I64, lengths: I64, liked: I64, focus: float, num_categories: int, categories: NDArray[np.int32]
 ) -> NDArray[np.float64]:

@@ -1,27 +1,42 @@
 """Loops compiled by numba, for which numpy has no function.
 
-They are compiled on first use (about 0.3 s each, then cached on disk), release the GIL and use one thread. Numba takes
+They are compiled on first use (about 0.3 s each, then kept on disk), release the GIL and use one thread. Numba takes
 0.35 s to load, so that a module which a light command imports loads this one where it runs a loop.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import numba
 import numpy as np
 import numpy.typing as npt
+from numba.core.caching import FunctionCache
 
 from recd_dist.table.hash import GOLDEN, scramble
 
 F = TypeVar("F", bound=Callable[..., object])
 
 
+class _Cache(FunctionCache):
+    """Compiled code on disk. That it cannot be kept, because a disk is full, is no error."""
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(OSError):
+            super().save_overload(sig, data)
+
+
 def jit(function: F) -> F:
-    """Compiles with a cache beside the source or in the user's cache directory, or without one: neither is writable."""
-    try:
-        return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:
-        return numba.njit(nogil=True)(function)
+    """Compiles a loop on its first call.
+
+    The code is kept in ``NUMBA_CACHE_DIR`` where that is set, else beside the source, else in the user's cache
+    directory. Where none of them can be written, as in a container with a read-only root, each process compiles for
+    itself. All of the project's loops are compiled by this function.
+    """
+    compiled = numba.njit(nogil=True)(function)
+    with suppress(RuntimeError):  # "no locator available": there is no place for the code
+        compiled._cache = _Cache(function)
+    return compiled
 
 
 @jit

@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from recd_dist.table.loops import jit
 from recd_dist.tensors.jagged import find_last_values, value_index
 
 
@@ -59,7 +59,7 @@ def sum_rows(values: Tensor, inverse: Tensor, num_rows: int) -> Tensor:
     return sums.view(num_rows, *values.shape[1:])
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _add_rows(values: np.ndarray, inverse: np.ndarray, sums: np.ndarray) -> None:
     """``sums[inverse[b]] += values[b]``, in the order of b."""
     for sample in range(len(inverse)):

@@ -10,8 +10,9 @@ On CUDA fbgemm's ``block_bucketize_sparse_features`` does this. Its CPU kernel t
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
+
+from recd_dist.table.loops import jit
 
 Buckets = tuple[Tensor, Tensor, Tensor | None]
 """Ids [N], lengths int32 [buckets * keys * rows], weights float32 [N] or None; bucket after bucket, key after key."""
@@ -69,7 +70,7 @@ def bucketize_ids(values: Tensor, block_rows: int, num_buckets: int) -> tuple[Te
     return (values - owner * block_rows)[order], index, counts
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _bucketize(
     values: np.ndarray, lengths: np.ndarray, weights: np.ndarray, block_rows: np.ndarray, num_buckets: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -11,11 +11,11 @@ The last of the counts says how many values only fill up the list.
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from recd_dist.embedding.exchange.buckets import bucketize_ids
 from recd_dist.table.hash import GOLDEN
+from recd_dist.table.loops import jit
 
 
 def distinct_ids(ids: Tensor, block_rows: int, num_buckets: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,7 +66,7 @@ def _num_bits(num_ids: int) -> int:
     return max(4, (2 * num_ids - 1).bit_length())
 
 
-@njit(cache=True, nogil=True)
+@jit
 def _distinct(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     """Finds distinct values by Fibonacci hashing with linear probing; ``slots`` holds indices into ``once``."""
     mask = np.uint64((1 << bits) - 1)

@@ -17,7 +17,6 @@ accidents, not forgeries: it is no cryptographic hash.
 from collections.abc import Iterable
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -25,6 +24,7 @@ import pyarrow.compute as pc
 
 from recd_dist.errors import DataError
 from recd_dist.table.hash import GOLDEN
+from recd_dist.table.loops import jit
 from recd_dist.table.schema import Kind
 
 Hashes = npt.NDArray[np.uint64]
@@ -181,7 +181,7 @@ def _values(array: pa.Array) -> npt.NDArray[Any]:
     return np.frombuffer(buffer, dtype, len(array), array.offset * dtype.itemsize)
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _mix(x: np.uint64, extra: np.uint64) -> np.uint64:
     """Mixes a number by two rounds of multiply and shift; ``extra`` enters between them."""
     x = (x ^ (x >> _SHIFT_A)) * _FIRST
@@ -189,13 +189,13 @@ def _mix(x: np.uint64, extra: np.uint64) -> np.uint64:
     return x ^ (x >> _SHIFT_C)
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _finish_row(total: np.uint64, length: np.uint64) -> np.uint64:
     """Turns the sum of the hashes of a row's ids into the hash of the row."""
     return _mix(total + (length + _ONE) * _LENGTH, _NONE)
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _hash_lists(ids: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64], out: Hashes) -> None:
     for row in range(len(out)):
         total, place = _NONE, _NONE
@@ -205,7 +205,7 @@ def _hash_lists(ids: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64], out:
         out[row] = _finish_row(total, np.uint64(offsets[row + 1] - offsets[row]))
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _hash_lists_with_nulls(
     ids: npt.NDArray[np.int64], valid: npt.NDArray[np.bool_], offsets: npt.NDArray[np.int64], out: Hashes
 ) -> None:
@@ -220,7 +220,7 @@ def _hash_lists_with_nulls(
         out[row] = _finish_row(total, length)
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _hash_weighted_lists(
     ids: npt.NDArray[np.int64],
     valid: npt.NDArray[np.bool_],
@@ -245,13 +245,13 @@ def _hash_weighted_lists(
         out[row] = _finish_row(total, length)
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _hash_ids(ids: npt.NDArray[np.int64], out: Hashes) -> None:
     for row in range(len(out)):
         out[row] = _finish_row(_mix(np.uint64(ids[row]) + _PLACE, _NONE), _ONE)
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _hash_floats(bits: npt.NDArray[np.uint32], out: Hashes) -> None:
     for row in range(len(out)):
         number = bits[row]
@@ -260,7 +260,7 @@ def _hash_floats(bits: npt.NDArray[np.uint32], out: Hashes) -> None:
         out[row] = _finish_row(_mix(np.uint64(number) + _PLACE, _NONE), _ONE)
 
 
-@numba.njit(cache=True, nogil=True)
+@jit
 def _combine_into(hashes: Hashes, row: Hashes) -> None:
     for i in range(len(row)):
         row[i] = _mix(row[i] * _LENGTH + hashes[i], _ONE)

@@ -1,0 +1,59 @@
+"""Compiled loops work where nothing can be kept on disk, and are kept where it can."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numba.core.caching
+import numpy as np
+import pytest
+
+from recd_dist.table import loops
+
+SRC = Path(loops.__file__).parents[1]
+NO_PLACE = """
+import importlib, sys
+import numba.core.caching as caching
+for kind in (caching.CompileResultCacheImpl, caching.CodeLibraryCacheImpl):
+    kind._locator_classes = []  # as where neither the package nor a home directory can be written
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+import numpy as np
+from recd_dist.reader.kernels import hash_ids
+ids = np.arange(4)
+hash_ids(ids, 100, ids)
+print(ids.tolist())
+"""
+
+
+def test_every_loop_is_compiled_where_nothing_can_be_kept() -> None:
+    users = [path for path in SRC.rglob("*.py") if "@jit" in path.read_text()]
+    names = [".".join(path.relative_to(SRC.parent).with_suffix("").parts) for path in users]
+    assert {"recd_dist.table.loops", "recd_dist.tensors.grouped", "recd_dist.etl.checksum.row_hashes"} <= set(names)
+    code = [sys.executable, "-c", NO_PLACE, *names]
+    ended = subprocess.run(code, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert len(ended.stdout.split(",")) == 4
+
+
+def test_code_is_kept_and_a_full_disk_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("numba.core.config.CACHE_DIR", str(tmp_path))
+
+    def double(values: np.ndarray) -> None:
+        for i in range(len(values)):
+            values[i] *= 2
+
+    with monkeypatch.context() as patch:
+        patch.setattr(numba.core.caching.Cache, "save_overload", full_disk)
+        values = np.arange(3)
+        loops.jit(double)(values)
+        assert values.tolist() == [0, 2, 4]
+    assert not list(tmp_path.rglob("*.nbc"))
+    loops.jit(double)(values)
+    assert values.tolist() == [0, 4, 8]
+    assert len(list(tmp_path.rglob("*.nbc"))) == 1
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(28, os.strerror(28))
