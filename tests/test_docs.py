@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from recd_dist.cli import COMMANDS
-from recd_dist.etl.source.duckdb_sql import TEXT_ID
+from recd_dist.etl.raw.duckdb_sql import TEXT_ID
 from recd_dist.job.config import EtlConfig
 from recd_dist.job.options import EvaluateConfig, TrainConfig
 from recd_dist.metrics.curves import _LAYOUT

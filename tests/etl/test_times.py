@@ -72,7 +72,7 @@ def test_what_messages_advise_makes_times(tmp_path, times, sql):
 
 
 def test_the_zone_of_the_machine_does_not_matter():
-    code = "from recd_dist.etl.source.duckdb_sql import connect\nconnection = connect()\n"
+    code = "from recd_dist.etl.raw.duckdb_sql import connect\nconnection = connect()\n"
     code += "print(connection.sql(\"select hour('2026-11-25 23:00:00+00:00'::timestamptz)\").fetchall()[0][0])"
     run = subprocess.run(
         [sys.executable, "-c", code],

@@ -16,7 +16,7 @@ from tests.table.object_store import Objects, objects
 from recd_dist.cli import main
 from recd_dist.errors import DataError
 from recd_dist.etl.place.publish import publish
-from recd_dist.etl.source import duckdb_sql
+from recd_dist.etl.raw import duckdb_sql
 from recd_dist.reader.loader import Loader
 from recd_dist.reader.order import RowGroup
 from recd_dist.reader.table_files import TableFiles

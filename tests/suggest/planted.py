@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.raw import duckdb_sql as engine
 from recd_dist.etl.source.inspection import inspect
 from recd_dist.etl.source.source import Source
 from recd_dist.suggest.features import SampledFeature, measure_features

@@ -8,7 +8,7 @@ import pytest
 from tests.suggest.planted import flat_source, plant_table, sample_of, source
 
 from recd_dist.errors import DataError
-from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.raw import duckdb_sql as engine
 from recd_dist.etl.source.source import Source
 from recd_dist.suggest.guess_keys import Choice, guess_keys
 

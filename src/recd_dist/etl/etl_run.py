@@ -13,7 +13,7 @@ import duckdb
 
 from recd_dist.errors import ConfigError
 from recd_dist.etl.place.base_tables import BaseTables
-from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.raw import duckdb_sql as engine
 from recd_dist.etl.source.budget import Budget
 from recd_dist.etl.source.input_files import InputFiles
 from recd_dist.etl.source.source import Source

@@ -32,9 +32,9 @@ from recd_dist.etl.place.finish import finish_tables, report
 from recd_dist.etl.place.publish import first_part
 from recd_dist.etl.place.run_output import RunOutput
 from recd_dist.etl.place.work_directory import check_free, check_space, has_work_of, hold_work, work_directory
-from recd_dist.etl.source import duckdb_sql as engine
-from recd_dist.etl.source.budget import parse_size, release_memory
-from recd_dist.etl.source.duckdb_memory import retry_with_fewer_threads
+from recd_dist.etl.raw import duckdb_sql as engine
+from recd_dist.etl.raw.duckdb_memory import parse_size, retry_with_fewer_threads
+from recd_dist.etl.source.budget import release_memory
 from recd_dist.etl.source.input_files import InputFiles, find_input_files
 from recd_dist.etl.source.inspection import Inspection, inspect
 from recd_dist.etl.source.raw_identity import identify_files

@@ -79,6 +79,20 @@ class TableOptions:
 
 
 @dataclass
+class Csv:
+    """How CSV files are written, where DuckDB does not find it; also for reads in a query that say nothing of it."""
+
+    delimiter: str | None = None
+    quote: str | None = None
+    header: bool | None = None  # whether the first line holds the names of the columns
+    names: list[str] | None = None  # of the columns, in their order
+    decimal: str = "."  # the character before a fraction
+    timestamp_format: str | None = None  # such as %d/%m/%Y %H:%M:%S; None: ISO, or found and said in the log
+    encoding: str | None = None  # utf-8, latin-1 or utf-16
+    types: dict[str, str] = field(default_factory=dict)  # DuckDB type of a column whose values mislead
+
+
+@dataclass
 class Data:
     """A source and its clustered table; configs/data/ has one file each, docs/data.md explains the fields."""
 
@@ -101,6 +115,8 @@ class Data:
     sample: float = 1.0  # share of the sessions that are taken
     partition: str | None = None  # day | hour: parts are dealt by the time at which sessions begin
     partitions: list[str] | None = None  # the partitions to train on, such as 2026-11-25; None: all
+    null_values: list[str] = field(default_factory=list)  # texts that mean a missing value, such as NULL or n/a
+    csv: Csv = field(default_factory=Csv)
     synthetic: Annotated[dict[str, Any], SyntheticSpec] = field(default_factory=dict)
 
 

@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recd_dist.errors import DataError
-from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.raw import duckdb_sql as engine
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.source.source_options import KEY_NAMES
+from recd_dist.etl.source.source_queries import samples_query
 from recd_dist.table.flat import identifier
 
 ROWS = 50_000
@@ -90,8 +90,7 @@ def guess_keys(source: Source, connection: duckdb.DuckDBPyConnection) -> Guess:
     Raises:
         DataError: a path or query does not fit.
     """
-    path = engine.resolve_path(source.path)
-    sql = engine.samples_query(source.samples, path)
+    sql = samples_query(source).sql
     columns = engine.describe_query(connection, sql, "samples query" if source.samples else f"path {source.path}")
     choices = [Choice(role, column, "given", "the config says so") for role, column in source.keys.items()]
     choices += [Choice("label", column, "given", "the config says so") for column in source.labels]
@@ -140,10 +139,8 @@ class _Head:
     def read(connection: duckdb.DuckDBPyConnection, sql: str, types: dict[str, str]) -> "_Head":
         scalars = [name for name, t in types.items() if not t.endswith("]") and not t.startswith(("STRUCT", "MAP"))]
         named = ", ".join(identifier(name) for name in scalars) or "1 as nothing"
-        try:
+        with engine.report_query_errors("samples query"):
             table = connection.sql(f"select {named} from ({sql}\n) limit {ROWS}").to_arrow_table()
-        except (duckdb.Error, pa.ArrowInvalid) as error:
-            raise DataError(f"samples query: {engine.short_message(error)}") from error
         table = table.slice(0, max(1000, int(table.num_rows * _BYTES / max(table.nbytes, _BYTES))))
         codes, low_high = {}, {}
         for name in scalars:

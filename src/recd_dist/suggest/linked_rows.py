@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recd_dist.errors import DataError
-from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.raw import duckdb_sql as engine
 from recd_dist.etl.source.inspection import ROW_KEY, link_column
 from recd_dist.suggest.choose_sessions import ChosenSessions
 

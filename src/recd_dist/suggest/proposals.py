@@ -15,9 +15,10 @@ from datetime import datetime
 from typing import Any
 
 from recd_dist.errors import ConfigError
-from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.raw import duckdb_sql as engine
 from recd_dist.etl.source.inspection import Inspection, inspect
 from recd_dist.etl.source.source import Source
+from recd_dist.etl.source.source_queries import samples_query
 from recd_dist.etl.write.choose_form import WORTH_A_GROUP
 from recd_dist.etl.write.column_encodings import check_compression
 from recd_dist.screen.phase_progress import PhaseProgress
@@ -116,8 +117,7 @@ def _with_label(source: Source) -> Source:
     """A source that can be inspected: where it has no label, a column of zeros is one for the time being."""
     if source.labels:
         return source
-    path = engine.resolve_path(source.path)
-    sql = engine.samples_query(source.samples, path)
+    sql = samples_query(source).sql
     return replace(source, samples=f"select *, 0::float as {_NO_LABEL} from ({sql}\n)", labels=(_NO_LABEL,))
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recd_dist.errors import DataError
-from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.raw import duckdb_sql as engine
 from recd_dist.etl.source.inspection import REQUEST, SESSION, TIMESTAMP, Inspection, link_column
 from recd_dist.suggest.choose_sessions import BUCKET, NUM_BUCKETS, ChosenSessions, KeyCounts
 from recd_dist.suggest.linked_rows import BATCH_ROWS, add_linked_rows, find_rows, read_linked_rows
@@ -155,12 +155,10 @@ def _session_query(sql: str, limit: int) -> str:
 def _read_batches(
     connection: duckdb.DuckDBPyConnection, sql: str, report_rows: Callable[[int], None] = lambda _: None
 ) -> Iterator[pa.RecordBatch]:
-    try:
+    with engine.report_query_errors("samples query"):
         for batch in connection.sql(sql).to_arrow_reader(BATCH_ROWS):
             report_rows(batch.num_rows)
             yield batch
-    except (duckdb.Error, pa.ArrowInvalid) as error:
-        raise DataError(f"samples query: {engine.short_message(error)}") from error
 
 
 def _sort_by_session(table: pa.Table) -> tuple[pa.Table, I64]:

@@ -3,9 +3,9 @@
 import pytest
 
 from recd_dist.errors import ConfigError
+from recd_dist.etl.raw.duckdb_memory import fitting_threads
 from recd_dist.etl.source import budget
 from recd_dist.etl.source.budget import Budget
-from recd_dist.etl.source.duckdb_memory import fitting_threads
 
 BASE = 380_000_000
 LARGE = 1 << 40

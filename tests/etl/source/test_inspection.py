@@ -7,7 +7,7 @@ import duckdb
 import pytest
 
 from recd_dist.errors import DataError
-from recd_dist.etl.source.duckdb_sql import TEXT_ID
+from recd_dist.etl.raw.duckdb_sql import TEXT_ID
 from recd_dist.etl.source.inspection import inspect
 from recd_dist.etl.source.source import Source
 from recd_dist.table.schema import Feature, Kind

@@ -14,10 +14,11 @@ from upath import UPath
 from recd_dist.errors import ConfigError, DataError
 from recd_dist.etl.flow import etl
 from recd_dist.etl.place.publish import publish
-from recd_dist.etl.source import duckdb_sql
+from recd_dist.etl.raw import duckdb_sql
 from recd_dist.etl.source.input_files import find_input_files
 from recd_dist.etl.source.inspection import inspect
 from recd_dist.etl.source.source import Source
+from recd_dist.etl.source.source_queries import samples_query
 from recd_dist.reader.order import RowGroup
 from recd_dist.reader.table_files import TableFiles
 from recd_dist.table.clustered import ClusteredTable
@@ -65,11 +66,11 @@ def test_logs_of_a_store_to_a_table_of_a_store(logs, tmp_path, samples):
 def test_one_file_a_directory_and_text(logs):
     with duckdb_sql.connect() as connection:
         for path, count in (("clicks-0.parquet", 3), ("clicks-*.parquet", 6), ("more.csv", 1)):
-            query = duckdb_sql.samples_query(None, duckdb_sql.resolve_path(str(objects(logs) / path)))
+            query = samples_query(source(objects(logs) / path)).sql
             assert "clicked" in duckdb_sql.describe_query(connection, query, "samples query")
             assert connection.sql(f"select count(*) from ({query})").fetchall() == [(count,)]
         (logs / "more.csv").unlink()
-        query = duckdb_sql.samples_query(None, duckdb_sql.resolve_path(str(objects(logs))))
+        query = samples_query(source(objects(logs))).sql
         assert duckdb_sql.describe_query(connection, query, "x").keys() == {"session", "t", "item", "clicked"}
         assert connection.sql(f"select count(*) from ({query})").fetchall() == [(6,)]
 
@@ -91,7 +92,7 @@ def test_files_are_known_by_size_and_version(logs):
 
 def test_columns_that_drift_are_found_in_a_store(logs):
     pq.write_table(pa.table({"session": ["x"], "t": [1], "item": [1], "clicked": [0]}), logs / "clicks-2.parquet")
-    with pytest.raises(DataError, match=r"clicks-2.parquet: column 'session' is text, in objects://.*it is integer"):
+    with pytest.raises(DataError, match=r"clicks-2.parquet: column 'session' is VARCHAR, in objects://.*it is BIGINT"):
         find_input_files(source(objects(logs) / "clicks-*.parquet"))
 
 
@@ -138,7 +139,7 @@ def test_a_killed_upload_of_the_etl_is_finished_by_the_same_call(logs, tmp_path,
 
 def test_files_of_several_kinds(logs):
     with pytest.raises(DataError, match=r"files of several kinds \(\.csv, \.parquet\) in this directory"):
-        duckdb_sql.samples_query(None, str(objects(logs)))
+        samples_query(source(objects(logs)))
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,7 @@ def test_s3_needs_no_extension_of_duckdb(logs, monkeypatch):
     path = f"s3://{str(logs).lstrip('/')}/clicks-*.parquet"
     assert isinstance(UPath(path).fs, Bucket)
     with duckdb_sql.connect() as connection:
-        query = duckdb_sql.samples_query(None, duckdb_sql.resolve_path(path))
+        query = samples_query(source(path)).sql
         duckdb_sql.describe_query(connection, query, "x")
         assert connection.sql(query).order("session, t").fetchall()[0] == (0, 1, 10, 1)
         duckdb_sql.register_stores(connection, query)  # a second time does no harm

@@ -7,7 +7,7 @@ import pytest
 from tests.etl.spark.on_spark import assert_same_rows, normalise_on_spark, spark
 
 from recd_dist.errors import ConfigError, DataError
-from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.raw import duckdb_sql as engine
 from recd_dist.etl.source.source import Source
 
 __all__ = ["spark"]  # the fixture

@@ -13,7 +13,7 @@ from tests.etl.spark.on_spark import (
     spark,
 )
 
-from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.raw import duckdb_sql as engine
 from recd_dist.etl.source.source import Source
 from recd_dist.synthetic.logs import generate
 from recd_dist.synthetic.spec import SyntheticSpec

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recd_dist.errors import DataError
-from recd_dist.etl.source.duckdb_memory import retry_with_fewer_threads
-from recd_dist.etl.source.duckdb_sql import report_query_errors
+from recd_dist.etl.raw.duckdb_memory import retry_with_fewer_threads
+from recd_dist.etl.raw.duckdb_sql import report_query_errors
 from recd_dist.etl.source.inspection import ROW_KEY
 
 logger = logging.getLogger(__name__)

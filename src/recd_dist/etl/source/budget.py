@@ -1,16 +1,15 @@
 """How an ETL run shares out its memory: one limit is for the whole process."""
 
 import ctypes
-import re
 from contextlib import suppress
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from recd_dist.errors import ConfigError
+from recd_dist.etl.raw.duckdb_memory import parse_size
 from recd_dist.ranks.machine_share import usable_cores, usable_memory
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\Z", re.IGNORECASE)
 _BASE_BYTES = 380_000_000  # what Python, Arrow, DuckDB and numba take for themselves, measured
 _LEAST_BYTES = 500_000_000
 _MOST_BUFFER, _MOST_SHARD = 1 << 29, 1 << 31  # Arrow's lists count their values in 31 bits
@@ -83,16 +82,3 @@ def release_memory() -> None:
     pa.default_memory_pool().release_unused()
     with suppress(OSError, AttributeError):  # only glibc has it
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def parse_size(size: str) -> int:
-    """The bytes of a memory limit such as ``1GB``, ``512MB`` or ``1.5GiB``.
-
-    Raises:
-        ConfigError: the text is no size.
-    """
-    match = _SIZE.match(str(size).strip())
-    if not match:
-        raise ConfigError(f"memory_limit={size}: no size; write it as 1GB or 512MB")
-    power = " KMGT".index(match[2].upper() or " ")
-    return round(float(match[1]) * (1024 if match[3] else 1000) ** power)

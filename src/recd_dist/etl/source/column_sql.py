@@ -12,7 +12,7 @@ Functions take the name of a column and its DuckDB type, as DESCRIBE writes it.
 import re
 from collections.abc import Mapping
 
-from recd_dist.etl.source.duckdb_sql import TEXT_ID
+from recd_dist.etl.raw.duckdb_sql import TEXT_ID
 from recd_dist.table.flat import identifier
 from recd_dist.table.schema import Kind
 

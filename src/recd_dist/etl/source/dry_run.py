@@ -9,8 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from recd_dist.errors import DataError
-from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.raw import duckdb_sql as engine
 from recd_dist.etl.source.budget import Budget
 from recd_dist.etl.source.input_files import InputFiles, find_input_files
 from recd_dist.etl.source.inspection import (
@@ -65,10 +64,8 @@ def dry_run(source: Source, memory_limit: str = "1GB") -> Group:
 
 def _first_rows(connection: duckdb.DuckDBPyConnection, sql: str, where: str) -> _Rows:
     """The first rows of a query, by column."""
-    try:
+    with engine.report_query_errors(where):
         return dict(connection.sql(f"select * from ({sql}) limit {_NUM_ROWS}").to_arrow_table().to_pydict())
-    except duckdb.Error as error:
-        raise DataError(f"{where}: {engine.short_message(error)}") from error
 
 
 def _heading_lines(source: Source, files: InputFiles) -> Iterable[str]:

@@ -18,7 +18,7 @@ from typing import Any
 import duckdb
 
 from recd_dist.errors import DataError, nearest
-from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.raw import duckdb_sql as engine
 from recd_dist.etl.source.column_sql import (
     Unfit,
     feature_sql,
@@ -36,6 +36,7 @@ from recd_dist.etl.source.column_sql import (
 from recd_dist.etl.source.shared_tables import mixed_tables
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.source.source_groups import FeatureSource
+from recd_dist.etl.source.source_queries import group_query, samples_query
 from recd_dist.table.announcement import Announcement
 from recd_dist.table.flat import identifier
 from recd_dist.table.schema import SAMPLE, Feature, Kind, Schema
@@ -88,13 +89,10 @@ def inspect(source: Source, connection: duckdb.DuckDBPyConnection | None = None)
     if connection is None:
         with engine.connect() as opened:
             return inspect(source, opened)
-    path = engine.resolve_path(source.path)
-    sql = engine.samples_query(source.samples, path)
+    sql = samples_query(source).sql
     columns = engine.describe_query(connection, sql, "samples query" if source.samples else f"path {source.path}")
     group_queries = {
-        name: engine.fill_path(group.sql, path)
-        for name, group in (source.groups or {}).items()
-        if group.sql is not None
+        name: group_query(source, name).sql for name, group in (source.groups or {}).items() if group.sql is not None
     }
     group_columns = {
         name: engine.describe_query(connection, query, f"query of group '{name}'")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recd_dist.errors import ConfigError, nearest
+from recd_dist.etl.raw.read_options import ReadOptions, read_text_options
 from recd_dist.etl.source.source_groups import FeatureSource, GroupSource, read_features, read_groups
 from recd_dist.etl.source.source_options import (
     SESSION_KEYS,
@@ -31,7 +32,7 @@ from recd_dist.etl.source.source_options import (
 
 _OPTIONS = (
     *("name", "path", "samples", "samples_spark", "keys", "labels", "split", "groups", "features", "drop"),
-    *("sessions", "policy", "sample", "partition"),
+    *("sessions", "policy", "sample", "partition", "null_values", "csv"),
 )
 _ELSEWHERE = ("source", "table", "tables", "synthetic", "partitions")
 """Options of the data config that other rooms read."""
@@ -63,6 +64,7 @@ class Source:
         partition: ``day`` or ``hour`` to divide the table into partitions; empty for none.
         samples_spark: the samples query in Spark SQL, for a query that cannot be translated. ``samples`` still gives
             the columns and their types.
+        reading: how text files are written, where their look does not tell it.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Source:
     sample: float = 1.0
     partition: str = ""
     samples_spark: str | None = None
+    reading: ReadOptions = field(default_factory=ReadOptions)
 
     @property
     def session_by(self) -> str:
@@ -149,6 +152,7 @@ class Source:
         partition = read_partition(value.get("partition"), keys, mistakes)
         sessions, gap_s = read_sessions(value.get("sessions") or {}, keys, mistakes)
         policy = read_policy(value.get("policy") or {}, keys, mistakes)
+        reading = read_text_options(value.get("null_values"), value.get("csv"), mistakes)
         if not labels:
             mistakes.append("labels is empty; name the label column, such as labels: [clicked]")
         if mistakes:
@@ -169,4 +173,5 @@ class Source:
             sample=sample,
             partition=partition,
             samples_spark=value.get("samples_spark") or None,
+            reading=reading,
         )

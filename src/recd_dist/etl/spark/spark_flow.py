@@ -27,7 +27,7 @@ from recd_dist.etl.deal.spill import num_buckets
 from recd_dist.etl.etl_run import Run
 from recd_dist.etl.flow import etl
 from recd_dist.etl.place.run_output import RunOutput
-from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.raw import duckdb_sql as engine
 from recd_dist.etl.source.inspection import Inspection, inspect
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.spark.in_workers import InspectedSource, WritingInstructions

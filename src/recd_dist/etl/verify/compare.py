@@ -27,9 +27,9 @@ from recd_dist.errors import DataError, nearest
 from recd_dist.etl.checksum.sample_sums import ROW, Sums, compared_keys
 from recd_dist.etl.deal.lookup import Lookup
 from recd_dist.etl.place.new_manifests import DROPPED_CHECKSUMS
-from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.raw import duckdb_sql as engine
+from recd_dist.etl.raw.duckdb_memory import retry_with_fewer_threads
 from recd_dist.etl.source.budget import Budget
-from recd_dist.etl.source.duckdb_memory import retry_with_fewer_threads
 from recd_dist.etl.source.inspection import TEST, Inspection, inspect
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.verify.differing_sample import describe_difference

@@ -21,7 +21,7 @@ import pyarrow as pa
 from recd_dist.etl.checksum.row_hashes import Hashes, column_checksum
 from recd_dist.etl.checksum.sample_sums import Sums, buckets_of, feature_hashes, group_hashes, key_hashes, sample_hashes
 from recd_dist.etl.deal.lookup import Lookup
-from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.raw import duckdb_sql as engine
 from recd_dist.etl.source.inspection import SESSION, TEST, Inspection, link_column
 from recd_dist.table.flat import flat_view
 from recd_dist.table.location import Location

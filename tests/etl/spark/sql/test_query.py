@@ -16,7 +16,7 @@ from tests.etl.spark.on_spark import (
 )
 
 from recd_dist.errors import ConfigError
-from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.raw import duckdb_sql as engine
 
 __all__ = ["spark"]  # the fixture
 

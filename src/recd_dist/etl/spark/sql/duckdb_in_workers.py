@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.raw import duckdb_sql as engine
 from recd_dist.etl.spark.sql.spark_types import stored_type
 from recd_dist.table.flat import string_literal
 

@@ -6,8 +6,9 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from recd_dist.errors import DataError, nearest
-from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.raw import duckdb_sql as engine
 from recd_dist.etl.source.source import Source
+from recd_dist.etl.source.source_queries import group_query, samples_query
 from recd_dist.etl.spark.sql.query_context import QueryContext
 from recd_dist.etl.spark.sql.scope import Scope
 from recd_dist.etl.spark.sql.spark_types import stored_type
@@ -27,9 +28,8 @@ def read_native_query(context: QueryContext, source: Source, group: str, text: s
         DataError: Spark refuses the query, or its columns are not those of the DuckDB query.
     """
     path = engine.resolve_path(source.path)
-    duck_sql = (source.groups or {})[group].sql if group else source.samples
-    query = engine.samples_query(duck_sql, path)
-    columns = engine.describe_query(context.connection, query, context.option)
+    query = group_query(source, group) if group else samples_query(source)
+    columns = engine.describe_query(context.connection, query.sql, context.option)
     try:
         df = context.spark.sql(engine.fill_path(text, path))
     except PySparkException as error:

@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from recd_dist.errors import DataError
-from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.raw import duckdb_sql as engine
 from recd_dist.etl.spark.sql.csv_lines import line_parser
 from recd_dist.etl.spark.sql.query_context import QueryContext
 from recd_dist.etl.spark.sql.row_place import PLACE

@@ -18,7 +18,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from recd_dist.errors import DataError
-from recd_dist.etl.source import duckdb_sql as engine
+from recd_dist.etl.raw import duckdb_sql as engine
 from recd_dist.etl.spark.sql.duckdb_in_workers import duckdb_function
 from recd_dist.etl.spark.sql.native_sql import native_sql
 from recd_dist.etl.spark.sql.query_context import QueryContext

@@ -5,19 +5,20 @@ number of threads and not with the data. How large row groups are, and what else
 """
 
 import logging
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
 import duckdb
 
-from recd_dist.errors import DataError
-from recd_dist.etl.source.budget import parse_size
+from recd_dist.errors import ConfigError, DataError
 from recd_dist.ranks.machine_share import usable_cores
 
 logger = logging.getLogger(__name__)
 
 _THREAD_BYTES = 128_000_000  # rm1: a row group of 29 MB takes 50 MB; DuckDB's own groups have 15 times as many rows
 _LAST_RESORT = 1.35  # times DuckDB's share; with the buffers of samples this is just below the limit of the run
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\Z", re.IGNORECASE)
 _OUT_OF_MEMORY = "Out of Memory Error"
 
 _Result = TypeVar("_Result")
@@ -25,6 +26,19 @@ _Result = TypeVar("_Result")
 
 class EngineMemoryError(DataError):
     """DuckDB needs more memory than its share."""
+
+
+def parse_size(size: str) -> int:
+    """The bytes of a memory limit such as ``1GB``, ``512MB`` or ``1.5GiB``.
+
+    Raises:
+        ConfigError: the text is no size.
+    """
+    match = _SIZE.match(str(size).strip())
+    if not match:
+        raise ConfigError(f"memory_limit={size}: no size; write it as 1GB or 512MB")
+    power = " KMGT".index(match[2].upper() or " ")
+    return round(float(match[1]) * (1024 if match[3] else 1000) ** power)
 
 
 def fitting_threads(memory_bytes: int, wanted: int | None = None) -> int:

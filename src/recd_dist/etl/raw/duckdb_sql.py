@@ -15,8 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from recd_dist.errors import DataError, nearest
-from recd_dist.etl.source.budget import parse_size
-from recd_dist.etl.source.duckdb_memory import EngineMemoryError, fitting_threads, is_out_of_memory
+from recd_dist.etl.raw.duckdb_memory import EngineMemoryError, fitting_threads, is_out_of_memory, parse_size
 from recd_dist.table.flat import string_literal
 from recd_dist.table.location import (
     directories,
@@ -34,9 +33,7 @@ if TYPE_CHECKING:
 TEXT_ID = "(md5_number_lower({}) & 9223372036854775807)::bigint"
 """SQL for the 63-bit id of a text; the text expression takes the place of ``{}``."""
 
-_READERS = {".parquet": "read_parquet", ".pq": "read_parquet", ".csv": "read_csv", ".tsv": "read_csv"}
 _BATCH_ROWS = 4096
-_COMPRESSED = (".gz", ".zst")
 _GLOB = re.compile(r"[*?\[]")
 _STORE = re.compile(r"""(?:[(\[,]|\bfrom|\bjoin)\s*['"](([a-z][a-z0-9+.-]*)://[^'"/]*/?)""", re.IGNORECASE)
 """Finds a path in a store where a query reads it, but not a text that only looks like one (``like 'app://%'``)."""
@@ -161,50 +158,6 @@ def fill_path(sql: str, path: str) -> str:
     return sql.replace("{path}", path.replace("'", "''")).strip().rstrip(";")
 
 
-def samples_query(sql: str | None, path: str) -> str:
-    """The query that reads a source's samples.
-
-    Args:
-        sql: the source's own query, with ``{path}`` in it. None reads every row and column of the path.
-        path: a file, directory or glob, as :func:`resolve_path` returns it.
-
-    Raises:
-        DataError: without a query, the suffix of the path does not tell its format, or a directory has no data files.
-    """
-    return fill_path(sql, path) if sql else _query_of_all(path)
-
-
-def _query_of_all(path: str) -> str:
-    """A query of every row and column of a file, directory or glob, by its suffix."""
-    names = _names_below(path)
-    if names is not None:
-        suffixes = sorted({_suffix(Path(name)) for name in names} & set(_READERS))
-        if len(suffixes) != 1:
-            what = f"files of several kinds ({', '.join(suffixes)})" if suffixes else "no Parquet, CSV or TSV files"
-            raise DataError(f"path {path}: {what} in this directory; name the files, such as {path}/*.parquet")
-        path, suffix = f"{path}/**/*{suffixes[0]}*", suffixes[0]
-    else:
-        suffix = _suffix(Path(path))
-    if suffix not in _READERS:
-        raise DataError(f"path {path}: cannot tell its format by its name; give `samples`, an SQL query that reads it")
-    options = ", delim = '\\t'" if suffix == ".tsv" else ""
-    return f"select * from {_READERS[suffix]}({string_literal(path)}{options})"
-
-
-def _names_below(path: str) -> list[str] | None:
-    """The names of the files below a directory; None where the path is no directory."""
-    if path.lower().startswith(LEFT_TO_DUCKDB):
-        return None
-    place = location(path)
-    if not isinstance(place, Path):
-        return list(listing(place)) or None
-    return [str(p) for p in place.rglob("*") if p.is_file()] if place.is_dir() else None
-
-
-def _suffix(path: Path) -> str:
-    return (Path(path.stem) if path.suffix in _COMPRESSED else path).suffix.lower()
-
-
 def describe_query(connection: duckdb.DuckDBPyConnection, sql: str, where: str) -> dict[str, str]:
     """Asks DuckDB for the columns of a query without running it; the stores that the query names become readable.
 
@@ -251,7 +204,7 @@ def report_query_errors(where: str) -> Iterator[None]:
 
     Raises:
         EngineMemoryError: DuckDB needs more memory than its share. Arrow, which hands its batches on, calls that an
-            OSError.
+            OSError, and any other error of DuckDB too; those have no number.
         DataError: the query fails otherwise.
     """
     try:
@@ -259,9 +212,10 @@ def report_query_errors(where: str) -> Iterator[None]:
     except (duckdb.Error, pa.ArrowException, OSError) as error:
         if is_out_of_memory(error):
             raise EngineMemoryError(f"{where}: {str(error).splitlines()[0]}") from error
-        if isinstance(error, duckdb.Error | pa.ArrowInvalid):
-            raise DataError(f"{where}: {short_message(error)}") from error
-        raise
+        of_disk = isinstance(error, OSError) and (error.errno is not None or "No space left" in str(error))
+        if of_disk:
+            raise
+        raise DataError(f"{where}: {short_message(error)}") from error
 
 
 def short_message(error: BaseException) -> str:

@@ -6,8 +6,8 @@ import duckdb
 import pytest
 
 from recd_dist.errors import DataError
-from recd_dist.etl.source.duckdb_memory import retry_with_fewer_threads
-from recd_dist.etl.source.duckdb_sql import connect, read_batches
+from recd_dist.etl.raw.duckdb_memory import retry_with_fewer_threads
+from recd_dist.etl.raw.duckdb_sql import connect, read_batches
 
 ROW_GROUP_ROWS = 100_000
 

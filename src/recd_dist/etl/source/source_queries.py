@@ -1,0 +1,56 @@
+"""The queries of a source, with its path in them and every read of raw files pinned."""
+
+from pathlib import Path
+
+from recd_dist.errors import DataError
+from recd_dist.etl.raw.duckdb_sql import fill_path, resolve_path
+from recd_dist.etl.raw.found_files import find_files, format_suffix
+from recd_dist.etl.raw.pin_reads import PinnedQuery, pin_reads
+from recd_dist.etl.raw.reader_calls import READERS
+from recd_dist.etl.raw.table_formats import foreign_table
+from recd_dist.etl.source.source import Source
+from recd_dist.table.flat import string_literal
+from recd_dist.table.location import location
+
+
+def samples_query(source: Source) -> PinnedQuery:
+    """The query of a source's samples; without one of its own, every row and column of its path.
+
+    Raises:
+        DataError: nothing is there, the name of the path does not tell its format, or files do not go together.
+    """
+    path = resolve_path(source.path)
+    sql = fill_path(source.samples, path) if source.samples else _query_of_all(path)
+    return pin_reads(sql, source.reading)
+
+
+def group_query(source: Source, group: str) -> PinnedQuery:
+    """The query of a group that has its own.
+
+    Raises:
+        DataError: as for :func:`samples_query`.
+    """
+    sql = (source.groups or {})[group].sql or ""
+    return pin_reads(fill_path(sql, resolve_path(source.path)), source.reading)
+
+
+def _query_of_all(path: str) -> str:
+    """A query of every row and column of a file, directory or pattern, by its suffix."""
+    if (table := foreign_table(path)) is not None:
+        return table.query()
+    files = find_files(path)
+    suffixes = sorted({file.suffix for file in files} & set(READERS)) or [format_suffix(path)]
+    readers = sorted({READERS[suffix] for suffix in suffixes if suffix in READERS})
+    place = location(path) if files else None
+    is_directory = isinstance(place, Path) and place.is_dir()
+    if len(readers) > 1 or (len(suffixes) > 1 and "read_csv" in readers):
+        raise DataError(
+            f"path {path}: files of several kinds ({', '.join(suffixes)}) in this directory; name the files, such as "
+            f"{path.rstrip('/')}/*{suffixes[-1]}"
+        )
+    if not readers and is_directory:
+        raise DataError(f"path {path}: no Parquet, CSV, TSV or JSON files in this directory; name the files")
+    if not readers:
+        raise DataError(f"path {path}: cannot tell its format by its name; give `samples`, an SQL query that reads it")
+    options = ", delim = '\\t'" if suffixes == [".tsv"] else ""
+    return f"select * from {readers[0]}({string_literal(path)}{options})"
