@@ -51,7 +51,7 @@ class Case:
 _RATES = ("optim.tables.lr=0.01", "optim.dense.lr=0.001")
 _SEQUENCE = ("model=sequence", "model.dim=32", "batch_size=512", *_RATES)
 _SEQUENCE_SHORT = ("model=sequence", "model.dim=32", "batch_size=1024", *_RATES)
-_DLRM = ("model=dlrm", "model.dim=64", "batch_size=1024", *_RATES)
+_DLRM = ("model=dlrm", "model.pooling=sum", "model.dim=64", "batch_size=1024", *_RATES)
 CASES = {
     "rm1": Case(("data=rm1",), _SEQUENCE, "sequence model, dim 32, B=512 a rank"),
     "rm2": Case(("data=rm2",), _SEQUENCE_SHORT, "sequence model, dim 32, B=1024 a rank"),

@@ -13,11 +13,21 @@ from recd_dist.job.preflight import check
 from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.train import build
+from recd_dist.train.evaluation import report
 from recd_dist.train.summary_text import render
 from recd_dist.train.training import shard_model, watch_of
 from recd_dist.train.watch import Watch
 
 pytestmark = [pytest.mark.usefixtures("own_logging"), pytest.mark.filterwarnings("ignore::FutureWarning")]
+
+
+SUMMARY = {
+    "samples": 12345, "steps": 10, "world_size": 2, "samples_per_s": 9876.5, "split": "test", "auc": 0.81234,
+    "auc_per_request": float("nan"), "ne": 0.9, "loss": 0.4, "calibration": 1.01, "oracle_auc": 0.83,
+    "dedup_factor": {"history": 5.25}, "sent_bytes_per_step": 1000.0, "expanded_bytes_per_step": 2500.0,
+    "table_bytes": 3 * 2**20, "table_bytes_planned": 2**21, "checkpoint": "run/checkpoints/step-10",
+    "tensorboard": "run/board",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -84,6 +94,30 @@ def test_a_loss_of_nan_on_another_rank_ends_this_one_too(
             watch.point(1, traffic)
 
 
+def test_a_loss_above_that_of_an_untrained_model_is_said_once(
+    tiny: list[str], tmp_path: Path, ranks: Ranks, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch, outputs = watched(tiny, tmp_path, ranks)
+    with TrafficCounter() as traffic, watch, caplog.at_level("WARNING", "recd_dist"):
+        for step, loss in enumerate([6.0, 5.0, 9.0, 0.5], start=1):  # the first step has learnt nothing yet
+            watch.step(0, step, (torch.tensor(loss), *outputs[step - 1][1:]))
+            watch.point(step, traffic)
+        rise = watch.summary(4)["loss_rise"]
+
+    said = [record.message for record in caplog.records if record.name.startswith("recd_dist")]
+    assert [text.partition(",")[0] for text in said] == ["the loss is 5.93 at step 2"]
+    assert (rise["step"], 6 < rise["loss"] < 9) == (3, True)
+    assert f"loss is {rise['loss']:.2f} at step 3" in shown(render({**SUMMARY, "loss_rise": rise}))
+    assert "diverges" not in shown(render(SUMMARY))
+
+
+def test_a_model_that_is_worse_than_the_base_rate_is_told_so() -> None:
+    assert "1.0300 > 1: worse than the base rate" in shown(render({**SUMMARY, "ne": 1.03}))
+    assert "base rate" not in shown(render(SUMMARY))
+    result = {"run_dir": "r", "step": 1, "table": "t", "ne": 1.03}
+    assert "NE > 1: worse than the base rate" in shown(report(result))
+
+
 def shown(value: object) -> str:
     console = Console(width=120, record=True, file=None, quiet=False)
     with console.capture() as captured:
@@ -92,14 +126,7 @@ def shown(value: object) -> str:
 
 
 def test_the_summary_as_text() -> None:
-    summary = {
-        "samples": 12345, "steps": 10, "world_size": 2, "samples_per_s": 9876.5, "split": "test", "auc": 0.81234,
-        "auc_per_request": float("nan"), "ne": 0.9, "loss": 0.4, "calibration": 1.01, "oracle_auc": 0.83,
-        "dedup_factor": {"history": 5.25}, "sent_bytes_per_step": 1000.0, "expanded_bytes_per_step": 2500.0,
-        "table_bytes": 3 * 2**20, "table_bytes_planned": 2**21, "checkpoint": "run/checkpoints/step-10",
-        "tensorboard": "run/board",
-    }  # fmt: skip
-    text = shown(render(summary))
+    text = shown(render(SUMMARY))
 
     for part in ("12,345 in 10 steps on 2 ranks", "9,876 samples/s", "0.8123 (best possible 0.8300)", "history 5.25",
                  "1.0 kB sent, 2.5 kB expanded: 2.50x fewer", "3.00 MiB with optimizer state, 2.00 MiB planned",

@@ -149,8 +149,8 @@ def _check_model(job: Job) -> None:
     dropout = model.get("dropout", 0.0)
     if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
         raise ConfigError(f"model.dropout={dropout}: must be at least 0 and less than 1")
-    if (pooling := model.get("pooling", "sum")) not in ("sum", "mean"):
-        raise ConfigError(f"model.pooling={pooling}: unknown{nearest(str(pooling), ('sum', 'mean'))}")
+    if (pooling := model.get("pooling", "mean")) not in ("mean", "sum"):
+        raise ConfigError(f"model.pooling={pooling}: unknown{nearest(str(pooling), ('mean', 'sum'))}")
     for option in ("heads", "max_length"):
         if not _is_count(model.get(option, 1)):
             raise ConfigError(f"model.{option}={model[option]}: must be a whole number, at least 1")

@@ -43,7 +43,7 @@ class DLRM(nn.Module):
 
     @staticmethod
     def sequence_features(schema: Schema) -> tuple[str, ...]:
-        """The features that this model takes as lists of vectors: none, because lists are sum-pooled."""
+        """The features that this model takes as lists of vectors: none, because lists come pooled."""
         del schema
         return ()
 

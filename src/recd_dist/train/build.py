@@ -94,7 +94,7 @@ def build_embeddings(
         job.tables,
         sequence_features=sequence_features(str(job.config.model["name"]), job.schema),
         dedup=dedup,
-        pooling=job.config.model.get("pooling", "sum"),
+        pooling=job.config.model.get("pooling", "mean"),
         send=send,
         codecs=job.codecs if dedup else None,
         device=device,

@@ -7,6 +7,7 @@
     TrafficCounter: bytes at the collectives ----'
 """
 
+import logging
 import math
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
@@ -28,8 +29,13 @@ from recd_dist.table.schema import SAMPLE
 from recd_dist.tensors.batch import Batch
 from recd_dist.train.build import Output
 
+logger = logging.getLogger(__name__)
+
 WINDOW_SAMPLES = 65536
 """Samples of all ranks that the training NE, AUC and calibration are over."""
+
+RISE = 1.1
+"""The loss has risen if it is this many times that of a model that predicts 0.5; less may be chance."""
 
 _EXCHANGE = ("input", "output", "backward")
 _GROUP = "group/"
@@ -56,6 +62,19 @@ class Point:
     group_bytes: Mapping[str, float]
     dedup_factors: Mapping[str, float]
     memory: Mapping[str, float] = field(default_factory=dict)
+
+
+def rise_text(step: int, loss: float) -> str:
+    """Says that training diverges or begins badly, and what to do.
+
+    Args:
+        step: the step of the loss.
+        loss: the smoothed loss, in nats.
+    """
+    return (
+        f"the loss is {loss:.2f} at step {step}, a model that has learnt nothing has {math.log(2):.2f}: training "
+        "diverges; lower optim.tables.lr and optim.dense.lr, and keep model.pooling=mean where lists are long"
+    )
 
 
 class RunCounts:
@@ -87,6 +106,7 @@ class RunCounts:
         self._bytes: Counter[str] = Counter()  # of this rank, since the last point
         self._total: Counter[str] = Counter()  # of all ranks, in this attempt
         self._rows: Counter[str] = Counter()  # samples, and rows of each group, of this rank in this attempt
+        self._rise: dict[str, float] | None = None
 
     @property
     def loss(self) -> float:
@@ -138,6 +158,8 @@ class RunCounts:
                 f"the loss is {of_all} at step {step}; lower optim.dense.lr and optim.tables.lr, and start again: the "
                 "last checkpoint is from before"
             )
+        if step > self._first_step + 1:  # at the first step nothing is learnt yet
+            self._note_rise(step, of_all / self._ranks.world_size)
         self._bytes.clear()
         self._total.update({k: round(v) for k, v in sums.items()})
         if step == self._first_step + 1:
@@ -156,6 +178,15 @@ class RunCounts:
             memory=measure_memory(self._ranks.device),
         )
 
+    def _note_rise(self, step: int, loss: float) -> None:
+        """Keeps the highest loss that is above that of a model that has learnt nothing, and warns of the first one."""
+        if loss <= RISE * math.log(2):
+            return
+        if self._rise is None and self._ranks.is_first:
+            logger.warning("%s", rise_text(step, loss))
+        if self._rise is None or loss > self._rise["loss"]:
+            self._rise = {"step": step, "loss": loss}
+
     def dedup_factors(self) -> dict[str, float]:
         """Samples per unique row of each group of this rank's batches, so far."""
         return {
@@ -164,7 +195,7 @@ class RunCounts:
             if group not in ("samples", SAMPLE) and rows
         }
 
-    def totals(self, step: int) -> dict[str, float | dict[str, float]]:
+    def totals(self, step: int) -> dict[str, float | dict[str, float] | None]:
         """Speed, bytes and dedup factors of the whole attempt, for summary.json.
 
         Args:
@@ -176,6 +207,7 @@ class RunCounts:
             "steps_this_attempt": step - self._first_step,
             "samples_per_s": self._speed.samples_per_s,
             "dedup_factor": self.dedup_factors(),
+            "loss_rise": self._rise,
             "sent_bytes": sent,
             "unique_bytes_by_formula": self._total["unique"],
             "expanded_bytes": self._total["expanded"],

@@ -91,6 +91,11 @@ def oracle(job: Job, split: str) -> dict[str, float]:
     return {f"oracle_{name}": known[name] for name in ("auc", "ne") if name in known}
 
 
+def judge_ne(ne: float) -> str:
+    """Says beside a normalised entropy that the model is of no use; empty for a useful one."""
+    return " > 1: worse than the base rate" if ne > 1 else ""
+
+
 def report(result: dict[str, Any]) -> Table:
     """Formats the result as a table for people."""
     table = Table(title=f"{result['run_dir']}, step {result['step']}, on {result['table']}", title_justify="left")
@@ -102,7 +107,7 @@ def report(result: dict[str, Any]) -> Table:
     names = {
         "auc": "AUC",
         "auc_per_request": "AUC per request",
-        "ne": "NE (1 = no better than the base rate)",
+        "ne": f"NE{judge_ne(result.get('ne', float('nan')))}",
         "calibration": "calibration",
         "loss": "log loss",
         "base_rate": "base rate",

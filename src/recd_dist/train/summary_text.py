@@ -8,6 +8,8 @@ from typing import Any
 from rich.table import Table
 
 from recd_dist.screen.numbers import figure
+from recd_dist.train.counting import rise_text
+from recd_dist.train.evaluation import judge_ne
 
 
 def render(summary: Mapping[str, Any]) -> Table:
@@ -28,9 +30,11 @@ def render(summary: Mapping[str, Any]) -> Table:
         if math.isfinite(summary["auc_per_request"]):
             table.add_row("AUC per request", f"{summary['auc_per_request']:.4f}")
         best = f" (best possible {summary['oracle_ne']:.4f})" if "oracle_ne" in summary else ""
-        table.add_row(f"NE, {summary['split']}", f"{figure(summary['ne'])}{best}")
+        table.add_row(f"NE, {summary['split']}", f"{figure(summary['ne'])}{judge_ne(summary['ne'])}{best}")
         calibration = figure(summary["calibration"], 3)
         table.add_row(f"loss, {summary['split']}", f"{figure(summary['loss'])}, calibration {calibration}")
+    if rise := summary.get("loss_rise"):
+        table.add_row("loss in training", rise_text(int(rise["step"]), rise["loss"]))
     factors = ", ".join(f"{group} {factor:.2f}" for group, factor in summary["dedup_factor"].items())
     table.add_row("samples per unique row", factors or "nothing deduplicated")
     sent, expanded = summary["sent_bytes_per_step"], summary["expanded_bytes_per_step"]
