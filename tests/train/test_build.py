@@ -10,7 +10,8 @@ from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.table.manifest import Manifest
-from recd_dist.train import build, evaluation, planning
+from recd_dist.train import build, planning
+from recd_dist.train.trained_run import require_same_features
 
 ALONE = Ranks(0, 1, 0, 1, torch.device("cpu"))
 
@@ -48,7 +49,7 @@ def test_a_manifest_is_read_once(checked, monkeypatch: pytest.MonkeyPatch) -> No
     planning.count_rows(job)
     for table in (None, job.evaluation):
         build.build_loader(job, ALONE, job.transforms.fit(job.table), table=table).close()
-    evaluation.require_same_features(job, evaluation.table_of(job, "train"))
+    require_same_features(job.schema, job.evaluation)
 
     assert read == ["train", "test"]
 

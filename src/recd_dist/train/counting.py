@@ -195,7 +195,7 @@ class RunCounts:
             if group not in ("samples", SAMPLE) and rows
         }
 
-    def totals(self, step: int) -> dict[str, float | dict[str, float] | None]:
+    def totals(self, step: int) -> dict[str, float | dict[str, float]]:
         """Speed, bytes and dedup factors of the whole attempt, for summary.json.
 
         Args:
@@ -207,12 +207,12 @@ class RunCounts:
             "steps_this_attempt": step - self._first_step,
             "samples_per_s": self._speed.samples_per_s,
             "dedup_factor": self.dedup_factors(),
-            "loss_rise": self._rise,
             "sent_bytes": sent,
             "unique_bytes_by_formula": self._total["unique"],
             "expanded_bytes": self._total["expanded"],
             "sent_bytes_per_step": sent / steps,
             "expanded_bytes_per_step": self._total["expanded"] / steps,
+            **({"loss_rise": self._rise} if self._rise else {}),
         }
 
     def _traffic(self, sums: Mapping[str, float], num_steps: int) -> dict[str, float]:
