@@ -13,6 +13,6 @@ printf 'Commands are in .venv/bin: to type them yourself,  source .venv/bin/acti
 step recd etl data=tiny overwrite=true
 step recd stats data=tiny
 step torchx run -s local_cwd launch/train.py:train -j 1x2 --run runs/demo -- data=tiny batch_size=256 resume=false
-step recd evaluate run_dir=runs/demo
-step recd summary run_dir=runs/demo
+step recd evaluate runs/demo
+step recd summary runs/demo
 printf '\nCurves:  recd board runs/demo   (TensorBoard on http://localhost:6006)\n'

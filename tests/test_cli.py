@@ -176,11 +176,30 @@ def test_a_table_is_not_replaced_by_accident(tmp_path: Path, capsys: pytest.Capt
         (["train", "--nproc", "two"], "argument --nproc: invalid int value: 'two'; see `recd train --help`"),
         (["train", "--nproc", "0"], "--nproc 0: must be at least 1"),
         (["train", "--config-dir", "/no/such"], "--config-dir /no/such: no such directory"),
-        (["stats", "data.table=/no/such"], "data.table=/no/such: no clustered table there; make it with `recd etl "
-         "data=tiny`"),
+        (["stats", "data=tiny", "data.table=/no/such"], "data.table=/no/such: no clustered table there; make it "
+         "with `recd etl data=tiny data.table=/no/such`"),
         (["plan", "data.table=/no/such"], "data.table=/no/such: no clustered table at '/no/such/train'; make it with "
          "`recd etl data=tiny` (the same data overrides), or correct data.table"),
-        (["evaluate"], "option 'run_dir' must be given: run_dir=..."),
+        (["etl"], "recd etl: say which data, as in `recd etl data=tiny`; more: recd etl --help"),
+        (["train"], "recd train: say which data, as in `recd train data=tiny --nproc 2`; more: recd train --help"),
+        (["sql", "--split", "test"], "recd sql: say which data, as in `recd sql data=mine`; more: recd sql --help"),
+        (["evaluate"], "recd evaluate: say which run, as in `recd evaluate runs/tiny-dlrm`; more: recd evaluate "
+         "--help"),
+        (["evaluate", "/no/such"], "/no/such/config.yaml: not there; is this the directory of a run?"),
+        (["evaluate", "/no/lr=0.1", "split=train"], "/no/lr=0.1/config.yaml: not there; is this the directory of a "
+         "run?"),
+        (["summary", "a/b", "c"], "a/b c: one run at a time; name its directory alone"),
+        (["seen", "/no/such"], "/no/such/config.yaml: not there; is this the directory of a run?"),
+        (["board", "run_dir=/no/such"], "/no/such: no TensorBoard files here; give a run's directory, or the one of "
+         "all runs"),
+        (["board", "split=test"], "'split=test': takes a run's directory alone, as runs/tiny-dlrm"),
+        (["plan", "data=tiny", "--nproc", "0"], "--nproc 0: must be at least 1"),
+        (["plan", "data=tiny", "--nproc", "4", "plan.world_size=2"], "--nproc 4: plan.world_size=2; give one of the "
+         "two"),
+        (["plan", "data=tiny", "world_size=2"], "unknown option 'world_size'; did you mean 'plan.world_size'?"),
+        (["train", "-m", "optim.dense.lr=1,2"], "-m: one command makes one run, sweeps are not there yet; until then a "
+         "loop of the shell: for lr in 0.01 0.02; do recd train data=tiny optim.dense.lr=$lr run_dir=runs/lr-$lr; "
+         "done"),
         (["evaluate", "run_dir=/no/such"], "/no/such/config.yaml: not there; is this the directory of a run?"),
         (["seen", "run_dir=/no/such"], "/no/such/config.yaml: not there; is this the directory of a run?"),
         (["summary", "run_dir=/no/such"], "/no/such/summary.json: not there; the run has not ended, or this is no "

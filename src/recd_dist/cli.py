@@ -13,6 +13,7 @@ from typing import NoReturn
 from recd_dist.commands import board, check, compact, etl, evaluate, plan, seen, sql, stats, summary, train
 from recd_dist.errors import ConfigError, UserError, nearest
 from recd_dist.job.config import to_yaml
+from recd_dist.job.overrides import no_sweeps
 
 COMMANDS = {
     module.COMMAND.name: module.COMMAND
@@ -32,11 +33,15 @@ _FIRST_STEPS = """\
 first steps:
   recd etl data=tiny
   recd train data=tiny --nproc 2
-  recd evaluate run_dir=runs/tiny-dlrm
+  recd evaluate runs/tiny-dlrm
 
 Arguments written name=value override the config (configs/, docs/configuration.md); a misspelt name is refused.
 recd COMMAND --help shows examples, recd COMMAND --options the config that a command would run with.
 """
+
+
+_MULTIRUN = ("-m", "--multirun")
+"""Hydra's flags for a sweep, which its users type."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -62,6 +67,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace | None:
         if hasattr(options, name):
             setattr(options, name, [*getattr(options, name), *(u for u in unknown if not u.startswith("-"))])
             unknown = [u for u in unknown if u.startswith("-")]
+    if unknown and unknown[0] in _MULTIRUN:
+        example = "recd train data=tiny optim.dense.lr=$lr run_dir=runs/lr-$lr"
+        raise ConfigError(f"{unknown[0]}: {no_sweeps('lr', ['0.01', '0.02'], example)}")
     if unknown:
         flags = COMMANDS[options.command].flags() if options.command else ["--help"]
         raise ConfigError(f"unknown option '{unknown[0]}'{nearest(unknown[0], flags)}")

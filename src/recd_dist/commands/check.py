@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -70,7 +71,7 @@ def _tables_at(text: str) -> list[Location]:
     Raises:
         ConfigError: there is no table.
     """
-    if "=" in text.partition("/")[0]:
+    if "=" in text.partition("/")[0] and not Path(text).is_dir():
         raise ConfigError(f"recd check {text}: takes directories of tables, such as `recd check tables/tiny`")
     root = location(text)
     if is_table(root):

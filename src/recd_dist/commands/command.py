@@ -1,7 +1,8 @@
 """What every command is described by: name, help, config, arguments and function."""
 
 import argparse
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from recd_dist.errors import ConfigError
 from recd_dist.files.json_text import json_text
 from recd_dist.job.config import load
+from recd_dist.screen.command_line import override, read_text
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,56 @@ CONFIG_ARGUMENTS = (
 """The arguments of every command that takes a config."""
 
 
+RUN = Argument(
+    "overrides", "a run's directory, as runs/tiny-dlrm or run_dir=runs/tiny-dlrm", {"nargs": "*", "metavar": "RUN"}
+)
+"""The argument of a command that looks at a run."""
+
+_RUN_DIR = "run_dir"
+_NAMED = re.compile(r"[+~]*\w[\w.]*=")
+
+
+def _is_path(argument: str) -> bool:
+    """Whether an argument is a directory's path and no ``name=value``."""
+    named = _NAMED.match(argument)
+    return named is None or (named[0] != f"{_RUN_DIR}=" and Path(argument).is_dir())
+
+
+def name_run(arguments: Sequence[str]) -> list[str]:
+    """Overrides, where a run's directory may be given by its path alone.
+
+    Args:
+        arguments: overrides and at most one path; a path may have an equals sign in it, behind a slash.
+
+    Raises:
+        ConfigError: there are several paths.
+    """
+    paths = [a for a in arguments if _is_path(a)]
+    if len(paths) > 1:
+        raise ConfigError(f"{' '.join(paths)}: one run at a time; name its directory alone")
+    return [a if a not in paths else override(_RUN_DIR, str(Path(a).expanduser())) for a in arguments]
+
+
+def run_of(arguments: Sequence[str], default: str) -> Path:
+    """The directory that ``RUN`` or ``run_dir=RUN`` names, for a command without a config.
+
+    Args:
+        arguments: what was typed.
+        default: the directory where nothing was.
+
+    Raises:
+        ConfigError: something else was typed.
+    """
+    for argument in arguments:
+        if not _is_path(argument) and not argument.startswith(f"{_RUN_DIR}="):
+            raise ConfigError(f"'{argument}': takes a run's directory alone, as runs/tiny-dlrm")
+    if paths := [a for a in arguments if _is_path(a)]:
+        name_run(paths)
+        return Path(paths[0]).expanduser()
+    texts = [read_text(a.removeprefix(f"{_RUN_DIR}=")) for a in arguments]
+    return Path(texts[-1] or default).expanduser() if texts else Path(default)
+
+
 @dataclass(frozen=True)
 class Command:
     """A command of ``recd``.
@@ -52,6 +104,8 @@ class Command:
         run: takes the parsed arguments and returns the exit code.
         config: the config that ``name=value`` overrides: ``etl``, ``train`` or ``evaluate``; None: it takes none.
         arguments: its own flags and positional arguments.
+        words: words that may stand among the overrides, as in ``recd stats raw``.
+        of_run: whether it looks at a run, which may be named by its directory alone.
     """
 
     name: str
@@ -61,6 +115,8 @@ class Command:
     run: Callable[[argparse.Namespace], int]
     config: str | None = None
     arguments: tuple[Argument, ...] = ()
+    words: tuple[str, ...] = ()
+    of_run: bool = False
 
     def add_to(self, parsers: "argparse._SubParsersAction[Any]") -> None:
         """Adds the command with its help to the parsers of ``recd``."""
@@ -85,12 +141,26 @@ class Command:
         """The config that the arguments describe.
 
         Raises:
-            ConfigError: an override that does not fit.
+            ConfigError: an override that does not fit, or there is none.
         """
-        return load(str(self.config), options.overrides, options.config_dir)
+        self.require_overrides(options)
+        overrides = [o for o in options.overrides if o not in self.words]
+        return load(str(self.config), name_run(overrides) if self.of_run else overrides, options.config_dir)
+
+    def require_overrides(self, options: argparse.Namespace) -> None:
+        """Refuses a command line that says nothing of what the command is to do.
+
+        Raises:
+            ConfigError: there is neither an override nor a directory of configs.
+        """
+        if options.overrides or options.config_dir or options.options:
+            return
+        what = "which run" if self.of_run else "which data"
+        raise ConfigError(f"recd {self.name}: say {what}, as in `{self.examples[0]}`; more: recd {self.name} --help")
 
     def _all_arguments(self) -> tuple[Argument, ...]:
-        return (*(CONFIG_ARGUMENTS if self.config else ()), *self.arguments)
+        positional, *flags = CONFIG_ARGUMENTS
+        return (*((RUN if self.of_run else positional, *flags) if self.config else ()), *self.arguments)
 
 
 def write_json(file: str | None, value: object) -> None:

@@ -10,6 +10,7 @@ from recd_dist.commands.sources import source_of
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.etl.source.source import Source
 from recd_dist.job.options import Data, EtlConfig
+from recd_dist.screen.command_line import command_line, override
 from recd_dist.screen.console import console
 from recd_dist.table.location import Location, location
 from recd_dist.table.manifest import Manifest, is_table
@@ -92,7 +93,7 @@ def _warn_of_small_tables(data: Data, manifests: Mapping[str, Manifest]) -> None
             _say(
                 f"recd: warning: data.tables.{name}.num_embeddings={rows}: ids go up to {ids[name].max_id}; training "
                 f"will refuse them: set num_embeddings={ids[name].max_id + 1} or more, or "
-                f"data.tables.{name}.hashed=true"
+                f"{command_line(override(('data', 'tables', name, 'hashed'), True))}"
             )
 
 

@@ -28,12 +28,13 @@ COMMAND = Command(
     summary="quality of a trained run",
     details="Table sizes, transforms and features are those of the run; the numbers are exact, over every sample.",
     examples=(
-        "recd evaluate run_dir=runs/tiny-dlrm",
-        "recd evaluate run_dir=runs/tiny-dlrm split=train",
-        "recd evaluate run_dir=runs/mine-dlrm split=train 'data.partitions=[2026-11-26]' reader.on_bad_id=drop",
-        "recd evaluate run_dir=runs/mine-dlrm data.label=loved_it",
+        "recd evaluate runs/tiny-dlrm",
+        "recd evaluate runs/tiny-dlrm split=train",
+        "recd evaluate runs/mine-dlrm split=train 'data.partitions=[2026-11-26]' reader.on_bad_id=drop",
+        "recd evaluate runs/mine-dlrm data.label=loved_it",
     ),
     run=run,
     config="evaluate",
+    of_run=True,
     arguments=(JSON,),
 )

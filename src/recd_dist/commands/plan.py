@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from recd_dist.commands.command import JSON, Argument, Command, write_json
 from recd_dist.errors import ConfigError
 from recd_dist.job.job import Job, resolve
+from recd_dist.job.options import TrainConfig
+from recd_dist.screen.command_line import command_line, override
 from recd_dist.screen.console import console
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ LARGEST = 1024
 
 def run(options: argparse.Namespace) -> int:
     """Measures if asked, plans, then shows, saves, compares and simulates as asked."""
-    job = resolve(COMMAND.load_config(options))
+    job = resolve(_config(options))
     from recd_dist.plan.plan_text import render_plan
     from recd_dist.plan.saved_plan import load_plan
     from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
@@ -60,6 +62,18 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _config(options: argparse.Namespace) -> TrainConfig:
+    """The config, for as many ranks as ``--nproc`` says."""
+    config: TrainConfig = COMMAND.load_config(options)
+    if options.nproc is None:
+        return config
+    if options.nproc < 1:
+        raise ConfigError(f"--nproc {options.nproc}: must be at least 1")
+    if config.plan.world_size not in (None, options.nproc):
+        raise ConfigError(f"--nproc {options.nproc}: plan.world_size={config.plan.world_size}; give one of the two")
+    return replace(config, plan=replace(config.plan, world_size=options.nproc))
+
+
 def _probe(job: Job) -> Job:
     """Measures this machine, and returns the job with the measured figures as its costs."""
     from recd_dist.plan import machines
@@ -68,7 +82,7 @@ def _probe(job: Job) -> Job:
     path = Path(job.config.plan.costs or COSTS)
     device = job.config.device if job.config.device != "auto" else None
     machines.save_costs(path, measure_machine(device))
-    logger.info("measured figures are in %s; plan.costs=%s uses them", path, path)
+    logger.info("measured figures are in %s; %s uses them", path, command_line(override("plan.costs", str(path))))
     return replace(job, config=replace(job.config, plan=replace(job.config.plan, costs=str(path))))
 
 
@@ -102,7 +116,7 @@ def _save(plan: "TablePlan", path: Path) -> None:
         path.write_text(format_plan(plan.to_json()))
     except OSError as error:
         raise ConfigError(f"--save {path}: cannot be written ({error.strerror})") from error
-    logger.info("the plan is in %s; plan.file=%s trains by it", path, path)
+    logger.info("the plan is in %s; %s trains by it", path, command_line(override("plan.file", str(path))))
 
 
 def _simulate(job: Job, plan: "TablePlan") -> list[dict[str, Any]]:
@@ -124,10 +138,10 @@ def _world_sizes(world_size: int) -> Iterable[int]:
 COMMAND = Command(
     name="plan",
     summary="tables x ranks x bytes x milliseconds, without starting a job",
-    details="The same table and options as for `recd train`; plan.world_size says for how many ranks (default 2), "
-    "plan.topology on\nwhich machines (h100x8: hosts of 8 H100). docs/planning.md explains what is printed.",
+    details="The same table and options as for `recd train`; --nproc or plan.world_size says for how many ranks "
+    "(default 2),\nplan.topology on which machines (h100x8: hosts of 8 H100). More: docs/planning.md.",
     examples=(
-        "recd plan data=ebnerd plan.world_size=2",
+        "recd plan data=ebnerd --nproc 2",
         "recd plan data=rm1 plan=row_wise plan.world_size=8",
         "recd plan data=rm1 plan.world_size=1024 plan.topology=h100x8 --simulate",
         "recd plan data=tiny --probe",
@@ -137,6 +151,7 @@ COMMAND = Command(
     config="train",
     arguments=(
         JSON,
+        Argument("--nproc", "ranks to plan for, as plan.world_size", {"type": int}),
         Argument("--save", "write the plan; plan.file=FILE trains by it", {"metavar": "FILE"}),
         Argument("--diff", "show what differs from a saved plan", {"metavar": "FILE"}),
         Argument("--simulate", "show how a step grows, from 1 to 1024 ranks", {"action": "store_true"}),

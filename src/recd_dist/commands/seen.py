@@ -31,7 +31,8 @@ COMMAND = Command(
     name="seen",
     summary="how often each sample was trained (needs record_samples=true)",
     details="Exit code 0 when each sample of each epoch was trained exactly once.",
-    examples=("recd seen run_dir=runs/tiny-dlrm",),
+    examples=("recd seen runs/tiny-dlrm",),
     run=run,
     config="evaluate",
+    of_run=True,
 )

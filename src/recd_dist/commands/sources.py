@@ -1,6 +1,7 @@
 """From a data config to its source; writes synthetic logs that are not there yet."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.etl.source.source import Source
 from recd_dist.job.options import SOURCE_KINDS, Data
+from recd_dist.screen.command_line import command_line
 
 _ELSEWHERE = ("source", "table", "tables", "synthetic", "partitions", "label")
 """Options of a data config that say nothing of the source's rows."""
@@ -28,9 +30,17 @@ def source_of(data: Data, seed: int = 0) -> Source:
     return Source.from_dict(source_options(plain))
 
 
-def no_table(data: Data) -> ConfigError:
-    """The error of a command that reads a table where there is none."""
-    return ConfigError(f"data.table={data.table}: no clustered table there; make it with `recd etl data={data.name}`")
+def no_table(data: Data, overrides: Sequence[str], config_dir: str | None) -> ConfigError:
+    """The error of a command that reads a table where there is none, with the line that makes it.
+
+    Args:
+        data: the config.
+        overrides: the overrides from which it came.
+        config_dir: the directory of the user's own configs.
+    """
+    of_data = [o for o in overrides if re.match(r"\+*(data[.=]|hydra\.searchpath=)", o)]
+    line = command_line("recd", "etl", *(["--config-dir", config_dir] if config_dir else []), *of_data)
+    return ConfigError(f"data.table={data.table}: no clustered table there; make it with `{line}`")
 
 
 def source_options(data: Mapping[str, Any]) -> dict[str, Any]:

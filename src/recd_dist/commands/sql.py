@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
     root = location(config.data.table)
     splits = splits_of(root)
     if not splits:
-        raise no_table(config.data)
+        raise no_table(config.data, options.overrides, options.config_dir)
     if options.split not in splits:
         raise ConfigError(f"--split {options.split}: {root} has none{nearest(options.split, splits)}")
     sys.stdout.write(flat_view(root / options.split, options.dialect, config.data.partitions) + "\n")

@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     root = location(config.data.table)
     tables = [root] if is_table(root) else [root / split for split in reversed(splits_of(root))]
     if not tables:
-        raise no_table(config.data)
+        raise no_table(config.data, options.overrides, options.config_dir)
     results = {}
     for table in tables:
         stats = measure_table(table)
@@ -51,6 +51,7 @@ COMMAND = Command(
     ),
     run=run,
     config="etl",
+    words=("raw",),
     arguments=(
         JSON,
         Argument("--suggest", "look at raw logs and propose groups", {"action": "store_true"}),

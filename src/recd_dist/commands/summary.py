@@ -8,6 +8,7 @@ from pathlib import Path
 
 from recd_dist.commands.command import Command
 from recd_dist.errors import ConfigError
+from recd_dist.screen.command_line import command_line, override
 from recd_dist.screen.console import console
 
 
@@ -24,7 +25,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         summary = json.loads(path.read_text())
     except ValueError as error:
-        raise ConfigError(f"{path}: damaged ({error}); `recd evaluate run_dir={config.run_dir}` still works") from error
+        line = command_line("recd", "evaluate", override("run_dir", config.run_dir))
+        raise ConfigError(f"{path}: damaged ({error}); `{line}` still works") from error
     from recd_dist.train.summary_text import render
 
     console(sys.stdout).print(render({name: math.nan if value is None else value for name, value in summary.items()}))
@@ -35,7 +37,8 @@ COMMAND = Command(
     name="summary",
     summary="what a finished run came to",
     details="Prints what `recd train` printed at its end, from summary.json.",
-    examples=("recd summary run_dir=runs/tiny-dlrm",),
+    examples=("recd summary runs/tiny-dlrm",),
     run=run,
     config="evaluate",
+    of_run=True,
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from recd_dist.commands.command import Argument, Command
 from recd_dist.errors import ConfigError
+from recd_dist.screen.command_line import override
 
 
 def run(options: argparse.Namespace) -> int:
@@ -13,11 +14,12 @@ def run(options: argparse.Namespace) -> int:
 
     if options.nproc < 1:
         raise ConfigError(f"--nproc {options.nproc}: must be at least 1")
+    COMMAND.require_overrides(options)
     overrides = list(options.overrides)
     if options.config_dir:
         if not Path(options.config_dir).is_dir():
             raise ConfigError(f"--config-dir {options.config_dir}: no such directory")
-        overrides.insert(0, f"hydra.searchpath=[file://{Path(options.config_dir).resolve()}]")
+        overrides.insert(0, override("hydra.searchpath", [f"file://{Path(options.config_dir).resolve()}"]))
     return launch(["--nproc-per-node", str(options.nproc), "--", *overrides])
 
 

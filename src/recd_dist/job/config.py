@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.job.option_types import Kind, UnknownOption, explain_unknown, fit, section
 from recd_dist.job.options import EtlConfig, EvaluateConfig, EvaluatedData, PredictConfig, TrainConfig
-from recd_dist.job.overrides import Override, apply_overrides, find_sweep, parse_override
+from recd_dist.job.overrides import Override, apply_overrides, find_sweep, no_sweeps, parse_override
 from recd_dist.screen.command_line import command_line, escape_dollars, quote, split_list, unquote
 
 _OF_A_RUN = {"evaluate": EvaluateConfig, "predict": PredictConfig}
@@ -111,13 +111,9 @@ def _refuse_sweeps(name: str, overrides: Sequence[str], given: Sequence[Override
         if wanted := find_sweep(override, known):
             others = [o for o in overrides if o != override.typed and not o.startswith("run_dir=")]
             variable = re.sub(r"\W", "_", override.path[-1])
-            words = [*others, f"{override.name}=${variable}"]
+            words = [*map(command_line, others), f"{override.name}=${variable}"]
             words += [f"run_dir=runs/{variable}-${variable}"] if name == "train" else []
-            line = " ".join(w if w.endswith(f"${variable}") else command_line(w) for w in words)
-            raise ConfigError(
-                f"{override.typed}: one command makes one run, sweeps are not there yet; until then a loop of the "
-                f"shell: for {variable} in {' '.join(map(command_line, wanted))}; do recd {name} {line}; done"
-            )
+            raise ConfigError(f"{override.typed}: {no_sweeps(variable, wanted, f'recd {name} ' + ' '.join(words))}")
 
 
 def _typed(name: str, values: Mapping[str, Any], source: str = "") -> Any:
@@ -299,6 +295,8 @@ def _explain(error: Exception) -> str:
     text = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
     if found := re.search("Interpolation key '(.*?)' not found", text):
         return f"option '{key}': ${{{found[1]}}} names no option; the text itself is written \\${{{found[1]}}}"
+    if "Recursive interpolation" in text:
+        return f"option '{key}': its value holds itself"
     if "mandatory value" in text.lower() or "missing mandatory" in text.lower():
         return f"option '{key}' must be given: {key}=..."
     return f"option '{key}': {text}" if key else text

@@ -11,6 +11,7 @@ from recd_dist.errors import ConfigError, nearest
 from recd_dist.job.options import TrainConfig
 from recd_dist.job.table_sizes import infer_tables
 from recd_dist.reader.transform import Transforms
+from recd_dist.screen.command_line import command_line
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.location import Location, location
 from recd_dist.table.manifest import Manifest, is_table
@@ -135,9 +136,10 @@ def resolve(config: TrainConfig, split: str = "train") -> Job:
     """
     path = location(config.data.table) / split
     if not is_table(path):
+        line = command_line("recd", "etl", f"data={config.data.name}")
         raise ConfigError(
-            f"data.table={config.data.table}: no clustered table at '{path}'; "
-            f"make it with `recd etl data={config.data.name}` (the same data overrides), or correct data.table"
+            f"data.table={config.data.table}: no clustered table at '{path}'; make it with `{line}` (the same data "
+            "overrides), or correct data.table"
         )
     _check_codec(config)
     table = ClusteredTable.load(path).of_partitions(config.data.partitions)

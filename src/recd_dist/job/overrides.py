@@ -243,3 +243,15 @@ def find_sweep(given: Override, known: Kind | None) -> list[str]:
         values = [value.strip() for value in (wanted[2] if wanted[1] else given.text).split(",")]
         return values if wanted[1] in (None, "choice") else ["VALUE1", "VALUE2"]
     return []
+
+
+def no_sweeps(variable: str, values: Iterable[str], line: str) -> str:
+    """Says how to make several runs.
+
+    Args:
+        variable: a name for the shell.
+        values: what it stands for, one after the other.
+        line: the command of one run.
+    """
+    loop = f"for {variable} in {' '.join(map(command_line, values))}; do {line}; done"
+    return f"one command makes one run, sweeps are not there yet; until then a loop of the shell: {loop}"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from recd_dist.errors import ConfigError, nearest
+from recd_dist.screen.command_line import command_line, override
 from recd_dist.table.manifest import IdStats, Manifest
 from recd_dist.table.schema import Schema, Table
 
@@ -81,13 +82,14 @@ def _table(name: str, stats: IdStats, options: Mapping[str, Any], dim: int) -> T
     if hashed:
         roomy = max(-(-2 * stats.num_distinct // _MULTIPLE) * _MULTIPLE, _MULTIPLE)
         return Table(name, rows or roomy, width, hashed=True)
+    hashed_line = command_line(override(("data", "tables", name, "hashed"), True))
     if stats.min_id < 0:
-        raise ConfigError(f"data.tables.{name}: ids go down to {stats.min_id}; set data.tables.{name}.hashed=true")
+        raise ConfigError(f"data.tables.{name}: ids go down to {stats.min_id}; set {hashed_line}")
     if rows is None:
         rows = max(stats.max_id + 1, 1)
     if stats.max_id >= rows:
         raise ConfigError(
             f"data.tables.{name}.num_embeddings={rows}: ids go up to {stats.max_id}; "
-            f"set num_embeddings={stats.max_id + 1} or more, or data.tables.{name}.hashed=true"
+            f"set num_embeddings={stats.max_id + 1} or more, or {hashed_line}"
         )
     return Table(name, rows, width)

@@ -17,6 +17,7 @@ from recd_dist.reader.order import Shuffle, ShuffleWindow, sample_order
 from recd_dist.reader.row_group_columns import Origin
 from recd_dist.reader.table_files import DecodedRowGroup, TableFiles
 from recd_dist.reader.transform import Transforms
+from recd_dist.screen.command_line import command_line, override
 from recd_dist.table.column import Array, Column, join_columns
 from recd_dist.table.schema import SAMPLE, Feature, Table
 
@@ -180,11 +181,13 @@ class ShuffleWindowDecoder:
         if self._on_bad_id == "error":
             first = int(bad.argmax())
             value = int(column.values[first])
-            grow = f"set data.tables.{table.name}.num_embeddings={value + 1} or more, " if value >= 0 else ""
+            where = ("data", "tables", table.name)
+            rows = command_line(override((*where, "num_embeddings"), value + 1))
+            grow = f"set {rows} or more, " if value >= 0 else ""
             raise DataError(
                 f"{origin}, row {column.row_of(first)}: feature '{feature.name}' holds id {value}, table "
-                f"'{table.name}' has rows 0..{table.num_embeddings - 1}; {grow}data.tables.{table.name}.hashed=true, "
-                "or reader.on_bad_id=drop"
+                f"'{table.name}' has rows 0..{table.num_embeddings - 1}; {grow}"
+                f"{command_line(override((*where, 'hashed'), True))}, or reader.on_bad_id=drop"
             )
         self.counts[f"{feature.name}: id outside table '{table.name}'"] += int(bad.sum())
         offsets = np.arange(len(bad) + 1) if column.offsets is None else column.offsets

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from recd_dist.screen.command_line import command_line
 from recd_dist.screen.numbers import figure
 from recd_dist.train.counting import rise_text
 from recd_dist.train.evaluation import judge_ne
@@ -45,5 +46,6 @@ def render(summary: Mapping[str, Any]) -> Table:
         used, planned = (summary[name] / 2**20 for name in ("table_bytes", "table_bytes_planned"))
         table.add_row("tables, fullest rank", f"{used:,.2f} MiB with optimizer state, {planned:,.2f} MiB planned")
     table.add_row("checkpoint", summary["checkpoint"])
-    table.add_row("curves", f"recd board {Path(summary['tensorboard']).parent}   ({summary['tensorboard']})")
+    curves = summary["tensorboard"]
+    table.add_row("curves", f"{command_line('recd', 'board', str(Path(curves).parent))}   ({curves})")
     return table

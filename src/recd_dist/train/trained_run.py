@@ -30,6 +30,7 @@ from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.reader.loader import Loader
 from recd_dist.reader.transform import Transforms
+from recd_dist.screen.command_line import command_line, override
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.location import location
 from recd_dist.table.manifest import is_table, splits_of
@@ -94,7 +95,8 @@ def open_run(config: EvaluateConfig, ranks: Ranks) -> TrainedRun:
     trained: TrainConfig = from_yaml("train", run_dir / "config.yaml")
     path = checkpoint.find_newest(run_dir / "checkpoints")
     if path is None:
-        raise ConfigError(f"{run_dir}: no checkpoint in it; train first: `recd train ... run_dir={run_dir}`")
+        where = command_line(override("run_dir", str(run_dir)))
+        raise ConfigError(f"{run_dir}: no checkpoint in it; train first: `recd train ... {where}`")
     stored = checkpoint.read_description(path)
     job = _job_of(config, trained, stored)
     with build.seeded(job):  # the weights drawn here give way to the checkpoint's
