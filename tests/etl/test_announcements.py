@@ -80,3 +80,87 @@ def test_labels_that_training_refuses_are_announced(tmp_path, labels, says):
     with pytest.raises(DataError, match=says):
         etl(logs, tmp_path / "strict", progress=False, strict=True)
     assert not (tmp_path / "strict").exists()
+
+
+def texts(*pieces: str) -> list[str]:
+    return [pieces[i % len(pieces)] for i in range(NUM_ROWS)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        (
+            {"price": texts("1.5", "2", "3.25", "NULL")},
+            [
+                r"'price' is hashed text; 300 of 300 texts in 400 rows are numbers; try_cast",
+                r"column 'price': 100 texts in 400 rows are 'NULL' \(100\) .*; data.null_values=\[NULL\] reads",
+            ],
+        ),
+        (
+            {"price": [["1.5", "2", "7"][i % 3] if i % 50 else "\\N" for i in range(NUM_ROWS)]},
+            [
+                r"'price' is hashed text; 392 of 392 texts in 400 rows are numbers; "
+                r"try_cast\(price as double\) as price",
+                r"column 'price': 8 texts in 400 rows are '\\N' \(8\) .*; data.null_values=\['\\\\N'\] reads",
+            ],
+        ),
+        (
+            {"price": texts("1,5", "2", "3,25")},
+            [r"267 of 400 texts are numbers with a decimal comma; .*replace\(price, ',', '.'\)::double as price"],
+        ),
+        (
+            {"h": texts("N1 N2", "N3", "N4 N5 N6")},
+            [r"267 of 400 .*several ids with ' ' .*; string_split\(h, ' '\) as h"],
+        ),
+        ({"h": texts("1|2", "3", "4|5|6")}, [r"several ids with '\|' .*; string_split\(h, '\|'\)::bigint\[\] as h"]),
+        ({"h": texts("[1, 2]", "[]", "[3]")}, [r"several ids in brackets; h::varchar\[\]|h::bigint\[\] as h"]),
+        (
+            {"user_id": [float(i % 9) for i in range(NUM_ROWS)]},
+            [r"'user_id' is DOUBLE and becomes a dense number; .*kind=id"],
+        ),
+        ({"n": list(range(7, NUM_ROWS + 7))}, [r"column 'n' numbers the rows: .*data.drop=\[n\]"]),
+        ({"again": [float(i % 3 == 0) for i in range(NUM_ROWS)]}, [r"'again' equals the label 'clicked' in 400 rows"]),
+        ({"skipped": [i % 3 != 0 for i in range(NUM_ROWS)]}, [r"'skipped' is the opposite of the label 'clicked'"]),
+        (
+            {"price": texts("1.5", "2", *["7"] * 20, "free")},
+            [r"38\d of 400 texts in 400 rows are numbers, one is 'free'; .*null_values=\['free'\] where"],
+        ),
+        ({"title": texts("Blue shoes", "2 red hats", "A 3rd way")}, []),
+        ({"when": texts("2026-11-25 10:00:00", "2026-11-26 11:00:00")}, []),
+        ({"code": texts("17", "18", "19")}, []),
+        ({"score": [i / 7 for i in range(NUM_ROWS)], "age": [float(i % 50) for i in range(NUM_ROWS)]}, []),
+    ],
+)
+def test_columns_that_are_not_what_they_seem(tmp_path, columns, says):
+    said = etl(source(tmp_path, columns), tmp_path / "out", progress=False)["train"].announcements
+    assert len(said) == len(says), said
+    for one, pattern in zip(said, says, strict=True):
+        assert re.search(pattern, str(one)), one
+        assert one.suspicious
+
+
+def test_a_named_kind_says_what_a_column_holds(tmp_path):
+    columns = {"n": list(range(NUM_ROWS)), "h": texts("N1 N2", "N3"), "user_id": [float(i) for i in range(NUM_ROWS)]}
+    features = {"n": {"kind": "id"}, "h": {"kind": "id"}, "user_id": {"kind": "dense"}}
+    assert (
+        etl(source(tmp_path, columns, features=features), tmp_path / "out", progress=False)["train"].announcements == ()
+    )
+
+
+def test_floats_as_ids(tmp_path):
+    item = [float("nan") if i % 100 == 0 else float(i % 9) for i in range(NUM_ROWS)]
+    options = {"features": {"item": {"kind": "id"}}}
+    (said,) = etl(source(tmp_path, {"item": item}, **options), tmp_path / "out", progress=False)["train"].announcements
+    assert said.found == "column 'item': 4 of 400 ids are NaN or infinite and count as missing"
+    message = r"column 'item' shall be ids, but 1 of 400 values are no whole numbers, such as 2.5; .*kind=dense"
+    with pytest.raises(DataError, match=message):
+        etl(source(tmp_path, {"item": [2.5, *item[1:]]}, **options), tmp_path / "no", progress=False)
+
+
+def test_null_texts_of_keys_and_lists_are_counted(tmp_path):
+    columns = {
+        "session": ["NULL" if i < 16 else f"s{i // 8}" for i in range(NUM_ROWS)],
+        "tags": [["a", "None"] if i % 4 == 0 else ["b"] for i in range(NUM_ROWS)],
+    }
+    said = etl(source(tmp_path, columns), tmp_path / "out", progress=False)["train"].announcements
+    assert [(one.found.split(":")[0], one.count) for one in said] == [("column 'tags'", 100), ("column 'session'", 16)]

@@ -35,6 +35,7 @@ from recd_dist.etl.place.work_directory import check_free, check_space, has_work
 from recd_dist.etl.raw import duckdb_sql as engine
 from recd_dist.etl.raw.duckdb_memory import parse_size, retry_with_fewer_threads
 from recd_dist.etl.source.budget import release_memory
+from recd_dist.etl.source.examine_rows import examine_rows
 from recd_dist.etl.source.input_files import InputFiles, find_input_files
 from recd_dist.etl.source.inspection import Inspection, inspect
 from recd_dist.etl.source.raw_identity import identify_files
@@ -169,12 +170,13 @@ def build_with_duckdb(run: Run) -> RunOutput:
     with run.connect() as connection:
         inspection = inspect(run.source, connection)
         run.base.check(inspection, run.source)
-        found = (*run.files.announcements, *inspection.announcements)
+        examined = examine_rows(run.source, inspection, connection)
+        found = (*run.files.announcements, *inspection.announcements, *examined)
         announce(found, run.strict)
         lookups = {group: _open_lookup(group, connection, sql, run.work) for group, sql in inspection.groups.items()}
-        preparation = Preparation(run.source, inspection.schema, lookups, inspection.timed)
+        preparation = Preparation(run.source, inspection.schema, lookups, inspection.timed, tuple(inspection.texts))
         shards = read_samples(run, connection, inspection, preparation)
-    noted = shards.tally.announcements(run.source)
+    noted = shards.tally.announcements(run.source, inspection.texts)
     announce(noted, run.strict)
     release_memory()
     rules = Rules.of(run.source, run.options.max_session_samples, run.base.partitions - run.replaced)

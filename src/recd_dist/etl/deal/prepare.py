@@ -26,6 +26,7 @@ from recd_dist.etl.deal.check_rows import check_keys, check_labels, check_weight
 from recd_dist.etl.deal.keys import HASH, I64, SIZE, Flags
 from recd_dist.etl.deal.label_values import LabelValues
 from recd_dist.etl.deal.lookup import Lookup
+from recd_dist.etl.deal.null_texts import count_null_texts
 from recd_dist.etl.deal.tally import Tally
 from recd_dist.etl.deal.value_range import ValueRange
 from recd_dist.etl.source.inspection import SESSION, TIMESTAMP, link_column
@@ -42,12 +43,14 @@ class Preparation:
         schema: the schema as far as the source's columns tell.
         lookups: the rows of each group with its own query.
         timed: whether the timestamp is a time, so that a time outside the policy's bounds is known to be wrong.
+        texts: columns of the normalised query that are texts upstream, and hashes here.
     """
 
     source: Source
     schema: Schema
     lookups: Mapping[str, Lookup]
     timed: bool
+    texts: tuple[str, ...] = ()
 
     def prepare(self, batch: pa.RecordBatch, first_row: int) -> tuple[pa.Table, Tally]:
         """Prepares a batch.
@@ -80,6 +83,8 @@ class Preparation:
         if not self.timed and "timestamp" in self.source.keys:
             for chunk in table[TIMESTAMP].chunks:
                 tally.times.include(chunk)
+        for name in self.texts:
+            tally.add_null_texts(name, count_null_texts(table[name]))
         for name in self.schema.labels:
             tally.labels.setdefault(name, LabelValues()).include(table[name].to_numpy())
         return table, tally

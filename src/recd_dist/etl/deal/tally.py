@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recd_dist.etl.deal.label_values import LabelValues
+from recd_dist.etl.deal.null_texts import announce_null_texts
 from recd_dist.etl.deal.time_units import check_unit
 from recd_dist.etl.deal.value_range import ValueRange
 from recd_dist.etl.source.source import Source
@@ -44,6 +45,7 @@ class Tally:
     Attributes:
         seen: the range of the values that were seen, by feature.
         labels: the values of each label.
+        null_texts: the number of each text that means a missing value, such as ``NULL``, by column.
         times: the range of timestamps that are integers, whose unit nobody has said.
         num_unlinked: the number of samples without a row in the group's query, by group with its own query.
         dropped: the samples that policies leave out which look at one sample alone.
@@ -56,6 +58,7 @@ class Tally:
     num_rows: int = 0
     labels: dict[str, LabelValues] = field(default_factory=dict)
     times: ValueRange = field(default_factory=ValueRange)
+    null_texts: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def merge(self, other: "Tally") -> None:
         """Adds what was noted of other batches."""
@@ -66,8 +69,17 @@ class Tally:
         for group, count in other.num_unlinked.items():
             self.num_unlinked[group] = self.num_unlinked.get(group, 0) + count
         self.times.merge(other.times)
+        for name, texts in other.null_texts.items():
+            self.add_null_texts(name, texts)
         self.dropped.merge(other.dropped)
         self.num_rows += other.num_rows
+
+    def add_null_texts(self, name: str, texts: Mapping[str, int]) -> None:
+        """Adds the texts of a column that mean a missing value, with the number of each."""
+        if texts:
+            counts = self.null_texts.setdefault(name, {})
+            for text, count in texts.items():
+                counts[text] = counts.get(text, 0) + count
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> "Tally":
@@ -81,13 +93,15 @@ class Tally:
             value["num_rows"],
             labels,
             ValueRange(**value["times"]),
+            value["null_texts"],
         )
 
-    def announcements(self, source: Source) -> tuple[Announcement, ...]:
+    def announcements(self, source: Source, texts: Mapping[str, str]) -> tuple[Announcement, ...]:
         """What people may not expect of the rows.
 
         Args:
             source: names labels and keys.
+            texts: what the columns that are texts upstream are called there.
 
         Raises:
             DataError: timestamps in several units.
@@ -95,4 +109,4 @@ class Tally:
         found = check_unit(source.keys["timestamp"], self.times) if "timestamp" in source.keys else []
         for number, name in enumerate(source.labels):
             found += self.labels[name].announcements(name, trained=number == 0)
-        return tuple(found)
+        return (*found, *announce_null_texts(texts, self.null_texts, self.num_rows))

@@ -38,7 +38,7 @@ _GLOB = re.compile(r"[*?\[]")
 _STORE = re.compile(r"""(?:[(\[,]|\bfrom|\bjoin)\s*['"](([a-z][a-z0-9+.-]*)://[^'"/]*/?)""", re.IGNORECASE)
 """Finds a path in a store where a query reads it, but not a text that only looks like one (``like 'app://%'``)."""
 
-_TOO_WIDE = re.compile(r"with value (-?\d+) can't be cast because the value is out of range.* INT64")
+_TOO_WIDE = re.compile(r"(?:with value|decimal value) (-?\d+) (?:can't be cast because.* INT64|to type INT64)")
 
 LEFT_TO_DUCKDB = ("http://", "https://", "hf://", "azure://", "r2://")
 """Beginnings of paths that only DuckDB reads: nobody else looks whether a file is there."""

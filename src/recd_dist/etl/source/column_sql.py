@@ -56,10 +56,9 @@ def feature_sql(column: str, type_name: str, kind: Kind | None) -> tuple[Kind, s
             raise Unfit(f"a {type_name} cannot be dense; cast it in the SQL, such as {column}::float")
         return kind, f"{name}::float"
     if suggested is Kind.dense:  # pandas makes floats of integers where one is missing, and NaN of that one
-        name = f"case when isnan({name}) then null else {name} end" if base != "DECIMAL" else name
-        expression = f"({name})::bigint"
+        expression = f"{name}::bigint" if base == "DECIMAL" else f"case when isfinite({name}) then {name}::bigint end"
     if kind is Kind.ids:
-        expression = f"case when ({name}) is null then []::bigint[] else [{expression}] end"
+        expression = f"case when {expression} is null then []::bigint[] else [{expression}] end"
     return kind, expression
 
 
@@ -205,6 +204,16 @@ def is_text(type_name: str) -> bool:
 def is_time(type_name: str) -> bool:
     """Whether a type is a date or a point in time."""
     return type_name.startswith("TIMESTAMP") or type_name == "DATE"
+
+
+def is_integer(type_name: str) -> bool:
+    """Whether a type is an integer or a boolean."""
+    return _is_integer(_base_type(type_name))
+
+
+def is_float(type_name: str) -> bool:
+    """Whether a type is a binary floating-point number."""
+    return type_name in ("FLOAT", "DOUBLE")
 
 
 def _is_integer(base: str) -> bool:

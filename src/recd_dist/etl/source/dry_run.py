@@ -11,6 +11,7 @@ from rich.text import Text
 
 from recd_dist.etl.raw import duckdb_sql as engine
 from recd_dist.etl.source.budget import Budget
+from recd_dist.etl.source.examine_rows import examine_rows
 from recd_dist.etl.source.input_files import InputFiles, find_input_files
 from recd_dist.etl.source.inspection import (
     ORDER_KEY,
@@ -54,12 +55,16 @@ def dry_run(source: Source, memory_limit: str = "1GB") -> Group:
     files = find_input_files(source)
     with engine.connect(f"{Budget.of(memory_limit).engine_bytes}B") as connection:
         inspection = inspect(source, connection)
+        found = (*files.announcements, *inspection.announcements, *examine_rows(source, inspection, connection))
+        raw = {name: _first_rows(connection, query.sql, name) for name, query in inspection.queries.items()}
         samples = _first_rows(connection, inspection.samples, "samples query")
         groups = {
             name: _first_rows(connection, sql, f"query of group '{name}'") for name, sql in inspection.groups.items()
         }
     heading = [Text(line) for line in _heading_lines(source, files)]
-    return Group(*heading, _feature_table(inspection, samples, groups), *(Text(line) for line in _key_lines(samples)))
+    shown = _feature_table(inspection, {SAMPLE: samples} | groups, raw)
+    keys = [Text(line) for line in _key_lines(source, samples, raw[SAMPLE])]
+    return Group(*heading, shown, *keys, *(Text(f"  note        {one}") for one in found))
 
 
 def _first_rows(connection: duckdb.DuckDBPyConnection, sql: str, where: str) -> _Rows:
@@ -85,26 +90,47 @@ def _heading_lines(source: Source, files: InputFiles) -> Iterable[str]:
         yield f"  partition   {source.partition}"
 
 
-def _feature_table(inspection: Inspection, samples: _Rows, groups: dict[str, _Rows]) -> Table:
-    """One line for each feature, with its first values."""
+def _feature_table(inspection: Inspection, stored: dict[str, _Rows], raw: dict[str, _Rows]) -> Table:
+    """One line for each feature, with its first values, and with the texts that are hashed.
+
+    Args:
+        inspection: the inspected source.
+        stored: the first rows of each normalised query, by group; of the samples under ``sample``.
+        raw: the same rows as the source has them.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("group", "feature", "kind", "table", "first rows"):
         table.add_column(name, overflow="fold", no_wrap=name != "first rows")
     before = ""
     for feature in inspection.schema.features:
-        rows = groups.get(feature.group, samples)
+        query = feature.group if feature.group in inspection.groups else SAMPLE
+        rows = _with_texts(stored[query][feature.name], raw[query][feature.name])
         group = "found by measuring" if inspection.automatic and feature.group == SAMPLE else feature.group
-        values = "  ".join(_short_text(value) for value in rows[feature.name])
+        values = "  ".join(rows)
         table.add_row("" if group == before else group, feature.name, feature.kind, feature.table or "", values)
         before = group
     return table
 
 
-def _key_lines(samples: _Rows) -> Iterable[str]:
-    """One line for each key, with its first values."""
+def _key_lines(source: Source, samples: _Rows, raw: _Rows) -> Iterable[str]:
+    """One line for each key, with its first values, and with the texts that are hashed."""
+    named = {SESSION: source.session_column, REQUEST: source.keys.get("request"), SAMPLE_KEY: source.keys.get("sample")}
     for column, name in _KEYS.items():
         if column in samples:
-            yield f"  {name:<11} {'  '.join(_short_text(value) for value in samples[column])}"
+            texts = raw.get(named.get(column) or "", samples[column])
+            yield f"  {name:<11} {'  '.join(_with_texts(samples[column], texts))}"
+
+
+def _with_texts(stored: list[Any], raw: list[Any]) -> list[str]:
+    """The values of a column in few letters; a text that is hashed stands before its hash: ``red = 5102..``."""
+    return [
+        f"{_short_text(text)} = {_short_text(value)}" if _is_text(text) else _short_text(value)
+        for value, text in zip(stored, raw, strict=True)
+    ]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and any(isinstance(item, str) for item in value))
 
 
 def _short_text(value: Any) -> str:

@@ -12,7 +12,7 @@ No row is read here: DuckDB only describes the queries. ``column_sql.py`` says w
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import duckdb
@@ -55,6 +55,19 @@ def link_column(group: str) -> str:
 
 
 @dataclass(frozen=True)
+class RawQuery:
+    """A query as the source has it.
+
+    Attributes:
+        sql: the query.
+        types: the DuckDB type of each of its columns.
+    """
+
+    sql: str
+    types: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Inspection:
     """What a source will become, as far as its columns tell.
 
@@ -65,6 +78,8 @@ class Inspection:
         groups: the normalised query of each group that has its own query.
         automatic: whether the groups are still to be chosen by measuring.
         timed: whether the timestamp is a time, and not just an integer.
+        texts: for each column of the normalised samples query that is a text upstream its name there.
+        queries: the query of each group that has its own, and that of the samples under ``sample``.
         announcements: what was found in names and types of columns that people may not expect.
     """
 
@@ -74,6 +89,8 @@ class Inspection:
     automatic: bool
     timed: bool = False
     announcements: tuple[Announcement, ...] = ()
+    texts: Mapping[str, str] = field(default_factory=dict)
+    queries: Mapping[str, RawQuery] = field(default_factory=dict)
 
 
 def inspect(source: Source, connection: duckdb.DuckDBPyConnection | None = None) -> Inspection:
@@ -117,8 +134,26 @@ def inspect(source: Source, connection: duckdb.DuckDBPyConnection | None = None)
     features.sort(key=lambda feature: order[feature.group])
     timed = is_time(columns.get(source.keys.get("timestamp", ""), ""))
     return Inspection(
-        Schema(tuple(features), source.labels), samples, groups, source.groups is None, timed, tuple(resolver.found)
+        schema=Schema(tuple(features), source.labels),
+        samples=samples,
+        groups=groups,
+        automatic=source.groups is None,
+        timed=timed,
+        announcements=tuple(resolver.found),
+        texts=_hashed_texts(source, features, types, columns),
+        queries={SAMPLE: RawQuery(sql, columns)} | {n: RawQuery(q, group_columns[n]) for n, q in group_queries.items()},
     )
+
+
+def _hashed_texts(
+    source: Source, features: list[Feature], types: Mapping[tuple[str, str], str], columns: Mapping[str, str]
+) -> dict[str, str]:
+    """The columns of the normalised samples query that are texts upstream, with their names there."""
+    linked = {name for name, group in (source.groups or {}).items() if group.sql is not None}
+    own = (f for f in features if f.group not in linked)
+    texts = {f.name: f.name for f in own if is_text(types[f.group, f.name].removesuffix("[]"))}
+    keys = {SESSION: source.session_column, REQUEST: source.keys.get("request"), SAMPLE_KEY: source.keys.get("sample")}
+    return texts | {key: column for key, column in keys.items() if column is not None and is_text(columns[column])}
 
 
 class _Resolver:

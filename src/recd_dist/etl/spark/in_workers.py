@@ -52,12 +52,14 @@ class InspectedSource:
         schema: features and labels, as DuckDB found them.
         timed: whether the timestamp is a time.
         lookup_files: name of the file on the executors with the rows of each group that has its own query.
+        texts: columns of the normalised query that are texts upstream.
     """
 
     source: Source
     schema: Schema
     timed: bool
     lookup_files: Mapping[str, str]
+    texts: tuple[str, ...] = ()
 
     @property
     def has_time(self) -> bool:
@@ -67,7 +69,7 @@ class InspectedSource:
     def load_preparation(self) -> Preparation:
         """Opens the groups' rows and returns what prepares batches; in a worker."""
         lookups = open_lookups(tuple(self.lookup_files.items()))
-        return Preparation(self.source, self.schema, lookups, self.timed)
+        return Preparation(self.source, self.schema, lookups, self.timed, self.texts)
 
 
 def preparation_task(

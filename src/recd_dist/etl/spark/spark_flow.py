@@ -28,6 +28,7 @@ from recd_dist.etl.etl_run import Run
 from recd_dist.etl.flow import etl
 from recd_dist.etl.place.run_output import RunOutput
 from recd_dist.etl.raw import duckdb_sql as engine
+from recd_dist.etl.source.examine_rows import examine_rows
 from recd_dist.etl.source.inspection import Inspection, inspect
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.spark.in_workers import InspectedSource, WritingInstructions
@@ -39,7 +40,7 @@ from recd_dist.etl.spark.spark_session import active_session, start_session
 from recd_dist.etl.spark.sql.row_place import number_blocks
 from recd_dist.etl.write.choose_form import choose_form
 from recd_dist.etl.write.write_all_parts import write_parts
-from recd_dist.table.announcement import announce
+from recd_dist.table.announcement import Announcement, announce
 from recd_dist.table.location import Location
 from recd_dist.table.manifest import Manifest
 
@@ -110,7 +111,7 @@ def _make_tables(spark: "SparkSession", run: Run) -> RunOutput:
     normalised = normalise_on_spark(source, spark, keep_place="timestamp" not in source.keys)
     inspection = normalised.inspection
     base.check(inspection, source)
-    found = (*run.files.announcements, *inspection.announcements)
+    found = (*run.files.announcements, *inspection.announcements, *_examine(source, inspection))
     announce(found, run.strict)
     buckets = num_buckets(run.files.memory_bytes, shard_bytes)
     samples, lookups = _keep_samples(spark, source, normalised, buckets, work)
@@ -118,7 +119,7 @@ def _make_tables(spark: "SparkSession", run: Run) -> RunOutput:
     try:
         tally, sizes = samples.prepare()
         bar.advance(tally.num_rows)
-        noted = tally.announcements(source)
+        noted = tally.announcements(source, inspection.texts)
         announce(noted, run.strict)
         shards = sizes.group_by_shard(shard_bytes)
         rules = Rules.of(source, options.max_session_samples, base.partitions - run.replaced)
@@ -160,9 +161,19 @@ def _keep_samples(
     inspection = normalised.inspection
     raw = _describe_queries(source, inspection)
     lookups = {name: collect_lookup(name, df, raw[name], work) for name, df in normalised.groups.items()}
-    inspected_source = InspectedSource(source, inspection.schema, inspection.timed, ship_lookups(spark, lookups, work))
+    shipped, texts = ship_lookups(spark, lookups, work), tuple(inspection.texts)
+    inspected_source = InspectedSource(source, inspection.schema, inspection.timed, shipped, texts)
     first_rows = None if inspected_source.has_time else number_blocks(normalised.samples, normalised.files)
     return PreparedSamples(normalised.samples, inspected_source, raw[""], num_buckets, first_rows), lookups
+
+
+def _examine(source: Source, inspection: Inspection) -> tuple[Announcement, ...]:
+    """What the first rows tell, as DuckDB reads them on the driver."""
+    if source.samples_spark is not None or any(group.sql_spark for group in (source.groups or {}).values()):
+        return ()  # DuckDB knows the columns of such a query, but need not have its rows
+    with engine.connect() as connection:
+        inspect(source, connection)  # which brings stores within the connection's reach
+        return examine_rows(source, inspection, connection, cheap=True)
 
 
 class _NotHere:
