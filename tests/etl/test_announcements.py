@@ -164,3 +164,11 @@ def test_null_texts_of_keys_and_lists_are_counted(tmp_path):
     }
     said = etl(source(tmp_path, columns), tmp_path / "out", progress=False)["train"].announcements
     assert [(one.found.split(":")[0], one.count) for one in said] == [("column 'tags'", 100), ("column 'session'", 16)]
+
+
+def test_null_values_say_what_means_missing(tmp_path):
+    columns = {"region": texts("NA", "EU", "NULL")}
+    logs = source(tmp_path, columns, null_values=["NULL"])
+    manifest = etl(logs, tmp_path / "out", progress=False, strict=True)["train"]
+    assert manifest.announcements == ()
+    assert manifest.features["region"].num_null == 133

@@ -109,4 +109,6 @@ class Tally:
         found = check_unit(source.keys["timestamp"], self.times) if "timestamp" in source.keys else []
         for number, name in enumerate(source.labels):
             found += self.labels[name].announcements(name, trained=number == 0)
+        if source.reading.null_values:  # people have said what means missing, and what does not
+            return tuple(found)
         return (*found, *announce_null_texts(texts, self.null_texts, self.num_rows))
