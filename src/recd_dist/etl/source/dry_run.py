@@ -106,7 +106,7 @@ def _feature_table(inspection: Inspection, stored: dict[str, _Rows], raw: dict[s
         query = feature.group if feature.group in inspection.groups else SAMPLE
         rows = _with_texts(stored[query][feature.name], raw[query][feature.name])
         group = "found by measuring" if inspection.automatic and feature.group == SAMPLE else feature.group
-        values = "  ".join(rows)
+        values = Text("  ".join(rows))  # brackets of lists are no markup
         table.add_row("" if group == before else group, feature.name, feature.kind, feature.table or "", values)
         before = group
     return table

@@ -182,9 +182,9 @@ def _check_float_ids(
     for name in (f.name for f in features if f.kind is not Kind.dense and is_float(query.types[f.name])):
         column = identifier(name)
         fraction = f"isfinite({column}) and {column} != floor({column})"
-        counts = (f"count(*) filter ({fraction})", f"min({column}) filter ({fraction})", "count(*)")
-        counts += (f"count(*) filter (isfinite({column}) and abs({column}) >= {_EXACT})",)
-        counts += (f"count(*) filter (not isfinite({column}))",)  # isnan() is taken for false where statistics say so
+        counts = [f"count(*) filter ({fraction})", f"min({column}) filter ({fraction})", "count(*)"]
+        counts += [f"count(*) filter (isfinite({column}) and abs({column}) >= {_EXACT})"]
+        counts += [f"count(*) filter (not isfinite({column}))"]  # DuckDB 2.0 may take isnan() for false unseen
         num, example, num_rows, num_wide, num_nan = _ask(connection, query, counts, where, all_rows=True)
         if num:
             raise DataError(
