@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -12,17 +13,17 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from recd_dist.errors import ConfigError
-from recd_dist.metrics.curves import BOARD_DIRECTORY, CurveWriter, server_command
+from recd_dist.metrics.curves import BOARD_DIRECTORY, CurveWriter, serve, server_command
 
 
-def events(run_dir: Path, line: str) -> EventAccumulator:
-    accumulator = EventAccumulator(str(run_dir / BOARD_DIRECTORY / line))
+def events(run_dir: Path) -> EventAccumulator:
+    accumulator = EventAccumulator(str(run_dir / BOARD_DIRECTORY))
     accumulator.Reload()
     return accumulator
 
 
-def curves(run_dir: Path, line: str = "train") -> dict[str, list[tuple[int, float]]]:
-    read = events(run_dir, line)
+def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
+    read = events(run_dir)
     return {tag: [(e.step, e.value) for e in read.Scalars(tag)] for tag in read.Tags()["scalars"]}
 
 
@@ -32,40 +33,108 @@ def test_tags_and_points(tmp_path: Path) -> None:
         run.add_points(10, "quality", {"loss": 0.25}, line="eval")
         run.add_points(10, "speed", {"samples_per_s": 1000.0})
         run.add_points_by_line(10, "traffic", "bytes", {"sent": 2.0, "expanded": 8.0})
-    assert curves(tmp_path) == {"quality/loss": [(10, 0.5)], "speed/samples_per_s": [(10, 1000.0)]}
-    assert curves(tmp_path, "eval") == {"quality/loss": [(10, 0.25)]}
-    assert curves(tmp_path, "sent") == {"traffic/bytes": [(10, 2.0)]}
-    assert curves(tmp_path, "expanded") == {"traffic/bytes": [(10, 8.0)]}
+    assert curves(tmp_path) == {
+        "quality/loss": [(10, 0.5)],
+        "quality/loss/eval": [(10, 0.25)],
+        "speed/samples_per_s": [(10, 1000.0)],
+        "traffic/bytes/sent": [(10, 2.0)],
+        "traffic/bytes/expanded": [(10, 8.0)],
+    }
 
 
-def test_resume_drops_what_the_dead_attempt_wrote_beyond_its_checkpoint(tmp_path: Path) -> None:
-    with CurveWriter(tmp_path) as run:
+def three_attempts(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
+    """Writes the curves of a run that died after step 120 and after step 130; returns those that are true.
+
+    Its checkpoints were of steps 110 and 120.
+    """
+    with CurveWriter(run_dir) as run:
         for step in (100, 110, 120):
             run.add_points(step, "quality", {"loss": 1.0})
             run.add_points(step, "quality", {"loss": 3.0}, line="eval")
-    with CurveWriter(tmp_path, start_step=110) as run:
-        run.add_points(115, "quality", {"loss": 2.0})
-    assert curves(tmp_path) == {"quality/loss": [(100, 1.0), (110, 1.0), (115, 2.0)]}
-    assert curves(tmp_path, "eval") == {"quality/loss": [(100, 3.0), (110, 3.0)]}
+    for start, loss in ((110, 2.0), (120, 4.0)):
+        with CurveWriter(run_dir, start_step=start) as run:
+            for step in (start + 5, start + 20):
+                run.add_points(step, "quality", {"loss": loss})
+    return {
+        "quality/loss": [(100, 1.0), (110, 1.0), (115, 2.0), (125, 4.0), (140, 4.0)],
+        "quality/loss/eval": [(100, 3.0), (110, 3.0)],
+    }
+
+
+def test_resume_drops_what_the_dead_attempt_wrote_beyond_its_checkpoint(tmp_path: Path) -> None:
+    assert three_attempts(tmp_path) == curves(tmp_path)
+
+
+@pytest.mark.parametrize("fast", ["false", "true"])
+def test_both_servers_of_tensorboard_drop_it_too(tmp_path: Path, fast: str) -> None:
+    """The Python server, which `recd board` starts, and the Rust one, which knows no marks: it drops what is retold."""
+    if fast == "true":
+        pytest.importorskip("tensorboard_data_server")
+    wanted = three_attempts(tmp_path)
+    port = free_port()
+    command = [*server_command(tmp_path, port), f"--load_fast={fast}"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
+        runs = json.loads(fetch_when_ready(f"http://127.0.0.1:{port}/data/plugin/scalars/tags"))
+        shown = {tag: scalars(port, "board", tag) for tag in runs["board"]}
+        server.terminate()
+    assert list(runs) == ["board"]
+    assert shown["quality/loss"] == wanted["quality/loss"]
+    if fast == "false":
+        assert shown == wanted
+
+
+def scalars(port: int, run: str, tag: str) -> list[tuple[int, float]]:
+    url = f"http://127.0.0.1:{port}/data/plugin/scalars/scalars?{urllib.parse.urlencode({'run': run, 'tag': tag})}"
+    return [(step, value) for _, step, value in json.loads(fetch_when_ready(url))]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def test_a_stray_file_on_the_board_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / BOARD_DIRECTORY).mkdir()
+    (tmp_path / BOARD_DIRECTORY / "notes.txt").write_text("mine")
+    for start in (0, 10):
+        with CurveWriter(tmp_path, start_step=start) as run:
+            run.add_points(start + 1, "quality", {"loss": 1.0})
+    assert curves(tmp_path) == {"quality/loss": [(1, 1.0), (11, 1.0)]}
+    assert (tmp_path / BOARD_DIRECTORY / "notes.txt").read_text() == "mine"
+
+
+def test_a_training_is_one_run_of_tensorboard(tmp_path: Path) -> None:
+    """TensorBoard selects runs by itself only where there are few of them."""
+    for name in ("a", "b"):
+        for start in (0, 10):
+            with CurveWriter(tmp_path / name, start_step=start) as run:
+                run.add_points_by_line(start + 1, "dedup", "factor", {f"group{i}": 2.0 for i in range(12)})
+                run.add_points(start + 1, "quality", {"auc": 0.7}, line="eval")
+                run.add_run(start + 1, {"lr": 0.1}, {"auc": 0.7})
+    runs = {path.parent for path in tmp_path.rglob("*tfevents*")}
+    assert runs == {tmp_path / "a/board", tmp_path / "b/board"}
 
 
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     with CurveWriter(tmp_path, is_writer=False) as run:
         run.add_points(1, "quality", {"loss": 1.0})
         run.add_text("config", "a: 1")
-        run.add_run({"lr": 0.1}, {"auc": 0.7})
+        run.add_run(1, {"lr": 0.1}, {"auc": 0.7})
+        run.flush()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_dashboard_text_and_hparams(tmp_path: Path) -> None:
     with CurveWriter(tmp_path) as run:
         run.add_text("config", "model:\n  name: dlrm")
-        run.add_run({"optim.lr": 0.1, "layers": [1, 2], "resume": None}, {"auc": 0.7})
-    read = events(tmp_path, "train")
+        run.add_run(7, {"optim.lr": 0.1, "layers": [1, 2], "resume": None}, {"auc": 0.7})
+    read = events(tmp_path)
     assert read.Tags()["tensors"] == ["custom_scalars__config__", "config/text_summary"]
     (text,) = read.Tensors("config/text_summary")
     assert text.tensor_proto.string_val[0] == b"    model:\n      name: dlrm"
-    assert curves(tmp_path) == {"result/auc": [(0, pytest.approx(0.7))]}
+    assert curves(tmp_path) == {"result/auc": [(7, pytest.approx(0.7))]}
+    assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(read.summary_metadata)
 
 
 def test_serves_on_loopback_only(tmp_path: Path) -> None:
@@ -83,9 +152,7 @@ def test_serves_on_loopback_only(tmp_path: Path) -> None:
 def test_the_served_dashboard_is_ready_and_ends_with_its_process(tmp_path: Path) -> None:
     with CurveWriter(tmp_path) as run:
         run.add_points(1, "quality", {"loss": 0.5})
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     code = (
         f"from pathlib import Path; from recd_dist.metrics import curves; curves.serve(Path({str(tmp_path)!r}), {port})"
     )
@@ -110,6 +177,18 @@ def fetch_when_ready(url: str, deadline_s: float = 60.0) -> bytes:
             pass
         time.sleep(0.2)
     pytest.fail(f"{url} did not answer in {deadline_s} s")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_port_in_use_is_named_with_a_line_to_type(tmp_path: Path, host: str) -> None:
+    with CurveWriter(tmp_path / "a run"):
+        pass
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(
+            ConfigError, match=rf"--port {port}: in use, .*; choose another: recd board '/.*/a run' --"
+        ):
+            serve(tmp_path / "a run", port, host)
 
 
 def test_nothing_to_serve(tmp_path: Path) -> None:

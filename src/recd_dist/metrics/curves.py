@@ -1,13 +1,16 @@
 """A run's curves in TensorBoard, with a ready dashboard and a safe way to serve it.
 
 Tags are ``subject/name``; the subjects are quality, speed, dedup, traffic and memory. Curves that share a chart (train
-and eval; the groups; sent and expanded) have one tag and differ in their line. TensorBoard gives each run a colour, so
-that each line is a run to TensorBoard: a directory of its own below ``RUN/board``.
+and eval; the groups; sent and expanded) differ in a third part of the tag: ``quality/loss``, ``quality/loss/eval``. A
+training is one run of TensorBoard, with one colour: beyond 500 runs TensorBoard shows no chart by itself.
 """
 
+import errno
 import ipaddress
 import math
 import os
+import shlex
+import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,15 +20,15 @@ from typing import Any, NoReturn
 from recd_dist.errors import ConfigError
 
 BOARD_DIRECTORY = "board"
-"""The directory of the event files in the run's directory; it has one directory per line."""
+"""The directory of the event files in the run's directory."""
 
 # category -> chart -> tags, as regular expressions that match from the start
 _LAYOUT: dict[str, dict[str, list[str]]] = {
     "quality": {
-        "loss": ["quality/loss$"],
-        "NE: below 1 beats the base rate": ["quality/ne$"],
-        "AUC": ["quality/auc$"],
-        "calibration: 1 is right": ["quality/calibration$"],
+        "loss": ["quality/loss(/eval)?$"],
+        "NE: below 1 beats the base rate": ["quality/ne(/eval)?$"],
+        "AUC": ["quality/auc(/eval)?$"],
+        "calibration: 1 is right": ["quality/calibration(/eval)?$"],
     },
     "speed": {
         "samples/s of all ranks": ["speed/samples_per_s$"],
@@ -33,9 +36,9 @@ _LAYOUT: dict[str, dict[str, list[str]]] = {
         "reader wait, share of time": ["speed/reader_wait_share$"],
     },
     "what deduplication saves": {
-        "dedup factor by group": ["dedup/factor$"],
-        "bytes a step: sent (train), expanded": ["traffic/bytes$"],
-        "bytes a step by group, by formula": ["traffic/group_bytes$"],
+        "dedup factor by group": ["dedup/factor/"],
+        "bytes a step: sent, expanded": ["traffic/bytes/"],
+        "bytes a step by group, by formula": ["traffic/group_bytes/"],
     },
     "memory": {"GiB, rank 0": ["memory/.*"]},
 }
@@ -51,37 +54,29 @@ class CurveWriter:
     """
 
     def __init__(self, run_dir: Path, start_step: int = 0, is_writer: bool = True) -> None:
-        self._directory, self._is_writer = run_dir / BOARD_DIRECTORY, is_writer
-        self._purge_step = start_step + 1 if start_step else None
-        self._writers: dict[str, Any] = {}
+        self._writer: Any = None
         if is_writer:
-            layout = {c: {t: ["Multiline", tags] for t, tags in charts.items()} for c, charts in _LAYOUT.items()}
-            self._writer_of("train").add_custom_scalars(layout)
-            self._writer_of("eval")  # TensorBoard has seven colours; train and eval take the first two
-            for path in sorted(self._directory.iterdir()):
-                self._writer_of(path.name)  # drops points of an earlier attempt, also where this one adds none
-
-    def _writer_of(self, line: str) -> Any:
-        """The SummaryWriter of a line, made on first use."""
-        if line not in self._writers:
             from torch.utils.tensorboard import SummaryWriter
 
-            path = str(self._directory / line)
-            self._writers[line] = SummaryWriter(path, purge_step=self._purge_step, flush_secs=10)
-        return self._writers[line]
+            # The first attempt marks its beginning too: TensorBoard's Python server takes the first mark for that,
+            # and purges nothing there (plugin_event_accumulator.py, _CheckForRestartAndMaybePurge).
+            purge_step = start_step + 1 if start_step else 0
+            self._writer = SummaryWriter(str(run_dir / BOARD_DIRECTORY), purge_step=purge_step, flush_secs=10)
+            layout = {c: {t: ["Multiline", tags] for t, tags in charts.items()} for c, charts in _LAYOUT.items()}
+            self._writer.add_custom_scalars(layout)
 
-    def add_points(self, step: int, subject: str, numbers: Mapping[str, float], line: str = "train") -> None:
+    def add_points(self, step: int, subject: str, numbers: Mapping[str, float], line: str | None = None) -> None:
         """Adds a point to each of several curves; nan and infinity are left out.
 
         Args:
             step: the number of optimizer steps done.
             subject: ``quality``, ``speed``, ``dedup``, ``traffic`` or ``memory``.
             numbers: the points' values by the names of the curves.
-            line: the line, such as ``train`` or ``eval``; lines of one name share a chart.
+            line: the line, such as ``eval``, where several share a chart; absent for those of training.
         """
         for name, number in numbers.items():
-            if self._is_writer and math.isfinite(number):
-                self._writer_of(line).add_scalar(f"{subject}/{name}", number, step)
+            if self._writer and math.isfinite(number):
+                self._writer.add_scalar(f"{subject}/{name}" + (f"/{line}" if line else ""), number, step)
 
     def add_points_by_line(self, step: int, subject: str, name: str, numbers: Mapping[str, float]) -> None:
         """Adds a point to each line of one chart.
@@ -90,7 +85,7 @@ class CurveWriter:
             step: the number of optimizer steps done.
             subject: ``quality``, ``speed``, ``dedup``, ``traffic`` or ``memory``.
             name: the name that the lines share.
-            numbers: the points' values by line, such as ``{"train": 4.3e5, "expanded": 6.9e6}`` for the bytes that were
+            numbers: the points' values by line, such as ``{"sent": 4.3e5, "expanded": 6.9e6}`` for the bytes that were
                 sent and those that the expanded batch would have sent.
         """
         for line, number in numbers.items():
@@ -98,30 +93,36 @@ class CurveWriter:
 
     def add_text(self, name: str, text: str) -> None:
         """Adds a text, such as the resolved config, which TensorBoard shows as it is."""
-        if self._is_writer:
-            self._writer_of("train").add_text(name, "\n".join("    " + line for line in text.splitlines()))
+        if self._writer:
+            self._writer.add_text(name, "\n".join("    " + line for line in text.splitlines()))
 
-    def add_run(self, config: Mapping[str, object], results: Mapping[str, float]) -> None:
-        """Adds the run to the HParams table; call it once, at the end.
+    def add_run(self, step: int, config: Mapping[str, object], results: Mapping[str, float]) -> None:
+        """Adds the run to the HParams table; call it at the end.
 
         Args:
+            step: the number of optimizer steps done.
             config: the config's values by dotted names; a value that is no number, bool or string is shown as text.
             results: the results by name; ``{"auc": 0.79}`` is shown as ``result/auc``.
         """
-        if self._is_writer:
+        if self._writer:
+            from torch.utils.tensorboard.summary import hparams
+
             plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in config.items()}
             numbers = {f"result/{k}": v for k, v in results.items() if math.isfinite(v)}
-            self._writer_of("train").add_hparams(plain, numbers, run_name=".")
+            for summary in hparams(plain, numbers):  # SummaryWriter.add_hparams would open another file
+                self._writer.file_writer.add_summary(summary)
+            for tag, number in numbers.items():
+                self._writer.add_scalar(tag, number, step)
 
     def flush(self) -> None:
         """Writes the points that are still in memory."""
-        for writer in self._writers.values():
-            writer.flush()
+        if self._writer:
+            self._writer.flush()
 
     def close(self) -> None:
-        """Writes the points that are still in memory and closes the files."""
-        for writer in self._writers.values():
-            writer.close()
+        """Writes the points that are still in memory and closes the file."""
+        if self._writer:
+            self._writer.close()
 
     def __enter__(self) -> "CurveWriter":
         return self
@@ -163,10 +164,27 @@ def serve(directory: Path, port: int = 6006, host: str = "127.0.0.1") -> NoRetur
         host: the address to listen on, which must be a loopback address.
 
     Raises:
-        ConfigError: there is no event file below the directory, or the host is beyond loopback.
+        ConfigError: there is no event file below the directory, the host is beyond loopback, or the port is in use.
     """
     line = server_command(directory, port, host)
+    _require_free(host, port, directory)
     os.execve(line[0], line, {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"})
+
+
+def _require_free(host: str, port: int, directory: Path) -> None:
+    """Refuses a port that another program listens on, and names one that is free."""
+    for family, kind, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        with socket.socket(family, kind) as probe, socket.socket(family, kind) as free:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(address)
+            except OSError as error:
+                if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                    continue  # an address that this machine does not have, such as ::1
+                free.bind((address[0], 0))
+                why = "in use, perhaps by another dashboard" if error.errno == errno.EADDRINUSE else "not yours to use"
+                other = shlex.join(["recd", "board", str(directory), "--port", str(free.getsockname()[1])])
+                raise ConfigError(f"--port {port}: {why}; choose another: {other}") from error
 
 
 def _is_loopback(host: str) -> bool:

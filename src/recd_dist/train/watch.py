@@ -99,7 +99,7 @@ class Watch:
             UserError: the loss is no number any more.
         """
         point, board = self._counts.measure(step, traffic), self._board
-        sides = {"train": point.traffic["sent_bytes"], "expanded": point.traffic["expanded_bytes"]}
+        sides = {"sent": point.traffic["sent_bytes"], "expanded": point.traffic["expanded_bytes"]}
         board.add_points(step, "traffic", point.traffic)
         board.add_points_by_line(step, "traffic", "bytes", sides)
         board.add_points_by_line(step, "traffic", "group_bytes", point.group_bytes)
@@ -134,7 +134,7 @@ class Watch:
         config = asdict(self._job.config)
         flat = {name: value_at(config, name) for name in dotted_names(config) if not name.startswith("data.samples")}
         results["samples_per_s"] = summary["samples_per_s"]
-        self._board.add_run({k: v for k, v in flat.items() if v is not None}, results)
+        self._board.add_run(step, {k: v for k, v in flat.items() if v is not None}, results)
         self._board.flush()
 
     def show_summary(self, summary: Mapping[str, Any]) -> None:
