@@ -185,9 +185,7 @@ def test_a_port_in_use_is_named_with_a_line_to_type(tmp_path: Path, host: str) -
         pass
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(
-            ConfigError, match=rf"--port {port}: in use, .*; choose another: recd board '/.*/a run' --"
-        ):
+        with pytest.raises(ConfigError, match=rf"--port {port}: in use, .*; choose another: recd board '/.*/a run' --"):
             serve(tmp_path / "a run", port, host)
 
 
