@@ -36,9 +36,9 @@ _LAYOUT: dict[str, dict[str, list[str]]] = {
         "reader wait, share of time": ["speed/reader_wait_share$"],
     },
     "what deduplication saves": {
-        "dedup factor by group": ["dedup/factor/"],
-        "bytes a step: sent, expanded": ["traffic/bytes/"],
-        "bytes a step by group, by formula": ["traffic/group_bytes/"],
+        "dedup factor by group": ["dedup/factor/.*"],
+        "bytes a step: sent, expanded": ["traffic/bytes/.*"],
+        "bytes a step by group, by formula": ["traffic/group_bytes/.*"],
     },
     "memory": {"GiB, rank 0": ["memory/.*"]},
 }
