@@ -135,7 +135,7 @@ def test_automatic_groups_are_measured_with_weights(tmp_path: Path) -> None:
     rows = [(1, [1, 2], [0.5, 0.5], [3], [float(t)], 7) for t in range(6)]
     manifest = written(tmp_path, rows, window=None, automatic=True)
     assert {f.name: f.group for f in manifest.schema.sparse} == {
-        "history": "history", "tags": "sample", "candidate": "candidate"
+        "history": "history", "tags": "sample", "candidate": "history"
     }  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def flat_source(path: Path, **columns: object) -> Source:
 
 def sample_of(described: Source, **options: int) -> SessionSample:
     with engine.connect() as connection:
-        return read_sample(inspect(described, connection), connection, **options)
+        return read_sample(described, inspect(described, connection), connection, **options)
 
 
 def features_of(path: Path, **columns: object) -> list[SampledFeature]:
@@ -65,4 +65,4 @@ def features_of(path: Path, **columns: object) -> list[SampledFeature]:
     described = Source("mine", str(path), keys={"session": "visit"}, labels=("clicked",))
     with engine.connect() as connection:
         inspection = inspect(described, connection)
-        return list(measure_features(SampleColumns(inspection, read_sample(inspection, connection))))
+        return list(measure_features(SampleColumns(inspection, read_sample(described, inspection, connection))))

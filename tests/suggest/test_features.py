@@ -33,5 +33,5 @@ def test_windows_pay_for_long_lists_that_append(tmp_path: Path) -> None:
     ]  # half only append
     measured = features_of(tmp_path / "t.parquet", visit=[1] * 20, a=appended, r=replaced, s=short, n=new)
     assert [feature.shift_rate for feature in measured] == [1.0, 0.0, 1.0, pytest.approx(0.5, abs=0.03)]
-    assert [feature.windows_pay for feature in measured] == [True, False, False, False]
+    assert [feature.has_windows() for feature in measured] == [True, False, False, False]
     assert [feature.is_history for feature in measured] == [True, True, False, True]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.suggest.planted import plant_table, source
 
 from recd_dist.errors import ConfigError, DataError
+from recd_dist.etl.etl_run import Options
 from recd_dist.etl.flow import etl
 from recd_dist.etl.source.source import Source
 from recd_dist.suggest.proposals import suggest
@@ -99,8 +100,6 @@ def test_estimates_agree_with_the_table_that_the_etl_writes(table: Path, whole: 
     for group in whole.groups:
         assert made.dedup_factor(group.name) == pytest.approx(group.dedup_factor)
     assert whole.proposal("suggested").estimate.storage_bytes == pytest.approx(made.num_bytes, rel=0.03)
-    alone = etl(source(table), tmp_path / "alone", progress=False)["train"]
-    assert whole.proposal("alone").estimate.storage_bytes == pytest.approx(alone.num_bytes, rel=0.03)
     ids = sum(made.features[f.name].num_values_unique for f in made.schema.features if f.is_sparse)
     flat = sum(made.features[f.name].num_values_expanded for f in made.schema.features if f.is_sparse)
     estimates = {p.name: p.estimate for p in whole.proposals}
@@ -125,7 +124,7 @@ def test_the_flat_table_is_measured_in_order_of_time(table: Path, whole: Suggest
 
 def test_a_sample_of_sessions_says_nearly_the_same(table: Path, whole: Suggestion) -> None:
     part = suggest(source(table), num_samples=6000, progress=False)
-    assert 4000 < part.looked.num_samples <= 6000
+    assert part.looked.num_samples == pytest.approx(6000, rel=0.05)
     assert part.looked.num_samples_total == 24_000
     assert feature_sets(part) == feature_sets(whole)
     for a, b in zip(part.groups, whole.groups, strict=True):
@@ -206,7 +205,7 @@ def test_an_empty_table_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_flat_table_stays_zstd_whatever_ours_is_written_in(table: Path, whole: Suggestion) -> None:
-    fast = suggest(source(table), compression="lz4", progress=False)
+    fast = suggest(source(table), options=Options(compression="lz4"), progress=False)
     assert fast.proposal("flat").estimate.storage_bytes == whole.proposal("flat").estimate.storage_bytes
     assert fast.proposal("suggested").estimate.storage_bytes > whole.proposal("suggested").estimate.storage_bytes
 

@@ -40,6 +40,7 @@ def suggest(options: argparse.Namespace, config_name: str) -> int:
     for flag, file in (("--json", options.json), ("--html", options.html)):
         if file and not Path(file).absolute().parent.is_dir():
             raise ConfigError(f"{flag} {file}: no directory {Path(file).absolute().parent}; make it first")
+    from recd_dist.etl.etl_run import Options
     from recd_dist.suggest.proposals import suggest as suggest_groups
     from recd_dist.suggest.sample import SAMPLES
     from recd_dist.suggest.suggestion_text import render
@@ -49,8 +50,7 @@ def suggest(options: argparse.Namespace, config_name: str) -> int:
         _source(data, config.seed),
         data_config=data,
         num_samples=SAMPLES if options.sample is None else options.sample,
-        compression=config.compression,
-        memory_limit=config.memory_limit,
+        options=Options(config.row_group_samples, config.compression, config.memory_limit, config.threads),
     )
     console(sys.stdout).print(render(suggestion))
     if options.json:

@@ -103,11 +103,20 @@ def guess_keys(source: Source, connection: duckdb.DuckDBPyConnection) -> Guess:
         head = _Head.read(connection, sql, columns)
         choices += _guess_key_columns(head, source) if asks_keys else []
         choices += [] if source.labels else _guess_labels(head, {c.column for c in choices if c.column})
-    keys = {c.role: c.column for c in choices if c.role in ("session", "request", "timestamp") and c.column}
+    guessed = {c.role: c.column for c in choices if c.role in ("session", "request", "timestamp") and c.column}
+    keys = guessed | source.keys
     labels = tuple(c.column for c in choices if c.role == "label" and c.column)
     drop = (*source.drop, *(c for c in left_out if c not in (*keys.values(), *labels)))
     left_out = {c: f"a {t[:40]} is no feature" for c, t in left_out.items() if c in drop}
-    return Guess(replace(source, keys=keys, labels=labels, drop=drop), tuple(choices), left_out)
+    # A key that is guessed must not change what the named keys make a session of.
+    sessions = source.session_by if _says_session(source) else source.sessions
+    described = replace(source, keys=keys, labels=labels, drop=drop, sessions=sessions)
+    return Guess(described, tuple(choices), left_out)
+
+
+def _says_session(source: Source) -> bool:
+    """Whether a source says what a session is, by ``sessions.by`` or by the keys that it names."""
+    return source.sessions != "auto" or source.session_by != "none"
 
 
 def _can_be_feature(type_name: str) -> bool:
@@ -192,10 +201,15 @@ def _guess_key_columns(head: _Head, source: Source) -> list[Choice]:
         c for c in free if c != time.column and head.types[c].split("(")[0] in (*_NUMBERS, "VARCHAR", "UUID")
     ]
     user = _match_name(head, could_be_key, "user", least=1.2)
-    session = given.get("session") or _guess_session(head, could_be_key, user)
+    session = given.get("session") or _given_session(source) or _guess_session(head, could_be_key, user)
     request = given.get("request") or _guess_request(head, [c for c in could_be_key if c != session.column], session)
-    guesses = [choice for choice in (session, request, time) if choice.role not in given]
-    return [*guesses, user] if user.column not in (session.column, None) else guesses
+    guesses = [choice for choice in (session, request, time) if choice.role not in given and choice.sure != "given"]
+    return guesses if {"user"} & {*given} or user.column in (session.column, None) else [*guesses, user]
+
+
+def _given_session(source: Source) -> Choice | None:
+    """What keeps the samples of a session together where the source says it; None where it does not."""
+    return Choice("session", source.session_column, "given", source.session_words) if _says_session(source) else None
 
 
 def _guess_session(head: _Head, free: list[str], user: Choice) -> Choice:

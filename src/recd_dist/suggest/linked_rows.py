@@ -32,16 +32,15 @@ def read_linked_rows(connection: duckdb.DuckDBPyConnection, sql: str, group: str
         chosen: the chosen samples. Rows and samples may each take ``chosen.max_bytes``.
 
     Raises:
-        DataError: the query fails, a key has several rows, or the rows of a single bucket are too large.
+        DataError: the query fails, a key has several rows, or the rows of a single session are too large.
     """
     while True:
         rows = _read_rows_of(connection, sql, group, chosen.table()[link_column(group)], chosen.max_bytes)
         if rows is not None:
             _require_one_per_key(rows, group)
             return rows
-        limit = chosen.limit
         chosen.halve()
-        if chosen.limit == limit:
+        if chosen.is_cut:
             raise DataError(
                 f"group '{group}': its rows need more than {chosen.max_bytes >> 20} MiB; give a smaller --sample"
             )

@@ -106,8 +106,8 @@ def _tiles(suggestion: Suggestion) -> str:
     flat, best = suggestion.proposals[0].estimate, suggestion.proposal("suggested").estimate
     tiles = (
         ("fewer", "more", "ids sent and looked up", flat.ids, best.ids, False),
-        ("smaller", "larger", "on disk", flat.storage_bytes, best.windowed_bytes, True),
-        ("fewer", "more", "bytes decoded", flat.decoded_bytes, best.windowed_decoded_bytes, True),
+        ("smaller", "larger", "on disk", flat.storage_bytes, best.storage_bytes, True),
+        ("fewer", "more", "bytes decoded", flat.decoded_bytes, best.decoded_bytes, True),
         ("fewer", "more", "vectors back", flat.vector_bytes, best.vector_bytes, True),
         ("fewer", "more", "keys and values of attention", flat.attention_rows, best.attention_rows, False),
     )

@@ -2,8 +2,8 @@
 
 ::
 
-    pass 1   session and time of every row           how many there are, how many buckets of sessions fit
-    pass 2   rows whose session's bucket < limit     whole sessions; too many bytes halve the limit on the way
+    pass 1   session and time of every row           how many there are, which blocks of sessions fit
+    pass 2   rows of the chosen sessions             whole sessions; too many bytes halve the blocks on the way
     pass 3   the rows of a group with its own query  only those that the chosen samples refer to
     pass 4   pieces of the log in order of time      what is adjacent there is far apart in the sample
 
@@ -11,7 +11,7 @@ A sample of single rows would be useless: what repeats, repeats inside a session
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import duckdb
 import numpy as np
@@ -19,10 +19,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recd_dist.errors import DataError
+from recd_dist.etl.etl_run import Options
 from recd_dist.etl.raw import duckdb_sql as engine
-from recd_dist.etl.source.inspection import REQUEST, SESSION, TIMESTAMP, Inspection, link_column
-from recd_dist.suggest.choose_sessions import BUCKET, NUM_BUCKETS, ChosenSessions, KeyCounts
+from recd_dist.etl.source.inspection import SESSION, TIMESTAMP, Inspection, link_column
+from recd_dist.etl.source.source import Source
+from recd_dist.etl.write.flat_columns import flag_number_changes
+from recd_dist.suggest.choose_sessions import KeyCounts, take_usable
+from recd_dist.suggest.dealing import Dealing
 from recd_dist.suggest.linked_rows import BATCH_ROWS, add_linked_rows, find_rows, read_linked_rows
+from recd_dist.suggest.table_order import OrderRules, TableOrder
+from recd_dist.table.schema import Schema
 
 SAMPLES = 200_000
 """About how many samples are read. A source of up to half as many again is read whole."""
@@ -31,11 +37,13 @@ BYTES = 256 << 20
 """The most Arrow memory that the samples take, and that the rows of each group with its own query take."""
 
 I64 = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 _LOG_SAMPLES = 24576
 _LOG_BYTES = 64 << 20
 _MIN_LOG_SAMPLES = 1024
-_BUCKET_SQL = f"(hash({SESSION}) % {NUM_BUCKETS})::usmallint"
+_KEY_BYTES = 12  # of the hash and the size that the ETL adds to each sample
+_KEY = "__key"  # the session key as the source has it: a user, where sessions end with a gap
 
 
 @dataclass(frozen=True)
@@ -43,21 +51,29 @@ class SessionSample:
     """Some sessions of a source, or all of them.
 
     Attributes:
-        samples: the N samples of the normalised query, sorted by session, time and request, then as they came.
+        rules: what the order of the table depends on.
+        samples: the N samples of the normalised query, in the order of the table.
+        bounds: int64 [row groups + 1], where row groups begin and end.
+        spans: int64 [blocks, 2], the first and last session key of each block of sessions that was read.
+        has_ties: whether some order was decided by the hash of the content, which depends on the groups.
         linked_rows: for each group with its own query, the rows that the samples refer to.
         row_of: for each such group int64 [N], the row of each sample; -1 where there is none.
         time_rank: int64 [N], the position of each sample in order of time, then in the source.
         log: a few pieces of the source without gaps, in order of time; None if all samples are read.
         log_row_of: for each group with its own query int64 [samples of the log], the row of each of them.
-        num_total: number of samples of the source.
-        num_sessions_total: number of sessions of the source; beyond 65,536 an estimate within 1%.
+        num_total: number of samples of the table; an estimate where duplicates are left out and not all were read.
+        num_sessions_total: number of sessions; an estimate beyond 65,536, or where gaps tell sessions apart.
         share: share of the source's samples that were read, from 0 to 1.
         num_keyless: number of rows without a session, which are left out.
-        is_cut: whether one bucket of sessions was too large for memory, so that a session may be cut.
+        is_cut: whether one session alone was too large for memory, so that it may be cut.
         has_session, has_time: whether the source names these keys.
     """
 
+    rules: OrderRules
     samples: pa.Table
+    bounds: I64
+    spans: I64
+    has_ties: bool
     linked_rows: dict[str, pa.Table]
     row_of: dict[str, I64]
     time_rank: I64
@@ -76,80 +92,128 @@ class SessionSample:
         """Number of samples that were read."""
         return int(self.samples.num_rows)
 
+    def key_starts(self) -> tuple[Flags, Flags]:
+        """Where session keys begin, and where blocks of them begin whose neighbours were not read: bool [N] each."""
+        key = self.samples[_KEY].to_numpy()
+        new_key = flag_number_changes(key)
+        if self.rules.share == 1 or not self.has_session:
+            return new_key, np.zeros(len(key), np.bool_)
+        return new_key, flag_number_changes(np.searchsorted(self.spans[:, 0], key, "right"))
+
+    def rearranged(self, schema: Schema) -> "SessionSample":
+        """The same samples in the order of a table with other groups.
+
+        Args:
+            schema: the schema with these groups.
+        """
+        if not self.has_ties:
+            return self
+        place = self.samples.column_names.index(SESSION)
+        raw = self.samples.set_column(place, SESSION, self.samples[_KEY])
+        order = self.rules.order(raw, schema)
+        rows = pa.array(order.rows)
+        return replace(
+            self,
+            samples=_take(self.samples, rows).set_column(place, SESSION, pa.array(order.session)),
+            bounds=order.bounds,
+            row_of={name: row_of[order.rows] for name, row_of in self.row_of.items()},
+            time_rank=self.time_rank[order.rows],
+        )
+
 
 def read_sample(
+    source: Source,
     inspection: Inspection,
     connection: duckdb.DuckDBPyConnection,
     num_samples: int = SAMPLES,
     max_bytes: int = BYTES,
+    options: Options | None = None,
     report_rows: Callable[[int], None] = lambda _: None,
 ) -> SessionSample:
     """Reads whole sessions of a source.
 
     Args:
+        source: says what sessions, duplicates and splits are.
         inspection: the queries of the source.
         connection: an open DuckDB.
         num_samples: about how many samples to read.
         max_bytes: bytes of Arrow memory that the samples may take.
+        options: the options of the ETL; None takes its defaults.
         report_rows: called with the number of rows in each batch that was read, for a progress bar.
 
     Raises:
         DataError: the source has no rows, or a query fails.
     """
     columns = engine.describe_query(connection, inspection.samples, "samples query")
-    sql = _with_session(inspection.samples, SESSION in columns)
-    keys = KeyCounts()
-    for batch in _read_batches(connection, _key_query(sql, TIMESTAMP in columns), report_rows):
+    has_session, has_time = SESSION in columns, TIMESTAMP in columns
+    sql = _usable_rows(source, inspection, has_session)
+    share_of_keys = source.sample if source.gap_us is None and has_session else 1.0
+    keys = KeyCounts(share_of_keys)
+    for batch in _read_batches(connection, _key_query(sql, has_time), report_rows):
         keys.add(batch)
+    keys.count()
     if not keys.num_rows:
         raise DataError("the samples query returned no rows; check path and query")
-    chosen = ChosenSessions(keys.bucket_limit(num_samples), max_bytes)
-    for batch in _read_batches(connection, _session_query(sql, chosen.limit), report_rows):
+    options = options or Options()
+    dealing = _estimate_dealing(connection, sql, keys, options)
+    chosen = keys.choose(num_samples, max_bytes, dealing)
+    for batch in _read_batches(connection, f"select * from ({sql}) where {chosen.condition()}", report_rows):
         chosen.add(batch)
         if chosen.is_cut:
             break
     rows = {name: read_linked_rows(connection, query, name, chosen) for name, query in inspection.groups.items()}
-    samples, time_rank = _sort_by_session(chosen.table())
-    is_whole = samples.num_rows == keys.num_samples
+    rules = OrderRules(source, options, tuple(inspection.groups), dealing, has_session, has_time, chosen.share)
+    read = chosen.table()
+    share = read.num_rows / keys.num_rows
+    samples, order, time_rank = _sort_as_table(read, rules, inspection.schema)
     log = None
-    if not is_whole and TIMESTAMP in columns:
+    if share < 1 and has_time:
         log = _read_log(connection, sql, keys, bytes_per_sample=samples.nbytes / samples.num_rows)
     log_row_of = {}
     if log is not None:
         for name, query in inspection.groups.items():
             rows[name] = add_linked_rows(connection, query, name, log, rows[name], _LOG_BYTES)
             log_row_of[name] = find_rows(log[link_column(name)], rows[name])
+    num_sessions = int((np.diff(samples[SESSION].to_numpy()) != 0).sum()) + 1
     return SessionSample(
-        samples=samples.drop_columns([BUCKET]),
+        rules=rules,
+        samples=samples,
+        bounds=order.bounds,
+        spans=chosen.spans,
+        has_ties=order.has_ties,
         linked_rows=rows,
         row_of={name: find_rows(samples[link_column(name)], table) for name, table in rows.items()},
         time_rank=time_rank,
         log=log,
         log_row_of=log_row_of,
-        num_total=keys.num_samples,
-        num_sessions_total=keys.sessions.stats().num_distinct,
-        share=1.0 if is_whole else samples.num_rows / keys.num_samples,
+        num_total=round(samples.num_rows / share),
+        num_sessions_total=keys.num_sessions if source.gap_us is None else round(num_sessions / share),
+        share=share,
         num_keyless=keys.num_keyless,
         is_cut=chosen.is_cut,
-        has_session=SESSION in columns,
-        has_time=TIMESTAMP in columns,
+        has_session=has_session,
+        has_time=has_time,
     )
 
 
-def _with_session(sql: str, has_session: bool) -> str:
-    """A query that has sessions: without that key every sample is a session of its own, as in the ETL."""
+def _estimate_dealing(connection: duckdb.DuckDBPyConnection, sql: str, keys: KeyCounts, options: Options) -> Dealing:
+    """How the ETL would deal the sessions, judged by the keys of all samples and the size of the first ones."""
+    first = pa.Table.from_batches(list(_read_batches(connection, f"select * from ({sql}) limit {BATCH_ROWS}")))
+    sample_bytes = first.nbytes / max(first.num_rows, 1) + _KEY_BYTES
+    return Dealing.estimate(keys.keys, keys.counts, keys.num_rows, sample_bytes, options.budget.shard_bytes)
+
+
+def _usable_rows(source: Source, inspection: Inspection, has_session: bool) -> str:
+    """The samples query, with a session for each sample, without the samples whose time the policy leaves out."""
+    policy, sql = source.policy, inspection.samples
+    if inspection.timed and policy.time == "drop":
+        sql = f"select * from ({sql}) where {TIMESTAMP} between {policy.earliest_us} and {policy.latest_us}"
     return sql if has_session else f"select *, row_number() over () - 1 as {SESSION} from ({sql})"
 
 
 def _key_query(sql: str, has_time: bool) -> str:
     time = TIMESTAMP if has_time else "0::bigint"
-    return f"select {SESSION}, {_BUCKET_SQL} as {BUCKET}, {time} as {TIMESTAMP} from ({sql})"
-
-
-def _session_query(sql: str, limit: int) -> str:
-    """A query of the samples whose session falls into the first ``limit`` buckets."""
-    condition = f"{SESSION} is not null" + ("" if limit == NUM_BUCKETS else f" and {_BUCKET_SQL} < {limit}")
-    return f"select *, {_BUCKET_SQL} as {BUCKET} from ({sql}) where {condition}"
+    return f"select {SESSION}, {time} as {TIMESTAMP} from ({sql})"
 
 
 def _read_batches(
@@ -161,23 +225,25 @@ def _read_batches(
             yield batch
 
 
-def _sort_by_session(table: pa.Table) -> tuple[pa.Table, I64]:
-    """Sorts samples by session, time and request, then as they came; returns each one's position in time, too."""
-    arrival = np.arange(table.num_rows, dtype=np.int64)
-    session = table[SESSION].to_numpy()
-    time = table[TIMESTAMP].fill_null(0).to_numpy() if TIMESTAMP in table.column_names else np.zeros_like(session)
-    request = table[REQUEST].fill_null(0).to_numpy() if REQUEST in table.column_names else session
-    order = np.lexsort((arrival, request, time, session))
-    by_time = np.lexsort((arrival[order], time[order]))
-    time_rank = np.empty(len(order), np.int64)
-    time_rank[by_time] = np.arange(len(order))
-    indices = pa.array(order)
-    # Column by column: only one of them is in memory twice.
+def _sort_as_table(read: pa.Table, rules: OrderRules, schema: Schema) -> tuple[pa.Table, TableOrder, I64]:
+    """Sorts samples as the table would be; returns the order and each one's position in time, too."""
+    order = rules.order(read, schema)
+    time = read[TIMESTAMP].fill_null(0).to_numpy()[order.rows] if rules.has_time else order.rows
+    by_time = np.lexsort((order.rows, time))
+    time_rank = np.empty(len(by_time), np.int64)
+    time_rank[by_time] = np.arange(len(by_time))
+    place = read.column_names.index(SESSION)
+    samples = _take(read.append_column(_KEY, read[SESSION]), pa.array(order.rows))
+    return samples.set_column(place, SESSION, pa.array(order.session)), order, time_rank
+
+
+def _take(table: pa.Table, rows: pa.Array) -> pa.Table:
+    """Some rows of a table, taken column by column: only one of them is in memory twice."""
     names, columns = table.column_names, []
     for name in names:
-        columns.append(table[name].combine_chunks().take(indices))
+        columns.append(table[name].combine_chunks().take(rows))
         table = table.drop_columns([name])
-    return pa.Table.from_arrays(columns, names=names), time_rank
+    return pa.Table.from_arrays(columns, names=names)
 
 
 def _read_log(
@@ -187,7 +253,8 @@ def _read_log(
     spans = keys.time_spans(int(min(_LOG_SAMPLES, _LOG_BYTES / bytes_per_sample)))
     is_inside = " or ".join(f"{TIMESTAMP} between {first} and {last}" for first, last in spans)
     batches, num_bytes = [], 0
-    for batch in _read_batches(connection, f"select * from ({sql}) where ({is_inside}) and {SESSION} is not null"):
+    for raw in _read_batches(connection, f"select * from ({sql}) where ({is_inside})"):
+        batch = take_usable(raw, keys.sample)
         batches.append(batch)
         num_bytes += batch.nbytes
         if num_bytes > 2 * _LOG_BYTES:  # many samples have the same time

@@ -1,6 +1,7 @@
 """Columns of the sampled sessions, converted as the ETL stores them, one at a time."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,14 +10,11 @@ import pyarrow as pa
 
 from recd_dist.etl.deal.value_range import ValueRange
 from recd_dist.etl.source.inspection import SESSION, Inspection
-from recd_dist.etl.write.flat_columns import flag_number_changes
-from recd_dist.etl.write.row_groups import row_group_bounds
+from recd_dist.etl.write.flat_columns import flag_array_changes, flag_number_changes
 from recd_dist.etl.write.stored_types import convert_column, stored_type
 from recd_dist.suggest.sample import SessionSample
+from recd_dist.table.column import Column
 from recd_dist.table.schema import Feature, Kind
-
-ROW_GROUP = 8192
-"""About how many samples a row group has. A row that two row groups share is stored twice."""
 
 Flags = npt.NDArray[np.bool_]
 I64 = npt.NDArray[np.int64]
@@ -44,11 +42,16 @@ class SampleColumns:
         self.sample = sample
         self.origin = {f.name: (f.group if f.group in inspection.groups else None) for f in schema.features}
         session = sample.samples[SESSION].to_numpy()
-        self.bounds = row_group_bounds(session, ROW_GROUP)
+        self.bounds = sample.bounds
         self.new_session = flag_number_changes(session)
         self.new_row_group = np.zeros(len(session), np.bool_)
         self.new_row_group[self.bounds[:-1]] = True
-        self.new_row = {name: flag_number_changes(rows) | self.new_row_group for name, rows in sample.row_of.items()}
+        self._new_key, self._new_block = sample.key_starts()
+        self._draws = np.random.default_rng(0).random(int(self._new_block.sum()))
+        self.new_row = {
+            name: self.settle_block_starts(flag_number_changes(rows)) | self.new_row_group
+            for name, rows in sample.row_of.items()
+        }
         self._ranges = {f.name: self._value_range(f.name) for f in schema.features}
         self.features = {f.name: self._stored_feature(f) for f in schema.features}
         self._last: tuple[str, pa.Array] | None = None
@@ -71,7 +74,7 @@ class SampleColumns:
     def _stored_feature(self, feature: Feature) -> Feature:
         """A single id that is missing in some rows becomes a list of no or one id, as in the ETL."""
         is_list = bool(self._ranges[feature.name].num_missing) and feature.kind is Kind.id
-        return Feature(feature.name, Kind.ids if is_list else feature.kind, feature.group, feature.table)
+        return replace(feature, kind=Kind.ids) if is_list else feature
 
     def stored_type(self, name: str) -> pa.DataType:
         """The type of a feature on disk."""
@@ -87,6 +90,37 @@ class SampleColumns:
             column, _ = convert_column(self._table(name)[name], self.features[name].kind, self.stored_type(name))
             self._last = (name, column)
         return self._last[1]
+
+    def settle_block_starts(self, changed: Flags) -> Flags:
+        """Settles whether a row begins where a block of sessions does, whose neighbour in the table was not read.
+
+        It begins there as often as where other sessions begin. Each block draws once for all features, so that those
+        which change together stay together.
+
+        Args:
+            changed: bool [N], whether a feature differs from the sample before.
+        """
+        others = self._new_key & ~self._new_block
+        if not self._new_block.any() or not others.any():
+            return changed
+        settled = changed.copy()
+        settled[self._new_block] = self._draws < changed[others].mean()
+        return settled
+
+    def weight_changes(self, name: str) -> Flags:
+        """Where the weights of a feature's ids differ from those of the sample before, bool [N]."""
+        weights = self.features[name].weights
+        if weights is None or self.origin[name] is not None:
+            return np.zeros(len(self.new_session), np.bool_)
+        return flag_array_changes(_fill_nulls(self._table(name)[weights].combine_chunks()))
+
+    def row_bounds(self, flags: Flags) -> I64:
+        """Where the stored rows of each row group begin and end, int64 [row groups + 1].
+
+        Args:
+            flags: bool [N], whether a stored row begins with a sample.
+        """
+        return np.append(0, np.cumsum(flags))[self.bounds]
 
     def stored_rows(self, name: str, start: int, end: int, flags: Flags) -> pa.Array:
         """The rows that a feature stores for some samples.
@@ -104,6 +138,15 @@ class SampleColumns:
         rows = column.slice(start, end - start)
         return rows if is_stored.all() else rows.take(pa.array(np.flatnonzero(is_stored)))
 
+    def stored_weights(self, name: str, start: int, end: int, flags: Flags) -> pa.Array:
+        """The weights of the rows that :meth:`stored_rows` returns."""
+        weights, origin = str(self.features[name].weights), self.origin[name]
+        column = _fill_nulls(self._table(name)[weights].combine_chunks())
+        if origin is None:
+            return column.take(pa.array(np.arange(start, end)[flags[start:end]]))
+        rows = self.sample.row_of[origin][start:end][flags[start:end]]
+        return _fill_nulls(column.take(pa.array(rows, mask=rows < 0)))
+
     def linked_rows(self, name: str, rows: I64) -> pa.Array:
         """Rows of a feature whose group has its own query.
 
@@ -116,6 +159,13 @@ class SampleColumns:
     def row_groups(self) -> Iterator[tuple[int, int]]:
         """For each row group its first sample, and the one after its last."""
         return pairwise(self.bounds.tolist())
+
+
+def as_column(array: pa.Array) -> Column:
+    """A stored column, numbers or lists without nulls, as flat arrays."""
+    if not pa.types.is_list(array.type):
+        return Column(array.to_numpy(zero_copy_only=False))
+    return Column(array.values.to_numpy(zero_copy_only=False), array.offsets.to_numpy())
 
 
 def _fill_nulls(column: pa.Array) -> pa.Array:

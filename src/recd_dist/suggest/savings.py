@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recd_dist.etl.write.propose_groups import ProposedGroup
 from recd_dist.suggest.batch_factors import BATCH, mark_batches
 from recd_dist.suggest.features import SampledFeature
-from recd_dist.suggest.propose_groups import ProposedGroup
 from recd_dist.suggest.sample_columns import Flags
 from recd_dist.suggest.storage_bytes import StorageBytes
 from recd_dist.table.stats.batch_cost import LENGTH_BYTES, VECTOR_BYTES
@@ -31,10 +31,8 @@ class Estimate:
     """What a proposal comes to: storage of the whole table, everything else of a batch of 4096 samples.
 
     Attributes:
-        storage_bytes: bytes of the table's files.
-        windowed_bytes: bytes of the table's files with windows for the histories that shift.
+        storage_bytes: bytes of the table's files, with windows where the ETL writes some.
         decoded_bytes: bytes that are read from disk, once decompressed.
-        windowed_decoded_bytes: bytes that are read from disk with windows, once decompressed.
         gathered_rows: number of rows of features that become tensors.
         ids: number of ids that are sent and looked up.
         sent_bytes: bytes of these ids and of the lengths of their lists.
@@ -44,9 +42,7 @@ class Estimate:
     """
 
     storage_bytes: float
-    windowed_bytes: float
     decoded_bytes: float
-    windowed_decoded_bytes: float
     gathered_rows: float
     ids: float
     sent_bytes: float
@@ -72,15 +68,17 @@ def estimate_savings(
     flags_of = {name: group.flags for group in groups for name in group.features}
     num_samples = len(features[0].flags)
     every = np.ones(num_samples, np.bool_)
-    stored = windowed = storage.key_bytes(clustered=not in_time_order)
+    stored = storage.key_bytes(clustered=not in_time_order)
     spared = 0
     for feature in features:
         flags = flags_of.get(feature.name, every)
-        num_bytes = storage.flat_bytes(feature.name) if in_time_order else storage.row_bytes(feature.name, flags)
-        stored += num_bytes
-        has_windows = feature.name in flags_of and feature.windows_pay
-        windowed += min(num_bytes, storage.window_bytes(feature.name, flags)) if has_windows else num_bytes
-        spared += _spared_by_windows(feature, flags) if has_windows else 0
+        if in_time_order:
+            stored += storage.flat_bytes(feature.name)
+        elif feature.name in flags_of and feature.has_windows(flags):
+            stored += storage.window_bytes(feature.name, flags)
+            spared += _spared_by_windows(feature, flags)
+        else:
+            stored += storage.row_bytes(feature.name, flags)
     numbers = sum(storage.row_number_bytes(group.flags) for group in groups)
     counts = [_count_feature(feature, flags_of.get(feature.name, every)) for feature in features]
     decoded = sum(c.decoded_bytes for c in counts) + sum(
@@ -90,9 +88,7 @@ def estimate_savings(
     num_pooled = sum(c.pooled_rows for c in counts)
     return Estimate(
         storage_bytes=stored + numbers,
-        windowed_bytes=windowed + numbers,
-        decoded_bytes=decoded * per_batch,
-        windowed_decoded_bytes=(decoded - spared) * per_batch,
+        decoded_bytes=(decoded - spared) * per_batch,
         gathered_rows=sum(c.rows for c in counts) * per_batch,
         ids=sum(c.ids for c in counts) * per_batch,
         sent_bytes=sum(c.sent_bytes for c in counts) * per_batch,

@@ -16,11 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd_dist.etl.source.inspection import REQUEST, SESSION, TIMESTAMP
+from recd_dist.etl.write.column_encodings import choose_encodings
+from recd_dist.etl.write.flat_columns import to_arrow
+from recd_dist.etl.write.history_windows import build_streams
 from recd_dist.etl.write.part_files import PartWriter, required_table
-from recd_dist.etl.write.stored_types import convert_column
+from recd_dist.etl.write.stored_types import WEIGHTS, convert_column
 from recd_dist.suggest.features import SampledFeature
-from recd_dist.suggest.sample_columns import ROW_GROUP, Flags, SampleColumns
-from recd_dist.suggest.shifts import append_only_stream
+from recd_dist.suggest.sample_columns import Flags, SampleColumns, as_column
+from recd_dist.table.column import Column
+from recd_dist.table.manifest import ROW, STREAM, length_of, start_of
 from recd_dist.table.schema import REQUEST_ID, SAMPLE_ID, SESSION_ID
 from recd_dist.table.schema import TIMESTAMP as TIMESTAMP_COLUMN
 
@@ -71,13 +75,13 @@ class StorageBytes:
         key = (name, _hash(flags))
         if key not in self._known:
             spans = self._pick_row_groups(name, flags)
-            rows = (required_table([name], [self._columns.stored_rows(name, s, e, flags)]) for s, e in spans)
+            rows = (self._stored_columns(name, s, e, flags) for s, e in spans)
             self._known[key] = self._scale(self._write(rows), flags, spans)
             self._after_column()
         return self._known[key]
 
     def window_bytes(self, name: str, flags: Flags) -> float:
-        """Bytes of a history in the whole table, as a stream of ids with a start and a length for each row.
+        """Bytes of a history in the whole table, as streams of ids with a start and a length for each row.
 
         Args:
             name: the feature.
@@ -93,14 +97,26 @@ class StorageBytes:
             self._after_column()
         return self._known[key]
 
+    def _stored_columns(self, name: str, start: int, end: int, flags: Flags) -> pa.Table:
+        """The stored rows of some samples: the feature, and its weights where it has some."""
+        columns = {name: self._columns.stored_rows(name, start, end, flags)}
+        weights = self._columns.features[name].weights
+        if weights is not None:
+            columns[weights] = self._columns.stored_weights(name, start, end, flags).cast(WEIGHTS)
+        return required_table(columns, columns.values())
+
     def _cut_windows(self, name: str, flags: Flags, start: int, end: int) -> tuple[pa.Table, pa.Table]:
-        """The stream of some samples' lists, and the start and length of each list in it."""
-        rows = self._columns.stored_rows(name, start, end, flags)
-        same_session = ~self._columns.new_session[start:end][flags[start:end]]
-        ids, num_new = append_only_stream(rows, same_session)
-        lengths = np.diff(rows.offsets.to_numpy())
-        starts = pa.array(np.cumsum(num_new) - lengths)
-        return required_table(["ids"], [ids]), required_table(["start_row", "length"], [starts, pa.array(lengths)])
+        """The streams of some samples' lists, and the stream, start and length of each list."""
+        rows = as_column(self._columns.stored_rows(name, start, end, flags))
+        streams = build_streams({name: rows}, np.array([0, len(rows)]))
+        lists: Column = streams.lists[name]
+        stored = to_arrow(lists, self._columns.stored_type(name), WEIGHTS)[0]
+        windows = {
+            STREAM: pa.array(streams.stream),
+            start_of(name): pa.array(streams.starts[name]),
+            length_of(name): pa.array(rows.lengths.astype(np.int32)),
+        }
+        return required_table([name], [stored]), required_table(windows, windows.values())
 
     def row_number_bytes(self, flags: Flags) -> float:
         """Bytes of a group's row numbers in the whole table: one for each stored row, and one for each sample.
@@ -111,10 +127,10 @@ class StorageBytes:
         key = ("row", _hash(flags))
         if key not in self._known:
             row = pa.array(np.cumsum(flags) - 1)
-            per_sample = (required_table(["row"], [row.slice(s, e - s)]) for s, e in self._columns.row_groups())
+            per_sample = (required_table([ROW], [row.slice(s, e - s)]) for s, e in self._columns.row_groups())
             stored = row.filter(pa.array(flags))
-            starts = range(0, max(len(stored), 1), ROW_GROUP)
-            per_row = (required_table(["row"], [stored.slice(start, ROW_GROUP)]) for start in starts)
+            bounds = self._columns.row_bounds(flags).tolist()
+            per_row = (required_table([ROW], [stored.slice(s, e - s)]) for s, e in pairwise(bounds))
             self._known[key] = self._scale(self._write(per_sample) + self._write(per_row))
         return self._known[key]
 
@@ -146,7 +162,8 @@ class StorageBytes:
             feature, sample = self._features[name], self._sample
             num_samples = sample.num_samples if sample.log is None else sample.log.num_rows
             num_bytes = int(feature.num_values() * feature.width * num_samples / sample.num_samples)
-            bounds = [*range(0, max(num_samples - ROW_GROUP // 2, 1), ROW_GROUP), num_samples]
+            size = self._sample.rules.options.row_group_samples
+            bounds = [*range(0, max(num_samples - size // 2, 1), size), num_samples]
             spans = _spread_evenly(list(pairwise(bounds)), num_bytes)
             written = self._write((required_table([name], [self._flat_rows(name, s, e)]) for s, e in spans), _FLAT)
             self._known[key] = written * sample.num_total / sum(e - s for s, e in spans)
@@ -193,10 +210,14 @@ class StorageBytes:
     def _write(self, row_groups: Iterable[pa.Table], compression: str | None = None) -> float:
         """Writes columns as the row groups of a file; returns their bytes, with their share of the file's footer."""
         with tempfile.TemporaryDirectory(prefix="recd-suggest-") as directory:
-            writer = PartWriter(Path(directory), 0, compression or self._compression)
             tables = list(row_groups)
             bounds = np.cumsum([0, *(rows.num_rows for rows in tables)])
-            writer.write("samples", pa.concat_tables(tables).combine_chunks(), bounds)
+            table = pa.concat_tables(tables).combine_chunks()
+            encodings = {}
+            if compression is None:
+                encodings["samples"] = choose_encodings(table, int(np.median(np.diff(bounds))), self._compression)
+            writer = PartWriter(Path(directory), 0, compression or self._compression, encodings)
+            writer.write("samples", table, bounds)
             part = writer.close()
             metadata = pq.read_metadata(Path(directory) / part.samples.path)
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]

@@ -1,13 +1,17 @@
 """A data config with the suggested groups, to be saved as my_configs/data/mine.yaml."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
 from recd_dist.etl.source.source import Source
-from recd_dist.suggest.propose_groups import ProposedGroup
+from recd_dist.etl.write.propose_groups import ProposedGroup
 
+_WRITTEN = (
+    *("name", "path", "table", "source", "samples", "keys", "labels", "split", "groups", "features", "tables", "drop"),
+)
 _WIDTH = 88  # the emitter breaks a line after a word that passes it
 
 
@@ -59,10 +63,11 @@ def to_yaml(source: Source, groups: Sequence[ProposedGroup], data_config: Mappin
     value["labels"] = list(source.labels) or ["label"]
     if source.split is not None:
         value["split"] = source.split
+    value |= _kept_options(source, data_config or {})
     value["groups"] = {group.name: _group_options(source, group) for group in groups}
     data_config = data_config or {}
     features = data_config.get("features") or {
-        name: {"table": f.table, "kind": str(f.kind) if f.kind else None} for name, f in source.features.items()
+        name: asdict(f) | {"kind": str(f.kind) if f.kind else None} for name, f in source.features.items()
     }
     value["features"] = {name: _Line(_drop_empty(options or {})) for name, options in features.items()}
     value["tables"] = {name: _Line(options or {}) for name, options in (data_config.get("tables") or {}).items()}
@@ -73,12 +78,27 @@ def to_yaml(source: Source, groups: Sequence[ProposedGroup], data_config: Mappin
     return text.replace("labels: [label]", "labels: [label]   # none was found: name the label column here")
 
 
+def _kept_options(source: Source, data_config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a session is, and every other option of the config that says something."""
+    kept: dict[str, Any] = {}
+    if source.sessions != "auto":
+        kept["sessions"] = _Line(by=source.sessions)
+        if source.gap_us is not None:
+            kept["sessions"]["gap"] = f"{source.gap_s:g}s"
+    passed = (*_WRITTEN, "sessions", "partitions", "synthetic")
+    for name, value in data_config.items():
+        option = _Line(_drop_empty(value)) if isinstance(value, Mapping) else value
+        if name not in passed and option and option != 1.0:
+            kept[name] = option
+    return kept
+
+
 def _dump(value: Any) -> str:
     return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=_WIDTH, allow_unicode=True))
 
 
 def _drop_empty(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: option for key, option in options.items() if option}
+    return {key: option for key, option in options.items() if option not in (None, "", [], {})}
 
 
 def _group_options(source: Source, group: ProposedGroup) -> dict[str, Any]:

@@ -79,6 +79,8 @@ class GroupSummary:
         num_rows: number of unique rows in the sample.
         stay_rate: d of its rows; nan without neighbours.
         dedup_factor: samples per unique row.
+        factor_error: how far that may be off where only some sessions were read, as a share of it: twice the standard
+            error. 0 where all were.
         clustered_at: batch size -> samples per unique row in batches of the table; None where the sample is smaller.
         in_time_at: batch size -> samples per unique row in batches in order of time; None where the sample is smaller.
     """
@@ -88,6 +90,7 @@ class GroupSummary:
     num_rows: int
     stay_rate: float
     dedup_factor: float
+    factor_error: float
     clustered_at: dict[int, float | None]
     in_time_at: dict[int, float | None]
 
@@ -97,7 +100,7 @@ class Proposal:
     """One way to lay out the table, and what it comes to.
 
     Attributes:
-        name: ``flat``, ``sorted``, ``alone``, ``suggested`` or ``config``.
+        name: ``flat``, ``sorted``, ``suggested`` or ``config``.
         title: what it is, in plain words.
         groups: name of a group -> names of its features.
         estimate: storage of the whole table, everything else of a batch.

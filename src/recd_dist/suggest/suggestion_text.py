@@ -16,9 +16,7 @@ from recd_dist.table.schema import SAMPLE
 
 METRICS: tuple[tuple[str, str, bool], ...] = (
     ("storage_bytes", "on disk, all samples", True),
-    ("windowed_bytes", "  histories as windows", True),
     ("decoded_bytes", "decoded", True),
-    ("windowed_decoded_bytes", "  histories as windows", True),
     ("gathered_rows", "rows gathered", False),
     ("ids", "ids sent and looked up", False),
     ("sent_bytes", "ids and lengths sent", True),
@@ -28,7 +26,7 @@ METRICS: tuple[tuple[str, str, bool], ...] = (
 )
 """Rows of the table of proposals: a field of :class:`Estimate`, its words, and whether it counts bytes."""
 
-_SHORT = {"flat": "flat", "sorted": "sorted", "alone": "each alone", "suggested": "suggested", "config": "config"}
+_SHORT = {"flat": "flat", "sorted": "sorted", "suggested": "suggested", "config": "config"}
 _YAML = {
     True: "these groups for a data config, such as my_configs/data/mine.yaml (--html has the whole config):",
     False: "a data config with these groups, for my_configs/data/mine.yaml:",
@@ -101,10 +99,9 @@ def _proposals_table(suggestion: Suggestion) -> tuple[Text, Table]:
 
 
 def metrics_of(suggestion: Suggestion) -> list[tuple[str, str, bool]]:
-    """Rows of METRICS; rows of windows only where histories shift, rows of attention only where there are histories."""
-    shifts = any(p.estimate.windowed_decoded_bytes < p.estimate.decoded_bytes for p in suggestion.proposals)
+    """Rows of METRICS; rows of attention only where there are histories."""
     flat = suggestion.proposals[0].estimate
-    return [row for row in METRICS if (shifts or not row[0].startswith("windowed")) and getattr(flat, row[0])]
+    return [row for row in METRICS if getattr(flat, row[0])]
 
 
 def _cell(base: Estimate, proposal: Proposal, field: str, is_bytes: bool) -> str:

@@ -6,16 +6,18 @@ from collections.abc import Iterable
 import numpy as np
 
 from recd_dist.etl.source.inspection import SESSION
+from recd_dist.etl.write.propose_groups import ProposedGroup
 from recd_dist.suggest.batch_factors import CURVE_BATCH_SIZES, clustered_factor, time_order_factor
 from recd_dist.suggest.features import SampledFeature
-from recd_dist.suggest.propose_groups import ProposedGroup
 from recd_dist.suggest.sample import SessionSample
-from recd_dist.suggest.sample_columns import Flags
+from recd_dist.suggest.sample_columns import Flags, SampleColumns
 from recd_dist.suggest.storage_bytes import StorageBytes
 from recd_dist.suggest.suggestion import Coverage, FeatureSummary, GroupSummary
 from recd_dist.suggest.verdict import judge_feature
 from recd_dist.table.schema import SAMPLE
 from recd_dist.table.stats.row_repeats import I64, Spread, run_lengths
+
+_PIECES = 32
 
 Histogram = tuple[tuple[int, int, int], ...]
 """(least samples, most samples, number of sessions) for each bin."""
@@ -69,8 +71,7 @@ def _summarize_feature(feature: SampledFeature, group: ProposedGroup | None, sto
     num_expanded, num_stored = feature.num_values(), feature.num_values(feature.flags)
     num_samples = len(feature.flags)
     flags = np.ones(num_samples, np.bool_) if group is None else group.flags
-    has_windows = group is not None and feature.windows_pay
-    stored_bytes = storage.row_bytes(feature.name, flags)
+    has_windows = group is not None and feature.has_windows(flags)
     return FeatureSummary(
         name=feature.name,
         kind=str(feature.feature.kind),
@@ -81,23 +82,20 @@ def _summarize_feature(feature: SampledFeature, group: ProposedGroup | None, sto
         shift_rate=feature.shift_rate,
         window_factor=num_expanded / max(feature.num_new, 1) if has_windows else math.nan,
         flat_bytes=storage.flat_bytes(feature.name),
-        stored_bytes=min(stored_bytes, storage.window_bytes(feature.name, flags)) if has_windows else stored_bytes,
+        stored_bytes=(storage.window_bytes if has_windows else storage.row_bytes)(feature.name, flags),
         num_missing=feature.num_missing,
         verdict=judge_feature(feature, SAMPLE if group is None else group.name),
     )
 
 
-def summarize_groups(
-    groups: Iterable[ProposedGroup], new_session: Flags, sample: SessionSample
-) -> tuple[GroupSummary, ...]:
+def summarize_groups(groups: Iterable[ProposedGroup], columns: SampleColumns) -> tuple[GroupSummary, ...]:
     """Summarizes groups.
 
     Args:
         groups: the suggested groups.
-        new_session: bool [N], whether a sample is the first of its session.
-        sample: the sampled sessions.
+        columns: the columns of the sampled sessions.
     """
-    return tuple(_summarize_group(group, new_session, sample) for group in groups)
+    return tuple(_summarize_group(group, columns.new_session, columns.sample) for group in groups)
 
 
 def _summarize_group(group: ProposedGroup, new_session: Flags, sample: SessionSample) -> GroupSummary:
@@ -110,6 +108,21 @@ def _summarize_group(group: ProposedGroup, new_session: Flags, sample: SessionSa
         num_rows=group.num_rows,
         stay_rate=1 - num_changes / num_pairs if num_pairs else math.nan,
         dedup_factor=group.factor,
+        factor_error=_factor_error(group.flags, sample.share),
         clustered_at={size: clustered_factor(group.flags, size) for size in batch_sizes},
         in_time_at={size: time_order_factor(group.flags, sample.time_rank, size, sample.share) for size in batch_sizes},
     )
+
+
+def _factor_error(flags: Flags, share: float) -> float:
+    """How far samples per row may be off where only a share was read: twice the standard error, as a share of it.
+
+    The sample is cut into pieces; how much the ratio differs from piece to piece says how far it is off in all.
+    """
+    if share == 1:
+        return 0.0
+    pieces = np.array_split(flags, min(_PIECES, len(flags)))
+    num_samples, num_rows = np.array([len(p) for p in pieces]), np.array([p.sum() for p in pieces])
+    residuals = num_samples - num_samples.sum() / num_rows.sum() * num_rows
+    variance = (residuals**2).sum() * len(pieces) / max(len(pieces) - 1, 1) * (1 - share)
+    return float(2 * np.sqrt(variance) / num_samples.sum())

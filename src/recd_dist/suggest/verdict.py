@@ -3,8 +3,8 @@
 import math
 from collections.abc import Iterable, Sequence
 
+from recd_dist.etl.write.propose_groups import repeats_enough
 from recd_dist.suggest.features import SampledFeature
-from recd_dist.suggest.propose_groups import repeats_enough
 from recd_dist.suggest.suggestion import Proposal
 from recd_dist.table.schema import SAMPLE
 from recd_dist.table.stats.row_repeats import Spread
@@ -27,7 +27,7 @@ def judge_feature(feature: SampledFeature, group: str) -> str:
     num_values, num_stored = feature.num_values(), max(feature.num_values(feature.flags), 1)
     what = "ids" if feature.feature.is_sparse else "numbers"
     text = f"{num_values / num_stored:.1f}x fewer {what}" if num_values else "empty"
-    if feature.windows_pay:
+    if feature.has_windows(feature.flags):
         return f"{text}, {num_values / max(feature.num_new, 1):.1f}x with windows"
     return text
 
@@ -71,7 +71,7 @@ def judge_table(
     if session.max == 1:
         return "nothing to gain: every session has one sample", False
     ids = flat.ids / best.ids if best.ids else 1.0
-    size = flat.storage_bytes / best.windowed_bytes
+    size = flat.storage_bytes / best.storage_bytes
     numbers = f"{ids:.1f}x fewer ids to look up and send, {_smaller(size)} on disk"
     if not has_groups:
         return f"nothing to gain from groups: no feature repeats enough (sorted by session: {_smaller(size)})", False

@@ -35,8 +35,8 @@ def flat(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def source(path: Path, **options: object) -> Source:
     keys = {"session": "visit", "timestamp": "t"}
     policy = {"earliest": "1970-01-01"}
-    given = {"path": str(path), "keys": keys, "labels": ["clicked"], "groups": None, "policy": policy}
-    return Source.from_dict(given | options)
+    given = {"path": str(path), "keys": keys, "labels": ["clicked"], "policy": policy}
+    return Source.from_dict(given | {"groups": {"history": ["history"]}} | options)
 
 
 def items(table: Path) -> list[int]:

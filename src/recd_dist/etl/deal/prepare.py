@@ -27,11 +27,12 @@ from recd_dist.etl.deal.keys import HASH, I64, SIZE, Flags
 from recd_dist.etl.deal.label_values import LabelValues
 from recd_dist.etl.deal.lookup import Lookup
 from recd_dist.etl.deal.null_texts import count_null_texts
+from recd_dist.etl.deal.order_hash import hash_columns, order_hash
 from recd_dist.etl.deal.tally import Tally
 from recd_dist.etl.deal.value_range import ValueRange
 from recd_dist.etl.source.inspection import SESSION, TIMESTAMP, link_column
 from recd_dist.etl.source.source import Source
-from recd_dist.table.schema import SAMPLE, Kind, Schema
+from recd_dist.table.schema import Kind, Schema
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,9 @@ class Preparation:
         self._check(raw, first_row)
         linked, num_unlinked = self._link_groups(raw)
         tally = Tally(num_unlinked=num_unlinked, num_rows=batch.num_rows)
-        hashes = self._hash_columns(raw, linked)
+        hashes = hash_columns(raw, self.schema, self.lookups)
         content = combine_hashes(hashes.values())
-        table = self._add_keys(linked, content, self._content_hash(hashes, content), first_row)
+        table = self._add_keys(linked, content, order_hash(hashes, content, self.schema, self.lookups), first_row)
         stays = self._apply_policies(table, first_row, tally)
         if not stays.all():
             table = table.filter(pa.array(stays))
@@ -105,35 +106,6 @@ class Preparation:
             num_unlinked[group] = int((rows < 0).sum())
             table = table.set_column(table.column_names.index(name), name, pa.array(rows))
         return table, num_unlinked
-
-    def _hash_columns(self, raw: pa.Table, linked: pa.Table) -> dict[str, Hashes]:
-        """Row hashes of labels, features and links. A link is hashed by its key: row numbers depend on the engine."""
-        hashes = {name: row_hashes(raw[name], Kind.dense) for name in self.schema.labels}
-        for feature in self.schema.features:
-            if feature.group not in self.lookups:
-                hashes[feature.name] = feature_hashes(linked, feature)
-        links = map(link_column, self.lookups)
-        return hashes | {name: row_hashes(raw[name], Kind.id) for name in links}
-
-    def _content_hash(self, hashes: Mapping[str, Hashes], content: Hashes) -> I64:
-        """A hash of each sample that orders samples: those whose groups are alike come side by side.
-
-        The upper 32 bits are the hash of the groups, the lower ones that of the whole content.
-
-        Args:
-            hashes: uint64 [N] of each column.
-            content: uint64 [N], the hashes of all columns together.
-
-        Returns:
-            int64 [N].
-        """
-        names = [f.name for f in self.schema.features if f.group not in (SAMPLE, *self.lookups)]
-        names = names or [f.name for f in self.schema.features if f.kind is Kind.ids and f.group == SAMPLE]
-        shared = [hashes[name] for name in (*names, *map(link_column, self.lookups))]
-        if not shared:
-            return content.view(np.int64)
-        upper = combine_hashes(shared) & np.uint64(0xFFFFFFFF00000000)
-        return (upper | (content >> np.uint64(32))).view(np.int64)
 
     def _add_keys(self, table: pa.Table, content: Hashes, content_hash: I64, first_row: int) -> pa.Table:
         """Adds the key columns that the source does not name: session, timestamp, content hash and size."""
@@ -206,7 +178,7 @@ class Preparation:
         Raises:
             DataError: two samples that differ have the same hash.
         """
-        one, other = (self._hash_columns(samples, samples) for samples in (duplicates, originals))
+        one, other = (hash_columns(samples, self.schema, self.lookups) for samples in (duplicates, originals))
         for name, hashes in one.items():
             if (hashes != other[name]).any():
                 raise DataError(

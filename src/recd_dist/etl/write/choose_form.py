@@ -3,9 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import pairwise
 
-import numpy as np
 import pyarrow as pa
 
 from recd_dist.errors import DataError
@@ -15,8 +13,8 @@ from recd_dist.etl.deal.tally import Tally
 from recd_dist.etl.deal.value_range import ValueRange
 from recd_dist.etl.source.inspection import Inspection
 from recd_dist.etl.source.source import Source
-from recd_dist.etl.write.fill_nulls import fill_nulls
-from recd_dist.etl.write.flat_columns import flag_changes
+from recd_dist.etl.write.propose_groups import propose_groups
+from recd_dist.etl.write.repeating_features import measure_repeats
 from recd_dist.etl.write.row_groups import Samples
 from recd_dist.etl.write.stored_types import stored_type
 from recd_dist.etl.write.table_form import TableForm
@@ -24,11 +22,6 @@ from recd_dist.etl.write.windows_and_encodings import choose_windows_and_encodin
 from recd_dist.table.schema import SAMPLE, Feature, Kind, Schema
 
 logger = logging.getLogger(__name__)
-
-WORTH_A_GROUP = 1.5
-"""A feature is deduplicated on its own from this dedup factor on (RecD's rule of thumb)."""
-
-_MEASURED_ROW_GROUPS = 32
 
 
 def choose_form(
@@ -66,9 +59,9 @@ def choose_form(
         features = existing.features
     types = {feature.name: stored_type(feature, seen[feature.name]) for feature in features}
     schema = Schema(features, inspection.schema.labels)
-    if inspection.automatic and existing is None:
-        schema = _choose_groups(schema, first, row_group_samples)
     windows = {name: feature.window for name, feature in source.features.items() if feature.window is not None}
+    if inspection.automatic and existing is None:
+        schema = _choose_groups(schema, types, Samples.of(first.samples, first.order, row_group_samples), windows)
     if existing is not None:
         windows = {feature.name: feature.window for feature in existing.features}
     form = TableForm(schema, types, dict(lookups), row_group_samples, compression)
@@ -123,24 +116,18 @@ def _check_existing(features: tuple[Feature, ...], existing: Schema) -> None:
             )
 
 
-def _choose_groups(schema: Schema, first: PartSamples, row_group_samples: int) -> Schema:
-    """Puts each feature whose rows, with weights, repeat enough into a group of its own; the first part decides."""
-    measured = Samples.of(first.samples, first.order, row_group_samples).first(_MEASURED_ROW_GROUPS)
-    num_rows = dict.fromkeys((f.name for f in schema.features), 0)
-    for start, end in pairwise(measured.bounds.tolist()):
-        samples = first.samples.take(pa.array(first.order[start:end]))
-        for feature in schema.features:
-            column = fill_nulls(samples, feature, lambda row: f"samples query, row {row} of a row group").column
-            num_rows[feature.name] += int(flag_changes(column, np.arange(len(column))).sum())
-    factors = {name: len(measured) / rows for name, rows in num_rows.items()}
-    features = [
-        replace(f, group=_group_name(f.name) if factors[f.name] >= WORTH_A_GROUP else SAMPLE) for f in schema.features
-    ]
-    shown = ", ".join(f"{f.name} {factors[f.name]:.1f}" for f in features if f.group != SAMPLE)
-    logger.info("automatic groups, with dedup factors: %s", shown or "none, as no feature repeats 1.5 times")
-    return Schema(tuple(sorted(features, key=lambda f: f.group == SAMPLE)), schema.labels)
-
-
-def _group_name(feature: str) -> str:
-    """The name of a feature's own group: names of directories that the table needs for itself are avoided."""
-    return f"{feature}_" if feature in ("sample", "samples") else feature
+def _choose_groups(
+    schema: Schema,
+    types: Mapping[str, pa.DataType],
+    samples: Samples,
+    windows: Mapping[str, bool],
+) -> Schema:
+    """Gives features the groups that ``recd stats raw --suggest`` would propose; the first part decides."""
+    features, new_session = measure_repeats(schema.features, types, samples, windows)
+    groups = propose_groups(features, new_session)
+    group_of = {name: group.name for group in groups for name in group.features}
+    shown = "; ".join(f"{group.name} {group.factor:.1f} ({', '.join(group.features)})" for group in groups)
+    logger.info("automatic groups, with samples per stored row: %s", shown or "none, since no feature repeats enough")
+    order = {group.name: number for number, group in enumerate(groups)}
+    grouped = [replace(f, group=group_of.get(f.name, SAMPLE)) for f in schema.features]
+    return Schema(tuple(sorted(grouped, key=lambda f: order.get(f.group, len(order)))), schema.labels)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from tests.suggest.planted import features_of
 
-from recd_dist.suggest.propose_groups import group_as_configured, group_each_feature, propose_groups
+from recd_dist.etl.write.propose_groups import group_as_configured, propose_groups
 
 NEW_SESSION = np.arange(2000) % 10 == 0
 
@@ -31,8 +31,6 @@ def test_features_that_change_together_are_one_group_and_cheap_ones_stay_in_samp
         ("user_a", ("user_a", "user_b", "cheap"), 400, 5.0),
         ("other", ("other",), 800, 2.5),
     ]
-    assert group_each_feature(features, 1.25)[0].features == ("user_a",)
-    assert [g.name for g in group_each_feature(features, 3.0)] == ["user_a", "user_b", "cheap"]
     (configured,) = group_as_configured(features, {"mine": ["user_a", "other", "absent"], "sample": ["item"]})
     assert (configured.name, configured.features, configured.num_rows) == ("mine", ("user_a", "other"), 1000)
 

@@ -18,10 +18,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recd_dist.suggest.features import SampledFeature
-from recd_dist.suggest.group_cost import GROUP_BYTES, ROW_BYTES, SAMPLE_BYTES, cost_in_sample, group_cost, row_overhead
-from recd_dist.suggest.group_names import name_groups
-from recd_dist.suggest.sample_columns import Flags
+from recd_dist.etl.write.flat_columns import Flags
+from recd_dist.etl.write.group_cost import (
+    GROUP_BYTES,
+    ROW_BYTES,
+    SAMPLE_BYTES,
+    cost_in_sample,
+    group_cost,
+    row_overhead,
+)
+from recd_dist.etl.write.group_names import name_groups
+from recd_dist.etl.write.repeating_features import RepeatingFeature
 from recd_dist.table.schema import SAMPLE
 
 MIN_FACTOR = 1.25
@@ -43,7 +50,7 @@ class ProposedGroup:
     """
 
     name: str
-    members: tuple[SampledFeature, ...]
+    members: tuple[RepeatingFeature, ...]
     flags: Flags
 
     @property
@@ -63,7 +70,7 @@ class ProposedGroup:
 
 
 def propose_groups(
-    features: Sequence[SampledFeature], new_session: Flags, configured: Mapping[str, Sequence[str]] | None = None
+    features: Sequence[RepeatingFeature], new_session: Flags, configured: Mapping[str, Sequence[str]] | None = None
 ) -> tuple[ProposedGroup, ...]:
     """Proposes the groups that cost least, found greedily.
 
@@ -76,7 +83,7 @@ def propose_groups(
         Groups in the order of their first feature; a feature in none of them stays in ``sample``.
     """
     has_pairs = not new_session.all()  # else nothing but constants could repeat
-    able = [f for f in features if f.origin or (has_pairs and repeats_enough(f) and f.is_of_session)]
+    able = [f for f in features if f.origin or (has_pairs and _is_worth_a_group(f))]
     sets = _join_contained([_FeatureSet.of(same) for same in _group_by_flags(able)], new_session)
     sets = _join_small(_merge_greedily(sets, _FeatureSet.gain))
     sets = [s for s in sets if s.features[0].origin is not None or _saves_enough(s)]
@@ -87,28 +94,18 @@ def propose_groups(
     return tuple(ProposedGroup(name, m, s.flags) for name, m, s in zip(names, members, sets, strict=True))
 
 
-def repeats_enough(feature: SampledFeature) -> bool:
+def _is_worth_a_group(feature: RepeatingFeature) -> bool:
+    """Whether a feature repeats within sessions, or is a history that shifts: windows store only what is new."""
+    return (repeats_enough(feature) and feature.is_of_session) or feature.has_windows()
+
+
+def repeats_enough(feature: RepeatingFeature) -> bool:
     """Whether a feature in a group of its own has ``MIN_FACTOR`` samples per row."""
     return len(feature.flags) >= MIN_FACTOR * feature.num_rows
 
 
-def group_each_feature(features: Sequence[SampledFeature], min_factor: float) -> tuple[ProposedGroup, ...]:
-    """Puts each feature into a group of its own: what the ETL does with ``groups: null``.
-
-    Args:
-        features: every feature. Groups with their own query stay as they are.
-        min_factor: samples per row that a feature must have; one that repeats less often stays in ``sample``.
-    """
-    groups = []
-    for origin in dict.fromkeys(f.origin for f in features if f.origin is not None):
-        members = tuple(f for f in features if f.origin == origin)
-        groups.append(ProposedGroup(origin, members, members[0].flags))
-    single = [f for f in features if f.origin is None and len(f.flags) >= min_factor * f.num_rows]
-    return (*groups, *(ProposedGroup(f.name, (f,), f.flags) for f in single))
-
-
 def group_as_configured(
-    features: Sequence[SampledFeature], configured: Mapping[str, Sequence[str]]
+    features: Sequence[RepeatingFeature], configured: Mapping[str, Sequence[str]]
 ) -> tuple[ProposedGroup, ...]:
     """Puts features into the groups of a config.
 
@@ -129,13 +126,13 @@ def group_as_configured(
 class _FeatureSet:
     """Features that form one group so far; flags are also packed, so that an OR is a few thousand words."""
 
-    features: tuple[SampledFeature, ...]
+    features: tuple[RepeatingFeature, ...]
     flags: Flags
     bits: Bits
     cost: float
 
     @staticmethod
-    def of(features: tuple[SampledFeature, ...]) -> "_FeatureSet":
+    def of(features: tuple[RepeatingFeature, ...]) -> "_FeatureSet":
         flags = np.logical_or.reduce([feature.flags for feature in features])
         packed = np.packbits(flags)
         bits = np.pad(packed, (0, -len(packed) % 8)).view(np.uint64)
@@ -160,9 +157,9 @@ class _FeatureSet:
         return self.cost + other.cost - group_cost(features, self.flags | other.flags)
 
 
-def _group_by_flags(features: Iterable[SampledFeature]) -> Iterable[tuple[SampledFeature, ...]]:
+def _group_by_flags(features: Iterable[RepeatingFeature]) -> Iterable[tuple[RepeatingFeature, ...]]:
     """Features of one origin whose rows begin with the same samples."""
-    by_flags: dict[Any, list[SampledFeature]] = {}
+    by_flags: dict[Any, list[RepeatingFeature]] = {}
     for feature in features:
         by_flags.setdefault((feature.origin, np.packbits(feature.flags).tobytes()), []).append(feature)
     return map(tuple, by_flags.values())
@@ -224,7 +221,9 @@ def _least_cost(features: _FeatureSet) -> float:
 
 
 def _saves_enough(features: _FeatureSet) -> bool:
-    """Whether a set repeats often enough and saves enough bytes to be a group."""
+    """Whether a set repeats often enough, or shifts, and saves enough bytes to be a group."""
     num_samples = len(features.flags)
     saved = cost_in_sample(features.features) - features.cost
-    return num_samples >= MIN_FACTOR * int(features.flags.sum()) and saved >= GROUP_BYTES * num_samples
+    repeats = num_samples >= MIN_FACTOR * int(features.flags.sum())
+    has_windows = any(feature.has_windows(features.flags) for feature in features.features)
+    return (repeats or has_windows) and saved >= GROUP_BYTES * num_samples

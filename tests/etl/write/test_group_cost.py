@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from tests.suggest.planted import features_of
 
-from recd_dist.suggest.group_cost import GROUP_BYTES, SAMPLE_BYTES, cost_in_sample, group_cost
+from recd_dist.etl.write.group_cost import GROUP_BYTES, SAMPLE_BYTES, cost_in_sample, group_cost
 
 
 def test_cost_of_a_single_id(tmp_path: Path) -> None:

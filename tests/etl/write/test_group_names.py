@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.suggest.planted import features_of
 
-from recd_dist.suggest.group_names import name_groups
+from recd_dist.etl.write.group_names import name_groups
 
 
 def test_names_come_from_the_config_from_common_words_or_from_the_largest_feature(tmp_path: Path) -> None:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
-from recd_dist.suggest.features import SampledFeature
+from recd_dist.etl.write.repeating_features import RepeatingFeature
 
 
 def name_groups(
-    groups: Sequence[Sequence[SampledFeature]], configured: Mapping[str, Sequence[str]], columns: AbstractSet[str]
+    groups: Sequence[Sequence[RepeatingFeature]], configured: Mapping[str, Sequence[str]], columns: AbstractSet[str]
 ) -> list[str]:
     """Names groups so that no two names are equal and no column of row numbers collides with a feature.
 

@@ -9,8 +9,8 @@ The cost adds up what is read, what is sent, what is looked up, and the vectors 
 
 from collections.abc import Iterable, Sequence
 
-from recd_dist.suggest.features import SampledFeature
-from recd_dist.suggest.sample_columns import Flags
+from recd_dist.etl.write.flat_columns import Flags
+from recd_dist.etl.write.repeating_features import RepeatingFeature
 from recd_dist.table.stats.batch_cost import LENGTH_BYTES, VECTOR_BYTES
 
 SAMPLE_BYTES = 16
@@ -28,25 +28,25 @@ LOOKUP_BYTES = VECTOR_BYTES // 8
 """What the look-up of an id costs: a vector is read from memory about eight times as fast as it is sent."""
 
 
-def group_cost(features: Sequence[SampledFeature], flags: Flags) -> float:
+def group_cost(features: Sequence[RepeatingFeature], flags: Flags) -> float:
     """Bytes that a group of features costs over all samples.
 
     Args:
         features: the features of the group.
         flags: bool [N], whether a stored row begins with a sample.
     """
-    values = sum(feature.num_values(flags) * _value_bytes(feature) for feature in features)
+    values = sum(feature.num_stored(flags) * _value_bytes(feature) for feature in features)
     return SAMPLE_BYTES * len(flags) + values + int(flags.sum()) * (ROW_BYTES + row_overhead(features))
 
 
-def cost_in_sample(features: Sequence[SampledFeature]) -> float:
+def cost_in_sample(features: Sequence[RepeatingFeature]) -> float:
     """Bytes that features cost over all samples if they stay in ``sample``, with a row for each sample."""
     num_samples = len(features[0].flags)
     values = sum(feature.num_values() * _value_bytes(feature) for feature in features)
     return float(values + num_samples * row_overhead(features))
 
 
-def row_overhead(features: Iterable[SampledFeature]) -> int:
+def row_overhead(features: Iterable[RepeatingFeature]) -> int:
     """Bytes of the lengths and pooled vectors of one row."""
     return sum(
         (LENGTH_BYTES if feature.lengths is not None else 0) + (VECTOR_BYTES if feature.feature.is_sparse else 0)
@@ -54,6 +54,6 @@ def row_overhead(features: Iterable[SampledFeature]) -> int:
     )
 
 
-def _value_bytes(feature: SampledFeature) -> int:
+def _value_bytes(feature: RepeatingFeature) -> int:
     """Bytes of one value and of its look-up."""
     return feature.width + (LOOKUP_BYTES if feature.feature.is_sparse else 0)
