@@ -95,7 +95,7 @@ class OrderRules:
         bounds = _row_groups(session, parts, self.share, self.options.row_group_samples)
         return TableOrder(arrangement.rows[by_part], session, bounds, has_ties)
 
-    def _key_columns(self, samples: pa.Table) -> dict[str, npt.NDArray[np.generic]]:
+    def _key_columns(self, samples: pa.Table) -> dict[str, npt.NDArray[np.int64]]:
         names = [SESSION, REQUEST, TIMESTAMP, ORDER_KEY, SAMPLE_KEY, TEST]
         keys = {n: samples[n].fill_null(0).to_numpy() for n in names if n in samples.column_names and n != TEST}
         if TEST in samples.column_names:
@@ -105,7 +105,7 @@ class OrderRules:
         return keys
 
 
-def _has_ties(keys: dict[str, npt.NDArray[np.generic]]) -> bool:
+def _has_ties(keys: dict[str, npt.NDArray[np.int64]]) -> bool:
     """Whether two samples have the same session, time, request and order column."""
     columns = [keys[name] for name in (SESSION, TIMESTAMP, REQUEST, ORDER_KEY) if name in keys]
     order = np.lexsort(columns[::-1])
