@@ -106,7 +106,7 @@ class Data:
     labels: list[str] = field(default_factory=lambda: ["label"])  # the labels that the table stores
     label: str | None = None  # the one of them that is trained on and evaluated; None: the first
     split: Annotated[Any, str | float | None] = None  # SQL that is true for test samples, or the share of the latest
-    groups: Annotated[dict[str, Any] | None, Groups | None] = None  # None: every feature where that pays
+    groups: Annotated[dict[str, Any] | None, Groups | None] = None  # None: chosen by measuring
     features: Annotated[dict[str, Any], dict[str, FeatureOptions]] = field(default_factory=dict)
     tables: Annotated[dict[str, Any], dict[str, TableOptions]] = field(default_factory=dict)
     drop: list[str] = field(default_factory=list)  # columns or features to leave out
