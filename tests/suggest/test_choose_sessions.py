@@ -17,9 +17,7 @@ def batch(sessions: list[int | None] | np.ndarray, times: list[int] | None = Non
 
 def keys_of(*batches: pa.RecordBatch, sample: float = 1.0) -> KeyCounts:
     keys = KeyCounts(sample)
-    for rows in batches:
-        keys.add(rows)
-    keys.count()
+    keys.count(batches)
     return keys
 
 

@@ -13,13 +13,14 @@ sessions that are chosen one by one would not show it. Where ids are hashes of t
 The places are drawn a few times, and those are taken whose sessions are as long as all sessions are on average.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from recd_dist.errors import DataError
 from recd_dist.etl.deal.assign_sessions import is_in_share
 from recd_dist.etl.source.inspection import SESSION, TIMESTAMP
 from recd_dist.suggest.dealing import Dealing
@@ -63,22 +64,35 @@ class KeyCounts:
     step: int = 1
     _pending: list[I64] = field(default_factory=list)
 
-    def add(self, batch: pa.RecordBatch) -> None:
-        """Counts the session and timestamp of some rows."""
+    def _add(self, batch: pa.RecordBatch) -> None:
         self.num_keyless += batch.column(SESSION).null_count
         batch = take_usable(batch, self.sample)
         self.num_rows += batch.num_rows
         keys = batch.column(SESSION).to_numpy()
         self._pending.append(keys[self._is_counted(keys)])
         if sum(map(len, self._pending)) > _PENDING:
-            self.count()
+            self._count_pending()
         self.times.append(batch.column(TIMESTAMP).drop_null().to_numpy()[:: self.step])
         if sum(map(len, self.times)) > 2 * _MAX_TIMES:
             self.times = [np.concatenate(self.times)[::2]]
             self.step *= 2
 
-    def count(self) -> None:
-        """Counts the rows that were added last; before this, ``keys`` and ``counts`` lack them."""
+    def count(self, batches: Iterable[pa.RecordBatch]) -> None:
+        """Counts the sessions of all rows.
+
+        Args:
+            batches: the session and the timestamp of every row.
+
+        Raises:
+            DataError: there are no rows.
+        """
+        for batch in batches:
+            self._add(batch)
+        self._count_pending()
+        if not self.num_rows:
+            raise DataError("the samples query returned no rows; check path and query")
+
+    def _count_pending(self) -> None:
         new, num_new = np.unique(np.concatenate([self.keys[:0], *self._pending]), return_counts=True)
         self._pending = []
         self.keys, place = np.unique(np.concatenate([self.keys, new]), return_inverse=True)
@@ -238,6 +252,13 @@ class ChosenSessions:
             spans = " or ".join(f"{SESSION} between {a} and {b}" for a, b in self.spans.tolist())
             conditions.append(f"({spans})")
         return " and ".join(conditions)
+
+    def read(self, batches: Iterable[pa.RecordBatch]) -> None:
+        """Takes the samples of chosen sessions, until a session has to be cut."""
+        for batch in batches:
+            self.add(batch)
+            if self.is_cut:
+                break
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Takes the samples of chosen sessions; chooses fewer sessions when memory is full."""

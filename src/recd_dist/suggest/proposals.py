@@ -93,9 +93,7 @@ def suggest(
         ConfigError: the sample would be empty, or the compression is unknown.
     """
     began, options = time.monotonic(), options or Options()
-    options.check()
-    if num_samples < 1:
-        raise ConfigError(f"--sample {num_samples}: must be at least 1")
+    _check(num_samples, options)
     with PhaseProgress(progress) as bar, engine.connect(options.memory_limit) as connection:
         guess = guess_keys(source, connection)
         described = _with_label(guess.source)
@@ -109,9 +107,8 @@ def suggest(
         proposals = tuple(_estimate(name, draft) for name, draft in drafts.items())
         summaries = summarize_features(suggested.measured.features, suggested.groups, suggested.measured.storage)
     session, histogram = summarize_sessions(sample)
-    verdict, is_worth_it = judge_table(
-        proposals, session, sample.has_session, bool(suggested.groups), suggested.measured.features
-    )
+    features, groups = suggested.measured.features, suggested.groups
+    verdict, is_worth_it = judge_table(proposals, session, sample.rules.has_session, bool(groups), features)
     return Suggestion(
         name=source.name,
         path=source.path,
@@ -122,14 +119,20 @@ def suggest(
         session=session,
         histogram=histogram,
         features=summaries,
-        groups=summarize_groups(suggested.groups, suggested.measured.columns),
+        groups=summarize_groups(groups, suggested.measured.columns),
         proposals=proposals,
         verdict=verdict,
         is_worth_it=is_worth_it,
         is_described=source.samples is not None or source.groups is not None,
-        groups_yaml=groups_to_yaml(guess.source, suggested.groups),
-        yaml=to_yaml(guess.source, suggested.groups, data_config),
+        groups_yaml=groups_to_yaml(guess.source, groups),
+        yaml=to_yaml(guess.source, groups, data_config),
     )
+
+
+def _check(num_samples: int, options: Options) -> None:
+    options.check()
+    if num_samples < 1:
+        raise ConfigError(f"--sample {num_samples}: must be at least 1")
 
 
 def _with_label(source: Source) -> Source:

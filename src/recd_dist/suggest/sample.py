@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recd_dist.errors import DataError
 from recd_dist.etl.etl_run import Options
 from recd_dist.etl.raw import duckdb_sql as engine
 from recd_dist.etl.source.inspection import SESSION, TIMESTAMP, Inspection, link_column
@@ -66,7 +65,6 @@ class SessionSample:
         share: share of the source's samples that were read, from 0 to 1.
         num_keyless: number of rows without a session, which are left out.
         is_cut: whether one session alone was too large for memory, so that it may be cut.
-        has_session, has_time: whether the source names these keys.
     """
 
     rules: OrderRules
@@ -84,8 +82,6 @@ class SessionSample:
     share: float
     num_keyless: int
     is_cut: bool
-    has_session: bool
-    has_time: bool
 
     @property
     def num_samples(self) -> int:
@@ -96,7 +92,7 @@ class SessionSample:
         """Where session keys begin, and where blocks of them begin whose neighbours were not read: bool [N] each."""
         key = self.samples[_KEY].to_numpy()
         new_key = flag_number_changes(key)
-        if self.rules.share == 1 or not self.has_session:
+        if self.rules.share == 1 or not self.rules.has_session:
             return new_key, np.zeros(len(key), np.bool_)
         return new_key, flag_number_changes(np.searchsorted(self.spans[:, 0], key, "right"))
 
@@ -146,34 +142,20 @@ def read_sample(
     """
     columns = engine.describe_query(connection, inspection.samples, "samples query")
     has_session, has_time = SESSION in columns, TIMESTAMP in columns
-    sql = _usable_rows(source, inspection, has_session)
-    share_of_keys = source.sample if source.gap_us is None and has_session else 1.0
-    keys = KeyCounts(share_of_keys)
-    for batch in _read_batches(connection, _key_query(sql, has_time), report_rows):
-        keys.add(batch)
-    keys.count()
-    if not keys.num_rows:
-        raise DataError("the samples query returned no rows; check path and query")
-    options = options or Options()
+    sql, options = _usable_rows(source, inspection, has_session), options or Options()
+    keys = KeyCounts(source.sample if source.gap_us is None and has_session else 1.0)
+    keys.count(_read_batches(connection, _key_query(sql, has_time), report_rows))
     dealing = _estimate_dealing(connection, sql, keys, options)
     chosen = keys.choose(num_samples, max_bytes, dealing)
-    for batch in _read_batches(connection, f"select * from ({sql}) where {chosen.condition()}", report_rows):
-        chosen.add(batch)
-        if chosen.is_cut:
-            break
+    chosen.read(_read_batches(connection, f"select * from ({sql}) where {chosen.condition()}", report_rows))
     rows = {name: read_linked_rows(connection, query, name, chosen) for name, query in inspection.groups.items()}
     rules = OrderRules(source, options, tuple(inspection.groups), dealing, has_session, has_time, chosen.share)
     read = chosen.table()
     share = read.num_rows / keys.num_rows
     samples, order, time_rank = _sort_as_table(read, rules, inspection.schema)
-    log = None
-    if share < 1 and has_time:
-        log = _read_log(connection, sql, keys, bytes_per_sample=samples.nbytes / samples.num_rows)
-    log_row_of = {}
-    if log is not None:
-        for name, query in inspection.groups.items():
-            rows[name] = add_linked_rows(connection, query, name, log, rows[name], _LOG_BYTES)
-            log_row_of[name] = find_rows(log[link_column(name)], rows[name])
+    log = _read_log(connection, sql, keys, samples.nbytes / samples.num_rows) if share < 1 and has_time else None
+    for name, query in inspection.groups.items() if log is not None else ():
+        rows[name] = add_linked_rows(connection, query, name, log, rows[name], _LOG_BYTES)
     num_sessions = int((np.diff(samples[SESSION].to_numpy()) != 0).sum()) + 1
     return SessionSample(
         rules=rules,
@@ -185,14 +167,12 @@ def read_sample(
         row_of={name: find_rows(samples[link_column(name)], table) for name, table in rows.items()},
         time_rank=time_rank,
         log=log,
-        log_row_of=log_row_of,
+        log_row_of={} if log is None else {n: find_rows(log[link_column(n)], table) for n, table in rows.items()},
         num_total=round(samples.num_rows / share),
         num_sessions_total=keys.num_sessions if source.gap_us is None else round(num_sessions / share),
         share=share,
         num_keyless=keys.num_keyless,
         is_cut=chosen.is_cut,
-        has_session=has_session,
-        has_time=has_time,
     )
 
 

@@ -39,8 +39,8 @@ def summarize_coverage(sample: SessionSample, seconds: float) -> Coverage:
         share=sample.share,
         num_keyless=sample.num_keyless,
         is_cut=sample.is_cut,
-        has_session=sample.has_session,
-        has_time=sample.has_time,
+        has_session=sample.rules.has_session,
+        has_time=sample.rules.has_time,
         seconds=seconds,
     )
 
