@@ -106,6 +106,7 @@ def etl(  # noqa: PLR0913  (each is an option of the command)
         base = _find_base(work, out, source.splits, append)
         if not going_on:
             check_space(work, _needed_bytes(files))
+        source = base.source_like_table(source)
         run = Run(job["run"], source, options, files, base, frozenset(replace), work, bar, strict)
         manifests = _make_tables(run, out, build or build_with_duckdb)
     report(out, manifests)

@@ -6,9 +6,9 @@ from typing import Any
 
 from recd_dist.etl.deal.label_values import LabelValues
 from recd_dist.etl.deal.null_texts import announce_null_texts
-from recd_dist.etl.deal.time_units import check_unit
 from recd_dist.etl.deal.value_range import ValueRange
 from recd_dist.etl.source.source import Source
+from recd_dist.etl.source.time_units import check_unit
 from recd_dist.table.announcement import Announcement
 
 
@@ -106,7 +106,11 @@ class Tally:
         Raises:
             DataError: timestamps in several units.
         """
-        found = check_unit(source.keys["timestamp"], self.times) if "timestamp" in source.keys else []
+        found = (
+            check_unit(source.keys["timestamp"], self.times.min_id, self.times.max_id)
+            if "timestamp" in source.keys
+            else []
+        )
         for number, name in enumerate(source.labels):
             found += self.labels[name].announcements(name, trained=number == 0)
         if source.reading.null_values:  # people have said what means missing, and what does not

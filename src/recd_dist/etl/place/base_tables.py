@@ -89,6 +89,10 @@ class BaseTables:
             for split, manifest in self.manifests.items()
         }
 
+    def source_like_table(self, source: Source) -> Source:
+        """The source with the rule by which the tables tell sessions apart, if there are tables."""
+        return next((source.like_table(manifest.sessions) for manifest in self.manifests.values()), source)
+
     def check(self, inspection: Inspection, source: Source) -> None:
         """Refuses a source whose samples are not like those of the tables.
 

@@ -170,6 +170,23 @@ def weights_sql(column: str, type_name: str) -> str:
     return f"{identifier(column)}::float[]"
 
 
+def session_sql(columns: Mapping[str, str]) -> str:
+    """One int64 for a session: its column is the key itself, a user's column and its own are hashed together.
+
+    Args:
+        columns: the type of each column, by name. A text that is empty counts as missing, and so does the session then.
+
+    Raises:
+        Unfit: a column that cannot be a key.
+    """
+    if len(columns) == 1:
+        return link_sql(columns)
+    for column, type_name in columns.items():
+        key_sql(column, type_name)
+    texts = " || chr(31) || ".join(f"nullif({identifier(column)}::varchar, '')" for column in columns)
+    return _TEXT_ID.format(f"({texts})")
+
+
 def link_sql(columns: Mapping[str, str]) -> str:
     """One int64 for the key columns of a group: one column is the key itself, several are hashed together.
 

@@ -114,7 +114,8 @@ def _feature_table(inspection: Inspection, stored: dict[str, _Rows], raw: dict[s
 
 def _key_lines(source: Source, samples: _Rows, raw: _Rows) -> Iterable[str]:
     """One line for each key, with its first values, and with the texts that are hashed."""
-    named = {SESSION: source.session_column, REQUEST: source.keys.get("request"), SAMPLE_KEY: source.keys.get("sample")}
+    session = source.session_column if len(source.session_columns) == 1 else None
+    named = {SESSION: session, REQUEST: source.keys.get("request"), SAMPLE_KEY: source.keys.get("sample")}
     for column, name in _KEYS.items():
         if column in samples:
             texts = raw.get(named.get(column) or "", samples[column])

@@ -15,6 +15,7 @@ wanted are looked for in the whole column.
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -22,6 +23,7 @@ import duckdb
 from recd_dist.errors import DataError
 from recd_dist.etl.raw import duckdb_sql as engine
 from recd_dist.etl.source.column_sql import is_float, is_integer, is_text
+from recd_dist.etl.source.examine_sessions import examine_sessions
 from recd_dist.etl.source.inspection import Inspection, RawQuery
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.source.source_groups import FeatureSource
@@ -82,6 +84,7 @@ def examine_rows(
         found += _examine(connection, query, looks, where)
         if name == SAMPLE:
             found += _find_row_numbers(connection, query, [f.name for f in _counted(source, features, query)], where)
+            found += examine_sessions(source, query, NUM_ROWS, partial(_ask_all, connection, where=where))
         found += _check_float_ids(connection, query, features, where)
     return tuple(found)
 
@@ -208,8 +211,12 @@ def _ask(
 ) -> list[Any]:
     """The values of aggregates over the first rows of a query, or over all of them."""
     limit = "" if all_rows else f" limit {NUM_ROWS}"
+    return _ask_all(connection, columns, f"select * from ({query.sql}\n){limit}", where)
+
+
+def _ask_all(connection: duckdb.DuckDBPyConnection, columns: Sequence[str], sql: str, where: str) -> list[Any]:
+    """The values of aggregates over a query."""
     try:
-        sql = f"select {', '.join(columns)} from (select * from ({query.sql}\n){limit})"
-        return list(connection.execute(sql).fetchall()[0])
+        return list(connection.execute(f"select {', '.join(columns)} from ({sql})").fetchall()[0])
     except duckdb.Error as error:
         raise DataError(f"{where}: {engine.short_message(error)}") from error

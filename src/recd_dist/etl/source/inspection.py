@@ -30,6 +30,7 @@ from recd_dist.etl.source.column_sql import (
     label_sql,
     link_sql,
     nanoseconds_sql,
+    session_sql,
     time_sql,
     weights_sql,
 )
@@ -152,7 +153,8 @@ def _hashed_texts(
     linked = {name for name, group in (source.groups or {}).items() if group.sql is not None}
     own = (f for f in features if f.group not in linked)
     texts = {f.name: f.name for f in own if is_text(types[f.group, f.name].removesuffix("[]"))}
-    keys = {SESSION: source.session_column, REQUEST: source.keys.get("request"), SAMPLE_KEY: source.keys.get("sample")}
+    session = source.session_column if len(source.session_columns) == 1 else None
+    keys = {SESSION: session, REQUEST: source.keys.get("request"), SAMPLE_KEY: source.keys.get("sample")}
     return texts | {key: column for key, column in keys.items() if column is not None and is_text(columns[column])}
 
 
@@ -194,10 +196,16 @@ class _Resolver:
     def _key_columns(self) -> list[str]:
         source = self.source
         named = {"request": REQUEST, "timestamp": TIMESTAMP, "sample": SAMPLE_KEY, "order": ORDER_KEY}
-        columns = [(source.session_key, source.session_column, SESSION)]
-        columns += [(key, source.keys.get(key), alias) for key, alias in named.items()]
-        select = []
-        for key, column, alias in columns:
+        select, where, user = [], f"keys.{source.session_key}", source.keys.get("user")
+        session = {
+            column: self.columns[column]
+            for column in source.session_columns
+            if self._is_known(column, "keys.user" if column == user else where)
+        }
+        if len(session) == len(source.session_columns) > 0:
+            select.append(self._alias(where, SESSION, session_sql, session))
+        for key, alias in named.items():
+            column = source.keys.get(key)
             if column is not None and self._is_known(column, f"keys.{key}"):
                 to_sql = time_sql if key in ("timestamp", "order") else key_sql
                 select.append(self._alias(f"keys.{key}", alias, to_sql, column, self.columns[column]))

@@ -12,7 +12,7 @@ Nothing is read here: ``etl/source/inspection.py`` looks at the columns and ``et
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from recd_dist.errors import ConfigError, nearest
@@ -64,6 +64,7 @@ class Source:
         partition: ``day`` or ``hour`` to divide the table into partitions; empty for none.
         samples_spark: the samples query in Spark SQL, for a query that cannot be translated. ``samples`` still gives
             the columns and their types.
+        users_apart: whether sessions with one number are two where the users that ``keys.user`` names are.
         reading: how text files are written, where their look does not tell it.
     """
 
@@ -83,6 +84,7 @@ class Source:
     partition: str = ""
     samples_spark: str | None = None
     reading: ReadOptions = field(default_factory=ReadOptions)
+    users_apart: bool = True
 
     @property
     def session_by(self) -> str:
@@ -102,6 +104,14 @@ class Source:
         return self.keys.get(self.session_key)
 
     @property
+    def session_columns(self) -> tuple[str, ...]:
+        """The columns that tell sessions apart: session numbers may begin anew for each user, where one is named."""
+        column, user = self.session_column, self.keys.get("user")
+        if self.session_by == "column" and self.users_apart and column and user and user != column:
+            return (user, column)
+        return (column,) if column else ()
+
+    @property
     def gap_us(self) -> int | None:
         """The gap in microseconds; None where sessions are not told apart by gaps."""
         return round(self.gap_s * 1_000_000) if self.session_by == "gap" else None
@@ -113,7 +123,19 @@ class Source:
             return f"samples of one {self.keys['user']} with less than {self.gap_s:g} s between neighbours"
         if self.session_by == "none":
             return "every sample its own: the source names no session, user or request"
-        return f"samples of one {self.session_column} (keys.{self.session_key})"
+        plain = f"samples of one {self.session_column} (keys.{self.session_key})"
+        if len(self.session_columns) == 2:
+            return f"{plain} of one {self.session_columns[0]} (keys.user)"
+        return plain
+
+    def like_table(self, sessions: str) -> "Source":
+        """This source with the rule for sessions of a table, which releases before this rule made by sessions alone.
+
+        Args:
+            sessions: what a session is in the table, in the words of its manifest.
+        """
+        plain = replace(self, users_apart=False)
+        return plain if plain.session_words == sessions else self
 
     @property
     def splits(self) -> tuple[str, ...]:

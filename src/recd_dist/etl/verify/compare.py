@@ -63,6 +63,7 @@ def verify(source: Source, table_root: Location, *, memory_limit: str = "1GB", p
     budget = Budget.of(memory_limit)
     tables = {split: (table_root / split, Manifest.load(table_root / split)) for split in source.splits}
     manifest = next(iter(tables.values()))[1]
+    source = source.like_table(manifest.sessions)
     dropped = _sum_dropped(manifest)
     parent = table_root.parent
     place = parent if isinstance(parent, Path) and os.access(parent, os.W_OK) else None

@@ -1,7 +1,6 @@
 """The unit of integer timestamps, by their size: a log must not mix seconds and milliseconds."""
 
 from recd_dist.errors import DataError
-from recd_dist.etl.deal.value_range import ValueRange
 from recd_dist.table.announcement import Announcement
 
 _EARLIEST_S, _LATEST_S = 631_152_000, 4_102_444_800  # 1990 and 2100: the ranges of the four units do not overlap
@@ -18,21 +17,28 @@ def unit_of(time: int) -> str | None:
     return next((u for u, (scale, _) in _UNITS.items() if _EARLIEST_S * scale <= time < _LATEST_S * scale), None)
 
 
-def check_unit(column: str, times: ValueRange) -> list[Announcement]:
+def ticks_of(time: int) -> int | None:
+    """The number of units in a second, by the unit in which a number seems to be a time; None where it is no time."""
+    unit = unit_of(time)
+    return None if unit is None else _UNITS[unit][0]
+
+
+def check_unit(column: str, earliest: int, latest: int) -> list[Announcement]:
     """Refuses integer timestamps in several units, and announces what unit they seem to have.
 
     Args:
         column: the column that ``keys.timestamp`` names.
-        times: the range of its integers.
+        earliest: the smallest of its integers.
+        latest: the largest of them.
 
     Raises:
         DataError: the smallest and the largest are times in different units.
     """
-    low, high = unit_of(times.min_id), unit_of(times.max_id)
+    low, high = unit_of(earliest), unit_of(latest)
     if low and high and low != high:
         raise DataError(
-            f"keys.timestamp: column '{column}' has times in {low} ({times.min_id}) and in {high} ({times.max_id}); "
-            f"bring them to one unit in data.samples, such as case when {column} < {times.max_id // 100} then "
+            f"keys.timestamp: column '{column}' has times in {low} ({earliest}) and in {high} ({latest}); "
+            f"bring them to one unit in data.samples, such as case when {column} < {latest // 100} then "
             f"{column} * {_UNITS[high][0] // _UNITS[low][0]} else {column} end as {column}"
         )
     unit = high or low
@@ -41,8 +47,8 @@ def check_unit(column: str, times: ValueRange) -> list[Announcement]:
     cure = f"{_UNITS[unit][1]}({column}) as {column} in data.samples makes times of them"
     if low is None or high is None:
         found = (
-            f"keys.timestamp: column '{column}' holds {unit} since 1970 as integers, but goes from {times.min_id} to "
-            f"{times.max_id}, and not all of that can be {unit}"
+            f"keys.timestamp: column '{column}' holds {unit} since 1970 as integers, but goes from {earliest} to "
+            f"{latest}, and not all of that can be {unit}"
         )
         return [Announcement(found, 1, cure)]
     found = (
