@@ -73,5 +73,5 @@ def test_a_session_without_its_user_is_refused(tmp_path):
     table = pq.read_table(logs.path)
     users = ["", *table["user_id"].to_pylist()[1:]]
     pq.write_table(table.set_column(0, "user_id", pa.array(users)), logs.path)
-    with pytest.raises(DataError, match="row 0 .* has no session id"):
+    with pytest.raises(DataError, match=r"row 0 .* has no session id"):
         etl(logs, tmp_path / "out", progress=False)

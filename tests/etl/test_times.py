@@ -108,12 +108,14 @@ def test_integers_in_two_units_are_refused(tmp_path):
 
 
 def test_integers_are_announced_with_what_makes_times_of_them(tmp_path):
-    (said,) = etl(source(tmp_path, [us // 1_000 for us in MICROSECONDS]), tmp_path / "a", progress=False)[
+    named = {"features": {"item": {"kind": "id"}}}
+    (said,) = etl(source(tmp_path, [us // 1_000 for us in MICROSECONDS], **named), tmp_path / "a", progress=False)[
         "train"
     ].announcements
     assert "milliseconds since 1970" in said.found
     assert said.cure.startswith("make_timestamp_ms(t)")
     assert not said.suspicious
-    (said,) = etl(source(tmp_path, [0, *MICROSECONDS[1:]]), tmp_path / "b", progress=False)["train"].announcements
+    manifest = etl(source(tmp_path, [0, *MICROSECONDS[1:]], **named), tmp_path / "b", progress=False)["train"]
+    (said,) = [one for one in manifest.announcements if "as integers" in one.found]
     assert "goes from 0 to" in said.found
     assert said.suspicious
