@@ -178,3 +178,21 @@ def test_a_run_is_saved_evaluated_and_counted(two_ranks, weighted: list[str], tm
     assert evaluation["ne"] == pytest.approx(summary["ne"], rel=1e-5)
     formula = summary["unique_bytes_by_formula" if dedup == "on" else "expanded_bytes"]
     assert summary["sent_bytes"] == pytest.approx(formula, rel=0.05)
+
+
+def _train_and_look(ranks: Ranks, overrides: list[str]) -> dict[str, Any]:
+    return train(load("train", overrides), ranks)
+
+
+def test_evaluations_while_training_are_the_same_on_ranks_and_in_both_modes(
+    two_ranks, tiny: list[str], tmp_path: Path
+) -> None:
+    best = []
+    for mode in ("on", "off"):
+        run_dir = tmp_path / mode
+        options = [f"dedup={mode}", "batch_size=64", "max_steps=20", "evaluate.every=5", "plan=row_wise"]
+        results = two_ranks(_train_and_look, [*tiny, f"run_dir={run_dir}", *options])
+        assert results[0]["best"] == results[1]["best"]  # the ranks come to the same decisions
+        assert [path.name for path in (run_dir / "best").iterdir()] == [f"step-{results[0]['best']['step']:08d}"]
+        best.append({name: results[0]["best"][name] for name in ("step", "ne", "auc", "num_samples")})
+    assert best[0] == pytest.approx(best[1], rel=1e-3)

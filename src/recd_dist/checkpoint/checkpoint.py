@@ -164,7 +164,8 @@ def save(
             "free or choose another disk and start the same command again: it resumes from the newest whole checkpoint"
         ) from error
     if _rank() == 0:
-        for old in _list_whole(directory)[: -max(keep, 1)]:
+        others = [path for path in _list_whole(directory) if path.name != f"step-{step:08d}"]
+        for old in others[: len(others) + 1 - max(keep, 1)]:  # a step that is behind others stays: it is what is wanted
             shutil.rmtree(old, ignore_errors=True)
     return directory / f"step-{step:08d}"
 

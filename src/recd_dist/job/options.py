@@ -216,11 +216,14 @@ class Checkpoint:
 
 
 @dataclass
-class EvaluateAtEnd:
-    """What is evaluated when training ends."""
+class EvaluateInTraining:
+    """What is evaluated when training ends, and while it goes on."""
 
     split: str | None = "test"  # null: nothing
     batch_size: int | None = None
+    every: int | None = None  # steps between evaluations while training; None: only at the end
+    best: str | None = "ne"  # with every: ne, loss, auc or auc_per_request says which checkpoint is kept as the best
+    patience: int | None = None  # with every: training ends after so many evaluations without a better one
 
 
 @dataclass
@@ -244,7 +247,7 @@ class TrainConfig:
     record_samples: bool = False
     reader: Reader = field(default_factory=Reader)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
-    evaluate: EvaluateAtEnd = field(default_factory=EvaluateAtEnd)
+    evaluate: EvaluateInTraining = field(default_factory=EvaluateInTraining)
 
 
 @dataclass

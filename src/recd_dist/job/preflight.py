@@ -23,6 +23,7 @@ from recd_dist.embedding.vocabulary.names import (
     WIDTH_UNIT,
 )
 from recd_dist.errors import ConfigError, UserError, nearest
+from recd_dist.job.check_evaluation import find_evaluation_table, is_out_of_patience
 from recd_dist.job.check_label import check_label
 from recd_dist.job.config import config_dir, from_yaml, load
 from recd_dist.job.dotted_names import dotted_names, value_at
@@ -30,8 +31,6 @@ from recd_dist.job.job import Job, require_writable, resolve
 from recd_dist.job.options import SOURCE_KINDS, TrainConfig
 from recd_dist.plan.machines import find_machine
 from recd_dist.plan.saved_plan import load_plan
-from recd_dist.table.clustered import ClusteredTable
-from recd_dist.table.manifest import splits_of
 
 SUMMARY = "summary.json"
 """The file in a run's directory that is written when all is done."""
@@ -60,7 +59,7 @@ def check(config: TrainConfig, world_size: int = 1) -> Job:
     _check_names(config)
     _check_model(job)
     _check_plan(job, world_size)
-    job = replace(job, evaluation=_evaluation_table(job, world_size))
+    job = replace(job, evaluation=find_evaluation_table(job, world_size))
     if config.plan.world_size not in (None, world_size):
         raise ConfigError(
             f"plan.world_size={config.plan.world_size}: the plan is for {config.plan.world_size} ranks, the job has "
@@ -87,8 +86,6 @@ def _check_numbers(config: TrainConfig) -> None:
     for name, (value, least) in wanted.items():
         if value < least:
             raise ConfigError(f"{name}={value}: must be at least {least}")
-    if config.evaluate.batch_size is not None and config.evaluate.batch_size < 1:
-        raise ConfigError(f"evaluate.batch_size={config.evaluate.batch_size}: must be at least 1, or null")
     for name in ("tables", "dense"):
         lr = getattr(config.optim, name).lr
         if not lr > 0:
@@ -205,26 +202,6 @@ def _check_place(table: str, options: Mapping[str, Any], types: Sequence[str], w
             )
 
 
-def _evaluation_table(job: Job, world_size: int) -> ClusteredTable | None:
-    """The split to evaluate at the end, with a sample for every rank: what is wrong is said before training.
-
-    A table made without a test split is trained without evaluation.
-    """
-    wanted, root = job.config.evaluate.split, job.table.path.parent
-    splits = splits_of(root)
-    if wanted is not None and wanted not in splits and not (wanted == "test" and splits == ["train"]):
-        raise ConfigError(f"evaluate.split={wanted}: the table {root} has no such split{nearest(wanted, splits)}")
-    if wanted is None or wanted not in splits:
-        return None
-    table = job.load_table(root / wanted)
-    if table.manifest.num_samples < world_size:
-        raise ConfigError(
-            f"evaluate.split={wanted}: {table.manifest.num_samples} samples for {world_size} ranks, each needs at "
-            "least one; start fewer ranks, or evaluate.split=null"
-        )
-    return table
-
-
 def _check_resume(job: Job) -> None:
     """Refuses a run directory that holds a run of another model, label or table."""
     config = job.config
@@ -255,15 +232,16 @@ def _check_work(config: TrainConfig) -> None:
     if found:
         try:
             header = json.loads(found[-1].read_text())
-            step, epoch = int(header["step"]), int(header["extra"]["reader"]["epoch"])
+            step, extra = int(header["step"]), header["extra"]
+            epoch, is_out = int(extra["reader"]["epoch"]), is_out_of_patience(config, extra)
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{found[-1]}: damaged ({error}); remove {found[-1].parent} to go on without it"
             ) from error
-        require_work(config, step, epoch)
+        require_work(config, step, epoch, is_out)
 
 
-def require_work(config: TrainConfig, step: int, epoch: int) -> None:
+def require_work(config: TrainConfig, step: int, epoch: int, is_out_of_patience: bool = False) -> None:
     """Refuses a run that is complete: no command succeeds without having done something.
 
     A run is complete when its last step is in a checkpoint and ``summary.json`` tells of that step. A run that was
@@ -273,13 +251,17 @@ def require_work(config: TrainConfig, step: int, epoch: int) -> None:
         config: the config of the run.
         step: number of steps that are done.
         epoch: number of whole epochs that are done.
+        is_out_of_patience: whether the run has ended early.
 
     Raises:
         ConfigError: nothing is left to do, and how to go on.
     """
-    is_trained = epoch >= config.epochs or (config.max_steps is not None and step >= config.max_steps)
+    is_trained = (
+        is_out_of_patience or epoch >= config.epochs or (config.max_steps is not None and step >= config.max_steps)
+    )
     if is_trained and _summarized_step(Path(config.run_dir)) == step:
         more = f"max_steps={step + 1000}" if epoch < config.epochs else f"epochs={epoch + 1}"
+        more = "a larger evaluate.patience, or null" if is_out_of_patience else more
         raise ConfigError(
             f"{config.run_dir}: trained to the end already ({step} steps, {epoch} whole epochs); go on with {more}, "
             "start afresh with resume=false, or take another run_dir=..."

@@ -19,6 +19,8 @@ _FORMATS: dict[str, Callable[[float], str]] = {
     "loss": lambda v: f"loss {v:.4f}",
     "auc": lambda v: f"auc {v:.4f}",
     "ne": lambda v: f"ne {v:.2f}",
+    "eval_auc": lambda v: f"eval auc {v:.4f}",
+    "eval_ne": lambda v: f"eval ne {v:.2f}",
     "samples_per_s": lambda v: f"{v:,.0f} samples/s",
     "reader_wait_share": lambda v: f"reader wait {v:.0%}",
     "eta_s": lambda v: f"eta {_clock_time(v)}",
@@ -71,7 +73,8 @@ class TrainingProgress:
 
         Args:
             step: the step that was just done, counted from 1.
-            numbers: any of ``loss``, ``auc``, ``ne``, ``samples_per_s`` and ``reader_wait_share``; a nan is not shown,
+            numbers: any of ``loss``, ``auc``, ``ne``, ``eval_auc``, ``eval_ne``, ``samples_per_s`` and
+                ``reader_wait_share``; a nan is not shown,
                 and an absent number keeps the value of an earlier call.
         """
         now = self._clock()

@@ -3,7 +3,6 @@
 import logging
 import shutil
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,8 @@ from recd_dist.job.job import Job
 from recd_dist.job.preflight import SUMMARY
 from recd_dist.metrics.curves import BOARD_DIRECTORY
 from recd_dist.ranks.process_group import Ranks
-from recd_dist.reader.transform import Transforms
-from recd_dist.train import build
-from recd_dist.train.evaluation import oracle, quality_of
+from recd_dist.train.evaluation import oracle
+from recd_dist.train.validation import BEST_DIRECTORY
 from recd_dist.train.watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -60,7 +58,7 @@ def resume(job: Job, ranks: Ranks, model: Any, optimizer: Any) -> dict[str, Any]
 
 def start_afresh(run_dir: Path) -> None:
     """Removes what an earlier run left in its directory, and no other files."""
-    for name in ("checkpoints", BOARD_DIRECTORY, "seen"):
+    for name in ("checkpoints", BEST_DIRECTORY, BOARD_DIRECTORY, "seen"):
         shutil.rmtree(run_dir / name, ignore_errors=True)
     (run_dir / SUMMARY).unlink(missing_ok=True)
 
@@ -74,24 +72,13 @@ def save(job: Job, step: int, model: Any, optimizer: Any, extra: dict[str, Any])
 
 
 def finish(
-    job: Job,
-    ranks: Ranks,
-    model: Any,
-    transforms: Transforms,
-    watch: Watch,
-    step: int,
-    num_samples: int,
-    path: Path | None,
+    job: Job, ranks: Ranks, watch: Watch, step: int, num_samples: int, path: Path | None, evaluated: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Evaluates, where there is a split for it, and writes summary.json, the sign that nothing is left to do."""
+    """Writes summary.json, the sign that nothing is left to do."""
     summary = watch.summary(step)
     if job.evaluation is not None:
-        size, split = job.config.evaluate.batch_size, job.evaluation.path.name
-        with closing(
-            build.build_loader(job, ranks, transforms, table=job.evaluation, batch_size=size, shuffle=False)
-        ) as batches:
-            quality = quality_of(model, batches, ranks.device)
-        summary |= {"split": split, **(quality.to_json() if quality else {}), **oracle(job, split)}
+        split = job.evaluation.path.name
+        summary |= {"split": split, **evaluated, **oracle(job, split)}
     summary |= {"samples": num_samples, "steps": step, "checkpoint": str(path), "world_size": ranks.world_size}
     watch.add_results(step, summary)
     if ranks.is_first:

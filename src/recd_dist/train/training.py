@@ -11,6 +11,7 @@ import logging
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ from recd_dist.tensors.ikjt import IKJT
 from recd_dist.train import build, planning
 from recd_dist.train.run import finish, resume, samples_trained, save
 from recd_dist.train.trained_run import TABLES, tables_to_json
+from recd_dist.train.validation import Validation
 from recd_dist.train.watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -86,41 +88,79 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     plan = agree_on_plan(job, ranks)
     model, optimizer, placed = shard_model(job, ranks, plan)
     start = resume(job, ranks, model, optimizer)
+    validation = Validation(job, ranks, transforms, start)
     loader = build.build_loader(job, ranks, transforms, state=start.get("reader"))
     step = first = int(start.get("step", 0))
-    require_work(config, step, loader.epoch)
+    require_work(config, step, loader.epoch, validation.is_over)
     last = config.max_steps if config.max_steps is not None else sys.maxsize
     pipeline = start_pipeline(model, optimizer, ranks.device)
     known = {"transforms": transforms.to_json(), TABLES: tables_to_json(job.tables), "config": to_yaml(config)}
+    extra = {**known, **start}
     num_trained = 0  # batches of this epoch, in this attempt
     path = checkpoint.find_newest(Path(config.run_dir) / "checkpoints")
     facts = memory_of(model, optimizer, plan, ranks)
     with TrafficCounter() as traffic, watch_of(job, ranks, model, placed, loader, step, facts) as watch:
         with Stop(step) as stop:
-            while loader.epoch < config.epochs and step < last and not stop.asked:
+            while loader.epoch < config.epochs and step < last and not (stop.asked or validation.is_over):
                 model.train()
                 batches, num_trained = watch.reader(iter(loader)), 0
-                while step < last and not stop.asked and (output := _progress(pipeline, batches)) is not None:
+                for output in train_batches(pipeline, batches, step, validation.every):
                     step, num_trained = step + 1, num_trained + 1
                     watch.step(loader.epoch, step, output)
                     due = num_trained == len(loader) or step == last or step % config.checkpoint.every == 0
                     stop.agree(step)
-                    if due or stop.asked or step == first + 1 or step % config.log_every == 0:
+                    looks = validation.is_due(step)
+                    if due or looks or stop.asked or step == first + 1 or step % config.log_every == 0:
                         watch.point(step, traffic)  # before a save: it refuses a loss of nan
+                    extra = {**known, "reader": loader.state(num_trained)}
+                    if looks:
+                        watch.evaluation(step, validation.look(detach(pipeline), optimizer, step, extra), traffic)
                     watch.show(step)
-                    if due or stop.asked:
+                    if due or stop.asked or validation.is_over:
                         watch.pause()
-                        path = save(job, step, model, optimizer, {**known, "reader": loader.state(num_trained)})
+                        path = save(job, step, model, optimizer, {**extra, **validation.state()})
+                    if step == last or stop.asked or validation.is_over:
+                        break
                 if num_trained == len(loader):
                     loader.start_epoch(loader.epoch + 1)
                     num_trained = 0
             stop.agree(step, now=True)
         if stop.asked:
             raise Stopped(f"stopped by SIGTERM after step {step}; the same command goes on from {path}")
-        num_samples, trained = samples_trained(job, loader.state(num_trained)), pipeline.detach()
+        num_samples, trained = samples_trained(job, loader.state(num_trained)), detach(pipeline)
         loader.close()
-        torchrec_patches.restore_postprocs(model.module)
-        return finish(job, ranks, trained, transforms, watch, step, num_samples, path)
+        evaluated = {**validation.look(trained, optimizer, step, extra), **validation.summary()}
+        return finish(job, ranks, watch, step, num_samples, path, evaluated)
+
+
+def train_batches(pipeline: Any, batches: Iterator[Batch], step: int, every: int | None) -> Iterator[build.Output]:
+    """Trains batch after batch.
+
+    After every step whose number is a multiple of ``every`` the pipeline is empty, so that the model can be taken out
+    of it: TorchRec's pipeline would otherwise hold two batches that are sent half, and hand them out later.
+
+    Args:
+        pipeline: TorchRec's pipeline.
+        batches: this rank's batches.
+        step: the number of steps that were done before.
+        every: steps between two evaluations; None never empties the pipeline before the end.
+    """
+    size = None if every is None else every - step % every
+    while True:
+        part, num = batches if size is None else islice(batches, size), 0
+        while (output := _progress(pipeline, part)) is not None:
+            num += 1
+            yield output
+        if size is None or num < size:
+            return
+        size = every
+
+
+def detach(pipeline: Any) -> Any:
+    """Takes the model out of an empty pipeline, which takes it back at the next step."""
+    model = pipeline.detach()
+    torchrec_patches.restore_postprocs(model.module)
+    return model
 
 
 def memory_of(model: Any, optimizer: Any, plan: TablePlan, ranks: Ranks) -> dict[str, float]:

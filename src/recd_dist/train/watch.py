@@ -23,6 +23,8 @@ from recd_dist.train.counting import RunCounts
 from recd_dist.train.seen_records import SeenRecords
 from recd_dist.train.summary_text import render
 
+_EVALUATED = ("auc", "auc_per_request", "ne", "loss", "calibration")
+
 
 class Watch:
     """Looks at every step; shows what it saw at points. A context manager, on every rank.
@@ -55,6 +57,7 @@ class Watch:
         self._counts = RunCounts(job, ranks, uses, placement, step, all_reduce_bytes)
         self._seen = SeenRecords(self._run_dir, step) if job.config.record_samples else None
         self._latest: dict[str, float] = {}  # numbers of the last point, for the progress bar
+        self._evaluated_step: int | None = None
 
     def __enter__(self) -> "Watch":
         if self._progress:
@@ -110,6 +113,21 @@ class Watch:
         self._latest |= {**point.quality, **point.speed}
         self._counts.pause()  # writing the curves is no training
 
+    def evaluation(self, step: int, numbers: Mapping[str, Any], traffic: TrafficCounter) -> None:
+        """Adds a point to the curves of the evaluation; what it took is no training: neither time nor bytes count.
+
+        Args:
+            step: the number of steps that are done.
+            numbers: the quality of the split.
+            traffic: the bytes that were counted at the collectives.
+        """
+        results = {name: float(numbers[name]) for name in _EVALUATED if name in numbers}
+        self._board.add_points(step, "quality", results, "eval")
+        self._latest |= {f"eval_{name}": number for name, number in results.items()}
+        self._evaluated_step = step
+        traffic.take()
+        self.pause()
+
     def pause(self) -> None:
         """What follows is no training: it does not count as a slow step. What was shown so far is on the disk."""
         if self._seen:
@@ -127,10 +145,9 @@ class Watch:
 
     def add_results(self, step: int, summary: Mapping[str, Any]) -> None:
         """Adds the evaluation and the run's line in the table of runs to the board."""
-        results = {
-            k: float(summary[k]) for k in ("auc", "auc_per_request", "ne", "loss", "calibration") if k in summary
-        }
-        self._board.add_points(step, "quality", results, "eval")
+        results = {name: float(summary[name]) for name in _EVALUATED if name in summary}
+        if step != self._evaluated_step:
+            self._board.add_points(step, "quality", results, "eval")
         config = asdict(self._job.config)
         flat = {name: value_at(config, name) for name in dotted_names(config) if not name.startswith("data.samples")}
         results["samples_per_s"] = summary["samples_per_s"]

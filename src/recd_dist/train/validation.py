@@ -1,0 +1,133 @@
+"""Evaluations while training: the best checkpoint is kept, and training ends when none is better for long.
+
+::
+
+    every evaluate.every steps --> quality of the split --> best so far: RUN/best/step-00000400
+                                                       '--> evaluate.patience times none better: the run ends
+"""
+
+import logging
+import math
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from torch import nn
+
+from recd_dist.checkpoint import checkpoint
+from recd_dist.embedding.tables import portable_name
+from recd_dist.job.check_evaluation import BEST_BY, VALIDATION, is_out_of_patience
+from recd_dist.job.job import Job
+from recd_dist.ranks.process_group import Ranks
+from recd_dist.reader.transform import Transforms
+from recd_dist.train import build
+from recd_dist.train.evaluation import quality_of
+
+logger = logging.getLogger(__name__)
+
+BEST_DIRECTORY = "best"
+"""The directory of the best checkpoint in the run's directory."""
+
+_QUALITY = "quality"
+
+
+class Validation:
+    """Evaluates a run while it trains and when it ends. All ranks have the same numbers and come to the same decisions.
+
+    Args:
+        job: the job, with the split to evaluate.
+        ranks: this rank.
+        transforms: fitted on the training table.
+        extra: the extra values of the checkpoint that the run goes on from; empty for a run that starts.
+    """
+
+    def __init__(self, job: Job, ranks: Ranks, transforms: Transforms, extra: Mapping[str, Any]) -> None:
+        self._job, self._ranks, self._transforms, self._options = job, ranks, transforms, job.config.evaluate
+        self._since_best = int(extra.get(VALIDATION, {}).get("since_best", 0))
+        self._latest: tuple[int, dict[str, Any]] = (-1, {})
+        self._directory = Path(job.config.run_dir) / BEST_DIRECTORY
+        self._best = self._read_best() if self.every else None
+
+    @property
+    def every(self) -> int | None:
+        """Steps between two evaluations; None where only the end is evaluated."""
+        return self._options.every
+
+    def is_due(self, step: int) -> bool:
+        """Whether to evaluate after a step."""
+        return self.every is not None and step % self.every == 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether training ends early."""
+        return is_out_of_patience(self._job.config, self.state())
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint has to hold, JSON-ready."""
+        return {VALIDATION: {"since_best": self._since_best}}
+
+    def look(self, model: nn.Module, optimizer: Any, step: int, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Measures the quality of the split and keeps the checkpoint if it is the best; a collective.
+
+        Args:
+            model: the sharded model, of which no pipeline holds a batch.
+            optimizer: the optimizer of the whole model.
+            step: the number of steps that are done. A step is looked at once.
+            extra: the extra values of a checkpoint.
+
+        Returns:
+            The exact numbers; empty where there is no split.
+        """
+        if self._job.evaluation is None or self._latest[0] == step:
+            return self._latest[1]
+        numbers = self._measure(model)
+        self._latest = (step, numbers)
+        if self.every is not None and self._options.best is not None and self._compare(step, self._options.best):
+            extra = {**extra, **self.state(), "step": step, _QUALITY: numbers}
+            checkpoint.save(
+                self._directory, step, model, optimizer, self._job.schema, extra, keep=1, rename=portable_name
+            )
+        return numbers
+
+    def _measure(self, model: nn.Module) -> dict[str, Any]:
+        options: dict[str, Any] = {"table": self._job.evaluation, "batch_size": self._options.batch_size}
+        with closing(build.build_loader(self._job, self._ranks, self._transforms, shuffle=False, **options)) as batches:
+            quality = quality_of(model, batches, self._ranks.device)
+        told: list[Any] = [quality.to_json() if quality else None]
+        dist.broadcast_object_list(told, src=0)
+        numbers: dict[str, Any] = told[0]
+        return numbers
+
+    def _compare(self, step: int, by: str) -> bool:
+        """Whether the latest numbers are the best ones so far; counts those that are not."""
+        value, best = self._latest[1][by], math.nan if self._best is None else self._best[_QUALITY][by]
+        if math.isfinite(value) and not (value - best) * BEST_BY[by] <= 0:
+            self._best, self._since_best = {"step": step, _QUALITY: self._latest[1]}, 0
+            return True
+        if self._best is None or step > self._best["step"]:  # else it was measured before a kill
+            self._since_best += 1
+        if self.is_over and self._ranks.is_first:
+            than = f"than {best:.4f}, that of step {self._best['step']}" if self._best else "at all"
+            logger.info("ends early after step %d: %d times in a row no better %s %s", step, self._since_best, by, than)
+        return False
+
+    def summary(self) -> dict[str, Any]:
+        """The best evaluation, and whether the run has ended early; empty where only the end is evaluated."""
+        if self._best is None:
+            return {}
+        step = self._best["step"]
+        path = str(self._directory / f"step-{step:08d}")
+        best = {"by": self._options.best, "step": step, "checkpoint": path, **self._best[_QUALITY]}
+        return {"best": best, "ended_early": self.is_over}
+
+    def _read_best(self) -> dict[str, Any] | None:
+        """The best evaluation of earlier attempts, from its checkpoint: what counts is what is there."""
+        checkpoint.remove_unfinished(self._directory)
+        path = checkpoint.find_newest(self._directory)
+        found = checkpoint.read_description(path) if path else None
+        if found is None:
+            return None
+        quality = {k: math.nan if v is None else v for k, v in found.extra[_QUALITY].items()}
+        return {"step": found.step, _QUALITY: quality}
