@@ -19,7 +19,7 @@ from recd_dist.job.config import load
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.ranks.stop import Stopped
 from recd_dist.train import run as finishing
-from recd_dist.train import training
+from recd_dist.train import training, validation
 
 pytestmark = [pytest.mark.usefixtures("own_logging"), pytest.mark.filterwarnings("ignore::FutureWarning")]
 
@@ -247,7 +247,7 @@ def test_a_stop_at_any_step_leaves_the_rest_to_the_next_run(
         training.train(config, alone)
 
 
-@pytest.mark.parametrize("failing", ["quality_of", "write_whole"])
+@pytest.mark.parametrize("failing", ["quality_of", "write_whole"], ids=["evaluation", "summary"])
 def test_what_fails_after_the_last_step_is_done_by_the_next_run(
     alone: Ranks, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
@@ -257,7 +257,8 @@ def test_what_fails_after_the_last_step_is_done_by_the_next_run(
     training.train(load("train", [*overrides, "max_steps=1"]), alone)
     config = load("train", [*overrides, "max_steps=2"])
     with monkeypatch.context() as patch:
-        patch.setattr(finishing, failing, fail_after(getattr(finishing, failing), "summary.json"))
+        room = validation if failing == "quality_of" else finishing
+        patch.setattr(room, failing, fail_after(getattr(room, failing), "summary.json"))
         with pytest.raises(OSError, match="No space left"):
             training.train(config, alone)
     assert json.loads((run_dir / "summary.json").read_text())["steps"] == 1

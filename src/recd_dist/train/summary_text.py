@@ -34,10 +34,10 @@ def render(summary: Mapping[str, Any]) -> Table:
         table.add_row(f"NE, {summary['split']}", f"{figure(summary['ne'])}{judge_ne(summary['ne'])}{best}")
         calibration = figure(summary["calibration"], 3)
         table.add_row(f"loss, {summary['split']}", f"{figure(summary['loss'])}, calibration {calibration}")
-    if best := summary.get("best"):
+    if found := summary.get("best"):
         early = "; ended early" if summary.get("ended_early") else ""
-        found = f"step {best['step']:,}: NE {figure(best['ne'])}, AUC {figure(best['auc'])}{early}"
-        table.add_row(f"best {best['by']}, {summary['split']}", f"{found}   ({best['checkpoint']})")
+        shown = f"step {found['step']:,}: NE {figure(found['ne'])}, AUC {figure(found['auc'])}{early}"
+        table.add_row(f"best {found['by']}, {summary['split']}", f"{shown}   ({found['checkpoint']})")
     if rise := summary.get("loss_rise"):
         table.add_row("loss in training", rise_text(int(rise["step"]), rise["loss"]))
     factors = ", ".join(f"{group} {factor:.2f}" for group, factor in summary["dedup_factor"].items())
