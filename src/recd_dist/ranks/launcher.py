@@ -56,6 +56,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rdzv-id", default="recd", help="the job's name at the rendezvous")
     parser.add_argument("--max-restarts", type=int, default=0, help="restarts of all ranks after one dies")
     parser.add_argument("--module", default=TRAINING, help="module whose main(overrides) each rank runs")
+    parser.add_argument("--checked", action="store_true", help="start at once; the ranks check the job themselves")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, after --")
     options = parser.parse_args(argv)
     options.min_nodes, _, last = options.nnodes.partition(":")
@@ -210,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = parse_arguments(sys.argv[1:] if argv is None else argv)
     os.environ.update(rank_environment(options.max_nodes, options.nproc_per_node))
-    if options.node == 0:
+    if options.node == 0 and not options.checked:
         with subprocess.Popen([sys.executable, "-m", PREFLIGHT, *options.overrides]) as preflight:
             import torch.distributed.launcher.api  # noqa: F401  (takes 1.2 s, while the check runs)
 

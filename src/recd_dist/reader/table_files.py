@@ -103,7 +103,7 @@ class TableFiles:
         references = {group: f"{group}_{ROW}" for group in self.schema.dedup_groups}
         own = self._stored_features(SAMPLE)
         names = [*keys, *self.schema.labels, *references.values(), *_column_names(own)]
-        samples, origin = self._read_columns(part.samples, row_group.index, names)
+        samples, origin = self.read_columns(part.samples, row_group.index, names)
         columns, origins = {f.name: read_column(samples, f, origin) for f in own}, {SAMPLE: origin}
         row_of_sample, num_rows = {}, {}
         for group, reference in references.items():
@@ -117,32 +117,20 @@ class TableFiles:
         labels = _read_labels(samples, self.schema.labels, origin)
         return DecodedRowGroup(ids, sessions, requests, labels, row_of_sample, num_rows, columns, origins)
 
-    def _read_group(self, part: Part, group: str, index: int) -> _DecodedGroup:
-        """Reads a row group of one group; its streams are opened only for features that are stored as windows."""
-        features = self._stored_features(group)
-        plain, windowed = ([f for f in features if f.window is window] for window in (False, True))
-        names = [ROW, *_column_names(plain), *([STREAM] if windowed else [])]
-        names += [name for f in windowed for name in (start_of(f.name), length_of(f.name))]
-        stored, origin = self._read_columns(part.groups[group], index, names)
-        columns = {f.name: read_column(stored, f, origin) for f in plain}
-        if windowed:
-            if group not in part.streams:
-                raise DataError(f"{self.table.path}: the manifest names no streams of group '{group}'; {REMEDY}")
-            streams, stream_origin = self._read_columns(part.streams[group], index, [STREAM, *_column_names(windowed)])
-            numbers = _read_key(stored, STREAM, origin), _read_key(streams, STREAM, stream_origin)
-            stream_of_row = _count_from_first(*numbers, STREAM, STREAM, origin)
-            for f in windowed:
-                lists = read_column(streams, f, stream_origin)
-                columns[f.name] = expand_windows(stored, stream_of_row, f, origin, lists, stream_origin)
-        return _DecodedGroup(columns, _read_key(stored, ROW, origin), origin)
+    def read_columns(self, entry: FileEntry, index: int, names: Sequence[str]) -> tuple[pa.Table, Origin]:
+        """Reads some columns of a row group as they are stored.
 
-    def _stored_features(self, group: str) -> tuple[Feature, ...]:
-        """The features to read of a group, as the table has them; weights only where they are asked for."""
-        stored = self.table.manifest.schema
-        return tuple(replace(stored[f.name], weights=f.weights) for f in self.schema.of_group(group))
+        Args:
+            entry: one of the table's files.
+            index: place of the row group in it, counted from 0.
+            names: the columns.
 
-    def _read_columns(self, entry: FileEntry, index: int, names: Sequence[str]) -> tuple[pa.Table, Origin]:
-        """Reads some columns of a row group."""
+        Returns:
+            The columns, and where they come from, for messages.
+
+        Raises:
+            DataError: a column is missing, or the file is damaged or gone.
+        """
         origin = Origin(self.table.path / entry.path, index)
         file = self._open(entry)
         there = file.schema_arrow.names  # pyarrow builds it anew at every look
@@ -157,6 +145,30 @@ class TableFiles:
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{origin}: cannot be decoded ({first_line(error)}); {REMEDY}") from error
         return table, origin
+
+    def _read_group(self, part: Part, group: str, index: int) -> _DecodedGroup:
+        """Reads a row group of one group; its streams are opened only for features that are stored as windows."""
+        features = self._stored_features(group)
+        plain, windowed = ([f for f in features if f.window is window] for window in (False, True))
+        names = [ROW, *_column_names(plain), *([STREAM] if windowed else [])]
+        names += [name for f in windowed for name in (start_of(f.name), length_of(f.name))]
+        stored, origin = self.read_columns(part.groups[group], index, names)
+        columns = {f.name: read_column(stored, f, origin) for f in plain}
+        if windowed:
+            if group not in part.streams:
+                raise DataError(f"{self.table.path}: the manifest names no streams of group '{group}'; {REMEDY}")
+            streams, stream_origin = self.read_columns(part.streams[group], index, [STREAM, *_column_names(windowed)])
+            numbers = _read_key(stored, STREAM, origin), _read_key(streams, STREAM, stream_origin)
+            stream_of_row = _count_from_first(*numbers, STREAM, STREAM, origin)
+            for f in windowed:
+                lists = read_column(streams, f, stream_origin)
+                columns[f.name] = expand_windows(stored, stream_of_row, f, origin, lists, stream_origin)
+        return _DecodedGroup(columns, _read_key(stored, ROW, origin), origin)
+
+    def _stored_features(self, group: str) -> tuple[Feature, ...]:
+        """The features to read of a group, as the table has them; weights only where they are asked for."""
+        stored = self.table.manifest.schema
+        return tuple(replace(stored[f.name], weights=f.weights) for f in self.schema.of_group(group))
 
     def _open(self, entry: FileEntry) -> pq.ParquetFile:
         """Opens a file once; the least recently used is closed when too many are open."""

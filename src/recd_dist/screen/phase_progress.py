@@ -55,6 +55,14 @@ class PhaseProgress:
             self._bars.update(task.id, total=task.completed, refresh=True)
         self._start("writing", num_samples)
 
+    def start_scoring(self, num_samples: int) -> None:
+        """Starts to count the samples that are scored.
+
+        Args:
+            num_samples: how many samples there are to score.
+        """
+        self._start("scoring", num_samples)
+
     def start_measuring(self, num_steps: int) -> None:
         """Starts to count measurements.
 

@@ -51,12 +51,14 @@ class TrainedRun:
         model: a TrainModel, sharded and in evaluation mode.
         transforms: those that were fitted on the training table.
         step: the step of the checkpoint.
+        trained_label: the label that its scores are the probability of; the job may read another one.
     """
 
     job: Job
     model: nn.Module
     transforms: Transforms
     step: int
+    trained_label: str
 
     @contextmanager
     def open_batches(self, ranks: Ranks) -> Iterator[Loader]:
@@ -106,7 +108,7 @@ def open_run(config: EvaluateConfig, ranks: Ranks) -> TrainedRun:
     parallel = shard(model, plan, ranks)
     checkpoint.load(path, parallel, None, stored.schema, rename=portable_name)
     parallel.eval()
-    return TrainedRun(job, parallel, job.transforms, stored.step)
+    return TrainedRun(job, parallel, job.transforms, stored.step, stored.schema.labels[0])
 
 
 def _job_of(config: EvaluateConfig, trained: TrainConfig, stored: checkpoint.Checkpoint) -> Job:

@@ -7,15 +7,14 @@ from pathlib import Path
 import pytest
 
 from recd_dist.errors import DataError
-from recd_dist.etl.place import work_directory as module
 from recd_dist.etl.place.work_directory import (
     check_free,
     check_space,
     has_work_of,
     hold_work,
-    put_in_place,
     work_directory,
 )
+from recd_dist.files.whole_directory import put_in_place
 
 JOB = {"run": "a", "files": [["x", 1, 2]]}
 
@@ -67,26 +66,6 @@ def test_two_runs_at_once(tmp_path):
         with pytest.raises(DataError, match="another `recd etl` is making this table"), hold_work(work, JOB):
             pass
         assert has_work_of(work, JOB)  # the one that was refused has not touched it
-
-
-@pytest.mark.parametrize("can_exchange", [True, False])
-def test_replacing(tmp_path, monkeypatch, can_exchange):
-    if not can_exchange:
-        monkeypatch.setattr(module, "_exchange", lambda *_: False)
-    out = write_table(tmp_path / "out", "old")
-    (out / "train" / "extra").touch()
-    put_in_place(write_table(tmp_path / "work" / "table", "new"), out)
-    assert (out / "train" / "manifest.json").read_text() == "new"
-    assert names(out / "train") == {"manifest.json"}
-    assert names(tmp_path / "work") == set()
-
-
-def test_a_link_to_a_table_stays_a_link(tmp_path):
-    real = write_table(tmp_path / "disk" / "real", "old")
-    (tmp_path / "out").symlink_to(real)
-    put_in_place(write_table(tmp_path / "work" / "table", "new"), tmp_path / "out")
-    assert (tmp_path / "out").is_symlink()
-    assert (real / "train" / "manifest.json").read_text() == "new"
 
 
 def test_a_failure_leaves_the_old_table_and_no_work(tmp_path):

@@ -19,7 +19,7 @@ from recd_dist.etl.place.publish import publish
 from recd_dist.etl.place.run_output import RunOutput
 from recd_dist.etl.place.sketches import SKETCHES, save_sketches
 from recd_dist.etl.place.statistics import STATISTICS, save_statistics
-from recd_dist.etl.place.work_directory import put_in_place
+from recd_dist.files.whole_directory import put_in_place
 from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.table.location import Location
 from recd_dist.table.manifest import NAME, Manifest

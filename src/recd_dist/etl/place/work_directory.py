@@ -13,7 +13,6 @@ So a table is whole or absent. Work that a mistake in data or config ends is rem
 machine ends stays, and the next run of the same job goes on with it.
 """
 
-import ctypes
 import errno
 import fcntl
 import hashlib
@@ -34,7 +33,6 @@ from recd_dist.table.manifest import NAME
 logger = logging.getLogger(__name__)
 
 _JOB, _LOCK = "job.json", "lock"
-_EXCHANGE, _AT_FDCWD = 2, -100  # constants of renameat2(2)
 
 
 def work_directory(out: Location) -> Path:
@@ -119,33 +117,6 @@ def hold_work(work: Path, job: Mapping[str, Any]) -> Iterator[bool]:
         raise DataError(_reason(work, error)) from error
 
 
-def put_in_place(table: Path, out: Path) -> None:
-    """Puts finished tables in place by one rename, or by one exchange with the tables that are there.
-
-    Args:
-        table: directory of the new tables, on the file system of ``out``.
-        out: directory that the tables are to have; a link to a directory stays a link.
-    """
-    out = Path(os.path.abspath(out))
-    if out.is_dir() and not any(out.iterdir()) and not out.is_symlink():
-        out.rmdir()
-    if not out.exists():
-        table.rename(out)
-        return
-    real = Path(os.path.realpath(out))
-    if _exchange(table, real):
-        shutil.rmtree(table, ignore_errors=True)
-        return
-    old = table.with_name("old")
-    real.rename(old)
-    try:
-        table.rename(real)
-    except OSError:
-        old.rename(real)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def check_space(directory: Path, wanted: int) -> None:
     """Refuses to begin work that the disk cannot hold, and warns where it may not.
 
@@ -211,14 +182,6 @@ def _empty(work: Path, but: str) -> None:
 
 def _text(job: Mapping[str, Any]) -> str:
     return json.dumps(job, sort_keys=True, default=str)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swaps two directories in one step; False where the kernel cannot (it can on most file systems of Linux)."""
-    with suppress(OSError, AttributeError):
-        call = ctypes.CDLL(None, use_errno=True).renameat2
-        return bool(call(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _EXCHANGE) == 0)
-    return False
 
 
 def _reason(work: Path, error: OSError) -> str:

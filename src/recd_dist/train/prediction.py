@@ -1,0 +1,174 @@
+"""Scores of every sample of a split, with the keys that tell which sample each belongs to.
+
+::
+
+    rank 0   samples [0 .. 5)    model --> scores --.-- keys, as they are stored --> part-00000.parquet
+    rank 1           [5 .. 10)   model --> scores --'                                part-00001.parquet
+
+Every sample is scored once, unique rows are computed once, and the files together are in the table's order.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from recd_dist.errors import ConfigError, DataError
+from recd_dist.job.config import load
+from recd_dist.job.options import PredictConfig
+from recd_dist.ranks.process_group import Ranks, process_group
+from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
+from recd_dist.reader.loader import Loader
+from recd_dist.reader.stored_columns import StoredColumns
+from recd_dist.screen.console import console
+from recd_dist.screen.phase_progress import PhaseProgress
+from recd_dist.table.location import Location, location
+from recd_dist.table.schema import KEYS
+from recd_dist.train.score_directory import ScoreDirectory
+from recd_dist.train.trained_run import TrainedRun, logits_of, open_run
+
+logger = logging.getLogger(__name__)
+
+SCORE = "score"
+"""The column of scores: ``score_clicked`` for a model that was trained on ``clicked``."""
+
+_ROW_GROUP = 1 << 17  # samples of a row group of the scores
+
+
+def scores_directory(config: PredictConfig) -> Location:
+    """Where the scores of a config shall lie."""
+    return location(config.out) if config.out else Path(config.run_dir) / "scores" / config.split
+
+
+def predict_run(config: PredictConfig, ranks: Ranks, progress: bool = False) -> dict[str, Any]:
+    """Scores a split of a table with the newest checkpoint of a run; a collective.
+
+    Args:
+        config: names the run, the split, and where the scores shall lie.
+        ranks: this rank's place in the job; the default process group is up.
+        progress: show a progress bar on stderr.
+
+    Returns:
+        Run, step, table, label, columns, number of samples and files, as ``_SUCCESS`` has them.
+
+    Raises:
+        ConfigError, DataError: there is no such run, split or column, or scores may not be written there.
+    """
+    directory = ScoreDirectory(scores_directory(config), config.overwrite, ranks)
+    run = open_run(config, ranks)
+    label = run.job.schema.labels[0]
+    keys = StoredColumns.of(run.job.table, (*KEYS, label, *config.columns))
+    column = f"{SCORE}_{run.trained_label}"
+    if column in keys.names:
+        raise ConfigError(f"columns: '{column}' is the name of the scores; leave it out")
+    with PhaseProgress(progress and ranks.is_first) as bar, run.open_batches(ranks) as batches:
+        start, scores = score_samples(run, ranks, batches, bar)
+        with directory.open() as part:
+            write_scores(part, keys, column, start, scores)
+            facts = {
+                "run_dir": config.run_dir,
+                "step": run.step,
+                "table": str(run.job.table.path),
+                "partitions": config.data.partitions,
+                "columns": [*keys.names, column],
+                "num_samples": run.job.manifest.num_samples,
+            }
+            return directory.finish(part, facts)
+
+
+def score_samples(
+    run: TrainedRun, ranks: Ranks, batches: Loader, bar: PhaseProgress
+) -> tuple[int, NDArray[np.float32]]:
+    """Scores this rank's samples; a collective.
+
+    Args:
+        run: the opened run.
+        ranks: this rank's place in the job.
+        batches: this rank's batches, not shuffled.
+        bar: shows how many samples of all ranks are scored, as far as this one can tell.
+
+    Returns:
+        Where this rank's samples begin in the table's order; and their probabilities of label 1, float32 [samples].
+        With several workers their batches take turns, so that scores are put in their places as they come.
+
+    Raises:
+        DataError: there is no sample.
+    """
+    tasks = list(batches.tasks())
+    if not tasks:
+        raise DataError(f"{run.job.table.path}: holds no samples to score; choose another split=...")
+    start, end = min(t.samples[0][0] for t in tasks), max(t.samples[-1][1] for t in tasks)
+    scores = np.full(end - start, np.nan, np.float32)
+    bar.start_scoring(run.job.manifest.num_samples)
+    num_shown = num_scored = 0
+    for task, batch in zip(tasks, batches, strict=True):
+        found = torch.sigmoid(logits_of(run.model, batch, ranks.device)).cpu().numpy()
+        for first, last in task.samples:
+            scores[first - start : last - start], found = found[: last - first], found[last - first :]
+        num_scored += batch.batch_size
+        shown = run.job.manifest.num_samples * num_scored // len(scores)
+        bar.advance(shown - num_shown)
+        num_shown = shown
+    if bad := int(np.isnan(scores).sum()):
+        logger.warning("rank %d: %d of %d scores are nan: did training diverge?", ranks.rank, bad, len(scores))
+    return start, scores
+
+
+def write_scores(path: Path, keys: StoredColumns, column: str, start: int, scores: NDArray[np.float32]) -> None:
+    """Writes a file of samples that follow each other in the table.
+
+    Args:
+        path: the file.
+        keys: the columns that stand beside the scores.
+        column: the name of the column of scores.
+        start: where the samples begin in the table's order.
+        scores: float32 [samples].
+    """
+    waiting: list[pa.Table] = []
+    writer: pq.ParquetWriter | None = None
+    done, end = start, start + len(scores)
+    try:
+        for rows in keys.read(start, end):
+            chosen = scores[done - start : done - start + len(rows)]
+            waiting.append(rows.append_column(column, pa.array(chosen)))
+            done += len(rows)
+            if done == end or sum(map(len, waiting)) >= _ROW_GROUP:
+                table = pa.concat_tables(waiting)
+                writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
+                writer.write_table(table)
+                waiting = []
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def report(result: dict[str, Any], out: Location) -> str:
+    """Says in words for people what was scored and where it lies."""
+    files = f"{out}/{result['files'][0]}" if len(result["files"]) == 1 else f"{out}/part-*.parquet"
+    return f"{result['num_samples']:,} samples of {result['table']} scored by step {result['step']}: {files}"
+
+
+def main(overrides: Sequence[str] | None = None) -> None:
+    """One rank of a prediction.
+
+    Args:
+        overrides: overrides of configs/predict.yaml; the command-line arguments of the process by default.
+    """
+    config: PredictConfig = load("predict", sys.argv[1:] if overrides is None else overrides)
+    log_to_screen()
+    quiet_libraries()
+    with process_group(config.device) as ranks:
+        result = predict_run(config, ranks, progress=sys.stderr.isatty())
+        if ranks.is_first:
+            console(sys.stdout).print(report(result, scores_directory(config)), highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()
