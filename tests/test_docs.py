@@ -10,7 +10,7 @@ import pytest
 from recd_dist.cli import COMMANDS
 from recd_dist.etl.raw.duckdb_sql import TEXT_ID
 from recd_dist.job.config import EtlConfig
-from recd_dist.job.options import EvaluateConfig, TrainConfig
+from recd_dist.job.options import PredictConfig, TrainConfig
 from recd_dist.metrics.curves import _LAYOUT
 from recd_dist.reader.transform_registry import REGISTRY
 
@@ -37,13 +37,13 @@ def first_cells(page: Path) -> set[str]:
     return {name for row in rows for name in CODE.findall(row.split(" | ")[0])}
 
 
-@pytest.mark.parametrize("config", [TrainConfig(), EtlConfig(), EvaluateConfig()], ids=["train", "etl", "evaluate"])
+@pytest.mark.parametrize("config", [TrainConfig(), EtlConfig(), PredictConfig()], ids=["train", "etl", "predict"])
 def test_configuration_names_every_option(config: object) -> None:
     assert {name for name in options(config) if name not in first_cells(DOCS / "configuration.md")} == set()
 
 
 def test_configuration_names_no_option_that_is_not_there() -> None:
-    known = {name for config in (TrainConfig(), EtlConfig(), EvaluateConfig()) for name in options(config)}
+    known = {name for config in (TrainConfig(), EtlConfig(), PredictConfig()) for name in options(config)}
     named = {name for name in first_cells(DOCS / "configuration.md") if re.fullmatch(r"[a-z_.]+", name)}
     assert {name for name in named if name not in known and not name.startswith("model.")} == set()
 

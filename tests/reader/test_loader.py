@@ -177,14 +177,17 @@ def test_id_outside_its_table(spoiled):
     table = spoiled(number=130, history=[1, 2, 50])
     message = (
         r"user/part-\d+.parquet, row group \d, row \d+: feature 'history' holds id 50, table 'item' has rows 0..49; "
-        r"set data.tables.item.num_embeddings=51 or more, data.tables.item.hashed=true, or reader.on_bad_id=drop"
+        r"train with data.tables.item.num_embeddings=51 or more or data.tables.item.hashed=true, or leave it out by "
+        "reader.on_bad_id=drop"
     )
     with pytest.raises(DataError, match=message):
         batches(table)
 
 
 def test_negative_id(spoiled):
-    with pytest.raises(DataError, match=r"'candidate' holds id -1, .* has rows 0..49; data.tables.item.hashed=true"):
+    with pytest.raises(
+        DataError, match=r"'candidate' holds id -1, .* has rows 0..49; train with data.tables.item.hashed=true"
+    ):
         batches(spoiled(candidate=-1))
 
 

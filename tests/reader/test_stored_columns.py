@@ -1,5 +1,6 @@
 """Columns as they are stored, a row for each sample, in the order of the table and from any sample to any other."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -43,6 +44,17 @@ def test_integers_have_64_bits(small: SmallTable) -> None:
 def test_what_cannot_be_read(small: SmallTable, names: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         StoredColumns.of(small.clustered, names)
+
+
+def test_a_key_that_the_table_keeps_under_another_name_or_not_at_all(small: SmallTable) -> None:
+    keys = {"keys": {"session": "visit", "user": "member"}}
+    table = replace(small.clustered, manifest=replace(small.manifest, source=keys))
+    with pytest.raises(ConfigError, match=r"as it is keys\.session \(it is there as session_id\); to keep it, "):
+        StoredColumns.of(table, ("visit",))
+    with pytest.raises(
+        ConfigError, match=r"as it is keys\.user; .* `member as member_copy`, and train with data\.drop="
+    ):
+        StoredColumns.of(table, ("member",))
 
 
 def test_a_history_in_windows_is_refused(tiny: list[str]) -> None:

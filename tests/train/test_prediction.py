@@ -1,6 +1,7 @@
 """Scores equal those of evaluation, each sample once, in the table's order; and stand whole or not at all."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -202,6 +203,16 @@ def test_a_column_that_cannot_stand_there(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def own_environment() -> Iterator[None]:
+    """The launcher sets variables for its ranks: undone at the end of a test."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.mark.usefixtures("own_environment")
 def test_the_command_on_two_ranks(alone: Ranks, root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Two files, which together are the file of one rank; what is wrong is said once, in one line."""
     one = predict(alone, root, tmp_path / "one")

@@ -183,11 +183,11 @@ class ShuffleWindowDecoder:
             value = int(column.values[first])
             where = ("data", "tables", table.name)
             rows = command_line(override((*where, "num_embeddings"), value + 1))
-            grow = f"set {rows} or more, " if value >= 0 else ""
+            grow = f"{rows} or more or " if value >= 0 else ""
             raise DataError(
                 f"{origin}, row {column.row_of(first)}: feature '{feature.name}' holds id {value}, table "
-                f"'{table.name}' has rows 0..{table.num_embeddings - 1}; {grow}"
-                f"{command_line(override((*where, 'hashed'), True))}, or reader.on_bad_id=drop"
+                f"'{table.name}' has rows 0..{table.num_embeddings - 1}; train with {grow}"
+                f"{command_line(override((*where, 'hashed'), True))}, or leave it out by reader.on_bad_id=drop"
             )
         self.counts[f"{feature.name}: id outside table '{table.name}'"] += int(bad.sum())
         offsets = np.arange(len(bad) + 1) if column.offsets is None else column.offsets

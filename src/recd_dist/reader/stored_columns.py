@@ -7,7 +7,7 @@
                                                                 u7 u7 u9 u9     a column of the group user
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -50,7 +50,9 @@ class StoredColumns:
         known = {*KEYS, *schema.labels, *_groups_of(schema)}
         for number, name in enumerate(names):
             if name not in known:
-                raise ConfigError(f"columns: the table {table.path} has no column '{name}'{nearest(name, known)}")
+                raise ConfigError(
+                    f"columns: the table {table.path} has no column '{name}'{_remedy(name, table, known)}"
+                )
             if name in names[:number]:
                 raise ConfigError(f"columns: '{name}' stands there already; name it once")
             if any(f.window and name in (f.name, f.weights) for f in schema.features):
@@ -94,6 +96,20 @@ class StoredColumns:
             places = pc.subtract(samples.column(f"{group}_{ROW}"), first)
             columns |= {name: rows.column(name).take(places) for name in names}
         return pa.table({name: _in_64_bits(columns[name]) for name in self.names})
+
+
+def _remedy(name: str, table: ClusteredTable, known: Collection[str]) -> str:
+    """What to do about a column that the table lacks: a key is read, but not kept under its name."""
+    for key, column in table.manifest.source.get("keys", {}).items():
+        if column == name:
+            kept = (
+                "" if key in ("user", "sample", "order") else f" (it is there as {key}{'_id' * (key != 'timestamp')})"
+            )
+            return (
+                f", as it is keys.{key}{kept}; to keep it, make the table from a query with `{name} as {name}_copy`, and "
+                f"train with data.drop=[{name}_copy]"
+            )
+    return nearest(name, known)
 
 
 def _in_64_bits(column: pa.ChunkedArray) -> pa.ChunkedArray:
