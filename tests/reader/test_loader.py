@@ -186,7 +186,7 @@ def test_id_outside_its_table(spoiled):
 
 def test_negative_id(spoiled):
     with pytest.raises(
-        DataError, match=r"'candidate' holds id -1, .* has rows 0..49; train with data.tables.item.hashed=true"
+        DataError, match=r"'candidate' holds id -1, .* rows 0..49; train with data.tables.item.hashed=t"
     ):
         batches(spoiled(candidate=-1))
 

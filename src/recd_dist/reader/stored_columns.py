@@ -18,7 +18,7 @@ from recd_dist.reader.order import RowGroup, Shuffle, shuffle_windows
 from recd_dist.reader.table_files import TableFiles
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.manifest import ROW
-from recd_dist.table.schema import KEYS, SAMPLE, Schema
+from recd_dist.table.schema import KEYS, REQUEST_ID, SAMPLE, SESSION_ID, TIMESTAMP, Schema
 
 _IN_ORDER = Shuffle(enabled=False, window_size=1)
 
@@ -102,12 +102,11 @@ def _remedy(name: str, table: ClusteredTable, known: Collection[str]) -> str:
     """What to do about a column that the table lacks: a key is read, but not kept under its name."""
     for key, column in table.manifest.source.get("keys", {}).items():
         if column == name:
-            kept = (
-                "" if key in ("user", "sample", "order") else f" (it is there as {key}{'_id' * (key != 'timestamp')})"
-            )
+            kept = {"session": SESSION_ID, "request": REQUEST_ID, "timestamp": TIMESTAMP}.get(key)
+            there = f" (it is there as {kept})" if kept else ""
             return (
-                f", as it is keys.{key}{kept}; to keep it, make the table from a query with `{name} as {name}_copy`, and "
-                f"train with data.drop=[{name}_copy]"
+                f", as it is keys.{key}{there}; to keep it, make the table from a query with `{name} as {name}_copy`, "
+                f"and train with data.drop=[{name}_copy]"
             )
     return nearest(name, known)
 
