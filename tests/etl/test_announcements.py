@@ -115,8 +115,8 @@ def texts(*pieces: str) -> list[str]:
         ({"h": texts("1|2", "3", "4|5|6")}, [r"several ids with '\|' .*; string_split\(h, '\|'\)::bigint\[\] as h"]),
         ({"h": texts("[1, 2]", "[]", "[3]")}, [r"several ids in brackets; h::varchar\[\]|h::bigint\[\] as h"]),
         (
-            {"user_id": [float(i % 9) for i in range(NUM_ROWS)]},
-            [r"'user_id' is DOUBLE and becomes a dense number; .*kind=id"],
+            {"shop_id": [float(i % 9) for i in range(NUM_ROWS)]},
+            [r"'shop_id' is DOUBLE and becomes a dense number; .*kind=id"],
         ),
         ({"n": list(range(7, NUM_ROWS + 7))}, [r"column 'n' numbers the rows: .*data.drop=\[n\]"]),
         ({"again": [float(i % 3 == 0) for i in range(NUM_ROWS)]}, [r"'again' equals the label 'clicked' in 400 rows"]),
@@ -140,8 +140,8 @@ def test_columns_that_are_not_what_they_seem(tmp_path, columns, says):
 
 
 def test_a_named_kind_says_what_a_column_holds(tmp_path):
-    columns = {"n": list(range(NUM_ROWS)), "h": texts("N1 N2", "N3"), "user_id": [float(i) for i in range(NUM_ROWS)]}
-    features = {"n": {"kind": "id"}, "h": {"kind": "id"}, "user_id": {"kind": "dense"}}
+    columns = {"n": list(range(NUM_ROWS)), "h": texts("N1 N2", "N3"), "shop_id": [float(i) for i in range(NUM_ROWS)]}
+    features = {"n": {"kind": "id"}, "h": {"kind": "id"}, "shop_id": {"kind": "dense"}}
     assert (
         etl(source(tmp_path, columns, features=features), tmp_path / "out", progress=False)["train"].announcements == ()
     )
