@@ -25,7 +25,7 @@ from recd_dist.etl.raw.value_classes import (
     Found,
     Look,
     Misfit,
-    look_sql,
+    count_looks_sql,
     slash_conversion,
     type_of,
 )
@@ -106,30 +106,23 @@ def _survey(
         DataError: a line that is no row of this table.
     """
     names = csv_files.dialects[files[0].name].names
-    looks = []
-    for name in names:
-        sql = look_sql(identifier(name), csv_files.decimal, csv_files.time_format)
-        plain = csv_files.declared.get(name) == "VARCHAR"
-        looks.append(
-            f"histogram(case when {identifier(name)} is null then 0 else 14 end)" if plain else f"histogram({sql})"
-        )
     strict = csv_files.options.get("ignore_errors", "false").lower() != "true"
     rejects = {"store_rejects": "true", "rejects_table": "'faults'", "rejects_limit": "1"} if strict else {}
     more = {"filename": string_literal(_FILE), **rejects}
     call = csv_files.call(files, dict.fromkeys(names, "VARCHAR"), more)
     connection.execute("drop table if exists faults; drop table if exists reject_scans")
     try:
-        rows = connection.execute(f"select {_FILE}, {', '.join(looks)} from {call} group by all").fetchall()
+        query = count_looks_sql(map(identifier, names), call, _FILE, csv_files.decimal, csv_files.time_format)
+        rows = connection.execute(query).fetchall()
         faults = _first_faults(connection) if strict else []
     except duckdb.Error as error:
         raise DataError(f"{files[0].name}: {short_message(error)}") from error
     if faults:
         raise DataError(explain_reject(*faults[0], expected=len(names)))
-    counted = dict[str, dict[str, Counts]]()
-    for row in rows:
-        histograms = zip(names, row[1:], strict=True)
-        counted[row[0]] = {name: {Look(look): n for look, n in (counts or {}).items()} for name, counts in histograms}
-    return {file.name: counted.get(file.name, {name: {} for name in names}) for file in files}
+    counted = {file.name: {name: dict[Look, int]() for name in names} for file in files}
+    for file, place, look, count in rows:
+        counted[file][names[place]][Look(look)] = count
+    return {file: dict(columns) for file, columns in counted.items()}
 
 
 def _settle_orders(looks: list[tuple[str, dict[str, Counts]]]) -> list[tuple[str, dict[str, Counts]]]:

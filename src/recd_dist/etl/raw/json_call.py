@@ -10,7 +10,7 @@ from recd_dist.etl.raw.duckdb_sql import short_message
 from recd_dist.etl.raw.folder_columns import folder_option
 from recd_dist.etl.raw.found_files import FoundFile, list_literal
 from recd_dist.etl.raw.read_options import ReadOptions
-from recd_dist.etl.raw.value_classes import Found, Look, Misfit, look_sql, slash_conversion, type_of
+from recd_dist.etl.raw.value_classes import Found, Look, Misfit, count_looks_sql, look_sql, slash_conversion, type_of
 from recd_dist.table.announcement import Announcement
 from recd_dist.table.flat import identifier, string_literal
 
@@ -133,15 +133,18 @@ def _read_texts(
     call = _call(files, kept | {"columns": _columns(shown), "filename": string_literal(_FILE)})
     nulls = ", ".join(map(string_literal, options.null_values))
     values = {n: f"(case when {t} not in ({nulls}) then {t} end)" if nulls else t for n, t in _identifiers(texts)}
-    looks = [f"histogram({look_sql(value, '.', options.timestamp_format)})" for value in values.values()]
+    query = count_looks_sql(values.values(), call, _FILE, ".", options.timestamp_format)
+    counts: dict[str, dict[Look, int]] = {name: {} for name in texts}
     try:
-        row = connection.execute(f"select {', '.join(looks)} from {call}").fetchall()[0]
+        for _, place, look, count in connection.execute(query).fetchall():
+            of_column = counts[list(texts)[place]]
+            of_column[Look(look)] = of_column.get(Look(look), 0) + count
     except duckdb.Error as error:
         raise DataError(f"{files[0].name}: {_short(error)}") from error
     declared = dict(options.types)
     found = {}
-    for (name, kind), counts in zip(texts.items(), row, strict=True):
-        counted = {Look(look): count for look, count in (counts or {}).items()}
+    for name, kind in texts.items():
+        counted = counts[name]
         if name in declared:
             found[name] = Found(declared[name])
             continue
