@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from launch.train import train
+from launch.train import predict, train
 from torchx.runner import get_runner
 from torchx.schedulers import get_scheduler_factories
 from torchx.specs import AppDef, macros
@@ -85,9 +85,9 @@ def test_malformed_j_names_the_right_form(j: str) -> None:
         train(j=j)
 
 
-@pytest.mark.parametrize("name", ["train", "etl"])
-def test_torchx_accepts_the_components(name: str) -> None:
-    assert validate(str(ROOT / "launch" / f"{name}.py"), name, None) == []
+@pytest.mark.parametrize(("file", "name"), [("train", "train"), ("train", "predict"), ("etl", "etl")])
+def test_torchx_accepts_the_components(file: str, name: str) -> None:
+    assert validate(str(ROOT / "launch" / f"{file}.py"), name, None) == []
 
 
 @pytest.mark.parametrize(
@@ -109,3 +109,13 @@ def test_every_scheduler_takes_two_hosts(scheduler: str, config: dict[str, objec
         request = " ".join(str(runner.dryrun(train("data=tiny", j="2x1"), scheduler, config)).split())
     assert request.count("--node 0") == request.count("--node 1") == 1
     assert "data=tiny" in request
+
+
+def test_prediction_runs_its_own_module_on_the_same_hosts(tmp_path: Path) -> None:
+    """The ranks check the job themselves: the check before training knows no scores."""
+    line = command(predict("run_dir=runs/big", "out=a b", j="4x8", gpu=8, python="THE_PYTHON"), tmp_path)
+    trained = command(train("run_dir=runs/big", "out=a b", j="4x8", gpu=8, python="THE_PYTHON"), tmp_path)
+    more = ["--checked", "--module", "recd_dist.train.prediction"]
+    assert [word for word in line if word not in more] == trained
+    assert [word for word in line if word in more] == more
+    assert line.index("--module") < line.index("--")
