@@ -45,6 +45,8 @@ def test_a_good_job_is_resolved_against_its_table(tiny: list[str], tmp_path: Pat
         ("evaluate.batch_size=0", "evaluate.batch_size=0: must be at least 1, or null"),
         ("reader.on_bad_id=drp", "reader.on_bad_id=drp: unknown; did you mean 'drop'?"),
         ("optim.dense.lr=0", "optim.dense.lr=0.0: must be above 0"),
+        ("seed=18446744073709551616", "seed=18446744073709551616: must be from -9223372036854775808 to "
+         "18446744073709551615, a number of 64 bits"),
         ("optim.tables.name=adagradd", "optim.tables.name=adagradd: unknown; did you mean 'adagrad'?"),
         ("optim.dense.name=adan", "optim.dense.name=adan: unknown; did you mean 'adam'?"),
         ("device=gpu", "device=gpu: unknown; did you mean 'cpu'?"),

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from recd_dist.ranks import launcher as launching
 from recd_dist.ranks.launcher import GO_ON, parse_arguments, rank_environment, read_failures, root_cause
 from recd_dist.ranks.rank import Failure
 
@@ -175,6 +177,32 @@ def test_environment_keeps_what_the_user_has_set(monkeypatch: pytest.MonkeyPatch
     assert rank_environment(1, 2)["GLOO_SOCKET_IFNAME"] == "lo"
     assert "GLOO_SOCKET_IFNAME" not in rank_environment(2, 2)
     assert rank_environment(4, 8)["RECD_WORLD_SIZE"] == "32"
+
+
+def test_a_foreign_program_at_the_place_to_meet_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(launching, "STORE_ANSWERS_S", 6)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(launching, "PREFLIGHT", "stat")  # Python's own module: it checks nothing
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        options = ["--nnodes", "2", "--rdzv-endpoint", f"localhost:{port}", "--module", "ranks", "--", "ok"]
+        assert launching.main(options) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"recd: error: localhost:{port}: another program listens on this port; choose another")
+    assert said.count("\n") == 1
+
+
+def test_a_store_of_torch_or_nothing_at_the_place_to_meet_is_right() -> None:
+    from torch.distributed import TCPStore
+
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    launching.require_free_port(f"127.0.0.1:{store.port}")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+    launching.require_free_port(f"127.0.0.1:{port}")
+    launching.require_free_port("192.0.2.1:29500")  # not this host's address
 
 
 def test_several_hosts_need_a_place_to_meet(capsys: pytest.CaptureFixture[str]) -> None:

@@ -110,6 +110,12 @@ def test_generates_once_and_again_when_spec_or_seed_changes(tmp_path: Path) -> N
     assert [p.name for p in tmp_path.iterdir()] == ["raw"]  # nothing half-written, nothing old
 
 
+@pytest.mark.parametrize("seed", [-1, 1 << 64, 10**30])
+def test_a_seed_has_64_bits(tmp_path: Path, seed: int) -> None:
+    with pytest.raises(ConfigError, match=rf"seed={seed}: must be from 0 to 18446744073709551615, a number of 64 bits"):
+        generate(small_spec(), tmp_path / "logs", seed=seed)
+
+
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

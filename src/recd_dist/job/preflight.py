@@ -90,6 +90,8 @@ def _check_numbers(config: TrainConfig) -> None:
         lr = getattr(config.optim, name).lr
         if not lr > 0:
             raise ConfigError(f"optim.{name}.lr={lr}: must be above 0")
+    if not -1 << 63 <= config.seed < 1 << 64:  # what torch.manual_seed takes
+        raise ConfigError(f"seed={config.seed}: must be from {-1 << 63} to {(1 << 64) - 1}, a number of 64 bits")
 
 
 def _check_steps(job: Job, world_size: int) -> None:

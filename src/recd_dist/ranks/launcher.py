@@ -13,24 +13,29 @@ signal n stopped the job, and 1 otherwise.
 """
 
 import argparse
+import errno
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from recd_dist.errors import ConfigError
 from recd_dist.ranks.machine_share import usable_cores
 from recd_dist.ranks.quiet import quiet_libraries
-from recd_dist.ranks.rank import Failure
+from recd_dist.ranks.rank import USER_ERROR, Failure
 
 PREFLIGHT = "recd_dist.job.preflight"
 TRAINING = "recd_dist.train.training"
 GO_ON = "the same command goes on from the newest checkpoint, or begins where there is none yet"
+STORE_ANSWERS_S = 20
+_ASK_STORE = "import sys; from torch.distributed import TCPStore; TCPStore(sys.argv[1], int(sys.argv[2]))"
 AGENT_LOGGER = "torch.distributed.elastic.agent.server.api"
 
 
@@ -149,6 +154,36 @@ def read_failures(directory: Path, exit_codes: Mapping[int, int]) -> list[Failur
     return failures
 
 
+def require_free_port(endpoint: str) -> None:
+    """Refuses a place to meet that a foreign program holds on this host: ranks would wait for its answer for ever.
+
+    Args:
+        endpoint: host:port of the rendezvous.
+
+    Raises:
+        ConfigError: another program listens there. A store of torch is none: another host of the job was faster.
+    """
+    host, _, port = endpoint.rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:  # another host's address, or a name that the agent will not find either
+            return
+        ask = [sys.executable, "-c", _ASK_STORE, host.strip("[]"), port]
+        with suppress(subprocess.TimeoutExpired):
+            if subprocess.run(ask, capture_output=True, timeout=STORE_ANSWERS_S, check=False).returncode == 0:
+                return
+        raise ConfigError(
+            f"{endpoint}: another program listens on this port; choose another for all hosts: --rdzv_port of the "
+            "TorchX component, --rdzv-endpoint of the launcher"
+        ) from error
+
+
 def launch(options: argparse.Namespace, log_directory: Path) -> int:
     """Runs the ranks of this host until they end.
 
@@ -218,6 +253,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = preflight.wait()
         if code:
             return code
+        try:
+            if options.max_nodes > 1:
+                require_free_port(options.rdzv_endpoint)
+        except ConfigError as error:
+            _write_line(f"error: {error}")
+            return USER_ERROR
     with _log_directory(options.node) as log_directory:
         return launch(options, log_directory)
 

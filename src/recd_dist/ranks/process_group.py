@@ -58,6 +58,9 @@ def process_group(device: str = "auto", timeout_s: float = 300.0) -> Iterator[Ra
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     timeout = timedelta(seconds=timeout_s)
+    says_nobody = "LOCAL_WORLD_SIZE" not in os.environ and "RANK" not in os.environ
+    if says_nobody:
+        os.environ["LOCAL_WORLD_SIZE"] = "1"  # TorchRec asks for it, and warns where it is not there
     if "RANK" not in os.environ:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
     elif _is_alone(local_world_size):
@@ -70,6 +73,8 @@ def process_group(device: str = "auto", timeout_s: float = 300.0) -> Iterator[Ra
         yield Ranks(dist.get_rank(), dist.get_world_size(), local_rank, local_world_size, chosen)
     finally:
         dist.destroy_process_group()
+        if says_nobody:
+            del os.environ["LOCAL_WORLD_SIZE"]
 
 
 def _is_alone(local_world_size: int) -> bool:
@@ -82,7 +87,13 @@ def _is_alone(local_world_size: int) -> bool:
 def _open_loopback_store(rank: int, world_size: int, timeout: timedelta) -> dist.Store:
     """Opens the store where the ranks of one host meet; a store that torch makes listens on every network interface."""
     host, port = "127.0.0.1", int(os.environ["MASTER_PORT"])
-    listener = socket.create_server((host, port)).detach() if rank == 0 else None
+    try:
+        listener = socket.create_server((host, port)).detach() if rank == 0 else None
+    except OSError as error:
+        raise ConfigError(
+            f"MASTER_PORT={port}: rank 0 cannot listen on {host} ({os.strerror(error.errno or 0)}); choose another port, "
+            "or leave the choice to `recd train --nproc`"
+        ) from error
     return dist.TCPStore(host, port, world_size, rank == 0, timeout, master_listen_fd=listener)
 
 

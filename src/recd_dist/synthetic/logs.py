@@ -64,8 +64,10 @@ def generate(
 
     Raises:
         DataError: the directory holds something else, or cannot be written.
-        ConfigError: the split names columns that do not exist.
+        ConfigError: the split names columns that do not exist, or the seed has more than 64 bits.
     """
+    if not 0 <= seed < 1 << 64:
+        raise ConfigError(f"seed={seed}: must be from 0 to {(1 << 64) - 1}, a number of 64 bits")
     out, spec = Path(out), replace(spec, seed=seed)
     if not _is_finished(spec, out):
         work = out.with_name(f".{out.name}.{os.getpid()}.partial")
