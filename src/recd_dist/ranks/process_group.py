@@ -91,8 +91,8 @@ def _open_loopback_store(rank: int, world_size: int, timeout: timedelta) -> dist
         listener = socket.create_server((host, port)).detach() if rank == 0 else None
     except OSError as error:
         raise ConfigError(
-            f"MASTER_PORT={port}: rank 0 cannot listen on {host} ({os.strerror(error.errno or 0)}); choose another port, "
-            "or leave the choice to `recd train --nproc`"
+            f"MASTER_PORT={port}: rank 0 cannot listen on {host} ({os.strerror(error.errno or 0)}); choose another "
+            "port, or leave the choice to `recd train --nproc`"
         ) from error
     return dist.TCPStore(host, port, world_size, rank == 0, timeout, master_listen_fd=listener)
 
