@@ -278,3 +278,16 @@ def test_a_description_that_cannot_be_read_is_named(one: Path, tmp_path: Path) -
     (one / "checkpoint.json").write_text('{"format": "recd_dist.checkpoint", "version": 99}')
     with pytest.raises(DataError, match="version 99, this release reads"):
         checkpoint.read_description(one)
+
+
+def test_other_dtype(one: Path) -> None:
+    """torch.distributed.checkpoint would cast float32 to bfloat16 without a word."""
+    model, _ = model_and_optimizer()
+    with pytest.raises(DataError, match=r"item.weight was \[8, 4\] float32, is \[8, 4\] bfloat16"):
+        checkpoint.load(one, model.to(torch.bfloat16))
+
+
+def test_a_new_run_takes_tables_that_have_grown(one: Path) -> None:
+    """Only the weights of sharded tables may: a plain module has none."""
+    with pytest.raises(DataError, match=r"item.weight was \[8, 4\], is \[9, 4\]; .* or train without run_from"):
+        checkpoint.load(one, model_and_optimizer(rows=9)[0], new_run=True)

@@ -17,7 +17,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,23 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
+from recd_dist.checkpoint.column_shards import (
+    Blocks,
+    convert_states,
+    current_blocks,
+    shape_of_rows,
+    states_to_convert,
+    stored_blocks,
+    weight_of,
+)
 from recd_dist.checkpoint.safe_storage import PortableWriter, SafeReader, TensorsOnlyPlanner, read_metadata
 from recd_dist.checkpoint.state import (
+    Kind,
     Rename,
-    Shape,
     flatten,
     initialize_state,
     require_same_schema,
@@ -176,6 +186,7 @@ def load(
     optimizer: Any = None,
     schema: Schema | None = None,
     rename: Rename | None = None,
+    new_run: bool = False,
 ) -> Checkpoint:
     """Loads a checkpoint into a model that is already sharded, at any world size and under any sharding.
 
@@ -187,29 +198,39 @@ def load(
         optimizer: the optimizer as in ``save``; None loads the weights only (evaluation).
         schema: the features and labels that this run trains on; None skips the comparison.
         rename: maps a parameter's name here to its name in the checkpoint; None keeps the names.
+        new_run: begin another run with it. Tables may have more rows than in the checkpoint; these keep the values that
+            they have. Random states stay as they are.
 
     Raises:
         DataError: the checkpoint is of another schema, model or optimizer, or it is damaged or foreign; the message
             names what differs.
     """
     description = read_description(path)
+    remedy = "train without run_from" if new_run else "start a new run directory"
     if schema is not None:
-        require_same_schema(path, description.schema, schema)
+        require_same_schema(path, description.schema, schema, remedy)
     model_state = model.state_dict()
     optimizer_state: dict[str, Any] = {}
     if optimizer is not None:
         initialize_state(optimizer)
         optimizer_state = optimizer.state_dict()
     tensors = flatten(model_state, optimizer_state, rename or str)
-    require_same_tensors(path, _stored_shapes(path, optimizer is not None), _current_shapes(tensors))
+    metadata = read_metadata(path)
+    was, now = stored_blocks(metadata), current_blocks(tensors)
+    stored, current = _stored_kinds(metadata, was, optimizer is not None), _current_kinds(tensors, now)
+    grown = {k for k in stored if new_run and (k in now or weight_of(k, now))}
+    require_same_tensors(path, stored, current, grown, remedy)
+    converted = states_to_convert(metadata, tensors, was, now)
+    wanted = {**tensors, **converted}
     try:
-        dcp_load(tensors, storage_reader=SafeReader(path), planner=TensorsOnlyPlanner())
+        dcp_load(wanted, storage_reader=SafeReader(path), planner=TensorsOnlyPlanner(grown))
     except CheckpointException as error:
         raise DataError(f"{path}: cannot be read ({_first_reason(error)}); use an older checkpoint") from error
+    convert_states(converted, tensors, was, now)
     model.load_state_dict(model_state)
     if optimizer is not None:
         optimizer.load_state_dict(optimizer_state)
-    if description.world_size == _world_size():
+    if description.world_size == _world_size() and not new_run:
         restore_rng(path / f"rng-{_rank():05d}.pt")
     return description
 
@@ -258,17 +279,27 @@ def _first_reason(error: CheckpointException) -> str:
     return (str(reason).splitlines() or [type(reason).__name__])[0]
 
 
-def _stored_shapes(path: Path, with_optimizer: bool) -> dict[str, Shape]:
-    stored = read_metadata(path).state_dict_metadata
-    return {k: tuple(getattr(v, "size", ())) for k, v in stored.items() if with_optimizer or k.startswith("model/")}
+def _stored_kinds(metadata: Metadata, blocks: Mapping[str, Blocks], with_optimizer: bool) -> dict[str, Kind]:
+    stored: Mapping[str, Any] = metadata.state_dict_metadata
+    wanted = {k: v for k, v in stored.items() if with_optimizer or k.startswith("model/")}
+    pickled = Kind((), torch.uint8)  # it is refused when it is read
+    return {
+        k: _kind(k, v.size, v.properties.dtype, blocks) if hasattr(v, "size") else pickled for k, v in wanted.items()
+    }
 
 
-def _current_shapes(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
-    """Shapes of all ranks' tensors: with table-wise sharding a rank may not know the optimizer state of the others."""
-    shapes: dict[str, Shape] = {}
-    for part in _gather({k: tuple(v.size()) for k, v in tensors.items()}):
-        shapes |= part
-    return shapes
+def _current_kinds(tensors: Mapping[str, Tensor], blocks: Mapping[str, Blocks]) -> dict[str, Kind]:
+    """Those of all ranks' tensors: with table-wise sharding a rank may not know the optimizer state of the others."""
+    kinds: dict[str, Kind] = {}
+    for part in _gather({k: _kind(k, v.size(), v.dtype, blocks) for k, v in tensors.items()}):
+        kinds |= part
+    return kinds
+
+
+def _kind(name: str, shape: Iterable[int], dtype: torch.dtype, blocks: Mapping[str, Blocks]) -> Kind:
+    """Shape and dtype; of a state with a number a row as if its table were not split by columns."""
+    weight = weight_of(name, blocks)
+    return Kind(shape_of_rows(tuple(shape), blocks[weight]) if weight else tuple(shape), dtype)
 
 
 def _empty_directory(partial: Path) -> None:

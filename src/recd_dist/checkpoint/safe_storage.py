@@ -13,6 +13,7 @@ are written in one form, whatever the Python: ``class(value)``, and no path. All
 import enum
 import io
 import pickle
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
@@ -123,7 +124,25 @@ class SafeReader(FileSystemReader):
 
 
 class TensorsOnlyPlanner(DefaultLoadPlanner):
-    """A ``DefaultLoadPlanner`` that refuses pickled bytes."""
+    """A ``DefaultLoadPlanner`` that refuses pickled bytes.
+
+    Args:
+        grown: tensors that may have more rows than the checkpoint; rows that it does not have stay as they are.
+    """
+
+    def __init__(self, grown: Collection[str] = ()) -> None:
+        super().__init__()
+        self._grown = grown
+
+    def set_up_planner(
+        self, state_dict: dict[str, Any], metadata: Metadata | None = None, is_coordinator: bool = False
+    ) -> None:
+        """Takes the tensors to load; of those that have grown the size in the metadata becomes the one they have."""
+        stored: Any = metadata.state_dict_metadata if metadata else {}
+        for name in self._grown:
+            if name in state_dict and name in stored:  # what overlaps is read: DCP compares the places of chunks
+                stored[name].size = torch.Size(state_dict[name].size())
+        super().set_up_planner(state_dict, metadata, is_coordinator)
 
     def load_bytes(self, read_item: ReadItem, _value: io.BytesIO) -> NoReturn:
         """Refuses an entry of pickled bytes.

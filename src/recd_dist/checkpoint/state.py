@@ -1,7 +1,8 @@
 """What a checkpoint holds: tensors and random states, and whether they fit this run."""
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,23 @@ Rename = Callable[[str], str]
 """Maps a parameter's name in this model to its name in the checkpoint."""
 
 Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a tensor is: its shape and dtype. torch.distributed.checkpoint compares shapes and casts without a word."""
+
+    shape: Shape
+    dtype: torch.dtype
+
+    def text(self, other: "Kind") -> str:
+        """The shape, with the dtype where that of another tensor differs."""
+        dtype = f" {str(self.dtype).removeprefix('torch.')}" if self.dtype != other.dtype else ""
+        return f"{list(self.shape)}{dtype}"
+
+    def grows_to(self, other: "Kind") -> bool:
+        """Whether another tensor is this one with more rows."""
+        return self.dtype == other.dtype and self.shape[1:] == other.shape[1:] and self.shape[:1] < other.shape[:1]
 
 
 def flatten(model_state: Mapping[str, Any], optimizer_state: Mapping[str, Any], rename: Rename) -> dict[str, Tensor]:
@@ -97,13 +115,14 @@ def restore_rng(path: Path) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def require_same_schema(path: Path, old: Schema, new: Schema) -> None:
+def require_same_schema(path: Path, old: Schema, new: Schema, remedy: str) -> None:
     """Refuses a checkpoint of other features, groups or labels.
 
     Args:
         path: the checkpoint, for the message.
         old: the schema in the checkpoint.
         new: the schema of this run.
+        remedy: what to do otherwise, for the message.
 
     Raises:
         DataError: the schemas differ; the message names what differs and the remedy.
@@ -122,38 +141,44 @@ def require_same_schema(path: Path, old: Schema, new: Schema) -> None:
         differ.append("the features stand in another order")
     if differ:
         raise DataError(
-            f"{path}: a checkpoint of another schema: {_join_first(differ)}; "
-            "use the data it was trained on or start a new run directory"
+            f"{path}: a checkpoint of another schema: {_join_first(differ)}; use the data it was trained on or {remedy}"
         )
 
 
-def require_same_tensors(path: Path, stored: Mapping[str, Shape], current: Mapping[str, Shape]) -> None:
+def require_same_tensors(
+    path: Path, stored: Mapping[str, Kind], current: Mapping[str, Kind], may_grow: Collection[str], remedy: str
+) -> None:
     """Refuses a checkpoint whose parameters or optimizer state are not those of this run.
 
     Args:
         path: the checkpoint, for the message.
-        stored: the shape of every tensor in the checkpoint, by the names that ``flatten`` gives.
-        current: the shape of every tensor of this run, over all ranks, by the same names.
+        stored: shape and dtype of every tensor in the checkpoint, by the names that ``flatten`` gives.
+        current: the same of this run, over all ranks.
+        may_grow: tensors that may have more rows here than in the checkpoint.
+        remedy: what to do otherwise, for the message.
 
     Raises:
         DataError: the tensors differ; the message names the first of them and the remedy.
     """
+    both = [k for k in stored if k in current and stored[k] != current[k]]
     differ = [
-        f"{k} was {list(stored[k])}, is {list(current[k])}" for k in stored if k in current and stored[k] != current[k]
+        f"{k} was {stored[k].text(current[k])}, is {current[k].text(stored[k])}"
+        for k in both
+        if not (k in may_grow and stored[k].grows_to(current[k]))
     ]
     differ += [f"{k} is only in the checkpoint" for k in stored if k not in current]
     differ += [f"{k} is only in this run" for k in current if k not in stored]
     if not differ:
         return
     of_model = [d for d in differ if d.startswith("model/")]
-    what, remedy = (
+    what, wanted = (
         "another optimizer",
         "use the optimizer it was trained with (and its plan, if tables are replicated)",
     )
     if of_model:
-        what, remedy = "another model", "use the model and table sizes it was trained with"
+        what, wanted = "another model", "use the model and table sizes it was trained with"
     shown = _join_first(of_model or differ)
-    raise DataError(f"{path}: a checkpoint of {what}: {shown}; {remedy} or start a new run directory")
+    raise DataError(f"{path}: a checkpoint of {what}: {shown}; {wanted} or {remedy}")
 
 
 def _join_first(lines: list[str]) -> str:
