@@ -50,6 +50,19 @@ def test_tables_choices_and_a_step(tiny: list[str], capsys: pytest.CaptureFixtur
     assert max(map(len, text.splitlines())) <= 120
 
 
+def test_the_tables_share_of_a_whole_step_is_said(
+    tiny: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    text = " ".join(shown(capsys, *tiny, "device=cpu", "--json", str(tmp_path / "plan.json")).split())
+    step = json.loads((tmp_path / "plan.json").read_text())["step"]
+    before, after = (sum(step[side]["time"].values()) for side in ("expanded", "unique"))
+    share, gain = after / (after + step["dense_ms"]), (before + step["dense_ms"]) / (after + step["dense_ms"])
+    assert 1 < gain < before / after
+    assert f"The tables' part is at most {share:.0%} of a step, so that a whole step gains at most {gain:.2f}x." in text
+    assert "6 operations a parameter and sample, 40 billion operations a second" in text
+    assert "the reader and Python are unknown" in text
+
+
 def test_a_thousand_ranks_of_other_machines(
     tiny: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -25,7 +25,7 @@ STEP = StepRows(
 SLOW = Machine(
     "slow", "cpu", 2, 2**30, gather_bytes_per_s=1e18, call_ms=0.0, lookup_ns_per_id=1e6, lookup_ns_per_row=0.0,
     distinct_ns_per_id=1e6, expand_bytes_per_s=1e3, latency_ms=0.0, latency_ms_per_rank=0.0, inside_bytes_per_s=1e3,
-    between_bytes_per_s=1e2, source="",
+    between_bytes_per_s=1e2, dense_flops_per_s=1e3, source="",
 )  # fmt: skip
 PLACES = {
     "TW": TablePlace("TW", (Shard(1, 0, 1000, 0, 16),)),

@@ -16,7 +16,7 @@ def test_every_figure_is_a_number_above_zero(monkeypatch: pytest.MonkeyPatch) ->
     assert figures.pop("source").startswith("`recd plan --probe`: ")
     assert set(figures) == {
         "call_ms", "lookup_ns_per_id", "lookup_ns_per_row", "gather_bytes_per_s", "distinct_ns_per_id",
-        "expand_bytes_per_s",
+        "expand_bytes_per_s", "dense_flops_per_s",
     }  # fmt: skip
     assert all(figure > 0 for figure in figures.values())
     assert torch.get_num_threads() == threads

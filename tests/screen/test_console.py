@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from recd_dist.screen.console import console, plain_table
+from recd_dist.screen.console import console
 
 
 class Terminal(io.StringIO):
@@ -22,20 +22,3 @@ def test_the_console_writes_to_its_stream() -> None:
     stream = io.StringIO()
     console(stream).print("word " * 30)
     assert [len(line.rstrip()) for line in stream.getvalue().splitlines()] == [119, 29]
-
-
-def test_a_plain_table_has_one_line_below_its_head() -> None:
-    table = plain_table("groups")
-    table.add_column("group")
-    table.add_column("d", justify="right")
-    table.add_row("history", "0.80")
-    stream = io.StringIO()
-    console(stream).print(table)
-    assert [line.rstrip() for line in stream.getvalue().splitlines()] == [
-        "groups",
-        "",
-        " group       d",
-        " ─────────────",
-        " history  0.80",
-        "",
-    ]

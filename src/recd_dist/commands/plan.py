@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     if options.probe:
         job = _probe(job)
     plan = plan_job(job, job.config.plan.world_size or 2)
-    console(sys.stdout).print(render_plan(plan, str(job.table.path), _group_summaries(job)))
+    console(sys.stdout).print(render_plan(plan, str(job.table.path), _group_summaries(job)), crop=False)
     result: dict[str, Any] = {
         "tables": [asdict(table) for table in plan.tables],
         "groups": [asdict(group) for group in job.groups],
@@ -104,7 +104,7 @@ def _compare(plan: "TablePlan", before: Any, path: str) -> list[tuple[str, str, 
     from recd_dist.plan.saved_plan import compare_plans, parse_plan
 
     differences = compare_plans(before, parse_plan(plan.to_json(), Path("this plan")))
-    console(sys.stdout).print(render_differences(differences, path))
+    console(sys.stdout).print(render_differences(differences, path), crop=False)
     return differences
 
 
@@ -126,7 +126,7 @@ def _simulate(job: Job, plan: "TablePlan") -> list[dict[str, Any]]:
 
     others = simulate(job, _world_sizes(plan.world.size), plan.step)
     estimates = sorted([*others, plan.estimate], key=lambda estimate: estimate.world_size)
-    console(sys.stdout).print(render_simulation(estimates, plan))
+    console(sys.stdout).print(render_simulation(estimates, plan), crop=False)
     return [asdict(estimate) for estimate in estimates]
 
 

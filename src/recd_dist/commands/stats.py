@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     for table in tables:
         stats = measure_table(table)
         results[table.name] = stats.to_json()
-        console(sys.stdout).print(render(stats))
+        console(sys.stdout).print(render(stats), crop=False)
     write_json(options.json, results)
     return 0
 

@@ -15,7 +15,7 @@ from recd_dist.etl.source.source import Source
 from recd_dist.etl.source.source_options import KEY_NAMES
 from recd_dist.files.json_text import json_text
 from recd_dist.job.config import load
-from recd_dist.job.options import EtlConfig
+from recd_dist.job.options import Data, EtlConfig
 from recd_dist.screen.console import console
 
 _BARE = "parquet"  # configs/data/parquet.yaml: a table that nobody has named
@@ -48,11 +48,11 @@ def suggest(options: argparse.Namespace, config_name: str) -> int:
     data = asdict(config.data)
     suggestion = suggest_groups(
         _source(data, config.seed),
-        data_config=data,
+        data_config=_said(data),
         num_samples=SAMPLES if options.sample is None else options.sample,
         options=Options(config.row_group_samples, config.compression, config.memory_limit, config.threads),
     )
-    console(sys.stdout).print(render(suggestion))
+    console(sys.stdout).print(render(suggestion), crop=False)
     if options.json:
         _write("--json", options.json, json_text(suggestion.to_json()) + "\n")
     if options.html:
@@ -60,6 +60,18 @@ def suggest(options: argparse.Namespace, config_name: str) -> int:
 
         _write("--html", options.html, to_html(suggestion, shlex.join(["recd", *options.argv])))
     return 0
+
+
+def _said(data: dict[str, Any]) -> dict[str, Any]:
+    """What a data config says beyond the defaults of its options."""
+    defaults = asdict(Data())
+
+    def differs(value: Any, default: Any) -> Any:
+        if not isinstance(value, dict) or not isinstance(default, dict):
+            return value
+        return {k: v for k, v in value.items() if v != default.get(k)}
+
+    return {name: differs(value, defaults[name]) for name, value in data.items() if value != defaults[name]}
 
 
 def _overrides(arguments: Sequence[str]) -> list[str]:

@@ -263,6 +263,16 @@ def _exchange_seconds(exchanged: Array, machine: Machine) -> Array:
     return seconds
 
 
+def dense_flops(num_dense: int, batch_size: int) -> float:
+    """Multiplications and additions that dense layers need for a batch, forward and backward: 6 a parameter and sample.
+
+    Args:
+        num_dense: number of parameters of the dense layers.
+        batch_size: number of samples of the batch.
+    """
+    return 6.0 * num_dense * batch_size
+
+
 def latency_ms(world_size: int, machine: Machine) -> float:
     """Milliseconds of a collective that moves hardly a byte.
 

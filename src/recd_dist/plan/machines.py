@@ -16,9 +16,10 @@ from recd_dist.files.json_text import json_text
 
 FORMAT = "recd_dist.costs"
 
-REACHED = {"memory": 0.7, "gather": 0.5, "link": 0.7}
-"""Share of a peak that is reached by reading memory in order, by reading rows of 64 to 512 bytes at random places, and
-by an all-to-all of large messages. These shares are common experience; this project has not measured them."""
+REACHED = {"memory": 0.7, "gather": 0.5, "link": 0.7, "dense": 0.3}
+"""Share of a peak that is reached by reading memory in order, by reading rows of 64 to 512 bytes at random places, by
+an all-to-all of large messages, and by dense layers of a few hundred columns in float32. These shares are common
+experience; this project has not measured them."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Machine:
         latency_ms_per_rank: milliseconds that each further rank adds to this.
         inside_bytes_per_s: bytes that a rank can send to ranks of its host in a second while it receives as many.
         between_bytes_per_s: bytes that a rank can send to other hosts in a second while it receives as many.
+        dense_flops_per_s: multiplications and additions of dense layers in a second, in float32.
         source: where the figures come from, in words.
     """
 
@@ -57,6 +59,7 @@ class Machine:
     latency_ms_per_rank: float
     inside_bytes_per_s: float
     between_bytes_per_s: float
+    dense_flops_per_s: float
     source: str
 
     def local_world_size(self, world_size: int) -> int:
@@ -83,6 +86,7 @@ CPU = Machine(
     latency_ms_per_rank=0.05,
     inside_bytes_per_s=0.8e9,
     between_bytes_per_s=0.8e9,
+    dense_flops_per_s=40e9,
     source="`recd plan --probe` on 2 shared CPU cores, a thread a rank, gloo on loopback, torch 2.13; the latency of "
     "more than two ranks is a guess",
 )
@@ -102,6 +106,7 @@ _H100 = Machine(
     latency_ms_per_rank=0.001,
     inside_bytes_per_s=450e9 * REACHED["link"],
     between_bytes_per_s=50e9 * REACHED["link"],
+    dense_flops_per_s=67e12 * REACHED["dense"],
     source="data sheets, derated: H100 SXM 80 GB of HBM3 at 3.35 TB/s, NVLink 450 GB/s a direction, a NIC of 400 "
     "Gbit/s a GPU; kernels and latencies are estimates",
 )
@@ -120,7 +125,8 @@ PRESETS = {
     "a100": replace(
         _H100, name="a100", gather_bytes_per_s=2.04e12 * REACHED["gather"],
         expand_bytes_per_s=2.04e12 * REACHED["memory"] / 4, inside_bytes_per_s=300e9 * REACHED["link"],
-        between_bytes_per_s=25e9 * REACHED["link"], lookup_ns_per_id=0.8, lookup_ns_per_row=0.8, distinct_ns_per_id=1.6,
+        between_bytes_per_s=25e9 * REACHED["link"], dense_flops_per_s=19.5e12 * REACHED["dense"],
+        lookup_ns_per_id=0.8, lookup_ns_per_row=0.8, distinct_ns_per_id=1.6,
         source="data sheets, derated: A100 SXM 80 GB of HBM2e at 2.04 TB/s, NVLink 300 GB/s a direction, a NIC of 200 "
         "Gbit/s a GPU; kernels and latencies are estimates",
     ),

@@ -4,14 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 
 from recd_dist.plan.cost import StepTime
 from recd_dist.plan.plan_summary import PlanEstimate, StepCost
 from recd_dist.plan.saved_plan import format_spans
 from recd_dist.plan.table_plan import TablePlan
+from recd_dist.screen.plain_table import PlainTable
 
 NUM_REASONS = 12
 """How many tables are shown with their reasons, those that cost most first; ``--json`` has all."""
@@ -48,26 +47,15 @@ def render_plan(plan: TablePlan, table: str, groups: Sequence[GroupSummary]) -> 
         groups: how each group of the table is trained; empty if the table has no groups.
     """
     group_table = [_render_groups(plan, groups)] if groups else []
-    return Group(_render_tables(plan, table), "", *group_table, _render_reasons(plan), _render_totals(plan))
+    return Group(_render_tables(plan, table), *group_table, _render_reasons(plan), _render_totals(plan))
 
 
-def _new_table(title: str, *columns: str, left: Sequence[str] = ()) -> Table:
-    """A table without rows. The columns named in ``left`` are left-aligned and wrap, the others are right-aligned."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in columns:
-        is_left = name in left
-        table.add_column(name, justify="left" if is_left else "right", overflow="fold", no_wrap=not is_left)
-    return table
-
-
-def _render_tables(plan: TablePlan, clustered: str) -> Table:
+def _render_tables(plan: TablePlan, clustered: str) -> PlainTable:
     """Where each table lies, what travels of it, and what it costs."""
     machine, world = plan.machine, plan.world
     hosts = f"{world.num_hosts} host{'s'[: world.num_hosts > 1]}"
     title = f"{clustered} on {world.size} ranks, {hosts} ({machine.name}), {plan.step.batch_size} samples a rank"
-    table = _new_table(title, "table", "rows x dim", "groups", "sends", "lies", *_SIZES, left=("groups",))
-    for column in (0, 3, 4):
-        table.columns[column].justify = "left"
+    table = PlainTable(title, ("table", "rows x dim", "groups", "sends", "lies", *_SIZES), ("groups", "sends", "lies"))
     for row in plan.tables:
         size = f"{row.num_embeddings:,} x {row.dim}"
         sent = (f"{row.unique_bytes / 1e3:,.1f}", f"{row.expanded_bytes / 1e3:,.1f}")
@@ -77,15 +65,12 @@ def _render_tables(plan: TablePlan, clustered: str) -> Table:
             row.table, size, row.groups, row.send, f"{row.sharding} {format_spans(row.ranks)}", memory, *sent, *times
         )
     table.caption = "bytes and milliseconds of the mean rank, without latencies and kernel calls"
-    table.caption_justify = "left"
     return table
 
 
-def _render_groups(plan: TablePlan, groups: Sequence[GroupSummary]) -> Table:
+def _render_groups(plan: TablePlan, groups: Sequence[GroupSummary]) -> PlainTable:
     """How each group of the table is trained."""
-    table = _new_table(
-        "Groups", "group", "trained", "samples a row in a batch", "why", left=("group", "trained", "why")
-    )
+    table = PlainTable("Groups", ("group", "trained", "samples a row\nin a batch", "why"), ("trained", "why"))
     for group in groups:
         members = [f for f in group.features if f in plan.step.rows]
         factor = f"{plan.step.batch_size / plan.step.rows[members[0]]:.1f}" if members else ""
@@ -93,11 +78,9 @@ def _render_groups(plan: TablePlan, groups: Sequence[GroupSummary]) -> Table:
     return table
 
 
-def _render_reasons(plan: TablePlan) -> Table:
+def _render_reasons(plan: TablePlan) -> PlainTable:
     """Why rows or ids travel, for the tables that cost most."""
-    table = _new_table(
-        "What travels, and why (the tables that cost most)", "table", "sends", "why", left=("table", "sends", "why")
-    )
+    table = PlainTable("What travels, and why (the tables that cost most)", ("table", "sends", "why"), ("sends", "why"))
     by_cost = sorted(plan.tables, key=lambda row: -row.unique_ms)
     for row in by_cost[:NUM_REASONS]:
         table.add_row(row.table, row.send, row.reason)
@@ -106,10 +89,10 @@ def _render_reasons(plan: TablePlan) -> Table:
     return table
 
 
-def _render_totals(plan: TablePlan) -> Table:
+def _render_totals(plan: TablePlan) -> PlainTable:
     """What a step costs, by part."""
     unique, expanded, memory_bytes = plan.estimate.unique, plan.estimate.expanded, plan.machine.memory_bytes
-    table = _new_table("A step of the tables, by formula", "", "unique", "expanded", "", left=("",))
+    table = PlainTable("A step of the tables, by formula", ("", "unique", "expanded", ""), ("",))
     for part in fields(StepTime):
         times = [getattr(cost.time, part.name) for cost in (unique, expanded)]
         if any(times):
@@ -117,6 +100,11 @@ def _render_totals(plan: TablePlan) -> Table:
     table.add_section()
     ratio = _format_ratio(unique.time.total, expanded.time.total)
     table.add_row("together", f"{_format_ms(unique.time.total)} ms", f"{_format_ms(expanded.time.total)} ms", ratio)
+    dense_ms = plan.estimate.dense_ms
+    if dense_ms:
+        both = [f"{_format_ms(cost.time.total + dense_ms)} ms" for cost in (unique, expanded)]
+        table.add_row("dense layers, roughly", f"{_format_ms(dense_ms)} ms", f"{_format_ms(dense_ms)} ms")
+        table.add_row("whole step, roughly", *both, f"{plan.estimate.step_ratio:.2f}x")
     ratio = _format_ratio(unique.num_bytes, expanded.num_bytes)
     table.add_row("sent by a rank", _format_kb(unique), _format_kb(expanded), ratio)
     if plan.world.num_hosts > 1:
@@ -126,12 +114,25 @@ def _render_totals(plan: TablePlan) -> Table:
     remedy = "" if fits else "more than there is: choose another sharding or more ranks"
     memory = f"{plan.estimate.rank_bytes / 2**20:,.1f} MiB"
     table.add_row("tables of the fullest rank", memory, f"of {memory_bytes / 2**30:,.0f} GiB", remedy)
-    table.caption = f"Figures: {plan.machine.source}."
-    table.caption_justify = "left"
+    table.caption = f"{_describe_share(plan)}\nFigures: {plan.machine.source}."
     return table
 
 
-def render_simulation(estimates: Sequence[PlanEstimate], plan: TablePlan) -> Table:
+def _describe_share(plan: TablePlan) -> str:
+    """What share of a whole step the tables' part is, and how that was estimated."""
+    estimate = plan.estimate
+    if not estimate.dense_ms or not estimate.unique.time.total:
+        return "The tables' share of a whole step is unknown, since the dense layers are."
+    return (
+        f"The tables' part is at most {estimate.tables_share:.0%} of a step, so that a whole step gains at most "
+        f"{estimate.step_ratio:.2f}x. The dense layers are estimated by their parameters: 6 operations a parameter and "
+        f"sample, {plan.machine.dense_flops_per_s / 1e9:,.0f} billion operations a second. Attention, products between "
+        "features, the reader and Python are unknown and come on top: compare samples/s of `recd train` with dedup=on "
+        "and dedup=off."
+    )
+
+
+def render_simulation(estimates: Sequence[PlanEstimate], plan: TablePlan) -> PlainTable:
     """Renders how a step grows with the number of ranks, each of which has a batch of its own.
 
     Args:
@@ -139,7 +140,7 @@ def render_simulation(estimates: Sequence[PlanEstimate], plan: TablePlan) -> Tab
         plan: a plan for the same machines.
     """
     title = f"More ranks, each with as large a batch ({plan.machine.name}); planned anew for each number"
-    table = _new_table(title, "ranks", "hosts", *_SIZES, "gain", "", left=("",))
+    table = PlainTable(title, ("ranks", "hosts", *_SIZES, "gain", ""), ("",))
     most = max(e.expanded.time.total for e in estimates)
     for estimate in estimates:
         unique, expanded = estimate.unique, estimate.expanded
@@ -156,18 +157,17 @@ def render_simulation(estimates: Sequence[PlanEstimate], plan: TablePlan) -> Tab
             _draw_bar(unique.time.total / most, expanded.time.total / most),
         )
     table.caption = "█ unique, ░ what expanded takes beyond it"
-    table.caption_justify = "left"
     return table
 
 
-def render_differences(differences: Sequence[tuple[str, str, str]], path: str) -> Table:
+def render_differences(differences: Sequence[tuple[str, str, str]], path: str) -> PlainTable:
     """Renders what differs between a saved plan and this one.
 
     Args:
         differences: what ``saved_plan.compare_plans`` lists.
         path: file of the saved plan.
     """
-    table = _new_table(f"Compared with {path}", "", "saved plan", "this plan", left=("", "saved plan", "this plan"))
+    table = PlainTable(f"Compared with {path}", ("", "saved plan", "this plan"), ("saved plan", "this plan"))
     for row in differences:
         table.add_row(*row)
     if not differences:

@@ -1,4 +1,4 @@
-"""Measures this machine: lookups, distinct ids, expansion, an all-to-all of two ranks.
+"""Measures this machine: lookups, distinct ids, expansion, a dense layer, an all-to-all of two ranks.
 
 It takes a few seconds. Each figure is that of the fastest of several runs, which shows what the machine can do even
 while other programs slow it down. Lookups are timed in four shapes, each of which differs from the one before in one
@@ -25,6 +25,7 @@ from fbgemm_gpu.split_table_batched_embeddings_ops_training import ComputeDevice
 from torch import Tensor
 
 from recd_dist.embedding.exchange.distinct import distinct_ids
+from recd_dist.plan.cost import dense_flops
 from recd_dist.ranks.machine_share import usable_cores
 from recd_dist.tensors.grouped import expand_rows
 
@@ -53,6 +54,7 @@ def measure_machine(device_type: str | None = None) -> dict[str, Any]:
         figures = {
             **_measure_lookups(device),
             **_measure_rows(device),
+            "dense_flops_per_s": _measure_dense(device),
             **(measure_loopback() if chosen == "cpu" else {}),
         }
     finally:
@@ -127,6 +129,15 @@ def _measure_rows(device: torch.device) -> dict[str, float]:
         "distinct_ns_per_id": _time_fastest(lambda: distinct_ids(ids, ROWS_OF_TABLE, 1), device) / NUM_IDS * 1e9,
         "expand_bytes_per_s": NUM_SAMPLES * WIDTH * 4 / _time_fastest(_prepare_expansion(device), device),
     }
+
+
+def _measure_dense(device: torch.device) -> float:
+    """Measures how many multiplications and additions of a dense layer a second has, forward and backward together."""
+    layer = torch.nn.Linear(WIDTH, WIDTH, device=device)
+    rows = torch.randn(NUM_SAMPLES, WIDTH, device=device, requires_grad=True)
+    gradient = torch.ones(NUM_SAMPLES, WIDTH, device=device)
+    seconds = _time_fastest(lambda: layer(rows).backward(gradient), device)
+    return dense_flops(WIDTH * WIDTH, NUM_SAMPLES) / seconds
 
 
 def _prepare_expansion(device: torch.device) -> Callable[[], None]:

@@ -1,17 +1,14 @@
-"""A suggestion as text that fits in 120 columns."""
+"""A suggestion as text that fits any width."""
 
 from collections.abc import Iterable
 
 from rich.console import Group
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
-from recd_dist.screen.console import plain_table
-from recd_dist.screen.numbers import count, rate, ratio, shorten, size
+from recd_dist.screen.numbers import count, rate, ratio, size
+from recd_dist.screen.plain_table import PlainTable
 from recd_dist.suggest.batch_factors import BATCH
-from recd_dist.suggest.savings import Estimate
-from recd_dist.suggest.suggestion import Proposal, Suggestion
+from recd_dist.suggest.suggestion import Suggestion
 from recd_dist.table.schema import SAMPLE
 
 METRICS: tuple[tuple[str, str, bool], ...] = (
@@ -49,11 +46,11 @@ def render(suggestion: Suggestion) -> Group:
         Text(),
         Text(suggestion.verdict, style="bold green" if suggestion.is_worth_it else "bold yellow"),
         Text(),
-        *_proposals_table(suggestion),
+        _proposals_table(suggestion),
         *(Text(f"  {_SHORT[p.name]}: {p.title}") for p in suggestion.proposals),
         Text(),
-        *(_groups_table(suggestion) if suggestion.groups else []),
-        *_features_table(suggestion),
+        *([_groups_table(suggestion)] if suggestion.groups else []),
+        _features_table(suggestion),
         Text(f"{_YAML[suggestion.is_described]}", style="bold"),
         Text(yaml.rstrip(), no_wrap=True, overflow="ignore"),
     )
@@ -85,17 +82,21 @@ def heading_lines(suggestion: Suggestion) -> Iterable[str]:
     yield f"  sessions      mean {session.mean:.2f} samples, median {session.median:g}, most {session.max:,}"
 
 
-def _proposals_table(suggestion: Suggestion) -> tuple[Text, Table]:
-    title = Text(f"what each proposal comes to; all but the bytes on disk for a batch of {BATCH} samples", style="bold")
-    table = plain_table()
-    table.add_column("", no_wrap=True)
-    for proposal in suggestion.proposals:
-        table.add_column(_SHORT[proposal.name], justify="right", no_wrap=True)
-    table.add_row("groups", *(str(len(p.groups)) for p in suggestion.proposals))
-    base = suggestion.proposals[0].estimate
+def _proposals_table(suggestion: Suggestion) -> PlainTable:
+    names = [_SHORT[proposal.name] for proposal in suggestion.proposals]
+    heads = ["", names[0], *(head for name in names[1:] for head in (name, "\nless"))]
+    table = PlainTable(f"what each proposal comes to; all but the bytes on disk for a batch of {BATCH} samples", heads)
+    flat, *others = suggestion.proposals
+    table.add_row("groups", str(len(flat.groups)), *(cell for p in others for cell in (str(len(p.groups)), "")))
     for field, words, is_bytes in metrics_of(suggestion):
-        table.add_row(words, *(_cell(base, p, field, is_bytes) for p in suggestion.proposals))
-    return title, table
+        before = getattr(flat.estimate, field)
+        show = size if is_bytes else count
+        cells = [show(before)]
+        for proposal in others:
+            value = getattr(proposal.estimate, field)
+            cells += [show(value), ratio(before, value)]
+        table.add_row(words, *cells)
+    return table
 
 
 def metrics_of(suggestion: Suggestion) -> list[tuple[str, str, bool]]:
@@ -104,50 +105,39 @@ def metrics_of(suggestion: Suggestion) -> list[tuple[str, str, bool]]:
     return [row for row in METRICS if getattr(flat, row[0])]
 
 
-def _cell(base: Estimate, proposal: Proposal, field: str, is_bytes: bool) -> str:
-    """A number of a proposal, and how many times less it is than that of the flat table."""
-    value = getattr(proposal.estimate, field)
-    shown = size(value) if is_bytes else count(value)
-    return shown if proposal.name == "flat" else f"{shown} {ratio(getattr(base, field), value):>7}"
-
-
-def _groups_table(suggestion: Suggestion) -> tuple[Text, Table]:
-    title = Text("suggested groups: samples per unique row, in batches of the table and in order of time", style="bold")
-    table = plain_table()
-    table.add_column("group", no_wrap=True)
-    for name in ("features", "d", "all"):
-        table.add_column(name, justify="right", no_wrap=True)
+def _groups_table(suggestion: Suggestion) -> PlainTable:
     sizes = [s for s in _SHOWN_SIZES if any(s in g.in_time_at for g in suggestion.groups)]
-    for batch in sizes:
-        table.add_column(f"batch {batch}", justify="right", no_wrap=True)
-        table.add_column("in time", justify="right", no_wrap=True, style="dim")
+    heads = ["group", "features", "d", "all", *(head for s in sizes for head in (f"batch\n{s}", "in\ntime"))]
+    table = PlainTable("suggested groups: samples per unique row, in batches of the table and in order of time", heads)
     for group in suggestion.groups:
         cells = [number for s in sizes for number in (group.clustered_at.get(s), group.in_time_at.get(s))]
+        error = group.factor_error * group.dedup_factor
         table.add_row(
-            shorten(group.name, 30),
+            group.name,
             str(len(group.features)),
             rate(group.stay_rate),
-            f"{group.dedup_factor:.2f}",
+            f"{group.dedup_factor:.2f}" + (f" ±{error:.2f}" if group.factor_error else ""),
             *("-" if number is None else f"{number:.2f}" for number in cells),
         )
-    return title, table
+    return table
 
 
-def _features_table(suggestion: Suggestion) -> tuple[Text, Table]:
-    table = plain_table()
-    table.add_column("feature", no_wrap=True)
-    table.add_column("group", no_wrap=True)
-    for name in ("per sample", "d", "flat", "stored"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", overflow="fold")
-    for f in suggestion.features:
-        table.add_row(
-            shorten(f.name, 27),
-            "-" if f.group == SAMPLE else shorten(f.group, 17),
-            f"{f.num_per_sample:.1f}",
-            rate(f.stay_rate),
-            size(f.flat_bytes),
-            size(f.stored_bytes),
-            escape(f.verdict),
-        )
-    return Text("features", style="bold"), table
+def _features_table(suggestion: Suggestion) -> PlainTable:
+    """The table of features, below their groups."""
+    heads = ("feature", "per\nsample", "d", "flat", "stored", "verdict")
+    table = PlainTable("features, by suggested group; `sample` is never deduplicated", heads, left=("verdict",))
+    for group in (*(g.name for g in suggestion.groups), SAMPLE):
+        members = [f for f in suggestion.features if f.group == group]
+        is_alone = [f.name for f in members] == [group]
+        if members and not is_alone:
+            table.add_row(group, style="bold")
+        for f in members:
+            table.add_row(
+                f"{'' if is_alone else '  '}{f.name}",
+                f"{f.num_per_sample:.1f}",
+                rate(f.stay_rate),
+                size(f.flat_bytes),
+                size(f.stored_bytes),
+                f.verdict,
+            )
+    return table

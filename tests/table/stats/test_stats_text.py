@@ -23,4 +23,4 @@ def test_text_fits_in_120_columns(table: Path) -> None:
     ]
     assert any(line.startswith("history 1 3 0.667 2.00 2.00 2.00 2.00 1.50 ") for line in lines)
     assert "history 3,413 1,707 21.3KiB 10.7KiB 512KiB 256KiB 50%" in lines
-    assert any(line.startswith("candidate sample id item 1.0 1 0.000 6 6 - ") for line in lines)
+    assert any(line.startswith("candidate (table item) id 1.0 1 0.000 6 6 - ") for line in lines)

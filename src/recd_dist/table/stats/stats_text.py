@@ -1,21 +1,22 @@
-"""What ``recd stats`` prints: the numbers of a table as text that fits in 120 columns."""
+"""What ``recd stats`` prints: the numbers of a table as text that fits any width."""
 
 import math
 from collections.abc import Iterable
 from functools import partial
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
-from recd_dist.screen.console import plain_table
 from recd_dist.screen.numbers import count, rate, size
+from recd_dist.screen.plain_table import PlainTable
 from recd_dist.table.schema import SAMPLE, Kind
 from recd_dist.table.stats.batch_cost import DIM, STEP, Cost
 from recd_dist.table.stats.row_repeats import BATCH_SIZES, SESSION_BATCH, Spread
 from recd_dist.table.stats.table_stats import FeatureStat, GroupStat, TableStats
 
 _size = partial(size, gap="", next_unit_from=1024)
+
+_SIDES = ("expanded", "unique")
 
 _WORTH = 1.5
 """Dedup factor from which a group pays for itself; RecD's rule of thumb."""
@@ -53,13 +54,11 @@ def _heading_lines(stats: TableStats) -> Iterable[str]:
     yield disk
 
 
-def _groups_table(stats: TableStats) -> Table:
+def _groups_table(stats: TableStats) -> PlainTable:
     """The table of how often the rows of each group repeat."""
-    table = plain_table("groups: samples per unique row in the table, in batches, and as S and d predict")
-    table.add_column("group", no_wrap=True, max_width=28)
-    factors = ("dedup", *(f"batch {size}" for size in BATCH_SIZES), "predicted")
-    for name in ("features", "rows", "d", *factors, "disk"):
-        table.add_column(name, justify="right", no_wrap=True)
+    batches = [f"batch\n{size}" for size in BATCH_SIZES]
+    heads = ("group", "features", "rows", "d", "dedup", *batches, "pre-\ndicted", "disk")
+    table = PlainTable("groups: samples per unique row in the table, in batches, and as S and d predict", heads)
     for group in _groups_to_show(stats):
         numbers = [group.dedup_factor, *(group.dedup_factor_at[size] for size in BATCH_SIZES), group.predicted]
         is_total = group.name == stats.total.name
@@ -70,21 +69,29 @@ def _groups_table(stats: TableStats) -> Table:
             rate(group.stay_rate),
             *("-" if group.name == SAMPLE else f"{number:.2f}" for number in numbers),
             _size(group.num_bytes),
-            style="bold" if is_total else None,
+            style="bold" if is_total else "",
         )
     return table
 
 
-def _batch_table(stats: TableStats) -> Table:
+def _batch_table(stats: TableStats) -> PlainTable:
     """The table of what each group of a batch costs to move, expanded and unique."""
-    table = plain_table(f"a batch of {STEP} samples: to the embeddings and back (pooled rows of {DIM} float32)")
-    table.add_column("group", no_wrap=True, max_width=28)
-    for name in ("ids expanded", "unique", "input expanded", "unique", "output expanded", "unique", "bytes saved"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = PlainTable(
+        f"a batch of {STEP} samples: to the embeddings and back (pooled rows of {DIM} float32)",
+        (
+            "group",
+            "ids\nexpanded",
+            "\nunique",
+            "input\nexpanded",
+            "\nunique",
+            "output\nexpanded",
+            "\nunique",
+            "bytes\nsaved",
+        ),
+    )
     for group in _groups_to_show(stats):
-        table.add_row(
-            group.name, *_cost_cells(group.expanded, group.unique), style="bold" if group is stats.total else None
-        )
+        cells = _cost_cells(group.expanded, group.unique)
+        table.add_row(group.name, *cells, style="bold" if group is stats.total else "")
     return table
 
 
@@ -111,34 +118,36 @@ def _cost_cells(expanded: Cost, unique: Cost) -> list[str]:
 def _advice_lines(stats: TableStats) -> Iterable[str]:
     """Advice on groups that hardly repeat and on features that could form a group."""
     for group in stats.groups:
-        if group.name != SAMPLE and group.dedup_factor < _WORTH:
+        has_windows = any(f.group == group.name and f.window for f in stats.features)
+        if group.name != SAMPLE and group.dedup_factor < _WORTH and not has_windows:
             yield f"Group '{group.name}' repeats only {group.dedup_factor:.2f} times: in `sample` it would cost less."
     for feature in stats.features:
         if feature.group == SAMPLE and feature.kind == Kind.ids and feature.stay_rate >= 1 / _WORTH:
             yield f"'{feature.name}' is the same in {feature.stay_rate:.0%} of neighbours: give it a group."
 
 
-def _features_table(features: tuple[FeatureStat, ...]) -> Table:
-    """The table of features."""
-    table = plain_table("features")
-    for name in ("feature", "group", "kind", "table"):
-        table.add_column(name, no_wrap=True, max_width=28)
-    for name in ("per sample", "most", "d", "expanded", "stored", "dedup", "disk"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for f in features:
-        table.add_row(
-            f.name,
-            f.group,
-            f.kind,
-            f.table or "-",
-            f"{f.num_per_sample:.1f}",
-            str(f.max_length),
-            rate(f.stay_rate),
-            count(f.num_expanded),
-            count(f.num_stored),
-            "-" if f.group == SAMPLE else f"{f.dedup_factor:.2f}",
-            _size(f.num_bytes),
-        )
+def _features_table(features: tuple[FeatureStat, ...]) -> PlainTable:
+    """The table of features, below their groups: a name stands once, also where group or table have it too."""
+    heads = ("feature", "kind", "per\nsample", "most", "d", "expanded", "stored", "dedup", "disk")
+    table = PlainTable("features, by group", heads, left=("kind",))
+    for group in dict.fromkeys(f.group for f in features):
+        members = [f for f in features if f.group == group]
+        is_alone = [f.name for f in members] == [group]
+        if not is_alone:
+            table.add_row(group, style="bold")
+        for f in members:
+            shared = "" if f.table in (None, f.name) else f" (table {f.table})"
+            table.add_row(
+                f"{'' if is_alone else '  '}{f.name}{shared}",
+                f.kind,
+                f"{f.num_per_sample:.1f}",
+                str(f.max_length),
+                rate(f.stay_rate),
+                count(f.num_expanded),
+                count(f.num_stored),
+                "-" if f.group == SAMPLE else f"{f.dedup_factor:.2f}",
+                _size(f.num_bytes),
+            )
     return table
 
 

@@ -37,6 +37,7 @@ class FeatureStat:
         dedup_factor: ``num_expanded`` over ``num_stored``.
         id_bytes: bytes of an id as stored; 0 for dense features.
         num_bytes: compressed bytes on disk.
+        window: whether the feature is stored as windows over streams of ids.
     """
 
     name: str
@@ -51,6 +52,7 @@ class FeatureStat:
     dedup_factor: float
     id_bytes: int
     num_bytes: int
+    window: bool
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,7 @@ def _feature_stat(manifest: Manifest, name: str, footers: dict[str, Footer]) -> 
         dedup_factor=stats.num_values_expanded / stats.num_values_unique if stats.num_values_unique else 1.0,
         id_bytes=footer.widths.get(name, 4) if feature.kind is not Kind.dense else 0,
         num_bytes=footer.num_bytes.get(name, 0),
+        window=feature.window,
     )
 
 
