@@ -19,7 +19,7 @@ def test_the_torchxconfig_of_the_home_directory_beats_that_of_the_project(tmp_pa
     options: dict[str, specs.CfgVal] = {}
     apply("slurm", options, dirs=[str(tmp_path / "home"), str(tmp_path / "project")])
     assert options["partition"] == "of_home"
-    assert DEFAULT_CONFIG_DIRS == [str(Path.home()), str(Path.cwd())]
+    assert [str(Path.home()), str(Path.cwd())] == DEFAULT_CONFIG_DIRS
 
 
 def test_a_comma_ends_a_variable_on_slurm() -> None:
