@@ -143,12 +143,12 @@ def _check_names(file: FoundFile, dialect: Dialect, options: dict[str, str]) -> 
 
 def _with_open_ends(file: FoundFile, options: dict[str, str]) -> Dialect | None:
     """How a file is written of which every line but the first ends in a delimiter; None where it is another one."""
-    if set(options) & set(_SNIFFED):
+    if set(options) & set(_SNIFFED) - {"delim"}:
         return None
     lines = [line.decode(errors="replace") for line in _first_lines(file)]
-    delim = max(",;\t|", key=lines[0].count) if lines else ""
-    if not delim or delim not in lines[0]:
+    if not lines:
         return None
+    delim = _given_delimiter(options) or max(",;\t|", key=lines[0].count)
     names, *rows = list(csv.reader(lines, delimiter=delim))
     open_ends = rows and all(len(row) == len(names) + 1 and not row[-1] for row in rows if row)
     return Dialect(delim, '"', '"', "", True, 0, tuple(names)) if open_ends else None
@@ -165,13 +165,17 @@ def _explain(file: FoundFile, options: dict[str, str], message: str) -> str:
             f"{file.name}, line {bad}: not written in UTF-8: '{shown}'; say how: data.csv.encoding=latin-1 (or utf-16)"
         )
     if lines:
-        delim = options.get("delim", "").strip("'").replace("\\t", "\t") or max(",;\t|", key=lines[0].count)
+        delim = _given_delimiter(options) or max(",;\t|", key=lines[0].count)
         expected = next(csv.reader(lines[:1], delimiter=delim), [])
         for number, line in enumerate(lines[1:], 2):
             row = next(csv.reader([line], delimiter=delim), [])
             if len(row) not in (0, len(expected)) and line.count('"') % 2 == 0:
                 return _explain_line(file, number, line, delim, row, len(expected))
     return f"{file.name}: {message}; say how it is written: data.csv.delimiter, data.csv.quote, data.csv.header"
+
+
+def _given_delimiter(options: dict[str, str]) -> str:
+    return options.get("delim", "").strip("'").replace("\\t", "\t")
 
 
 def _explain_line(file: FoundFile, number: int, line: str, delim: str, row: list[str], expected: int) -> str:

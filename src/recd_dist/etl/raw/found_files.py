@@ -99,7 +99,9 @@ def _local_files(path: Path, pattern: str) -> list[Path]:
         return [file for file in path.rglob("*") if file.is_file()]
     if path.exists() or not is_glob(pattern):
         return [path] if path.is_file() else []
-    return [file for found in match_glob(path.absolute()) for file in _local_files(found, str(found))]
+    matched = match_glob(path.absolute())
+    named = (found if path.is_absolute() else found.relative_to(Path.cwd()) for found in matched)
+    return [file for found in named for file in _local_files(found, str(found))]
 
 
 def _fixed_part(pattern: str) -> str:

@@ -3,6 +3,7 @@
 DuckDB looks at the files first (types, delimiter, quotes), so that both engines see the same columns in them.
 """
 
+import functools
 from pathlib import Path
 
 import duckdb
@@ -12,6 +13,8 @@ from pyspark.sql import types as T
 
 from recd_dist.errors import DataError
 from recd_dist.etl.raw import duckdb_sql as engine
+from recd_dist.etl.raw.found_files import find_files
+from recd_dist.etl.raw.parquet_call import read_footers
 from recd_dist.etl.spark.sql.csv_lines import line_parser
 from recd_dist.etl.spark.sql.query_context import QueryContext
 from recd_dist.etl.spark.sql.row_place import PLACE
@@ -49,8 +52,8 @@ def read_table(context: QueryContext, table: Tree) -> Scope:
     else:
         reader = table["function"]["function_name"]
         arguments, options = _split_arguments(context, table["function"])
-    if reader in _PARQUET_READERS and not options:
-        return _read_parquet(context, arguments[0])
+    if reader in _PARQUET_READERS and _are_of_columns(options):
+        return _read_parquet(context, arguments[0], options)
     if reader in _CSV_READERS and len(arguments) == 1:
         return _read_csv(context, arguments[0], options)
     what = f"{reader}() with {', '.join(options)}" if reader in _PARQUET_READERS else f"reading by {reader}()"
@@ -94,19 +97,45 @@ def _describe_columns(context: QueryContext, call: str) -> list[tuple[str, str]]
     return list(engine.describe_query(context.connection, f"select * from {call}", "query").items())
 
 
-def _read_parquet(context: QueryContext, paths: str) -> Scope:
-    columns = _describe_columns(context, f"read_parquet({paths})")
-    df = context.spark.read.parquet(*_find_files(context, paths))
+def _are_of_columns(options: dict[str, str]) -> bool:
+    """Whether options of ``read_parquet`` only say which columns there are, and that no folder's name is one."""
+    hive = options.get("hive_partitioning", "false").lower()
+    return set(options) <= {"union_by_name", "hive_partitioning"} and hive == "false"
+
+
+def _read_parquet(context: QueryContext, paths: str, options: dict[str, str]) -> Scope:
+    """The rows of Parquet files; files whose columns have other types are read apart, and each is widened."""
+    option_text = "".join(f", {name} = {value}" for name, value in options.items())
+    columns = _describe_columns(context, f"read_parquet({paths}{option_text})")
+    known = [(name, duck) for name, duck in columns if stored_type(duck) is not None]
+    frames = [
+        _select_columns(context, context.spark.read.parquet(*files), columns)
+        for files in _files_by_columns(_find_files(context, paths), options)
+    ]
+    return Scope.of(context, functools.reduce(DataFrame.unionAll, frames), known)
+
+
+def _files_by_columns(names: list[str], options: dict[str, str]) -> list[list[str]]:
+    """The files, those with the same columns and types together."""
+    if options.get("union_by_name", "false").lower() != "true":
+        return [names]
+    found = [file for name in names for file in find_files(name)]
+    together: dict[object, list[str]] = {}
+    for file, footer in zip(found, read_footers(found), strict=True):
+        together.setdefault(footer and footer.columns, []).append(file.name)
+    return list(together.values()) or [names]
+
+
+def _select_columns(context: QueryContext, df: DataFrame, columns: list[tuple[str, str]]) -> DataFrame:
     spark_names = {name.lower(): name for name in df.columns}
-    kept, known = list[Column](), list[tuple[str, str]]()
+    kept = list[Column]()
     for name, duck in columns:
         stored = stored_type(duck)
         if name.lower() not in spark_names:
-            raise context.unsupported(f"column '{name}' that comes from the names of the files (hive partitions)")
+            raise context.unsupported(f"column '{name}' that not every file has, or that folders' names give")
         if stored is not None:  # a query that uses a column of another type gets an error where it names the column
             kept.append(F.col(spark_identifier(spark_names[name.lower()])).cast(stored[1]).alias(f"o{len(kept)}"))
-            known.append((name, duck))
-    return Scope.of(context, df.select(kept + (_place_columns() if context.keep_place else [])), known)
+    return df.select(kept + (_place_columns() if context.keep_place else []))
 
 
 def _read_csv(context: QueryContext, paths: str, options: dict[str, str]) -> Scope:
