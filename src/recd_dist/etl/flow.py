@@ -42,7 +42,7 @@ from recd_dist.etl.source.raw_identity import identify_files
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.write.choose_form import choose_form
 from recd_dist.etl.write.table_form import TableForm
-from recd_dist.etl.write.write_all_parts import WrittenParts, write_parts
+from recd_dist.etl.write.write_all_parts import WrittenParts, record_of, write_parts
 from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.table.announcement import announce
 from recd_dist.table.location import Location, is_remote
@@ -256,7 +256,7 @@ def write_shards(
     form = choose_form(
         preparation.source,
         inspection,
-        reader.read_first_part(),
+        reader.read_first_part(keep=not record_of(run.work, plan.parts[0].shard).is_file()),
         shards.tally,
         preparation.lookups,
         options.row_group_samples,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -136,14 +137,26 @@ class ShardReader:
     def __init__(self, shards: Shards, rules: Rules, plan: PartsPlan, has_time: bool) -> None:
         self._samples, self._plan = shards.samples, plan
         self._reader = PartReader(rules, plan, shards.shard_bytes, has_time)
+        self._begun: dict[int, Iterator[tuple[PlannedPart, PartSamples]]] = {}
 
-    def read_first_part(self) -> PartSamples:
-        """The samples of the first part."""
-        part = self._plan.parts[0]
-        return next(iter(self.read_parts(part.shard, [part])))[1]
+    def read_first_part(self, keep: bool = False) -> PartSamples:
+        """The samples of the first part.
+
+        Args:
+            keep: whether they stay in memory until the parts of their shard are read, which then begins with them.
+        """
+        shard = self._plan.parts[0].shard
+        parts = self._read_shard(shard, [part for part in self._plan.parts if part.shard == shard])
+        first = next(parts)
+        if keep:
+            self._begun[shard] = chain([first], parts)
+        return first[1]
 
     def read_parts(self, shard: int, parts: Iterable[PlannedPart]) -> Iterator[tuple[PlannedPart, PartSamples]]:
-        """The samples of some parts of a shard, with one piece of it in memory at a time."""
+        """The samples of the parts of a shard, with one piece of it in memory at a time."""
+        return self._begun.pop(shard, None) or self._read_shard(shard, parts)
+
+    def _read_shard(self, shard: int, parts: Iterable[PlannedPart]) -> Iterator[tuple[PlannedPart, PartSamples]]:
         return self._reader.read_parts(self._samples[shard], parts)
 
     def read_left_out(self) -> Iterator[tuple[str, pa.Table]]:

@@ -97,15 +97,14 @@ class RunFiles:
 
     def _read_batches(self, buckets: Sequence[int], keys_only: bool = False) -> Iterator[pa.Table]:
         wanted = set(buckets)
-        for path in sorted(self.directory.glob("run-*.arrow")):
+        options = pa.ipc.IpcReadOptions(use_threads=False)
+        for number, path in enumerate(sorted(self.directory.glob("run-*.arrow"))):
             with pa.memory_map(str(path)) as file:
-                schema = pa.ipc.open_file(file).schema
-                options = pa.ipc.IpcReadOptions(use_threads=False)
-                if keys_only:
-                    places = [i for i, name in enumerate(schema.names) if name in KEY_COLUMNS]
-                    options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=places)
+                if keys_only and number == 0:  # all files have the same columns, and to open one takes a millisecond
+                    names = pa.ipc.open_file(file).schema.names
+                    options.included_fields = [i for i, name in enumerate(names) if name in KEY_COLUMNS]
                 reader = pa.ipc.open_file(file, options=options)
-                for place, bucket in enumerate(json.loads(schema.metadata[_BUCKETS])):
+                for place, bucket in enumerate(json.loads(reader.schema.metadata[_BUCKETS])):
                     if bucket in wanted:
                         yield pa.Table.from_batches([reader.get_batch(place)]).replace_schema_metadata(None)
 
@@ -169,19 +168,27 @@ class Spill:
 
     def _write(self, tables: list[pa.Table], number: int) -> None:
         """Writes one run file: the samples sorted by bucket, each bucket a record batch."""
-        table = pa.concat_tables(tables).combine_chunks()
-        tables.clear()
-        bucket = bucket_of(table[SESSION].to_numpy(), self._num_buckets)
-        order = np.argsort(bucket, kind="stable")
-        ends = np.cumsum(np.bincount(bucket, minlength=self._num_buckets))
-        buckets = np.flatnonzero(np.diff(ends, prepend=0)).tolist()
-        schema = table.schema.with_metadata({_BUCKETS: json.dumps(buckets).encode()})
+        bucket = bucket_of(np.concatenate([t[SESSION].to_numpy() for t in tables]), self._num_buckets)
+        sizes = np.bincount(bucket, minlength=self._num_buckets)
+        buckets = np.flatnonzero(sizes)
+        rows = _take_rows(tables, np.argsort(bucket, kind="stable"))
+        schema = rows.schema.with_metadata({_BUCKETS: json.dumps(buckets.tolist()).encode()})
         path = self._directory / f"run-{number:05d}.arrow"
         partial = path.with_suffix(".partial")
         options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
         with pa.ipc.new_file(str(partial), schema, options=options) as writer:
-            for number_of_bucket in buckets:
-                start = int(ends[number_of_bucket - 1]) if number_of_bucket else 0
-                rows = table.take(pa.array(order[start : int(ends[number_of_bucket])])).combine_chunks()
-                writer.write_table(rows.replace_schema_metadata(schema.metadata))
+            for start, size in zip(np.cumsum(sizes)[buckets] - sizes[buckets], sizes[buckets], strict=True):
+                writer.write_batch(rows.slice(int(start), int(size)))
         partial.rename(path)
+
+
+def _take_rows(tables: list[pa.Table], order: I64) -> pa.RecordBatch:
+    """Rows of all tables in an order, column by column, so that only one column is there twice; empties the list."""
+    schema = tables[0].schema
+    columns = [[chunk for table in tables for chunk in table.column(i).chunks] for i in range(len(schema))]
+    tables.clear()
+    places, taken = pa.array(order), []
+    for column in columns:
+        taken.append((pa.concat_arrays(column) if len(column) > 1 else column[0]).take(places))
+        column.clear()
+    return pa.RecordBatch.from_arrays(taken, schema=schema)

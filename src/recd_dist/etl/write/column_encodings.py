@@ -11,12 +11,14 @@ A choice is written ``ENCODING`` or ``ENCODING:LEVEL``, such as ``BYTE_STREAM_SP
 """
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd_dist.errors import ConfigError, nearest
+from recd_dist.ranks.machine_share import usable_cores
 from recd_dist.table.manifest import ROW, STREAM
 from recd_dist.table.schema import KEYS, SAMPLE_ID
 
@@ -26,7 +28,9 @@ _DICTIONARY, _PLAIN, _DELTA, _SPLIT = "RLE_DICTIONARY", "PLAIN", "DELTA_BINARY_P
 _WORTH = {_DICTIONARY: 0.95, _DELTA: 0.95, _SPLIT: 0.98}  # the most bytes, as a share of PLAIN's, which reads fastest
 _LEVELS = {"zstd": (1, 3, 6, 12), "lz4": (1, 3, 6, 9)}
 _WORTH_LEVEL = 0.99  # the most bytes of a higher level, as a share of the lower one's, which writes faster
+_NEARLY_ALIKE = 1.15  # levels gain 3-9% (15% at most on the presets): more than that they do not catch up
 _TRIED_ROWS, _TRIED_BYTES = 8192, 1 << 21
+_TRIAL_THREADS = min(4, usable_cores())
 _PAGE_BYTES = 16 << 20  # so a row group holds one page a column, and zstd finds what repeats anywhere in it
 _MAX_LEVEL = {"zstd": 22, "lz4": 12}
 
@@ -68,8 +72,13 @@ def choose_encodings(rows: pa.Table, row_group_rows: int, compression: str, leve
         Per leaf its choice.
     """
     tried = rows.slice(0, _TRIED_ROWS)
-    trials = {f: _Trial(tried.select([f.name]), row_group_rows, compression) for f in rows.schema}
-    return {leaf(f): trial.choose(levels and compression in _USUAL_LEVEL) for f, trial in trials.items()}
+
+    def choose(field: pa.Field) -> str:
+        trial = _Trial(tried.select([field.name]), row_group_rows, compression)
+        return trial.choose(levels and compression in _USUAL_LEVEL)
+
+    with ThreadPoolExecutor(_TRIAL_THREADS) as pool:  # pyarrow lets other threads run while it writes
+        return dict(zip(map(leaf, rows.schema), pool.map(choose, rows.schema), strict=True))
 
 
 class _Trial:
@@ -102,9 +111,10 @@ class _Trial:
         return best if sizes[best] < _WORTH.get(best, 1.0) * sizes[_PLAIN] else _PLAIN
 
     def _choose_level(self, sizes: Mapping[str, int]) -> str:
-        """Tries the levels of the two encodings that are smallest at the usual level."""
+        """Tries the levels of the encodings that are smallest at the usual level: one, or two that are nearly alike."""
         best: dict[str, int] = {}
-        for encoding in sorted(sizes, key=lambda e: sizes[e])[:2]:
+        smallest, *others = sorted(sizes, key=lambda e: sizes[e])[:2]
+        for encoding in (smallest, *(e for e in others if sizes[e] < _NEARLY_ALIKE * sizes[smallest])):
             levels = _LEVELS[self.compression]
             size_at = {level: self._size(f"{encoding}:{level}") for level in levels}
             level = min(levels)
