@@ -48,6 +48,17 @@ def test_one_changed_byte_is_found(table: Path, tmp_path: Path, capsys: pytest.C
     assert test["damaged"] == []
 
 
+@pytest.mark.parametrize("name", ["sketches.parquet", "statistics.parquet"])
+def test_one_changed_byte_of_a_note_is_found(table: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    note = table / "train" / name
+    data = bytearray(note.read_bytes())
+    data[len(data) // 2] ^= 1
+    note.write_bytes(data)
+
+    assert main(["check", str(table / "train")]) == 1
+    assert f"  {note}: its checksum is " in capsys.readouterr().out
+
+
 def test_every_damaged_file_is_named(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cut, lost = sorted((table / "train").rglob("part-*.parquet"))[:2]
     cut.write_bytes(cut.read_bytes()[:-1])
@@ -98,8 +109,8 @@ def test_statistics_that_an_append_needs(table: Path, capsys: pytest.CaptureFixt
 
     assert main(["check", str(table / "train")]) == 1
     out = capsys.readouterr().out
-    assert "statistics.parquet: no such file; `recd etl append=true` and `recd compact` need it" in out
-    assert "sketches.parquet: no readable Parquet" in out
+    assert "statistics.parquet: no such file, though the manifest names it" in out
+    assert "sketches.parquet: 4 bytes, " in out
 
 
 def test_tables_may_stand_on_both_sides_of_a_flag(

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recd_dist.errors import ConfigError, DataError
-from recd_dist.etl.deal.prepare import Preparation
+from recd_dist.etl.deal import prepare
 from recd_dist.etl.flow import etl
 from recd_dist.etl.source.source import Source
 from recd_dist.table.flat import flat_view
@@ -51,7 +51,7 @@ def test_sessions_of_a_user_end_with_a_gap(tmp_path):
     made = etl(source(tmp_path, rows, {"user": "member", "timestamp": "at"}), tmp_path / "out", progress=False)["train"]
     # ann at 0, 20, 45, 90 minutes; bob at 0, 31, 40, 41
     assert sessions(tmp_path / "out") == [[0, 2, 4], [1], [3, 5, 7], [6]]
-    assert made.sessions == "samples of one member with less than 1800 s between neighbours"
+    assert made.sessions == "samples of one member with at most 1800 s between neighbours"
     assert made.num_sessions == 4
     wider = source(tmp_path, rows, {"user": "member", "timestamp": "at"}, sessions={"gap": "1h"})
     etl(wider, tmp_path / "wider", progress=False)
@@ -133,7 +133,7 @@ def test_duplicates_are_compared_not_only_hashed(tmp_path, monkeypatch):
     drop = {"duplicates": "drop"}
     made = etl(source(tmp_path, rows, keys, policy=drop), tmp_path / "equal", progress=False)["train"]
     assert (made.num_samples, made.dropped) == (1, {"duplicate": 3})
-    monkeypatch.setattr(Preparation, "_content_hash", lambda _, hashes, content: np.zeros(len(content), np.int64))
+    monkeypatch.setattr(prepare, "order_hash", lambda hashes, content, *_: np.zeros(len(content), np.int64))
     rows["n"] = [1, 1, 1, 2]
     with pytest.raises(DataError, match="two samples of one session and time differ in 'n'"):
         etl(source(tmp_path, rows, keys, policy=drop), tmp_path / "out", progress=False)

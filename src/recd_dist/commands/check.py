@@ -92,12 +92,12 @@ def _check(path: Location, grow: Callable[[int], None], report: Callable[[int], 
     except DataError as error:
         return Report(path, 0, 0, (Damage(path / NAME, str(error).removeprefix(f"{path / NAME}: ")),))
     grow(table.manifest.num_bytes)
-    damages = (*table.find_damage(report), *_damaged_notes(path))
+    damages = (*table.find_damage(report), *(() if table.manifest.notes else _damaged_notes(path)))
     return Report(path, len(table.files), table.manifest.num_bytes, damages)
 
 
 def _damaged_notes(path: Location) -> Iterator[Damage]:
-    """The files beside the manifest that cannot be read; they have no checksum."""
+    """The files beside the manifest that cannot be read: in tables of older releases they have no checksum."""
     for name in (SKETCHES, STATISTICS):
         try:
             pq.read_table(pa.BufferReader(contents(path / name)))
@@ -119,7 +119,7 @@ COMMAND = Command(
     name="check",
     summary="every file of a table against its checksum",
     details="Reads every Parquet file that manifest.json names, here or in a store, and compares it with its checksum\n"
-    "there; the statistics beside the manifest have none and are only read.\n"
+    "there, the statistics beside it too (in tables of older releases these have none and are only read).\n"
     "Exit code 0 when all are as they were written, 1 when one is missing or damaged.",
     examples=("recd check tables/tiny", "recd check tables/tiny/train s3://bucket/tables/mine --json check.json"),
     run=run,

@@ -16,16 +16,21 @@ def run(options: argparse.Namespace) -> int:
     from recd_dist.etl.etl_run import Options
 
     root = location(config.data.table)
-    before = {split: len(Manifest.load(root / split).parts) for split in splits_of(root)}
+    before = {split: Manifest.load(root / split) for split in splits_of(root)}
     how = Options(config.row_group_samples, config.compression, config.memory_limit, config.threads)
     for split, manifest in compact(root, how).items():
         console(sys.stdout).print(
-            f"{root}/{split}: {before[split]} parts, now {len(manifest.parts)}; {manifest.num_samples:,} samples, "
-            f"{manifest.num_bytes / 2**20:.1f} MiB",
+            f"{root}/{split}: {_parts(before[split])}, "
+            f"{'none to merge' if manifest == before[split] else f'now {len(manifest.parts)}'}; "
+            f"{manifest.num_samples:,} samples, {manifest.num_bytes / 2**20:.1f} MiB",
             highlight=False,
             soft_wrap=True,
         )
     return 0
+
+
+def _parts(manifest: Manifest) -> str:
+    return "1 part" if len(manifest.parts) == 1 else f"{len(manifest.parts)} parts"
 
 
 COMMAND = Command(

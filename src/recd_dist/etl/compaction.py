@@ -11,7 +11,6 @@ Readers see the old parts until the manifest is replaced, and no file of these i
 
 import hashlib
 import json
-import logging
 from dataclasses import replace
 
 from recd_dist.errors import ConfigError
@@ -32,8 +31,6 @@ from recd_dist.table.location import Location
 from recd_dist.table.manifest import Manifest, Part, splits_of
 from recd_dist.table.schema import REQUEST_ID, SAMPLE_ID, SESSION_ID
 from recd_dist.table.schema import TIMESTAMP as TIMESTAMP_COLUMN
-
-logger = logging.getLogger(__name__)
 
 _SMALL_ROW_GROUPS = 4
 """A part with fewer samples than this many row groups is small."""
@@ -67,7 +64,6 @@ def _compact_split(out: Location, split: str, options: Options, progress: bool) 
     before = Manifest.load(out / split)
     small = _small_parts(before, _SMALL_ROW_GROUPS * options.row_group_samples)
     if not small:
-        logger.info("%s/%s: %d parts, none to merge", out, split, len(before.parts))
         return before
     numbers = [part.number for part in small]
     job = {"compact": split, "out": str(out), "parts": numbers, "state": before.next_part}
@@ -85,9 +81,7 @@ def _compact_split(out: Location, split: str, options: Options, progress: bool) 
         rules = Rules(partition=before.partition, max_session_samples=options.max_session_samples)
         form, written = write_shards(run, shards, rules, inspection, preparation)
         made = RunOutput(source, inspection, form, written, name, {split: frozenset(numbers)}, describes=before)
-        after = finish_tables(work, out, made, base, bar)[split]
-    logger.info("%s/%s: %d parts became %d", out, split, len(before.parts), len(after.parts))
-    return after
+        return finish_tables(work, out, made, base, bar)[split]
 
 
 def _small_parts(manifest: Manifest, num_samples: int) -> list[Part]:

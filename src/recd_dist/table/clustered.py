@@ -106,7 +106,7 @@ class ClusteredTable:
             raise DataError(str(Damage(self.path / entry.path, problem)))
 
     def find_damage(self, report: Callable[[int], None] | None = None) -> Iterator[Damage]:
-        """Reads every file whole and compares it with its checksum.
+        """Reads every file whole, those beside the manifest too, and compares it with its checksum.
 
         Args:
             report: called with the number of bytes after each block that was read.
@@ -114,7 +114,7 @@ class ClusteredTable:
         Yields:
             Every file that is missing or whose bytes are not those that were written.
         """
-        for entry in self.files:
+        for entry in (*self.files, *self.manifest.notes):
             path = self.path / entry.path
             problem = _size_problem(entry, file_size(path))
             if problem is None:

@@ -182,6 +182,7 @@ class Manifest:
         runs: ids of the ETL runs whose samples the table holds.
         labels: statistics of each label; empty in tables of older releases.
         raw_files: the files whose samples the table holds; empty in tables of older releases.
+        notes: the files beside the manifest, such as the statistics; empty in tables of older releases.
         announcements: what these runs found in the logs that people may not expect; empty in tables of older releases.
     """
 
@@ -205,6 +206,7 @@ class Manifest:
     labels: dict[str, FeatureStats] = field(default_factory=dict)
     announcements: tuple[Announcement, ...] = ()
     raw_files: tuple[RawFile, ...] = ()
+    notes: tuple[FileEntry, ...] = ()
 
     def dedup_factor(self, group: str) -> float:
         """Samples per stored row of a group (1.0 for ``sample``)."""
@@ -329,4 +331,5 @@ def _from_json(value: Mapping[str, Any]) -> Manifest:
         labels=_stats_from_json(value.get("labels", {})),
         announcements=tuple(map(Announcement.from_json, value.get("announcements", ()))),
         raw_files=tuple(map(RawFile.from_json, value.get("raw_files", ()))),
+        notes=tuple(map(FileEntry.from_json, value.get("notes", ()))),
     )

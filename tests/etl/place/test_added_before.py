@@ -23,7 +23,9 @@ def write_log(path: Path, first: int = 0, label: int = 0) -> Path:
     """Forty samples of ten sessions in uncompressed Parquet: another first label leaves the size as it is."""
     number = list(range(first, first + ROWS))
     labels = pa.array([label, *(n % 2 for n in number[1:])], pa.int64())
-    table = pa.table({"session": [n // 4 for n in number], "t": number, "item": number, "clicked": labels})
+    table = pa.table(
+        {"session": [n // 4 for n in number], "t": number, "item": [n * 7 % 11 for n in number], "clicked": labels}
+    )
     options = {"use_dictionary": False, "compression": "none", "write_statistics": False}
     pq.write_table(table, path, **options)
     return path

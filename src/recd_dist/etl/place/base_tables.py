@@ -16,6 +16,9 @@ from recd_dist.table.manifest import NAME, Manifest, is_table, splits_of
 from recd_dist.table.raw_file import RawFile
 from recd_dist.table.schema import Schema
 
+_FORMER_GAP, _GAP = "with less than", "with at most"
+"""How earlier releases described sessions by gap, whose rule was the same."""
+
 
 @dataclass(frozen=True)
 class BaseTables:
@@ -113,7 +116,7 @@ class BaseTables:
                 mistakes.append(f"feature '{name}': its window was {table.schema[name].window}, is now {window}")
         for what, before, now in (
             ("data.partition", table.partition, source.partition),
-            ("a session", table.sessions, source.session_words),
+            ("a session", table.sessions.replace(_FORMER_GAP, _GAP), source.session_words),
         ):
             if before != now:
                 mistakes.append(f"{what} was '{before}', is now '{now}'")

@@ -10,7 +10,9 @@
 
 import logging
 import shutil
+import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from recd_dist.etl.place.base_tables import BaseTables
@@ -22,7 +24,7 @@ from recd_dist.etl.place.statistics import STATISTICS, save_statistics
 from recd_dist.files.whole_directory import put_in_place
 from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.table.location import Location
-from recd_dist.table.manifest import NAME, Manifest
+from recd_dist.table.manifest import NAME, FileEntry, Manifest
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +52,9 @@ def finish_tables(
         (table / split).mkdir(parents=True, exist_ok=True)
         save_sketches(table / split / SKETCHES, ids)
         save_statistics(table / split / STATISTICS, statistics[split])
-    for split, manifest in manifests.items():
-        manifest.save(table / split)
+        notes = tuple(_entry_of(table / split / name) for name in (SKETCHES, STATISTICS))
+        manifests[split] = replace(manifests[split], notes=notes)
+        manifests[split].save(table / split)
     if not isinstance(out, Path):
         if bar is not None:
             bar.start_uploading(sum(file.num_bytes for result in output.results for file in result.part.files))
@@ -64,6 +67,12 @@ def finish_tables(
             manifest.save(out / split)
             _remove_old_files(out / split, base.manifests[split], manifest)
     return manifests
+
+
+def _entry_of(note: Path) -> FileEntry:
+    """The size and the checksum of a small file beside the manifest, which counts no rows."""
+    content = note.read_bytes()
+    return FileEntry(note.name, (), len(content), zlib.crc32(content))
 
 
 def _move_files(source: Path, target: Path) -> None:

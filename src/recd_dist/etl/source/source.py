@@ -5,7 +5,7 @@
     samples   one row per sample: keys, labels, features            select ... from read_parquet('{path}')
     groups    history: its own query, one row per key               select user_id, ids as history from ...
               request: columns of the samples                       [device, hour]
-    sessions  a column, or a user's samples with gaps of less than 30 minutes, or the request
+    sessions  a column, or a user's samples with gaps of at most 30 minutes, or the request
     split     a predicate that is true for test samples, or the share of sessions that are the last in time
 
 Nothing is read here: ``etl/source/inspection.py`` looks at the columns and ``etl/flow.py`` reads the rows.
@@ -57,8 +57,8 @@ class Source:
         drop: the columns to ignore.
         sessions: what a session is: ``column``, ``gap``, ``request``, ``user`` or ``none``. ``auto`` takes the first of
             these whose keys are named.
-        gap_s: the seconds without a sample of the user after which the next sample begins a new session; it matters
-            where ``sessions`` is ``gap``.
+        gap_s: the most seconds between two samples of a session; a user's next sample after more than that begins
+            another one. It matters where ``sessions`` is ``gap``.
         policy: what happens to duplicates, late samples and impossible times.
         sample: the share of the sessions that is taken, above 0 and at most 1.
         partition: ``day`` or ``hour`` to divide the table into partitions; empty for none.
@@ -120,7 +120,7 @@ class Source:
     def session_words(self) -> str:
         """What a session is, in words for the manifest."""
         if self.session_by == "gap":
-            return f"samples of one {self.keys['user']} with less than {self.gap_s:g} s between neighbours"
+            return f"samples of one {self.keys['user']} with at most {self.gap_s:g} s between neighbours"
         if self.session_by == "none":
             return "every sample its own: the source names no session, user or request"
         plain = f"samples of one {self.session_column} (keys.{self.session_key})"
