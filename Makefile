@@ -17,7 +17,7 @@ $(error VARIANT=$(VARIANT): .venv was made for $(MADE); remove .venv first)
 endif
 endif
 
-.PHONY: help env demo test test-all test-cluster lint docker-lint format house bench clean
+.PHONY: help env demo test test-all test-cluster test-docs lint docker-lint format house bench clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,9 @@ test-all: lint ## tests marked slow, slurm or cluster too
 
 test-cluster: $(READY) ## jobs over hosts made of network namespaces; needs root and iproute2
 	@$(PY) -m pytest -q tests/cluster
+
+test-docs: $(READY) ## the commands of README and docs/, run one after the other: some minutes
+	@$(PY) -m pytest -q tests/test_documented_commands.py tests/test_documented_options.py
 
 lint: $(READY) docker-lint ## ruff, mypy, import-linter, hadolint
 	@$(PY) -m ruff check --quiet
