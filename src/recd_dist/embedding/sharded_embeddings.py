@@ -40,6 +40,7 @@ from recd_dist.embedding.exchange.outputs import VectorExchange, receive, start_
 from recd_dist.embedding.tables import Embeddings, check_weights, class_kjt
 from recd_dist.embedding.vocabulary.names import SHARDING_TYPES
 from recd_dist.embedding.vocabulary.placement import read_place
+from recd_dist.table.module_names import module_key
 from recd_dist.tensors.grouped import Embedded
 from recd_dist.tensors.ikjt import IKJT
 
@@ -130,7 +131,7 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
         Raises:
             RuntimeError: TorchRec groups the tables in another way than the layout, so that columns do not match.
         """
-        module: Any = self.pooled[unit.module]
+        module: Any = self.pooled[module_key(unit.module)]
         types = list(module.sharding_type_to_sharding_infos)
         lookup = module._lookups[types.index(SHARDING_TYPES[unit.sharding])]
         if unit.sharding == "DP":

@@ -25,6 +25,7 @@ from recd_dist.embedding.exchange.assemble import Assemble, AssembleExpanded, Bl
 from recd_dist.embedding.exchange.classes import ClassRows, TableClass, class_rows, table_classes
 from recd_dist.embedding.vocabulary.names import SENDS, Codecs, Send
 from recd_dist.errors import ConfigError, nearest
+from recd_dist.table.module_names import module_key
 from recd_dist.table.schema import SAMPLE, Schema, Table
 from recd_dist.tensors.grouped import Embedded
 from recd_dist.tensors.ikjt import IKJT
@@ -99,7 +100,7 @@ class Embeddings(nn.Module):
         mean = pooling == "mean"
         if dedup:
             for each in self.classes:
-                self.pooled[each.name] = _build_bags(self.tables, each.tables, each.weighted, device)
+                self.pooled[module_key(each.name)] = _build_bags(self.tables, each.tables, each.weighted, device)
             self.assemble: nn.Module = Assemble(schema, kept, mean)
             return
         pooled = {t: fs for t, fs in features.items() if t not in self.sequence_tables}
@@ -136,7 +137,7 @@ class Embeddings(nn.Module):
         results = []
         for table_class in self.classes:
             rows = class_rows(sparse, table_class)
-            out: KeyedTensor = self.pooled[table_class.name](class_kjt(table_class, rows))
+            out: KeyedTensor = self.pooled[module_key(table_class.name)](class_kjt(table_class, rows))
             block = Block(tuple(out.keys()), tuple(out.length_per_key()), out.values())
             results.append(LookupResult(table_class, (block,)))
         return self.assemble(sparse, results)

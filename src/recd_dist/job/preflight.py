@@ -31,6 +31,7 @@ from recd_dist.job.job import Job, require_writable, resolve
 from recd_dist.job.options import SOURCE_KINDS, TrainConfig
 from recd_dist.plan.machines import find_machine
 from recd_dist.plan.saved_plan import load_plan
+from recd_dist.table.module_names import is_taken
 
 SUMMARY = "summary.json"
 """The file in a run's directory that is written when all is done."""
@@ -57,6 +58,7 @@ def check(config: TrainConfig, world_size: int = 1) -> Job:
     check_label(job.table, job.schema.labels[0])
     _check_steps(job, world_size)
     _check_names(config)
+    _check_tables(job)
     _check_model(job)
     _check_plan(job, world_size)
     job = replace(job, evaluation=find_evaluation_table(job, world_size))
@@ -120,6 +122,15 @@ def _check_names(config: TrainConfig) -> None:
         )
     if config.data.source not in SOURCE_KINDS:
         raise ConfigError(f"data.source={config.data.source}: unknown{nearest(config.data.source, SOURCE_KINDS)}")
+
+
+def _check_tables(job: Job) -> None:
+    """Refuses names of tables that TorchRec cannot take; releases that made such tables could not train on them."""
+    for table in filter(is_taken, job.tables):
+        raise ConfigError(
+            f"{job.table.path}: torch keeps the name of the table '{table}' for itself; make the table again with "
+            "`recd etl ... overwrite=true`, which names it otherwise"
+        )
 
 
 def _check_model(job: Job) -> None:

@@ -15,6 +15,7 @@ from recd_dist.errors import ConfigError
 from recd_dist.model.attention import HistoryLayer, LearnedPooling, TargetAttention
 from recd_dist.model.head import DotHead, Vectors, batch_size_of, pooled_vectors
 from recd_dist.model.shared_rows import Slots, find_shared_rows
+from recd_dist.table.module_names import module_key
 from recd_dist.table.schema import SAMPLE, Kind, Schema
 from recd_dist.tensors.grouped import Embedded, Grouped, GroupedJagged
 
@@ -67,9 +68,12 @@ class SequenceModel(nn.Module):
         names = self.sequence_features(schema)
         self.candidates = {name: candidate_of(schema, name) for name in names}
         self.groups = {name: schema[name].group for name in names}
-        self.histories = nn.ModuleDict({name: _History(dim, heads, max_length, history_layers) for name in names})
+        self.histories = nn.ModuleDict({module_key(n): _History(dim, heads, max_length, history_layers) for n in names})
         self.pools = nn.ModuleDict(
-            {n: TargetAttention(dim, heads) if self.candidates[n] else LearnedPooling(dim, heads) for n in names}
+            {
+                module_key(n): TargetAttention(dim, heads) if self.candidates[n] else LearnedPooling(dim, heads)
+                for n in names
+            }
         )
         shared = [name for group in schema.dedup_groups for name in schema.sparse_of(group) if name not in names]
         shared += [name for name in names if not self.candidates[name] and self.groups[name] != SAMPLE]
@@ -103,13 +107,13 @@ class SequenceModel(nn.Module):
         """
         pooled, seen, slots = {}, [], dict[str, Slots | None]()
         for name, candidate in self.candidates.items():
-            history, group = self.histories[name](embedded.sequences[name]), self.groups[name]
+            history, group = self.histories[module_key(name)](embedded.sequences[name]), self.groups[name]
             if candidate is None:
-                pooled[name] = self.pools[name](history)
+                pooled[name] = self.pools[module_key(name)](history)
                 continue
             if group not in slots:
                 slots[group] = Slots.of_group(history.inverse, history.num_rows)
-            vectors = self.pools[name](history, embedded.pooled[SAMPLE][candidate], slots[group])
+            vectors = self.pools[module_key(name)](history, embedded.pooled[SAMPLE][candidate], slots[group])
             seen.append(Vectors((name,), vectors))
         rows = find_shared_rows({**{self.groups[n]: x for n, x in pooled.items()}, **dense, **embedded.pooled})
         for name, x in pooled.items():

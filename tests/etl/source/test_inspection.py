@@ -199,3 +199,12 @@ def test_a_table_of_texts_alone_is_taken(tmp_path):
     features = {"history": {"table": "item"}, "item": {"table": "item"}}
     schema = inspect(source(tmp_path, "select ['7'] as history, '7' as item, 1 as y", features=features)).schema
     assert schema.tables == ("item",)
+
+
+def test_names_that_others_keep(tmp_path):
+    schema = inspect(source(tmp_path, "select 1 as keys, 2 as values, 3 as type, 1 as y")).schema
+    assert schema.tables == ("keys_table", "values_table", "type_table")
+    with pytest.raises(DataError, match=r"features\.keys\.table: torch keeps 'items' for itself"):
+        inspect(source(tmp_path, "select 1 as keys, 1 as y", features={"keys": {"table": "items"}}))
+    with pytest.raises(DataError, match="column '__session': names with two underscores before them are kept"):
+        inspect(source(tmp_path, "select 1 as __session, 1 as x, 1 as y"))

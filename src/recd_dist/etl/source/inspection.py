@@ -40,6 +40,7 @@ from recd_dist.etl.source.source_groups import FeatureSource
 from recd_dist.etl.source.source_queries import group_query, samples_query
 from recd_dist.table.announcement import Announcement
 from recd_dist.table.flat import identifier
+from recd_dist.table.module_names import is_taken, table_name
 from recd_dist.table.schema import SAMPLE, Feature, Kind, Schema
 
 SESSION, REQUEST, TIMESTAMP, TEST = "__session", "__request", "__timestamp", "__test"
@@ -262,6 +263,11 @@ class _Resolver:
         }
         every = {column for columns in (self.columns, *self.group_columns.values()) for column in columns}
         self.mistakes += [
+            f"column '{name}': names with two underscores before them are kept for the ETL; rename it in the SQL"
+            for name in {*source.labels, *(c for c in self.columns if c not in source.drop)}
+            if name.startswith("__") and not name.endswith("__") and name in self.columns
+        ]
+        self.mistakes += [
             f"features.{name}: no such column{nearest(name, every)}" for name in source.features if name not in every
         ]
         self.mistakes += [
@@ -298,7 +304,9 @@ class _Resolver:
             except Unfit as error:
                 self.mistakes.append(f"{where}, column '{column}': {error}")
                 continue
-            table = None if kind is Kind.dense else options.table or column
+            table = None if kind is Kind.dense else options.table or table_name(column, columns)
+            if table is not None and is_taken(table):
+                self.mistakes.append(f"features.{column}.table: torch keeps '{table}' for itself; take another name")
             features.append(Feature(column, kind, group, table, weights=options.weights))
             expressions.append(f"{expression} as {identifier(column)}")
             if column in self.feature_of_weights:
