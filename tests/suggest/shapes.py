@@ -242,8 +242,8 @@ def _numbers(suggestion: Suggestion, tables: Collection[Manifest]) -> Iterator[t
     yield "samples", suggestion.looked.num_samples_total, num_samples
     yield "sessions", suggestion.looked.num_sessions_total, sum(table.num_sessions for table in tables)
     for group in suggestion.groups:
-        num_rows = sum(table.group_rows[group.name] for table in tables)
-        yield f"{group.name}: samples a row", group.dedup_factor, num_samples / num_rows
+        train = next(table for table in tables if table.split == "train")
+        yield f"{group.name}: samples a row", group.dedup_factor, train.dedup_factor(group.name)
     storage_bytes = suggestion.proposal("suggested").estimate.storage_bytes
     yield "bytes", storage_bytes, sum(table.num_bytes for table in tables)
 

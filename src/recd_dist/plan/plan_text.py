@@ -124,9 +124,10 @@ def _describe_share(plan: TablePlan) -> str:
     if not estimate.dense_ms or not estimate.unique.time.total:
         return "The tables' share of a whole step is unknown, since the dense layers are."
     return (
-        f"The tables' part is at most {estimate.tables_share:.0%} of a step, so that a whole step gains at most "
+        f"The tables' part is about {estimate.tables_share:.0%} of a step, so that a whole step gains about "
         f"{estimate.step_ratio:.2f}x. The dense layers are estimated by their parameters: 6 operations a parameter and "
-        f"sample, {plan.machine.dense_flops_per_s / 1e9:,.0f} billion operations a second. Attention, products between "
+        f"sample, on either side (on unique rows it is less), {plan.machine.dense_flops_per_s / 1e9:,.0f} billion "
+        "operations a second. Attention, products between "
         "features, the reader and Python are unknown and come on top: compare samples/s of `recd train` with dedup=on "
         "and dedup=off."
     )

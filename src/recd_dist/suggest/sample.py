@@ -55,6 +55,7 @@ class SessionSample:
         bounds: int64 [row groups + 1], where row groups begin and end.
         spans: int64 [blocks, 2], the first and last session key of each block of sessions that was read.
         has_ties: whether some order was decided by the hash of the content, which depends on the groups.
+        num_train: number of samples of the train split, which come first.
         linked_rows: for each group with its own query, the rows that the samples refer to.
         row_of: for each such group int64 [N], the row of each sample; -1 where there is none.
         time_rank: int64 [N], the position of each sample in order of time, then in the source.
@@ -72,6 +73,7 @@ class SessionSample:
     bounds: I64
     spans: I64
     has_ties: bool
+    num_train: int
     linked_rows: dict[str, pa.Table]
     row_of: dict[str, I64]
     time_rank: I64
@@ -112,6 +114,7 @@ class SessionSample:
             self,
             samples=_take(self.samples, rows).set_column(place, SESSION, pa.array(order.session)),
             bounds=order.bounds,
+            num_train=order.num_train,
             row_of={name: row_of[order.rows] for name, row_of in self.row_of.items()},
             time_rank=self.time_rank[order.rows],
         )
@@ -163,6 +166,7 @@ def read_sample(
         bounds=order.bounds,
         spans=chosen.spans,
         has_ties=order.has_ties,
+        num_train=order.num_train,
         linked_rows=rows,
         row_of={name: find_rows(samples[link_column(name)], table) for name, table in rows.items()},
         time_rank=time_rank,

@@ -76,9 +76,9 @@ class GroupSummary:
 
     Attributes:
         name, features: name of the group and names of its features, as in the YAML.
-        num_rows: number of unique rows in the sample.
+        num_rows: number of unique rows in the sample, of all splits.
         stay_rate: d of its rows; nan without neighbours.
-        dedup_factor: samples per unique row.
+        dedup_factor: samples per unique row of the train split.
         factor_error: how far that may be off where only some sessions were read, as a share of it: twice the standard
             error. 0 where all were.
         clustered_at: batch size -> samples per unique row in batches of the table; None where the sample is smaller.

@@ -101,14 +101,15 @@ def summarize_groups(groups: Iterable[ProposedGroup], columns: SampleColumns) ->
 def _summarize_group(group: ProposedGroup, new_session: Flags, sample: SessionSample) -> GroupSummary:
     num_pairs = int((~new_session).sum())
     num_changes = int((group.flags & ~new_session).sum())
+    train = group.flags[: sample.num_train] if sample.num_train else group.flags
     batch_sizes = [size for size in CURVE_BATCH_SIZES if size <= sample.num_total]
     return GroupSummary(
         name=group.name,
         features=group.features,
         num_rows=group.num_rows,
         stay_rate=1 - num_changes / num_pairs if num_pairs else math.nan,
-        dedup_factor=group.factor,
-        factor_error=_factor_error(group.flags, sample.share),
+        dedup_factor=len(train) / max(int(train.sum()), 1),
+        factor_error=_factor_error(train, sample.share),
         clustered_at={size: clustered_factor(group.flags, size) for size in batch_sizes},
         in_time_at={size: time_order_factor(group.flags, sample.time_rank, size, sample.share) for size in batch_sizes},
     )

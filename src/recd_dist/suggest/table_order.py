@@ -42,12 +42,14 @@ class TableOrder:
         session: int64 [K], the final session of each sample.
         bounds: int64 [row groups + 1], where row groups begin and end, from 0 to K.
         has_ties: whether some order was decided by the hash of the content, which depends on the groups.
+        num_train: number of samples of the train split, which come first.
     """
 
     rows: I64
     session: I64
     bounds: I64
     has_ties: bool
+    num_train: int
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class OrderRules:
         by_part = np.lexsort(parts[::-1])
         session, parts = arrangement.session[by_part], parts[:, by_part]
         bounds = _row_groups(session, parts, self.share, self.options.row_group_samples)
-        return TableOrder(arrangement.rows[by_part], session, bounds, has_ties)
+        return TableOrder(arrangement.rows[by_part], session, bounds, has_ties, int((parts[0] == 0).sum()))
 
     def _key_columns(self, samples: pa.Table) -> dict[str, npt.NDArray[np.int64]]:
         names = [SESSION, REQUEST, TIMESTAMP, ORDER_KEY, SAMPLE_KEY, TEST]
