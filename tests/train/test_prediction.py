@@ -19,6 +19,7 @@ from recd_dist.errors import ConfigError, DataError
 from recd_dist.job.config import load
 from recd_dist.job.options import EvaluateConfig, EvaluatedData, EvaluatedReader, PredictConfig
 from recd_dist.metrics.quality import measure_quality
+from recd_dist.ranks import launcher
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.table.flat import flat_view
 from recd_dist.train import prediction
@@ -201,6 +202,15 @@ def test_a_column_that_cannot_stand_there(
     with pytest.raises(ConfigError, match=message):
         predict(alone, root, tmp_path / "scores", columns=columns)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_more_ranks_than_samples_are_refused_before_any_starts(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(launcher, "launch", lambda *_: pytest.fail("ranks were started"))
+    line = ["predict", f"run_dir={root / 'run'}", "split=train", f"out={tmp_path / 'scores'}", "--nproc", "1601"]
+    assert main(line) == 2
+    assert "1600 samples for 1601 ranks, each needs at least one" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -16,10 +16,11 @@ def run(options: argparse.Namespace) -> int:
     config = COMMAND.load_config(options)
     if options.nproc < 1:
         raise ConfigError(f"--nproc {options.nproc}: must be at least 1")
-    from recd_dist.train.prediction import predict_run, report, scores_directory
+    from recd_dist.train.prediction import check_prediction, predict_run, report, scores_directory
     from recd_dist.train.score_directory import read_success
 
     out = scores_directory(config)
+    check_prediction(config, options.nproc)
     if options.nproc > 1:
         from recd_dist.ranks.launcher import main as launch
 

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from recd_dist.errors import ConfigError, DataError
-from recd_dist.job.config import load
+from recd_dist.job.config import from_yaml, load
 from recd_dist.job.options import PredictConfig
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
@@ -31,8 +31,8 @@ from recd_dist.screen.console import console
 from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.table.location import Location, location
 from recd_dist.table.schema import KEYS
-from recd_dist.train.score_directory import ScoreDirectory
-from recd_dist.train.trained_run import TrainedRun, logits_of, open_run
+from recd_dist.train.score_directory import ScoreDirectory, require_free
+from recd_dist.train.trained_run import TrainedRun, logits_of, open_run, open_split
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +45,23 @@ _ROW_GROUP = 1 << 17  # samples of a row group of the scores
 def scores_directory(config: PredictConfig) -> Location:
     """Where the scores of a config shall lie."""
     return location(config.out) if config.out else Path(config.run_dir) / "scores" / config.split
+
+
+def check_prediction(config: PredictConfig, world_size: int) -> None:
+    """Refuses, before any rank starts, what cannot be scored or written.
+
+    Args:
+        config: names the run, the split, and where the scores shall lie.
+        world_size: number of ranks.
+
+    Raises:
+        ConfigError, DataError: there is no such run or split, it has fewer samples than there are ranks, or scores may
+            not be written there.
+    """
+    require_free(scores_directory(config), config.overwrite)
+    table = open_split(config, from_yaml("train", Path(config.run_dir) / "config.yaml"))
+    if (num_samples := table.manifest.num_samples) < world_size:
+        raise ConfigError(f"{table.path}: {num_samples} samples for {world_size} ranks, each needs at least one")
 
 
 def predict_run(config: PredictConfig, ranks: Ranks, progress: bool = False) -> dict[str, Any]:
@@ -61,7 +78,8 @@ def predict_run(config: PredictConfig, ranks: Ranks, progress: bool = False) -> 
     Raises:
         ConfigError, DataError: there is no such run, split or column, or scores may not be written there.
     """
-    directory = ScoreDirectory(scores_directory(config), config.overwrite, ranks)
+    check_prediction(config, ranks.world_size)
+    directory = ScoreDirectory(scores_directory(config), ranks)
     run = open_run(config, ranks)
     label = run.job.schema.labels[0]
     keys = StoredColumns.of(run.job.table, (*KEYS, label, *config.columns))

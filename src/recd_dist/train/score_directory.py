@@ -42,18 +42,11 @@ class ScoreDirectory:
     """Where this rank writes its file, and how all files come into their place. Every method is a collective.
 
     Args:
-        out: the directory, local or in a store.
-        overwrite: scores that are there are replaced.
+        out: the directory, local or in a store, of which ``require_free`` has nothing to say.
         ranks: this rank's place in the job.
-
-    Raises:
-        ConfigError: scores are there that may not be replaced, or something else.
     """
 
-    def __init__(self, out: Location, overwrite: bool, ranks: Ranks) -> None:
-        if out.suffix == ".parquet":
-            raise ConfigError(f"out={out}: each rank writes a file, so name a directory: out={out.with_suffix('')}")
-        _check_free(out, overwrite)
+    def __init__(self, out: Location, ranks: Ranks) -> None:
         self.out, self._ranks = out, ranks
         self.name = f"part-{ranks.rank:05d}.parquet"
 
@@ -142,8 +135,18 @@ def read_success(out: Location) -> dict[str, Any]:
     return value
 
 
-def _check_free(out: Location, overwrite: bool) -> None:
-    """Refuses a directory that holds what may not be replaced."""
+def require_free(out: Location, overwrite: bool) -> None:
+    """Refuses a directory that holds what may not be replaced.
+
+    Args:
+        out: the directory, local or in a store.
+        overwrite: scores that are there are replaced.
+
+    Raises:
+        ConfigError: scores are there that may not be replaced, or something else; or it is named like a file.
+    """
+    if out.suffix == ".parquet":
+        raise ConfigError(f"out={out}: each rank writes a file, so name a directory: out={str(out)[:-8]}")
     if file_size(out) is not None:
         raise ConfigError(f"out={out}: a file is there; name a directory for the scores")
     if file_size(out / SUCCESS) is not None:
