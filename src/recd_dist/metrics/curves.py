@@ -6,7 +6,9 @@ training is one run of TensorBoard, with one colour: beyond 500 runs TensorBoard
 """
 
 import errno
+import io
 import ipaddress
+import logging
 import math
 import os
 import shlex
@@ -18,6 +20,9 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from recd_dist.errors import ConfigError
+from recd_dist.files.whole_file import write_whole
+
+logger = logging.getLogger(__name__)
 
 BOARD_DIRECTORY = "board"
 """The directory of the event files in the run's directory."""
@@ -58,10 +63,14 @@ class CurveWriter:
         if is_writer:
             from torch.utils.tensorboard import SummaryWriter
 
-            # The first attempt marks its beginning too: TensorBoard's Python server takes the first mark for that,
-            # and purges nothing there (plugin_event_accumulator.py, _CheckForRestartAndMaybePurge).
+            directory = run_dir / BOARD_DIRECTORY
+            for file in sorted(directory.glob("*.tfevents.*")):
+                drop_points(file, start_step)
+            # The mark is for a server that runs: it has the dropped points in memory. The first attempt marks its
+            # beginning too: TensorBoard's Python server takes the first mark for that, and purges nothing there
+            # (plugin_event_accumulator.py, _CheckForRestartAndMaybePurge). The Rust server knows no marks.
             purge_step = start_step + 1 if start_step else 0
-            self._writer = SummaryWriter(str(run_dir / BOARD_DIRECTORY), purge_step=purge_step, flush_secs=10)
+            self._writer = SummaryWriter(str(directory), purge_step=purge_step, flush_secs=10)
             layout = {c: {t: ["Multiline", tags] for t, tags in charts.items()} for c, charts in _LAYOUT.items()}
             self._writer.add_custom_scalars(layout)
 
@@ -131,6 +140,33 @@ class CurveWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def drop_points(file: Path, last_step: int) -> None:
+    """Removes the points beyond a step from an event file, so that every reader of TensorBoard leaves them out.
+
+    What a killed writer left torn at the end goes too. A file that cannot be read or written stays as it is.
+
+    Args:
+        file: an event file that nobody writes any more.
+        last_step: the last step whose points stay.
+    """
+    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    kept, num_dropped = io.BytesIO(), 0
+    try:
+        for record in RawEventFileLoader(str(file)).Load():
+            event = Event.FromString(record)
+            if event.HasField("summary") and event.step > last_step:
+                num_dropped += 1
+            else:
+                RecordWriter(kept).write(record)
+        if num_dropped:
+            write_whole(file, kept.getvalue())
+    except Exception as error:  # curves are for the eye: damaged ones do not keep a run from going on
+        logger.warning("%s: points beyond step %d stay there (%s)", file, last_step, error)
 
 
 def server_command(directory: Path, port: int = 6006, host: str = "127.0.0.1") -> list[str]:
