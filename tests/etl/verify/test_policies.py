@@ -42,9 +42,10 @@ def source(path: Path, samples: list[dict[str, Any]], **options: Any) -> Source:
     table = pa.Table.from_pylist(samples)
     place = table.column_names.index("t")
     table = table.set_column(place, "t", table["t"].cast(pa.timestamp("us")))
-    pq.write_table(table, path / "raw.parquet")
+    file = path / f"raw-{len(list(path.glob('raw-*')))}.parquet"
+    pq.write_table(table, file)
     described = {
-        "path": str(path / "raw.parquet"),
+        "path": str(file),
         "keys": {"session": "visit", "timestamp": "t"},
         "labels": ["clicked"],
         "groups": {"history": ["history"], "user": {"sql": AGES, "key": "user"}},
