@@ -13,9 +13,11 @@ from recd_dist.checkpoint import checkpoint
 from recd_dist.checkpoint.safe_storage import SafeReader
 from recd_dist.errors import ConfigError
 from recd_dist.job.config import load
+from recd_dist.job.options import EvaluateConfig
 from recd_dist.job.preflight import check
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.train import training, validation
+from recd_dist.train.evaluation import evaluate_run
 from recd_dist.train.training import train
 
 pytestmark = [pytest.mark.usefixtures("own_logging"), pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -144,3 +146,16 @@ def test_a_best_that_lies_ahead_of_the_checkpoint_stays(tiny: list[str], alone: 
 def test_options_that_do_not_fit_are_refused(tiny: list[str], tmp_path: Path, options: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check(load("train", [*tiny, f"run_dir={tmp_path / 'run'}", *options]))
+
+
+def test_the_best_checkpoint_is_evaluated_by_name(tiny: list[str], alone: Ranks, tmp_path: Path) -> None:
+    summary = run(tiny, alone, tmp_path / "run", "max_steps=6", "evaluate.every=3", "evaluate.best=auc")
+    result = evaluate_run(EvaluateConfig(str(tmp_path / "run"), "best", device="cpu"), alone)
+
+    assert result["step"] == summary["best"]["step"]
+    assert result["auc"] == pytest.approx(summary["best"]["auc"])
+    with pytest.raises(ConfigError, match="checkpoint=bets: unknown; did you mean 'best'"):
+        evaluate_run(EvaluateConfig(str(tmp_path / "run"), "bets", device="cpu"), alone)
+    shutil.rmtree(tmp_path / "run/best")
+    with pytest.raises(ConfigError, match=r"no best checkpoint in it, evaluate\.every keeps one"):
+        evaluate_run(EvaluateConfig(str(tmp_path / "run"), "best", device="cpu"), alone)

@@ -237,6 +237,7 @@ class TrainConfig:
     experiment: Annotated[Any, list[str] | None] = None
     run_dir: str = "runs/run"
     resume: bool = True
+    run_from: str | None = None  # a run, or one of its checkpoints, whose weights this run begins with
     dedup: bool = True
     batch_size: int = 1024  # samples per rank and step, at most
     epochs: int = 1
@@ -273,6 +274,7 @@ class EvaluateConfig:
     """Options of ``recd evaluate``, ``recd summary`` and ``recd seen``."""
 
     run_dir: str = "???"
+    checkpoint: str = "newest"  # or best: the one that evaluate.every has kept
     data: EvaluatedData = field(default_factory=EvaluatedData)
     split: str = "test"
     batch_size: int | None = None

@@ -29,6 +29,7 @@ from recd_dist.job.config import config_dir, from_yaml, load
 from recd_dist.job.dotted_names import dotted_names, value_at
 from recd_dist.job.job import Job, require_writable, resolve
 from recd_dist.job.options import SOURCE_KINDS, TrainConfig
+from recd_dist.job.starting_run import begin_from
 from recd_dist.plan.machines import find_machine
 from recd_dist.plan.saved_plan import load_plan
 from recd_dist.table.module_names import is_taken
@@ -53,7 +54,7 @@ def check(config: TrainConfig, world_size: int = 1) -> Job:
         ConfigError, DataError: the first thing that would stop the job, with the remedy.
     """
     _check_numbers(config)
-    job = resolve(config)
+    job = begin_from(resolve(config))
     job.table.check_sizes()
     check_label(job.table, job.schema.labels[0])
     _check_steps(job, world_size)
@@ -224,7 +225,7 @@ def _check_resume(job: Job) -> None:
     before, now = asdict(from_yaml("train", saved)), asdict(config)
     for data in (before["data"], now["data"]):
         data["label"] = data["label"] or job.manifest.schema.labels[0]
-    for name in ("model", "seed", "dedup", "plan.expand", "data.label"):
+    for name in ("model", "seed", "dedup", "plan.expand", "data.label", "run_from"):
         was, wanted = value_at(before, name), value_at(now, name)
         if was != wanted:
             keys = sorted({*dotted_names({name: was}), *dotted_names({name: wanted})})

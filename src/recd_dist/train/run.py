@@ -12,13 +12,14 @@ from recd_dist.checkpoint import checkpoint
 from recd_dist.embedding.tables import portable_name
 from recd_dist.files.json_text import json_text
 from recd_dist.files.whole_file import write_whole
+from recd_dist.job.check_evaluation import BEST_DIRECTORY
 from recd_dist.job.config import to_yaml
 from recd_dist.job.job import Job
 from recd_dist.job.preflight import SUMMARY
+from recd_dist.job.starting_run import find_start
 from recd_dist.metrics.curves import BOARD_DIRECTORY
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.train.evaluation import oracle
-from recd_dist.train.validation import BEST_DIRECTORY
 from recd_dist.train.watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,11 @@ def resume(job: Job, ranks: Ranks, model: Any, optimizer: Any) -> dict[str, Any]
     checkpoint.remove_unfinished(run_dir / "checkpoints")
     path = checkpoint.find_newest(run_dir / "checkpoints")
     found = checkpoint.load(path, model, optimizer, job.schema, rename=portable_name) if path else None
+    if path is None and job.config.run_from is not None:
+        other = find_start(job.config.run_from)
+        checkpoint.load(other, model, optimizer, job.schema, rename=portable_name, new_run=True)
+        if ranks.is_first:
+            logger.info("begins with the weights and optimizer states of %s", other)
     if ranks.is_first:
         # Only after the checkpoint proved to fit: config.yaml tells how to read the checkpoints that are there.
         write_whole(run_dir / "config.yaml", to_yaml(job.config))

@@ -22,9 +22,11 @@ from recd_dist.checkpoint import checkpoint
 from recd_dist.embedding.distribute import shard
 from recd_dist.embedding.tables import portable_name
 from recd_dist.errors import ConfigError, nearest
+from recd_dist.job.check_evaluation import BEST_DIRECTORY
 from recd_dist.job.config import from_yaml
 from recd_dist.job.job import Job, resolve
 from recd_dist.job.options import EvaluateConfig, TrainConfig
+from recd_dist.job.starting_run import TABLES
 from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks
@@ -37,9 +39,6 @@ from recd_dist.table.manifest import is_table, splits_of
 from recd_dist.table.schema import Schema, Table
 from recd_dist.tensors.batch import Batch
 from recd_dist.train import build, planning
-
-TABLES = "tables"
-"""Key of a checkpoint's extra values under which the sizes of its embedding tables stand."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,12 @@ def open_run(config: EvaluateConfig, ranks: Ranks) -> TrainedRun:
             raise ConfigError(f"{name}={value}: must be at least {least}")
     run_dir = Path(config.run_dir)
     trained: TrainConfig = from_yaml("train", run_dir / "config.yaml")
-    path = checkpoint.find_newest(run_dir / "checkpoints")
+    if config.checkpoint not in (known := ("newest", "best")):
+        raise ConfigError(f"checkpoint={config.checkpoint}: unknown{nearest(config.checkpoint, known)}")
+    is_best = config.checkpoint == "best"
+    path = checkpoint.find_newest(run_dir / (BEST_DIRECTORY if is_best else "checkpoints"))
+    if path is None and is_best:
+        raise ConfigError(f"{run_dir}: no best checkpoint in it, evaluate.every keeps one; use checkpoint=newest")
     if path is None:
         where = command_line(override("run_dir", str(run_dir)))
         raise ConfigError(f"{run_dir}: no checkpoint in it; train first: `recd train ... {where}`")

@@ -36,6 +36,7 @@ from recd_dist.job.config import load, to_yaml
 from recd_dist.job.job import Job
 from recd_dist.job.options import TrainConfig
 from recd_dist.job.preflight import check, require_work
+from recd_dist.job.starting_run import TABLES
 from recd_dist.metrics.gather import reduce_over_ranks
 from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.plan import step_bytes
@@ -49,7 +50,7 @@ from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.ikjt import IKJT
 from recd_dist.train import build, planning
 from recd_dist.train.run import finish, resume, samples_trained, save
-from recd_dist.train.trained_run import TABLES, tables_to_json
+from recd_dist.train.trained_run import tables_to_json
 from recd_dist.train.validation import Validation
 from recd_dist.train.watch import Watch
 

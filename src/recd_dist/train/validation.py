@@ -18,7 +18,7 @@ from torch import nn
 
 from recd_dist.checkpoint import checkpoint
 from recd_dist.embedding.tables import portable_name
-from recd_dist.job.check_evaluation import BEST_BY, VALIDATION, is_out_of_patience
+from recd_dist.job.check_evaluation import BEST_BY, BEST_DIRECTORY, VALIDATION, is_out_of_patience
 from recd_dist.job.job import Job
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.reader.transform import Transforms
@@ -26,9 +26,6 @@ from recd_dist.train import build
 from recd_dist.train.evaluation import quality_of
 
 logger = logging.getLogger(__name__)
-
-BEST_DIRECTORY = "best"
-"""The directory of the best checkpoint in the run's directory."""
 
 _QUALITY = "quality"
 

@@ -1,0 +1,115 @@
+"""A run that begins with the weights of another one (``run_from``), perhaps on a table that has grown since.
+
+::
+
+    run_from --newest checkpoint--> model, table sizes, transforms --.
+    the config, its table -------------------------------------------+--> Job: tables with at least these rows
+
+Position, epoch and step are new. Reads ``checkpoint.json`` alone and loads no torch.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+from recd_dist.errors import ConfigError
+from recd_dist.job.dotted_names import dotted_names, value_at
+from recd_dist.job.job import Job
+from recd_dist.reader.transform import Transforms
+from recd_dist.table.schema import Table
+
+TABLES = "tables"
+"""Key of a checkpoint's extra values under which the sizes of its embedding tables stand."""
+
+_DESCRIPTION = "checkpoint.json"
+
+
+def find_start(run_from: str) -> Path:
+    """The checkpoint with which a run begins.
+
+    Args:
+        run_from: the directory of a run, of its best checkpoint (``RUN/best``), or of one checkpoint.
+
+    Raises:
+        ConfigError: there is no checkpoint.
+    """
+    root = Path(run_from)
+    found = [root] if (root / _DESCRIPTION).is_file() else _list_steps(root / "checkpoints") or _list_steps(root)
+    if not found:
+        raise ConfigError(
+            f"run_from={run_from}: no checkpoint there; name the directory of a run that `recd train` wrote, "
+            "its best/, or one of its checkpoints"
+        )
+    return found[-1]
+
+
+def _list_steps(directory: Path) -> list[Path]:
+    return sorted(path.parent for path in directory.glob(f"step-*/{_DESCRIPTION}"))
+
+
+def begin_from(job: Job) -> Job:
+    """The job with the table sizes and transforms of the run that it begins from; as it is without ``run_from``.
+
+    A run that has checkpoints of its own goes on from these: the other run may be gone by then.
+
+    Raises:
+        ConfigError: that run has another model, or a table that does not fit; the message names the difference.
+    """
+    config = job.config
+    if config.run_from is None:
+        return job
+    if Path(config.run_from).resolve() == Path(config.run_dir).resolve():
+        raise ConfigError(
+            f"run_from={config.run_from}: that is the run_dir itself, which resumes without it; take another "
+            "run_dir=..."
+        )
+    own = _list_steps(Path(config.run_dir) / "checkpoints") if config.resume else []
+    path = own[-1] if own else find_start(config.run_from)
+    try:
+        extra: dict[str, Any] = json.loads((path / _DESCRIPTION).read_text())["extra"]
+        trained = yaml.safe_load(extra["config"])
+        tables = {name: Table(**table) for name, table in extra[TABLES].items()}
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"run_from={config.run_from}: {path / _DESCRIPTION} cannot be read, or was written by an earlier release "
+            f"({error!r}); use another checkpoint"
+        ) from error
+    _require_same_model(job, trained)
+    grown = {name: _grow(job, tables[name], table) if name in tables else table for name, table in job.tables.items()}
+    steps = {name: given for name, given in extra["transforms"].items() if name in job.schema}
+    return replace(job, tables=grown, transforms=Transforms.parse(job.schema, steps))
+
+
+def _require_same_model(job: Job, trained: dict[str, Any]) -> None:
+    now = {"model": job.config.model}
+    for name in sorted({*dotted_names({"model": trained.get("model", {})}), *dotted_names(now)}):
+        was, wanted = value_at(trained, name), value_at(now, name)
+        if was != wanted:
+            raise ConfigError(
+                f"run_from={job.config.run_from}: that run has {name}={was}, this one {wanted}; write {name}={was}, or "
+                "train without run_from"
+            )
+
+
+def _grow(job: Job, was: Table, now: Table) -> Table:
+    """The table with the rows of both runs; a hashed one keeps its size, on which the row of every id depends."""
+    name = f"data.tables.{was.name}"
+    given = (job.config.data.tables.get(was.name) or {}).get("num_embeddings")
+    if now.hashed and not was.hashed:
+        num_rows = max(was.num_embeddings, now.num_embeddings)
+        raise ConfigError(
+            f"run_from={job.config.run_from}: ids of table '{was.name}' are row numbers there and would be hashed "
+            f"here; write {name}.hashed=false {name}.num_embeddings={num_rows} (more where ids go beyond), or "
+            "train without run_from"
+        )
+    grown = was if was.hashed else replace(was, num_embeddings=max(was.num_embeddings, now.num_embeddings))
+    if given is not None and given != grown.num_embeddings:
+        why = "the rows of its hashed ids depend on that" if was.hashed else "rows are kept"
+        raise ConfigError(
+            f"{name}.num_embeddings={given}: run_from={job.config.run_from} has {was.num_embeddings} rows, and {why}; "
+            f"write {grown.num_embeddings}, or train without run_from"
+        )
+    return grown
