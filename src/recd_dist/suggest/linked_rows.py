@@ -92,17 +92,16 @@ def _read_rows_of(
     """Rows with the keys of some samples; None where they need more memory than they may."""
     connection.register("__wanted", pa.table({"key": links.unique()}))
     try:
-        query = connection.sql(f"select * from ({sql}) where {ROW_KEY} in (select key from __wanted)")
-        batches, num_bytes = [], 0
-        with query.to_arrow_reader(BATCH_ROWS) as reader:  # DuckDB unregisters nothing while a result is open
-            for batch in reader:
-                batches.append(batch)
-                num_bytes += batch.nbytes
-                if num_bytes > max_bytes:
-                    return None
-            return pa.Table.from_batches(batches, reader.schema)
-    except (duckdb.Error, pa.ArrowInvalid) as error:
-        raise DataError(f"query of group '{group}': {engine.short_message(error)}") from error
+        with engine.report_query_errors(f"query of group '{group}'"):
+            query = connection.sql(f"select * from ({sql}) where {ROW_KEY} in (select key from __wanted)")
+            batches, num_bytes = [], 0
+            with query.to_arrow_reader(BATCH_ROWS) as reader:  # DuckDB unregisters nothing while a result is open
+                for batch in reader:
+                    batches.append(batch)
+                    num_bytes += batch.nbytes
+                    if num_bytes > max_bytes:
+                        return None
+                return pa.Table.from_batches(batches, reader.schema)
     finally:
         connection.unregister("__wanted")
 
