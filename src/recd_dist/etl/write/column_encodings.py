@@ -29,7 +29,6 @@ _DICTIONARY, _PLAIN, _DELTA, _SPLIT = "RLE_DICTIONARY", "PLAIN", "DELTA_BINARY_P
 _WORTH = {_DICTIONARY: 0.95, _DELTA: 0.95, _SPLIT: 0.98}  # the most bytes, as a share of PLAIN's, which reads fastest
 _LEVELS = {"zstd": (1, 3, 6, 12), "lz4": (1, 3, 6, 9)}
 _WORTH_LEVEL = 0.99  # the most bytes of a higher level, as a share of the lower one's, which writes faster
-_NEARLY_ALIKE = 1.15  # levels gain 3-9% (15% at most on the presets): more than that they do not catch up
 _TRIED_ROWS, _TRIED_BYTES = 8192, 1 << 21
 _TRIAL_THREADS = min(4, usable_cores())
 _PAGE_BYTES = 16 << 20  # so a row group holds one page a column, and zstd finds what repeats anywhere in it
@@ -112,10 +111,9 @@ class _Trial:
         return best if sizes[best] < _WORTH.get(best, 1.0) * sizes[_PLAIN] else _PLAIN
 
     def _choose_level(self, sizes: Mapping[str, int]) -> str:
-        """Tries the levels of the encodings that are smallest at the usual level: one, or two that are nearly alike."""
+        """Tries the levels of the two encodings that are smallest at the usual level."""
         best: dict[str, int] = {}
-        smallest, *others = sorted(sizes, key=lambda e: sizes[e])[:2]
-        for encoding in (smallest, *(e for e in others if sizes[e] < _NEARLY_ALIKE * sizes[smallest])):
+        for encoding in sorted(sizes, key=lambda e: sizes[e])[:2]:
             levels = _LEVELS[self.compression]
             size_at = {level: self._size(f"{encoding}:{level}") for level in levels}
             level = min(levels)
