@@ -208,3 +208,23 @@ def test_names_that_others_keep(tmp_path):
         inspect(source(tmp_path, "select 1 as keys, 1 as y", features={"keys": {"table": "items"}}))
     with pytest.raises(DataError, match="column '__session': names with two underscores before them are kept"):
         inspect(source(tmp_path, "select 1 as __session, 1 as x, 1 as y"))
+
+
+@pytest.mark.parametrize(
+    ("end", "keys", "refused"),
+    [
+        ("", {}, True),
+        (" order by a.x", {}, False),
+        (" order by coalesce(a.x, 0)", {}, False),
+        (" qualify row_number() over (order by a.x) = 1", {}, True),
+        ("", {"timestamp": "x"}, False),
+        (" where 'order by' = 'order by'", {}, True),
+    ],
+)
+def test_a_join_without_an_order_is_refused(tmp_path, end, keys, refused):
+    sql = "select a.x, b.z, 1 as y from (values (1)) a(x) join (values (1, 2)) b(x, z) on a.x = b.x" + end
+    if refused:
+        with pytest.raises(DataError, match=r"rows of a join come in any order; name keys\.timestamp"):
+            inspect(source(tmp_path, sql, keys=keys))
+    else:
+        assert "z" in inspect(source(tmp_path, sql, keys=keys)).schema

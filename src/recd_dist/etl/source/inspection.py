@@ -37,7 +37,7 @@ from recd_dist.etl.source.column_sql import (
 from recd_dist.etl.source.shared_tables import mixed_tables
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.source.source_groups import FeatureSource
-from recd_dist.etl.source.source_queries import group_query, samples_query
+from recd_dist.etl.source.source_queries import group_query, joins_without_order, samples_query
 from recd_dist.table.announcement import Announcement
 from recd_dist.table.flat import identifier
 from recd_dist.table.module_names import is_taken, table_name
@@ -128,6 +128,10 @@ def inspect(source: Source, connection: duckdb.DuckDBPyConnection | None = None)
     types = {(group, name): kind for group, given in group_columns.items() for name, kind in given.items()}
     types |= {(f.group, f.name): columns[f.name] for f in features if f.group not in group_columns}
     resolver.mistakes += mixed_tables(features, types)
+    if "timestamp" not in source.keys and joins_without_order(source.samples or ""):
+        resolver.mistakes.append(
+            "samples: rows of a join come in any order; name keys.timestamp, or end with `order by`"
+        )
     if resolver.mistakes:
         raise DataError(f"data source '{source.name}': " + "\n  ".join(dict.fromkeys(resolver.mistakes)))
     for name, query in (("split", samples), *((f"group '{group}'", query) for group, query in groups.items())):

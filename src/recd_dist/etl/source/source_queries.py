@@ -1,5 +1,6 @@
 """The queries of a source, with its path in them and every read of raw files pinned."""
 
+import re
 from pathlib import Path
 
 from recd_dist.errors import DataError
@@ -11,6 +12,10 @@ from recd_dist.etl.raw.table_formats import foreign_table
 from recd_dist.etl.source.source import Source
 from recd_dist.table.flat import string_literal
 from recd_dist.table.location import location
+
+_NO_WORDS = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/", re.DOTALL)
+_JOIN = re.compile(r"\bjoin\b", re.IGNORECASE)
+_ORDER = re.compile(r"\border\s+by\b", re.IGNORECASE)
 
 
 def samples_query(source: Source) -> PinnedQuery:
@@ -32,6 +37,14 @@ def group_query(source: Source, group: str) -> PinnedQuery:
     """
     sql = (source.groups or {})[group].sql or ""
     return pin_reads(fill_path(sql, resolve_path(source.path)), source.reading)
+
+
+def joins_without_order(sql: str) -> bool:
+    """Whether a query joins and does not say an order: then its rows come in another order from run to run."""
+    words = _NO_WORDS.sub(" ", sql)
+    ends = [words[match.end() :] for match in _ORDER.finditer(words)]
+    is_ordered = any(end.count("(") == end.count(")") for end in ends)  # and not inside a window or a subquery
+    return _JOIN.search(words) is not None and not is_ordered
 
 
 def _query_of_all(path: str) -> str:
