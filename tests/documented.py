@@ -18,7 +18,7 @@ _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`\n]+)`")
 _OVERRIDE = re.compile(r"""'?[+~]*[a-z_]+(\.("[^"]+"|\w+))*=\S*( [^,;]*)?'?""")
 _NAME = re.compile(r"[a-z_]+(\.[a-z_]+)+")
-_PLACEHOLDER = re.compile(r"\.\.\.|COMMAND|\bRUN\b|\bNAME\b|\bN$|PARTITION|\[--|[:=]$|--help")
+_PLACEHOLDER = re.compile(r"\.\.\.|COMMAND|\bRUN\b|\bNAME\b|\bN$|PARTITION|HOSTSxRANKS|\[--|[:=]$|--help")
 _COMMAND = re.compile(r"(recd [a-z]+|torchx run) (?=.*[=/])")
 """A command that does something; the others are names of commands in a text."""
 

@@ -19,6 +19,7 @@ LEFT_OUT = {
     r"recd board": "serves until Ctrl-C",
     r"engine=spark": "tests/etl/spark runs it",
     r"runs/kill": "a run that was killed on the way",
+    r"data\.label=|data\.path=2026-11-26|runs/loves|user_copy": "logs of two labels, as tests/train has them",
 }
 """Commands that are not run here, beside those of ``documented.ELSEWHERE``, and why."""
 TINY = "recd etl data=tiny"

@@ -142,7 +142,7 @@ def test_every_command_of_a_page_is_parsed_and_its_config_composed(
     for line in PAGES[page]:
         words = documented.shell_words(line)
         if words[0] == "torchx":
-            name = re.search(r"launch/(\w+)\.py", line)
+            name = re.search(r"launch/\w+\.py:(\w+)", line)
             assert name, line
             words = ["recd", name[1], *words[words.index("--") + 1 if "--" in words else len(words) - 1 :]]
         if "data=mine" in words and "--config-dir" not in words:

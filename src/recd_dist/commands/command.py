@@ -147,6 +147,19 @@ class Command:
         overrides = [o for o in options.overrides if o not in self.words]
         return load(str(self.config), name_run(overrides) if self.of_run else overrides, options.config_dir)
 
+    def rank_overrides(self, options: argparse.Namespace) -> list[str]:
+        """What the ranks of a job load the same config from: overrides alone.
+
+        Raises:
+            ConfigError: the directory of configs is not there.
+        """
+        overrides = name_run(options.overrides) if self.of_run else list(options.overrides)
+        if options.config_dir is None:
+            return overrides
+        if not Path(options.config_dir).is_dir():
+            raise ConfigError(f"--config-dir {options.config_dir}: no such directory")
+        return [override("hydra.searchpath", [f"file://{Path(options.config_dir).resolve()}"]), *overrides]
+
     def require_overrides(self, options: argparse.Namespace) -> None:
         """Refuses a command line that says nothing of what the command is to do.
 

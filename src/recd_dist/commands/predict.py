@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from recd_dist.commands.command import JSON, Argument, Command, write_json
 from recd_dist.errors import ConfigError
@@ -24,9 +23,7 @@ def run(options: argparse.Namespace) -> int:
     if options.nproc > 1:
         from recd_dist.ranks.launcher import main as launch
 
-        overrides = list(options.overrides)
-        if options.config_dir:
-            overrides.insert(0, f"hydra.searchpath=[file://{Path(options.config_dir).resolve()}]")
+        overrides = COMMAND.rank_overrides(options)
         launcher = ["--checked", "--module", PREDICTION, "--nproc-per-node", str(options.nproc)]
         if code := launch([*launcher, "--", *overrides]):
             return code
@@ -50,12 +47,13 @@ COMMAND = Command(
     "pandas, DuckDB, Polars and Spark read it. score_LABEL is the probability of label 1; columns=[NAME] puts columns\n"
     "of the table beside it.",
     examples=(
-        "recd predict run_dir=runs/tiny-dlrm",
-        "recd predict run_dir=runs/tiny-dlrm out=s3://bucket/scores/today overwrite=true --nproc 2",
-        "recd predict run_dir=runs/mine-dlrm split=train 'data.partitions=[2026-11-26]' 'columns=[candidate_item]'",
+        "recd predict runs/tiny-dlrm",
+        "recd predict runs/tiny-dlrm out=s3://bucket/scores/today overwrite=true --nproc 2",
+        "recd predict runs/mine-dlrm split=train 'data.partitions=[2026-11-26]' 'columns=[candidate_item]'",
         "duckdb -c \"select * from 'runs/tiny-dlrm/scores/test/*.parquet' limit 5\"",
     ),
     run=run,
     config="predict",
+    of_run=True,
     arguments=(JSON, Argument("--nproc", "ranks on this machine (default 1)", {"type": int, "default": 1})),
 )

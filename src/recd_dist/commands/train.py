@@ -1,11 +1,9 @@
 """``recd train``: training on the ranks of this machine."""
 
 import argparse
-from pathlib import Path
 
 from recd_dist.commands.command import Argument, Command
 from recd_dist.errors import ConfigError
-from recd_dist.screen.command_line import override
 
 
 def run(options: argparse.Namespace) -> int:
@@ -15,11 +13,7 @@ def run(options: argparse.Namespace) -> int:
     if options.nproc < 1:
         raise ConfigError(f"--nproc {options.nproc}: must be at least 1")
     COMMAND.require_overrides(options)
-    overrides = list(options.overrides)
-    if options.config_dir:
-        if not Path(options.config_dir).is_dir():
-            raise ConfigError(f"--config-dir {options.config_dir}: no such directory")
-        overrides.insert(0, override("hydra.searchpath", [f"file://{Path(options.config_dir).resolve()}"]))
+    overrides = COMMAND.rank_overrides(options)
     return launch(["--nproc-per-node", str(options.nproc), "--", *overrides])
 
 
