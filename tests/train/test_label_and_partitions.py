@@ -62,7 +62,7 @@ def test_the_next_day_and_both(alone: Ranks, root: Path) -> None:
 
 
 def test_items_that_the_run_has_no_row_for_are_named(alone: Ranks, root: Path) -> None:
-    with pytest.raises(DataError, match=r"holds id 1\d\d, table 'history' has rows 0\.\.49.*reader\.on_bad_id=drop"):
+    with pytest.raises(DataError, match=r"holds id 1\d\d, table '\w+' has rows 0\.\.49.*reader\.on_bad_id=drop"):
         evaluated(alone, root, "2026-11-26", on_bad_id="error")
 
 
