@@ -39,7 +39,7 @@ def root(alone: Ranks, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluated(alone: Ranks, root: Path, *partitions: str, label: str | None = None, on_bad_id: str = "drop") -> dict:
     data = EvaluatedData(partitions=list(partitions) or None, label=label)
     reader = EvaluatedReader(on_bad_id=on_bad_id)
-    return evaluate_run(EvaluateConfig(str(root / "run"), data, "train", device="cpu", reader=reader), alone)
+    return evaluate_run(EvaluateConfig(str(root / "run"), data=data, split="train", device="cpu", reader=reader), alone)
 
 
 def test_the_run_keeps_the_label_and_measures_it(root: Path) -> None:
@@ -79,7 +79,9 @@ def test_another_label_is_evaluated(alone: Ranks, root: Path) -> None:
 )
 def test_what_is_not_there(alone: Ranks, root: Path, options: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        evaluate_run(EvaluateConfig(str(root / "run"), EvaluatedData(**options), "train", device="cpu"), alone)
+        evaluate_run(
+            EvaluateConfig(str(root / "run"), data=EvaluatedData(**options), split="train", device="cpu"), alone
+        )
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def require_same(one: pa.Table, other: pa.Table) -> None:
 def test_scores_are_those_of_evaluation(alone: Ranks, root: Path, tmp_path: Path) -> None:
     found = predict(alone, root, tmp_path / "scores", "2026-11-25")
     data = EvaluatedData(partitions=["2026-11-25"])
-    wanted = evaluate_run(EvaluateConfig(str(root / "run"), data, "train", device="cpu"), alone)
+    wanted = evaluate_run(EvaluateConfig(str(root / "run"), data=data, split="train", device="cpu"), alone)
 
     score = found["score_loved_it"].to_numpy().astype(np.float64)
     quality = measure_quality(np.log(score / (1 - score)), found["loved_it"], found["request_id"])
