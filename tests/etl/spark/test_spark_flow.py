@@ -8,7 +8,7 @@ import duckdb
 import pytest
 from tests.etl.spark.on_spark import SHARED, data_config, etl_on_spark, shipped_source, spark
 
-from recd_dist.errors import ConfigError, DataError
+from recd_dist.errors import DataError
 from recd_dist.etl.flow import etl
 from recd_dist.etl.source.source import Source
 from recd_dist.synthetic.logs import generate
@@ -202,6 +202,6 @@ def test_rows_in_order_cannot_be_joined(tmp_path, spark):
     raw = write_clicks(tmp_path / "raw")
     samples = "select a.* exclude (time), b.item as other from '{path}/*.parquet' a join '{path}/*.parquet' b using (i)"
     joined = source(raw, keys={"session": "visitor"}, samples=samples, drop=["held_out"])
-    with pytest.raises(ConfigError, match=r"a join without keys\.timestamp"):
+    with pytest.raises(DataError, match=r"rows of a join come in any order; name keys\.timestamp"):
         etl_on_spark(joined, tmp_path / "out", spark=spark, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
