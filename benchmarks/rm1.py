@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from recd_dist.commands.sources import source_options
 from recd_dist.etl.source.source import Source
 from recd_dist.job.config import EtlConfig, load
 from recd_dist.synthetic.logs import generate
@@ -61,7 +60,7 @@ def raw_logs(directory: Path, num_samples: int, preset: str = "rm1") -> Raw:
     files = files_of(path)
     row_groups = [pq.ParquetFile(file).read_row_group(0) for file in files[:4]]
     per_sample = sum(rows.nbytes for rows in row_groups) / sum(rows.num_rows for rows in row_groups)
-    source = Source.from_dict(source_options(asdict(config.data)))
+    source = Source.from_dict(asdict(config.data))
     disk_bytes = sum(file.stat().st_size for file in files)
     return Raw(overrides, source, path, num_samples, disk_bytes, round(per_sample * num_samples))
 

@@ -36,9 +36,10 @@ def source(path: Path, num_samples: int) -> Source:
         "ids": list(rng.integers(0, 2**60, (num_samples, 30))),
         "clicked": np.zeros(num_samples),
     }
-    pq.write_table(pa.table(rows), path / "raw.parquet")
+    raw = path / f"raw-{num_samples}.parquet"
+    pq.write_table(pa.table(rows), raw)
     keys = {"session": "session", "timestamp": "t"}
-    return Source.from_dict({"path": str(path / "raw.parquet"), "keys": keys, "labels": ["clicked"], "groups": {}})
+    return Source.from_dict({"path": str(raw), "keys": keys, "labels": ["clicked"], "groups": {}})
 
 
 @pytest.mark.parametrize("num_samples", [15_000, 60_000])  # full while parts are written, and while logs are read

@@ -102,5 +102,7 @@ def test_a_label_that_the_table_lacks(root: Path, tmp_path: Path) -> None:
 
 def test_a_run_of_one_label_does_not_go_on_with_another(root: Path) -> None:
     options = [*described(root), f"run_dir={root / 'run'}", "model.dim=8", "max_steps=20"]
-    with pytest.raises(ConfigError, match=r"holds a run with data\.label=loved_it, now clicked; take another"):
+    with pytest.raises(
+        ConfigError, match=r"holds a run with data\.label=loved_it, now clicked; data\.label=loved_it goes on with it"
+    ):
         check(load("train", options))

@@ -11,9 +11,6 @@ from recd_dist.etl.source.source import Source
 from recd_dist.job.options import SOURCE_KINDS, Data
 from recd_dist.screen.command_line import command_line
 
-_ELSEWHERE = ("source", "table", "tables", "synthetic", "partitions", "label")
-"""Options of a data config that say nothing of the source's rows."""
-
 
 def source_of(data: Data, seed: int = 0) -> Source:
     """The source that a data config describes.
@@ -27,7 +24,7 @@ def source_of(data: Data, seed: int = 0) -> Source:
     """
     plain = asdict(data)
     write_synthetic_logs(plain, seed)
-    return Source.from_dict(source_options(plain))
+    return Source.from_dict(plain)
 
 
 def no_table(data: Data, overrides: Sequence[str], config_dir: str | None) -> ConfigError:
@@ -41,11 +38,6 @@ def no_table(data: Data, overrides: Sequence[str], config_dir: str | None) -> Co
     of_data = [o for o in overrides if re.match(r"\+*(data[.=]|hydra\.searchpath=)", o)]
     line = command_line("recd", "etl", *(["--config-dir", config_dir] if config_dir else []), *of_data)
     return ConfigError(f"data.table={data.table}: no clustered table there; make it with `{line}`")
-
-
-def source_options(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a data config that ``Source.from_dict`` takes."""
-    return {name: value for name, value in data.items() if name not in _ELSEWHERE}
 
 
 def write_synthetic_logs(data: Mapping[str, Any], seed: int, *, again: bool = True) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from recd_dist.commands.sources import source_options, write_synthetic_logs
+from recd_dist.commands.sources import write_synthetic_logs
 from recd_dist.errors import ConfigError
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.source.source_options import KEY_NAMES
@@ -90,8 +90,8 @@ def _source(data: dict[str, Any], seed: int) -> Source:
     if data.get("name") == _BARE:
         stem = re.sub(r"\W+", "_", Path(str(data["path"])).name.partition(".")[0]).strip("_")
         data = data | {"name": stem or _BARE}
-    described = source_options(data)
-    described["keys"] = {k: v for k, v in (data.get("keys") or {}).items() if v is not None or k not in KEY_NAMES}
+    keys = {k: v for k, v in (data.get("keys") or {}).items() if v is not None or k not in KEY_NAMES}
+    described = {**data, "keys": keys}
     if data.get("labels"):
         return Source.from_dict(described)
     known = Source.from_dict(described | {"labels": ["label"]})

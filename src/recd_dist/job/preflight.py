@@ -232,7 +232,8 @@ def _check_resume(job: Job) -> None:
             changed = [k for k in keys if value_at(before, k) != value_at(now, k)] or [name]
             raise ConfigError(
                 f"{config.run_dir} holds a run with {changed[0]}={value_at(before, changed[0])}, now "
-                f"{value_at(now, changed[0])}; take another run_dir=..., or resume=false to start it afresh"
+                f"{value_at(now, changed[0])}; {changed[0]}={value_at(before, changed[0])} goes on with it, another "
+                "run_dir=... begins beside it, resume=false starts it afresh"
             )
 
 

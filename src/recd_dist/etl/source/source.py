@@ -34,7 +34,7 @@ _OPTIONS = (
     *("name", "path", "samples", "samples_spark", "keys", "labels", "split", "groups", "features", "drop"),
     *("sessions", "policy", "sample", "partition", "null_values", "csv"),
 )
-_ELSEWHERE = ("source", "table", "tables", "synthetic", "partitions")
+_ELSEWHERE = ("source", "table", "tables", "synthetic", "partitions", "label")
 """Options of the data config that other rooms read."""
 
 _TRAIN, _TEST = "train", "test"
