@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 COMMANDS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["recd"].partition(":")[0]
 STOPPED_AT = 5  # steps, of 7 in an epoch
 TABLE = ["--config-dir", "configs", "data=clicks"]
-RUN = ["--config-dir", "configs", "experiment=small"]
+RUN = ["--config-dir", "configs", "experiment=small", "model.pooling=sum"]  # the default of then
 ROW_GROUPS = "row_group_samples=48"
 QUALITY = ("num_samples", "auc", "auc_per_request", "ne", "loss", "calibration")
 ADDED_DAY = "data.path=logs/2025-03-03.parquet"
@@ -128,7 +128,7 @@ def losses(run_dir: Path) -> dict[str, float]:
     """Step -> smoothed loss of rank 0, every bit of its float32, from the events of the newest attempt."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    board = EventAccumulator(str(run_dir / "board/train"), size_guidance={"scalars": 0})
+    board = EventAccumulator(str(run_dir / "board"), size_guidance={"scalars": 0})
     board.Reload()
     return {str(event.step): event.value for event in board.Scalars("quality/loss")}
 

@@ -47,10 +47,20 @@ def assert_files(found: Mapping[str, str], expected: Mapping[str, str]) -> None:
     assert all(found[name] == expected[name] for name in data) or not same_writers()
 
 
+def of_then(found: Any, before: Any) -> Any:
+    """The values of ``found`` under the names that ``before`` has: a later release says more."""
+    if isinstance(before, dict) and isinstance(found, dict):
+        return {name: of_then(found[name], value) for name, value in before.items() if name in found}
+    if isinstance(before, list) and isinstance(found, list) and len(found) == len(before):
+        return [of_then(*pair) for pair in zip(found, before, strict=True)]
+    return found
+
+
 def test_the_table_has_the_samples_that_it_had(folder: Path) -> None:
     assert now.samples(folder, "train")[0] == EXPECTED["first_sample"]
     assert now.flat(folder) == EXPECTED["flat"]
-    assert json.loads(json.dumps(now.stats(folder))) == EXPECTED["stats"]
+    stats = json.loads(json.dumps(now.stats(folder)))
+    assert of_then(stats, EXPECTED["stats"]) == EXPECTED["stats"]
 
 
 def test_the_logs_give_the_table_that_they_gave(folder: Path) -> None:
@@ -61,7 +71,7 @@ def test_the_logs_give_the_table_that_they_gave(folder: Path) -> None:
     assert_files(now.files(folder / "tables/clicks"), EXPECTED["files"])
     for path, before in manifests.items():
         runs = json.loads(path.read_text())["runs"]  # a number drawn for each run of the ETL
-        now_there = {name: value for name, value in json.loads(path.read_text()).items() if name in before}
+        now_there = of_then(json.loads(path.read_text()), before)
         source = now_there["source"]  # queries and options for people: their words may change
         assert now_there == before | {"runs": runs, "source": source} or not same_writers()
 
