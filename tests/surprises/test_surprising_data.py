@@ -53,6 +53,15 @@ def test_nanoseconds_are_rounded_up_into_the_next_day(tmp_path: Path) -> None:
     assert day == "2026-01-02"
 
 
+def test_where_isnan_finds_no_nan_in_parquet(tmp_path: Path) -> None:
+    """It is taken for false by the file's statistics, which pass over NaN. isfinite() is right."""
+    pq.write_table(pa.table({"x": [0.0, float("nan"), 2.0]}), tmp_path / "a.parquet")
+    with duckdb.connect() as connection:
+        count = f"select count(*) from '{tmp_path / 'a.parquet'}' where"
+        kept = [connection.execute(f"{count} {test}").fetchone() for test in ("isnan(x)", "not isfinite(x)")]
+    assert kept == [(0,), (1,)]
+
+
 def test_hashes_of_lists_do_not_see_where_a_list_ends() -> None:
     """Ours does (etl/checksum/row_hashes.py)."""
     with duckdb.connect() as connection:
