@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recd_dist.etl.raw import duckdb_sql as engine
+from recd_dist.etl.source.described_queries import describe_samples
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.source.source_options import KEY_NAMES
-from recd_dist.etl.source.source_queries import samples_query
 from recd_dist.table.flat import identifier
 
 ROWS = 50_000
@@ -90,8 +90,8 @@ def guess_keys(source: Source, connection: duckdb.DuckDBPyConnection) -> Guess:
     Raises:
         DataError: a path or query does not fit.
     """
-    sql = samples_query(source).sql
-    columns = engine.describe_query(connection, sql, "samples query" if source.samples else f"path {source.path}")
+    raw = describe_samples(source, connection)
+    sql, columns = raw.sql, raw.types
     choices = [Choice(role, column, "given", "the config says so") for role, column in source.keys.items()]
     choices += [Choice("label", column, "given", "the config says so") for column in source.labels]
     left_out = dict[str, str]()

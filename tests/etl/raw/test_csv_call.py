@@ -9,6 +9,7 @@ from recd_dist.errors import DataError
 from recd_dist.etl.flow import etl
 from recd_dist.etl.raw.pin_reads import PinnedQuery, pin_reads
 from recd_dist.etl.raw.read_options import ReadOptions, read_text_options
+from recd_dist.etl.raw.sql_errors import WrittenSql
 from recd_dist.etl.source.source import Source
 
 BEYOND = 21_000
@@ -26,7 +27,7 @@ def rows(count: int = 40) -> list[str]:
 
 
 def pin(path: Path, **options: object) -> PinnedQuery:
-    return pin_reads(f"select * from read_csv('{path}')", ReadOptions(**options))
+    return pin_reads(WrittenSql.of(f"select * from read_csv('{path}')"), ReadOptions(**options))
 
 
 def types(query: PinnedQuery) -> dict[str, str]:
@@ -96,8 +97,8 @@ def test_a_type_that_the_query_states_is_checked(tmp_path):
     file = write(tmp_path / "x.csv", [*rows(BEYOND), "1,2.5,y"])
     query = f"select b from read_csv('{file}', types = {{'b': 'INTEGER'}})"
     with pytest.raises(DataError, match=r"line 21002, column 'b': '2.5' is no BIGINT .*data.csv.types.b=DOUBLE"):
-        pin_reads(query, ReadOptions())
-    assert types(pin_reads(query, ReadOptions(types=(("b", "DOUBLE"),)))) == {"b": "DOUBLE"}
+        pin_reads(WrittenSql.of(query), ReadOptions())
+    assert types(pin_reads(WrittenSql.of(query), ReadOptions(types=(("b", "DOUBLE"),)))) == {"b": "DOUBLE"}
 
 
 @pytest.mark.parametrize(("text", "share"), [("NULL", 2), ("\\N", 50), ("NA", 30), ("n/a", 2), ("", 2)])
@@ -192,7 +193,7 @@ def test_how_a_file_is_written_can_be_said(tmp_path):
     mistakes: list[str] = []
     options = read_text_options([], given, mistakes)
     assert mistakes == []
-    query = pin_reads(f"from read_csv('{file}')", options)
+    query = pin_reads(WrittenSql.of(f"from read_csv('{file}')"), options)
     assert duckdb.sql(query.sql).fetchall()[0] == (1.5, "p;q", "caf\xe9")
 
 

@@ -12,6 +12,7 @@ from recd_dist.etl.raw import table_formats
 from recd_dist.etl.raw.found_files import find_files
 from recd_dist.etl.raw.pin_reads import PinnedQuery, pin_reads
 from recd_dist.etl.raw.read_options import ReadOptions
+from recd_dist.etl.raw.sql_errors import WrittenSql
 from recd_dist.etl.raw.table_formats import foreign_table
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.source.source_queries import samples_query
@@ -57,7 +58,9 @@ def test_a_files_own_column_wins_over_the_name_of_its_folder(tmp_path):
     query = query_of(tmp_path / "t=2026-11-25/a.parquet")
     assert duckdb.sql(query.sql).fetchall() == [(7,), (8,)]
     assert "own column is read" in query.notices[0].found
-    written = pin_reads(f"from read_parquet('{tmp_path}/*/*.parquet', hive_partitioning = true)", ReadOptions())
+    written = pin_reads(
+        WrittenSql.of(f"from read_parquet('{tmp_path}/*/*.parquet', hive_partitioning = true)"), ReadOptions()
+    )
     assert duckdb.sql(written.sql).fetchall()[0][0] != 7  # the query itself asks for it
 
 
@@ -100,7 +103,7 @@ def test_tables_of_other_formats_are_never_read_file_by_file(tmp_path, mark, dat
         with pytest.raises(DataError, match=rf"a.parquet: a file of the {kind} table {tmp_path}/t, .*data.path="):
             query_of(path)
     with pytest.raises(DataError, match=f"a file of the {kind} table"):
-        pin_reads(f"select * from read_parquet('{tmp_path}/t/{data}')", ReadOptions())
+        pin_reads(WrittenSql.of(f"select * from read_parquet('{tmp_path}/t/{data}')"), ReadOptions())
 
 
 def test_duckdbs_own_readers_are_used_where_they_are_there(tmp_path, monkeypatch):

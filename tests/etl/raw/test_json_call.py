@@ -10,6 +10,7 @@ import pytest
 from recd_dist.errors import DataError
 from recd_dist.etl.raw.pin_reads import PinnedQuery, pin_reads
 from recd_dist.etl.raw.read_options import ReadOptions
+from recd_dist.etl.raw.sql_errors import WrittenSql
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.source.source_queries import samples_query
 
@@ -22,7 +23,7 @@ def write(path: Path, rows: list[dict[str, object]]) -> Path:
 
 
 def pin(path: Path, **options: object) -> PinnedQuery:
-    return pin_reads(f"select * from read_json('{path}')", ReadOptions(**options))
+    return pin_reads(WrittenSql.of(f"select * from read_json('{path}')"), ReadOptions(**options))
 
 
 def types(query: PinnedQuery) -> dict[str, str]:

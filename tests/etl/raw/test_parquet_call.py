@@ -11,13 +11,14 @@ import pytest
 from recd_dist.errors import DataError
 from recd_dist.etl.raw.pin_reads import pin_reads
 from recd_dist.etl.raw.read_options import ReadOptions
+from recd_dist.etl.raw.sql_errors import WrittenSql
 
 
 def read(path: Path, first: pa.Array, second: pa.Array, options: str = "") -> tuple[str, list[object]]:
     """The type and the values of a column that two files hold."""
     pq.write_table(pa.table({"x": first}), path / "a.parquet")
     pq.write_table(pa.table({"x": second}), path / "b.parquet")
-    query = pin_reads(f"select x from read_parquet('{path}/*.parquet'{options})", ReadOptions())
+    query = pin_reads(WrittenSql.of(f"select x from read_parquet('{path}/*.parquet'{options})"), ReadOptions())
     (column,) = duckdb.sql(f"describe {query.sql}").fetchall()
     return column[1], [row[0] for row in duckdb.sql(query.sql).fetchall()]
 
@@ -70,5 +71,5 @@ def test_a_query_that_unites_by_name_says_it_itself(tmp_path):
 
 def test_texts_that_mean_missing_are_missing(tmp_path):
     pq.write_table(pa.table({"x": ["a", "n/a"], "y": [1, 2]}), tmp_path / "a.parquet")
-    query = pin_reads(f"from read_parquet('{tmp_path}/a.parquet')", ReadOptions(null_values=("n/a",)))
+    query = pin_reads(WrittenSql.of(f"from read_parquet('{tmp_path}/a.parquet')"), ReadOptions(null_values=("n/a",)))
     assert duckdb.sql(query.sql).fetchall() == [("a", 1), (None, 2)]

@@ -20,7 +20,8 @@ from recd_dist.etl.raw.found_files import FoundFile, find_files, list_literal
 from recd_dist.etl.raw.json_call import pin_json
 from recd_dist.etl.raw.parquet_call import pin_parquet
 from recd_dist.etl.raw.read_options import ReadOptions
-from recd_dist.etl.raw.reader_calls import READERS, ReaderCall, find_calls, replace_calls
+from recd_dist.etl.raw.reader_calls import READERS, ReaderCall, find_calls
+from recd_dist.etl.raw.sql_errors import WrittenSql
 from recd_dist.etl.raw.table_formats import refuse_files_of_tables
 from recd_dist.table.announcement import Announcement
 
@@ -33,27 +34,32 @@ class PinnedQuery:
     """A query that leaves nothing about its files to be guessed.
 
     Attributes:
-        sql: the query.
+        written: the query as its author wrote it, and what was replaced in it.
         files: for each read of it, the files.
         notices: what was decided about them.
     """
 
-    sql: str
+    written: WrittenSql
     files: tuple[tuple[FoundFile, ...], ...]
     notices: tuple[Announcement, ...]
 
+    @property
+    def sql(self) -> str:
+        """The query."""
+        return self.written.sql
 
-def pin_reads(sql: str, options: ReadOptions) -> PinnedQuery:
+
+def pin_reads(written: WrittenSql, options: ReadOptions) -> PinnedQuery:
     """Pins every read of raw files in a query; the rows of text files are looked at for it, once in a process.
 
     Args:
-        sql: the query, with the path in its place.
+        written: the query, with the path in its place.
         options: what the data config says of text files.
 
     Raises:
         DataError: files that are not there, cannot be read, or do not go together.
     """
-    calls = find_calls(sql)
+    calls = find_calls(written.sql)
     replaced, files, notices = dict[tuple[int, int], str](), list[tuple[FoundFile, ...]](), list[Announcement]()
     for call in calls:
         found = _find_files_of(call)
@@ -66,7 +72,7 @@ def pin_reads(sql: str, options: ReadOptions) -> PinnedQuery:
         replaced[call.span] = text
         files.append(found)
         notices += said
-    return PinnedQuery(replace_calls(sql, replaced), tuple(files), tuple(dict.fromkeys(notices)))
+    return PinnedQuery(written.replace(replaced), tuple(files), tuple(dict.fromkeys(notices)))
 
 
 def _find_files_of(call: ReaderCall) -> tuple[FoundFile, ...] | None:

@@ -23,8 +23,9 @@ import duckdb
 from recd_dist.errors import DataError
 from recd_dist.etl.raw import duckdb_sql as engine
 from recd_dist.etl.source.column_sql import is_float, is_integer, is_text
+from recd_dist.etl.source.described_queries import RawQuery
 from recd_dist.etl.source.examine_sessions import examine_sessions
-from recd_dist.etl.source.inspection import Inspection, RawQuery
+from recd_dist.etl.source.inspection import Inspection
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.source.source_groups import FeatureSource
 from recd_dist.etl.source.text_shapes import read_shapes, shapes_sql

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from recd_dist.etl.source.column_sql import is_time, time_sql
-from recd_dist.etl.source.inspection import RawQuery
+from recd_dist.etl.source.described_queries import RawQuery
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.source.time_units import ticks_of
 from recd_dist.table.announcement import Announcement

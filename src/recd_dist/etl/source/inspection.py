@@ -34,10 +34,11 @@ from recd_dist.etl.source.column_sql import (
     time_sql,
     weights_sql,
 )
+from recd_dist.etl.source.described_queries import RawQuery, check_split, describe_groups, describe_samples
 from recd_dist.etl.source.shared_tables import mixed_tables
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.source.source_groups import FeatureSource
-from recd_dist.etl.source.source_queries import group_query, joins_without_order, samples_query
+from recd_dist.etl.source.source_queries import joins_without_order
 from recd_dist.table.announcement import Announcement
 from recd_dist.table.flat import identifier
 from recd_dist.table.module_names import is_taken, table_name
@@ -54,19 +55,6 @@ _INDEX = re.compile(r"__index_level_\d+__$")
 def link_column(group: str) -> str:
     """The column of the normalised samples query by which a sample finds its row of a group with its own query."""
     return f"__link_{group}"
-
-
-@dataclass(frozen=True)
-class RawQuery:
-    """A query as the source has it.
-
-    Attributes:
-        sql: the query.
-        types: the DuckDB type of each of its columns.
-    """
-
-    sql: str
-    types: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -108,23 +96,18 @@ def inspect(source: Source, connection: duckdb.DuckDBPyConnection | None = None)
     if connection is None:
         with engine.connect() as opened:
             return inspect(source, opened)
-    sql = samples_query(source).sql
-    columns = engine.describe_query(connection, sql, "samples query" if source.samples else f"path {source.path}")
-    group_queries = {
-        name: group_query(source, name).sql for name, group in (source.groups or {}).items() if group.sql is not None
-    }
-    group_columns = {
-        name: engine.describe_query(connection, query, f"query of group '{name}'")
-        for name, query in group_queries.items()
-    }
+    raw = describe_samples(source, connection)
+    raw_groups = describe_groups(source, connection)
+    sql, columns = raw.sql, raw.types
+    group_columns = {name: group.types for name, group in raw_groups.items()}
     resolver = _Resolver(source, columns, group_columns)
     features, select = resolver.resolve_samples()
     samples = f"select {select} from ({sql}\n)"  # a query may end in a comment
     groups = {}
-    for name, query in group_queries.items():
+    for name, raw_group in raw_groups.items():
         group_features, select = resolver.resolve_group(name)
         features += group_features
-        groups[name] = f"select {select} from ({query}\n)"
+        groups[name] = f"select {select} from ({raw_group.sql}\n)"
     types = {(group, name): kind for group, given in group_columns.items() for name, kind in given.items()}
     types |= {(f.group, f.name): columns[f.name] for f in features if f.group not in group_columns}
     resolver.mistakes += mixed_tables(features, types)
@@ -134,7 +117,8 @@ def inspect(source: Source, connection: duckdb.DuckDBPyConnection | None = None)
         )
     if resolver.mistakes:
         raise DataError(f"data source '{source.name}': " + "\n  ".join(dict.fromkeys(resolver.mistakes)))
-    for name, query in (("split", samples), *((f"group '{group}'", query) for group, query in groups.items())):
+    check_split(source, connection, sql)
+    for name, query in (("samples", samples), *((f"group '{group}'", query) for group, query in groups.items())):
         engine.describe_query(connection, query, f"data source '{source.name}', {name}")
     order = {name: i for i, name in enumerate((*(source.groups or {}), SAMPLE))}
     features.sort(key=lambda feature: order[feature.group])
@@ -147,7 +131,7 @@ def inspect(source: Source, connection: duckdb.DuckDBPyConnection | None = None)
         timed=timed,
         announcements=tuple(resolver.found),
         texts=_hashed_texts(source, features, types, columns),
-        queries={SAMPLE: RawQuery(sql, columns)} | {n: RawQuery(q, group_columns[n]) for n, q in group_queries.items()},
+        queries={SAMPLE: raw} | raw_groups,
     )
 
 
@@ -189,7 +173,7 @@ class _Resolver:
             if self._is_known(column, "labels"):
                 select.append(self._alias("labels", column, label_sql, column, self.columns[column]))
         if isinstance(source.split, str):
-            select.append(f"coalesce(({source.split}), false) as {TEST}")
+            select.append(f"coalesce(({source.split}\n), false) as {TEST}")
         for name, group in (source.groups or {}).items():
             where = f"groups.{name}.key"
             key = {column: self.columns[column] for column in group.key if self._is_known(column, where)}

@@ -4,10 +4,11 @@ import re
 from pathlib import Path
 
 from recd_dist.errors import DataError
-from recd_dist.etl.raw.duckdb_sql import fill_path, resolve_path
+from recd_dist.etl.raw.duckdb_sql import resolve_path
 from recd_dist.etl.raw.found_files import find_files, format_suffix
 from recd_dist.etl.raw.pin_reads import PinnedQuery, pin_reads
 from recd_dist.etl.raw.reader_calls import READERS
+from recd_dist.etl.raw.sql_errors import WrittenSql
 from recd_dist.etl.raw.table_formats import foreign_table
 from recd_dist.etl.source.source import Source
 from recd_dist.table.flat import string_literal
@@ -25,8 +26,9 @@ def samples_query(source: Source) -> PinnedQuery:
         DataError: nothing is there, the name of the path does not tell its format, or files do not go together.
     """
     path = resolve_path(source.path)
-    sql = fill_path(source.samples, path) if source.samples else _query_of_all(path)
-    return pin_reads(sql, source.reading)
+    text = source.samples
+    written = WrittenSql.of(text).fill_path(path) if text else WrittenSql("", _query_of_all(path))
+    return pin_reads(written, source.reading)
 
 
 def group_query(source: Source, group: str) -> PinnedQuery:
@@ -36,7 +38,7 @@ def group_query(source: Source, group: str) -> PinnedQuery:
         DataError: as for :func:`samples_query`.
     """
     sql = (source.groups or {})[group].sql or ""
-    return pin_reads(fill_path(sql, resolve_path(source.path)), source.reading)
+    return pin_reads(WrittenSql.of(sql).fill_path(resolve_path(source.path)), source.reading)
 
 
 def joins_without_order(sql: str) -> bool:

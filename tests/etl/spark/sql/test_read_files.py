@@ -18,13 +18,14 @@ from recd_dist.errors import ConfigError
 from recd_dist.etl.raw import duckdb_sql as engine
 from recd_dist.etl.raw.pin_reads import pin_reads
 from recd_dist.etl.raw.read_options import ReadOptions
+from recd_dist.etl.raw.sql_errors import WrittenSql
 
 __all__ = ["spark"]  # the fixture
 
 
 def run_both(query: str, session: SparkSession, **options: object) -> pa.Table:
     """The rows of a query on DuckDB, which are those on Spark."""
-    pinned = pin_reads(query, ReadOptions(**options)).sql
+    pinned = pin_reads(WrittenSql.of(query), ReadOptions(**options)).sql
     with engine.connect() as connection:
         context = QueryContext(session, connection, "samples_spark")
         actual = to_data_frame(translate_query(context, context.trees.parse(pinned), {})).toArrow()

@@ -7,6 +7,7 @@ from pyspark.sql import types as T
 
 from recd_dist.errors import DataError, nearest
 from recd_dist.etl.raw import duckdb_sql as engine
+from recd_dist.etl.raw.sql_errors import describe_written
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.source.source_queries import group_query, samples_query
 from recd_dist.etl.spark.sql.query_context import QueryContext
@@ -29,7 +30,7 @@ def read_native_query(context: QueryContext, source: Source, group: str, text: s
     """
     path = engine.resolve_path(source.path)
     query = group_query(source, group) if group else samples_query(source)
-    columns = engine.describe_query(context.connection, query.sql, context.option)
+    columns = describe_written(context.connection, query.written, f"data.{context.option.removesuffix('_spark')}")
     try:
         df = context.spark.sql(engine.fill_path(text, path))
     except PySparkException as error:

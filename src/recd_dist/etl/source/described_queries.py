@@ -1,0 +1,70 @@
+"""The queries of a source as DuckDB describes them: their columns and types, or what is wrong with the user's SQL."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import duckdb
+
+from recd_dist.errors import DataError
+from recd_dist.etl.raw.sql_errors import WrittenSql, describe_written, explain_sql_error
+from recd_dist.etl.source.source import Source
+from recd_dist.etl.source.source_queries import group_query, samples_query
+
+
+@dataclass(frozen=True)
+class RawQuery:
+    """A query as the source has it.
+
+    Attributes:
+        sql: the query.
+        types: the DuckDB type of each of its columns.
+    """
+
+    sql: str
+    types: Mapping[str, str]
+
+
+def describe_samples(source: Source, connection: duckdb.DuckDBPyConnection) -> RawQuery:
+    """The query of a source's samples, with its columns.
+
+    Raises:
+        DataError: the query is wrong, or a file cannot be read.
+    """
+    written = samples_query(source).written
+    return RawQuery(
+        written.sql,
+        describe_written(connection, written, "data.samples" if source.samples else f"path {source.path}"),
+    )
+
+
+def describe_groups(source: Source, connection: duckdb.DuckDBPyConnection) -> dict[str, RawQuery]:
+    """The query of each group that has its own, with its columns.
+
+    Raises:
+        DataError: as for :func:`describe_samples`.
+    """
+    described = {}
+    for name, group in (source.groups or {}).items():
+        if group.sql is not None:
+            written = group_query(source, name).written
+            types = describe_written(connection, written, f"data.groups.{name}.sql")
+            described[name] = RawQuery(written.sql, types)
+    return described
+
+
+def check_split(source: Source, connection: duckdb.DuckDBPyConnection, samples: str) -> None:
+    """Checks the predicate of the test split, which will stand inside a longer query.
+
+    Args:
+        source: names the predicate.
+        connection: an open DuckDB.
+        samples: the query of the samples.
+
+    Raises:
+        DataError: the predicate is wrong.
+    """
+    if isinstance(source.split, str):
+        split = WrittenSql.of(source.split)
+        told = explain_sql_error(connection, split, "data.split", "select (", f"\n)::boolean from ({samples}\n)")
+        if told is not None:
+            raise DataError(told)
