@@ -91,7 +91,7 @@ def guess_keys(source: Source, connection: duckdb.DuckDBPyConnection) -> Guess:
         DataError: a path or query does not fit.
     """
     raw = describe_samples(source, connection)
-    sql, columns = raw.sql, raw.types
+    sql, columns = raw.sql, dict(raw.types)
     choices = [Choice(role, column, "given", "the config says so") for role, column in source.keys.items()]
     choices += [Choice("label", column, "given", "the config says so") for column in source.labels]
     left_out = dict[str, str]()
