@@ -16,6 +16,7 @@ from recd_dist.job.config import load
 from recd_dist.job.options import EvaluateConfig
 from recd_dist.job.preflight import check
 from recd_dist.ranks.process_group import Ranks, process_group
+from recd_dist.ranks.stop import Stopped
 from recd_dist.train import training, validation
 from recd_dist.train.evaluation import evaluate_run
 from recd_dist.train.training import train
@@ -131,7 +132,34 @@ def test_a_best_that_lies_ahead_of_the_checkpoint_stays(tiny: list[str], alone: 
     assert summary["best"]["step"] == 4
     assert checkpoint.find_newest(tmp_path / "run/best") == tmp_path / "run/best/step-00000004"
     extra = json.loads((tmp_path / "run/checkpoints/step-00000006/checkpoint.json").read_text())["extra"]
-    assert extra["validation"] == {"since_best": 1}
+    assert extra["validation"] == {"since_best": 1, "step": 6}
+
+
+class _StoppedAt6(training.Stop):
+    """A SIGTERM on which the ranks agree after step 6."""
+
+    def agree(self, step: int, *, now: bool = False) -> None:
+        self.asked = step >= 6
+
+
+@pytest.mark.usefixtures("scripted")
+@pytest.mark.parametrize("patience", [1, 2])
+def test_a_stop_saves_first_and_leaves_the_evaluation_to_the_next_run(
+    tiny: list[str], alone: Ranks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: int
+) -> None:
+    options = ("evaluate.every=2", f"evaluate.patience={patience}", "checkpoint.every=1000", "max_steps=12")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "Stop", _StoppedAt6)
+        patch.setitem(NES, 6, None)  # no evaluation after the step at which the run stops
+        with pytest.raises(Stopped):
+            run(tiny, alone, tmp_path / "run", *options)
+    path = tmp_path / "run/checkpoints/step-00000006/checkpoint.json"
+    assert json.loads(path.read_text())["extra"]["validation"] == {"since_best": 0, "step": 4}
+
+    summary = run(tiny, alone, tmp_path / "run", *options)
+    assert (summary["steps"], summary["best"]["step"]) == (6 if patience == 1 else 8, 4)
+    path = tmp_path / f"run/checkpoints/step-{summary['steps']:08d}/checkpoint.json"
+    assert json.loads(path.read_text())["extra"]["validation"] == {"since_best": patience, "step": summary["steps"]}
 
 
 @pytest.mark.parametrize(

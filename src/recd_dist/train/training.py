@@ -101,6 +101,10 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     path = checkpoint.find_newest(Path(config.run_dir) / "checkpoints")
     facts = memory_of(model, optimizer, plan, ranks)
     with TrafficCounter() as traffic, watch_of(job, ranks, model, placed, loader, step, facts) as watch:
+        if validation.is_owed(step):
+            watch.evaluation(step, validation.look(detach(pipeline), optimizer, step, extra), traffic)
+            if validation.is_over:
+                path = save(job, step, model, optimizer, {**extra, **validation.state()})
         with Stop(step) as stop:
             while loader.epoch < config.epochs and step < last and not (stop.asked or validation.is_over):
                 model.train()
@@ -110,7 +114,7 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
                     watch.step(loader.epoch, step, output)
                     due = num_trained == len(loader) or step == last or step % config.checkpoint.every == 0
                     stop.agree(step)
-                    looks = validation.is_due(step)
+                    looks = validation.is_due(step) and not stop.asked  # a scheduler waits 30 s: save first
                     if due or looks or stop.asked or step == first + 1 or step % config.log_every == 0:
                         watch.point(step, traffic)  # before a save: it refuses a loss of nan
                     extra = {**known, "reader": loader.state(num_trained)}

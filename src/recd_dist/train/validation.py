@@ -42,7 +42,10 @@ class Validation:
 
     def __init__(self, job: Job, ranks: Ranks, transforms: Transforms, extra: Mapping[str, Any]) -> None:
         self._job, self._ranks, self._transforms, self._options = job, ranks, transforms, job.config.evaluate
-        self._since_best = int(extra.get(VALIDATION, {}).get("since_best", 0))
+        known = extra.get(VALIDATION, {})
+        self._since_best = int(known.get("since_best", 0))
+        # Earlier releases save no step: they look before each save.
+        self._counted_step = int(known.get("step", extra.get("step", -1)))
         self._latest: tuple[int, dict[str, Any]] = (-1, {})
         self._directory = Path(job.config.run_dir) / BEST_DIRECTORY
         self._best = self._read_best() if self.every else None
@@ -56,6 +59,10 @@ class Validation:
         """Whether to evaluate after a step."""
         return self.every is not None and step % self.every == 0
 
+    def is_owed(self, step: int) -> bool:
+        """Whether the run that goes on after a step has to evaluate first: SIGTERM came to the one before it there."""
+        return step > 0 and self.is_due(step) and self._counted_step < step
+
     @property
     def is_over(self) -> bool:
         """Whether training ends early."""
@@ -63,7 +70,7 @@ class Validation:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint has to hold, JSON-ready."""
-        return {VALIDATION: {"since_best": self._since_best}}
+        return {VALIDATION: {"since_best": self._since_best, "step": self._counted_step}}
 
     def look(self, model: nn.Module, optimizer: Any, step: int, extra: Mapping[str, Any]) -> dict[str, Any]:
         """Measures the quality of the split and keeps the checkpoint if it is the best; a collective.
@@ -100,10 +107,11 @@ class Validation:
     def _compare(self, step: int, by: str) -> bool:
         """Whether the latest numbers are the best ones so far; counts those that are not."""
         value, best = self._latest[1][by], math.nan if self._best is None else self._best[_QUALITY][by]
+        is_new, self._counted_step = step > self._counted_step, max(step, self._counted_step)
         if math.isfinite(value) and not (value - best) * BEST_BY[by] <= 0:
             self._best, self._since_best = {"step": step, _QUALITY: self._latest[1]}, 0
             return True
-        if self._best is None or step > self._best["step"]:  # else it was measured before a kill
+        if is_new and (self._best is None or step > self._best["step"]):  # else it was measured before a kill
             self._since_best += 1
         if self.is_over and self._ranks.is_first:
             than = f"than {best:.4f}, that of step {self._best['step']}" if self._best else "at all"
