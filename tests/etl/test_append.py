@@ -196,3 +196,27 @@ def test_compaction_keeps_partitions_and_splits_apart(tmp_path):
     for name, manifest in made.items():
         assert sorted(p.partition for p in manifest.parts) == ["2024-10-04", "2024-10-05", "2024-10-06"]
         assert flat(out, name, "item, history") == held[name]
+
+
+def encodings(out: Path) -> set[str]:
+    files = [pq.ParquetFile(path).metadata for path in out.rglob("part-*.parquet")]
+    columns = [f.row_group(g).column(c) for f in files for g in range(f.num_row_groups) for c in range(f.num_columns)]
+    return {encoding for column in columns for encoding in column.encodings}
+
+
+def test_a_table_readable_by_any_never_has_the_encoding_that_old_engines_lack(tmp_path: Path) -> None:
+    out, newest = tmp_path / "any", tmp_path / "newest"
+    etl(source(tmp_path, [1]), newest, progress=False)
+    assert "BYTE_STREAM_SPLIT" in encodings(newest)
+
+    etl(source(tmp_path, [1], readable_by="any"), out, progress=False)
+    late = {"policy": {"late": "keep"}}
+    etl(source(tmp_path, [1], first=10, **late), out, append=True, progress=False)  # keeps to it
+    assert len(list(out.rglob("samples/part-*.parquet"))) == 2
+    assert "BYTE_STREAM_SPLIT" not in encodings(out)
+    compact(out, Options(), progress=False)
+    assert len(list(out.rglob("samples/part-*.parquet"))) == 1
+    assert "BYTE_STREAM_SPLIT" not in encodings(out)
+
+    with pytest.raises(DataError, match=r"data\.readable_by was 'newest', is now 'any'"):
+        etl(source(tmp_path, [1], first=10, readable_by="any", **late), newest, append=True, progress=False)

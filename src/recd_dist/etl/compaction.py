@@ -18,7 +18,7 @@ from recd_dist.etl.deal.keys import Rules
 from recd_dist.etl.deal.prepare import Preparation
 from recd_dist.etl.etl_run import Options, Run
 from recd_dist.etl.flow import read_samples, write_shards
-from recd_dist.etl.place.base_tables import BaseTables
+from recd_dist.etl.place.base_tables import BaseTables, readable_by
 from recd_dist.etl.place.finish import finish_tables
 from recd_dist.etl.place.run_output import RunOutput
 from recd_dist.etl.place.work_directory import hold_work, work_directory
@@ -106,5 +106,6 @@ def _describe_as_source(out: Location, split: str, manifest: Manifest, parts: li
         labels=manifest.schema.labels,
         sessions="column",
         partition=manifest.partition,
+        readable_by=readable_by(manifest),
     )
     return source, Inspection(manifest.schema, sql, {}, automatic=False)

@@ -115,6 +115,7 @@ class Data:
     sample: float = 1.0  # share of the sessions that are taken
     partition: str | None = None  # day | hour: parts are dealt by the time at which sessions begin
     partitions: list[str] | None = None  # the partitions to train on, such as 2026-11-25; None: all
+    readable_by: str = "newest"  # or any: also by Spark before 4.3
     null_values: list[str] = field(default_factory=list)  # texts that mean a missing value, such as NULL or n/a
     csv: Csv = field(default_factory=Csv)
     synthetic: Annotated[dict[str, Any], SyntheticSpec] = field(default_factory=dict)

@@ -151,7 +151,8 @@ def _measure(
     windows = {name: feature.window for name, feature in source.features.items()}
     features = tuple(measure_features(columns, windows))
     labels = inspection.schema.labels
-    return _Measured(columns, features, StorageBytes(columns, features, labels, compression, lambda: bar.advance(1)))
+    how = (compression, source.readable_by, lambda: bar.advance(1))
+    return _Measured(columns, features, StorageBytes(columns, features, labels, *how))
 
 
 def _draft_proposals(

@@ -45,6 +45,7 @@ class StorageBytes:
         features: every feature.
         labels: the labels of the source.
         compression: ``zstd`` or ``lz4``.
+        readable_by: the engines that can read the table, ``newest`` or ``any``.
         after_column: called after each column, for a progress bar.
     """
 
@@ -54,6 +55,7 @@ class StorageBytes:
         features: Sequence[SampledFeature],
         labels: tuple[str, ...],
         compression: str,
+        readable_by: str,
         after_column: Callable[[], None] = lambda: None,
     ) -> None:
         self._columns = columns
@@ -61,6 +63,7 @@ class StorageBytes:
         self._features = {feature.name: feature for feature in features}
         self._labels = labels
         self._compression = compression
+        self._readable_by = readable_by
         self._after_column = after_column
         self._known: dict[tuple[str, int], float] = {}
         self._by_time = np.argsort(self._sample.time_rank)
@@ -215,7 +218,8 @@ class StorageBytes:
             table = pa.concat_tables(tables).combine_chunks()
             encodings = {}
             if compression is None:
-                encodings["samples"] = choose_encodings(table, int(np.median(np.diff(bounds))), self._compression)
+                size = int(np.median(np.diff(bounds)))
+                encodings["samples"] = choose_encodings(table, size, self._compression, self._readable_by)
             writer = PartWriter(Path(directory), 0, compression or self._compression, encodings)
             writer.write("samples", table, bounds)
             part = writer.close()

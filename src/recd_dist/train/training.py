@@ -94,10 +94,9 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     step = first = int(start.get("step", 0))
     require_work(config, step, loader.epoch, validation.is_over)
     last = config.max_steps if config.max_steps is not None else sys.maxsize
-    pipeline = start_pipeline(model, optimizer, ranks.device)
+    pipeline, num_trained = start_pipeline(model, optimizer, ranks.device), 0  # batches of this epoch and attempt
     known = {"transforms": transforms.to_json(), TABLES: tables_to_json(job.tables), "config": to_yaml(config)}
     extra = {**known, **start}
-    num_trained = 0  # batches of this epoch, in this attempt
     path = checkpoint.find_newest(Path(config.run_dir) / "checkpoints")
     facts = memory_of(model, optimizer, plan, ranks)
     with TrafficCounter() as traffic, watch_of(job, ranks, model, placed, loader, step, facts) as watch:

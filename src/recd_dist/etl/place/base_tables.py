@@ -11,6 +11,7 @@ from recd_dist.etl.place.sketches import SKETCHES
 from recd_dist.etl.place.statistics import STATISTICS
 from recd_dist.etl.source.inspection import Inspection
 from recd_dist.etl.source.source import Source
+from recd_dist.etl.source.source_options import NEWEST
 from recd_dist.table.location import Location, contents
 from recd_dist.table.manifest import NAME, Manifest, is_table, splits_of
 from recd_dist.table.raw_file import RawFile
@@ -93,8 +94,9 @@ class BaseTables:
         }
 
     def source_like_table(self, source: Source) -> Source:
-        """The source with the rule by which the tables tell sessions apart, if there are tables."""
-        return next((source.like_table(manifest.sessions) for manifest in self.manifests.values()), source)
+        """The source with the rules of the tables for sessions and encodings, if there are tables."""
+        tables = (source.like_table(one.sessions, readable_by(one)) for one in self.manifests.values())
+        return next(tables, source)
 
     def check(self, inspection: Inspection, source: Source) -> None:
         """Refuses a source whose samples are not like those of the tables.
@@ -116,6 +118,7 @@ class BaseTables:
                 mistakes.append(f"feature '{name}': its window was {table.schema[name].window}, is now {window}")
         for what, before, now in (
             ("data.partition", table.partition, source.partition),
+            ("data.readable_by", readable_by(table), source.readable_by),
             ("a session", table.sessions.replace(_FORMER_GAP, _GAP), source.session_words),
         ):
             if before != now:
@@ -126,6 +129,11 @@ class BaseTables:
                 + "\n  ".join(mistakes)
                 + "\n  bring them to the same form in data.samples, or make the table anew with overwrite=true"
             )
+
+
+def readable_by(manifest: Manifest) -> str:
+    """The engines that can read a table; tables of earlier releases need the newest."""
+    return str(manifest.source.get("readable_by", NEWEST))
 
 
 def manifests_of_run(out: Location, splits: tuple[str, ...], run: str) -> dict[str, Manifest] | None:

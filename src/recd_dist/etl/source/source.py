@@ -19,12 +19,14 @@ from recd_dist.errors import ConfigError, nearest
 from recd_dist.etl.raw.read_options import ReadOptions, read_text_options
 from recd_dist.etl.source.source_groups import FeatureSource, GroupSource, read_features, read_groups
 from recd_dist.etl.source.source_options import (
+    NEWEST,
     SESSION_KEYS,
     Policy,
     read_keys,
     read_names,
     read_partition,
     read_policy,
+    read_readable_by,
     read_sessions,
     read_share,
     read_split,
@@ -32,7 +34,7 @@ from recd_dist.etl.source.source_options import (
 
 _OPTIONS = (
     *("name", "path", "samples", "samples_spark", "keys", "labels", "split", "groups", "features", "drop"),
-    *("sessions", "policy", "sample", "partition", "null_values", "csv"),
+    *("sessions", "policy", "sample", "partition", "readable_by", "null_values", "csv"),
 )
 _ELSEWHERE = ("source", "table", "tables", "synthetic", "partitions", "label")
 """Options of the data config that other rooms read."""
@@ -66,6 +68,7 @@ class Source:
             the columns and their types.
         users_apart: whether sessions with one number are two where the users that ``keys.user`` names are.
         reading: how text files are written, where their look does not tell it.
+        readable_by: the engines that can read the table: ``newest``, or ``any`` for older ones too.
     """
 
     name: str
@@ -85,6 +88,7 @@ class Source:
     samples_spark: str | None = None
     reading: ReadOptions = field(default_factory=ReadOptions)
     users_apart: bool = True
+    readable_by: str = NEWEST
 
     @property
     def session_by(self) -> str:
@@ -128,14 +132,17 @@ class Source:
             return f"{plain} of one {self.session_columns[0]} (keys.user)"
         return plain
 
-    def like_table(self, sessions: str) -> "Source":
-        """This source with the rule for sessions of a table, which releases before this rule made by sessions alone.
+    def like_table(self, sessions: str, readable_by: str) -> "Source":
+        """This source with two rules of a table that is there.
 
         Args:
-            sessions: what a session is in the table, in the words of its manifest.
+            sessions: what a session is in the table, in the words of its manifest. Releases before ``users_apart`` told
+                sessions apart by their numbers alone.
+            readable_by: the engines that can read the table. Where old ones can, they can after the samples are added.
         """
-        plain = replace(self, users_apart=False)
-        return plain if plain.session_words == sessions else self
+        like = replace(self, readable_by=readable_by if self.readable_by == NEWEST else self.readable_by)
+        plain = replace(like, users_apart=False)
+        return plain if plain.session_words == sessions else like
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -174,6 +181,7 @@ class Source:
         partition = read_partition(value.get("partition"), keys, mistakes)
         sessions, gap_s = read_sessions(value.get("sessions") or {}, keys, mistakes)
         policy = read_policy(value.get("policy") or {}, keys, mistakes)
+        readable_by = read_readable_by(value.get("readable_by"), mistakes)
         reading = read_text_options(value.get("null_values"), value.get("csv"), mistakes)
         if not labels:
             mistakes.append("labels is empty; name the label column, such as labels: [clicked]")
@@ -196,4 +204,5 @@ class Source:
             partition=partition,
             samples_spark=value.get("samples_spark") or None,
             reading=reading,
+            readable_by=readable_by,
         )

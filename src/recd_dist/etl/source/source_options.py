@@ -17,6 +17,9 @@ KEY_NAMES = ("session", "request", "timestamp", "user", "sample", "order")
 SESSION_KEYS = {"column": ("session",), "gap": ("user", "timestamp"), "request": ("request",), "user": ("user",)}
 """The keys that each kind of session needs, in the order in which ``auto`` tries the kinds."""
 
+NEWEST, ANY = "newest", "any"
+"""Which releases of engines can read a table: ``readable_by``."""
+
 _SESSIONS = ("auto", "column", "gap", "request", "user", "none")
 _PARTITIONS = ("day", "hour")
 _CHOICES = ("error", "keep", "drop")
@@ -149,6 +152,13 @@ def read_partition(value: Any, keys: Mapping[str, str], mistakes: list[str]) -> 
     if "timestamp" not in keys:
         mistakes.append(f"partition={value} needs keys.timestamp")
     return str(value)
+
+
+def read_readable_by(value: Any, mistakes: list[str]) -> str:
+    """Reads ``readable_by``: ``newest`` where it is absent, or ``any``."""
+    if value is not None and value not in (NEWEST, ANY):
+        mistakes.append(f"readable_by={value}: must be {NEWEST} or {ANY}{nearest(str(value), (NEWEST, ANY))}")
+    return str(value or NEWEST)
 
 
 def read_split(value: Any, mistakes: list[str]) -> str | float | None:

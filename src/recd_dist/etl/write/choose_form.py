@@ -64,7 +64,7 @@ def choose_form(
         schema = _choose_groups(schema, types, Samples.of(first.samples, first.order, row_group_samples), windows)
     if existing is not None:
         windows = {feature.name: feature.window for feature in existing.features}
-    form = TableForm(schema, types, dict(lookups), row_group_samples, compression)
+    form = TableForm(schema, types, dict(lookups), row_group_samples, compression, source.readable_by)
     return choose_windows_and_encodings(form, first.samples, first.order, windows)
 
 

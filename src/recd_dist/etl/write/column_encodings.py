@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd_dist.errors import ConfigError, nearest
+from recd_dist.etl.source.source_options import NEWEST
 from recd_dist.ranks.machine_share import usable_cores
 from recd_dist.table.manifest import ROW, STREAM
 from recd_dist.table.schema import KEYS, SAMPLE_ID
@@ -25,7 +26,7 @@ from recd_dist.table.schema import KEYS, SAMPLE_ID
 # Level 19 of zstd takes 20-35 times the time of level 3, level 12 of lz4 takes 40 times.
 _USUAL_LEVEL = {"zstd": 3, "lz4": 3}
 _DICTIONARY, _PLAIN, _DELTA, _SPLIT = "RLE_DICTIONARY", "PLAIN", "DELTA_BINARY_PACKED", "BYTE_STREAM_SPLIT"
-# Spark reads BYTE_STREAM_SPLIT from 4.3 on; without it rm1's table is 6.4% larger (docs/table.md).
+# Spark reads BYTE_STREAM_SPLIT from 4.3 on; without it (readable_by=any) rm1's table is 6.4% larger (docs/table.md).
 _WORTH = {_DICTIONARY: 0.95, _DELTA: 0.95, _SPLIT: 0.98}  # the most bytes, as a share of PLAIN's, which reads fastest
 _LEVELS = {"zstd": (1, 3, 6, 12), "lz4": (1, 3, 6, 9)}
 _WORTH_LEVEL = 0.99  # the most bytes of a higher level, as a share of the lower one's, which writes faster
@@ -59,13 +60,16 @@ def _parse_compression(name: str) -> tuple[str, int]:
     return codec, int(level)
 
 
-def choose_encodings(rows: pa.Table, row_group_rows: int, compression: str, levels: bool = True) -> dict[str, str]:
+def choose_encodings(
+    rows: pa.Table, row_group_rows: int, compression: str, readable_by: str = NEWEST, levels: bool = True
+) -> dict[str, str]:
     """Chooses an encoding, and perhaps a level, for each column.
 
     Args:
         rows: some rows of a file.
         row_group_rows: number of rows that the file's row groups have, about.
         compression: ``zstd`` and ``lz4`` leave the level of each column open, ``zstd:LEVEL`` and ``lz4:LEVEL`` do not.
+        readable_by: the engines that can read the file: ``newest``, or ``any`` for older ones too.
         levels: try levels too, which takes three times as long.
 
     Returns:
@@ -74,7 +78,7 @@ def choose_encodings(rows: pa.Table, row_group_rows: int, compression: str, leve
     tried = rows.slice(0, _TRIED_ROWS)
 
     def choose(field: pa.Field) -> str:
-        trial = _Trial(tried.select([field.name]), row_group_rows, compression)
+        trial = _Trial(tried.select([field.name]), row_group_rows, compression, readable_by)
         return trial.choose(levels and compression in _USUAL_LEVEL)
 
     with ThreadPoolExecutor(_TRIAL_THREADS) as pool:  # pyarrow lets other threads run while it writes
@@ -88,22 +92,27 @@ class _Trial:
         column: a table of this column alone.
         row_group_rows: number of rows of a row group.
         compression: a codec, or one level of it.
+        readable_by: the engines that can read the file.
     """
 
-    def __init__(self, column: pa.Table, row_group_rows: int, compression: str) -> None:
+    def __init__(self, column: pa.Table, row_group_rows: int, compression: str, readable_by: str) -> None:
         if column.nbytes > _TRIED_BYTES:
             column = column.slice(0, max(column.num_rows * _TRIED_BYTES // column.nbytes, 1))
         self.column = column
         self.field = column.schema.field(0)
         self.row_group_rows = max(row_group_rows, 1)
         self.compression = compression
+        self.fits = [_PLAIN, _DICTIONARY]
+        if readable_by == NEWEST:
+            self.fits.append(_SPLIT)
+        if pa.types.is_integer(self.field.type):
+            self.fits.append(_DELTA)
 
     def choose(self, levels: bool) -> str:
         """Chooses PLAIN unless another encoding saves enough, and (with levels) the lowest level that saves enough."""
         if _is_running(self.field.name) and self.field.type == pa.int64():
             return _DELTA
-        fits = [_PLAIN, _DICTIONARY, _SPLIT, *([_DELTA] if pa.types.is_integer(self.field.type) else [])]
-        sizes = {encoding: self._size(encoding) for encoding in fits}
+        sizes = {encoding: self._size(encoding) for encoding in self.fits}
         return self._choose_level(sizes) if levels else self._choose_encoding(sizes)
 
     def _choose_encoding(self, sizes: Mapping[str, int]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from recd_dist.etl.source.source_options import NEWEST
 from recd_dist.etl.write.column_encodings import choose_encodings, writer_options
 from recd_dist.etl.write.flat_columns import Order
 from recd_dist.table.manifest import FileEntry, Part, stream_directory
@@ -40,14 +41,21 @@ class PartWriter:
         compression: ``zstd``, ``lz4``, or one level of these, such as ``zstd:6``.
         encodings: the encoding of each directory and column (by its leaf), as ``choose_encodings`` returns it. For a
             directory that is absent, encodings are tried on the first rows.
+        readable_by: the engines that can read the table, ``newest`` or ``any``.
     """
 
     def __init__(
-        self, table: Path, number: int, compression: str, encodings: Mapping[str, Mapping[str, str]] | None = None
+        self,
+        table: Path,
+        number: int,
+        compression: str,
+        encodings: Mapping[str, Mapping[str, str]] | None = None,
+        readable_by: str = NEWEST,
     ) -> None:
         self.table = table
         self.number = number
         self.compression = compression
+        self.readable_by = readable_by
         self._encodings = encodings or {}
         self._files: dict[str, _File] = {}
 
@@ -67,7 +75,8 @@ class PartWriter:
         if directory not in self._files:
             chosen = self._encodings.get(directory)
             if not chosen:
-                chosen = choose_encodings(rows, max(sizes, default=1), self.compression, levels=False)
+                size = max(sizes, default=1)
+                chosen = choose_encodings(rows, size, self.compression, self.readable_by, levels=False)
             options = writer_options(rows.schema, chosen, self.compression)
             path = f"{directory}/part-{self.number:05d}.parquet"
             self._files[directory] = _File(self.table, path, rows.schema, options)

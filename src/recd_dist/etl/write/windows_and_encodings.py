@@ -69,7 +69,7 @@ def _set_windows(schema: Schema, windows: Mapping[str, bool]) -> Schema:
 
 def _encodings(table: pa.Table, bounds: Order, form: TableForm) -> dict[str, str]:
     """The encodings of a table's columns, tried in row groups of the usual size."""
-    return choose_encodings(table, int(np.median(np.diff(bounds))), form.compression)
+    return choose_encodings(table, int(np.median(np.diff(bounds))), form.compression, form.readable_by)
 
 
 def _is_worth_windows(feature: Feature, rows: StoredRows, schema: Schema) -> bool:

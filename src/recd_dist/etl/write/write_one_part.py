@@ -51,7 +51,7 @@ def write_part(
     """
     samples = Samples.of(shard, order, form.row_group_samples)
     sums = _Sums.over(form.schema)
-    writer = PartWriter(table, number, form.compression, form.encodings)
+    writer = PartWriter(table, number, form.compression, form.encodings, form.readable_by)
     row_numbers = {group: _write_group(writer, samples, form, group, sums) for group in form.schema.dedup_groups}
     rows = find_rows(samples, form, SAMPLE)
     sums.add(form.schema.of_group(SAMPLE), rows, None, samples)
