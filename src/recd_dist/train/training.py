@@ -102,8 +102,7 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     with TrafficCounter() as traffic, watch_of(job, ranks, model, placed, loader, step, facts) as watch:
         if validation.is_owed(step):
             watch.evaluation(step, validation.look(detach(pipeline), optimizer, step, extra), traffic)
-            if validation.is_over:
-                path = save(job, step, model, optimizer, {**extra, **validation.state()})
+            path = save(job, step, model, optimizer, {**extra, **validation.state()})
         with Stop(step) as stop:
             while loader.epoch < config.epochs and step < last and not (stop.asked or validation.is_over):
                 model.train()
