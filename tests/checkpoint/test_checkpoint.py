@@ -16,6 +16,7 @@ from torch import nn
 
 from recd_dist.checkpoint import checkpoint
 from recd_dist.checkpoint.safe_storage import read_metadata
+from recd_dist.checkpoint.state import require_same_schema
 from recd_dist.errors import DataError
 from recd_dist.table.schema import Feature, Kind, Schema
 
@@ -214,6 +215,12 @@ def test_other_optimizer(one: Path) -> None:
 def test_other_schema(one: Path, now: Schema, message: str) -> None:
     with pytest.raises(DataError, match=f"another schema: {message}; use the data"):
         checkpoint.load(one, *model_and_optimizer(), schema=now)
+
+
+def test_another_label_of_the_same_table(tmp_path: Path) -> None:
+    old, new = (Schema(SCHEMA.features, labels) for labels in (("bought", "clicked"), ("clicked", "bought")))
+    with pytest.raises(DataError, match=r"data\.label was bought, is clicked; use the data"):
+        require_same_schema(tmp_path, old, new, "train without run_from")
 
 
 def test_how_lists_were_stored_does_not_matter(one: Path) -> None:

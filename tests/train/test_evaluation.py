@@ -113,7 +113,9 @@ def test_the_report_names_run_split_and_oracle(alone: Ranks, trained: Path) -> N
     result = evaluate_run(EvaluateConfig(run_dir=str(trained), device="cpu"), alone)
     table = report(result)
 
-    assert table.title == f"{trained}, step 15, on {result['table']}"
+    assert str(table.title) == f"{trained}, step 15, on {result['table']}"
+    chosen = report({**result, "label": "bought", "partitions": ["2026-11-26"]}).title
+    assert str(chosen).endswith("/test, data.label=bought, data.partitions=[2026-11-26]")
     assert [column.header for column in table.columns] == ["", "model", "oracle"]
 
 

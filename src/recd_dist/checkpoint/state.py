@@ -135,7 +135,9 @@ def require_same_schema(path: Path, old: Schema, new: Schema, remedy: str) -> No
             was, is_ = getattr(before[name], what), getattr(now[name], what)
             if was != is_:
                 differ.append(f"feature '{name}': {what} was {was}, is {is_}")
-    if old.labels != new.labels:
+    if old.labels and set(old.labels) == set(new.labels) and old.labels[0] != new.labels[0]:
+        differ.append(f"data.label was {old.labels[0]}, is {new.labels[0]}")
+    elif old.labels != new.labels:
         differ.append(f"labels were {', '.join(old.labels)}, are {', '.join(new.labels)}")
     if not differ and list(before) != list(now):
         differ.append("the features stand in another order")

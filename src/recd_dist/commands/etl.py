@@ -33,6 +33,11 @@ def run(options: argparse.Namespace) -> int:
         console(sys.stdout).print(dry_run(source, config.memory_limit))
         return 0
     is_there = all(is_table(out / split) for split in source.splits)
+    if options.verify and config.append and any(is_table(out / split) for split in source.splits):
+        raise ConfigError(
+            "append=true --verify: the table holds samples of earlier files too, so that it would differ from the new "
+            "ones; append first, then run `recd etl ... --verify` with a data.path that names every file of the table"
+        )
     if not (options.verify and is_there and not config.overwrite and not config.append):
         manifests = _make_tables(config, source, out, options.strict)
         _show_tables(config.data.table, manifests)
@@ -43,6 +48,8 @@ def run(options: argparse.Namespace) -> int:
 
     verification = verify(source, out, memory_limit=config.memory_limit)
     console(sys.stdout).print(verification.render())
+    if not verification.equal:
+        _say_which_files_are_missing(source, Manifest.load(out / source.splits[0]))
     return 0 if verification.equal else 1
 
 
@@ -81,6 +88,19 @@ def _show_tables(table: str, manifests: Mapping[str, Manifest]) -> None:
         _say(
             f"{table}/{split}: {manifest.num_samples:,} samples of {manifest.num_sessions:,} sessions, "
             f"{manifest.num_bytes / 2**20:.1f} MiB" + (f"; samples per stored row: {factors}" if factors else "")
+        )
+
+
+def _say_which_files_are_missing(source: Source, manifest: Manifest) -> None:
+    """Says that the table holds files that the source does not name, as after an append: then the two must differ."""
+    from recd_dist.etl.source.input_files import find_input_files
+
+    named = {file.name for file in find_input_files(source).of_samples}
+    others = [file.path for file in manifest.raw_files if file.path not in named]
+    if others:
+        _say(
+            f"recd: the table holds samples of {len(others):,} files that data.path does not name now, such as "
+            f"{others[0]}; to compare the whole table, let data.path name every file of it"
         )
 
 

@@ -17,5 +17,5 @@ def binary_label_cure(name: str, low: float, high: float) -> str:
     middle = low + (high - low) / 2
     return (
         f"say in data.samples what counts as 1, such as select * replace (({name} > {middle:g})::int as {name}) "
-        "from read_parquet('{path}')"
+        "from read_parquet('{path}') (read_csv or read_json for such files)"
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from rich.table import Table
+from rich.text import Text
 from torch import nn
 
 from recd_dist.job.config import from_yaml, load
@@ -16,6 +17,7 @@ from recd_dist.job.options import EvaluateConfig, EvaluatedData, TrainConfig
 from recd_dist.metrics.gather import gather_on_first_rank
 from recd_dist.metrics.quality import Quality, measure_quality
 from recd_dist.ranks.process_group import Ranks, process_group
+from recd_dist.screen.command_line import override
 from recd_dist.screen.console import console
 from recd_dist.screen.numbers import figure
 from recd_dist.tensors.batch import Batch
@@ -66,9 +68,10 @@ def evaluate_run(config: EvaluateConfig, ranks: Ranks) -> dict[str, Any]:
     with run.open_batches(ranks) as batches:
         quality = quality_of(run.model, batches, ranks.device)
     result = {"run_dir": config.run_dir, "step": run.step, "table": str(run.job.table.path)}
+    chosen = {name: value for name in ("label", "partitions") if (value := getattr(config.data, name)) is not None}
     is_own = config.data == EvaluatedData()  # of other tables, partitions and labels no oracle knows
     best = oracle(run.job, config.split) if is_own else {}
-    return {**result, **(quality.to_json() if quality else {}), **best}
+    return {**result, **chosen, **(quality.to_json() if quality else {}), **best}
 
 
 def count_seen(run_dir: Path) -> list[EpochCount]:
@@ -98,7 +101,11 @@ def judge_ne(ne: float) -> str:
 
 def report(result: dict[str, Any]) -> Table:
     """Formats the result as a table for people."""
-    table = Table(title=f"{result['run_dir']}, step {result['step']}, on {result['table']}", title_justify="left")
+    title = Text(f"{result['run_dir']}, step {result['step']}, on {result['table']}", no_wrap=True, overflow="ignore")
+    for name in ("label", "partitions"):
+        if name in result:
+            title.append(f", {override(('data', name), result[name])}")
+    table = Table(title=title, title_justify="left")
     table.add_column("")
     table.add_column("model", justify="right")
     has_oracle = "oracle_auc" in result

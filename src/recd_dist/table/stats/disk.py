@@ -1,5 +1,6 @@
 """Bytes on disk of a table's columns, of all its splits, and of its raw logs."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,12 +98,17 @@ def table_bytes(table: Location, manifest: Manifest) -> int:
 
 
 def raw_bytes(manifest: Manifest) -> int | None:
-    """Bytes of the raw files that a table was made from; None where this machine no longer has them."""
+    """Bytes of the raw files that a table was made from; None where nothing is known of them.
+
+    The manifest names the files of the samples, of all runs that added to the table. What only a group's own query has
+    read is looked for under the path of the source.
+    """
+    sizes = {file.path: file.num_bytes for file in manifest.raw_files}
     path = str(manifest.source.get("path") or "")
-    if not path or "://" in path:
-        return None
-    files = [f for f in _raw_files(Path(path).expanduser()) if f.name.endswith(_RAW_SUFFIXES)]
-    return sum(f.stat().st_size for f in files) or None
+    if path and "://" not in path:
+        files = [f for f in _raw_files(Path(path).expanduser()) if f.name.endswith(_RAW_SUFFIXES)]
+        sizes |= {os.path.abspath(f): f.stat().st_size for f in files}
+    return sum(sizes.values()) or None
 
 
 def _raw_files(path: Path) -> Iterator[Path]:

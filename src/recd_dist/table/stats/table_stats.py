@@ -99,7 +99,7 @@ class TableStats:
         total: all groups together.
         num_bytes: bytes of this split's Parquet files.
         num_table_bytes: bytes of all splits of the table.
-        num_raw_bytes: bytes of the raw files that the table was made from; None where they are no longer there.
+        num_raw_bytes: bytes of the raw files that the table was made from; None where nothing is known of them.
     """
 
     name: str
