@@ -10,7 +10,6 @@ A feature belongs to one group; the features of a group are deduplicated togethe
 This file imports nothing outside the standard library but errors, since every room imports it.
 """
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -25,8 +24,6 @@ SAMPLE = "sample"
 SAMPLE_ID, SESSION_ID, REQUEST_ID, TIMESTAMP = "sample_id", "session_id", "request_id", "timestamp"
 KEYS = (SAMPLE_ID, SESSION_ID, REQUEST_ID, TIMESTAMP)
 """Key columns of ``samples/``, all int64: number in the table, session, request, and microseconds since 1970."""
-
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 class Kind(StrEnum):
@@ -241,7 +238,7 @@ def _mistakes(features: Iterable[Feature], labels: tuple[str, ...]) -> Iterable[
         if name in reserved:
             yield f"'{name}' is a reserved column name; name it in keys, drop it or rename it in the SQL"
     for name in dict.fromkeys([*counts, *groups, *(f.table for f in features if f.table)]):
-        if not _NAME.match(name):
+        if not name.isidentifier():  # letters of any script
             yield f"'{name}' is no plain name; use letters, digits and _ (rename it in the SQL)"
     for f in features:
         if f.is_sparse and f.table is None:

@@ -73,3 +73,11 @@ def test_texts_that_mean_missing_are_missing(tmp_path):
     pq.write_table(pa.table({"x": ["a", "n/a"], "y": [1, 2]}), tmp_path / "a.parquet")
     query = pin_reads(WrittenSql.of(f"from read_parquet('{tmp_path}/a.parquet')"), ReadOptions(null_values=("n/a",)))
     assert duckdb.sql(query.sql).fetchall() == [("a", 1), (None, 2)]
+
+
+def test_columns_that_differ_in_case_alone_are_announced(tmp_path):
+    pq.write_table(pa.table({"a": [1], "A": [2]}), tmp_path / "a.parquet")
+    query = pin_reads(WrittenSql.of(f"from read_parquet('{tmp_path}/a.parquet')"), ReadOptions())
+    (notice,) = query.notices
+    assert "'a' and 'A' are one name in SQL, and the second is read as 'A_1'; data.drop=[A_1] leaves" in str(notice)
+    assert duckdb.sql(query.sql).columns == ["a", "A_1"]

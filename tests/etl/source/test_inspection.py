@@ -4,12 +4,15 @@ import hashlib
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from recd_dist.errors import DataError
 from recd_dist.etl.raw.duckdb_sql import TEXT_ID
 from recd_dist.etl.source.inspection import inspect
 from recd_dist.etl.source.source import Source
+from recd_dist.table.flat import identifier
 from recd_dist.table.schema import Feature, Kind
 
 
@@ -49,6 +52,7 @@ def test_the_kind_follows_from_the_type(tmp_path, sql, kind):
         ("{'a': 1}", r"column 'x': a STRUCT\(a INTEGER\) is no feature; take its fields in the SQL, such as x.field"),
         ("[1.5]", r"a list of DECIMAL is no list of ids; turn its elements into integers"),
         ("[[1]]", r"a list of INTEGER\[\] is no list of ids"),
+        ("interval 3 days", r"an INTERVAL is no feature; take its seconds in the SQL: epoch\(x\)::float as x"),
         ("'a'::blob", r"type BLOB is no feature; cast it in the SQL"),
     ],
 )
@@ -218,3 +222,33 @@ def test_a_join_without_an_order_is_refused(tmp_path, end, keys, refused):
             inspect(source(tmp_path, sql, keys=keys))
     else:
         assert "z" in inspect(source(tmp_path, sql, keys=keys)).schema
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ("1 as x, 2 as x", r"data.samples: column 'x' stands twice; .* such as b.\* exclude \(x\)"),
+        ("1 as item, 2 as Item", "data.samples: columns 'item' and 'Item' differ in case alone"),
+    ],
+)
+def test_columns_of_one_name_are_refused(tmp_path, columns, message):
+    with pytest.raises(DataError, match=message):
+        inspect(source(tmp_path, f"select {columns}, 1 as y"))
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_a_duration_becomes_no_id(tmp_path, unit):
+    pq.write_table(pa.table({"stay": pa.array([1, 2], pa.duration(unit)), "y": [0, 1]}), tmp_path / "a.parquet")
+    read = "select * from read_parquet('{path}/a.parquet')"
+    with pytest.raises(DataError, match=f"column 'stay': a duration in {unit} would become an id; take its seconds"):
+        inspect(source(tmp_path, read))
+    assert "stay" not in inspect(source(tmp_path, "select y, 1 as z from read_parquet('{path}/a.parquet')")).schema
+    as_number = inspect(source(tmp_path, read, features={"stay": {"kind": "dense"}})).schema
+    assert as_number["stay"].kind is Kind.dense
+
+
+def test_names_in_any_script(tmp_path):
+    names = ("категория_070", "カテゴリ", "श्रेणी", "größe")
+    columns = ", ".join(f"1 as {identifier(name)}" for name in names)
+    schema = inspect(source(tmp_path, f"select {columns}, 1 as y")).schema
+    assert schema.tables == names

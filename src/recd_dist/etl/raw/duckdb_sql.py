@@ -172,12 +172,17 @@ def describe_query(connection: duckdb.DuckDBPyConnection, sql: str, where: str) 
     Raises:
         DataError: the query is wrong, or a file cannot be read.
     """
+    return dict(describe_columns(connection, sql, where))
+
+
+def describe_columns(connection: duckdb.DuckDBPyConnection, sql: str, where: str) -> list[tuple[str, str]]:
+    """Name and type of each column of a query, as :func:`describe_query`; a name may stand twice."""
     register_stores(connection, sql)
     try:
         rows = connection.execute(f"describe {sql}").fetchall()
     except duckdb.Error as error:
         raise DataError(f"{where}: {short_message(error)}") from error
-    return {row[0]: row[1] for row in rows}
+    return [(row[0], row[1]) for row in rows]
 
 
 def read_batches(connection: duckdb.DuckDBPyConnection, sql: str, where: str) -> Iterator[pa.RecordBatch]:

@@ -12,6 +12,7 @@ from recd_dist.etl.raw.common_types import arrow_type_name, common_types
 from recd_dist.etl.raw.folder_columns import folder_option
 from recd_dist.etl.raw.found_files import FoundFile, list_literal
 from recd_dist.etl.raw.read_options import ReadOptions
+from recd_dist.etl.raw.sql_errors import double_names
 from recd_dist.table.announcement import Announcement
 from recd_dist.table.flat import identifier, string_literal
 from recd_dist.table.location import arrow_input, report_store_errors
@@ -62,6 +63,7 @@ def pin_parquet(
         types = common_types(known, "read_parquet")
         if any(columns != types for _, columns in known):
             more["union_by_name"] = "true"
+    _announce_double_names(files, footers, notices)
     names = list(dict.fromkeys(name for _, columns in known for name in columns))
     if known and "hive_partitioning" not in call_options and (folders := folder_option(files, names, notices)):
         more["hive_partitioning"] = folders
@@ -73,6 +75,17 @@ def pin_parquet(
     nulls = ", ".join(map(string_literal, options.null_values))
     replaced = [f"case when {n} not in ({nulls}) then {n} end as {n}" for n in map(identifier, texts)]
     return f"(select * replace ({', '.join(replaced)}) from {call})"
+
+
+def _announce_double_names(
+    files: tuple[FoundFile, ...], footers: Sequence[Footer | None], notices: list[Announcement]
+) -> None:
+    """Says which columns DuckDB reads under another name, since SQL does not tell upper from lower case."""
+    for file, footer in zip(files, footers, strict=True):
+        for first, second in double_names(name for name, _ in footer.columns) if footer else ():
+            found = f"{file.name}: '{first}' and '{second}' are one name in SQL, and the second is read as '{second}_1'"
+            notices.append(Announcement(found, 1, f"data.drop=[{second}_1] leaves it out; or rename it in the files"))
+            return
 
 
 @lru_cache(maxsize=4096)

@@ -13,12 +13,13 @@ DuckDB counts bytes in the query that it is given. Each change that was made to 
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import duckdb
 
 from recd_dist.errors import DataError
-from recd_dist.etl.raw.duckdb_sql import describe_query
+from recd_dist.etl.raw.duckdb_sql import describe_columns
 from recd_dist.etl.raw.reader_calls import replace_calls
 
 _NEAR = re.compile(r"\s*(?:candidate[^:]*:|did you mean)[\s:]*(.*)", re.IGNORECASE)
@@ -90,13 +91,32 @@ def describe_written(connection: duckdb.DuckDBPyConnection, written: WrittenSql,
         option: the option in which it was written, or what it is where nobody wrote it.
 
     Raises:
-        DataError: the query is wrong, which is told at its line and column, or a file cannot be read.
+        DataError: the query is wrong, which is told at its line and column; a file cannot be read; or two columns have
+            one name in SQL, where DuckDB would rename the second one without a word.
     """
     try:
-        return describe_query(connection, written.sql, option)
+        columns = describe_columns(connection, written.sql, option)
     except DataError as error:
         told = explain_sql_error(connection, written, option) if written.text else None
         raise DataError(told or str(error)) from error
+    if doubles := [
+        f"column '{first}' stands twice; name the columns, or leave one out, such as b.* exclude ({first})"
+        if first == second
+        else f"columns '{first}' and '{second}' differ in case alone and are one name in SQL; rename one"
+        for first, second in double_names([name for name, _ in columns])
+    ]:
+        raise DataError(f"{option}: " + "\n  ".join(doubles))
+    return dict(columns)
+
+
+def double_names(names: Iterable[str]) -> list[tuple[str, str]]:
+    """The pairs of names that SQL takes for one: they are equal, or differ in upper and lower case alone."""
+    known, pairs = dict[str, str](), list[tuple[str, str]]()
+    for name in names:
+        if name.lower() in known:
+            pairs.append((known[name.lower()], name))
+        known.setdefault(name.lower(), name)
+    return pairs
 
 
 def explain_sql_error(

@@ -98,9 +98,25 @@ def _remedy(column: str, type_name: str) -> str:
             f"a {type_name} is no feature; name it keys.timestamp, drop it (drop: [{column}]) or take numbers from it "
             f"in the SQL, such as hour({column})"
         )
+    if type_name == "INTERVAL":
+        return f"an INTERVAL is no feature; take its seconds in the SQL: epoch({column})::float as {column}, or drop it"
     if type_name.startswith("STRUCT"):
         return f"a {type_name[:60]} is no feature; take its fields in the SQL, such as {column}.field, or drop it"
     return f"type {type_name[:60]} is no feature; cast it in the SQL to a number, text or list of ids, or drop it"
+
+
+def duration_remedy(column: str, unit: str) -> str:
+    """What to do with a duration of a Parquet file: DuckDB reads it as an integer, which would become an id.
+
+    Args:
+        column: the name of the column.
+        unit: ``s``, ``ms``, ``us`` or ``ns``.
+    """
+    factor = {"s": "1.0", "ms": "1e3", "us": "1e6", "ns": "1e9"}[unit]
+    return (
+        f"a duration in {unit} would become an id; take its seconds in the SQL: ({column} / {factor})::float as "
+        f"{column}, or say what it is: data.features.{column}.kind=dense"
+    )
 
 
 def key_sql(column: str, type_name: str) -> str:

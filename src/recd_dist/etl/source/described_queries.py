@@ -1,11 +1,13 @@
 """The queries of a source as DuckDB describes them: their columns and types, or what is wrong with the user's SQL."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import duckdb
 
 from recd_dist.errors import DataError
+from recd_dist.etl.raw.parquet_call import read_footers
+from recd_dist.etl.raw.pin_reads import PinnedQuery
 from recd_dist.etl.raw.sql_errors import WrittenSql, describe_written, explain_sql_error
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.source.source_queries import group_query, samples_query
@@ -18,10 +20,12 @@ class RawQuery:
     Attributes:
         sql: the query.
         types: the DuckDB type of each of its columns.
+        durations: the columns of its Parquet files that are durations, which DuckDB reads as integers, with their unit.
     """
 
     sql: str
     types: Mapping[str, str]
+    durations: Mapping[str, str] = field(default_factory=dict)
 
 
 def describe_samples(source: Source, connection: duckdb.DuckDBPyConnection) -> RawQuery:
@@ -30,11 +34,7 @@ def describe_samples(source: Source, connection: duckdb.DuckDBPyConnection) -> R
     Raises:
         DataError: the query is wrong, or a file cannot be read.
     """
-    written = samples_query(source).written
-    return RawQuery(
-        written.sql,
-        describe_written(connection, written, "data.samples" if source.samples else f"path {source.path}"),
-    )
+    return _describe(connection, samples_query(source), "data.samples" if source.samples else f"path {source.path}")
 
 
 def describe_groups(source: Source, connection: duckdb.DuckDBPyConnection) -> dict[str, RawQuery]:
@@ -46,9 +46,7 @@ def describe_groups(source: Source, connection: duckdb.DuckDBPyConnection) -> di
     described = {}
     for name, group in (source.groups or {}).items():
         if group.sql is not None:
-            written = group_query(source, name).written
-            types = describe_written(connection, written, f"data.groups.{name}.sql")
-            described[name] = RawQuery(written.sql, types)
+            described[name] = _describe(connection, group_query(source, name), f"data.groups.{name}.sql")
     return described
 
 
@@ -68,3 +66,10 @@ def check_split(source: Source, connection: duckdb.DuckDBPyConnection, samples: 
         told = explain_sql_error(connection, split, "data.split", "select (", f"\n)::boolean from ({samples}\n)")
         if told is not None:
             raise DataError(told)
+
+
+def _describe(connection: duckdb.DuckDBPyConnection, query: PinnedQuery, option: str) -> RawQuery:
+    footers = [footer for files in query.files for footer in read_footers(files[:1]) if footer is not None]
+    columns = [column for footer in footers for column in footer.columns]
+    durations = {name: kind[len("duration[") : -1] for name, kind in columns if kind.startswith("duration[")}
+    return RawQuery(query.sql, describe_written(connection, query.written, option), durations)

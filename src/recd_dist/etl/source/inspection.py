@@ -21,8 +21,10 @@ from recd_dist.errors import DataError, nearest
 from recd_dist.etl.raw import duckdb_sql as engine
 from recd_dist.etl.source.column_sql import (
     Unfit,
+    duration_remedy,
     feature_sql,
     has_nanoseconds,
+    is_integer,
     is_list,
     is_text,
     is_time,
@@ -101,6 +103,8 @@ def inspect(source: Source, connection: duckdb.DuckDBPyConnection | None = None)
     sql, columns = raw.sql, raw.types
     group_columns = {name: group.types for name, group in raw_groups.items()}
     resolver = _Resolver(source, columns, group_columns)
+    for described in (raw, *raw_groups.values()):
+        resolver.durations |= described.durations
     features, select = resolver.resolve_samples()
     samples = f"select {select} from ({sql}\n)"  # a query may end in a comment
     groups = {}
@@ -162,6 +166,7 @@ class _Resolver:
         self.source, self.columns, self.group_columns = source, columns, group_columns
         self.mistakes: list[str] = []
         self.found: list[Announcement] = []
+        self.durations: dict[str, str] = {}
         self.feature_of_weights = {f.weights: name for name, f in source.features.items() if f.weights}
 
     def resolve_samples(self) -> tuple[list[Feature], str]:
@@ -288,6 +293,8 @@ class _Resolver:
         for column, group in group_of.items():
             options = self.source.features.get(column, FeatureSource())
             try:
+                if options.kind is None and column in self.durations and is_integer(columns[column]):
+                    raise Unfit(duration_remedy(column, self.durations[column]))
                 kind, expression = feature_sql(column, columns[column], options.kind)
             except Unfit as error:
                 self.mistakes.append(f"{where}, column '{column}': {error}")
