@@ -175,3 +175,17 @@ def test_a_directory_of_ones_own_may_have_any_name(tmp_path: Path) -> None:
     assert load("etl", ["data=données"], str(folder)).data.labels == ["y"]
     searched = override("hydra.searchpath", [f"file://{folder}"])
     assert load("train", [searched, "data=données"]).data.keys.session == "s"
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("data.null_values=NULL", r"no element is written 'data.null_values=\[\]', the text NULL .*=\[NULL\]'"),
+        ("data.features={null: {table: x}}", "a name that YAML takes for null; put it in quotes"),
+        ("~+data.groups.user=[a]", "is no override"),
+        ("data=null", "every command reads data; there are: .*tiny"),
+    ],
+)
+def test_what_could_be_lost_without_a_word_is_refused(typed, message):
+    with pytest.raises(ConfigError, match=message):
+        load("etl", ["data=parquet", typed])

@@ -259,6 +259,8 @@ def _check_optional(chosen: Sequence[Override], options: Mapping[str, set[str]])
     """Refuses an experiment or a data config that does not exist: Hydra would ignore one that is optional."""
     for given in chosen:
         known = options.get(given.name, set()) if given.name in ("experiment", "data") else None
+        if given.name == "data" and given.sign != "~" and given.text.lower() == "null":
+            raise ConfigError(f"{given.typed}: every command reads data; there are: {', '.join(sorted(known or ()))}")
         if known is not None and given.text not in ("", "null", *known) and not given.text.startswith("["):
             raise ConfigError(f"{given.name}={given.text}: no such config{nearest(given.text, known)}")
 

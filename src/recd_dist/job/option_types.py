@@ -171,8 +171,9 @@ def _fit_nothing(kind: Kind, name: str) -> Any:
 
 def _name(key: Any, name: str) -> str:
     """A name in a map of the user's own, as text; YAML reads ``on`` as a truth value."""
-    if isinstance(key, bool):
-        raise ConfigError(f"{name}: a name that YAML takes for {str(key).lower()}; put it in quotes, as 'on'")
+    if isinstance(key, bool) or key is None:
+        taken, example = ("null", "null") if key is None else (str(key).lower(), "on")
+        raise ConfigError(f"{name}: a name that YAML takes for {taken}; put it in quotes, as '{example}'")
     return str(key)
 
 

@@ -24,6 +24,7 @@ from recd_dist.screen.command_line import (
     unquote,
 )
 
+_SIGNS = ("", "+", "++", "~")
 _PART = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[^.=]+)([.=]?)""", re.DOTALL)
 _SWEEP = re.compile(r"(range|choice|interval|glob|tag|sort|shuffle)\((.*)\)|[^\[{].*,.*", re.DOTALL)
 _DOLLAR = re.compile(r"(?<!\\)((?:\\\\)*)\$\{([^{}]*)\}|(?<!\\)((?:\\\\)*)\$\{")
@@ -74,7 +75,7 @@ def parse_override(typed: str) -> Override:
         if part[2] != ".":
             break
     sign = typed[: len(typed) - len(rest)]
-    if not path or not (rest[at - 1 : at] == "=" or (sign == "~" and at == len(rest))):
+    if sign not in _SIGNS or not path or not (rest[at - 1 : at] == "=" or (sign == "~" and at == len(rest))):
         raise ConfigError(f"'{typed}' is no override; write name=value")
     return Override(typed, sign, tuple(path), rest[at:])
 
@@ -148,6 +149,7 @@ def _read(given: Override, kind: Kind, read_flow: Callable[[str], Any]) -> Any:
     """The value of an override, as the type of its option says."""
     text, element = given.text, kind_of(kind.element) if kind.element is not None else Kind()
     if text.lower() == "null":
+        _refuse_unclear_null(given, kind)
         return None
     if text[:1] == "[" and kind.element is not None and str in element.scalars:
         return _read_names(given)
@@ -172,6 +174,17 @@ def _read(given: Override, kind: Kind, read_flow: Callable[[str], Any]) -> Any:
     if text.startswith("~") and text[1:2] in ("", "/"):
         return f"{Path.home()}{text[1:]}"
     return read_text(text)
+
+
+def _refuse_unclear_null(given: Override, kind: Kind) -> None:
+    """Asks what NULL means where a list of texts is wanted, which is never without a value.
+
+    Raises:
+        ConfigError: it may be no element, or one of that text.
+    """
+    if str in (kind_of(kind.element).scalars if kind.element is not None else ()) and not kind.optional:
+        empty, one = (command_line(override(given.path, texts)) for texts in ([], [given.text]))
+        raise ConfigError(f"{given.typed}: no element is written {empty}, the text {given.text} {one}")
 
 
 def _read_names(given: Override) -> list[str]:

@@ -235,3 +235,36 @@ def test_a_table_of_many_columns_is_planned_once(tmp_path):
     """One expression for each column would take DuckDB minutes here, and gigabytes."""
     file = write(tmp_path / "x.csv", [",".join(map(str, range(400)))] * 3, ",".join(f"c{n}" for n in range(400)))
     assert set(types(pin(file)).values()) == {"BIGINT"}
+
+
+@pytest.mark.parametrize(
+    ("value", "sql", "expected"),
+    [
+        ("true", "a::float", 1.0),
+        ("true", "a::bigint", 1),
+        ("2026-11-25 01:00:00+02:00", "(a::date)::varchar", "2026-11-24"),
+    ],
+)
+def test_a_cast_in_the_query_does_not_change_how_a_column_is_read(tmp_path, value, sql, expected):
+    query = pin(write(tmp_path / "x.csv", [value] * 3, header="a"))
+    with duckdb.connect(config={"TimeZone": "UTC"}) as connection:
+        assert connection.execute(f"select distinct {sql} from ({query.sql})").fetchall() == [(expected,)]
+
+
+def test_an_empty_file_adds_nothing(tmp_path):
+    write(tmp_path / "a.csv", rows())
+    (tmp_path / "b.csv").touch()
+    query = pin(tmp_path / "*.csv")
+    assert types(query) == {"a": "BIGINT", "b": "BIGINT", "c": "VARCHAR"}
+    assert duckdb.sql(f"select count(*) from ({query.sql})").fetchall() == [(40,)]
+
+
+@pytest.mark.parametrize(("header", "read"), [("a,a,c", "a, a_1"), ("a,A,c", "a, A_1"), ("a,a_1,c", None)])
+def test_a_column_that_stands_twice_is_announced(tmp_path, header, read):
+    found = [notice.found for notice in pin(write(tmp_path / "x.csv", rows(), header=header)).notices]
+    assert [text.rpartition("read as ")[2] for text in found] == ([read] if read else [])
+
+
+def test_a_file_that_is_no_archive_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"x.csv.gz: .*not a GZIP"):
+        pin(write(tmp_path / "x.csv.gz", rows()))

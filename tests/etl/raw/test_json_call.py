@@ -82,3 +82,17 @@ def test_paths_that_are_json_need_no_query(tmp_path, name):
     (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
     query = samples_query(Source.from_dict({"path": str(tmp_path), "labels": ["a"]}))
     assert duckdb.sql(query.sql).fetchall() == [(1,)]
+
+
+def test_an_empty_file_adds_nothing(tmp_path):
+    write(tmp_path / "a.jsonl", [{"a": 1}])
+    (tmp_path / "b.jsonl").touch()
+    assert types(pin(tmp_path / "*.jsonl")) == {"a": "BIGINT"}
+    with pytest.raises(DataError, match=r"b.jsonl: the file is empty"):
+        pin(tmp_path / "b.jsonl")
+
+
+def test_keys_that_differ_in_case_alone_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"x.jsonl: keys that differ in upper and lower case alone \(A, a\)"):
+        pin(write(tmp_path / "x.jsonl", [{"a": 1}, {"A": 2}]))
+    assert types(pin(write(tmp_path / "y.jsonl", [{"a": 1, "a_1": 2}]))) == {"a": "BIGINT", "a_1": "BIGINT"}

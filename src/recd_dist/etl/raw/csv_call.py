@@ -11,7 +11,7 @@ import duckdb
 
 from recd_dist.errors import DataError
 from recd_dist.etl.raw.common_types import NOTHING, common_types
-from recd_dist.etl.raw.csv_dialect import user_options
+from recd_dist.etl.raw.csv_dialect import find_twins, user_options
 from recd_dist.etl.raw.csv_errors import explain_reject, find_misfit
 from recd_dist.etl.raw.csv_files import CsvFiles, describe_csv
 from recd_dist.etl.raw.duckdb_sql import short_message
@@ -33,6 +33,9 @@ from recd_dist.table.announcement import Announcement
 from recd_dist.table.flat import identifier, string_literal
 
 _FILE = "__file"
+_READ_AS_SUCH = ("BIGINT", "UBIGINT", "HUGEINT", "DOUBLE", "VARCHAR")
+"""Types that DuckDB's reader may read. It replaces the type of a column by that of a cast in the query around it: 'true'
+would be read as FLOAT, and fail, and the date of a time with a zone would not be that of UTC. Others are converted."""
 
 
 def pin_csv(
@@ -65,6 +68,7 @@ def pin_csv(
         per_file.append((name, found))
     csv_files.found = _unite(per_file, csv_files)
     _announce_skipped(csv_files, notices)
+    _announce_twins(csv_files, notices)
     _announce(csv_files, looks, notices)
     folders = folder_option(files, csv_files.names, notices) if "hive_partitioning" not in call_options else None
     more = {"hive_partitioning": folders} if folders else {}
@@ -78,10 +82,12 @@ def _pinned_table(csv_files: CsvFiles, files: tuple[FoundFile, ...], more: dict[
     """SQL of the rows of files of one dialect."""
     names = csv_files.dialects[files[0].name].names
     found = {name: csv_files.found[name] for name in names}
-    types = {name: "VARCHAR" if f.formats or f.type_name == NOTHING else f.type_name for name, f in found.items()}
+    types = {n: f.type_name if f.type_name in _READ_AS_SUCH and not f.formats else "VARCHAR" for n, f in found.items()}
     call = csv_files.call(files, types, more)
     converted = [
-        f"{slash_conversion(identifier(name), f)} as {identifier(name)}" for name, f in found.items() if f.formats
+        f"{slash_conversion(identifier(n), f) if f.formats else f'{identifier(n)}::{f.type_name}'} as {identifier(n)}"
+        for n, f in found.items()
+        if types[n] != f.type_name and f.type_name != NOTHING
     ]
     star = f"* exclude ({identifier(names[-1])})" if _ends_in_nothing(csv_files, names) else "*"
     star += f" replace ({', '.join(converted)})" if converted else ""
@@ -205,6 +211,16 @@ def _announce_skipped(csv_files: CsvFiles, notices: list[Announcement]) -> None:
             found = f"{file}: the first {dialect.skip} lines are passed over, as the columns begin after them"
             cure = "data.samples=\"select * from read_csv('{path}', skip = 0)\" reads them too"
             notices.append(Announcement(found, dialect.skip, cure))
+
+
+def _announce_twins(csv_files: CsvFiles, notices: list[Announcement]) -> None:
+    """Says which columns got another name, since theirs stands in the first line twice."""
+    if {"names", "columns"} & csv_files.options.keys():
+        return
+    for name in find_twins(csv_files.files[0], csv_files.dialects[csv_files.files[0].name]):
+        got = [n for n in csv_files.names if n.lower() == name or n.lower().rpartition("_")[0] == name]
+        found = f"{csv_files.files[0].name}: several columns are called '{name}', so they are read as {', '.join(got)}"
+        notices.append(Announcement(found, len(got), "data.csv.names=[..] gives every column its name"))
 
 
 def _announce(csv_files: CsvFiles, looks: list[tuple[str, dict[str, Counts]]], notices: list[Announcement]) -> None:

@@ -2,6 +2,8 @@
 
 import csv
 import gzip
+import zlib
+from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -114,12 +116,26 @@ def evaluate(connection: duckdb.DuckDBPyConnection, sql: str) -> Any:
 
 
 def _first_lines(file: FoundFile) -> list[bytes]:
-    """The first lines of a file without their ends; none where only DuckDB can open it."""
+    """The first lines of a file without their ends; none where only DuckDB can open it, or nothing can."""
     path = file.path
     if not isinstance(path, Path) or path.suffix.lower() == ".zst":
         return []
-    with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as lines:
-        return [line.rstrip(b"\r\n") for line in islice(lines, _LOOKED_AT)]
+    try:
+        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as lines:
+            return [line.rstrip(b"\r\n") for line in islice(lines, _LOOKED_AT)]
+    except (OSError, EOFError, zlib.error):  # a broken archive, or none
+        return []
+
+
+def find_twins(file: FoundFile, dialect: Dialect) -> list[str]:
+    """Names in the first line of a file that stand there twice, or differ in case alone: DuckDB numbers them."""
+    lines = [line.decode(errors="replace") for line in _first_lines(file)[dialect.skip : dialect.skip + 1]]
+    if not lines or not dialect.header or not dialect.delim:
+        return []
+    names = [
+        name.strip().removeprefix("\ufeff").lower() for name in next(csv.reader(lines, delimiter=dialect.delim), [])
+    ]
+    return [name for name, count in Counter(names).items() if name and count > 1]
 
 
 def _name(file: FoundFile) -> str:

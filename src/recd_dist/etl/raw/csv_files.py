@@ -83,6 +83,7 @@ def describe_csv(
     Raises:
         DataError: the columns of two files differ in their names.
     """
+    files = tuple(file for file in files if file.num_bytes) or files  # an engine writes a file for each empty part
     nulls = evaluate(connection, given.get("nullstr", "['']"))
     texts = dict.fromkeys([*([nulls] if isinstance(nulls, str) else nulls), *(("", *options.null_values))])
     time_format = given.get("timestampformat") or given.get("dateformat")

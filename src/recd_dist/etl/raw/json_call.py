@@ -1,6 +1,7 @@
 """JSON lines: the types of all rows of all files, where DuckDB looks at the first 20,480 rows alone."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 
 import duckdb
 
@@ -17,6 +18,8 @@ from recd_dist.table.flat import identifier, string_literal
 _FILE = "__file"
 _TEXTS = ("VARCHAR", "JSON", "DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIME", "UUID")
 """Types of columns that hold texts, or texts beside numbers."""
+_NUMBERED = re.compile(r"_\d+$")
+"""What DuckDB puts behind a name that is there already."""
 _TIMES = ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE")
 _STATED = (
     "columns",
@@ -91,6 +94,8 @@ def _types_of_files(
             rows = connection.execute(f"describe select * from {call}").fetchall()
         except duckdb.Error as error:
             raise DataError(f"{file.name}: {_short(error)}") from error
+        if _is_empty(connection, call, rows):
+            continue
         for name, kind, *_ in rows:
             known, now = types.get(name, NOTHING), _plain(kind)
             wide = "VARCHAR" if known in _TEXTS and now in _TEXTS and known != now else wider_type(known, now)
@@ -102,7 +107,35 @@ def _types_of_files(
             if wide != known:
                 found_in[name] = file.name
             types[name] = wide
+    if not types:
+        raise DataError(f"{files[0].name}: the file is empty")
+    _refuse_twins(connection, files, types)
     return {name: {NOTHING: "VARCHAR", f"{NOTHING}[]": "BIGINT[]"}.get(kind, kind) for name, kind in types.items()}
+
+
+def _is_empty(connection: duckdb.DuckDBPyConnection, call: str, columns: Sequence[Sequence[object]]) -> bool:
+    """Whether a file holds no row: DuckDB gives it a column ``json``, which the other files would get too."""
+    alone = [tuple(column[:2]) for column in columns] == [("json", "JSON")]
+    return alone and not connection.execute(f"select 1 from {call} limit 1").fetchall()
+
+
+def _refuse_twins(connection: duckdb.DuckDBPyConnection, files: Sequence[FoundFile], types: Collection[str]) -> None:
+    """Refuses keys that differ in upper and lower case alone: DuckDB renames one of them, and then finds no value of it.
+
+    Raises:
+        DataError: there are such keys.
+    """
+    bases = {name.lower() for name in types}
+    numbered = any(_NUMBERED.sub("", name) in bases - {name} for name in bases)
+    if len(bases) == len(types) and not numbered:
+        return
+    query = f"select distinct unnest(json_keys(json)) as key from read_json_objects({list_literal(tuple(files))})"
+    grouped = f"select list(key order by key) from ({query}) group by lower(key) having count(*) > 1 limit 1"
+    for (twins,) in connection.execute(grouped).fetchall():
+        raise DataError(
+            f"{files[0].name}: keys that differ in upper and lower case alone ({', '.join(twins)}) would be "
+            "one column; give them one name in the files"
+        )
 
 
 def _plain(kind: str) -> str:
