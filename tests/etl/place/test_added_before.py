@@ -170,3 +170,12 @@ def test_to_append_and_to_overwrite_exclude_each_other(tmp_path):
     with pytest.raises(ConfigError, match="append=true overwrite=true: one adds to the table that is there"):
         add(log, tmp_path / "out", overwrite=True)
     assert not (tmp_path / "out").exists()
+
+
+def test_empty_files_are_no_files_that_the_table_holds(tmp_path):
+    for number in (1, 2):
+        folder = tmp_path / f"{number}"
+        folder.mkdir()
+        (folder / "empty.csv").touch()
+        (folder / "full.csv").write_text(f"session,t,item,clicked\n{number},1,5,0\n{number},2,6,1\n")
+        assert add(folder, tmp_path / "out") == 2 * number

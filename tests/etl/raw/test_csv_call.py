@@ -7,6 +7,7 @@ import pytest
 
 from recd_dist.errors import DataError
 from recd_dist.etl.flow import etl
+from recd_dist.etl.raw.duckdb_sql import connect
 from recd_dist.etl.raw.pin_reads import PinnedQuery, pin_reads
 from recd_dist.etl.raw.read_options import ReadOptions, read_text_options
 from recd_dist.etl.raw.sql_errors import WrittenSql
@@ -247,7 +248,7 @@ def test_a_table_of_many_columns_is_planned_once(tmp_path):
 )
 def test_a_cast_in_the_query_does_not_change_how_a_column_is_read(tmp_path, value, sql, expected):
     query = pin(write(tmp_path / "x.csv", [value] * 3, header="a"))
-    with duckdb.connect(config={"TimeZone": "UTC"}) as connection:
+    with connect("500MB", threads=1) as connection:
         assert connection.execute(f"select distinct {sql} from ({query.sql})").fetchall() == [(expected,)]
 
 

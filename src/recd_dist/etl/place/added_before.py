@@ -49,15 +49,16 @@ def find_added_before(files: RawIdentities, known: Sequence[RawFile]) -> AddedBe
         DataError: the table holds some of the files and not the others, or a file of the same name with other content.
     """
     sizes, by_name = {file.num_bytes for file in known}, {file.path: file for file in known}
-    suspects = [files.of(f) for f in files.files if f.num_bytes in sizes or f.name in by_name]
+    brought = [file for file in files.files if file.num_bytes]  # empty files are all alike
+    suspects = [files.of(f) for f in brought if f.num_bytes in sizes or f.name in by_name]
     held = {f.path: [k for k in known if k.has_content_of(f)] for f in suspects}
     for file in suspects:
         if not held[file.path]:
             _refuse_other_content(file, by_name.get(file.path))
     again = [f for f in suspects if any(k.query == f.query for k in held[f.path])]
-    if again and len(again) < len(files.files):
+    if again and len(again) < len(brought):
         raise DataError(
-            f"append: {len(again)} of {len(files.files)} raw files are in the table already ({_names(again)}), and "
+            f"append: {len(again)} of {len(brought)} raw files are in the table already ({_names(again)}), and "
             "their samples would be there twice; let data.path name the new files only"
         )
     others = [f for f in suspects if held[f.path] and f not in again]

@@ -34,8 +34,11 @@ from recd_dist.table.flat import identifier, string_literal
 
 _FILE = "__file"
 _READ_AS_SUCH = ("BIGINT", "UBIGINT", "HUGEINT", "DOUBLE", "VARCHAR")
-"""Types that DuckDB's reader may read. It replaces the type of a column by that of a cast in the query around it: 'true'
-would be read as FLOAT, and fail, and the date of a time with a zone would not be that of UTC. Others are converted."""
+"""Types that DuckDB's reader may read; others are converted.
+
+The reader replaces the type of a column by that of a cast in the query around it: 'true' as FLOAT would fail, and the
+date of a time with a zone would not be that of UTC.
+"""
 
 
 def pin_csv(

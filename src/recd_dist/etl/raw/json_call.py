@@ -120,7 +120,7 @@ def _is_empty(connection: duckdb.DuckDBPyConnection, call: str, columns: Sequenc
 
 
 def _refuse_twins(connection: duckdb.DuckDBPyConnection, files: Sequence[FoundFile], types: Collection[str]) -> None:
-    """Refuses keys that differ in upper and lower case alone: DuckDB renames one of them, and then finds no value of it.
+    """Refuses keys that differ in case alone: DuckDB renames one of them, and then finds no value of it.
 
     Raises:
         DataError: there are such keys.
