@@ -252,3 +252,30 @@ def test_names_in_any_script(tmp_path):
     columns = ", ".join(f"1 as {identifier(name)}" for name in names)
     schema = inspect(source(tmp_path, f"select {columns}, 1 as y")).schema
     assert schema.tables == names
+
+
+WEIGHTED = "select [1, 2] as history, [0.5, 0.5] as heat, 7 as item, 1 as y"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"item": {"window": True}}, "features.item.window: only lists of ids have windows, 'item' is id"),
+        ({"history": {"window": True}, "item": {}}, "features.history.window: 'history' is in no group"),
+        ({"history": {"weights": "heta"}}, "features.history.weights: no column 'heta' in the samples query; did you"),
+    ],
+)
+def test_options_of_a_feature_that_do_not_fit_are_one_error(tmp_path, options, message):
+    options = {"history": {"weights": "heat"}} | options
+    if options["history"].get("window"):
+        options["history"]["weights"] = "heat"
+    with pytest.raises(DataError) as caught:
+        inspect(source(tmp_path, WEIGHTED, features=options, groups={"user": ["item"]}))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_dropped_weights_are_not_read(tmp_path):
+    found = inspect(source(tmp_path, WEIGHTED, features={"history": {"weights": "heat"}}, drop=["heat"]))
+    assert [(f.name, f.weights) for f in found.schema.features] == [("history", None), ("item", None)]
+    assert "heat" not in found.samples.partition(" from ")[0]

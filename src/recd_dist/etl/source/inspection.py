@@ -39,7 +39,7 @@ from recd_dist.etl.source.column_sql import (
 from recd_dist.etl.source.described_queries import RawQuery, check_split, describe_groups, describe_samples
 from recd_dist.etl.source.shared_tables import mixed_tables
 from recd_dist.etl.source.source import Source
-from recd_dist.etl.source.source_groups import FeatureSource
+from recd_dist.etl.source.source_groups import FeatureSource, misfit_of_window
 from recd_dist.etl.source.source_queries import joins_without_order
 from recd_dist.table.announcement import Announcement
 from recd_dist.table.flat import identifier
@@ -168,6 +168,8 @@ class _Resolver:
         self.found: list[Announcement] = []
         self.durations: dict[str, str] = {}
         self.feature_of_weights = {f.weights: name for name, f in source.features.items() if f.weights}
+        every = {*columns, *(column for given in group_columns.values() for column in given)}
+        self.is_weights_misnamed = not every >= self.feature_of_weights.keys()
 
     def resolve_samples(self) -> tuple[list[Feature], str]:
         """The features among the samples' columns, and the select list of the normalised samples query."""
@@ -297,8 +299,11 @@ class _Resolver:
                     raise Unfit(duration_remedy(column, self.durations[column]))
                 kind, expression = feature_sql(column, columns[column], options.kind)
             except Unfit as error:
-                self.mistakes.append(f"{where}, column '{column}': {error}")
+                if not (self.is_weights_misnamed and is_list(columns[column])):  # else these may be the weights
+                    self.mistakes.append(f"{where}, column '{column}': {error}")
                 continue
+            if options.window:
+                self.mistakes += misfit_of_window(column, kind, is_single=group == SAMPLE and bool(self.source.groups))
             table = None if kind is Kind.dense else options.table or table_name(column, columns)
             if table is not None and is_taken(table):
                 self.mistakes.append(f"features.{column}.table: torch keeps '{table}' for itself; take another name")

@@ -177,6 +177,7 @@ class Source:
         groups = read_groups(value.get("groups"), mistakes)
         features = read_features(value.get("features") or {}, mistakes)
         drop = read_names(value.get("drop"), "drop", mistakes)
+        features = {n: replace(f, weights=None) if f.weights in drop else f for n, f in features.items()}
         sample = read_share(value.get("sample"), mistakes)
         partition = read_partition(value.get("partition"), keys, mistakes)
         sessions, gap_s = read_sessions(value.get("sessions") or {}, keys, mistakes)

@@ -117,6 +117,24 @@ def read_features(value: Any, mistakes: list[str]) -> dict[str, FeatureSource]:
     return features
 
 
+def misfit_of_window(name: str, kind: Kind, is_single: bool) -> list[str]:
+    """What speaks against ``features.NAME.window: true``, in one message or none.
+
+    Args:
+        name: the feature.
+        kind: its kind.
+        is_single: whether it is in no group, though the source has groups.
+    """
+    if kind is not Kind.ids:
+        return [f"features.{name}.window: only lists of ids have windows, '{name}' is {kind}; remove the option"]
+    if is_single:
+        return [
+            f"features.{name}.window: '{name}' is in no group, and windows are stored per group; put it into one in "
+            "data.groups, or remove the option"
+        ]
+    return []
+
+
 def _read_feature(name: str, options: Mapping[str, Any], mistakes: list[str]) -> FeatureSource:
     where = f"features.{name}"
     mistakes += [

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from recd_dist.errors import ConfigError
+from recd_dist.etl.source.source_groups import misfit_of_window
 from recd_dist.etl.write.column_encodings import choose_encodings
 from recd_dist.etl.write.flat_columns import Order
 from recd_dist.etl.write.history_windows import num_stream_values
@@ -94,14 +95,7 @@ def _check_configured(schema: Schema, configured: Mapping[str, bool]) -> None:
     """Refuses windows of a feature that cannot have them."""
     for name in (name for name, window in configured.items() if window):
         feature = schema[name]
-        if feature.kind is not Kind.ids:
-            raise ConfigError(
-                f"features.{name}.window: only lists of ids have windows, '{name}' is {feature.kind}; remove the option"
-            )
-        if feature.group == SAMPLE:
-            raise ConfigError(
-                f"features.{name}.window: '{name}' is in no group, and windows are stored per group; put it into one "
-                "in data.groups, or remove the option"
-            )
+        for misfit in misfit_of_window(name, feature.kind, is_single=feature.group == SAMPLE):
+            raise ConfigError(misfit)
         if clash := _clashing_column(feature, schema):
             raise ConfigError(f"features.{name}.window: the group has a column '{clash}'; rename it in the SQL")
