@@ -16,7 +16,7 @@ from dataclasses import replace
 from recd_dist.errors import ConfigError
 from recd_dist.etl.deal.keys import Rules
 from recd_dist.etl.deal.prepare import Preparation
-from recd_dist.etl.etl_run import Options, Run
+from recd_dist.etl.etl_run import VERSION, Options, Run
 from recd_dist.etl.flow import read_samples, write_shards
 from recd_dist.etl.place.base_tables import BaseTables, readable_by
 from recd_dist.etl.place.finish import finish_tables
@@ -66,7 +66,7 @@ def _compact_split(out: Location, split: str, options: Options, progress: bool) 
     if not small:
         return before
     numbers = [part.number for part in small]
-    job = {"compact": split, "out": str(out), "parts": numbers, "state": before.next_part}
+    job = {"version": VERSION, "compact": split, "out": str(out), "parts": numbers, "state": before.next_part}
     name = hashlib.sha256(json.dumps(job).encode()).hexdigest()[:16]
     work = work_directory(out)
     with hold_work(work, {"run": name, **job}), PhaseProgress(progress) as bar:

@@ -23,8 +23,9 @@ from recd_dist.etl.write.row_groups import MAX_SESSION_ROW_GROUPS
 from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.table.location import Location
 
-_VERSION = 2
-"""The version of what the ETL makes of a source: a run does not go on with the work of another version."""
+VERSION = 3
+"""The version of what the ETL makes of a source, and of its notes on disk: a run does not go on with the work of
+another version. A new field in these notes (``Tally``, ``PartsPlan``, ``PartResult``) is a new version."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def describe_job(
     if source.policy.latest_us == tomorrow_us():  # nobody has given it: a run may go on the next day
         description["policy"].pop("latest_us")
     job = {
-        "version": _VERSION,
+        "version": VERSION,
         "source": description,
         "options": asdict(options),
         "files": files.files,

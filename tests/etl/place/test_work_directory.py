@@ -116,3 +116,14 @@ def test_space_is_looked_at_before_anything_is_read(tmp_path):
     check_space(tmp_path / "not" / "there", 1000)
     with pytest.raises(DataError, match=r"are free on this disk, about [\d.]+ GB are needed"):
         check_space(tmp_path, 10**18)
+
+
+def test_work_of_another_release_is_removed_with_a_message(tmp_path, caplog):
+    work = tmp_path / ".out.partial"
+    with pytest.raises(KeyboardInterrupt), hold_work(work, {"version": 2, "run": "a"}):  # noqa: PT012
+        (work / "shards.json").write_text('{"tally": {"seen": {}}}')  # it lacks what this release notes
+        raise KeyboardInterrupt
+    with hold_work(work, {"version": 3, "run": "a"}) as going_on:
+        assert not going_on
+        assert not (work / "shards.json").exists()
+    assert "work of another run or another release is there; it is removed, this run begins anew" in caplog.text

@@ -162,6 +162,8 @@ def _lock(descriptor: int, work: Path) -> None:
 
 def _begin(work: Path, job: Mapping[str, Any]) -> None:
     """Empties the directory and writes down the job that it is for."""
+    if (work / _JOB).exists():
+        logger.warning("%s: work of another run or another release is there; it is removed, this run begins anew", work)
     (work / _JOB).unlink(missing_ok=True)  # first, since no run may go on with work that is half removed
     _empty(work, but=_LOCK)
     (work / _JOB).write_text(_text(job))
