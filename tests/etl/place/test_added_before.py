@@ -179,3 +179,13 @@ def test_empty_files_are_no_files_that_the_table_holds(tmp_path):
         (folder / "empty.csv").touch()
         (folder / "full.csv").write_text(f"session,t,item,clicked\n{number},1,5,0\n{number},2,6,1\n")
         assert add(folder, tmp_path / "out") == 2 * number
+
+
+def test_new_files_by_another_query_are_announced(tmp_path, caplog):
+    caplog.set_level("INFO")
+    query = "select * from read_parquet('{path}')"
+    add(write_log(tmp_path / "a.parquet"), tmp_path / "out", samples=query)
+    add(write_log(tmp_path / "b.parquet", first=ROWS), tmp_path / "out", samples=query)
+    assert "by the query of this run" not in caplog.text
+    assert add(write_log(tmp_path / "c.parquet", first=2 * ROWS), tmp_path / "out") == 3 * ROWS
+    assert "append: no file of the table was read by the query of this run" in caplog.text

@@ -7,6 +7,7 @@
                         a.parquet and b.parquet                         refused: only b.parquet is new
                         a.parquet with other bytes                      refused: which of both shall count?
                         a.parquet, read by another query                read, with a warning
+                        only new files, read by another query           read, and said
 """
 
 import logging
@@ -29,7 +30,7 @@ class AddedBefore:
 
     Attributes:
         is_all: whether it holds every one of them, so that there is nothing left to add.
-        announcements: the files that it holds by another query.
+        announcements: the files that it holds by another query, or that new files come by another query than its own.
     """
 
     is_all: bool
@@ -67,7 +68,16 @@ def find_added_before(files: RawIdentities, known: Sequence[RawFile]) -> AddedBe
         len(others),
         "a sample that both queries read will be there twice",
     )
-    return AddedBefore(bool(again), (found,) if others else ())
+    return AddedBefore(bool(again), (found,) if others else _other_query(files, known))
+
+
+def _other_query(files: RawIdentities, known: Sequence[RawFile]) -> tuple[Announcement, ...]:
+    """Announces new files that are read by a query by which no file of the table was read."""
+    if not known or any(file.query == files.query for file in known):
+        return ()
+    found = "append: no file of the table was read by the query of this run (data.samples, data.sample)"
+    cure = "give the query of before if the columns shall mean the same, such as a label that it makes 0 and 1"
+    return (Announcement(found, len(files.files), cure, suspicious=False),)
 
 
 def _refuse_other_content(file: RawFile, before: RawFile | None) -> None:

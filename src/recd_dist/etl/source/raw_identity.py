@@ -33,7 +33,7 @@ def identify_files(files: Sequence[SampleFile], source: Source) -> Iterator["Raw
 
 
 class RawIdentities:
-    """The files of a run, each identified at most once.
+    """The files of a run, each identified at most once; ``query`` stands for the query that reads them.
 
     Args:
         files: the files that the samples query reads.
@@ -45,7 +45,7 @@ class RawIdentities:
         self.files = files
         self._pool, self._found = pool, dict[SampleFile, Future[RawFile]]()
         text = json.dumps([source.samples, source.sample, source.samples_spark])
-        self._query = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.query = hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def start(self) -> None:
         """Begins to identify every file, in a thread beside the caller's."""
@@ -70,7 +70,7 @@ class RawIdentities:
         return self._found[file]
 
     def _identify(self, file: SampleFile) -> RawFile:
-        return RawFile(file.name, file.num_bytes, file.content or _digest(Path(file.name)), self._query)
+        return RawFile(file.name, file.num_bytes, file.content or _digest(Path(file.name)), self.query)
 
 
 def _digest(path: Path) -> str:
