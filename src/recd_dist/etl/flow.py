@@ -26,7 +26,7 @@ from recd_dist.etl.deal.prepare import Preparation
 from recd_dist.etl.deal.shards import Shards, deal_samples
 from recd_dist.etl.deal.spill import num_buckets
 from recd_dist.etl.etl_run import Options, Run, describe_job
-from recd_dist.etl.place.added_before import AddedBefore, find_added_before
+from recd_dist.etl.place.added_before import AddedBefore, find_added_before, find_copies
 from recd_dist.etl.place.base_tables import BaseTables, manifests_of_run
 from recd_dist.etl.place.finish import finish_tables, report
 from recd_dist.etl.place.publish import first_part
@@ -121,7 +121,7 @@ def _make_tables(run: Run, out: Location, build: Callable[[Run], RunOutput]) -> 
             logger.info("%s: all %d raw files are in the table already, nothing is added", out, len(raw_files.files))
             return run.base.manifests
         raw_files.start()
-        announcements = (*run.files.announcements, *before.announcements)
+        announcements = (*run.files.announcements, *before.announcements, *find_copies(raw_files))
         output = build(replace(run, files=replace(run.files, announcements=announcements)))
         output = replace(output, raw_files=raw_files.all())
     return finish_tables(run.work, out, output, run.base, run.bar)

@@ -78,6 +78,16 @@ def test_some_of_the_files_are_refused(tmp_path):
     assert add(tmp_path / "b.parquet", tmp_path / "out") == 2 * ROWS
 
 
+def test_a_copy_among_the_files_of_a_run_is_announced(tmp_path, caplog):
+    log = write_log(tmp_path / "a.parquet")
+    (tmp_path / "b.parquet").symlink_to(log)
+    write_log(tmp_path / "c.parquet", label=1)  # of the same size
+    with pytest.raises(DataError, match=r"1 raw files are copies of others \(.*b.parquet of .*a.parquet"):
+        add(f"{tmp_path}/*.parquet", tmp_path / "out", strict=True)
+    assert add(f"{tmp_path}/*.parquet", tmp_path / "out") == 3 * ROWS
+    assert "copies of others" in caplog.text
+
+
 def test_other_content_under_the_same_name_is_refused(tmp_path):
     log = write_log(tmp_path / "a.parquet")
     size = log.stat().st_size

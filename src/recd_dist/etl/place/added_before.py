@@ -1,4 +1,4 @@
-"""Whether the raw files of a run are in the table already that it adds to.
+"""Whether the raw files of a run are in the table already that it adds to, or twice among each other.
 
 ::
 
@@ -8,9 +8,11 @@
                         a.parquet with other bytes                      refused: which of both shall count?
                         a.parquet, read by another query                read, with a warning
                         only new files, read by another query           read, and said
+                        b.parquet and a copy of it                      read, with a warning
 """
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +24,8 @@ from recd_dist.table.raw_file import RawFile
 logger = logging.getLogger(__name__)
 
 _NUM_NAMED = 5
+_LEAST_BYTES = 1024
+"""Smaller files are not looked for twice: many of them are alike, such as CSV files of nothing but a header."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,26 @@ def find_added_before(files: RawIdentities, known: Sequence[RawFile]) -> AddedBe
         "a sample that both queries read will be there twice",
     )
     return AddedBefore(bool(again), (found,) if others else _other_query(files, known))
+
+
+def find_copies(files: RawIdentities) -> tuple[Announcement, ...]:
+    """Announces files of a run that hold the bytes of another one, such as links and copies.
+
+    Only files of which another one has the size are read.
+
+    Args:
+        files: the files of the run.
+    """
+    sizes = Counter(file.num_bytes for file in files.files)
+    alike = [files.of(f) for f in files.files if sizes[f.num_bytes] > 1 and f.num_bytes >= _LEAST_BYTES]
+    first = {(file.num_bytes, file.checksum): file for file in reversed(alike)}
+    copies = [file for file in alike if file is not first[file.num_bytes, file.checksum]]
+    if not copies:
+        return ()
+    original = first[copies[0].num_bytes, copies[0].checksum]
+    found = f"{len(copies)} raw files are copies of others ({copies[0].path} of {original.path}, ...)"
+    cure = "their samples are read twice; let data.path leave the copies out, or policy.duplicates=drop equal samples"
+    return (Announcement(found, len(copies), cure),)
 
 
 def _other_query(files: RawIdentities, known: Sequence[RawFile]) -> tuple[Announcement, ...]:
