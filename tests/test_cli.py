@@ -96,7 +96,7 @@ def test_bad_values_in_raw_logs(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ("data.features.price.tabel=x", "unknown option 'data.features.price.tabel'; did you mean "
          "'data.features.price.table'?"),
         ("data.drop=[pric]", "drop: no column 'pric'; did you mean 'price'?"),
-        ("data.split='pricee > 3'", 'Referenced column "pricee" not found'),
+        ("data.split='pricee > 3'", "data.split, line 1, column 1: no column 'pricee'; did you mean 'price'"),
         ("data.split=2", "split must be an SQL predicate or a share between 0 and 1, found 2"),
         ("data.source=sq", "data.source=sq: unknown; did you mean 'sql'?"),
         ("data.samples='select * from nowhere'", "Table with name nowhere does not exist"),

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recd_dist.errors import ConfigError, DataError
+from recd_dist.errors import DataError
 from recd_dist.etl.flow import etl
 from recd_dist.etl.source.source import Source
 from recd_dist.reader.order import RowGroup
@@ -189,7 +189,7 @@ def test_windows_are_refused_where_they_cannot_be(tmp_path):
     for name, message in (("device", "only lists of ids have windows"), ("recent", "is in no group")):
         options = {"path": made.path, "keys": KEYS, "labels": ["clicked"], "groups": {"user": ["history", "device"]}}
         asked = Source.from_dict(options | {"features": {name: {"window": True}}, "drop": ["heat"]})
-        with pytest.raises(ConfigError, match=f"features.{name}.window: .*{message}"):
+        with pytest.raises(DataError, match=f"features.{name}.window: .*{message}"):
             etl(asked, tmp_path / "out", progress=False)
 
 
