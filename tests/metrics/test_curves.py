@@ -53,6 +53,7 @@ def three_attempts(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
             run.add_points(step, "quality", {"loss": 1.0})
             run.add_points(step, "quality", {"loss": 3.0}, line="eval")
     for start, loss in ((110, 2.0), (120, 4.0)):
+        time.sleep(1)  # files of one second are read in the order of their numbers as text, 10 before 9
         with CurveWriter(run_dir, start_step=start) as run:
             for step in (start + 5, start + 20):
                 run.add_points(step, "quality", {"loss": loss})
