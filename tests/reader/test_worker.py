@@ -90,7 +90,7 @@ def test_workers_end_with_the_trainer(small, tmp_path, sent):
     workers = [int(pid) for pid in trainer.stdout.readline().split()]
     assert len(workers) == 2
     os.killpg(trainer.pid, sent)
-    _, said = trainer.communicate(timeout=30)
+    _, said = trainer.communicate(timeout=120)
     assert trainer.returncode == -sent
     assert "died" not in said
     deadline = time.monotonic() + 30
