@@ -143,7 +143,7 @@ class Echo(nn.Module):
 
 
 def test_a_pipeline_first_hands_out_what_it_took_from_the_iterator_before() -> None:
-    """Validation between steps has a pipeline of its own; train_pipelines.py:465, 853, also in eval mode."""
+    """The pipeline is empty before a validation begins; train_pipelines.py:465, 853, also in eval mode."""
     model = Echo()
     pipeline = TrainPipelineSparseDist(model, torch.optim.SGD(model.parameters(), lr=0.1), CPU)
     training, validation = (iter([Numbered(first + i) for i in range(5)]) for first in (0, 100))
