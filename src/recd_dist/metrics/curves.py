@@ -1,8 +1,9 @@
 """A run's curves in TensorBoard, with a ready dashboard and a safe way to serve it.
 
-Tags are ``subject/name``; the subjects are quality, speed, dedup, traffic and memory. Curves that share a chart (train
-and eval; the groups; sent and expanded) differ in a third part of the tag: ``quality/loss``, ``quality/loss/eval``. A
-training is one run of TensorBoard, with one colour: beyond 500 runs TensorBoard shows no chart by itself.
+Tags are ``subject/name``; the subjects are quality, speed, dedup, traffic, memory and alarms. Curves that share a chart
+(train and eval; the groups; sent and expanded) differ in a third part of the tag: ``quality/loss``,
+``quality/loss/eval``. A training is one run of TensorBoard, with one colour: beyond 500 runs TensorBoard shows no chart
+by itself.
 """
 
 import errno
@@ -46,6 +47,7 @@ _LAYOUT: dict[str, dict[str, list[str]]] = {
         "bytes a step by group, by formula": ["traffic/group_bytes/.*"],
     },
     "memory": {"GiB, rank 0": ["memory/.*"]},
+    "alarms": {"1 while an alarm is up": ["alarms/.*"]},
 }
 
 
@@ -79,7 +81,7 @@ class CurveWriter:
 
         Args:
             step: the number of optimizer steps done.
-            subject: ``quality``, ``speed``, ``dedup``, ``traffic`` or ``memory``.
+            subject: ``quality``, ``speed``, ``dedup``, ``traffic``, ``memory`` or ``alarms``.
             numbers: the points' values by the names of the curves.
             line: the line, such as ``eval``, where several share a chart; absent for those of training.
         """
@@ -92,7 +94,7 @@ class CurveWriter:
 
         Args:
             step: the number of optimizer steps done.
-            subject: ``quality``, ``speed``, ``dedup``, ``traffic`` or ``memory``.
+            subject: ``quality``, ``speed``, ``dedup``, ``traffic``, ``memory`` or ``alarms``.
             name: the name that the lines share.
             numbers: the points' values by line, such as ``{"sent": 4.3e5, "expanded": 6.9e6}`` for the bytes that were
                 sent and those that the expanded batch would have sent.

@@ -40,6 +40,8 @@ def render(summary: Mapping[str, Any]) -> Table:
         table.add_row(f"best {found['by']}, {summary['split']}", f"{shown}   ({found['checkpoint']})")
     if rise := summary.get("loss_rise"):
         table.add_row("loss in training", rise_text(int(rise["step"]), rise["loss"]))
+    for name, alarm in summary.get("alarms", {}).items():
+        table.add_row(f"alarm {name}", f"steps {alarm['steps'][0]:,} to {alarm['steps'][1]:,}: {alarm['text']}")
     factors = ", ".join(f"{group} {factor:.2f}" for group, factor in summary["dedup_factor"].items())
     table.add_row("samples per unique row", factors or "nothing deduplicated")
     sent, expanded = summary["sent_bytes_per_step"], summary["expanded_bytes_per_step"]

@@ -14,10 +14,12 @@ from recd_dist.job.job import Job
 from recd_dist.metrics.curves import BOARD_DIRECTORY, CurveWriter
 from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.plan.step_rows import TableUse
+from recd_dist.ranks.machine_share import usable_memory
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.screen.console import console
 from recd_dist.screen.training_progress import TrainingProgress
 from recd_dist.tensors.batch import Batch
+from recd_dist.train.alarms import Alarms, Limits
 from recd_dist.train.build import Output
 from recd_dist.train.counting import RunCounts
 from recd_dist.train.seen_records import SeenRecords
@@ -56,6 +58,7 @@ class Watch:
         self._progress = TrainingProgress(num_steps, step) if ranks.is_first else None
         self._counts = RunCounts(job, ranks, uses, placement, step, all_reduce_bytes)
         self._seen = SeenRecords(self._run_dir, step) if job.config.record_samples else None
+        self._alarms = Alarms(self._limits(ranks)) if ranks.is_first else None
         self._latest: dict[str, float] = {}  # numbers of the last point, for the progress bar
         self._evaluated_step: int | None = None
 
@@ -73,6 +76,18 @@ class Watch:
         if self._seen:
             self._seen.close()
         self._board.close()
+
+    def _limits(self, ranks: Ranks) -> Limits:
+        """What the numbers of this run are held against; only what is deduplicated can lose rows."""
+        job = self._job
+        return Limits(
+            {group: job.manifest.dedup_factor(group) for group in job.manifest.group_rows} if job.dedup else {},
+            job.config.batch_size,
+            ranks.local_world_size,
+            usable_memory(),
+            self._run_dir,
+            self._facts.get("table_bytes", 0.0) * ranks.world_size,
+        )
 
     def reader(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same batches, counted on their way."""
@@ -110,6 +125,8 @@ class Watch:
         board.add_points(step, "quality", {"loss": point.loss, **point.quality})
         board.add_points_by_line(step, "dedup", "factor", point.dedup_factors)
         board.add_points(step, "memory", point.memory)
+        if self._alarms:
+            board.add_points(step, "alarms", self._alarms.look(step, point))
         self._latest |= {**point.quality, **point.speed}
         self._counts.pause()  # writing the curves is no training
 
@@ -141,7 +158,9 @@ class Watch:
         Args:
             step: steps that are done.
         """
-        return {**self._counts.totals(step), "tensorboard": str(self._run_dir / BOARD_DIRECTORY), **self._facts}
+        alarms = self._alarms.summary() if self._alarms else {}
+        board = str(self._run_dir / BOARD_DIRECTORY)
+        return {**self._counts.totals(step), "tensorboard": board, **self._facts, **alarms}
 
     def add_results(self, step: int, summary: Mapping[str, Any]) -> None:
         """Adds the evaluation and the run's line in the table of runs to the board."""
