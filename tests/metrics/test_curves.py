@@ -196,7 +196,8 @@ def test_the_served_dashboard_is_ready_and_ends_with_its_process(tmp_path: Path)
         layout = json.loads(fetch_when_ready(f"http://127.0.0.1:{port}/data/plugin/custom_scalars/layout"))
         server.terminate()
         server.wait(timeout=20)
-    assert [c["title"] for c in layout["category"]] == ["quality", "speed", "what deduplication saves", "memory"]
+    titles = [category["title"] for category in layout["category"]]
+    assert titles == ["quality", "speed", "what deduplication saves", "memory", "alarms"]
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5)
 
