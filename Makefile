@@ -4,16 +4,25 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 
-PY := .venv/bin/python
-READY := .venv/.ready
+# VERSIONS=newest: the newest release line, in an environment beside the default one.
+VENV := .venv$(if $(VERSIONS),-$(VERSIONS))
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
 PYTEST := $(PY) -m pytest -q -n 2 --dist loadfile
-export PYTHON VARIANT TORCH_INDEX
+export PYTHON VERSIONS VARIANT TORCH_INDEX
+
+PINS := constraints.txt $(if $(VERSIONS),constraints-$(VERSIONS).txt)
+ifneq ($(VERSIONS),)
+ifeq ($(wildcard constraints-$(VERSIONS).txt),)
+$(error VERSIONS=$(VERSIONS) is unknown; choose newest, or leave it out)
+endif
+endif
 
 # An environment keeps the variant that it was made with.
 ifneq ($(VARIANT),)
 MADE := $(or $(shell cat $(READY) 2>/dev/null),$(if $(wildcard $(READY)),cpu))
 ifneq ($(MADE),$(if $(MADE),$(VARIANT)))
-$(error VARIANT=$(VARIANT): .venv was made for $(MADE); remove .venv first)
+$(error VARIANT=$(VARIANT): $(VENV) was made for $(MADE); remove $(VENV) first)
 endif
 endif
 
@@ -22,10 +31,11 @@ endif
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo "Variables: PYTHON=python3.12  TORCH_INDEX=url (another pip index for torch)  VARIANT=cpu|cuda"
+	@echo "           VERSIONS=newest (the newest release line of torch, in .venv-newest)"
 
 env: $(READY) ## the environment: .venv in the checkout, made once, renewed when the versions change
 
-$(READY): pyproject.toml constraints.txt packaging/env.sh packaging/fbgemm-gpu-cpu-shim/pyproject.toml
+$(READY): pyproject.toml $(PINS) packaging/env.sh $(wildcard packaging/fbgemm-gpu-cpu-shim/*.*)
 	@packaging/env.sh
 
 demo: $(READY) ## from raw logs to a trained and evaluated model on two local ranks, in minutes
@@ -48,11 +58,11 @@ lint: $(READY) docker-lint ## ruff, mypy, import-linter, hadolint
 	@$(PY) -m ruff check --quiet
 	@$(PY) -m ruff format --quiet --check || { echo "to repair: make format"; exit 1; }
 	@$(PY) -m mypy --no-error-summary
-	@.venv/bin/lint-imports --no-cache >.venv/imports.log || { cat .venv/imports.log; exit 1; }
+	@$(VENV)/bin/lint-imports --no-cache >$(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
 	@echo "lint: clean"
 
 docker-lint: $(READY) ## hadolint, and docker compose config where it is installed
-	@.venv/bin/hadolint docker/Dockerfile
+	@$(VENV)/bin/hadolint docker/Dockerfile
 	@if docker compose version >/dev/null 2>&1; then docker compose -f docker/compose.yaml config --quiet; \
 	elif command -v docker-compose >/dev/null; then docker-compose -f docker/compose.yaml config --quiet; fi
 

@@ -23,6 +23,8 @@ def checkout(tmp_path: Path) -> Path:
     path = tmp_path / "my checkout"
     (path / "packaging").mkdir(parents=True)
     shutil.copy(ROOT / "packaging/env.sh", path / "packaging")
+    for pins in ROOT.glob("constraints*.txt"):
+        shutil.copy(pins, path)
     (path / "bin").mkdir()
     for tool in TOOLS:
         (path / "bin" / tool).symlink_to(str(shutil.which(tool)))
@@ -43,7 +45,7 @@ def env_sh(checkout: Path, **variables: str) -> tuple[int, str]:
 
 
 NEW_PYTHON = """case "$*" in
-  *venv*--clear*) mkdir -p .venv/bin && cp "$0" .venv/bin/python;;
+  *venv*--clear*) mkdir -p "$4/bin" && cp "$0" "$4/bin/python";;
   *-V*) echo Python 3.12.1;;
   *pip*install*) echo "$@" >> calls;;
 esac"""
@@ -92,6 +94,28 @@ def test_unknown_variant(checkout: Path) -> None:
     assert env_sh(checkout, VARIANT="rocm") == (1, "make env: VARIANT=rocm is unknown; choose cpu or cuda\n")
 
 
+def test_the_newest_line_lies_beside_the_default_one(checkout: Path) -> None:
+    executable(checkout / "bin/python3.12", NEW_PYTHON)
+    (checkout / "bin/cp").symlink_to(str(shutil.which("cp")))
+    assert env_sh(checkout)[0] == 0
+    assert env_sh(checkout, VERSIONS="newest")[0] == 0
+    default, newest = (checkout / "calls").read_text().splitlines()
+    assert "--constraint .venv/constraints.txt ./packaging/fbgemm-gpu-cpu-shim --editable .[cpu,dev]" in default
+    assert "--constraint .venv-newest/constraints.txt ./packaging/fbgemm-gpu-cpu-shim --editable .[cpu-newest,dev]" in (
+        newest
+    )
+    before, after = ((checkout / name / "constraints.txt").read_text().split() for name in (".venv", ".venv-newest"))
+    changed = (ROOT / "constraints-newest.txt").read_text().splitlines()[1:]
+    assert sorted(set(after) - set(before)) == changed
+    names = [[pin.split("==")[0] for pin in pins] for pins in (before, after)]
+    assert sorted(names[0]) == sorted(names[1])
+
+
+def test_unknown_line(checkout: Path) -> None:
+    code, shown = env_sh(checkout, VERSIONS="oldest")
+    assert (code, shown) == (1, "make env: VERSIONS=oldest is unknown; choose newest, or leave it out\n")
+
+
 def test_failing_pip_shows_its_error_and_its_log(checkout: Path) -> None:
     fails = NEW_PYTHON.replace('echo "$@" >> calls', "echo ERROR: No matching distribution found for torch; exit 1")
     executable(checkout / "bin/python3.12", fails)
@@ -131,9 +155,8 @@ def test_another_variant_is_not_passed_over(checkout: Path, stamp: str, variant:
     (checkout / ".venv").mkdir()
     (checkout / ".venv/.ready").write_text(stamp)
 
-    done = subprocess.run(
-        ["make", "help", f"VARIANT={variant}"], cwd=checkout, capture_output=True, text=True, check=False
-    )
+    command = ["make", "help", f"VARIANT={variant}", "VERSIONS="]
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
 
     assert done.returncode == code
     message = f"VARIANT={variant}: .venv was made for {stamp or 'cpu'}; remove .venv first"

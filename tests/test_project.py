@@ -3,15 +3,19 @@
 import ast
 import importlib.metadata
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from tests.house import measure
+
+from recd_dist.ranks.release_lines import LINES, ReleaseLine, require_release_line
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
@@ -37,10 +41,11 @@ def tracked_files() -> list[Path]:
     return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
 
 
-def pins() -> dict[str, str]:
-    """Distribution -> version of constraints.txt."""
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
-    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+def pins(line: str = "") -> dict[str, str]:
+    """Distribution -> version of constraints.txt, with the changes of a release line."""
+    files = ["constraints.txt", *([f"constraints-{line}.txt"] if line else [])]
+    lines = [text for name in files for text in (ROOT / name).read_text().splitlines() if not text.startswith("#")]
+    return {canonicalize_name(name): version for name, version in (text.split("==") for text in lines)}
 
 
 def requirements(*extras: str) -> list[Requirement]:
@@ -199,23 +204,42 @@ def test_every_make_target_has_a_line_of_help() -> None:
     assert phony == set(re.findall(r"^([a-z-]+):.*## \w", makefile, re.MULTILINE))
 
 
-def test_constraints_pin_the_release_lines_of_the_extras() -> None:
-    pinned = pins()
-    for requirement in [*requirements(), *requirements("cpu", "cuda", "dev")]:
+@pytest.mark.parametrize("line", LINES, ids=str)
+def test_constraints_pin_the_release_lines_of_the_extras(line: ReleaseLine) -> None:
+    pinned, suffix = pins(line.name), f"-{line.name}" if line.name else ""
+    for requirement in [*requirements(), *requirements(f"cpu{suffix}", f"cuda{suffix}", "dev")]:
         version = pinned[canonicalize_name(requirement.name)]
-        assert requirement.specifier.contains(version), f"{requirement}: constraints.txt has {version}"
-    shim = tomllib.loads((ROOT / "packaging/fbgemm-gpu-cpu-shim/pyproject.toml").read_text())["project"]
-    assert shim["version"] == f"{pinned['fbgemm-gpu-cpu']}+cpu"
-    assert shim["dependencies"] == [f"fbgemm-gpu-cpu=={pinned['fbgemm-gpu-cpu']}"]
+        assert requirement.specifier.contains(version), f"{requirement}: the constraints have {version}"
+    for fbgemm in ("fbgemm-gpu-cpu", "fbgemm-gpu"):
+        assert require_release_line({name: pinned[name] for name in ("torch", "torchrec", fbgemm)}) is line
+
+
+def test_a_line_names_only_what_it_changes() -> None:
+    changes = {path.name: path.read_text() for path in ROOT.glob("constraints-*.txt")}
+    assert set(changes) == {f"constraints-{line.name}.txt" for line in LINES if line.name}
+    again = {line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    assert {name: again & set(text.splitlines()) for name, text in changes.items()} == dict.fromkeys(changes, set())
+
+
+@pytest.mark.parametrize("line", LINES, ids=str)
+def test_the_shim_stands_for_the_cpu_build_of_the_line(line: ReleaseLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VERSIONS", line.name)
+    monkeypatch.setitem(sys.modules, "hatchling.metadata.plugin.interface", Mock(MetadataHookInterface=object))
+    pinned, metadata = pins(line.name), {}
+    hook = runpy.run_path(str(ROOT / "packaging/fbgemm-gpu-cpu-shim/hatch_build.py"))
+    hook["ReleaseLine"]().update(metadata)
+    needed = [f"{name}=={pinned[name]}" for name in ("torch", "torchrec", "fbgemm-gpu-cpu")]
+    assert metadata == {"version": f"{pinned['fbgemm-gpu-cpu']}+cpu", "dependencies": needed}
 
 
 def test_constraints_name_no_local_build() -> None:
-    assert [name for name, version in pins().items() if "+" in version] == []
+    assert [name for line in LINES for name, version in pins(line.name).items() if "+" in version] == []
 
 
 def installed_requirements() -> set[str]:
     """Every distribution that this project needs here, directly or not."""
-    waiting, found = [("recd-dist", frozenset({"cpu", "dev"}))], set()
+    line = require_release_line()
+    waiting, found = [("recd-dist", frozenset({f"cpu-{line.name}" if line.name else "cpu", "dev"}))], set()
     while waiting:
         name, extras = waiting.pop()
         for text in importlib.metadata.requires(name) or []:
@@ -228,22 +252,22 @@ def installed_requirements() -> set[str]:
 
 
 def test_installed_versions_are_the_pinned_ones() -> None:
-    pinned = pins()
+    pinned = pins(require_release_line().name)
     # torch pins what a CUDA build of it brings; setuptools comes with the interpreter.
     free = re.compile(r"setuptools|triton|nvidia-.*|cuda-.*")
     wrong = []
     for name in sorted(name for name in installed_requirements() if not free.fullmatch(name)):
         version = importlib.metadata.version(name).partition("+")[0]
         if pinned.get(name) != version:
-            wrong.append(f"{name}: installed {version}, constraints.txt {pinned.get(name)}")
+            wrong.append(f"{name}: installed {version}, the constraints have {pinned.get(name)}")
     assert wrong == []
 
 
 @readme_written
 def test_readme_names_the_versions_that_belong_together() -> None:
-    pinned = pins()
-    for name in ("torch", "torchrec", "fbgemm-gpu", "fbgemm-gpu-cpu"):
-        assert re.search(rf"{name}\b.*\b{re.escape(pinned[name])}\b", README), f"{name} {pinned[name]}"
+    for pinned in map(pins, [line.name for line in LINES]):
+        for name in ("torch", "torchrec", "fbgemm-gpu", "fbgemm-gpu-cpu"):
+            assert re.search(rf"{name}\b.*\b{re.escape(pinned[name])}\b", README), f"{name} {pinned[name]}"
 
 
 def test_changelog_has_this_version() -> None:

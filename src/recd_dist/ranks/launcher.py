@@ -30,6 +30,7 @@ from recd_dist.errors import ConfigError
 from recd_dist.ranks.machine_share import usable_cores
 from recd_dist.ranks.quiet import quiet_libraries
 from recd_dist.ranks.rank import USER_ERROR, Failure
+from recd_dist.ranks.release_lines import require_release_line
 
 PREFLIGHT = "recd_dist.job.preflight"
 TRAINING = "recd_dist.train.training"
@@ -246,6 +247,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = parse_arguments(sys.argv[1:] if argv is None else argv)
     os.environ.update(rank_environment(options.max_nodes, options.nproc_per_node))
+    try:
+        require_release_line()  # on every host: libraries that do not belong together fail with a linker's message
+    except ConfigError as error:
+        _write_line(f"error: {error}")
+        return USER_ERROR
     if options.node == 0 and not options.checked:
         with subprocess.Popen([sys.executable, "-m", PREFLIGHT, *options.overrides]) as preflight:
             import torch.distributed.launcher.api  # noqa: F401  (takes 1.2 s, while the check runs)
