@@ -14,6 +14,7 @@ Data-parallel tables exchange nothing; DDP sums their gradients.
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -33,10 +34,14 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recd_dist.embedding.exchange.assemble import Assemble, Block, LookupResult, merge_matrices
 from recd_dist.embedding.exchange.classes import class_rows
+from recd_dist.embedding.exchange.context import Context, LookupInput, LookupInputs
 from recd_dist.embedding.exchange.host_sum import HostSum, sum_in_host
-from recd_dist.embedding.exchange.inputs import Context, LookupInput, LookupInputs, Sizes
+from recd_dist.embedding.exchange.inputs import Sizes, width_code
 from recd_dist.embedding.exchange.layout import Layout, Unit, build_layout
 from recd_dist.embedding.exchange.outputs import VectorExchange, receive, start_exchange
+from recd_dist.embedding.exchange.pieces import Integers
+from recd_dist.embedding.exchange.return_index import Bundle
+from recd_dist.embedding.exchange.unit_rows import unit_rows
 from recd_dist.embedding.tables import Embeddings, check_weights, class_kjt
 from recd_dist.embedding.vocabulary.names import SHARDING_TYPES
 from recd_dist.embedding.vocabulary.placement import read_place
@@ -161,10 +166,11 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
         """
         (sparse,) = (*input, *kwargs.values())
         check_weights(sparse, self.weighted)
+        ctx.sparse = sparse
         if not self.layout.units:
-            ctx.sparse = sparse
             return KJTListSplitsAwaitable([NoWait(NoWait(LookupInputs({})))], ctx)
-        sizes = Sizes(self.layout, ctx, sparse, self.group)
+        ctx.asked.units = [unit_rows(sparse, unit) for unit in self.layout.units]
+        sizes = Sizes(self.layout, ctx.asked, width_code(sparse.lengths), self.group)
         return KJTListSplitsAwaitable([sizes], ctx)
 
     def compute(self, ctx: Context, dist_input: KJTList) -> list[Tensor]:
@@ -178,13 +184,14 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
             For each unit of which this rank holds shards a matrix, float32 [rows, columns].
         """
         inputs: LookupInputs = dist_input[0]
-        ctx.rows_here = [inputs.units[n].num_rows for n in self.layout.local_units]
+        rows = [inputs.units[n].num_rows for n in self.layout.local_units]
+        ctx.asked.rows_here = np.stack(rows) if rows else np.zeros((0, self.layout.world_size), dtype=np.int64)
         return [self._look_up(self.layout.units[n], inputs.units[n]) for n in self.layout.local_units]
 
     def _look_up(self, unit: Unit, rows: LookupInput) -> Tensor:
-        stride, parts = sum(rows.num_rows), unit.parts[self.layout.rank]
+        stride, parts = int(rows.num_rows.sum()), unit.parts[self.layout.rank]
         if stride == 0:
-            return self._anchor.new_zeros(0, unit.width(self.layout.rank))
+            return self._anchor.new_zeros(0, sum(unit.widths(self.layout.rank)))
         keys = [p.key for p in parts]
         kjt = KeyedJaggedTensor(keys, rows.values, rows.weights, lengths=rows.lengths, stride=stride)
         return self._kernels[unit.module, unit.sharding](kjt)
@@ -199,29 +206,24 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
         layout = self.layout
         if not layout.units:
             return _Result(self, ctx, None, self._anchor)
-        there = [
-            [(ctx.num_sent[q][n], unit.columns(q)) for n, unit in enumerate(layout.units) if layout.sends_back(unit, q)]
-            for q in range(layout.world_size)
-        ]
-        rows, matrices = self._sum_in_host(ctx.rows_here, output)
-        columns = [layout.units[n].columns(layout.rank) for n in layout.local_units]
-        step = VectorExchange(rows, columns, there, self.codecs, self.group)
+        rows, matrices = self._sum_in_host(ctx.asked.rows_here, output)
+        widths = [layout.units[n].widths(layout.rank) for n in layout.local_units]
+        step = VectorExchange(rows, widths, layout.returns, ctx.asked.num_sent, self.codecs, self.group)
         return _Result(self, ctx, step, start_exchange(step, matrices, self._anchor))
 
-    def _sum_in_host(
-        self, rows: list[tuple[int, ...]], matrices: list[Tensor]
-    ) -> tuple[list[tuple[int, ...]], list[Tensor]]:
+    def _sum_in_host(self, rows: Integers, matrices: list[Tensor]) -> tuple[Integers, list[Tensor]]:
         """Adds up partial sums of tables that are split inside the host; returns numbers of rows, and matrices."""
         layout = self.layout
         chosen = [k for k, n in enumerate(layout.local_units) if layout.is_summed_in_host(layout.units[n])]
         if self.host is None or not chosen:
             return rows, matrices
-        columns = [layout.units[layout.local_units[k]].width(layout.rank) for k in chosen]
-        step = HostSum([rows[k] for k in chosen], columns, self.host)
+        columns = [sum(layout.units[layout.local_units[k]].widths(layout.rank)) for k in chosen]
+        step = HostSum(rows[chosen], columns, self.host)
         summed = sum_in_host(step, [matrices[k] for k in chosen], self._anchor)
-        rows, matrices = list(rows), list(matrices)
-        for k, kept, matrix in zip(chosen, step.kept_rows(), summed, strict=True):
-            rows[k], matrices[k] = kept, matrix
+        rows, matrices = rows.copy(), list(matrices)
+        rows[chosen] = step.kept_rows()
+        for k, matrix in zip(chosen, summed, strict=True):
+            matrices[k] = matrix
         return rows, matrices
 
     def finish(self, ctx: Context, matrices: list[Tensor]) -> Embedded:
@@ -229,19 +231,15 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
 
         Args:
             ctx: the context of this batch.
-            matrices: the matrices, rank after rank, unit after unit.
+            matrices: for each bundle of the layout its matrices.
         """
         sparse, results = ctx.sparse, []
         if sparse is None:
             raise RuntimeError("embeddings: finish() was called before a batch was sent")
-        parts: list[list[Any]] = [[] for _ in self.layout.units]
-        rest = iter(matrices)
-        for q in range(self.layout.world_size):
-            for n, unit in enumerate(self.layout.units):
-                if self.layout.sends_back(unit, q):
-                    columns = tuple((p.key, p.column, p.num_columns) for p in unit.parts[q])
-                    parts[n].append((columns, next(rest)))
-        for unit, rows, of_unit in zip(self.layout.units, ctx.units, parts, strict=True):
+        parts: list[list[tuple[Bundle, Tensor]]] = [[] for _ in self.layout.units]
+        for bundle, values in zip(self.layout.returns.bundles if matrices else [], matrices, strict=True):
+            parts[bundle.unit].append((bundle, values))
+        for unit, rows, of_unit in zip(self.layout.units, ctx.asked.units, parts, strict=True):
             blocks = merge_matrices(of_unit, unit.table_class.pooled)
             results.append(LookupResult(unit.table_class, blocks, rows.index))
         results += [self._look_up_copies(sparse, unit) for unit in self.layout.replicated]

@@ -16,10 +16,10 @@ def test_units_and_segments() -> None:
         ("user", "RW", ("city",), 2),
         ("article:ids", "RW", ("article",), 3),  # one more, for what fills up a list of distinct ids
     ]
-    assert first.first_segment == (0, 1, 2, 4)
-    to_first = (1, 2, 4)  # shop, city below 5, articles below 6
-    to_second = (0, 1, 3, 5)  # item, shop, city from 5, articles from 6
-    assert first.sent_segments == second.sent_segments == to_first + to_second
+    assert first.sizes.first_segment == (0, 1, 2, 4, 7)
+    to_first = [1, 2, 4]  # shop, city below 5, articles below 6
+    to_second = [0, 1, 3, 5]  # item, shop, city from 5, articles from 6
+    assert first.sizes.sent.numbers.tolist() == second.sizes.sent.numbers.tolist() == to_first + to_second
     assert (first.row_units, first.id_units) == ((0, 1, 2), (3,))
     assert (first.local_units, second.local_units) == ((1, 2, 3), (0, 1, 2, 3))
     assert first.units[1].parts[1] == (Part("shop", 0, 4, 4),)
@@ -27,10 +27,25 @@ def test_units_and_segments() -> None:
 
 
 def test_received_segments_are_sorted_by_key() -> None:
-    """From each of two ranks come shop and city; the lookups want shop of both, then city of both."""
-    assert layout(0).received_rows == (0, 2, 1, 3)
-    assert layout(1).received_rows == (0, 3, 1, 4, 2, 5)
-    assert layout(0).received_ids == (0, 1)
+    """From each of two ranks come shop, city and article; the lookups want shop of both, then city of both."""
+    assert layout(0).sizes.received.numbers.tolist() == [0, 3, 1, 4, 2, 5]
+    assert layout(1).sizes.received.numbers.tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
+    # Lengths have a piece of padding behind those of each source, which no lookup takes.
+    assert layout(0).sizes.received_lengths.numbers.tolist() == [0, 3, 1, 4]
+
+
+def test_matrices_with_the_same_columns_come_together() -> None:
+    """Row shards of city and of article are one bundle each; the halves of shop are two."""
+    returns = layout(0).returns
+    assert [(b.unit, b.columns[0][0], b.num_matrices) for b in returns.bundles] == [
+        (0, "item", 1),
+        (1, "shop", 1),
+        (1, "shop", 1),
+        (2, "city", 2),
+        (3, "article", 2),
+    ]
+    # On the wire rank 0 sends shop, city, article, and rank 1 item, shop, city, article.
+    assert returns.order.numbers.tolist() == [3, 0, 4, 1, 5, 2, 6]
 
 
 def test_blocks_of_different_sizes_are_refused() -> None:

@@ -8,6 +8,7 @@
     rank 1  [R, partial sum] -+-> [R, D]
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recd_dist.embedding.exchange.classes import TableClass
+from recd_dist.embedding.exchange.return_index import Bundle
 from recd_dist.table.schema import SAMPLE, Schema
 from recd_dist.tensors.grouped import Embedded, Grouped, GroupedJagged, expand_rows
 from recd_dist.tensors.ikjt import IKJT
@@ -153,27 +155,18 @@ def multiply_vectors(vectors: Tensor, weights: Tensor | None) -> Tensor:
     return vectors if weights is None else vectors * weights[:, None]
 
 
-def merge_matrices(
-    parts: Sequence[tuple[tuple[tuple[str, int, int], ...], Tensor]], by_rows: bool
-) -> tuple[Block, ...]:
+def merge_matrices(parts: Sequence[tuple[Bundle, Tensor]], by_rows: bool) -> tuple[Block, ...]:
     """Merges the matrices of different ranks to blocks of whole keys.
 
     Args:
-        parts: for each matrix its columns, as (key, first column, number of columns), and its values, float32
-            [rows, sum of columns]. Matrices with the same columns belong to different rows of the tables, in ascending
-            order.
+        parts: the bundles of a unit, each with its matrices one below the other, float32 [rows of all, columns]. The
+            matrices of a bundle belong to different rows of the tables, in ascending order.
         by_rows: True if such matrices are partial sums, which are added up; False if their rows follow each other.
     """
-    same: dict[tuple[tuple[str, int, int], ...], list[Tensor]] = {}
-    for columns, values in parts:
-        same.setdefault(columns, []).append(values)
-    together = {c: _add_up(vs) if by_rows else (vs[0] if len(vs) == 1 else torch.cat(vs)) for c, vs in same.items()}
-    pieces: dict[str, int] = {}
-    for columns in together:
-        for key, _, _ in columns:
-            pieces[key] = pieces.get(key, 0) + 1
+    together = [(b.columns, _add_up(v, b.num_matrices) if by_rows else v) for b, v in parts]
+    pieces = Counter(key for columns, _ in together for key, _, _ in columns)
     blocks, split = list[Block](), dict[str, list[tuple[int, Tensor]]]()
-    for columns, values in together.items():
+    for columns, values in together:
         dims = tuple(c for _, _, c in columns)
         if all(pieces[key] == 1 for key, _, _ in columns):
             blocks.append(Block(tuple(key for key, _, _ in columns), dims, values))
@@ -186,12 +179,11 @@ def merge_matrices(
     return tuple(blocks)
 
 
-def _add_up(values: list[Tensor]) -> Tensor:
-    """Adds up matrices in the order of the ranks, so that the sum is the same every time."""
-    total = values[0]
-    for partial in values[1:]:
-        total = total + partial
-    return total
+def _add_up(values: Tensor, num_matrices: int) -> Tensor:
+    """Adds up matrices that stand one below the other."""
+    if num_matrices == 1:
+        return values
+    return values.view(num_matrices, len(values) // num_matrices, values.shape[1]).sum(0)
 
 
 def row_blocks(sparse: IKJT, result: LookupResult) -> list[Block]:

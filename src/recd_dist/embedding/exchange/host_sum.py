@@ -12,46 +12,47 @@ collective in each direction, inside the host.
 """
 
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
+
+from recd_dist.embedding.exchange.pieces import Integers, Order, reorder
 
 
 class HostSum:
     """The sums inside a host in one step.
 
     Args:
-        rows: for each matrix the number of rows that belong to each rank of the job.
+        rows: for each matrix the number of rows that belong to each rank of the job, int64 [matrices, W].
         columns: for each matrix the number of its columns.
         group: the process group of the ranks of this host.
     """
 
-    def __init__(self, rows: Sequence[tuple[int, ...]], columns: Sequence[int], group: dist.ProcessGroup) -> None:
-        self.rows, self.columns, self.group = rows, columns, group
+    def __init__(self, rows: Integers, columns: Sequence[int], group: dist.ProcessGroup) -> None:
+        self.rows, self.columns, self.group = rows, np.array(columns, dtype=np.int64), group
         self.size, self.local_rank = group.size(), group.rank()
+        self.order, self.back = _by_local_rank(*rows.shape, self.size)
+        self.sizes = rows * self.columns[:, None]
 
-    def kept_rows(self) -> list[tuple[int, ...]]:
+    def kept_rows(self) -> Integers:
         """For each summed matrix the number of rows of each rank: only ranks with this local rank have some."""
-        return [tuple(n if q % self.size == self.local_rank else 0 for q, n in enumerate(rows)) for rows in self.rows]
+        kept: Integers = np.where(np.arange(self.rows.shape[1]) % self.size == self.local_rank, self.rows, 0)
+        return kept
 
-    def num_rows(self, local_rank: int) -> list[int]:
-        """For each matrix the number of rows that belong to all ranks with a local rank.
+    def num_elements(self) -> Integers:
+        """For each matrix and local rank how many numbers belong to the ranks with this local rank."""
+        return self.sizes.reshape(len(self.sizes), -1, self.size).sum(1)
 
-        Args:
-            local_rank: the local rank.
-        """
-        return [sum(rows[local_rank :: self.size]) for rows in self.rows]
 
-    def num_elements(self, local_rank: int) -> int:
-        """How many numbers all matrices have in these rows.
-
-        Args:
-            local_rank: the local rank.
-        """
-        return sum(n * c for n, c in zip(self.num_rows(local_rank), self.columns, strict=True))
+@lru_cache(maxsize=16)
+def _by_local_rank(num_matrices: int, world_size: int, host_size: int) -> tuple[Order, Order]:
+    """The order of pieces [matrices, hosts, local ranks] by local rank, then by matrix, then by host; and back."""
+    order = Order(np.arange(num_matrices * world_size).reshape(num_matrices, -1, host_size).transpose(2, 0, 1))
+    return order, order.inverse()
 
 
 def sum_in_host(step: HostSum, matrices: Sequence[Tensor], anchor: Tensor) -> list[Tensor]:
@@ -72,27 +73,26 @@ class _HostSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, step: HostSum, anchor: Tensor, *matrices: Tensor) -> tuple[Tensor, ...]:
         ctx.step = step  # type: ignore[attr-defined]
-        by_rank = [m.split(list(rows)) for m, rows in zip(matrices, step.rows, strict=True)]
-        sent = [rows.reshape(-1) for q in range(step.size) for m in by_rank for rows in m[q :: step.size]]
-        own = step.num_elements(step.local_rank)
-        received = anchor.new_empty(own * step.size)
+        sent = reorder([m.reshape(-1) for m in matrices], list(step.sizes), step.order)
+        elements = step.num_elements()
+        own = elements[:, step.local_rank].tolist()
+        received = anchor.new_empty(sum(own) * step.size)
         dist.all_to_all_single(
             received,
-            torch.cat(sent),
-            output_split_sizes=[own] * step.size,
-            input_split_sizes=[step.num_elements(q) for q in range(step.size)],
+            sent,
+            output_split_sizes=[sum(own)] * step.size,
+            input_split_sizes=elements.sum(0).tolist(),
             group=step.group,
         )
         # The sum runs in the order of the ranks, so that it is the same every time.
-        total = received.view(step.size, own).sum(0)
-        sizes = [n * c for n, c in zip(step.num_rows(step.local_rank), step.columns, strict=True)]
-        return tuple(p.view(-1, c) for p, c in zip(total.split(sizes), step.columns, strict=True))
+        total = received.view(step.size, sum(own)).sum(0)
+        return tuple(p.view(-1, c) for p, c in zip(total.split(own), step.columns.tolist(), strict=True))
 
     @staticmethod
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, ...]:
         step: HostSum = ctx.step  # type: ignore[attr-defined]
         sent = torch.cat([g.reshape(-1) for g in grads])
-        sizes_received = [step.num_elements(q) for q in range(step.size)]
+        sizes_received = step.num_elements().sum(0).tolist()
         received = sent.new_empty(sum(sizes_received))
         dist.all_to_all_single(
             received,
@@ -101,10 +101,6 @@ class _HostSum(torch.autograd.Function):
             input_split_sizes=[len(sent)] * step.size,
             group=step.group,
         )
-        gradients: list[list[Tensor]] = [[received[:0]] * len(rows) for rows in step.rows]
-        for local_rank, (start, end) in enumerate(pairwise(accumulate(sizes_received, initial=0))):
-            sizes = [n * c for n, c in zip(step.num_rows(local_rank), step.columns, strict=True)]
-            for n, (part, columns) in enumerate(zip(received[start:end].split(sizes), step.columns, strict=True)):
-                of_ranks = [rows * columns for rows in step.rows[n][local_rank :: step.size]]
-                gradients[n][local_rank :: step.size] = part.split(of_ranks)
-        return None, None, *(torch.cat(parts).view(-1, c) for parts, c in zip(gradients, step.columns, strict=True))
+        by_matrix = reorder([received], [step.sizes.reshape(-1)[step.order.numbers]], step.back)
+        parts = by_matrix.split(step.sizes.sum(1).tolist())
+        return None, None, *(p.view(-1, c) for p, c in zip(parts, step.columns.tolist(), strict=True))

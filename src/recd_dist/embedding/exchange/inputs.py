@@ -2,10 +2,13 @@
 
 There are two collectives::
 
-    sizes   to each rank  [code of a length's width; rows and ids of each unit]      int64, a few numbers
-    ids     to each rank  | ids of its segments | weights | lengths of its rows |    bytes, padded to 8
+    sizes   to each rank  [code of a length's width; rows and ids of its units]      int64, a few numbers
+    ids     to each rank  | ids of its segments | weights | lengths of its rows |    words of 4 bytes
 
 Weights are sent for the tables that pool weighted lists; other tables have none.
+
+Nothing here is a list with an entry for each rank: where numbers and segments stand follows from the plan
+(``size_index.py``), and segments are put in their order in one call (``pieces.py``).
 
 Ids have the dtype of the batch. Lengths have the smallest of 1, 2 and 4 bytes that holds the longest list of the batch.
 The host needs the sizes that come from other ranks. One copy brings these to the host together with the sizes that this
@@ -14,89 +17,40 @@ rank sends; on CUDA that is the only time in a step at which the host waits, as 
 TrainPipelineSparseDist waits first for ``Sizes``, then for ``Ids`` of the next batch, while this one computes.
 """
 
-from dataclasses import dataclass, field
-from itertools import accumulate
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torchrec.distributed.types import Awaitable
-from torchrec.streamable import Multistreamable
 
 from recd_dist.embedding.exchange.classes import join_tensors
+from recd_dist.embedding.exchange.context import Asked, LookupInput, LookupInputs
 from recd_dist.embedding.exchange.layout import Layout
-from recd_dist.embedding.exchange.unit_rows import UnitRows, constant, host_integers, unit_rows
-from recd_dist.tensors.ikjt import IKJT
+from recd_dist.embedding.exchange.pieces import Integers, host_integers, permute, reorder, transposed
+from recd_dist.embedding.exchange.unit_rows import UnitRows
 
 LENGTH_TYPES = (torch.uint8, torch.int16, torch.int32)
 """For each width code the dtype of a length; int16 holds those of lists of up to 32,767 ids."""
 
-ALIGNMENT = 8
-"""The bytes that each rank receives are a multiple of this number, so that they can be read as ids."""
-
-Line = list[int]
-"""The sizes of one rank: the width code, then the number of rows and the number of ids of each unit."""
+WORD = 4
+"""Bytes of a word. What each rank receives is whole words: its lengths are padded to a multiple of so many."""
 
 
-@dataclass(eq=False)
-class Context(Multistreamable):
-    """What the way out keeps of a batch for the way back.
+def width_code(lengths: Tensor) -> int | Tensor:
+    """The code of the smallest dtype that holds some lengths, an int on CPU and a tensor on CUDA.
 
-    Attributes:
-        sparse: the batch.
-        units: the rows of each unit.
-        num_sent: for each rank and unit the number of rows whose vectors come back; set when the sizes are known.
-        rows_here: for each unit of which this rank holds shards the number of rows from each rank; set by the lookup.
+    Args:
+        lengths: the lengths, int32.
     """
-
-    sparse: IKJT | None = None
-    units: list[UnitRows] = field(default_factory=list)
-    num_sent: list[list[int]] = field(default_factory=list)
-    rows_here: list[tuple[int, ...]] = field(default_factory=list)
-
-    def record_stream(self, stream: torch.Stream) -> None:
-        """Tells the CUDA allocator that a stream uses these tensors."""
-        if self.sparse is not None:
-            self.sparse.record_stream(stream)
-        for tensor in (t for rows in self.units for t in rows.tensors()):
-            if tensor.is_cuda:
-                tensor.record_stream(stream)
-
-
-@dataclass(frozen=True, eq=False)
-class LookupInput:
-    """What the lookup of one unit takes.
-
-    Attributes:
-        num_rows: number of rows of each key, from each rank.
-        values: ids, key after key, rank after rank.
-        lengths: number of ids of each row, int32; every key has as many rows as ``num_rows`` sums to.
-        weights: weight of each id, float32, or None.
-    """
-
-    num_rows: tuple[int, ...]
-    values: Tensor
-    lengths: Tensor
-    weights: Tensor | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class LookupInputs(Multistreamable):
-    """What the lookups of this rank take for one batch of all ranks.
-
-    Attributes:
-        units: for the number of each unit what its lookup takes.
-    """
-
-    units: dict[int, LookupInput]
-
-    def record_stream(self, stream: torch.Stream) -> None:
-        """Tells the CUDA allocator that a stream uses these tensors."""
-        for each in self.units.values():
-            for tensor in (each.values, each.lengths, each.weights):
-                if tensor is not None and tensor.is_cuda:
-                    tensor.record_stream(stream)
+    if not len(lengths):
+        return 0
+    longest = lengths.max()
+    if lengths.is_cuda:
+        return (longest > 255).long() + (longest > 32767).long()
+    return int(longest > 255) + int(longest > 32767)
 
 
 class Sizes(Awaitable[Awaitable[LookupInputs]]):
@@ -104,72 +58,71 @@ class Sizes(Awaitable[Awaitable[LookupInputs]]):
 
     Args:
         layout: the layout of the plan.
-        context: the context of the batch, which keeps its rows.
-        sparse: the batch.
+        asked: holds the rows of each unit, and keeps the sizes.
+        code: width code of the lengths.
         group: the process group of all ranks.
     """
 
-    def __init__(self, layout: Layout, context: Context, sparse: IKJT, group: dist.ProcessGroup) -> None:
+    def __init__(self, layout: Layout, asked: Asked, code: int | Tensor, group: dist.ProcessGroup) -> None:
         super().__init__()
-        self.layout, self.context, self.group = layout, context, group
-        context.sparse, context.units = sparse, [unit_rows(sparse, unit) for unit in layout.units]
-        self.counts = join_tensors([rows.counts for rows in context.units])
-        rows = [rows.num_rows for rows in context.units]
+        self.layout, self.asked, self.group = layout, asked, group
+        self.counts = join_tensors([rows.counts for rows in asked.units])
+        rows = np.array([rows.num_rows for rows in asked.units], dtype=np.int64)
         message = message_on_device if self.counts.is_cuda else message_on_host
-        self.mine = message(layout, rows, self.counts, sparse.lengths)
+        self.mine = message(layout, rows, self.counts, code)
         self.theirs = torch.empty_like(self.mine)
         self.handle: Any = dist.all_to_all_single(self.theirs, self.mine, group=group, async_op=True)
 
     def _wait_impl(self) -> "Ids":
         self.handle.wait()
-        mine, theirs = torch.stack([self.mine, self.theirs]).tolist()
-        self.context.num_sent = [
-            [line[2 + 2 * n] if u.lengths is None else u.num_rows for n, u in enumerate(self.context.units)]
-            for line in mine
-        ]
-        return Ids(self, mine, theirs)
+        both = torch.stack([self.mine, self.theirs]).cpu() if self.mine.is_cuda else (self.mine, self.theirs)
+        mine, theirs = (each.numpy() for each in both)
+        ids = self.layout.sizes.sent_ids(mine)
+        self.asked.num_sent = ids.copy()
+        for n in self.layout.row_units:
+            self.asked.num_sent[:, n] = self.asked.units[n].num_rows
+        return Ids(self, int(mine[0, 0]), ids, theirs)
 
 
-def message_on_host(layout: Layout, rows: list[int], counts: Tensor, lengths: Tensor) -> Tensor:
-    """The sizes that this rank sends to each rank, computed by a loop.
-
-    On CPU a loop over few numbers is faster than a dozen small operators: 0.1 ms against 0.3 ms.
+def message_on_host(layout: Layout, rows: Integers, counts: Tensor, code: int | Tensor) -> Tensor:
+    """The sizes that this rank sends to each rank, computed by numpy, whose calls are short.
 
     Args:
         layout: the layout of the plan.
         rows: number of rows of each unit.
         counts: number of ids of each segment, int64 [segments].
-        lengths: number of ids of each list of the batch, int32.
+        code: width code of the lengths.
 
     Returns:
-        A ``Line`` for each rank, int64 [W, 1 + 2 * units].
+        A row for each rank as ``size_index.py`` describes it, int64 [W, width].
     """
-    longest = int(lengths.max()) if len(lengths) else 0
-    line = [int(longest > 255) + int(longest > 32767), *(n for r in rows for n in (r, 0))]
-    flat, ids = line * layout.world_size, counts.tolist()
-    for index, segment in zip(layout.size_index, layout.sent_segments, strict=True):
-        flat[index] += ids[segment]
-    return torch.tensor(flat, dtype=torch.int64).view(layout.world_size, -1)
+    sizes = layout.sizes
+    message = np.zeros((sizes.world_size, sizes.width), dtype=np.int64)
+    message[:, 0] = int(code)
+    flat = message.reshape(-1)
+    flat[sizes.rows_at] = rows[sizes.rows_unit]
+    np.add.at(flat, sizes.sent_at, counts.numpy()[sizes.sent.numbers])
+    return torch.from_numpy(message)
 
 
-def message_on_device(layout: Layout, rows: list[int], counts: Tensor, lengths: Tensor) -> Tensor:
+def message_on_device(layout: Layout, rows: Integers, counts: Tensor, code: int | Tensor) -> Tensor:
     """The sizes that this rank sends to each rank, computed by operators, so that the host does not wait.
 
     Args:
         layout: the layout of the plan.
         rows: number of rows of each unit.
         counts: number of ids of each segment, int64 [segments].
-        lengths: number of ids of each list of the batch, int32.
+        code: width code of the lengths.
 
     Returns:
-        A ``Line`` for each rank, int64 [W, 1 + 2 * units].
+        A row for each rank as ``size_index.py`` describes it, int64 [W, width].
     """
-    message = host_integers([0, *(n for r in rows for n in (r, 0))], counts).repeat(layout.world_size, 1)
-    if len(lengths):
-        longest = lengths.max()
-        message[:, 0] = (longest > 255).long() + (longest > 32767).long()
-    sent = counts[constant(layout.sent_segments, counts.device)]
-    message.view(-1).index_add_(0, constant(layout.size_index, counts.device), sent)
+    sizes = layout.sizes
+    known = np.zeros((sizes.world_size, sizes.width), dtype=np.int64)
+    known.reshape(-1)[sizes.rows_at] = rows[sizes.rows_unit]
+    message = host_integers(known, counts)
+    message[:, 0] = code
+    message.view(-1).index_add_(0, sizes.sent_at_order.on(counts.device), counts[sizes.sent.on(counts.device)])
     return message
 
 
@@ -178,172 +131,153 @@ class Ids(Awaitable[LookupInputs]):
 
     Args:
         sizes: the exchange of sizes that came before.
-        mine: the sizes that this rank sent to each rank.
-        theirs: the sizes that this rank received from each rank.
+        code: width code of the lengths that this rank sends.
+        ids: number of ids of each unit that this rank sends to each rank, int64 [W, units].
+        theirs: the sizes that this rank received from each rank, int64 [W, width].
     """
 
-    def __init__(self, sizes: Sizes, mine: list[Line], theirs: list[Line]) -> None:
+    def __init__(self, sizes: Sizes, code: int, ids: Integers, theirs: Integers) -> None:
         super().__init__()
-        self.layout, self.theirs = sizes.layout, theirs
-        self.id_type = sizes.context.units[0].values.dtype
-        chunks = _chunks(sizes, mine)
-        self.received = [self._sections(line) for line in theirs]
-        self.buffer = chunks[0][0].new_empty(sum(map(sum, self.received)))
+        self.layout, self.code = sizes.layout, code
+        self.id_type = sizes.asked.units[0].values.dtype
+        index = self.layout.sizes
+        self.codes, self.rows = theirs[:, 0], theirs[:, index.rows_column]
+        self.list_ids, self.segment_ids = theirs[:, index.ids_column], theirs[:, index.segment_column]
+        sent = self._send(sizes, ids)
+        weighted = [k for k, n in enumerate(index.local_lists) if n < index.num_weighted]
+        self.heights = self.rows[:, np.searchsorted(index.local_lists, index.list_unit)]
+        num_lengths = self.heights.sum(1)
+        self.padding = -num_lengths % WORD
+        self.received = np.stack(
+            [
+                (self.list_ids.sum(1) + self.segment_ids.sum(1)) * self.id_type.itemsize // WORD,
+                self.list_ids[:, weighted].sum(1),
+                (num_lengths + self.padding) * _LENGTH_BYTES[self.codes] // WORD,
+            ]
+        )
+        self.buffer = sent.words.new_empty(int(self.received.sum()))
         self.handle: Any = dist.all_to_all_single(
             self.buffer,
-            torch.cat([section for chunk in chunks for section in chunk]),
-            output_split_sizes=[sum(sections) for sections in self.received],
-            input_split_sizes=[sum(map(len, chunk)) for chunk in chunks],
+            sent.words,
+            output_split_sizes=self.received.sum(0).tolist(),
+            input_split_sizes=sent.sizes,
             group=sizes.group,
             async_op=True,
         )
 
-    def _sections(self, line: Line) -> list[int]:
-        """Bytes of ids, of weights, of lengths and of padding that come from one rank."""
-        layout = self.layout
-        weighted = sum(line[2 + 2 * n] for n in layout.weighted_units)
-        lengths = sum(line[1 + 2 * n] * len(layout.units[n].segments(layout.rank)) for n in layout.row_units)
-        return _pad([sum(line[2::2]) * self.id_type.itemsize, weighted * 4, lengths * _length_type(line).itemsize])
+    def _send(self, sizes: Sizes, ids: Integers) -> "_Sent":
+        """What is sent to all ranks: ids, weights and lengths of each, rank after rank."""
+        index, units, counts = self.layout.sizes, sizes.asked.units, sizes.counts
+        num_ids = ids.sum(1)
+        all_ids = join_tensors([u.values for u in units])
+        kinds = [permute(all_ids, counts, index.sent, int(num_ids.sum()))]
+        words = [num_ids * self.id_type.itemsize // WORD]
+        if index.num_weighted:
+            num_weights = ids[:, : index.num_weighted].sum(1)
+            weights = join_tensors([w for u in units[: index.num_weighted] if (w := u.weights) is not None])
+            own = counts[: index.first_segment[index.num_weighted]]
+            kinds.append(permute(weights, own, index.sent_weights, int(num_weights.sum())))
+            words.append(num_weights)
+        if index.num_row_units:
+            lengths, num_lengths = self._sent_lengths(units)
+            kinds.append(lengths)
+            words.append(num_lengths * lengths.element_size() // WORD)
+        flat = [kind.view(torch.int32) for kind in kinds]
+        return _Sent(reorder(flat, words, transposed(len(words), index.world_size)), sum(words).tolist())
+
+    def _sent_lengths(self, units: list[UnitRows]) -> tuple[Tensor, Integers]:
+        """The lengths that each rank is sent, in the dtype in which they travel, and how many there are for each."""
+        index = self.layout.sizes
+        lists = units[: index.num_row_units]
+        rows = np.array([u.num_rows for u in lists], dtype=np.int64)
+        heights = np.repeat(rows, np.diff(index.first_segment[: index.num_row_units + 1]))
+        num_lengths = np.bincount(index.sent_rank, weights=rows[index.sent_unit], minlength=index.world_size).astype(
+            np.int64
+        )
+        padding = -num_lengths % WORD
+        tensors = [length for u in lists if (length := u.lengths) is not None]
+        zeros = tensors[0].new_zeros(int(padding.sum()))
+        joined = reorder([torch.cat([*tensors, zeros])], [np.concatenate([heights, padding])], index.sent_lengths)
+        return joined.to(LENGTH_TYPES[self.code]), num_lengths + padding
 
     def _wait_impl(self) -> LookupInputs:
         self.handle.wait()
-        pieces = self.buffer.split([size for sections in self.received for size in sections])
-        values = torch.cat(pieces[0::4]).view(self.id_type)
-        weights = torch.cat(pieces[1::4]).view(torch.float32) if self.layout.weighted_units else None
-        lengths = self._lengths(list(pieces[2::4]))
-        # In what comes from each rank, ids of the units with lists stand first, then those of the units of single ids.
-        kinds = [sum(line[2 + 2 * n] for n in units) for line in self.theirs for units in self._local_kinds()]
-        parts = values.split(kinds)
-        lists = self._list_inputs(join_tensors(list(parts[0::2])), weights, lengths)
-        return LookupInputs({**lists, **self._id_inputs(join_tensors(list(parts[1::2])))})
+        index, num_sources = self.layout.sizes, self.layout.world_size
+        words = reorder([self.buffer], [self.received.T.reshape(-1)], transposed(num_sources, len(self.received)))
+        ids, weights, lengths = words.split(self.received.sum(1).tolist())
+        values, counts = ids.view(self.id_type), list[Tensor]()
+        if index.local_lists:
+            lengths = self._widen(lengths)
+            sizes = np.concatenate([self.heights, self.padding[:, None]], axis=1).reshape(-1)
+            ends = torch.nn.functional.pad(torch.cumsum(lengths, 0, dtype=torch.int64), (1, 0))
+            bounds = host_integers(np.concatenate([[0], np.cumsum(sizes)]), lengths)
+            counts.append(ends[bounds].diff().view(num_sources, -1)[:, :-1])
+            lengths = reorder([lengths], [sizes], index.received_lengths)
+        if index.local_ids:
+            counts.append(host_integers(self.segment_ids, values))
+        if not counts:
+            return LookupInputs({})
+        each = torch.cat(counts, dim=1)
+        values = permute(values, each.reshape(-1), index.received, self._num_values(len(values)))
+        return LookupInputs({**self._list_inputs(values, weights, lengths, each), **self._id_inputs(values)})
 
-    def _lengths(self, pieces: list[Tensor]) -> Tensor:
+    def _num_values(self, num_ids: int) -> int | None:
+        """How many ids the lookups take; None if only the device knows, because a table has two shards on this rank."""
+        return None if self.layout.sizes.received.repeats else num_ids
+
+    def _widen(self, words: Tensor) -> Tensor:
         """The lengths from all ranks as int32; this is one copy if all have the same width, as they mostly do."""
-        types = [_length_type(line) for line in self.theirs]
-        if len(set(types)) == 1:
-            return torch.cat(pieces).view(types[0]).to(torch.int32)
-        return torch.cat([p.view(t).to(torch.int32) for p, t in zip(pieces, types, strict=True)])
+        if (self.codes == self.codes[0]).all():
+            return words.view(LENGTH_TYPES[self.codes[0]]).to(torch.int32)
+        pieces = words.split(self.received[2].tolist())
+        return torch.cat([p.view(LENGTH_TYPES[c]).to(torch.int32) for p, c in zip(pieces, self.codes, strict=True)])
 
-    def _local_kinds(self) -> tuple[list[int], list[int]]:
-        """Numbers of the local units whose rows are lists, and of those in which every row is one id."""
-        layout, local = self.layout, self.layout.local_units
-        return [n for n in local if n in layout.row_units], [n for n in local if n in layout.id_units]
-
-    def _list_inputs(self, values: Tensor, weights: Tensor | None, lengths: Tensor) -> dict[int, LookupInput]:
+    def _list_inputs(self, values: Tensor, weights: Tensor, lengths: Tensor, counts: Tensor) -> dict[int, LookupInput]:
         """Inputs of the lookups of lists: what came rank after rank is put in their order, key after key."""
-        layout, (units, _), order = self.layout, self._local_kinds(), self.layout.received_rows
-        heights = [
-            line[1 + 2 * n] for line in self.theirs for n in units for _ in layout.units[n].segments(layout.rank)
-        ]
-        ends = torch.nn.functional.pad(torch.cumsum(lengths, 0, dtype=torch.int64), (1, 0))
-        counts = ends[host_integers(list(accumulate(heights, initial=0)), lengths)].diff()
-        repeats = len(order) > len(heights)
-        values = _permute(values, counts, order, None if repeats else len(values))
-        if weights is not None:
-            weight_counts = counts[constant(self._weighted_segments(), counts.device)]
-            repeats = len(layout.received_weights) > len(weight_counts)
-            weights = _permute(weights, weight_counts, layout.received_weights, None if repeats else len(weights))
-        lengths = _permute(lengths, host_integers(heights, lengths), order, sum(heights[n] for n in order))
+        index, rank, units = self.layout.sizes, self.layout.rank, self.layout.units
+        part_weights: Tensor | None = None
+        if index.num_weight_segments:
+            own = counts[:, : index.num_weight_segments].reshape(-1)
+            total = None if index.received_weights.repeats else len(weights)
+            part_weights = permute(weights.view(torch.float32), own, index.received_weights, total)
         inputs, first, row = dict[int, LookupInput](), 0, 0
-        for n in units:
-            unit, sources = layout.units[n], tuple(line[1 + 2 * n] for line in self.theirs)
-            num_lengths = sum(sources) * len(unit.parts[layout.rank])
-            num_ids = sum(line[2 + 2 * n] for line in self.theirs)
-            if len(unit.segments(layout.rank)) != len(unit.parts[layout.rank]):
+        for k, n in enumerate(index.local_lists):
+            num_parts, sources = len(units[n].parts[rank]), self.rows[:, k]
+            num_lengths, num_ids = int(sources.sum()) * num_parts, int(self.list_ids[:, k].sum())
+            own_lengths = lengths[row : row + num_lengths]
+            if len(units[n].segments(rank)) != num_parts:
                 # A table has two column shards on this rank: its ids came once and are looked up for each shard.
-                num_ids = int(lengths[row : row + num_lengths].sum())
-            own = slice(first, first + num_ids)
+                num_ids = int(own_lengths.sum())
+            ids = slice(first, first + num_ids)
             # Units with weights come first, so that the weights of their ids stand in the same places as the ids.
-            part_weights = weights[own] if weights is not None and unit.table_class.weighted else None
-            inputs[n] = LookupInput(sources, values[own], lengths[row : row + num_lengths], part_weights)
+            with_weights = part_weights if n < index.num_weighted else None
+            inputs[n] = LookupInput(
+                sources, values[ids], own_lengths, None if with_weights is None else with_weights[ids]
+            )
             first, row = first + num_ids, row + num_lengths
         return inputs
 
-    def _weighted_segments(self) -> tuple[int, ...]:
-        """Which of the received segments of lists have weights, with the segments numbered rank after rank."""
-        layout, (units, _) = self.layout, self._local_kinds()
-        sizes = [len(layout.units[n].segments(layout.rank)) for n in units]
-        weighted = sum(size for n, size in zip(units, sizes, strict=True) if n in layout.weighted_units)
-        return tuple(q * sum(sizes) + s for q in range(layout.world_size) for s in range(weighted))
-
     def _id_inputs(self, values: Tensor) -> dict[int, LookupInput]:
-        """Inputs of the lookups of single ids, put in their order, key after key."""
-        layout, (_, units), order = self.layout, self._local_kinds(), self.layout.received_ids
-        counts = [line[2 + 2 * n] for line in self.theirs for n in units for _ in layout.units[n].segments(layout.rank)]
-        values = _permute(values, host_integers(counts, values), order, sum(counts[n] for n in order))
-        inputs, first = dict[int, LookupInput](), 0
-        for n in units:
-            sources = tuple(line[2 + 2 * n] for line in self.theirs)
-            own = values[first : first + sum(sources) * len(layout.units[n].parts[layout.rank])]
-            inputs[n] = LookupInput(sources, own, torch.ones(len(own), dtype=torch.int32, device=own.device))
-            first += len(own)
+        """Inputs of the lookups of single ids, which stand at the end of the values."""
+        index, rank, units = self.layout.sizes, self.layout.rank, self.layout.units
+        totals = {n: self.segment_ids[:, index.id_unit == n] for n in index.local_ids}
+        repeats = {n: len(units[n].parts[rank]) // totals[n].shape[1] for n in index.local_ids}
+        sizes = {n: int(totals[n].sum()) * repeats[n] for n in index.local_ids}
+        ones = torch.ones(max(sizes.values(), default=0), dtype=torch.int32, device=values.device)
+        inputs, first = dict[int, LookupInput](), len(values) - sum(sizes.values())
+        for n, size in sizes.items():
+            own = values[first : first + size]
+            inputs[n] = LookupInput(totals[n].sum(1), own, ones[:size])
+            first += size
         return inputs
 
 
-def _chunks(sizes: Sizes, mine: list[Line]) -> list[list[Tensor]]:
-    """For each rank what it is sent, as bytes: ids, weights, lengths, padding."""
-    layout, units = sizes.layout, sizes.context.units
-    num_ids = [sum(line[2::2]) for line in mine]
-    all_ids = join_tensors([u.values for u in units])
-    values = _permute(all_ids, sizes.counts, layout.sent_segments, sum(num_ids))
-    ids = values.view(torch.uint8).split([n * values.element_size() for n in num_ids])
-    weights: list[Tensor] | tuple[Tensor, ...] = [ids[0][:0]] * layout.world_size
-    if layout.weighted_units:
-        num_weights = [sum(line[2 + 2 * n] for n in layout.weighted_units) for line in mine]
-        weights = _sent_weights(sizes, sum(num_weights)).view(torch.uint8).split([n * 4 for n in num_weights])
-    zeros = ids[0].new_zeros(ALIGNMENT)
-    chunks = []
-    for own_ids, own_weights, lengths in zip(ids, weights, _sent_lengths(sizes, _length_type(mine[0])), strict=True):
-        sections = [own_ids, own_weights, lengths.view(torch.uint8)]
-        chunks.append([*sections, zeros[: _pad(list(map(len, sections)))[-1]]])
-    return chunks
+@dataclass(frozen=True, eq=False)
+class _Sent:
+    """Words that are sent, and how many of them each rank gets."""
+
+    words: Tensor
+    sizes: list[int]
 
 
-def _sent_lengths(sizes: Sizes, dtype: torch.dtype) -> list[Tensor]:
-    """For each rank the lengths that it is sent, with the dtype in which they travel."""
-    layout, units = sizes.layout, sizes.context.units
-    pieces: dict[tuple[int, int], Tensor] = {}
-    for n in layout.row_units:
-        lengths = units[n].lengths
-        if lengths is not None:
-            split = lengths.to(dtype).split([units[n].num_rows] * layout.units[n].num_segments)
-            pieces |= {(n, s): piece for s, piece in enumerate(split)}
-    sent = [[(n, s) for n in layout.row_units for s in layout.units[n].segments(q)] for q in range(layout.world_size)]
-    empty = torch.empty(0, dtype=dtype, device=sizes.counts.device)
-    flat = torch.cat([empty, *(pieces[key] for keys in sent for key in keys)])
-    return list(flat.split([sum(units[n].num_rows for n, _ in keys) for keys in sent]))
-
-
-def _sent_weights(sizes: Sizes, total: int) -> Tensor:
-    """The weights in the order in which their ids are sent, float32 [total]."""
-    layout, units = sizes.layout, sizes.context.units
-    # Units with weights come first, and so do their segments.
-    end = sum(layout.units[n].num_segments for n in layout.weighted_units)
-    order = tuple(s for s in layout.sent_segments if s < end)
-    weights = [w for n in layout.weighted_units if (w := units[n].weights) is not None]
-    return _permute(join_tensors(weights), sizes.counts[:end], order, total)
-
-
-def _length_type(line: Line) -> torch.dtype:
-    return LENGTH_TYPES[line[0]]
-
-
-def _pad(sections: list[int]) -> list[int]:
-    """The sizes of sections, with that of the padding behind them added to the list."""
-    return [*sections, -sum(sections) % ALIGNMENT]
-
-
-def _permute(values: Tensor, counts: Tensor, order: tuple[int, ...], total: int | None) -> Tensor:
-    """Puts the segments of a tensor in another order; segments may be repeated or left out.
-
-    Args:
-        values: the tensor, [sum of counts].
-        counts: size of each segment, int64.
-        order: numbers of the segments in the new order.
-        total: size of the result; with None the host waits for the device to tell it.
-    """
-    if order == tuple(range(len(counts))):
-        return values
-    index = constant(order, counts.device).to(torch.int32)
-    out: Tensor = torch.ops.fbgemm.permute_1D_sparse_data(index, counts, values, None, total)[1]
-    return out
+_LENGTH_BYTES = np.array([dtype.itemsize for dtype in LENGTH_TYPES])

@@ -18,9 +18,10 @@ its tables side by side::
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate
 
 from recd_dist.embedding.exchange.classes import TableClass
+from recd_dist.embedding.exchange.return_index import Columns, ReturnIndex
+from recd_dist.embedding.exchange.size_index import SizeIndex
 from recd_dist.embedding.vocabulary.placement import Placement, Shard
 
 REPLICATED = "DP"
@@ -30,17 +31,17 @@ SPLIT_IN_HOST = ("TWRW", "GRID")
 
 @dataclass(frozen=True)
 class Part:
-    """Columns of one key that a rank computes, for the ids of one bucket.
+    """Columns of one key that a rank computes, for the ids of one segment.
 
     Attributes:
         key: the key.
-        bucket: number of the bucket.
+        segment: number of the segment.
         column: first column of the table.
         num_columns: number of columns.
     """
 
     key: str
-    bucket: int
+    segment: int
     column: int
     num_columns: int
 
@@ -55,7 +56,10 @@ class Unit:
         table_class: the class, without the tables that have another sharding type.
         block_rows: for each key the number of rows in a block of its table; empty if rows are not split.
         num_buckets: number of blocks of a table; 1 if rows are not split.
+        num_segments: how many segments a rank makes of a batch; one more for what fills up distinct ids, which is never
+            sent. A segment's number is that of its bucket times the number of keys, plus that of its key.
         parts: for each rank the parts that it computes, in the order of its columns.
+        columns: for each rank the columns of the matrix that it sends back.
     """
 
     module: str
@@ -63,44 +67,30 @@ class Unit:
     table_class: TableClass
     block_rows: tuple[int, ...]
     num_buckets: int
+    num_segments: int
     parts: Mapping[int, tuple[Part, ...]]
+    columns: Mapping[int, Columns]
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
         """The keys of the unit, in their order."""
         return tuple(self.table_class.stacks)
 
-    @cached_property
-    def num_segments(self) -> int:
-        """How many segments a rank makes of a batch; one more for what fills up distinct ids, which is never sent."""
-        return self.num_buckets * len(self.keys) + (self.table_class.send == "ids")
-
     def segments(self, rank: int) -> tuple[int, ...]:
         """Numbers of the segments that a rank receives: each once, whatever columns the rank holds.
 
-        A segment's number is that of its bucket times the number of keys, plus that of its key.
+        Args:
+            rank: the rank.
+        """
+        return tuple(sorted({p.segment for p in self.parts.get(rank, ())}))
+
+    def widths(self, rank: int) -> tuple[int, ...]:
+        """For each table in the matrix that a rank sends back the number of its columns.
 
         Args:
             rank: the rank.
         """
-        numbers = (p.bucket * len(self.keys) + self.keys.index(p.key) for p in self.parts.get(rank, ()))
-        return tuple(sorted(set(numbers)))
-
-    def columns(self, rank: int) -> tuple[int, ...]:
-        """For each part that a rank computes the number of its columns.
-
-        Args:
-            rank: the rank.
-        """
-        return tuple(p.num_columns for p in self.parts.get(rank, ()))
-
-    def width(self, rank: int) -> int:
-        """How many columns the matrix has that a rank sends back.
-
-        Args:
-            rank: the rank.
-        """
-        return sum(self.columns(rank))
+        return tuple(n for _, _, n in self.columns.get(rank, ()))
 
 
 @dataclass(frozen=True)
@@ -160,59 +150,21 @@ class Layout:
         return bool(unit.parts.get(rank)) and (has_same_local_rank or not self.is_summed_in_host(unit))
 
     @cached_property
-    def first_segment(self) -> tuple[int, ...]:
-        """For each unit the number of its first segment, with the segments of all units numbered in a row."""
-        return tuple(accumulate((unit.num_segments for unit in self.units), initial=0))[:-1]
+    def sizes(self) -> SizeIndex:
+        """Where the numbers of rows and ids stand in what ranks tell each other, and in which order ids travel."""
+        segments = [[unit.segments(q) for unit in self.units] for q in range(self.world_size)]
+        parts = [[p.segment for p in unit.parts.get(self.rank, ())] for unit in self.units]
+        num_segments = [unit.num_segments for unit in self.units]
+        return SizeIndex(segments, parts, num_segments, len(self.row_units), len(self.weighted_units), self.rank)
 
     @cached_property
-    def sent_segments(self) -> tuple[int, ...]:
-        """Numbers of the segments in the order in which they are sent: rank after rank, unit after unit."""
-        firsts = list(zip(self.units, self.first_segment, strict=True))
-        return tuple(first + s for q in range(self.world_size) for unit, first in firsts for s in unit.segments(q))
-
-    @cached_property
-    def size_index(self) -> tuple[int, ...]:
-        """For each sent segment where its number of ids is added in the sizes, [W, 1 + 2 * units] as a flat list."""
-        width = 1 + 2 * len(self.units)
-        return tuple(
-            q * width + 2 + 2 * n
+    def returns(self) -> ReturnIndex:
+        """Which matrices come back from which rank."""
+        coming = [
+            [(n, unit.columns[q]) for n, unit in enumerate(self.units) if self.sends_back(unit, q)]
             for q in range(self.world_size)
-            for n, unit in enumerate(self.units)
-            for _ in unit.segments(q)
-        )
-
-    @cached_property
-    def received_rows(self) -> tuple[int, ...]:
-        """Order in which lookups take the received segments of ``row_units``, which are numbered source by source."""
-        return self._received_order([n for n in self.local_units if n in self.row_units])
-
-    @cached_property
-    def received_weights(self) -> tuple[int, ...]:
-        """Order in which lookups take the weights of the received segments of ``weighted_units``.
-
-        These segments are numbered among themselves, source by source.
-        """
-        return self._received_order([n for n in self.local_units if n in self.weighted_units])
-
-    @cached_property
-    def received_ids(self) -> tuple[int, ...]:
-        """Order in which lookups take the received segments of ``id_units``, which are numbered source by source."""
-        return self._received_order([n for n in self.local_units if n in self.id_units])
-
-    def _received_order(self, units: Sequence[int]) -> tuple[int, ...]:
-        """For each unit and each part of it on this rank the numbers of the part's segments, one from each source."""
-        numbers, count = dict[tuple[int, int], int](), 0
-        for n in units:
-            for segment in self.units[n].segments(self.rank):
-                numbers[n, segment] = count
-                count += 1
-        order = []
-        for n in units:
-            unit = self.units[n]
-            for part in unit.parts[self.rank]:
-                own = numbers[n, part.bucket * len(unit.keys) + unit.keys.index(part.key)]
-                order += [source * count + own for source in range(self.world_size)]
-        return tuple(order)
+        ]
+        return ReturnIndex(coming)
 
 
 def build_layout(
@@ -246,15 +198,20 @@ def build_layout(
 
 def _build_unit(module: str, sharding: str, table_class: TableClass, placement: Placement) -> Unit:
     blocks = {t: _row_blocks(placement[t].shards) for t in table_class.tables}
+    numbers = {t: {block: n for n, block in enumerate(of_table)} for t, of_table in blocks.items()}
+    keys = {key: n for n, key in enumerate(table_class.stacks)}
     parts: dict[int, list[Part]] = {}
-    for table, keys in table_class.tables.items():
+    for table, own in table_class.tables.items():
         for shard in placement[table].shards:
-            bucket = blocks[table].index((shard.row, shard.num_rows))
-            of_shard = [Part(key, bucket, shard.column, shard.num_columns) for key in keys]
+            first = numbers[table][shard.row, shard.num_rows] * len(keys)
+            of_shard = [Part(key, first + keys[key], shard.column, shard.num_columns) for key in own]
             parts.setdefault(shard.rank, []).extend(of_shard)
     num_buckets = max((len(b) for b in blocks.values()), default=1)
-    sizes = tuple(blocks[t][0][1] for t, keys in table_class.tables.items() for _ in keys) if num_buckets > 1 else ()
-    return Unit(module, sharding, table_class, sizes, num_buckets, {r: tuple(p) for r, p in parts.items()})
+    sizes = tuple(blocks[t][0][1] for t, own in table_class.tables.items() for _ in own) if num_buckets > 1 else ()
+    num_segments = num_buckets * len(keys) + (table_class.send == "ids")
+    columns = {r: tuple((p.key, p.column, p.num_columns) for p in of_rank) for r, of_rank in parts.items()}
+    whole = {r: tuple(of_rank) for r, of_rank in parts.items()}
+    return Unit(module, sharding, table_class, sizes, num_buckets, num_segments, whole, columns)
 
 
 def _row_blocks(shards: Sequence[Shard]) -> list[tuple[int, int]]:

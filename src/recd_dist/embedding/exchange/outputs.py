@@ -15,6 +15,7 @@ the mean over its own batch, and the gradients of the dense layers are averaged 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -22,6 +23,8 @@ from torch.autograd.function import FunctionCtx
 from torchrec.distributed import comm_ops
 
 from recd_dist.embedding.exchange.codec import CODECS, Codec, Columns
+from recd_dist.embedding.exchange.pieces import Integers, reorder, transposed
+from recd_dist.embedding.exchange.return_index import ReturnIndex
 from recd_dist.embedding.vocabulary.names import Codecs
 
 
@@ -29,61 +32,54 @@ class VectorExchange:
     """The exchange of vectors in one step.
 
     Args:
-        here: for each matrix that this rank computed the number of rows that belong to each rank.
+        here: for each matrix that this rank computed the number of rows that belong to each rank, int64 [matrices, W].
         here_columns: for each of these matrices the columns of its tables.
-        there: for each rank and each matrix that it computed for this rank the number of rows, and the columns of its
-            tables.
+        returns: the matrices that come back.
+        there: for each rank and unit the number of rows that come back, int64 [W, units].
         codecs: how vectors and gradients are written while they travel.
         group: the process group of all ranks.
     """
 
     def __init__(
         self,
-        here: Sequence[tuple[int, ...]],
+        here: Integers,
         here_columns: Sequence[Columns],
-        there: Sequence[Sequence[tuple[int, Columns]]],
+        returns: ReturnIndex,
+        there: Integers,
         codecs: Codecs,
         group: dist.ProcessGroup,
     ) -> None:
-        self.here, self.here_columns, self.there, self.group = here, here_columns, there, group
+        self.here, self.here_columns, self.returns, self.there, self.group = here, here_columns, returns, there, group
         self.forward_codec, self.backward_codec = CODECS[codecs.forward], CODECS[codecs.backward]
         self.handle: Any = None
         self.buffer: Tensor | None = None
 
-    def here_sizes(self, codec: Codec) -> list[list[int]]:
+    def here_sizes(self, codec: Codec) -> Integers:
         """Elements of each matrix of this rank, for each rank: they are sent forward and received backward.
 
         Args:
             codec: the codec of the direction.
+
+        Returns:
+            The numbers, int64 [matrices, W].
         """
-        widths = [codec.row_size(c) for c in self.here_columns]
-        return [
-            [rows[q] * w for rows, w in zip(self.here, widths, strict=True)]
-            for q in range(dist.get_world_size(self.group))
-        ]
+        widths = np.array([codec.row_size(c) for c in self.here_columns], dtype=np.int64)
+        return self.here * widths[:, None]
 
-    def there_sizes(self, codec: Codec) -> list[list[int]]:
-        """Elements of each matrix for this rank, from each rank: they are received forward and sent backward.
-
-        Args:
-            codec: the codec of the direction.
-        """
-        return [[rows * codec.row_size(c) for rows, c in blocks] for blocks in self.there]
-
-    def start(self, flat: Tensor, sent: list[list[int]], received: list[list[int]]) -> None:
+    def start(self, flat: Tensor, sent: list[int], received: list[int]) -> None:
         """Starts an all-to-all.
 
         Args:
             flat: the elements to send, rank after rank.
-            sent: for each rank how many elements of each matrix it is sent.
-            received: for each rank how many elements of each matrix come from it.
+            sent: how many elements each rank is sent.
+            received: how many elements come from each rank.
         """
-        self.buffer = flat.new_empty(sum(map(sum, received)))
+        self.buffer = flat.new_empty(sum(received))
         self.handle = dist.all_to_all_single(
             self.buffer,
             flat,
-            output_split_sizes=[sum(sizes) for sizes in received],
-            input_split_sizes=[sum(sizes) for sizes in sent],
+            output_split_sizes=received,
+            input_split_sizes=sent,
             group=self.group,
             async_op=True,
         )
@@ -121,7 +117,7 @@ def receive(step: VectorExchange, sent: Tensor) -> list[Tensor]:
         sent: what ``start_exchange`` returned.
 
     Returns:
-        The matrices for the rows of this rank, float32 [rows, columns], rank after rank.
+        For each bundle its matrices, float32 [rows of all matrices, columns].
     """
     return list(_Receive.apply(step, sent))  # type: ignore[no-untyped-call]
 
@@ -130,10 +126,12 @@ class _Send(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, step: VectorExchange, anchor: Tensor, *matrices: Tensor) -> Tensor:
         ctx.step = step  # type: ignore[attr-defined]
-        codec = step.forward_codec
+        codec, returns = step.forward_codec, step.returns
         sizes = step.here_sizes(codec)
-        encoded = [codec.encode(m, c) for m, c in zip(matrices, step.here_columns, strict=True)]
-        step.start(_join_by_source(encoded, sizes, codec, anchor), sizes, step.there_sizes(codec))
+        encoded = [codec.encode(m, c).reshape(-1) for m, c in zip(matrices, step.here_columns, strict=True)]
+        empty = [anchor.new_empty(0, dtype=codec.dtype)] * (not encoded)
+        flat = empty[0] if empty else reorder(encoded, list(sizes), transposed(*sizes.shape))
+        step.start(flat, sizes.sum(0).tolist(), returns.by_rank(returns.sizes(step.there, codec)))
         return anchor.new_zeros(1)
 
     @staticmethod
@@ -141,16 +139,15 @@ class _Send(torch.autograd.Function):
         del grad  # it stands for the gradients that are under way
         step: VectorExchange = ctx.step  # type: ignore[attr-defined]
         codec = step.backward_codec
-        flat = step.finish()
+        flat, sizes = step.finish(), step.here_sizes(codec)
+        if not len(sizes):
+            return None, None
+        by_matrix = reorder([flat], [sizes.T.reshape(-1)], transposed(*sizes.T.shape)).split(sizes.sum(1).tolist())
         grads: list[Tensor | None] = []
-        sizes = step.here_sizes(codec)
-        pieces = flat.split([n for source in sizes for n in source])
-        num_matrices = len(step.here)
-        for n, columns in enumerate(step.here_columns):
-            own = flat if num_matrices == 1 else torch.cat(pieces[n::num_matrices])
+        for own, columns in zip(by_matrix, step.here_columns, strict=True):
             decoded = codec.decode(own.view(-1, codec.row_size(columns)), columns)
             if comm_ops.get_gradient_division():
-                decoded = decoded.div_(len(sizes))
+                decoded = decoded.div_(sizes.shape[1])
             grads.append(decoded)
         return None, None, *grads
 
@@ -160,27 +157,21 @@ class _Receive(torch.autograd.Function):
     def forward(ctx: FunctionCtx, step: VectorExchange, sent: Tensor) -> tuple[Tensor, ...]:
         del sent  # it stands for the vectors that are under way
         ctx.step = step  # type: ignore[attr-defined]
-        codec = step.forward_codec
-        pieces = step.finish().split([n for sizes in step.there_sizes(codec) for n in sizes])
-        columns = [c for blocks in step.there for _, c in blocks]
-        return tuple(codec.decode(p.view(-1, codec.row_size(c)), c) for p, c in zip(pieces, columns, strict=True))
+        codec, returns = step.forward_codec, step.returns
+        sizes = returns.sizes(step.there, codec)
+        totals = [int(own.sum()) for own in returns.by_bundle(sizes)]
+        pieces = reorder([step.finish()], [sizes], returns.order).split(totals)
+        widths = [b.widths for b in returns.bundles]
+        return tuple(codec.decode(p.view(-1, codec.row_size(w)), w) for p, w in zip(pieces, widths, strict=True))
 
     @staticmethod
     def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple[None, Tensor]:
         step: VectorExchange = ctx.step  # type: ignore[attr-defined]
-        codec = step.backward_codec
-        columns = [c for blocks in step.there for _, c in blocks]
-        flat = [codec.encode(g, c).reshape(-1) for g, c in zip(grads, columns, strict=True)]
+        codec, returns = step.backward_codec, step.returns
+        widths = [b.widths for b in returns.bundles]
+        flat = [codec.encode(g, w).reshape(-1) for g, w in zip(grads, widths, strict=True)]
         like = grads[0] if grads else torch.empty(0)
-        joined = torch.cat([like.new_empty(0, dtype=codec.dtype), *flat])
-        step.start(joined, step.there_sizes(codec), step.here_sizes(codec))
+        sizes = returns.sizes(step.there, codec)
+        joined = reorder(flat, returns.by_bundle(sizes), returns.back) if flat else like.new_empty(0, dtype=codec.dtype)
+        step.start(joined, returns.by_rank(sizes), step.here_sizes(codec).sum(0).tolist())
         return None, like.new_zeros(1, dtype=torch.float32)
-
-
-def _join_by_source(matrices: Sequence[Tensor], sizes: list[list[int]], codec: Codec, like: Tensor) -> Tensor:
-    """The rows of every matrix, rank after rank, as one flat tensor; a single matrix is not copied."""
-    if len(matrices) == 1:
-        return matrices[0].reshape(-1)
-    columns = [m.reshape(-1).split([s[n] for s in sizes]) for n, m in enumerate(matrices)]
-    pieces = [piece for source in zip(*columns, strict=True) for piece in source]
-    return torch.cat(pieces) if pieces else torch.empty(0, dtype=codec.dtype, device=like.device)

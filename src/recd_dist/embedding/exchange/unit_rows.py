@@ -1,8 +1,6 @@
 """The rows of one unit in one batch, with ids sorted by the rank that holds them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -11,6 +9,7 @@ from recd_dist.embedding.exchange.buckets import bucketize, bucketize_ids
 from recd_dist.embedding.exchange.classes import class_rows
 from recd_dist.embedding.exchange.distinct import distinct_ids
 from recd_dist.embedding.exchange.layout import Unit
+from recd_dist.embedding.exchange.pieces import host_integers
 from recd_dist.tensors.ikjt import IKJT
 
 
@@ -67,27 +66,3 @@ def _id_rows(values: Tensor, unit: Unit) -> UnitRows:
         return UnitRows(0, values, host_integers([len(values)], values))
     ordered, index, counts = bucketize_ids(values, block_rows, unit.num_buckets)
     return UnitRows(0, ordered, counts, index=index)
-
-
-def host_integers(numbers: Sequence[int], like: Tensor) -> Tensor:
-    """Integers of this step as an int64 tensor on the device of another tensor, without making the host wait.
-
-    Args:
-        numbers: the integers.
-        like: a tensor on the device.
-    """
-    integers = torch.tensor(numbers, dtype=torch.int64)
-    return integers.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else integers
-
-
-@lru_cache(maxsize=512)
-def constant(numbers: tuple[int, ...], device: torch.device) -> Tensor:
-    """Integers of the plan as an int64 tensor on a device, which are copied there once.
-
-    The tensor is shared between steps: nobody may write to it.
-
-    Args:
-        numbers: the integers.
-        device: the device.
-    """
-    return torch.tensor(numbers, dtype=torch.int64, device=device)
