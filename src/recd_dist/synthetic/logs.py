@@ -33,6 +33,7 @@ from recd_dist.synthetic.labels import HiddenModel, Oracle, score, true_probabil
 from recd_dist.synthetic.spec import IdFeature, SyntheticSpec
 from recd_dist.synthetic.values import FeatureValues, Lists
 from recd_dist.synthetic.visits import Traffic, draw_traffic
+from recd_dist.table.one_query import second_statement
 
 _log = logging.getLogger(__name__)
 
@@ -103,6 +104,8 @@ def score_splits(raw: Path, split: str | None = None) -> dict[str, Oracle]:
     Raises:
         ConfigError: the split names columns that do not exist.
     """
+    if split and (mistake := second_statement(split)):
+        raise ConfigError(f"data.split: must be {mistake}")
     is_test = f"coalesce(({split}), false)" if split else "false"
     query = f"select epoch_us(timestamp) as t, label, {is_test} as is_test from read_parquet(?)"
     try:

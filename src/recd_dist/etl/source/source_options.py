@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from recd_dist.errors import nearest
+from recd_dist.table.one_query import second_statement
 
 KEY_NAMES = ("session", "request", "timestamp", "user", "sample", "order")
 """What a source may name as keys; docs/data.md says what each is for."""
@@ -169,7 +170,9 @@ def read_split(value: Any, mistakes: list[str]) -> str | float | None:
         try:
             value = float(value)
         except ValueError:
-            return str(value)
+            if mistake := second_statement(value):
+                mistakes.append(f"split must be {mistake}")
+            return value
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
         mistakes.append(f"split must be an SQL predicate or a share between 0 and 1, found {value!r}")
         return None

@@ -13,6 +13,7 @@ from recd_dist.etl.raw.table_formats import foreign_table
 from recd_dist.etl.source.source import Source
 from recd_dist.table.flat import string_literal
 from recd_dist.table.location import location
+from recd_dist.table.one_query import second_statement
 
 _NO_WORDS = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/", re.DOTALL)
 _JOIN = re.compile(r"\bjoin\b", re.IGNORECASE)
@@ -28,7 +29,7 @@ def samples_query(source: Source) -> PinnedQuery:
     path = resolve_path(source.path)
     text = source.samples
     written = WrittenSql.of(text).fill_path(path) if text else WrittenSql("", _query_of_all(path))
-    return pin_reads(written, source.reading)
+    return _pin(written, source, "data.samples")
 
 
 def group_query(source: Source, group: str) -> PinnedQuery:
@@ -38,7 +39,13 @@ def group_query(source: Source, group: str) -> PinnedQuery:
         DataError: as for :func:`samples_query`.
     """
     sql = (source.groups or {})[group].sql or ""
-    return pin_reads(WrittenSql.of(sql).fill_path(resolve_path(source.path)), source.reading)
+    return _pin(WrittenSql.of(sql).fill_path(resolve_path(source.path)), source, f"data.groups.{group}.sql")
+
+
+def _pin(written: WrittenSql, source: Source, option: str) -> PinnedQuery:
+    if mistake := second_statement(written.sql):
+        raise DataError(f"{option}: must be {mistake}")
+    return pin_reads(written, source.reading)
 
 
 def joins_without_order(sql: str) -> bool:

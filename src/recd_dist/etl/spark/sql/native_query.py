@@ -32,7 +32,7 @@ def read_native_query(context: QueryContext, source: Source, group: str, text: s
     query = group_query(source, group) if group else samples_query(source)
     columns = describe_written(context.connection, query.written, f"data.{context.option.removesuffix('_spark')}")
     try:
-        df = context.spark.sql(engine.fill_path(text, path))
+        df = context.spark.sql(f"select * from (\n{engine.fill_path(text, path)}\n)")  # a query, no other statement
     except PySparkException as error:
         raise DataError(f"{context.option}: {str(error).splitlines()[0]}") from error
     types = {field.name.lower(): field.dataType for field in df.schema.fields}
