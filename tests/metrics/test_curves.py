@@ -1,9 +1,7 @@
 """TensorBoard reads the curves back, and its server listens on loopback only."""
 
 import json
-import socket
 import subprocess
-import sys
 import time
 import urllib.parse
 import urllib.request
@@ -11,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.metrics.served import fetch_when_ready, free_port
 
-from recd_dist.errors import ConfigError
 from recd_dist.metrics import curves as curves_module
-from recd_dist.metrics.curves import BOARD_DIRECTORY, CurveWriter, drop_points, serve, server_command
+from recd_dist.metrics.board_server import server_command
+from recd_dist.metrics.curves import BOARD_DIRECTORY, CurveWriter, drop_points
 
 
 def events(run_dir: Path) -> EventAccumulator:
@@ -87,12 +86,6 @@ def test_both_servers_of_tensorboard_drop_it_too(tmp_path: Path, fast: str) -> N
 def scalars(port: int, run: str, tag: str) -> list[tuple[int, float]]:
     url = f"http://127.0.0.1:{port}/data/plugin/scalars/scalars?{urllib.parse.urlencode({'run': run, 'tag': tag})}"
     return [(step, value) for _, step, value in json.loads(fetch_when_ready(url))]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def test_a_server_that_runs_forgets_what_was_dropped(tmp_path: Path) -> None:
@@ -171,61 +164,3 @@ def test_dashboard_text_and_hparams(tmp_path: Path) -> None:
     assert text.tensor_proto.string_val[0] == b"    model:\n      name: dlrm"
     assert curves(tmp_path) == {"result/auc": [(7, pytest.approx(0.7))]}
     assert {"_hparams_/experiment", "_hparams_/session_start_info"} <= set(read.summary_metadata)
-
-
-def test_serves_on_loopback_only(tmp_path: Path) -> None:
-    with CurveWriter(tmp_path):
-        pass
-    command = server_command(tmp_path, port=6007)
-    assert command[-4:] == ["--host", "127.0.0.1", "--port", "6007"]
-    for host in ("0.0.0.0", "::", "10.0.0.1", "trainer.example"):
-        with pytest.raises(ConfigError, match=r"no authentication.*ssh -L 6006:127\.0\.0\.1:6006"):
-            server_command(tmp_path, host=host)
-    for host in ("localhost", "::1"):
-        assert host in server_command(tmp_path, host=host)
-
-
-def test_the_served_dashboard_is_ready_and_ends_with_its_process(tmp_path: Path) -> None:
-    with CurveWriter(tmp_path) as run:
-        run.add_points(1, "quality", {"loss": 0.5})
-    port = free_port()
-    code = (
-        f"from pathlib import Path; from recd_dist.metrics import curves; curves.serve(Path({str(tmp_path)!r}), {port})"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as server:
-        layout = json.loads(fetch_when_ready(f"http://127.0.0.1:{port}/data/plugin/custom_scalars/layout"))
-        server.terminate()
-        server.wait(timeout=20)
-    titles = [category["title"] for category in layout["category"]]
-    assert titles == ["quality", "speed", "what deduplication saves", "memory", "alarms"]
-    with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5)
-
-
-def fetch_when_ready(url: str, deadline_s: float = 60.0) -> bytes:
-    """The answer of a server that is starting; asks again while the answer is empty."""
-    end = time.monotonic() + deadline_s
-    while time.monotonic() < end:
-        try:
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                if len(body := answer.read()) > 2:
-                    return body
-        except OSError:
-            pass
-        time.sleep(0.2)
-    pytest.fail(f"{url} did not answer in {deadline_s} s")
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_a_port_in_use_is_named_with_a_line_to_type(tmp_path: Path, host: str) -> None:
-    with CurveWriter(tmp_path / "a run"):
-        pass
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        with pytest.raises(ConfigError, match=rf"--port {port}: in use, .*; choose another: recd board '/.*/a run' --"):
-            serve(tmp_path / "a run", port, host)
-
-
-def test_nothing_to_serve(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no TensorBoard files here"):
-        server_command(tmp_path)

@@ -1,6 +1,7 @@
 """``recd board``: TensorBoard over one run or many."""
 
 import argparse
+from pathlib import Path
 
 from recd_dist.commands.command import RUN, Argument, Command, run_of
 
@@ -8,22 +9,38 @@ RUNS = "runs"
 """Where runs lie unless ``run_dir`` says otherwise."""
 
 
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
+
+
 def run(options: argparse.Namespace) -> int:
     """Serves the curves until Ctrl-C."""
-    from recd_dist.metrics.curves import serve
+    from recd_dist.metrics.board_server import Access, serve
 
-    return int(serve(run_of(options.overrides, RUNS), host=options.host, port=options.port) or 0)
+    access = Access(options.token_file, options.cert, options.key, options.no_tls)
+    return int(serve(run_of(options.overrides, RUNS), options.port, options.host, access) or 0)
 
 
 COMMAND = Command(
     name="board",
     summary="TensorBoard over one or many runs",
-    details=f"RUN may also be a directory of runs; without it all those below {RUNS} are shown. Ctrl-C stops it.",
-    examples=("recd board runs", "recd board runs/tiny-dlrm --port 6007"),
+    details=f"RUN may also be a directory of runs; without it all those below {RUNS} are shown. Ctrl-C stops it. It "
+    "listens on this machine alone; for others it asks for a token and speaks TLS.",
+    examples=(
+        "recd board runs",
+        "recd board runs/tiny-dlrm --port 6007",
+        "recd board runs --host 0.0.0.0 --token-file ~/.recd-board --cert board.crt --key board.key",
+    ),
     run=run,
     arguments=(
         RUN,
         Argument("--port", "default 6006", {"type": int, "default": 6006}),
-        Argument("--host", "TensorBoard asks for no password: keep loopback", {"default": "127.0.0.1"}),
+        Argument("--host", "default 127.0.0.1; another address needs a token and TLS", {"default": "127.0.0.1"}),
+        Argument(
+            "--token-file", "ask for the token in it; made where it is not there", {"type": _path, "metavar": "FILE"}
+        ),
+        Argument("--cert", "TLS certificate, PEM", {"type": _path, "metavar": "FILE"}),
+        Argument("--key", "its private key, PEM", {"type": _path, "metavar": "FILE"}),
+        Argument("--no-tls", "plain HTTP beyond loopback, where a proxy in front speaks TLS", {"action": "store_true"}),
     ),
 )

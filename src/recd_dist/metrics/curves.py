@@ -1,4 +1,4 @@
-"""A run's curves in TensorBoard, with a ready dashboard and a safe way to serve it.
+"""A run's curves in TensorBoard, with a ready dashboard.
 
 Tags are ``subject/name``; the subjects are quality, speed, dedup, traffic, memory and alarms. Curves that share a chart
 (train and eval; the groups; sent and expanded) differ in a third part of the tag: ``quality/loss``,
@@ -6,21 +6,14 @@ Tags are ``subject/name``; the subjects are quality, speed, dedup, traffic, memo
 by itself.
 """
 
-import errno
 import io
-import ipaddress
 import logging
 import math
-import os
-import shlex
-import socket
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any
 
-from recd_dist.errors import ConfigError
 from recd_dist.files.whole_file import write_whole
 
 logger = logging.getLogger(__name__)
@@ -169,64 +162,3 @@ def drop_points(file: Path, last_step: int) -> None:
             write_whole(file, kept.getvalue())
     except Exception as error:  # curves are for the eye: damaged ones do not keep a run from going on
         logger.warning("%s: points beyond step %d stay there (%s)", file, last_step, error)
-
-
-def server_command(directory: Path, port: int = 6006, host: str = "127.0.0.1") -> list[str]:
-    """The command line that serves the dashboard of a run, or of all runs below a directory.
-
-    Args:
-        directory: a run's directory, or one with many runs.
-        port: the port to listen on.
-        host: the address to listen on, which must be a loopback address.
-
-    Raises:
-        ConfigError: there is no event file below the directory, or the host is beyond loopback.
-    """
-    if next(directory.rglob("events.out.tfevents.*"), None) is None:
-        raise ConfigError(f"{directory}: no TensorBoard files here; give a run's directory, or the one of all runs")
-    if not _is_loopback(host):
-        raise ConfigError(
-            f"host={host}: TensorBoard has no authentication, anyone who reaches that address could read the run; "
-            f"keep 127.0.0.1 and tunnel: ssh -L {port}:127.0.0.1:{port} THIS_HOST"
-        )
-    listen = ["--host", host, "--port", str(port)]
-    return [sys.executable, "-m", "tensorboard.main", "--load_fast=false", "--logdir", str(directory), *listen]
-
-
-def serve(directory: Path, port: int = 6006, host: str = "127.0.0.1") -> NoReturn:
-    """Replaces this process by the dashboard's server, so that a signal to this process ends the server.
-
-    Args:
-        directory: a run's directory, or one with many runs.
-        port: the port to listen on.
-        host: the address to listen on, which must be a loopback address.
-
-    Raises:
-        ConfigError: there is no event file below the directory, the host is beyond loopback, or the port is in use.
-    """
-    line = server_command(directory, port, host)
-    _require_free(host, port, directory)
-    os.execve(line[0], line, {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"})
-
-
-def _require_free(host: str, port: int, directory: Path) -> None:
-    """Refuses a port that another program listens on, and names one that is free."""
-    for family, kind, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        with socket.socket(family, kind) as probe, socket.socket(family, kind) as free:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(address)
-            except OSError as error:
-                if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                    continue  # an address that this machine does not have, such as ::1
-                free.bind((address[0], 0))
-                why = "in use, perhaps by another dashboard" if error.errno == errno.EADDRINUSE else "not yours to use"
-                other = shlex.join(["recd", "board", str(directory), "--port", str(free.getsockname()[1])])
-                raise ConfigError(f"--port {port}: {why}; choose another: {other}") from error
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -1,0 +1,172 @@
+"""Serves the curves: TensorBoard on loopback as it is, anywhere else behind a token and TLS.
+
+    recd board runs                                                                  this machine alone
+    recd board runs --host 0.0.0.0 --token-file T --cert C.pem --key K.pem           everyone who knows the token
+
+TensorBoard asks nobody for a password, so that it is never reachable from other machines without ``board_guard.py``.
+"""
+
+import errno
+import ipaddress
+import os
+import secrets
+import shlex
+import socket
+import ssl
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from recd_dist.errors import ConfigError
+
+MIN_TOKEN_LENGTH = 20
+"""Characters; a token that is made here has 43, of 256 random bits."""
+
+_OTHERS = 0o077
+_CERTIFICATE = (
+    "openssl req -x509 -newkey rsa:3072 -nodes -days 365 -subj /CN=$(hostname -f) -keyout board.key -out board.crt"
+)
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may see the curves.
+
+    Attributes:
+        token_file: the file whose text every reader must show; one that is not there is made with a new token.
+        cert: the TLS certificate, as PEM.
+        key: its private key, as PEM; None where it stands in the certificate's file.
+        no_tls: serve without TLS beyond loopback: a proxy in front of it speaks TLS.
+    """
+
+    token_file: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    no_tls: bool = False
+
+
+def server_command(
+    directory: Path, port: int = 6006, host: str = "127.0.0.1", access: Access | None = None
+) -> list[str]:
+    """The command line that serves the dashboard of a run, or of all runs below a directory.
+
+    Args:
+        directory: a run's directory, or one with many runs.
+        port: the port to listen on.
+        host: the address to listen on; beyond loopback a token and TLS are needed.
+        access: who may see the curves; everyone on this machine by default.
+
+    Raises:
+        ConfigError: there is no event file below the directory; or others could read the run: the host is beyond
+            loopback without token or TLS, the token is short or can be read by others.
+    """
+    access = access or Access()
+    if next(directory.rglob("events.out.tfevents.*"), None) is None:
+        raise ConfigError(f"{directory}: no TensorBoard files here; give a run's directory, or the one of all runs")
+    beyond = not _is_loopback(host)
+    if beyond and access.token_file is None:
+        raise ConfigError(
+            f"host={host}: TensorBoard has no authentication, anyone who reaches that address could read the run; "
+            f"keep 127.0.0.1 and tunnel (ssh -L {port}:127.0.0.1:{port} THIS_HOST), or add --token-file FILE, which is "
+            "made with a new token"
+        )
+    if beyond and access.cert is None and not access.no_tls:
+        raise ConfigError(
+            f"host={host}: without TLS the token could be read on the way; add --cert FILE --key FILE (to make them: "
+            f"{_CERTIFICATE}), or --no-tls where a proxy in front of it speaks TLS"
+        )
+    guard = []
+    if access.token_file is not None:
+        read_token(access.token_file, make=True)
+        guard += ["--token-file", str(access.token_file)]
+    if access.cert is not None:
+        _require_certificate(access.cert, access.key)
+        guard += ["--cert", str(access.cert), *(["--key", str(access.key)] if access.key else [])]
+    module = ["-P", "-m", "recd_dist.metrics.board_guard", *guard]  # -P: no module of the working directory
+    listen = ["--host", host, "--port", str(port)]
+    return [sys.executable, *module, "--load_fast=false", "--logdir", str(directory), *listen]
+
+
+def serve(directory: Path, port: int = 6006, host: str = "127.0.0.1", access: Access | None = None) -> NoReturn:
+    """Replaces this process by the dashboard's server, so that a signal to this process ends the server.
+
+    Args:
+        directory: a run's directory, or one with many runs.
+        port: the port to listen on.
+        host: the address to listen on; beyond loopback a token and TLS are needed.
+        access: who may see the curves; everyone on this machine by default.
+
+    Raises:
+        ConfigError: as for :func:`server_command`, or the port is in use.
+    """
+    line = server_command(directory, port, host, access)
+    _require_free(host, port, directory)
+    os.execve(line[0], line, {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"})
+
+
+def read_token(file: Path, make: bool = False) -> str:
+    """Reads a token, which nobody but the file's owner may be able to read.
+
+    Args:
+        file: the file; its text without the white space around it is the token.
+        make: write a new token where there is no such file.
+
+    Raises:
+        ConfigError: the file cannot be read or written, others can read it, or its token is too short.
+    """
+    try:
+        if make and not file.exists():
+            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
+                new.write(secrets.token_urlsafe(32) + "\n")
+        mode, token = file.stat().st_mode, file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--token-file {file}: {getattr(error, 'strerror', None) or 'no text'}") from error
+    if mode & _OTHERS:
+        raise ConfigError(f"--token-file {file}: others can read it; chmod 600 {shlex.quote(str(file))}")
+    if len(token) < MIN_TOKEN_LENGTH:
+        raise ConfigError(
+            f"--token-file {file}: {len(token)} characters, a token has at least {MIN_TOKEN_LENGTH}; remove the file, "
+            "and a new one is made"
+        )
+    return token
+
+
+def _require_certificate(cert: Path, key: Path | None) -> None:
+    try:
+        tls_context(cert, key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"--cert {cert}{f' --key {key}' if key else ''}: no certificate with its private key "
+            f"({error.strerror or error}); to make them: {_CERTIFICATE}"
+        ) from error
+
+
+def tls_context(cert: Path, key: Path | None) -> ssl.SSLContext:
+    """The TLS settings of a server: Python's own, which speak TLS 1.2 and later."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(cert, key, password=lambda: "")  # an encrypted key fails, and waits for nobody to type
+    return context
+
+
+def _require_free(host: str, port: int, directory: Path) -> None:
+    """Refuses a port that another program listens on, and names one that is free."""
+    for family, kind, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        with socket.socket(family, kind) as probe, socket.socket(family, kind) as free:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(address)
+            except OSError as error:
+                if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                    continue  # an address that this machine does not have, such as ::1
+                free.bind((address[0], 0))
+                why = "in use, perhaps by another dashboard" if error.errno == errno.EADDRINUSE else "not yours to use"
+                other = shlex.join(["recd", "board", str(directory), "--port", str(free.getsockname()[1])])
+                raise ConfigError(f"--port {port}: {why}; choose another: {other}") from error
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
