@@ -11,7 +11,7 @@ from recd_dist.table.one_query import second_statement
         "select 1",
         "select 1 ;\n",
         "select 'a;b', $$c;d$$, $x$ ; $x$, e'\\';' -- ;",
-        "select \"e;f\" /* ; */",
+        'select "e;f" /* ; */',
         "day > 3",
         "select 'é;'",
         "",
