@@ -10,14 +10,28 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from recd_dist.commands import board, check, compact, etl, evaluate, plan, predict, seen, sql, stats, summary, train
+from recd_dist.commands import (
+    board,
+    check,
+    compact,
+    doctor,
+    etl,
+    evaluate,
+    plan,
+    predict,
+    seen,
+    sql,
+    stats,
+    summary,
+    train,
+)
 from recd_dist.errors import ConfigError, UserError, nearest
 from recd_dist.job.config import to_yaml
 from recd_dist.job.overrides import no_sweeps
 
 COMMANDS = {
     module.COMMAND.name: module.COMMAND
-    for module in (etl, stats, check, compact, sql, plan, train, evaluate, predict, summary, board, seen)
+    for module in (etl, stats, check, compact, sql, plan, train, evaluate, predict, summary, board, seen, doctor)
 }
 """The commands by name, in the order of ``recd --help``."""
 

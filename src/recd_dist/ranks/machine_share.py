@@ -26,6 +26,15 @@ def usable_cores(root: Path = Path("/")) -> int:
     return max(1, min(quotas))
 
 
+def core_quota(root: Path = Path("/")) -> float | None:
+    """The cores that the container may take at a time, perhaps a part of one; None where it has no quota.
+
+    Args:
+        root: the directory in which /proc and /sys lie.
+    """
+    return min(_core_quotas(root), default=None)
+
+
 def usable_memory(root: Path = Path("/")) -> int:
     """The bytes of memory that this process may use: those of the machine, or the container's limit where that is less.
 
