@@ -170,7 +170,6 @@ COMMAND = Command(
         "recd doctor",
         "recd doctor data=tiny --nproc 2",
         "recd doctor --nnodes 2 --node 0 --rdzv-endpoint host0:29500    # on each host, with its number",
-        "torchx run -s slurm launch/doctor.py:doctor -j 2x8 --gpu 8 -- data=ebnerd",
     ),
     run=run,
     config="train",

@@ -27,13 +27,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from recd_dist.errors import ConfigError
+from recd_dist.ranks.health.host_checks import needs_of, refusal
 from recd_dist.ranks.machine_share import usable_cores
 from recd_dist.ranks.quiet import quiet_libraries
 from recd_dist.ranks.rank import USER_ERROR, Failure
-from recd_dist.ranks.release_lines import require_release_line
 
 PREFLIGHT = "recd_dist.job.preflight"
 TRAINING = "recd_dist.train.training"
+REFUSAL = "recd_dist.ranks.health.refuse"
 GO_ON = "the same command goes on from the newest checkpoint, or begins where there is none yet"
 STORE_ANSWERS_S = 20
 _ASK_STORE = "import sys; from torch.distributed import TCPStore; TCPStore(sys.argv[1], int(sys.argv[2]))"
@@ -247,11 +248,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = parse_arguments(sys.argv[1:] if argv is None else argv)
     os.environ.update(rank_environment(options.max_nodes, options.nproc_per_node))
-    try:
-        require_release_line()  # on every host: libraries that do not belong together fail with a linker's message
-    except ConfigError as error:
-        _write_line(f"error: {error}")
-        return USER_ERROR
+    if refused := refusal(needs_of(options.nproc_per_node, options.max_nodes, options.overrides)):
+        if options.max_nodes == 1:
+            _write_line(f"error: {refused}")
+            return USER_ERROR
+        # The other hosts wait for this one: it meets them, and its ranks say why they cannot run.
+        options.checked, options.module, options.overrides = True, REFUSAL, [refused]
     if options.node == 0 and not options.checked:
         with subprocess.Popen([sys.executable, "-m", PREFLIGHT, *options.overrides]) as preflight:
             import torch.distributed.launcher.api  # noqa: F401  (takes 1.2 s, while the check runs)

@@ -8,7 +8,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +68,20 @@ def check_all(wanted: Wanted) -> Iterator[Finding]:
         )
     board = "recd board --port chooses another"
     yield ports.check_port("board", "127.0.0.1", ports.BOARD_PORT, board, needed=False)
+
+
+def needs_of(num_ranks: int, num_hosts: int, overrides: Iterable[str]) -> Wanted:
+    """What a job needs of a host, as far as it is known before its config is composed.
+
+    Args:
+        num_ranks: ranks on this host.
+        num_hosts: hosts of the job.
+        overrides: the overrides of its config.
+    """
+    run, given = os.environ.get("RECD_RUN_DIR"), dict(text.partition("=")[::2] for text in overrides)
+    workers = given.get("reader.num_workers", "")
+    num_workers = int(workers) if workers.isdecimal() else None
+    return Wanted(num_ranks, num_hosts, run_dir=Path(run) if run else None, num_workers=num_workers)
 
 
 def refusal(wanted: Wanted) -> str:
