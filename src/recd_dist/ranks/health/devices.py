@@ -1,4 +1,4 @@
-"""The GPUs of a host: driver against build, number, memory, MIG. Torch's side of it comes from ``libraries``."""
+"""The GPUs of a host: driver against build, number, memory, MIG. Torch's side of it comes from libraries.py."""
 
 import csv
 import ctypes

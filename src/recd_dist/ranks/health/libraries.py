@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from recd_dist.files.json_text import json_text
 from recd_dist.ranks.health.finding import Finding, fail, ok
 
 LIBRARIES = ("numpy", "pyarrow.parquet", "duckdb", "numba", "torch", "fbgemm_gpu", "torchrec")
@@ -103,7 +104,7 @@ def _devices(torch: Any) -> dict[str, Any]:
 
 
 def _tell(step: Mapping[str, Any]) -> None:
-    sys.stdout.write(json.dumps(step) + "\n")
+    sys.stdout.write(json_text(step).replace("\n", "") + "\n")
     sys.stdout.flush()
 
 
