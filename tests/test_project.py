@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from tests.house import measure
 
-from recd_dist.ranks.release_lines import LINES, ReleaseLine, require_release_line
+from recd_dist.ranks.health.release_lines import LINES, ReleaseLine, require_release_line
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))

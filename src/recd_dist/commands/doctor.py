@@ -23,7 +23,7 @@ from recd_dist.ranks.health.ports import wait_for_peer
 from recd_dist.screen.console import console
 
 _STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
-_MEET = "recd_dist.ranks.health.meet"
+_MEET = "recd_dist.ranks.meet"
 _LEFT_S = 15.0
 """Seconds that ranks get to say why they did not meet, before they are ended."""
 

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from recd_dist.errors import ConfigError
 from recd_dist.ranks.health.host_checks import needs_of, refusal
-from recd_dist.ranks.machine_share import usable_cores
+from recd_dist.ranks.health.machine_share import usable_cores
 from recd_dist.ranks.quiet import quiet_libraries
 from recd_dist.ranks.rank import USER_ERROR, Failure
 

@@ -14,7 +14,7 @@ from recd_dist.job.job import Job
 from recd_dist.metrics.curves import BOARD_DIRECTORY, CurveWriter
 from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.plan.step_rows import TableUse
-from recd_dist.ranks.machine_share import usable_memory
+from recd_dist.ranks.health.machine_share import usable_memory
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.screen.console import console
 from recd_dist.screen.training_progress import TrainingProgress

@@ -12,7 +12,7 @@ from typing import TypeVar
 import duckdb
 
 from recd_dist.errors import ConfigError, DataError
-from recd_dist.ranks.machine_share import usable_cores
+from recd_dist.ranks.health.machine_share import usable_cores
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from recd_dist.errors import ConfigError
 from recd_dist.etl.raw.duckdb_memory import parse_size
-from recd_dist.ranks.machine_share import usable_cores, usable_memory
+from recd_dist.ranks.health.machine_share import usable_cores, usable_memory
 
 _BASE_BYTES = 380_000_000  # what Python, Arrow, DuckDB and numba take for themselves, measured
 _LEAST_BYTES = 500_000_000

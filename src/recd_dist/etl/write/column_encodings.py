@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.etl.source.source_options import NEWEST
-from recd_dist.ranks.machine_share import usable_cores
+from recd_dist.ranks.health.machine_share import usable_cores
 from recd_dist.table.manifest import ROW, STREAM
 from recd_dist.table.schema import KEYS, SAMPLE_ID
 

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from recd_dist.ranks.health.finding import Finding, fail, ok, warn
-from recd_dist.ranks.machine_share import core_quota, usable_cores, usable_memory
+from recd_dist.ranks.health.machine_share import core_quota, usable_cores, usable_memory
 
 _MIB, _GIB = 2.0**20, 2.0**30
 RANK_BYTES = 512 * 2**20

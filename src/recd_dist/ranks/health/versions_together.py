@@ -10,7 +10,7 @@ import sys
 
 from recd_dist.errors import ConfigError
 from recd_dist.ranks.health.finding import Finding, Level, fail, ok, warn
-from recd_dist.ranks.release_lines import CPU_BUILD, CUDA_BUILD, installed_versions, require_release_line
+from recd_dist.ranks.health.release_lines import CPU_BUILD, CUDA_BUILD, installed_versions, require_release_line
 
 OLDEST_PYTHON = (3, 11)
 _SHIM = "install the shim, so that pip knows: pip install packaging/fbgemm-gpu-cpu-shim"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from recd_dist.ranks.machine_share import usable_cores, usable_memory
+from recd_dist.ranks.health.machine_share import usable_cores, usable_memory
 
 CORES = len(os.sched_getaffinity(0))
 BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,6 +1,6 @@
 """The ranks of all hosts meet, send each other something, and compare their clocks.
 
-The launcher starts these ranks like those of a job (``--module recd_dist.ranks.health.meet``), over the same rendezvous
+The launcher starts these ranks like those of a job (``--module recd_dist.ranks.meet``), over the same rendezvous
 and process group: what keeps a job from starting keeps them from meeting, too.
 """
 

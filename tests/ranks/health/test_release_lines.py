@@ -5,7 +5,7 @@ import importlib.metadata
 import pytest
 
 from recd_dist.errors import ConfigError
-from recd_dist.ranks.release_lines import LINES, installed_versions, require_release_line
+from recd_dist.ranks.health.release_lines import LINES, installed_versions, require_release_line
 
 CPU = {"torch": "2.13.0+cpu", "torchrec": "1.8.0", "fbgemm-gpu-cpu": "1.8.0"}
 CUDA = {"torch": "2.14.1", "torchrec": "1.9.2", "fbgemm-gpu": "1.9.0"}
