@@ -6,20 +6,19 @@
 The ETL uses the cores and the memory of this one host.
 """
 
-import shlex
-import sys
-
 from torchx import specs
+
+from .host import IMAGE, Place, role
 
 
 def etl(
     *args: str,
-    image: str = "recd_dist:cpu",
+    image: str = IMAGE,
     name: str = "recd-etl",
     cpu: int = 2,
     memMB: int = 4096,
     max_retries: int = 0,
-    env: dict[str, str] | None = None,
+    env: str = "",
     mounts: list[str] | None = None,
     python: str = "",
 ) -> specs.AppDef:
@@ -32,26 +31,10 @@ def etl(
         cpu: number of CPU cores
         memMB: memory in MB
         max_retries: how often the scheduler submits the job again after it failed
-        env: environment variables, as A=1,B=2
-        mounts: container mounts, as type=bind,src=/data,dst=/data
+        env: environment variables, as A=1,B=2; a value that itself holds a comma and NAME= in quotes, as
+            A="x,y=z"
+        mounts: container mounts, as type=bind,src=/data,dst=/data,readonly
         python: Python interpreter; by default the one that runs torchx if the host has it, else python3
     """
-    here = shlex.quote(python or sys.executable)
-    command = shlex.join(["-m", "recd_dist.cli", "etl", *args])
-    # TorchX replaces ${...} in arguments, so every dollar is doubled.
-    script = f'python={here}; [ -x "$python" ] || python=python3; exec "$python" {command}'.replace("$", "$$")
-    return specs.AppDef(
-        name=name,
-        roles=[
-            specs.Role(
-                name="etl",
-                image=image,
-                entrypoint="bash",
-                args=["-c", script],
-                env={"PYTHONUNBUFFERED": "1", **(env or {})},
-                resource=specs.resource(cpu=cpu, gpu=0, memMB=memMB),
-                max_retries=max_retries,
-                mounts=specs.parse_mounts(mounts) if mounts else [],
-            )
-        ],
-    )
+    place = Place(image, cpu, 0, memMB, max_retries, env, mounts, python)
+    return specs.AppDef(name=name, roles=[role("etl", ["-m", "recd_dist.cli", "etl", *args], place, {})])

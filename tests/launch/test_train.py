@@ -7,24 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from launch.train import predict, train
+from launch.predict import predict
+from launch.train import train
 from torchx.runner import get_runner
 from torchx.schedulers import get_scheduler_factories
 from torchx.specs import AppDef, macros
-from torchx.specs.file_linter import validate
 from torchx.specs.finder import ComponentValidationException
-
-ROOT = Path(__file__).parents[2]
-NASTY = [
-    "data=tiny",
-    "+a.b={x: 1}",
-    "note='it''s \"so\"'",
-    "path=/a b/*.parquet",
-    "v=${data.name}",
-    "p=$HOME",
-    "q=$$",
-    "x=;ls",
-]
 
 
 def script(app: AppDef) -> str:
@@ -61,33 +49,38 @@ def test_hosts_meet_at_the_first_one(tmp_path: Path) -> None:
     assert (app.roles[0].num_replicas, app.roles[0].min_replicas) == (4, 2)
 
 
-def test_overrides_arrive_verbatim(tmp_path: Path) -> None:
-    assert command(train(*NASTY, python="THE_PYTHON"), tmp_path)[-len(NASTY) :] == NASTY
-
-
 def test_own_interpreter_is_used_where_the_host_has_it_else_python3() -> None:
-    line = script(train("a=1"))
-    assert line.startswith(
-        f'python={shlex.quote(sys.executable)}; [ -x "$python" ] || python=python3; exec "$python" -m'
-    )
+    *_, choice, line = script(train("a=1")).splitlines()
+    assert choice == f'python={shlex.quote(sys.executable)}; [ -x "$python" ] || python=python3'
+    assert line.startswith('exec "$python" -m ')
 
 
-def test_run_directory_and_environment_reach_the_role() -> None:
-    role = train(run="runs/a", env={"A": "1"}, gpu=8, cpu=4, memMB=10, image="me:1").roles[0]
-    assert role.env == {"RECD_RUN_DIR": "runs/a", "PYTHONUNBUFFERED": "1", "A": "1"}
+def test_run_directory_and_environment_reach_the_script() -> None:
+    """In the script alone: Slurm would end a value at its first comma, Kubernetes would expand it."""
+    app = train(run="runs/a", env="A=1", gpu=8, cpu=4, memMB=10, image="me:1")
+    role = app.roles[0]
+    assert script(app).splitlines()[:3] == ["export PYTHONUNBUFFERED=1", "export RECD_RUN_DIR=runs/a", "export A=1"]
+    assert role.env == {}
     assert (role.resource.gpu, role.resource.cpu, role.resource.memMB, role.image) == (8, 4, 10, "me:1")
-    assert "RECD_RUN_DIR" not in train().roles[0].env
+    assert "RECD_RUN_DIR" not in script(train())
+
+
+def test_jobs_of_slurm_meet_at_ports_of_their_own(tmp_path: Path) -> None:
+    app = train("lr=1", j="2x1", python="THE_PYTHON")
+    assert "localhost:29500" in command(app, tmp_path)
+    there = script(app).replace("job-7", "41007")
+    assert "let meeting_port+=41007%1000" in there
+    replaced = there.replace("THE_PYTHON", "echo")
+    shown = subprocess.run(
+        ["bash", "-c", replaced], capture_output=True, text=True, check=True, env={"SLURM_JOB_ID": "1"}
+    )
+    assert "localhost:29507" in shown.stdout
 
 
 @pytest.mark.parametrize("j", ["2", "0x1", "1x0", "x2", "2x", "1x2x3", "a"])
 def test_malformed_j_names_the_right_form(j: str) -> None:
     with pytest.raises(ComponentValidationException, match=rf"-j {j}: give the number of hosts x ranks on each"):
         train(j=j)
-
-
-@pytest.mark.parametrize(("file", "name"), [("train", "train"), ("train", "predict"), ("etl", "etl")])
-def test_torchx_accepts_the_components(file: str, name: str) -> None:
-    assert validate(str(ROOT / "launch" / f"{file}.py"), name, None) == []
 
 
 @pytest.mark.parametrize(
@@ -119,3 +112,19 @@ def test_prediction_runs_its_own_module_on_the_same_hosts(tmp_path: Path) -> Non
     assert [word for word in line if word not in more] == trained
     assert [word for word in line if word in more] == more
     assert line.index("--module") < line.index("--")
+
+
+def test_the_board_of_a_job_ends_with_it(tmp_path: Path) -> None:
+    app = train("data=tiny", run="runs/a b", board_port=6007, python="THE_PYTHON")
+    assert [role.name for role in app.roles] == ["train", "board"]
+    ended = "runs/a b/logs/ended-job-7"
+    assert command(app, tmp_path)[:8] == [
+        *("-m", "recd_dist.ranks.launcher", "--nnodes", "1", "--nproc-per-node", "2", "--ended", ended)
+    ]
+    app.roles.reverse()
+    assert command(app, tmp_path) == [*("-m", "recd_dist.cli", "board", "--port", "6007", "--until", ended, "runs/a b")]
+
+
+def test_a_board_needs_the_name_of_its_run() -> None:
+    with pytest.raises(ComponentValidationException, match="--board_port 6007: name the run directory too: --run"):
+        train(board_port=6007)

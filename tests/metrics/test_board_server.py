@@ -226,3 +226,19 @@ def test_a_port_in_use_is_named_with_a_line_to_type(tmp_path: Path, host: str) -
 def test_nothing_to_serve(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no TensorBoard files here"):
         server_command(tmp_path)
+
+
+def test_a_board_beside_a_job_begins_and_ends_with_it(tmp_path: Path) -> None:
+    run, ended, port = tmp_path / "run", tmp_path / "ended", free_port()
+    code = (
+        "from pathlib import Path; from recd_dist.metrics.board_server import serve_until; "
+        f"raise SystemExit(serve_until(Path({str(ended)!r}), Path({str(run)!r}), {port}))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as board:
+        with CurveWriter(run) as curves:
+            curves.add_points(1, "quality", {"loss": 0.5})
+        assert fetch_when_ready(f"http://127.0.0.1:{port}/data/plugin/custom_scalars/layout")
+        ended.touch()
+        assert board.wait(timeout=20) == 0
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5)

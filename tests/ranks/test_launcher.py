@@ -211,3 +211,23 @@ def test_several_hosts_need_a_place_to_meet(capsys: pytest.CaptureFixture[str]) 
     assert "several hosts need --rdzv-endpoint host:port" in capsys.readouterr().err
     options = parse_arguments(["--nnodes", "1:2", "--rdzv-endpoint", "h:1", "--", "a=1"])
     assert (options.min_nodes, options.max_nodes, options.overrides) == (1, 2, ["a=1"])
+
+
+@pytest.mark.parametrize(("code", "node"), [(0, 0), (1, 0), (0, 1)])
+def test_host_0_leaves_a_file_when_the_job_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, node: int
+) -> None:
+    """A board that belongs to the job waits for it."""
+    ended = tmp_path / "logs" / "ended-7"
+    ended.parent.mkdir()
+    ended.touch()  # of an attempt before
+
+    def launch(*_: object) -> int:
+        assert ended.exists() == (node == 1)
+        ended.unlink(missing_ok=True)
+        return code
+
+    monkeypatch.setattr(launching, "launch", launch)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    assert launching.main(["--checked", "--node", str(node), "--ended", str(ended)]) == code
+    assert ended.exists() == (node == 0)

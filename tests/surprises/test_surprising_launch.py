@@ -6,6 +6,7 @@ import pytest
 from torchx import specs
 from torchx.runner.config import DEFAULT_CONFIG_DIRS, apply
 from torchx.schedulers.slurm_scheduler import SlurmOpts, SlurmReplicaRequest
+from torchx.util.types import to_dict
 
 
 def role(**env: str) -> specs.Role:
@@ -26,6 +27,11 @@ def test_a_comma_ends_a_variable_on_slurm() -> None:
     """``srun --export=ALL,A=1,2,B=3`` sets A to 1: Slurm takes every comma for the end of a variable."""
     request = SlurmReplicaRequest.from_role("n", role(A="1,2", B="3"), SlurmOpts(partition=None), nomem=False)
     assert "--export=ALL,A=1,2,B=3" in request.materialize()[1]
+
+
+def test_torchx_reads_dicts_in_its_own_way() -> None:
+    assert to_dict("A=abc==") == {"A": "abc"}
+    assert to_dict("A=it's,B=that's") == {"A": "it's,B=that's"}
 
 
 def test_kubernetes_is_asked_for_a_gigabyte_less() -> None:

@@ -14,11 +14,14 @@ def _path(text: str) -> Path:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serves the curves until Ctrl-C."""
-    from recd_dist.metrics.board_server import Access, serve
+    """Serves the curves until Ctrl-C, or until a job has ended."""
+    from recd_dist.metrics.board_server import Access, serve, serve_until
 
     access = Access(options.token_file, options.cert, options.key, options.no_tls)
-    return int(serve(run_of(options.overrides, RUNS), options.port, options.host, access) or 0)
+    directory = run_of(options.overrides, RUNS)
+    if options.until:
+        return serve_until(options.until, directory, options.port, options.host, access)
+    return int(serve(directory, options.port, options.host, access) or 0)
 
 
 COMMAND = Command(
@@ -35,6 +38,7 @@ COMMAND = Command(
     arguments=(
         RUN,
         Argument("--port", "default 6006", {"type": int, "default": 6006}),
+        Argument("--until", "end when this file appears; the run may begin later", {"type": _path, "metavar": "FILE"}),
         Argument("--host", "default 127.0.0.1; another address needs a token and TLS", {"default": "127.0.0.1"}),
         Argument(
             "--token-file", "ask for the token in it; made where it is not there", {"type": _path, "metavar": "FILE"}

@@ -11,9 +11,12 @@ import ipaddress
 import os
 import secrets
 import shlex
+import signal
 import socket
 import ssl
+import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -22,6 +25,9 @@ from recd_dist.errors import ConfigError
 
 MIN_TOKEN_LENGTH = 20
 """Characters; a token that is made here has 43, of 256 random bits."""
+
+LOOK_S = 0.5
+"""Seconds between two looks whether a job has begun to write curves, or has ended."""
 
 _OTHERS = 0o077
 _CERTIFICATE = (
@@ -102,7 +108,46 @@ def serve(directory: Path, port: int = 6006, host: str = "127.0.0.1", access: Ac
     """
     line = server_command(directory, port, host, access)
     _require_free(host, port, directory)
-    os.execve(line[0], line, {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"})
+    os.execve(line[0], line, _environment())
+
+
+def serve_until(
+    ended: Path, directory: Path, port: int = 6006, host: str = "127.0.0.1", access: Access | None = None
+) -> int:
+    """Serves the dashboard beside a job: from its first curves on, until the job says that it has ended.
+
+    Args:
+        ended: a file that appears when the job has ended.
+        directory: the run's directory, which may appear later.
+        port: the port to listen on.
+        host: the address to listen on; beyond loopback a token and TLS are needed.
+        access: who may see the curves; everyone on this machine by default.
+
+    Returns:
+        0 when the file has appeared, otherwise the exit code of the server, which has ended by itself.
+
+    Raises:
+        ConfigError: as for :func:`serve`.
+    """
+    _require_free(host, port, directory)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that the server ends too
+    server: subprocess.Popen[bytes] | None = None
+    try:
+        while not ended.exists():
+            if server is None and next(directory.rglob("events.out.tfevents.*"), None):
+                server = subprocess.Popen(server_command(directory, port, host, access), env=_environment())
+            if server is not None and (code := server.poll()) is not None:
+                return code
+            time.sleep(LOOK_S)
+        return 0
+    finally:
+        if server is not None:
+            server.terminate()
+            server.wait()
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"}
 
 
 def read_token(file: Path, make: bool = False) -> str:

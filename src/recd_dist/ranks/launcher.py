@@ -64,6 +64,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--max-restarts", type=int, default=0, help="restarts of all ranks after one dies")
     parser.add_argument("--module", default=TRAINING, help="module whose main(overrides) each rank runs")
     parser.add_argument("--checked", action="store_true", help="start at once; the ranks check the job themselves")
+    parser.add_argument("--ended", default="", help="file that host 0 writes when the job has ended")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, after --")
     options = parser.parse_args(argv)
     options.min_nodes, _, last = options.nnodes.partition(":")
@@ -247,6 +248,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     options = parse_arguments(sys.argv[1:] if argv is None else argv)
+    if options.node or not options.ended:
+        return _run_host(options)
+    ended = Path(options.ended)
+    ended.unlink(missing_ok=True)
+    try:
+        return _run_host(options)
+    finally:
+        ended.parent.mkdir(parents=True, exist_ok=True)
+        ended.touch()
+
+
+def _run_host(options: argparse.Namespace) -> int:
+    """Checks the job where this is host 0, then runs the ranks."""
     os.environ.update(rank_environment(options.max_nodes, options.nproc_per_node))
     if refused := refusal(needs_of(options.nproc_per_node, options.max_nodes, options.overrides)):
         if options.max_nodes == 1:
