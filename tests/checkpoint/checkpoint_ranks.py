@@ -16,7 +16,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from recd_dist.checkpoint import checkpoint
+from recd_dist.checkpoint import checkpoint, writing
+from recd_dist.checkpoint.agreement import gather
+from recd_dist.checkpoint.state import flatten
 from recd_dist.errors import UserError
 from recd_dist.ranks.process_group import process_group
 from recd_dist.table.schema import Feature, Kind, Schema
@@ -88,14 +90,14 @@ def train(model: Any, optimizer: Any, num_steps: int) -> None:
 def gather_tensors(model: Any, optimizer: Any) -> dict[str, torch.Tensor]:
     """Gathers every tensor of the state, unsharded; a rank without a shard of a table may not know its state."""
     mine = {}
-    for key, value in checkpoint.flatten(model.state_dict(), optimizer.state_dict(), str).items():
+    for key, value in flatten(model.state_dict(), optimizer.state_dict(), str).items():
         shards = value.local_shards() if hasattr(value, "local_shards") else None
         pieces = (
             [([0] * value.dim(), value)] if shards is None else [(s.metadata.shard_offsets, s.tensor) for s in shards]
         )
         mine[key] = (value.size(), pieces)
     whole: dict[str, torch.Tensor] = {}
-    for part in checkpoint._gather(mine):
+    for part in gather(mine):
         for key, (size, pieces) in part.items():
             into = whole.setdefault(key, torch.full(size, torch.nan))
             for offsets, tensor in pieces:
@@ -126,7 +128,7 @@ def main(mode: str, sharding: str, directory: Path) -> None:
         (directory.parent / f"killed-rank{dist.get_rank()}.json").write_text(json.dumps(answer))
         dist.barrier()  # both ranks list the directory before either starts step 3
         if dist.get_rank() == 0:
-            checkpoint._finish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+            writing._finish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
         checkpoint.save(directory, 3, model, optimizer, SCHEMA)
     else:
         loaded = checkpoint.load(directory / "step-00000003", model, optimizer, SCHEMA)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from recd_dist.checkpoint import checkpoint
+from recd_dist.checkpoint.state import flatten
 from recd_dist.embedding.distribute import dense_parameters
 from recd_dist.embedding.tables import portable_name
 from recd_dist.errors import DataError
@@ -28,7 +29,7 @@ def _import_judge() -> ModuleType:
 def _shards(model: Any, optimizer: Any) -> list[tuple[str, list[int], np.ndarray]]:
     """This rank's pieces of the state: name in the checkpoint, offsets, values."""
     pieces = []
-    for name, value in checkpoint.flatten(model.state_dict(), optimizer.state_dict(), portable_name).items():
+    for name, value in flatten(model.state_dict(), optimizer.state_dict(), portable_name).items():
         if hasattr(value, "local_shards"):
             pieces += [(name, list(s.metadata.shard_offsets), s.tensor.numpy().copy()) for s in value.local_shards()]
         else:

@@ -12,6 +12,7 @@ up of the same gradients. A narrower shard takes the number of the shard that it
 its own columns is not known any more.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,18 +20,23 @@ import torch
 from torch import Tensor
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
+from recd_dist.checkpoint.staging import parts_of
+
 Blocks = tuple[tuple[int, int], ...]
 """The columns of a table's shards, as (first column, number of columns), in order."""
 
+_TABLE = re.compile(r"model/(.*\.)?tables\.[^./]+\.weight\Z")
+
 
 def current_blocks(tensors: Mapping[str, Any]) -> dict[str, Blocks]:
-    """For each sharded weight of this run the columns of its shards."""
-    sharded = {k: v.metadata().shards_metadata for k, v in tensors.items() if hasattr(v, "local_shards")}
-    return {
-        name: _blocks((s.shard_offsets, s.shard_sizes) for s in shards)
-        for name, shards in sharded.items()
-        if name.startswith("model/")
-    }
+    """For each table's weight of this run the columns of its shards; a data-parallel table is in one piece."""
+    blocks = {}
+    for name, value in tensors.items():
+        if name.startswith("model/") and hasattr(value, "local_shards"):
+            blocks[name] = _blocks((s.shard_offsets, s.shard_sizes) for s in value.metadata().shards_metadata)
+        elif _TABLE.match(name):
+            blocks[name] = _blocks([((0, 0), value.size())])
+    return blocks
 
 
 def stored_blocks(metadata: Metadata) -> dict[str, Blocks]:
@@ -106,11 +112,11 @@ def convert_states(
 
 
 def _convert_rows(stored: Tensor, was: Blocks, state: Any, now: Blocks) -> None:
-    """Fills the shards [rows] of a ShardedTensor [rows * number of ``now``] from [rows * number of ``was``]."""
+    """Fills the parts [rows] of a state [rows * number of ``now``] from [rows * number of ``was``]."""
     by_block = stored.view(len(was), -1)
     num_rows, num_now = by_block.shape[1], state.size()[0] // len(now)
-    for shard in state.local_shards():
-        (offset,), (size,) = shard.metadata.shard_offsets, shard.metadata.shard_sizes
+    for (offset,), tensor in parts_of(state):
+        size = tensor.shape[0]
         first, width = now[offset // num_now]
         row = offset % num_now
         rows = slice(row, min(row + size, num_rows))
@@ -118,4 +124,4 @@ def _convert_rows(stored: Tensor, was: Blocks, state: Any, now: Blocks) -> None:
             continue
         parts = [(by_block[n], max(0, min(first + width, f + w) - max(first, f))) for n, (f, w) in enumerate(was)]
         mean = sum((part[rows] * (shared / width) for part, shared in parts if shared), torch.zeros(()))
-        shard.tensor[: rows.stop - rows.start].copy_(mean)
+        tensor[: rows.stop - rows.start].copy_(mean)

@@ -19,13 +19,15 @@ from typing import Any, NoReturn
 
 import torch
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.filesystem import CURRENT_DCP_VERSION, FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.storage import WriteResult
 
+from recd_dist.checkpoint.catalog import METADATA
+from recd_dist.checkpoint.counted_files import CountedFiles
 from recd_dist.errors import DataError
-from recd_dist.files.whole_file import write_whole
+from recd_dist.table.location import Location, contents
 
 _METADATA = "torch.distributed.checkpoint.metadata"
 _ALLOWED = {
@@ -60,7 +62,7 @@ class _MetadataUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it names {module}.{name}, which has no place there")
 
 
-def read_metadata(directory: Path) -> Metadata:
+def read_metadata(directory: Location) -> Metadata:
     """Reads which tensors a checkpoint holds: their names, shapes and dtypes, and in which files they lie.
 
     Args:
@@ -69,10 +71,9 @@ def read_metadata(directory: Path) -> Metadata:
     Raises:
         DataError: ``.metadata`` is missing or damaged, or names anything but a checkpoint's own classes and files.
     """
-    path = directory / ".metadata"
+    path = directory / METADATA
     try:
-        with path.open("rb") as file:
-            metadata = _MetadataUnpickler(file).load()
+        metadata = _MetadataUnpickler(io.BytesIO(contents(path))).load()
         if not isinstance(metadata, Metadata) or metadata.storage_data is None:
             raise pickle.UnpicklingError("it is not the metadata of a checkpoint")
         for info in metadata.storage_data.values():
@@ -101,7 +102,19 @@ def pickle_metadata(metadata: Metadata) -> bytes:
 
 
 class PortableWriter(FileSystemWriter):
-    """A ``FileSystemWriter`` whose metadata every Python reads."""
+    """A ``FileSystemWriter`` whose metadata every Python reads, and which counts what it writes.
+
+    Args:
+        path: the checkpoint's directory, a local one or one in a store.
+
+    Attributes:
+        fs: the files, with sizes and checksums of those that this rank has written.
+    """
+
+    def __init__(self, path: Location) -> None:
+        super().__init__(".", sync_files=False, overwrite=True)  # files are flushed where they are closed
+        self.fs: Any = CountedFiles()
+        self.path: Any = path
 
     def storage_meta(self) -> StorageMeta:
         """Which save it was; the path of the directory means nothing after it was renamed."""
@@ -109,16 +122,27 @@ class PortableWriter(FileSystemWriter):
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
         """Writes the metadata, on rank 0."""
-        super().finish(metadata, results)
-        write_whole(Path(self.path) / ".metadata", pickle_metadata(metadata), durable=True)
+        metadata.version = CURRENT_DCP_VERSION
+        metadata.storage_data = {result.index: result.storage_data for part in results for result in part}
+        metadata.storage_meta = self.storage_meta()
+        self.fs.write(self.path / METADATA, pickle_metadata(metadata))
 
 
 class SafeReader(FileSystemReader):
-    """A ``FileSystemReader`` that reads metadata with ``read_metadata``."""
+    """A ``FileSystemReader`` that reads metadata with ``read_metadata``, and files of a store where they lie.
+
+    Args:
+        path: the checkpoint's directory, a local one or one in a store.
+    """
+
+    def __init__(self, path: Location) -> None:
+        super().__init__(".")
+        self.fs: Any = CountedFiles()
+        self.path: Any = path
 
     def read_metadata(self, *_args: Any, **_kwargs: Any) -> Metadata:
         """The metadata of the checkpoint at ``self.path``."""
-        metadata = read_metadata(Path(self.path))
+        metadata = read_metadata(self.path)
         metadata.storage_meta = StorageMeta(load_id=self.load_id)
         return metadata
 

@@ -1,16 +1,18 @@
 """What a checkpoint holds: tensors and random states, and whether they fit this run."""
 
+import io
 import random
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from recd_dist.checkpoint.replicated_states import shared_name, shared_shape
 from recd_dist.errors import DataError
+from recd_dist.table.location import Location, contents
 from recd_dist.table.schema import Schema
 
 Rename = Callable[[str], str]
@@ -38,6 +40,8 @@ class Kind:
 
 def flatten(model_state: Mapping[str, Any], optimizer_state: Mapping[str, Any], rename: Rename) -> dict[str, Tensor]:
     """Puts all tensors into one dict, named ``model/NAME`` and ``optimizer/NAME/STATE``, without copies.
+
+    States of data-parallel tables get the names and shapes that those of sharded tables have.
 
     Args:
         model_state: the model's state dict.
@@ -68,7 +72,24 @@ def flatten(model_state: Mapping[str, Any], optimizer_state: Mapping[str, Any], 
         add(f"model/{rename(name)}", value)
     for name, value in optimizer_state.get("state", {}).items():
         add(f"optimizer/{rename(name)}", value)
-    return flat
+    shared = {shared_name(name): (name, value) for name, value in flat.items()}
+    return {
+        name: value if old == name else shared_shape(value) for name, (old, value) in shared.items() if name is not None
+    }
+
+
+def set_num_steps(optimizer_state: Mapping[str, Any], rename: Rename, step: int) -> None:
+    """Tells optimizers of data-parallel tables how many steps are done, which checkpoints say once for all.
+
+    Args:
+        optimizer_state: the optimizer's state dict.
+        rename: as in ``flatten``.
+        step: the number of optimizer steps done.
+    """
+    for name, states in optimizer_state.get("state", {}).items():
+        for state, value in states.items():
+            if shared_name(f"optimizer/{rename(name)}/{state}") is None:
+                value.fill_(step)
 
 
 def initialize_state(optimizer: Any) -> None:
@@ -99,13 +120,13 @@ def rng_state() -> dict[str, Any]:
     return state
 
 
-def restore_rng(path: Path) -> None:
+def restore_rng(path: Location) -> None:
     """Restores the random states that ``torch.save`` wrote.
 
     Args:
         path: a file of what ``rng_state`` returned.
     """
-    state = torch.load(path, weights_only=True)
+    state = torch.load(io.BytesIO(contents(path)), weights_only=True)
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     key, pos = state["numpy"]
@@ -115,7 +136,7 @@ def restore_rng(path: Path) -> None:
         torch.cuda.set_rng_state(state["cuda"])
 
 
-def require_same_schema(path: Path, old: Schema, new: Schema, remedy: str) -> None:
+def require_same_schema(path: Location, old: Schema, new: Schema, remedy: str) -> None:
     """Refuses a checkpoint of other features, groups or labels.
 
     Args:
@@ -148,7 +169,7 @@ def require_same_schema(path: Path, old: Schema, new: Schema, remedy: str) -> No
 
 
 def require_same_tensors(
-    path: Path, stored: Mapping[str, Kind], current: Mapping[str, Kind], may_grow: Collection[str], remedy: str
+    path: Location, stored: Mapping[str, Kind], current: Mapping[str, Kind], may_grow: Collection[str], remedy: str
 ) -> None:
     """Refuses a checkpoint whose parameters or optimizer state are not those of this run.
 
@@ -175,7 +196,7 @@ def require_same_tensors(
     of_model = [d for d in differ if d.startswith("model/")]
     what, wanted = (
         "another optimizer",
-        "use the optimizer it was trained with (and its plan, if tables are replicated)",
+        "use the optimizer it was trained with",
     )
     if of_model:
         what, wanted = "another model", "use the model and table sizes it was trained with"

@@ -12,9 +12,6 @@ from recd_dist.table.manifest import splits_of
 BEST_BY = {"ne": -1, "loss": -1, "auc": 1, "auc_per_request": 1}
 """Numbers by which evaluations are compared: 1 where more is better, -1 where less is."""
 
-BEST_DIRECTORY = "best"
-"""The directory of the best checkpoint in the run's directory."""
-
 VALIDATION = "validation"
 """Key of a checkpoint's extra values under which the state of the evaluations stands."""
 

@@ -210,10 +210,15 @@ class Reader:
 
 @dataclass
 class Checkpoint:
-    """When to save."""
+    """When, where and how to save; docs/checkpoints.md."""
 
-    every: int = 500  # steps
-    keep: int = 2
+    every: int | None = 500  # steps; None: not by steps
+    every_minutes: float | None = None  # beside it; what comes first counts
+    keep: int = 2  # the newest ones that stay
+    keep_best: int = 1  # with evaluate.every: the best ones so far that stay in best/
+    path: str | None = None  # a directory, also in a store, for checkpoints/ and best/; None: run_dir
+    background: bool = True  # write while training goes on; False: training waits
+    grace_s: float = 30.0  # from SIGTERM to SIGKILL at your scheduler; a save that takes half of it is warned of
 
 
 @dataclass
