@@ -104,9 +104,9 @@ class Trainer:
     def __init__(self, job: Any, ranks: Any, batches: list[Any]) -> None:
         from recd_dist.train import training
 
-        self.model, optimizer, self.placement = training.shard_model(job, ranks)
+        self.model, self.optimizer, self.placement = training.shard_model(job, ranks)
         self.model.train()
-        self.pipeline = training.start_pipeline(self.model, optimizer, ranks.device)
+        self.pipeline = training.start_pipeline(self.model, self.optimizer, ranks.device)
         self.batches = cycle(batches)
         self.losses: list[float] = []
 

@@ -31,7 +31,22 @@ from recd_dist.job.overrides import no_sweeps
 
 COMMANDS = {
     module.COMMAND.name: module.COMMAND
-    for module in (etl, stats, check, compact, sql, plan, train, evaluate, predict, summary, board, seen, doctor)
+    for module in (
+        etl,
+        stats,
+        check,
+        compact,
+        sql,
+        plan,
+        train,
+        evaluate,
+        predict,
+        summary,
+        checkpoints,
+        board,
+        seen,
+        doctor,
+    )
 }
 """The commands by name, in the order of ``recd --help``."""
 

@@ -23,7 +23,16 @@ from typing import Any
 
 from recd_dist.errors import DataError
 from recd_dist.files.json_text import json_text
-from recd_dist.table.location import Location, contents, directories, file_sizes, is_remote, listing, put
+from recd_dist.table.location import (
+    Location,
+    contents,
+    directories,
+    file_sizes,
+    is_remote,
+    listing,
+    put,
+    report_store_errors,
+)
 from recd_dist.table.schema import Schema
 
 logger = logging.getLogger(__name__)
@@ -81,6 +90,12 @@ def step_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
+def list_steps(directory: Location) -> list[Location]:
+    """The directories that have a checkpoint's name, oldest first, whole or not."""
+    steps = {int(m[1]): name for name in directories(directory) if (m := _STEP.match(name))}
+    return [directory / steps[step] for step in sorted(steps)]
+
+
 def list_whole(directory: Location) -> list[Location]:
     """The whole checkpoints of a directory, oldest first; none where there is no directory.
 
@@ -132,6 +147,8 @@ def read_description(path: Location) -> Checkpoint:
         return Checkpoint(
             path, value["step"], value["world_size"], schema, value["extra"], files, value.get("written", {})
         )
+    except DataError:
+        raise
     except OSError as error:
         raise DataError(f"{path}: no whole checkpoint here ({error.strerror}: {DESCRIPTION})") from error
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
@@ -150,7 +167,7 @@ def description_text(header: Mapping[str, Any]) -> str:
 
 def _crc_of(header: Mapping[str, Any]) -> int:
     rest = {key: value for key, value in header.items() if key != _OWN_CRC}
-    return zlib.crc32(json.dumps(rest, sort_keys=True).encode())
+    return zlib.crc32(json_text(rest, indent=None).encode())
 
 
 def find_wrong_size(path: Location, files: Mapping[str, StoredPart]) -> str | None:
@@ -214,16 +231,27 @@ def move_latest(directory: Location, path: Location) -> None:
 
 def remove_checkpoint(path: Location) -> None:
     """Removes a checkpoint; one that is removed halfway is not whole any more."""
-    if is_remote(path):
-        with suppress(FileNotFoundError):
-            path.fs.rm_file((path / DESCRIPTION).path)
-        with suppress(FileNotFoundError):
-            path.fs.rm(path.path, recursive=True)
+    if isinstance(path, Path):
+        hidden = path.with_name(f".{path.name}.removed.partial")
+        with suppress(OSError):
+            path.rename(hidden)
+        remove_tree(hidden)
         return
-    hidden = path.with_name(f".{path.name}.removed.partial")
-    with suppress(OSError):
-        path.rename(hidden)
-        shutil.rmtree(hidden, ignore_errors=True)
+    with report_store_errors(path):
+        for file, recursive in ((path / DESCRIPTION, False), (path, True)):
+            with suppress(FileNotFoundError):
+                path.fs.rm(file.path, recursive=recursive)
+
+
+def remove_tree(path: Location) -> None:
+    """Removes a local directory or a file; in a store, a checkpoint."""
+    if not isinstance(path, Path):
+        remove_checkpoint(path)
+    elif path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def prune(directory: Location, newest: Location, keep: int) -> None:
@@ -241,18 +269,18 @@ def prune(directory: Location, newest: Location, keep: int) -> None:
 
 def list_unfinished(directory: Location) -> list[Location]:
     """What killed saves and removals left in a directory."""
-    if not is_remote(directory):
-        return sorted(Path(directory).glob(".step-*.partial"))
+    if isinstance(directory, Path):
+        return sorted(directory.glob(".step-*.partial"))
     whole = {path.name for path in list_whole(directory)}
     return [directory / n for n in directories(directory) if _STEP.match(n) and n not in whole]
 
 
 def remove_all(directory: Location) -> None:
     """Removes every checkpoint of a directory, whole or not, and no other files."""
-    if not is_remote(directory):
+    if isinstance(directory, Path):
         shutil.rmtree(directory, ignore_errors=True)
         return
     for path in (*list_whole(directory), *list_unfinished(directory)):
         remove_checkpoint(path)
-    with suppress(FileNotFoundError):
+    with report_store_errors(directory), suppress(FileNotFoundError):
         directory.fs.rm_file((directory / LATEST).path)

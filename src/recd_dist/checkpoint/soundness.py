@@ -59,6 +59,18 @@ def find_sound(directory: Location) -> Location | None:
     return None
 
 
+def require_sound(path: Location) -> None:
+    """Refuses a damaged checkpoint; a collective.
+
+    Raises:
+        DataError: the message names the file and what is wrong with it.
+        StoreError: the store cannot be reached.
+    """
+    mine = find_damage(path, rank(), world_size(), contents=not is_remote(path))
+    if damage := next((each for each in gather(mine) if each), None):
+        raise DataError(f"{path}: {damage}; use another checkpoint")
+
+
 def find_damage(path: Location, part: int = 0, of: int = 1, *, contents: bool = True) -> str | None:
     """What is wrong with a checkpoint, in words; None where nothing is.
 

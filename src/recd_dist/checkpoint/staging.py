@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex, TensorProperties
 from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
 
@@ -49,9 +50,18 @@ class StagedShards:
             for offset, tensor in zip(self.offsets, self.tensors, strict=True)
         ]
 
-    def __get_tensor_shard__(self, index: MetadataIndex) -> Tensor:
+    def shard(self, index: MetadataIndex) -> Tensor:
         """One of the shards."""
         return self.tensors[self.offsets.index(torch.Size(index.offset or ()))]
+
+
+class StagedPlanner(DefaultSavePlanner):
+    """A ``DefaultSavePlanner`` that finds shards in ``StagedShards``, too."""
+
+    def lookup_object(self, index: MetadataIndex) -> Any:
+        """The tensor or shard to write."""
+        found = self.state_dict[index.fqn]
+        return found.shard(index) if isinstance(found, StagedShards) else super().lookup_object(index)
 
 
 def shards_of(value: Any) -> tuple[tuple[torch.Size, Tensor], ...] | None:

@@ -7,7 +7,6 @@ its own, so that training goes on meanwhile. Every function is a collective.
 import io
 import logging
 import platform
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,13 +30,14 @@ from recd_dist.checkpoint.catalog import (
     list_unfinished,
     move_latest,
     prune,
-    remove_checkpoint,
+    remove_tree,
     step_name,
 )
 from recd_dist.checkpoint.safe_storage import PortableWriter
+from recd_dist.checkpoint.staging import StagedPlanner
 from recd_dist.errors import UserError
 from recd_dist.files.whole_file import flush_directory
-from recd_dist.table.location import Location, is_remote, put
+from recd_dist.table.location import Location, put
 from recd_dist.table.schema import Schema
 
 logger = logging.getLogger(__name__)
@@ -82,12 +82,12 @@ def write(draft: Draft, group: Group = None) -> Location:
         UserError: the disk is full, or disk or store are not writable; older checkpoints are untouched.
     """
     final = draft.directory / step_name(draft.step)
-    partial = final if is_remote(final) else final.with_name(f".{final.name}.partial")
+    partial = final.with_name(f".{final.name}.partial") if isinstance(final, Path) else final
     try:
         all_or_none(lambda: _clear(partial) if rank() == 0 else None, group)
         writer = PortableWriter(partial)
         try:
-            dcp_save(dict(draft.tensors), storage_writer=writer, process_group=group)
+            dcp_save(dict(draft.tensors), storage_writer=writer, planner=StagedPlanner(), process_group=group)
         except CheckpointException as error:
             raise SaveError(first_reason(error)) from error
         parts = all_or_none(lambda: _finish_rank(writer, partial, draft.random_states), group)
@@ -95,7 +95,7 @@ def write(draft: Draft, group: Group = None) -> Location:
         all_or_none(lambda: _finish(draft, partial, final, files) if rank() == 0 else None, group)
     except SaveError as error:
         if rank() == 0:
-            _remove_failed(partial)
+            remove_tree(partial)
         gather(None, group)  # no rank continues before the failed save is removed
         raise UserError(
             f"{draft.directory}: the checkpoint of step {draft.step} could not be written ({error}); "
@@ -112,10 +112,7 @@ def remove_unfinished(directory: Location) -> None:
     """
     for path in list_unfinished(directory) if rank() == 0 else []:
         logger.info("removing %s: an unfinished checkpoint of an earlier attempt", path)
-        if is_remote(path):
-            remove_checkpoint(path)
-        else:
-            shutil.rmtree(path, ignore_errors=True)
+        remove_tree(path)
     gather(None)  # no rank continues before they are removed
 
 
@@ -127,18 +124,9 @@ def first_reason(error: CheckpointException) -> str:
 
 def _clear(partial: Location) -> None:
     """Makes an empty directory; what stands in a store under this name goes, as the step is saved again."""
-    if is_remote(partial):
-        remove_checkpoint(partial)
-        return
-    shutil.rmtree(partial, ignore_errors=True)
-    Path(partial).mkdir(parents=True)
-
-
-def _remove_failed(partial: Location) -> None:
-    if is_remote(partial):
-        remove_checkpoint(partial)
-    else:
-        shutil.rmtree(partial, ignore_errors=True)
+    remove_tree(partial)
+    if isinstance(partial, Path):
+        partial.mkdir(parents=True)
 
 
 def _finish_rank(writer: PortableWriter, partial: Location, states: Mapping[str, Any]) -> dict[str, StoredPart]:
@@ -158,7 +146,7 @@ def _finish(draft: Draft, partial: Location, final: Location, files: Mapping[str
     header |= {"files": {name: [part.num_bytes, part.crc32] for name, part in sorted(files.items())}}
     header |= {"written": _circumstances(draft.started)}
     put(partial / DESCRIPTION, description_text(header).encode())
-    if not is_remote(partial) and not is_remote(final):
+    if isinstance(partial, Path) and isinstance(final, Path):
         _rename(partial, final)
     move_latest(draft.directory, final)
     prune(draft.directory, final, draft.keep)
@@ -180,8 +168,7 @@ def _rename(partial: Path, final: Path) -> None:
         replaced = final.with_name(f".{final.name}.replaced.partial")
         final.rename(replaced)
         partial.rename(final)
-        shutil.rmtree(replaced, ignore_errors=True)
-        replaced.unlink(missing_ok=True) if replaced.is_file() else None
+        remove_tree(replaced)
     else:
         partial.rename(final)
     flush_directory(final.parent)

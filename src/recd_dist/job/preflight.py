@@ -25,10 +25,11 @@ from recd_dist.embedding.vocabulary.names import (
 from recd_dist.errors import ConfigError, UserError, nearest
 from recd_dist.job.check_evaluation import find_evaluation_table, is_out_of_patience
 from recd_dist.job.check_label import check_label
-from recd_dist.job.config import config_dir, from_yaml, load
+from recd_dist.job.config import config_dir, load
 from recd_dist.job.dotted_names import dotted_names, value_at
 from recd_dist.job.job import Job, require_writable, resolve
 from recd_dist.job.options import SOURCE_KINDS, TrainConfig
+from recd_dist.job.run_places import config_of_run, newest_readable, require_place
 from recd_dist.job.starting_run import begin_from
 from recd_dist.plan.machines import find_machine
 from recd_dist.plan.saved_plan import load_plan
@@ -69,6 +70,7 @@ def check(config: TrainConfig, world_size: int = 1) -> Job:
             f"{world_size}; start as many (-j 1x{config.plan.world_size}) or plan.world_size=null"
         )
     require_writable(Path(config.run_dir))
+    require_place(config)
     _check_resume(job)
     _check_work(config)
     return job
@@ -80,8 +82,9 @@ def _check_numbers(config: TrainConfig) -> None:
         "epochs": (config.epochs, 1),
         "max_steps": (config.max_steps if config.max_steps is not None else 1, 1),
         "log_every": (config.log_every, 1),
-        "checkpoint.every": (config.checkpoint.every, 1),
+        "checkpoint.every": (config.checkpoint.every if config.checkpoint.every is not None else 1, 1),
         "checkpoint.keep": (config.checkpoint.keep, 1),
+        "checkpoint.keep_best": (config.checkpoint.keep_best, 1),
         "reader.num_workers": (config.reader.num_workers, 0),
         "reader.window": (config.reader.window, 1),
         "reader.prefetch": (config.reader.prefetch, 1),
@@ -89,6 +92,10 @@ def _check_numbers(config: TrainConfig) -> None:
     for name, (value, least) in wanted.items():
         if value < least:
             raise ConfigError(f"{name}={value}: must be at least {least}")
+    for name in ("every_minutes", "grace_s"):
+        number = getattr(config.checkpoint, name)
+        if number is not None and not number > 0:
+            raise ConfigError(f"checkpoint.{name}={number}: must be above 0")
     for name in ("tables", "dense"):
         lr = getattr(config.optim, name).lr
         if not lr > 0:
@@ -219,10 +226,10 @@ def _check_place(table: str, options: Mapping[str, Any], types: Sequence[str], w
 def _check_resume(job: Job) -> None:
     """Refuses a run directory that holds a run of another model, label or table."""
     config = job.config
-    saved = Path(config.run_dir) / "config.yaml"
-    if not config.resume or not saved.is_file() or not any(Path(config.run_dir, "checkpoints").glob("step-*")):
+    before = config_of_run(config) if config.resume else None
+    if before is None:
         return
-    before, now = asdict(from_yaml("train", saved)), asdict(config)
+    now = asdict(config)
     for data in (before["data"], now["data"]):
         data["label"] = data["label"] or job.manifest.schema.labels[0]
     for name in ("model", "seed", "dedup", "plan.expand", "data.label", "run_from"):
@@ -238,22 +245,15 @@ def _check_resume(job: Job) -> None:
 
 
 def _check_work(config: TrainConfig) -> None:
-    """Refuses a run that is complete, before any rank starts.
+    """Refuses a run that is complete, before any rank starts; damaged checkpoints are for the ranks to tell.
 
     Raises:
-        ConfigError: how to go on, also when the newest checkpoint cannot be read.
+        ConfigError: how to go on.
     """
-    found = sorted(Path(config.run_dir, "checkpoints").glob("step-*/checkpoint.json")) if config.resume else []
+    found = newest_readable(config) if config.resume else None
     if found:
-        try:
-            header = json.loads(found[-1].read_text())
-            step, extra = int(header["step"]), header["extra"]
-            epoch, is_out = int(extra["reader"]["epoch"]), is_out_of_patience(config, extra)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{found[-1]}: damaged ({error}); remove {found[-1].parent} to go on without it"
-            ) from error
-        require_work(config, step, epoch, is_out)
+        epoch, is_out = int(found.extra["reader"]["epoch"]), is_out_of_patience(config, found.extra)
+        require_work(config, found.step, epoch, is_out)
 
 
 def require_work(config: TrainConfig, step: int, epoch: int, is_out_of_patience: bool = False) -> None:

@@ -15,39 +15,33 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from recd_dist.checkpoint.catalog import DESCRIPTION, list_whole
 from recd_dist.errors import ConfigError
 from recd_dist.job.dotted_names import dotted_names, value_at
 from recd_dist.job.job import Job
+from recd_dist.job.run_places import checkpoint_at, checkpoints_of
 from recd_dist.reader.transform import Transforms
+from recd_dist.table.location import Location, contents
 from recd_dist.table.schema import Table
 
 TABLES = "tables"
 """Key of a checkpoint's extra values under which the sizes of its embedding tables stand."""
 
-_DESCRIPTION = "checkpoint.json"
 
-
-def find_start(run_from: str) -> Path:
+def find_start(run_from: str) -> Location:
     """The checkpoint with which a run begins.
 
     Args:
-        run_from: the directory of a run, of its best checkpoint (``RUN/best``), or of one checkpoint.
+        run_from: the directory of a run, of its best checkpoint (``RUN/best``), or of one checkpoint, here or in a
+            store.
 
     Raises:
         ConfigError: there is no checkpoint.
     """
-    root = Path(run_from)
-    found = [root] if (root / _DESCRIPTION).is_file() else _list_steps(root / "checkpoints") or _list_steps(root)
-    if not found:
-        raise ConfigError(
-            f"run_from={run_from}: no checkpoint there; name the directory of a run that `recd train` wrote, "
-            "its best/, or one of its checkpoints"
-        )
-    return found[-1]
-
-
-def _list_steps(directory: Path) -> list[Path]:
-    return sorted(path.parent for path in directory.glob(f"step-*/{_DESCRIPTION}"))
+    try:
+        return checkpoint_at(run_from)
+    except ConfigError as error:
+        raise ConfigError(f"run_from={error}") from error
 
 
 def begin_from(job: Job) -> Job:
@@ -66,15 +60,15 @@ def begin_from(job: Job) -> Job:
             f"run_from={config.run_from}: that is the run_dir itself, which resumes without it; take another "
             "run_dir=..."
         )
-    own = _list_steps(Path(config.run_dir) / "checkpoints") if config.resume else []
+    own = list_whole(checkpoints_of(config)) if config.resume else []
     path = own[-1] if own else find_start(config.run_from)
     try:
-        extra: dict[str, Any] = json.loads((path / _DESCRIPTION).read_text())["extra"]
+        extra: dict[str, Any] = json.loads(contents(path / DESCRIPTION))["extra"]
         trained = yaml.safe_load(extra["config"])
         tables = {name: Table(**table) for name, table in extra[TABLES].items()}
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise ConfigError(
-            f"run_from={config.run_from}: {path / _DESCRIPTION} cannot be read, or was written by an earlier release "
+            f"run_from={config.run_from}: {path / DESCRIPTION} cannot be read, or was written by an earlier release "
             f"({error!r}); use another checkpoint"
         ) from error
     _require_same_model(job, trained)

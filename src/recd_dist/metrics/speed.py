@@ -80,6 +80,11 @@ class Speed:
         self._num_steps, self._num_samples, self._wait_s = 0, 0, 0.0
 
     @property
+    def total_s(self) -> float:
+        """Seconds that ``compute`` has reported so far."""
+        return self._total_s
+
+    @property
     def samples_per_s(self) -> float:
         """Samples per second of all ranks, over all the time that ``compute`` has reported."""
         return self._total_samples / self._total_s if self._total_s else 0.0

@@ -8,6 +8,7 @@ The module loads no torch until steps run.
 
 import signal
 import time
+from collections.abc import Sequence
 from types import FrameType, TracebackType
 
 AGREE_S = 1.0
@@ -37,10 +38,12 @@ class Stop:
 
     Attributes:
         asked: whether SIGTERM came to a rank; the same on all ranks after each step.
+        votes: for each vote of the last step, whether any rank has given it; empty where the ranks did not ask.
     """
 
     def __init__(self, step: int = 0) -> None:
         self.asked = False
+        self.votes: tuple[bool, ...] = ()
         self._signalled = False
         self._last_step, self._next_step, self._last_s = step, step + 1, time.monotonic()
 
@@ -57,7 +60,7 @@ class Stop:
         del number, frame
         self._signalled = True
 
-    def agree(self, step: int, *, now: bool = False) -> None:
+    def agree(self, step: int, *, now: bool = False, votes: Sequence[bool] = ()) -> None:
         """Asks after each step whether SIGTERM came to a rank; a collective, most of the time without any cost.
 
         The slowest rank's pace decides when the ranks ask next, so that all of them ask after the same step: every
@@ -66,7 +69,9 @@ class Stop:
         Args:
             step: the number of steps that are done, the same on all ranks.
             now: ask in any case; the same on all ranks.
+            votes: what else to ask, as many on all ranks.
         """
+        self.votes = ()
         if step < self._next_step and not now:
             return
         import torch
@@ -75,9 +80,9 @@ class Stop:
         now_s = time.monotonic()
         step_s = (now_s - self._last_s) / max(1, step - self._last_step)
         device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-        told = torch.tensor([float(self._signalled), step_s], device=device)
+        told = torch.tensor([float(self._signalled), step_s, *map(float, votes)], device=device)
         dist.all_reduce(told, op=dist.ReduceOp.MAX)
-        signalled, slowest_s = told.tolist()
-        self.asked = bool(signalled)
+        signalled, slowest_s, *voted = told.tolist()
+        self.asked, self.votes = bool(signalled), tuple(map(bool, voted))
         self._last_step, self._last_s = step, now_s
         self._next_step = step + min(MOST_STEPS, max(1, int(AGREE_S / max(slowest_s, 1e-9))))

@@ -113,6 +113,11 @@ class RunCounts:
         """Smoothed over the last steps."""
         return self._loss.value()
 
+    @property
+    def train_s(self) -> float:
+        """Seconds of steps so far."""
+        return self._speed.total_s
+
     def count_rows(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Passes the batches on; notes the wait for each, and its rows while they are on the host."""
         for batch in self._speed.time_reads(batches):

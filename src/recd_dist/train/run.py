@@ -1,4 +1,4 @@
-"""What a run does beside its steps: resume, save, finish."""
+"""What a run does before its first step and after its last: resume, finish."""
 
 import logging
 import shutil
@@ -9,17 +9,21 @@ from typing import Any
 import torch.distributed as dist
 
 from recd_dist.checkpoint import checkpoint
+from recd_dist.checkpoint.catalog import remove_all
+from recd_dist.checkpoint.soundness import require_sound
 from recd_dist.embedding.tables import portable_name
 from recd_dist.files.json_text import json_text
 from recd_dist.files.whole_file import write_whole
-from recd_dist.job.check_evaluation import BEST_DIRECTORY
 from recd_dist.job.config import to_yaml
 from recd_dist.job.job import Job
+from recd_dist.job.options import TrainConfig
 from recd_dist.job.preflight import SUMMARY
+from recd_dist.job.run_places import best_of, checkpoints_of
 from recd_dist.job.starting_run import find_start
 from recd_dist.metrics.curves import BOARD_DIRECTORY
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.train.evaluation import oracle
+from recd_dist.train.saves import Saves
 from recd_dist.train.watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -43,14 +47,16 @@ def resume(job: Job, ranks: Ranks, model: Any, optimizer: Any) -> dict[str, Any]
         What the checkpoint holds beside the weights; empty for a run that starts.
     """
     run_dir = Path(job.config.run_dir)
+    directory = checkpoints_of(job.config)
     if not job.config.resume and ranks.is_first:
-        start_afresh(run_dir)
+        start_afresh(job.config)
     dist.barrier()
-    checkpoint.remove_unfinished(run_dir / "checkpoints")
-    path = checkpoint.find_newest(run_dir / "checkpoints")
+    checkpoint.remove_unfinished(directory)
+    path = checkpoint.find_sound(directory)
     found = checkpoint.load(path, model, optimizer, job.schema, rename=portable_name) if path else None
     if path is None and job.config.run_from is not None:
         other = find_start(job.config.run_from)
+        require_sound(other)
         checkpoint.load(other, model, optimizer, job.schema, rename=portable_name, new_run=True)
         if ranks.is_first:
             logger.info("begins with the weights and optimizer states of %s", other)
@@ -62,30 +68,26 @@ def resume(job: Job, ranks: Ranks, model: Any, optimizer: Any) -> dict[str, Any]
     return found.extra if found else {}
 
 
-def start_afresh(run_dir: Path) -> None:
-    """Removes what an earlier run left in its directory, and no other files."""
-    for name in ("checkpoints", BEST_DIRECTORY, BOARD_DIRECTORY, "seen"):
+def start_afresh(config: TrainConfig) -> None:
+    """Removes what an earlier run left in its directory and among its checkpoints, and no other files."""
+    run_dir = Path(config.run_dir)
+    for directory in (checkpoints_of(config), best_of(config)):
+        remove_all(directory)
+    for name in (BOARD_DIRECTORY, "seen"):
         shutil.rmtree(run_dir / name, ignore_errors=True)
     (run_dir / SUMMARY).unlink(missing_ok=True)
 
 
-def save(job: Job, step: int, model: Any, optimizer: Any, extra: dict[str, Any]) -> Path:
-    """Writes a checkpoint of the job; a collective."""
-    keep, directory = job.config.checkpoint.keep, Path(job.config.run_dir) / "checkpoints"
-    return checkpoint.save(
-        directory, step, model, optimizer, job.schema, {**extra, "step": step}, keep=keep, rename=portable_name
-    )
-
-
 def finish(
-    job: Job, ranks: Ranks, watch: Watch, step: int, num_samples: int, path: Path | None, evaluated: Mapping[str, Any]
+    job: Job, ranks: Ranks, watch: Watch, step: int, num_samples: int, saves: Saves, evaluated: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Writes summary.json, the sign that nothing is left to do."""
-    summary = watch.summary(step)
+    """Writes summary.json, the sign that nothing is left to do, once every checkpoint is whole."""
+    saves.wait()
+    summary = {**watch.summary(step), **saves.costs(watch.train_s)}
     if job.evaluation is not None:
         split = job.evaluation.path.name
         summary |= {"split": split, **evaluated, **oracle(job, split)}
-    summary |= {"samples": num_samples, "steps": step, "checkpoint": str(path), "world_size": ranks.world_size}
+    summary |= {"samples": num_samples, "steps": step, "checkpoint": str(saves.path), "world_size": ranks.world_size}
     watch.add_results(step, summary)
     if ranks.is_first:
         write_whole(Path(job.config.run_dir) / SUMMARY, json_text(summary) + "\n")

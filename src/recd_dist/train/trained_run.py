@@ -22,10 +22,10 @@ from recd_dist.checkpoint import checkpoint
 from recd_dist.embedding.distribute import shard
 from recd_dist.embedding.tables import portable_name
 from recd_dist.errors import ConfigError, nearest
-from recd_dist.job.check_evaluation import BEST_DIRECTORY
 from recd_dist.job.config import from_yaml
 from recd_dist.job.job import Job, resolve
 from recd_dist.job.options import EvaluateConfig, TrainConfig
+from recd_dist.job.run_places import best_of, checkpoints_of
 from recd_dist.job.starting_run import TABLES
 from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.world import World
@@ -97,7 +97,8 @@ def open_run(config: EvaluateConfig, ranks: Ranks) -> TrainedRun:
     if config.checkpoint not in (known := ("newest", "best")):
         raise ConfigError(f"checkpoint={config.checkpoint}: unknown{nearest(config.checkpoint, known)}")
     is_best = config.checkpoint == "best"
-    path = checkpoint.find_newest(run_dir / (BEST_DIRECTORY if is_best else "checkpoints"))
+    trained = replace(trained, run_dir=config.run_dir)  # it may have moved since
+    path = checkpoint.find_sound(best_of(trained) if is_best else checkpoints_of(trained))
     if path is None and is_best:
         raise ConfigError(f"{run_dir}: no best checkpoint in it, evaluate.every keeps one; use checkpoint=newest")
     if path is None:

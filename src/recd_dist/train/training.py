@@ -12,7 +12,6 @@ import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +20,6 @@ from torchrec.distributed import TrainPipelineSparseDist
 from torchrec.optim.keyed import KeyedOptimizerWrapper
 from torchrec.streamable import Pipelineable
 
-from recd_dist.checkpoint import checkpoint
 from recd_dist.embedding import initial_weights, torchrec_patches
 from recd_dist.embedding.distribute import (
     TableOptimizer,
@@ -49,7 +47,8 @@ from recd_dist.reader.loader import Loader
 from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.ikjt import IKJT
 from recd_dist.train import build, planning
-from recd_dist.train.run import finish, resume, samples_trained, save
+from recd_dist.train.run import finish, resume, samples_trained
+from recd_dist.train.saves import Saves
 from recd_dist.train.trained_run import tables_to_json
 from recd_dist.train.validation import Validation
 from recd_dist.train.watch import Watch
@@ -86,23 +85,21 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     """
     job = check(config, ranks.world_size)
     transforms = job.transforms.fit(job.table)
-    plan = agree_on_plan(job, ranks)
-    model, optimizer, placed = shard_model(job, ranks, plan)
+    model, optimizer, placed = shard_model(job, ranks, plan := agree_on_plan(job, ranks))
     start = resume(job, ranks, model, optimizer)
-    validation = Validation(job, ranks, transforms, start)
+    validation = Validation(job, ranks, transforms, start, saves := Saves(job))
     loader = build.build_loader(job, ranks, transforms, state=start.get("reader"))
     step = first = int(start.get("step", 0))
     require_work(config, step, loader.epoch, validation.is_over)
-    last = config.max_steps if config.max_steps is not None else sys.maxsize
-    pipeline, num_trained = start_pipeline(model, optimizer, ranks.device), 0  # batches of this epoch and attempt
+    last, num_trained = config.max_steps or sys.maxsize, 0  # batches of this epoch and attempt
+    pipeline = start_pipeline(model, optimizer, ranks.device)
     known = {"transforms": transforms.to_json(), TABLES: tables_to_json(job.tables), "config": to_yaml(config)}
     extra = {**known, **start}
-    path = checkpoint.find_newest(Path(config.run_dir) / "checkpoints")
     facts = memory_of(model, optimizer, plan, ranks)
-    with TrafficCounter() as traffic, watch_of(job, ranks, model, placed, loader, step, facts) as watch:
+    with saves, TrafficCounter() as traffic, watch_of(job, ranks, model, placed, loader, step, facts) as watch:
         if validation.is_owed(step):
             watch.evaluation(step, validation.look(detach(pipeline), optimizer, step, extra), traffic)
-            path = save(job, step, model, optimizer, {**extra, **validation.state()})
+            saves.save(step, model, optimizer, {**extra, **validation.state()}, watch, must=True)
         with Stop(step) as stop:
             while loader.epoch < config.epochs and step < last and not (stop.asked or validation.is_over):
                 model.train()
@@ -110,8 +107,8 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
                 for output in train_batches(pipeline, batches, step, validation.every):
                     step, num_trained = step + 1, num_trained + 1
                     watch.step(loader.epoch, step, output)
-                    due = num_trained == len(loader) or step == last or step % config.checkpoint.every == 0
-                    stop.agree(step)
+                    stop.agree(step, votes=saves.votes())
+                    due = num_trained == len(loader) or step == last or saves.is_due(step, stop.votes)
                     looks = validation.is_due(step) and not stop.asked  # a scheduler waits 30 s: save first
                     if due or looks or stop.asked or step == first + 1 or step % config.log_every == 0:
                         watch.point(step, traffic)  # before a save: it refuses a loss of nan
@@ -119,21 +116,23 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
                     if looks:
                         watch.evaluation(step, validation.look(detach(pipeline), optimizer, step, extra), traffic)
                     watch.show(step)
-                    if due or stop.asked or validation.is_over:
-                        watch.pause()
-                        path = save(job, step, model, optimizer, {**extra, **validation.state()})
-                    if step == last or stop.asked or validation.is_over:
+                    ends = step == last or stop.asked or validation.is_over
+                    if due or ends:
+                        must = ends or looks or num_trained == len(loader)
+                        saves.save(step, model, optimizer, {**extra, **validation.state()}, watch, must=must)
+                    if ends:
                         break
                 if num_trained == len(loader):
                     loader.start_epoch(loader.epoch + 1)
                     num_trained = 0
+            saves.wait()  # from here on SIGTERM ends a rank at once
             stop.agree(step, now=True)
         if stop.asked:
-            raise Stopped(f"stopped by SIGTERM after step {step}; the same command goes on from {path}")
+            raise Stopped(f"stopped by SIGTERM after step {step}; the same command goes on from {saves.path}")
         num_samples, trained = samples_trained(job, loader.state(num_trained)), detach(pipeline)
         loader.close()
-        evaluated = {**validation.look(trained, optimizer, step, extra), **validation.summary()}
-        return finish(job, ranks, watch, step, num_samples, path, evaluated)
+        evaluated = validation.finish(trained, optimizer, step, extra)
+        return finish(job, ranks, watch, step, num_samples, saves, evaluated)
 
 
 def train_batches(pipeline: Any, batches: Iterator[Batch], step: int, every: int | None) -> Iterator[build.Output]:

@@ -10,20 +10,20 @@ import logging
 import math
 from collections.abc import Mapping
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 from torch import nn
 
 from recd_dist.checkpoint import checkpoint
-from recd_dist.embedding.tables import portable_name
-from recd_dist.job.check_evaluation import BEST_BY, BEST_DIRECTORY, VALIDATION, is_out_of_patience
+from recd_dist.job.check_evaluation import BEST_BY, VALIDATION, is_out_of_patience
 from recd_dist.job.job import Job
+from recd_dist.job.run_places import best_of
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.reader.transform import Transforms
 from recd_dist.train import build
 from recd_dist.train.evaluation import quality_of
+from recd_dist.train.saves import Saves
 
 logger = logging.getLogger(__name__)
 
@@ -38,16 +38,18 @@ class Validation:
         ranks: this rank.
         transforms: fitted on the training table.
         extra: the extra values of the checkpoint that the run goes on from; empty for a run that starts.
+        saves: saves the best checkpoint.
     """
 
-    def __init__(self, job: Job, ranks: Ranks, transforms: Transforms, extra: Mapping[str, Any]) -> None:
+    def __init__(self, job: Job, ranks: Ranks, transforms: Transforms, extra: Mapping[str, Any], saves: Saves) -> None:
+        self._saves = saves
         self._job, self._ranks, self._transforms, self._options = job, ranks, transforms, job.config.evaluate
         known = extra.get(VALIDATION, {})
         self._since_best = int(known.get("since_best", 0))
         # Earlier releases save no step: they look before each save.
         self._counted_step = int(known.get("step", extra.get("step", -1)))
         self._latest: tuple[int, dict[str, Any]] = (-1, {})
-        self._directory = Path(job.config.run_dir) / BEST_DIRECTORY
+        self._directory = best_of(job.config)
         self._best = self._read_best() if self.every else None
 
     @property
@@ -89,10 +91,7 @@ class Validation:
         numbers = self._measure(model)
         self._latest = (step, numbers)
         if self.every is not None and self._options.best is not None and self._compare(step, self._options.best):
-            extra = {**extra, **self.state(), "step": step, _QUALITY: numbers}
-            checkpoint.save(
-                self._directory, step, model, optimizer, self._job.schema, extra, keep=1, rename=portable_name
-            )
+            self._saves.save_best(step, model, optimizer, {**extra, **self.state(), _QUALITY: numbers})
         return numbers
 
     def _measure(self, model: nn.Module) -> dict[str, Any]:
@@ -117,6 +116,14 @@ class Validation:
             than = f"than {best:.4f}, that of step {self._best['step']}" if self._best else "at all"
             logger.info("ends early after step %d: %d times in a row no better %s %s", step, self._since_best, by, than)
         return False
+
+    def finish(self, model: nn.Module, optimizer: Any, step: int, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """Measures the model that training ended with; a collective, with the arguments of ``look``.
+
+        Returns:
+            The exact numbers, and those of the best evaluation beside them.
+        """
+        return {**self.look(model, optimizer, step, extra), **self.summary()}
 
     def summary(self) -> dict[str, Any]:
         """The best evaluation, and whether the run has ended early; empty where only the end is evaluated."""

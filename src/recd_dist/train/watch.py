@@ -152,6 +152,17 @@ class Watch:
         self._board.flush()
         self._counts.pause()
 
+    @property
+    def train_s(self) -> float:
+        """Seconds of steps so far, without evaluations and saves."""
+        return self._counts.train_s
+
+    def saved(self, step: int, costs: Mapping[str, float]) -> None:
+        """Adds what saving has cost so far to the curves."""
+        names = ("checkpoint_share", "checkpoint_write_s")
+        self._board.add_points(step, "speed", {name: costs[name] for name in names})
+        self._counts.pause()
+
     def summary(self, step: int) -> dict[str, Any]:
         """Speed, bytes and dedup factors of this attempt.
 
