@@ -13,6 +13,7 @@ from typing import NoReturn
 from recd_dist.commands import (
     board,
     check,
+    checkpoints,
     compact,
     doctor,
     etl,
