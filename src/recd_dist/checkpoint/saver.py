@@ -87,6 +87,8 @@ class Saver:
     ) -> None:
         if error is None or isinstance(error, SystemExit):
             self.wait()
+            if self._group is not None:
+                dist.destroy_process_group(self._group)
         elif self._thread is not None:
             self._thread.join(LEAVE_S)
 
