@@ -29,6 +29,7 @@ from recd_dist.commands import (
 from recd_dist.errors import ConfigError, UserError, nearest
 from recd_dist.job.config import to_yaml
 from recd_dist.job.overrides import no_sweeps
+from recd_dist.redaction.credentials import screen_handler, show_traceback
 
 COMMANDS = {
     module.COMMAND.name: module.COMMAND
@@ -119,7 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0 done, 2 something the user can mend (one line on stderr), 130 stopped by Ctrl-C. Some commands
         return 1 for an answer that is no error: ``recd etl --verify``, ``recd check`` and ``recd seen``.
     """
-    logging.basicConfig(level=logging.WARNING, format="recd: %(message)s")
+    logging.basicConfig(level=logging.WARNING, handlers=[screen_handler()])
+    sys.excepthook = show_traceback
     logging.getLogger("recd_dist").setLevel(logging.INFO)
     try:
         options = _parse(sys.argv[1:] if argv is None else argv)

@@ -7,9 +7,18 @@ any other exception is a bug and keeps its traceback.
 import difflib
 from collections.abc import Iterable
 
+from recd_dist.redaction.credentials import redact
+
 
 class UserError(ValueError):
-    """Something is wrong with an input, an option or the environment; the message says how to mend it."""
+    """Something is wrong with an input, an option or the environment; the message says how to mend it.
+
+    Args:
+        message: one line; credentials in it, also in the words of a library, are hidden.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact(message))
 
 
 class ConfigError(UserError):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from recd_dist.errors import ConfigError
@@ -80,6 +80,7 @@ def test_text_survives_the_way_from_a_printed_line_to_a_saved_run(name: str, tex
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(text="\x85")
 @given(text=TEXT)
 def test_any_text_survives(text: str, tmp_path: Path) -> None:
     arrives("etl", text, tmp_path / "config.yaml")

@@ -19,17 +19,20 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
+from omegaconf._utils import get_omega_conf_dumper
 from omegaconf.errors import OmegaConfBaseException
 
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.job.option_types import Kind, UnknownOption, explain_unknown, fit, section
 from recd_dist.job.options import EtlConfig, EvaluateConfig, EvaluatedData, PredictConfig, TrainConfig
 from recd_dist.job.overrides import Override, apply_overrides, find_sweep, no_sweeps, parse_override
+from recd_dist.redaction.credentials import find_credential
 from recd_dist.screen.command_line import command_line, escape_dollars, quote, split_list, unquote
 
 _OF_A_RUN = {"evaluate": EvaluateConfig, "predict": PredictConfig}
 _TYPES: dict[str, type] = {"train": TrainConfig, "etl": EtlConfig, **_OF_A_RUN}
 _SEARCH_PATH = "hydra.searchpath"
+_NEXT_LINE = "\x85"
 _PLAIN = re.compile(r"[\w./-]+|\[.*\]", re.ASCII)
 _SQUEEZED = re.compile(r"\w:\S")
 """``{type:TW}``, which Hydra takes and YAML does not."""
@@ -79,7 +82,22 @@ def load(name: str, overrides: Sequence[str] = (), user_dir: str | None = None) 
         raise ConfigError(_explain_unknown(error, known, name, groups)) from error
     if isinstance(values.get("data"), dict):
         _fill_missing(values["data"])
-    return _typed(name, values)
+    typed = _typed(name, values)
+    _refuse_credentials("", asdict(typed))
+    return typed
+
+
+def _refuse_credentials(option: str, value: Any) -> None:
+    """Refuses a credential in a config, since each value is kept in run directories, manifests and curves."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _refuse_credentials(f"{option}.{name}".removeprefix("."), inner)
+    elif what := find_credential(str(value)):
+        raise ConfigError(
+            f"{option}={value}: holds {what}, and each value of a config is kept in files that others read: "
+            "config.yaml, checkpoints, manifests, TensorBoard. Leave it out: libraries find credentials in environment "
+            "variables and profile files (docs/security.md)"
+        )
 
 
 def _options_of(name: str, composed: Mapping[str, Any]) -> Kind:
@@ -135,7 +153,12 @@ def _fill_missing(data: dict[str, Any]) -> None:
 
 def to_yaml(config: Any) -> str:
     """A loaded config as YAML with every value resolved, as it is kept in a run directory."""
-    return OmegaConf.to_yaml(OmegaConf.create(_escape(asdict(config))))
+    values = _escape(asdict(config))
+    text = OmegaConf.to_yaml(OmegaConf.create(values))
+    if _NEXT_LINE not in text:
+        return text
+    # PyYAML reads this character back as a space, unless it is written as "\N", with every letter beyond ASCII escaped.
+    return yaml.dump(values, Dumper=get_omega_conf_dumper(), allow_unicode=False, sort_keys=False)
 
 
 def _escape(value: Any) -> Any:

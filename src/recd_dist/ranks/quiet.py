@@ -3,6 +3,8 @@
 import logging
 import warnings
 
+from recd_dist.redaction.credentials import screen_handler
+
 LIBRARIES = ("torch", "torchrec", "fbgemm_gpu", "torchmetrics")
 
 
@@ -22,5 +24,5 @@ def quiet_libraries(level: int = logging.ERROR) -> None:
 
 def log_to_screen() -> None:
     """Sends log messages to stderr: this program's from level INFO on, all others from WARNING on."""
-    logging.basicConfig(level=logging.WARNING, format="recd: %(message)s", force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[screen_handler()], force=True)
     logging.getLogger("recd_dist").setLevel(logging.INFO)

@@ -22,6 +22,7 @@ from recd_dist.errors import UserError
 from recd_dist.files.whole_file import write_whole
 from recd_dist.ranks.quiet import quiet_libraries
 from recd_dist.ranks.stop import Stopped
+from recd_dist.redaction.credentials import redact
 
 USER_ERROR = 2  # exit code
 LOST_PEER = re.compile(r"gloo|nccl|tcpstore|connection (closed|reset|refused)|broken pipe", re.IGNORECASE)
@@ -63,7 +64,7 @@ class Failure:
         if isinstance(error, Stopped):
             return cls(rank, error.message, stopped=True, time_s=time.time())
         user = isinstance(error, UserError)
-        message = str(error) if user else "".join(traceback.format_exception(error)).rstrip()
+        message = str(error) if user else redact("".join(traceback.format_exception(error)).rstrip())
         lost_peer = not user and LOST_PEER.search(f"{type(error).__name__}: {error}") is not None
         return cls(rank, message, user, lost_peer, time_s=time.time())
 

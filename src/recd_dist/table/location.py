@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, Union
 
 from recd_dist.errors import ConfigError, DataError, UserError, nearest
 from recd_dist.files.whole_file import write_whole
+from recd_dist.redaction.credentials import find_credential
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -32,6 +33,7 @@ Location: TypeAlias = Union[Path, "UPath"]
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "hdfs": "hdfs"}
 """Protocol -> the extra of this package that brings its library."""
 
+_USUAL = "environment variables, profile files: docs/operations.md"
 _REMOTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _LOCAL = ("file", "local")
 _BUCKETS = ("s3", "s3a", "gs", "gcs")
@@ -50,11 +52,13 @@ def location(text: "str | Location") -> "Location":
         text: the text in a config or on a command line; a path of either kind is returned as it is.
 
     Raises:
-        ConfigError: the protocol is unknown, its library is not installed (the message names the extra), or the store
-            cannot be opened.
+        ConfigError: the protocol is unknown, its library is not installed (the message names the extra), the store
+            cannot be opened, or the text holds a credential.
     """
     if not isinstance(text, str):
         return text
+    if what := find_credential(text):
+        raise ConfigError(f"{text}: holds {what}; a store's library finds credentials in its usual places ({_USUAL})")
     match = _REMOTE.match(text)
     if not match:
         return Path(text).expanduser()
@@ -129,7 +133,7 @@ def report_store_errors(path: "Location") -> Iterator[None]:
         kind = type(error).__name__
         raise StoreError(
             f"{path}: the store answers with {kind} ({first_line(error)}); credentials and end points come from the "
-            "store's usual places (docs/operations.md)"
+            f"store's usual places ({_USUAL})"
         ) from error
 
 
