@@ -30,6 +30,7 @@ BEFORE = {
     "docs/configuration.md": [TINY],
     "docs/operations.md": [TINY],
     "docs/planning.md": [TINY, RM1],
+    "docs/runbook.md": [TINY],
     "docs/suggest.md": [RM1],
     "docs/data.md": ["recd etl data=mine 'data.path=logs/2026-11-24/*.parquet' data.partition=day append=true"],
 }
