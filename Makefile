@@ -26,7 +26,7 @@ $(error VARIANT=$(VARIANT): $(VENV) was made for $(MADE); remove $(VENV) first)
 endif
 endif
 
-.PHONY: help env demo test test-all test-cluster test-docs lint docker-lint format house bench clean
+.PHONY: help env demo test test-all test-cluster test-fake-cuda test-docs lint docker-lint format house bench clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,10 @@ test-all: lint ## tests marked slow, slurm or cluster too
 
 test-cluster: $(READY) ## jobs over hosts made of network namespaces; needs root and iproute2
 	@$(PY) -m pytest -q tests/cluster
+
+test-fake-cuda: $(READY) ## a step on a CUDA device that does not exist: needs VARIANT=cuda, and no driver
+	@$(PY) -c 'import sys, torch; sys.exit(torch.version.cuda is None and "torch is a CPU build: make env VARIANT=cuda")'
+	@$(PY) -m pytest -q tests/device
 
 test-docs: $(READY) ## the commands of README and docs/, run one after the other: some minutes
 	@$(PY) -m pytest -q tests/test_documented_commands.py tests/test_documented_options.py

@@ -1,5 +1,8 @@
 """Shared rows and slots, in literals and for any batch."""
 
+from itertools import pairwise
+
+import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,3 +67,16 @@ def test_slots_of_any_batch(inverse: list[int], width: int) -> None:
 
 def test_slot_width() -> None:
     assert [slot_width(b, 10) for b in (0, 10, 19, 20, 45, 80, 1000)] == [1, 1, 1, 2, 4, 8, 8]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=20))
+def test_neighbours_that_are_equal_share_a_row(pairs: list[tuple[int, int]]) -> None:
+    pairs = [pair for pair in pairs for _ in range(2)]
+    user, page = (group(*numbers) for numbers in zip(*pairs, strict=True))
+    rows = find_shared_rows({"user": user, "page": page})
+    assert rows is not None
+    changes = [0] + [int(a != b) for a, b in pairwise(pairs)]
+    assert rows.inverse.tolist() == rows.known_inverse.tolist() == list(np.cumsum(changes))
+    assert rows.num_rows == sum(changes) + 1
+    assert rows.rows_of["user"][rows.inverse].tolist() == [a for a, _ in pairs]
+    assert rows.rows_of["page"][rows.inverse].tolist() == [b for _, b in pairs]

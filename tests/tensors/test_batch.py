@@ -65,3 +65,17 @@ def test_expand_some_groups(batch: Batch) -> None:
     assert same.sparse.groups == batch.sparse.groups
     assert torch.equal(same.sparse.inverse, batch.sparse.inverse)
     assert list(same.dense) == ["user", "sample"]
+
+
+def test_a_device_gets_what_the_model_needs(batch: Batch) -> None:
+    """Ids of samples and requests are read on the host only; lengths and inverse are known there as well."""
+    moved = batch.to(device=torch.device("meta"))
+    assert {t.device.type for t in (moved.labels, moved.sparse.values, *moved.dense.values())} == {"meta"}
+    assert moved.sample_ids is batch.sample_ids
+    assert moved.request_ids is batch.request_ids
+    for known in (batch.sparse, moved.sparse, moved.to(device=torch.device("meta")).sparse):
+        assert known.known_lengths_of("u").tolist() == batch.sparse.lengths_of("u").tolist()
+        assert known.known_inverse_of("user").tolist() == [0, 0, 1]
+        assert known.known_inverse_of("sample") is None
+    assert moved.sparse.select(["u"]).known_lengths_of("u") is None
+    assert moved.dense_of("user").known_inverse.tolist() == [0, 0, 1]

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recd_dist.tensors.grouped import Embedded, Grouped, GroupedJagged, expand_rows, sum_rows
+from recd_dist.tensors.grouped import Embedded, Grouped, GroupedJagged, expand_rows, sum_rows, sum_sorted_rows
 
 
 def ints(*values: int) -> torch.Tensor:
@@ -98,3 +98,20 @@ def test_embedded_expands_pooled_and_sequences(lists: GroupedJagged) -> None:
     assert full.pooled["g"].values.tolist() == [[2], [1], [1], [2]]
     assert (full.pooled["g"].inverse, full.pooled["g"].keys) == (None, ("a",))
     assert full.sequences["h"].inverse is None
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.integers(1, 3))
+def test_rows_are_summed_by_sorting_as_by_the_loop(inverse: list[int], width: int) -> None:
+    """The sort runs on CUDA, the loop on CPU; whole numbers are summed without rounding."""
+    values = torch.arange(1.0, len(inverse) * width + 1).view(-1, width)
+    index = ints(*inverse)
+    assert torch.equal(sum_sorted_rows(values, index, 6), sum_rows(values, index, 6))
+
+
+def test_what_the_host_knows_goes_with_the_lists() -> None:
+    lengths = ints(3, 1)
+    known = GroupedJagged(torch.arange(4.0)[:, None], lengths, ints(0, 1, 0), lengths.numpy(), ints(0, 1, 0).numpy())
+    assert known.longest() == 3
+    assert known.keep_last(2).known_lengths.tolist() == known.keep_last(2).lengths.tolist() == [2, 1]
+    assert known.expand().known_lengths.tolist() == known.expand().lengths.tolist() == [3, 1, 3]
+    assert known.expand().values.squeeze(1).tolist() == [0, 1, 2, 3, 0, 1, 2]

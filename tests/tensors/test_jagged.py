@@ -31,7 +31,7 @@ def test_gather_is_list_indexing(rows: list[list[int]], data: st.DataObject) -> 
 
 def test_find_last_values() -> None:
     values, lengths = flat([[1, 2, 3], [], [4], [5, 6]])
-    index, kept = find_last_values(lengths, 2)
+    index, kept = find_last_values(lengths, 2, 5)
     assert values[index].tolist() == [2, 3, 4, 5, 6]
     assert kept.tolist() == [2, 0, 1, 2]
     assert kept.dtype == torch.int32
@@ -40,5 +40,5 @@ def test_find_last_values() -> None:
 @given(rows_of_ids, st.integers(1, 4))
 def test_find_last_values_is_slicing(rows: list[list[int]], size: int) -> None:
     values, lengths = flat(rows)
-    index, kept = find_last_values(lengths, size)
+    index, kept = find_last_values(lengths, size, sum(min(len(row), size) for row in rows))
     assert [v.tolist() for v in values[index].split(kept.tolist())] == [row[-size:] for row in rows]

@@ -132,7 +132,7 @@ class Embeddings(nn.Module):
             plain = self.rows(sparse)
             sent = plain if self.weighted_rows is None else self.weighted_rows(sparse)
             pooled = [module(sent if name == WEIGHTED else plain) for name, module in self.pooled.items()]
-            return self.assemble(sent, pooled, None if self.sequences is None else self.sequences(plain))
+            return self.assemble(sparse, sent, pooled, None if self.sequences is None else self.sequences(plain))
         check_weights(sparse, self.weighted)
         results = []
         for table_class in self.classes:

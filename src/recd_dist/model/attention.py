@@ -135,4 +135,4 @@ class LearnedPooling(nn.Module):
         scores = padded[:, :, : self.heads] + score_bias(mask, padded.dtype)[:, :, None]
         value = padded[:, :, self.heads :].unflatten(2, (self.heads, -1)).transpose(1, 2)
         weights = scores.softmax(1).mT[:, :, None, :]
-        return Grouped((weights @ value).flatten(1), history.inverse)
+        return Grouped((weights @ value).flatten(1), history.inverse, known_inverse=history.known_inverse)

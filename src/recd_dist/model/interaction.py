@@ -128,7 +128,7 @@ def _multiply_across(sample: Tensor, shared: Tensor, rows: SharedRows) -> Tensor
     num_shared = shared.shape[1]
     if num_sample > num_shared or size < MIN_SLOTTED * rows.num_rows:
         return torch.bmm(sample, rows.expand(shared).mT).flatten(1)
-    slots = Slots.of(rows.inverse, rows.num_rows, slot_width(size, rows.num_rows))
+    slots = Slots.of(rows.inverse, rows.num_rows, slot_width(size, rows.num_rows), rows.known_inverse)
     left = slots.fill(sample.reshape(size, num_sample * dim)).view(-1, slots.width * num_sample, dim)
     products = torch.bmm(left, slots.gather_rows(shared).mT)
     return slots.take(products.view(-1, num_sample * num_shared))

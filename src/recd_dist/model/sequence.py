@@ -112,7 +112,7 @@ class SequenceModel(nn.Module):
                 pooled[name] = self.pools[module_key(name)](history)
                 continue
             if group not in slots:
-                slots[group] = Slots.of_group(history.inverse, history.num_rows)
+                slots[group] = Slots.of_group(history.inverse, history.num_rows, history.known_inverse)
             vectors = self.pools[module_key(name)](history, embedded.pooled[SAMPLE][candidate], slots[group])
             seen.append(Vectors((name,), vectors))
         rows = find_shared_rows({**{self.groups[n]: x for n, x in pooled.items()}, **dense, **embedded.pooled})

@@ -15,10 +15,12 @@ without a sort.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from recd_dist.tensors.grouped import Grouped, expand_rows
+from recd_dist.tensors.host_side import HostArray, host_array
 
 MIN_SHARED = 1.25
 """With this many samples per shared row, computing once and expanding beats computing per sample (measured)."""
@@ -36,11 +38,13 @@ class SharedRows:
         num_rows: U, the number of shared rows.
         rows_of: for each group int64 [U], the group's row in each shared row; None where the group's own rows are the
             shared rows.
+        known_inverse: the inverse on the host, where it is known there.
     """
 
     inverse: Tensor
     num_rows: int
     rows_of: Mapping[str, Tensor | None]
+    known_inverse: HostArray | None = None
 
     def gather_group(self, group: str, values: Tensor) -> Tensor:
         """Gives every shared row its row of a group's values: [unique rows of the group, ...] -> [U, ...]."""
@@ -68,25 +72,33 @@ def find_shared_rows(tensors: Mapping[str, Grouped]) -> SharedRows | None:
         ((name, group),) = groups.items()
         rows = _rows_of_one_group(name, group)
     else:
-        rows = _compare_neighbours({g: x.inverse for g, x in groups.items() if x.inverse is not None})
+        rows = _compare_neighbours(groups)
     return rows if len(rows.inverse) >= MIN_SHARED * rows.num_rows else None
 
 
 def _rows_of_one_group(name: str, group: Grouped) -> SharedRows:
     if group.inverse is None:
         raise ValueError(f"shared rows: group '{name}' has no inverse")
-    return SharedRows(group.inverse, group.num_rows, {name: None})
+    return SharedRows(group.inverse, group.num_rows, {name: None}, group.known_inverse)
 
 
-def _compare_neighbours(inverses: Mapping[str, Tensor]) -> SharedRows:
-    """The shared rows of several groups: a new one begins where a sample differs from the one before in any group."""
-    stacked = torch.stack([inverse.long() for inverse in inverses.values()])
-    changed = torch.ones(stacked.shape[1], dtype=torch.bool, device=stacked.device)
+def _compare_neighbours(groups: Mapping[str, Grouped]) -> SharedRows:
+    """The shared rows of several groups: a new one begins where a sample differs from the one before in any group.
+
+    The host counts them, so that it need not wait for the device.
+    """
+    inverses = {g: (x.inverse, x.known_inverse) for g, x in groups.items() if x.inverse is not None}
+    known = np.stack([host_array(inverse, array) for inverse, array in inverses.values()])
+    numbers = np.cumsum((known[:, 1:] != known[:, :-1]).any(0), dtype=np.int32)
+    known_inverse = np.concatenate([np.zeros(min(1, known.shape[1]), np.int32), numbers])
+    num_rows = int(known_inverse[-1]) + 1 if len(known_inverse) else 0
+    stacked = torch.stack([inverse.long() for inverse, _ in inverses.values()])
+    changed = torch.zeros(stacked.shape[1], dtype=torch.int64, device=stacked.device)
     changed[1:] = (stacked[:, 1:] != stacked[:, :-1]).any(0)
-    first = torch.nonzero(changed).squeeze(1)  # on CUDA the host waits here, once
-    rows = stacked[:, first]
-    inverse = torch.cumsum(changed, 0) - 1
-    return SharedRows(inverse, len(first), {g: rows[n] for n, g in enumerate(inverses)})
+    inverse = torch.cumsum(changed, 0)
+    # The samples of a shared row write the same numbers.
+    rows = stacked.new_zeros(len(inverses), num_rows).scatter_(1, inverse.expand(len(inverses), -1), stacked)
+    return SharedRows(inverse, num_rows, {g: rows[n] for n, g in enumerate(inverses)}, known_inverse)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,14 +124,17 @@ class Slots:
     width: int
 
     @staticmethod
-    def of(inverse: Tensor, num_rows: int, width: int) -> "Slots":
-        """The slots of a batch.
+    def of(inverse: Tensor, num_rows: int, width: int, known_inverse: HostArray | None = None) -> "Slots":
+        """The slots of a batch. The host waits for a device if it does not know the inverse.
 
         Args:
             inverse: int32 or int64 [B] in [0, num_rows), for each sample its row, in any order.
             num_rows: U, the number of rows.
             width: the number of cells in a slot.
+            known_inverse: the inverse on the host, where it is known there.
         """
+        samples_of = np.bincount(host_array(inverse, known_inverse), minlength=num_rows)
+        num_slots = int((-(-samples_of // width)).sum())
         rows, order = torch.sort(inverse.long(), stable=True)
         bounds = torch.searchsorted(rows, torch.arange(num_rows + 1, device=rows.device))
         slots_of = (bounds.diff() + width - 1) // width
@@ -127,12 +142,15 @@ class Slots:
         rank = torch.arange(len(rows), device=rows.device) - bounds[rows]
         cell = torch.empty_like(rows)
         cell[order] = first_slot[rows] * width + rank
-        return Slots(cell, torch.repeat_interleave(torch.arange(num_rows, device=rows.device), slots_of), width)
+        numbers = torch.arange(num_rows, device=rows.device)
+        return Slots(cell, torch.repeat_interleave(numbers, slots_of, output_size=num_slots), width)
 
     @staticmethod
-    def of_group(inverse: Tensor | None, num_rows: int) -> "Slots | None":
+    def of_group(inverse: Tensor | None, num_rows: int, known_inverse: HostArray | None = None) -> "Slots | None":
         """The slots of a group, with a width that suits its samples per row; None where there is no inverse."""
-        return None if inverse is None else Slots.of(inverse, num_rows, slot_width(len(inverse), num_rows))
+        if inverse is None:
+            return None
+        return Slots.of(inverse, num_rows, slot_width(len(inverse), num_rows), known_inverse)
 
     def fill(self, values: Tensor) -> Tensor:
         """Lays the samples' values [B, ...] into cells, [number of slots * width, ...]; an empty cell is zero."""

@@ -19,8 +19,8 @@ class Batch:
         sparse: the id features, deduplicated per group.
         dense: for each group that has dense features float32 [U, n], columns in schema order; U = B for ``sample``.
         labels: float32 [B, number of labels]; the model is trained on the first column.
-        sample_ids: int64 [B], the samples' numbers in their table.
-        request_ids: int64 [B]; samples that were ranked together share one.
+        sample_ids: int64 [B], the samples' numbers in their table; they stay on the host.
+        request_ids: int64 [B]; samples that were ranked together share one; they stay on the host.
     """
 
     sparse: IKJT
@@ -36,7 +36,9 @@ class Batch:
 
     def dense_of(self, group: str) -> Grouped:
         """A group's dense features with the group's inverse."""
-        return Grouped(self.dense[group], self.sparse.inverse_of(group))
+        return Grouped(
+            self.dense[group], self.sparse.inverse_of(group), known_inverse=self.sparse.known_inverse_of(group)
+        )
 
     def expand(self, groups: Collection[str] | None = None) -> "Batch":
         """The same samples with groups moved into ``sample``; with all groups moved, it is what ``dedup=off`` trains.
@@ -52,10 +54,10 @@ class Batch:
 
     def _map(self, sparse: IKJT, move: Callable[[Tensor], Tensor]) -> "Batch":
         dense = {g: move(t) for g, t in self.dense.items()}
-        return Batch(sparse, dense, move(self.labels), move(self.sample_ids), move(self.request_ids))
+        return replace(self, sparse=sparse, dense=dense, labels=move(self.labels))
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
-        """The same batch on another device."""
+        """The same batch on another device, but for the ids of samples and requests: only the host reads them."""
         sparse = self.sparse.to(device=device, non_blocking=non_blocking)
         return self._map(sparse, lambda t: t.to(device=device, non_blocking=non_blocking))
 
@@ -66,6 +68,6 @@ class Batch:
     def record_stream(self, stream: torch.Stream) -> None:
         """Tells CUDA's allocator that a stream uses this batch."""
         self.sparse.record_stream(stream)
-        for tensor in (*self.dense.values(), self.labels, self.sample_ids, self.request_ids):
+        for tensor in (*self.dense.values(), self.labels):
             if tensor.is_cuda:
                 tensor.record_stream(stream)

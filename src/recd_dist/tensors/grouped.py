@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from recd_dist.table.loops import jit
+from recd_dist.tensors.host_side import HostArray, host_array, is_on_host
 from recd_dist.tensors.jagged import find_last_values, value_index
 
 
@@ -49,10 +50,16 @@ def sum_rows(values: Tensor, inverse: Tensor, num_rows: int) -> Tensor:
     width = values[:1].numel() if len(values) else 0
     if width == 0 or num_rows == 0:
         return values.new_zeros(num_rows, *values.shape[1:])
-    if values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64):
+    if is_on_host(values) and values.dtype in (torch.float32, torch.float64):
         sums = values.new_zeros(num_rows, width)
         _add_rows(values.detach().reshape(len(values), width).numpy(), inverse.numpy(), sums.numpy())
         return sums.view(num_rows, *values.shape[1:])
+    return sum_sorted_rows(values, inverse, num_rows)
+
+
+def sum_sorted_rows(values: Tensor, inverse: Tensor, num_rows: int) -> Tensor:
+    """``sum_rows`` by a sort, as on CUDA, for at least one sample, row and column; the host does not wait."""
+    width = values[0].numel()
     rows, order = torch.sort(inverse.long(), stable=True)
     starts = torch.searchsorted(rows, torch.arange(num_rows, device=rows.device))
     sums = torch.embedding_bag(values.reshape(len(values), width), order, starts)[0]
@@ -91,12 +98,14 @@ class Grouped:
         inverse: int32 [B] in [0, U), for each sample its row; None where every sample has its own row.
         keys: the names of the columns' parts along dim 1; empty where the parts have no names.
         dims: the widths of these parts.
+        known_inverse: the inverse on the host, where it is known there.
     """
 
     values: Tensor
     inverse: Tensor | None = None
     keys: tuple[str, ...] = ()
     dims: tuple[int, ...] = ()
+    known_inverse: HostArray | None = None
 
     @property
     def num_rows(self) -> int:
@@ -126,11 +135,15 @@ class GroupedJagged:
         values: float [N, D], the vectors, row after row.
         lengths: int32 [U], the number of vectors of each row; they sum to N.
         inverse: int32 [B] in [0, U), for each sample its row; None where every sample has its own row.
+        known_lengths: the lengths on the host, where they are known there.
+        known_inverse: the inverse on the host, where it is known there.
     """
 
     values: Tensor
     lengths: Tensor
     inverse: Tensor | None = None
+    known_lengths: HostArray | None = None
+    known_inverse: HostArray | None = None
 
     @property
     def num_rows(self) -> int:
@@ -156,18 +169,23 @@ class GroupedJagged:
         """Gives every sample its list."""
         if self.inverse is None:
             return self
-        rows = self.inverse.long()
+        rows, known, num_values = self.inverse.long(), None, None
+        if self.known_lengths is not None and self.known_inverse is not None:
+            known = self.known_lengths[self.known_inverse]
+            num_values = int(known.sum())
         lengths = self.lengths[rows]
-        return GroupedJagged(self.values.index_select(0, value_index(self.lengths, rows, lengths)), lengths)
+        index = value_index(self.lengths, rows, lengths, num_values)
+        return GroupedJagged(self.values.index_select(0, index), lengths, known_lengths=known)
 
     def with_values(self, values: Tensor) -> "GroupedJagged":
         """Puts other vectors [N, ...] in the place of these, in the same lists."""
-        return GroupedJagged(values, self.lengths, self.inverse)
+        return replace(self, values=values)
 
     def keep_last(self, max_length: int) -> "GroupedJagged":
         """Keeps each row's last ``max_length`` vectors; of a history in the order of time these are the newest."""
-        index, lengths = find_last_values(self.lengths, max_length)
-        return GroupedJagged(self.values.index_select(0, index), lengths, self.inverse)
+        kept = np.minimum(host_array(self.lengths, self.known_lengths), max_length)
+        index, lengths = find_last_values(self.lengths, max_length, int(kept.sum()))
+        return replace(self, values=self.values.index_select(0, index), lengths=lengths, known_lengths=kept)
 
     def padded_index(self, longest: int) -> Tensor:
         """The row of each vector in the dense form [U * longest, D], int64 [N]; no list may be longer than that."""
@@ -177,14 +195,17 @@ class GroupedJagged:
         shift = torch.repeat_interleave(first, self.lengths.long(), output_size=size)
         return shift + torch.arange(size, device=starts.device)
 
+    def longest(self) -> int:
+        """The length of the longest list; 0 without rows. The host waits for a device if it has not the lengths."""
+        return int(host_array(self.lengths, self.known_lengths).max(initial=0))
+
     def pad(self, max_length: int | None = None) -> tuple[Tensor, Tensor]:
         """The dense form: vectors [U, L, D], with zeros behind the end of a list, and their mask, bool [U, L].
 
         Args:
-            max_length: L, which no list exceeds. When absent it is the length of the longest list, which on CUDA makes
-                the host wait for the device.
+            max_length: L, which no list exceeds; when absent, the length of the longest list.
         """
-        longest = max_length if max_length is not None else (int(self.lengths.max()) if self.num_rows else 0)
+        longest = max_length if max_length is not None else self.longest()
         mask = torch.arange(longest, device=self.lengths.device)[None, :] < self.lengths[:, None]
         width = self.values.shape[1]
         flat = self.values.new_zeros(self.num_rows * longest, width)
@@ -206,5 +227,5 @@ class Embedded:
 
     def expand(self) -> "Embedded":
         """Gives every sample its rows, for a model that was written for expanded inputs."""
-        pooled = {g: replace(x, values=x.expand(), inverse=None) for g, x in self.pooled.items()}
+        pooled = {g: replace(x, values=x.expand(), inverse=None, known_inverse=None) for g, x in self.pooled.items()}
         return Embedded(pooled, {f: s.expand() for f, s in self.sequences.items()})

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from recd_dist.table.schema import SAMPLE
+from recd_dist.tensors.host_side import HostArray, is_on_host
 from recd_dist.tensors.jagged import gather_rows
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class IKJT:
         inverse: int32 [number of deduplicated groups * B], group after group, each element in [0, U).
         value_offsets: host integers [number of keys + 1], where each key's values begin, and V at the end.
         weights: float32 [V], a weight per id, 1 for the ids of keys without weights; None where no key has weights.
+        on_host: lengths and inverse in the host's memory, from where the batch was moved; None if it was not moved.
 
     Raises:
         ValueError: a shape or dtype does not fit the layout; the message names the tensor or group, what was found and
@@ -72,6 +74,7 @@ class IKJT:
     inverse: Tensor
     value_offsets: tuple[int, ...]
     weights: Tensor | None = None
+    on_host: tuple[HostArray, HostArray] | None = None
 
     def __post_init__(self) -> None:
         keys = self.keys
@@ -178,6 +181,24 @@ class IKJT:
             return None
         start = self.dedup_groups.index(group) * self.batch_size
         return self.inverse[start : start + self.batch_size]
+
+    def known_lengths_of(self, key: str) -> HostArray | None:
+        """``lengths_of`` on the host; None if the host would have to wait for them."""
+        if self._known is None:
+            return None
+        group, _, start = self._find_key(key)
+        return self._known[0][start : start + group.num_rows]
+
+    def known_inverse_of(self, group: str) -> HostArray | None:
+        """``inverse_of`` on the host; None for ``sample``, or if the host would have to wait for it."""
+        if self._known is None or group == SAMPLE:
+            return None
+        start = self.dedup_groups.index(group) * self.batch_size
+        return self._known[1][start : start + self.batch_size]
+
+    @cached_property
+    def _known(self) -> tuple[HostArray, HostArray] | None:
+        return (self.lengths.numpy(), self.inverse.numpy()) if is_on_host(self.lengths) else self.on_host
 
     def count_expanded_values(self) -> dict[str, int]:
         """For each key the number of ids if every sample had its own copy. The sums are copied to the host."""
@@ -294,8 +315,9 @@ class IKJT:
         )
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "IKJT":
-        """The same batch on another device."""
-        return self._map(lambda t: t.to(device=device, non_blocking=non_blocking))
+        """The same batch on another device; the host still knows lengths and inverse."""
+        moved = self._map(lambda t: t.to(device=device, non_blocking=non_blocking))
+        return moved if is_on_host(moved.lengths) else replace(moved, on_host=self._known)
 
     def pin_memory(self) -> "IKJT":
         """The same batch in page-locked memory."""

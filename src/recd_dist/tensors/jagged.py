@@ -32,27 +32,29 @@ def gather_rows(values: Tensor, lengths: Tensor, rows: Tensor, weights: Tensor |
     return values.index_select(0, index), out_lengths, picked
 
 
-def value_index(lengths: Tensor, rows: Tensor, out_lengths: Tensor) -> Tensor:
+def value_index(lengths: Tensor, rows: Tensor, out_lengths: Tensor, num_values: int | None = None) -> Tensor:
     """The index of every value of some rows, row after row: int64 [sum of out_lengths].
 
     Args:
         lengths: int32 [R], the column's lengths.
         rows: int64 [N] in [0, R), the numbers of the rows.
         out_lengths: int32 [N], the lengths of these rows: ``lengths[rows]``.
+        num_values: their sum; when absent, the host waits for a device to tell it.
     """
     starts = torch.cumsum(lengths, 0, dtype=torch.int64) - lengths
     ends = torch.cumsum(out_lengths, 0, dtype=torch.int64)
     shift = starts[rows] - (ends - out_lengths)
-    shifts = torch.repeat_interleave(shift, out_lengths.long())
+    shifts = torch.repeat_interleave(shift, out_lengths.long(), output_size=num_values)
     return shifts + torch.arange(len(shifts), device=shifts.device)
 
 
-def find_last_values(lengths: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
+def find_last_values(lengths: Tensor, max_length: int, num_kept: int) -> tuple[Tensor, Tensor]:
     """Finds each row's last ``max_length`` values.
 
     Args:
         lengths: int32 [R], the column's lengths.
         max_length: how many values of a row are kept at most.
+        num_kept: how many values are kept, which the host must know before.
 
     Returns:
         index: int64 [sum of the new lengths], the indexes of the values that are kept.
@@ -61,5 +63,5 @@ def find_last_values(lengths: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
     kept = lengths.clamp(max=max_length)
     ends = torch.cumsum(lengths, 0, dtype=torch.int64)
     new_ends = torch.cumsum(kept, 0, dtype=torch.int64)
-    shifts = torch.repeat_interleave(ends - new_ends, kept.long())
-    return shifts + torch.arange(len(shifts), device=shifts.device), kept
+    shifts = torch.repeat_interleave(ends - new_ends, kept.long(), output_size=num_kept)
+    return shifts + torch.arange(num_kept, device=shifts.device), kept

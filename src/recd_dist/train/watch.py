@@ -103,7 +103,7 @@ class Watch:
         """
         self._counts.add_step(output)
         if self._seen:
-            self._seen.append(epoch, step, output[2].sample_ids.cpu().numpy())
+            self._seen.append(epoch, step, output[2].sample_ids.numpy())
 
     def show(self, step: int) -> None:
         """Moves the progress bar on; free between two redraws."""

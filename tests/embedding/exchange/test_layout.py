@@ -53,3 +53,18 @@ def test_blocks_of_different_sizes_are_refused() -> None:
     send = dict.fromkeys(PLACES, "rows")
     with pytest.raises(ValueError, match="not of one size"):
         build_layout(table_classes(SCHEMA, send, {}), places, 0, 2)
+
+
+def test_how_often_an_id_is_looked_up() -> None:
+    """Once a column shard of its table on the rank; tables of a unit may differ in that."""
+    assert layout(0).times_looked_up == {1: 1, 2: 1, 3: 1}
+    twice = {
+        "item": (Shard(0, 0, 10, 0, 4), Shard(0, 0, 10, 4, 4)),
+        "shop": (Shard(0, 0, 10, 0, 4), Shard(1, 0, 10, 4, 4)),
+    }
+    places = {**PLACES, **{table: TablePlace("CW", shards) for table, shards in twice.items()}}
+    classes = table_classes(SCHEMA, dict.fromkeys(PLACES, "rows"), {"article": ("clicks",)})
+    assert build_layout(classes, places, 0, 2).times_looked_up[0] is None
+    assert build_layout(classes, places, 1, 2).times_looked_up[0] == 1
+    places["shop"] = TablePlace("CW", (Shard(0, 0, 10, 0, 4), Shard(0, 0, 10, 4, 4)))
+    assert build_layout(classes, places, 0, 2).times_looked_up[0] == 2

@@ -101,14 +101,13 @@ class Assemble(nn.Module):
                 weights = sparse.weights_of(name) if name in self.weighted else None
                 if name in self.sequence_features:
                     gathered = multiply_vectors(vectors if index is None else expand_rows(vectors, index), weights)
-                    inverse = sparse.inverse_of(sparse.group_of(name))
-                    sequences[name] = GroupedJagged(gathered, sparse.lengths_of(name), inverse)
+                    sequences[name] = list_of(sparse, name, gathered)
                 else:
                     rows = pool_ids(vectors, index, sparse.lengths_of(name), weights)
                     blocks.append(Block((name,), (rows.shape[1],), rows))
         if self.mean:
             blocks = [b.divide(sparse.lengths_of) for b in blocks]
-        groups = {g: join_features(fs, blocks, sparse.inverse_of(g)) for g, fs in self.pooled_features.items()}
+        groups = {g: join_features(fs, blocks, sparse, g) for g, fs in self.pooled_features.items()}
         return Embedded(groups, {f: sequences[f] for f in sorted(sequences, key=sparse.keys.index)})
 
     @staticmethod
@@ -213,7 +212,20 @@ def _split_rows(values: Tensor, heights: list[int]) -> Sequence[Tensor]:
     return [values] if len(heights) == 1 else values.split(heights)
 
 
-def join_features(features: Sequence[str], blocks: Sequence[Block], inverse: Tensor | None) -> Grouped:
+def list_of(sparse: IKJT, feature: str, vectors: Tensor) -> GroupedJagged:
+    """The vectors of an un-pooled feature with the lists that they belong to.
+
+    Args:
+        sparse: the batch.
+        feature: name of the feature.
+        vectors: the vectors of its ids, float32 [N, dim].
+    """
+    group = sparse.group_of(feature)
+    known = sparse.known_lengths_of(feature), sparse.known_inverse_of(group)
+    return GroupedJagged(vectors, sparse.lengths_of(feature), sparse.inverse_of(group), *known)
+
+
+def join_features(features: Sequence[str], blocks: Sequence[Block], sparse: IKJT, group: str) -> Grouped:
     """Joins the features of a group to one matrix; nothing is copied if they are one block already.
 
     A block whose features follow each other in the result is copied as a whole, so that there are fewer pieces.
@@ -221,7 +233,8 @@ def join_features(features: Sequence[str], blocks: Sequence[Block], inverse: Ten
     Args:
         features: names of the features, in the order of the result.
         blocks: the blocks of all features.
-        inverse: the group's inverse, int32 [B]; None for the group ``sample``.
+        sparse: the batch, which has the group's inverse.
+        group: name of the group.
 
     Returns:
         The group's tensor, [U, sum of dims].
@@ -246,7 +259,10 @@ def join_features(features: Sequence[str], blocks: Sequence[Block], inverse: Ten
         dims.append(columns[name].shape[1])
         at += 1
     values = pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
-    return Grouped(values, inverse, tuple(features), tuple(dims))
+    names = tuple(features), tuple(dims)
+    if group == SAMPLE:
+        return Grouped(values, None, *names)
+    return Grouped(values, sparse.inverse_of(group), *names, sparse.known_inverse_of(group))
 
 
 class AssembleExpanded(nn.Module):
@@ -271,10 +287,11 @@ class AssembleExpanded(nn.Module):
         self.sequence_features, self.mean, self.weighted = sequence_features, mean, frozenset(schema.weights)
         self.pooled_features = tuple(f.name for f in schema.sparse if f.name not in sequence_features)
 
-    def forward(self, sent: Any, pooled: Sequence[Any], sequences: Any) -> Embedded:
+    def forward(self, sparse: IKJT, sent: Any, pooled: Sequence[Any], sequences: Any) -> Embedded:
         """The embedded rows of the group ``sample``, and the vectors of each un-pooled feature.
 
         Args:
+            sparse: the batch, deduplicated or expanded.
             sent: the KeyedJaggedTensor that the modules took, with weights if features have some.
             pooled: for each module of pooled tables a KeyedTensor [B, sum of dims].
             sequences: for each feature of un-pooled tables a JaggedTensor; None if there are no such tables.
@@ -284,7 +301,8 @@ class AssembleExpanded(nn.Module):
         for name in self.sequence_names if sequences is not None else ():
             weights = sent[name].weights() if name in self.weighted else None
             values = multiply_vectors(sequences[name].values(), weights)
-            vectors[name] = GroupedJagged(values, sequences[name].lengths().to(torch.int32))
+            known = sparse.known_lengths_of(name) if sparse.group_of(name) == SAMPLE else None
+            vectors[name] = GroupedJagged(values, sequences[name].lengths().to(torch.int32), known_lengths=known)
             if name not in self.sequence_features:
                 rows = vectors[name].pool().values
                 blocks.append(Block((name,), (rows.shape[1],), rows))
@@ -292,5 +310,5 @@ class AssembleExpanded(nn.Module):
             by_key = dict(zip(sent.keys(), sent.lengths().view(len(sent.keys()), -1), strict=True))
             blocks = [b.divide(by_key.__getitem__) for b in blocks]
         names = self.pooled_features
-        groups = {SAMPLE: join_features(names, blocks, None)} if names else {}
+        groups = {SAMPLE: join_features(names, blocks, sparse, SAMPLE)} if names else {}
         return Embedded(groups, {f: v for f, v in vectors.items() if f in self.sequence_features})

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from recd_dist.table.loops import jit
+from recd_dist.tensors.host_side import constant, is_on_host
 
 Buckets = tuple[Tensor, Tensor, Tensor | None]
 """Ids [N], lengths int32 [buckets * keys * rows], weights float32 [N] or None; bucket after bucket, key after key."""
@@ -30,8 +31,8 @@ def bucketize(
         block_rows: for each key the number of rows in a block of its table.
         num_buckets: number of blocks of a table, at most.
     """
-    if values.is_cuda:
-        blocks = torch.tensor(block_rows, dtype=values.dtype).to(values.device, non_blocking=True)
+    if not is_on_host(values):
+        blocks = constant(block_rows, values.device, values.dtype)
         lengths_out, values_out, weights_out, *_ = torch.ops.fbgemm.block_bucketize_sparse_features(
             lengths, values, False, False, blocks, num_buckets, weights
         )

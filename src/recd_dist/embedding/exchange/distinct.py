@@ -16,6 +16,7 @@ from torch import Tensor
 from recd_dist.embedding.exchange.buckets import bucketize_ids
 from recd_dist.table.hash import GOLDEN
 from recd_dist.table.loops import jit
+from recd_dist.tensors.host_side import is_on_host
 
 
 def distinct_ids(ids: Tensor, block_rows: int, num_buckets: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -31,7 +32,7 @@ def distinct_ids(ids: Tensor, block_rows: int, num_buckets: int) -> tuple[Tensor
         index: for each id of the input where it stands in ``values``, int64 [N].
         counts: number of distinct ids of each block, and of values that only fill up, int64 [num_buckets + 1].
     """
-    if ids.is_cuda:
+    if not is_on_host(ids):
         return sort_distinct_ids(ids, block_rows, num_buckets)
     array = ids.numpy()
     once_array, index_array = _distinct(array, _num_bits(len(array)))

@@ -29,8 +29,9 @@ from torchrec.distributed.types import Awaitable
 from recd_dist.embedding.exchange.classes import join_tensors
 from recd_dist.embedding.exchange.context import Asked, LookupInput, LookupInputs
 from recd_dist.embedding.exchange.layout import Layout
-from recd_dist.embedding.exchange.pieces import Integers, host_integers, permute, reorder, transposed
+from recd_dist.embedding.exchange.pieces import Integers, permute, reorder, transposed
 from recd_dist.embedding.exchange.unit_rows import UnitRows
+from recd_dist.tensors.host_side import host_array, host_integers, is_on_host
 
 LENGTH_TYPES = (torch.uint8, torch.int16, torch.int32)
 """For each width code the dtype of a length; int16 holds those of lists of up to 32,767 ids."""
@@ -48,7 +49,7 @@ def width_code(lengths: Tensor) -> int | Tensor:
     if not len(lengths):
         return 0
     longest = lengths.max()
-    if lengths.is_cuda:
+    if not is_on_host(lengths):
         return (longest > 255).long() + (longest > 32767).long()
     return int(longest > 255) + int(longest > 32767)
 
@@ -68,15 +69,17 @@ class Sizes(Awaitable[Awaitable[LookupInputs]]):
         self.layout, self.asked, self.group = layout, asked, group
         self.counts = join_tensors([rows.counts for rows in asked.units])
         rows = np.array([rows.num_rows for rows in asked.units], dtype=np.int64)
-        message = message_on_device if self.counts.is_cuda else message_on_host
+        message = message_on_host if is_on_host(self.counts) else message_on_device
         self.mine = message(layout, rows, self.counts, code)
         self.theirs = torch.empty_like(self.mine)
         self.handle: Any = dist.all_to_all_single(self.theirs, self.mine, group=group, async_op=True)
 
     def _wait_impl(self) -> "Ids":
         self.handle.wait()
-        both = torch.stack([self.mine, self.theirs]).cpu() if self.mine.is_cuda else (self.mine, self.theirs)
-        mine, theirs = (each.numpy() for each in both)
+        if is_on_host(self.mine):
+            mine, theirs = self.mine.numpy(), self.theirs.numpy()
+        else:
+            mine, theirs = host_array(torch.stack([self.mine, self.theirs]))
         ids = self.layout.sizes.sent_ids(mine)
         self.asked.num_sent = ids.copy()
         for n in self.layout.row_units:
@@ -218,12 +221,17 @@ class Ids(Awaitable[LookupInputs]):
         if not counts:
             return LookupInputs({})
         each = torch.cat(counts, dim=1)
-        values = permute(values, each.reshape(-1), index.received, self._num_values(len(values)))
+        values = permute(values, each.reshape(-1), index.received, self._num_values())
         return LookupInputs({**self._list_inputs(values, weights, lengths, each), **self._id_inputs(values)})
 
-    def _num_values(self, num_ids: int) -> int | None:
-        """How many ids the lookups take; None if only the device knows, because a table has two shards on this rank."""
-        return None if self.layout.sizes.received.repeats else num_ids
+    def _num_looked_up(self) -> list[int | None]:
+        """For each local unit of lists how many ids its lookup takes; None if the host would have to wait for that."""
+        times = [self.layout.times_looked_up[n] for n in self.layout.sizes.local_lists]
+        return [None if t is None else t * int(n) for t, n in zip(times, self.list_ids.sum(0), strict=True)]
+
+    def _num_values(self) -> int | None:
+        """How many ids all lookups take."""
+        return _total([*self._num_looked_up(), *self._id_sizes().values()])
 
     def _widen(self, words: Tensor) -> Tensor:
         """The lengths from all ranks as int32; this is one copy if all have the same width, as they mostly do."""
@@ -238,16 +246,15 @@ class Ids(Awaitable[LookupInputs]):
         part_weights: Tensor | None = None
         if index.num_weight_segments:
             own = counts[:, : index.num_weight_segments].reshape(-1)
-            total = None if index.received_weights.repeats else len(weights)
+            weighted = sum(n < index.num_weighted for n in index.local_lists)  # they come first
+            total = _total(self._num_looked_up()[:weighted])
             part_weights = permute(weights.view(torch.float32), own, index.received_weights, total)
         inputs, first, row = dict[int, LookupInput](), 0, 0
-        for k, n in enumerate(index.local_lists):
-            num_parts, sources = len(units[n].parts[rank]), self.rows[:, k]
-            num_lengths, num_ids = int(sources.sum()) * num_parts, int(self.list_ids[:, k].sum())
+        for k, (n, known) in enumerate(zip(index.local_lists, self._num_looked_up(), strict=True)):
+            sources = self.rows[:, k]
+            num_lengths = int(sources.sum()) * len(units[n].parts[rank])
             own_lengths = lengths[row : row + num_lengths]
-            if len(units[n].segments(rank)) != num_parts:
-                # A table has two column shards on this rank: its ids came once and are looked up for each shard.
-                num_ids = int(own_lengths.sum())
+            num_ids = int(own_lengths.sum()) if known is None else known
             ids = slice(first, first + num_ids)
             # Units with weights come first, so that the weights of their ids stand in the same places as the ids.
             with_weights = part_weights if n < index.num_weighted else None
@@ -259,10 +266,8 @@ class Ids(Awaitable[LookupInputs]):
 
     def _id_inputs(self, values: Tensor) -> dict[int, LookupInput]:
         """Inputs of the lookups of single ids, which stand at the end of the values."""
-        index, rank, units = self.layout.sizes, self.layout.rank, self.layout.units
+        index, sizes = self.layout.sizes, self._id_sizes()
         totals = {n: self.segment_ids[:, index.id_unit == n] for n in index.local_ids}
-        repeats = {n: len(units[n].parts[rank]) // totals[n].shape[1] for n in index.local_ids}
-        sizes = {n: int(totals[n].sum()) * repeats[n] for n in index.local_ids}
         ones = torch.ones(max(sizes.values(), default=0), dtype=torch.int32, device=values.device)
         inputs, first = dict[int, LookupInput](), len(values) - sum(sizes.values())
         for n, size in sizes.items():
@@ -270,6 +275,18 @@ class Ids(Awaitable[LookupInputs]):
             inputs[n] = LookupInput(totals[n].sum(1), own, ones[:size])
             first += size
         return inputs
+
+    def _id_sizes(self) -> dict[int, int]:
+        """For each local unit of single ids how many its lookup takes; a table's column shards take the same ones."""
+        index, rank, units = self.layout.sizes, self.layout.rank, self.layout.units
+        own = {n: self.segment_ids[:, index.id_unit == n] for n in index.local_ids}
+        return {n: int(ids.sum()) * (len(units[n].parts[rank]) // ids.shape[1]) for n, ids in own.items()}
+
+
+def _total(numbers: list[int | None]) -> int | None:
+    """The sum of some numbers; None if one of them is not known."""
+    known = [n for n in numbers if n is not None]
+    return sum(known) if len(known) == len(numbers) else None
 
 
 @dataclass(frozen=True, eq=False)

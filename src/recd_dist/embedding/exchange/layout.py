@@ -15,6 +15,7 @@ its tables side by side::
                                            1     user, rows 5-9    [R, partial sum of user]
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -130,6 +131,18 @@ class Layout:
     def local_units(self) -> tuple[int, ...]:
         """Numbers of the units of which this rank holds shards."""
         return tuple(n for n, unit in enumerate(self.units) if unit.parts.get(self.rank))
+
+    @cached_property
+    def times_looked_up(self) -> dict[int, int | None]:
+        """For each local unit how often this rank looks up each id that it receives: once a column shard of its table.
+
+        None if tables of the unit differ in that. Then only the device knows how many ids the lookup takes.
+        """
+        times = {}
+        for n in self.local_units:
+            counts = set(Counter(p.segment for p in self.units[n].parts[self.rank]).values())
+            times[n] = counts.pop() if len(counts) == 1 else None
+        return times
 
     def is_summed_in_host(self, unit: Unit) -> bool:
         """Whether the partial sums of a unit are added up inside a host before they leave it.

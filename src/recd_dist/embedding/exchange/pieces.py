@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recd_dist.tensors.host_side import host_integers
+
 Integers = NDArray[np.int64]
 
 FEW = 32
@@ -102,14 +104,3 @@ def permute(values: Tensor, counts: Tensor, order: Order, total: int | None) -> 
         return values
     out: Tensor = torch.ops.fbgemm.permute_1D_sparse_data(order.on(values.device), counts, values, None, total)[1]
     return out
-
-
-def host_integers(numbers: Sequence[int] | Integers, like: Tensor) -> Tensor:
-    """Integers of this step as an int64 tensor on the device of another tensor, without making the host wait.
-
-    Args:
-        numbers: the integers.
-        like: a tensor on the device.
-    """
-    integers = torch.from_numpy(np.ascontiguousarray(numbers, dtype=np.int64))
-    return integers.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else integers

@@ -9,7 +9,7 @@ from recd_dist.embedding.exchange.buckets import bucketize, bucketize_ids
 from recd_dist.embedding.exchange.classes import class_rows
 from recd_dist.embedding.exchange.distinct import distinct_ids
 from recd_dist.embedding.exchange.layout import Unit
-from recd_dist.embedding.exchange.pieces import host_integers
+from recd_dist.tensors.host_side import host_integers
 from recd_dist.tensors.ikjt import IKJT
 
 
