@@ -42,13 +42,14 @@ def rank_main(config: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     log_to_screen()
     quiet_libraries()
-    with process_group("cpu") as ranks, Saver() as saver:
+    with process_group("cpu") as ranks, Saver() as saver, Saver(in_background=False) as waiting:
         job = resolve(load("train", config["overrides"]))
         loader = build.build_loader(job, ranks, job.transforms.fit(job.table))
         batches = list(islice(iter(loader), min(config["block"], len(loader))))
         loader.close()
         trainer = steps_of.Trainer(job, ranks, batches)
-        sides = [Side(name, trainer, saver, job, Path(config["directory"]), len(batches)) for name in SIDES]
+        savers = {"none": None, "background": saver, "waiting": waiting}
+        sides = [Side(name, trainer, savers[name], job, Path(config["directory"]), len(batches)) for name in SIDES]
         trainer.steps(2)
         seconds = measure.rounds(sides, config["rounds"] + 1)[1:]
         path = saver.latest
@@ -79,16 +80,14 @@ class Side:
 
         dist.barrier()
         start = time.perf_counter()
-        if self.name != "none":
+        if self._saver is not None:
             self._step += 1
             state = self._trainer.model, self._trainer.optimizer
             self._saver.save(self._directory, self._step, *state, self._job.schema)
-            if self.name == "waiting":
-                self._saver.wait()
             self.wait_s.append(time.perf_counter() - start)
         self._trainer.steps(self._num_steps)
         seconds = time.perf_counter() - start
-        if self.name != "none":
+        if self._saver is not None:
             before = time.perf_counter()
             self._saver.wait()
             seconds += time.perf_counter() - before  # a checkpoint that takes longer than its block

@@ -23,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from recd_dist.checkpoint.agreement import world_size
+from recd_dist.checkpoint.agreement import rank, world_size
 from recd_dist.checkpoint.staging import Stage
 from recd_dist.checkpoint.state import Rename, flatten, rng_state
 from recd_dist.checkpoint.writing import Draft, write
@@ -64,12 +64,17 @@ class SaveCounts:
 class Saver:
     """Saves one run's checkpoints. A context manager, on every rank; making it is a collective.
 
+    Args:
+        in_background: copy the state, and write while training goes on; otherwise a save returns when it is whole, and
+            nothing is copied.
+
     Attributes:
         counts: what saving has cost so far.
         latest: the checkpoint that was begun last, if any.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, in_background: bool = True) -> None:
+        self._in_background = in_background
         self.counts = SaveCounts()
         self.latest: Location | None = None
         self._stage = Stage()
@@ -132,13 +137,17 @@ class Saver:
         try:
             if not self._is_free(step, may_leave_out):
                 return False
-            tensors = self._stage.fill(flatten(model.state_dict(), optimizer.state_dict(), rename or str))
+            tensors: dict[str, Any] = flatten(model.state_dict(), optimizer.state_dict(), rename or str)
+            if self._in_background:
+                tensors = self._stage.fill(tensors)
             draft = Draft(directory, step, tensors, rng_state(), schema, dict(extra or {}), keep, time.time())
             self._thread = threading.Thread(target=self._write, args=(draft,), name=f"checkpoint-{step}", daemon=True)
             self._thread.start()
             self.latest = directory / f"step-{step:08d}"
             self.counts.num_saved += 1
             self.counts.staged_bytes = self._stage.num_bytes
+            if not self._in_background:
+                self._join()
             return True
         finally:
             self.counts.waited_s += time.perf_counter() - begun
@@ -150,10 +159,15 @@ class Saver:
             UserError: the last checkpoint could not be written.
         """
         begun = time.perf_counter()
+        try:
+            self._join()
+        finally:
+            self.counts.waited_s += time.perf_counter() - begun
+
+    def _join(self) -> None:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        self.counts.waited_s += time.perf_counter() - begun
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
@@ -164,14 +178,14 @@ class Saver:
             self._thread.join(PATIENCE_S)
             if not _all_ranks(not self._thread.is_alive()):
                 self.counts.num_left_out += 1
-                if self.counts.num_left_out == 1:
+                if self.counts.num_left_out == 1 and rank() == 0:
                     logger.warning(
                         "the checkpoint of step %d is left out: the one before is still being written; checkpoints "
                         "are written as fast as they can be, so a larger checkpoint.every loses nothing",
                         step,
                     )
                 return False
-        self.wait()
+        self._join()
         return True
 
     def _write(self, draft: Draft) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 
 from torch.distributed.checkpoint.metadata import Metadata
 
@@ -16,9 +17,13 @@ from recd_dist.checkpoint.catalog import (
 )
 from recd_dist.checkpoint.safe_storage import read_metadata
 from recd_dist.errors import DataError
+from recd_dist.screen.numbers import size
 from recd_dist.table.location import Location, StoreError, file_sizes, is_remote
 
 logger = logging.getLogger(__name__)
+
+LARGE_BYTES = 4 << 30
+"""From so many bytes on reading a checkpoint takes seconds, and is said."""
 
 
 def find_sound(directory: Location) -> Location | None:
@@ -44,6 +49,8 @@ def find_sound(directory: Location) -> Location | None:
         newest_damage = f"{directory / latest}: not whole any more, and {directory / LATEST} names it"
     for name in reversed(names):
         path = directory / name
+        if rank() == 0:
+            _say_what_takes_long(path)
         mine = find_damage(path, rank(), world_size(), contents=not is_remote(path))
         damage = next((each for each in gather(mine) if each), None)
         if damage is None:
@@ -57,6 +64,13 @@ def find_sound(directory: Location) -> Location | None:
             "resume=false"
         )
     return None
+
+
+def _say_what_takes_long(path: Location) -> None:
+    with suppress(DataError):
+        num_bytes = sum(part.num_bytes for part in read_description(path).files.values())
+        if num_bytes >= LARGE_BYTES and not is_remote(path):
+            logger.info("%s: comparing the checksums of %s", path, size(num_bytes))
 
 
 def require_sound(path: Location) -> None:

@@ -107,8 +107,9 @@ def places_of(text: str) -> list[Location]:
     root = location(text)
     saved = root / "config.yaml"
     if isinstance(saved, Path) and saved.is_file():
-        config = replace(from_yaml("train", saved), run_dir=text)  # it may have moved since
-        return [checkpoints_of(config), best_of(config)]
+        with suppress(ConfigError):  # another release may have written it
+            config = replace(from_yaml("train", saved), run_dir=text)  # it may have moved since
+            return [checkpoints_of(config), best_of(config)]
     inside = [root / "checkpoints", root / BEST_DIRECTORY]
     return inside if any(list_steps(place) for place in inside) else [root]
 

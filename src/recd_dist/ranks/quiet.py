@@ -7,6 +7,9 @@ from recd_dist.redaction.credentials import screen_handler
 
 LIBRARIES = ("torch", "torchrec", "fbgemm_gpu", "torchmetrics")
 
+_NOWHERE = "-NullHandler"
+"""In the names of loggers of torch that nobody reads: a checkpoint would make several records for each tensor."""
+
 
 def quiet_libraries(level: int = logging.ERROR) -> None:
     """Hides the warnings of torch and TorchRec, which are meant for authors of trainers.
@@ -18,7 +21,7 @@ def quiet_libraries(level: int = logging.ERROR) -> None:
     """
     warnings.filterwarnings("ignore")
     for name in [*LIBRARIES, *logging.root.manager.loggerDict]:
-        if name.partition(".")[0] in LIBRARIES:
+        if name.partition(".")[0] in LIBRARIES or _NOWHERE in name:
             logging.getLogger(name).setLevel(level)
 
 

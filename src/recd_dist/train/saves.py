@@ -35,7 +35,7 @@ class Saves:
 
     def __init__(self, job: Job) -> None:
         self._job, self._options = job, job.config.checkpoint
-        self._saver = Saver()
+        self._saver = Saver(self._options.background)
         self._directory, self._best_directory = checkpoints_of(job.config), best_of(job.config)
         self._saved_s = time.monotonic()
         self._has_warned = False
@@ -97,8 +97,6 @@ class Saves:
         if self._begin(self._directory, step, model, optimizer, extra, keep, not must):
             self.path = self._saver.latest
         self._saved_s = time.monotonic()
-        if not self._options.background:
-            self.wait()
         watch.saved(step, self.costs(watch.train_s))
 
     def save_best(self, step: int, model: nn.Module, optimizer: Any, extra: Mapping[str, Any]) -> None:
@@ -108,8 +106,6 @@ class Saves:
             UserError: the checkpoint before it could not be written.
         """
         self._begin(self._best_directory, step, model, optimizer, extra, self._options.keep_best, False)
-        if not self._options.background:
-            self.wait()
 
     def wait(self) -> None:
         """Waits until nothing is being written.

@@ -51,6 +51,12 @@ def render(summary: Mapping[str, Any]) -> Table:
     if "table_bytes" in summary:
         used, planned = (summary[name] / 2**20 for name in ("table_bytes", "table_bytes_planned"))
         table.add_row("tables, fullest rank", f"{used:,.2f} MiB with optimizer state, {planned:,.2f} MiB planned")
+    if "checkpoint_share" in summary and math.isfinite(summary["checkpoint_share"]):
+        left_out = f", {summary['checkpoints_left_out']:,} left out" if summary["checkpoints_left_out"] else ""
+        saved = (
+            f"{summary['checkpoints_saved']:,} saved{left_out}: training waited {summary['checkpoint_wait_s']:.1f} s"
+        )
+        table.add_row("checkpoints", f"{saved}, {summary['checkpoint_share']:.1%} of its time")
     table.add_row("checkpoint", summary["checkpoint"])
     curves = summary["tensorboard"]
     table.add_row("curves", f"{command_line('recd', 'board', str(Path(curves).parent))}   ({curves})")
