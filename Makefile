@@ -26,7 +26,7 @@ $(error VARIANT=$(VARIANT): $(VENV) was made for $(MADE); remove $(VENV) first)
 endif
 endif
 
-.PHONY: help env demo test test-all test-cluster test-fake-cuda test-docs lint docker-lint format house bench clean
+.PHONY: help env demo test test-all test-cluster test-fake-cuda test-docker test-kubernetes test-docs lint docker-lint format house bench clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -42,10 +42,10 @@ demo: $(READY) ## from raw logs to a trained and evaluated model on two local ra
 	@launch/demo.sh
 
 test: lint ## set up, lint, test: the whole check in one command
-	@$(PYTEST) -m "not slow and not slurm and not cluster"
+	@$(PYTEST) -m "not slow and not slurm and not cluster and not docker and not kubernetes"
 	@$(PY) -m pip check
 
-test-all: lint ## tests marked slow, slurm or cluster too
+test-all: lint ## tests with marks too: slow, slurm, cluster, docker, kubernetes
 	@$(PYTEST)
 
 test-cluster: $(READY) ## jobs over hosts made of network namespaces; needs root and iproute2
@@ -54,6 +54,12 @@ test-cluster: $(READY) ## jobs over hosts made of network namespaces; needs root
 test-fake-cuda: $(READY) ## a step on a CUDA device that does not exist: needs VARIANT=cuda, and no driver
 	@$(PY) -c 'import sys, torch; sys.exit(torch.version.cuda is None and "torch is a CPU build: make env VARIANT=cuda")'
 	@$(PY) -m pytest -q tests/device
+
+test-docker: $(READY) ## builds the image, 20 steps in it: 7 minutes, 8 GB; Docker, or root, buildah, runc, debootstrap
+	@$(PY) -m pytest -q tests/docker
+
+test-kubernetes: $(READY) ## the manifests on a real API server; KUBEBUILDER_ASSETS and RECD_CRDS (CONTRIBUTING.md)
+	@$(PY) -m pytest -q tests/kubernetes
 
 test-docs: $(READY) ## the commands of README and docs/, run one after the other: some minutes
 	@$(PY) -m pytest -q tests/test_documented_commands.py tests/test_documented_options.py

@@ -22,6 +22,7 @@ def bench(
     max_retries: int = 0,
     env: str = "",
     mounts: list[str] | None = None,
+    pod: str = "",
     python: str = "",
 ) -> specs.AppDef:
     """Run a benchmark. Arguments after -- are those of the script; `-- --help` lists them.
@@ -38,7 +39,8 @@ def bench(
         env: environment variables, as A=1,B=2; a value that itself holds a comma and NAME= in quotes, as
             A="x,y=z"
         mounts: container mounts, as type=bind,src=/data,dst=/data,readonly
+        pod: on Kubernetes, a YAML file laid over each pod, such as launch/kubernetes/pod.yaml
         python: Python interpreter; by default the one that runs torchx if the host has it, else python3
     """
-    place = Place(image, cpu, gpu, memMB, max_retries, env, mounts, python)
+    place = Place(image, cpu, gpu, memMB, max_retries, env, mounts, pod, python)
     return specs.AppDef(name=name, roles=[role("bench", [script, *args], place, {})])

@@ -22,6 +22,7 @@ def board(
     max_retries: int = 0,
     env: str = "",
     mounts: list[str] | None = None,
+    pod: str = "",
     python: str = "",
 ) -> specs.AppDef:
     """Serve the curves of one or many runs. The argument after -- is a directory; `recd board --help` says more.
@@ -37,8 +38,9 @@ def board(
         env: environment variables, as A=1,B=2; a value that itself holds a comma and NAME= in quotes, as
             A="x,y=z"
         mounts: container mounts, as type=bind,src=/data,dst=/data,readonly
+        pod: on Kubernetes, a YAML file laid over each pod, such as launch/kubernetes/pod.yaml
         python: Python interpreter; by default the one that runs torchx if the host has it, else python3
     """
-    place = Place(image, cpu, 0, memMB, max_retries, env, mounts, python)
+    place = Place(image, cpu, 0, memMB, max_retries, env, mounts, pod, python)
     words = ["-m", "recd_dist.cli", "board", "--port", str(port), *args]
     return specs.AppDef(name=name, roles=[role("board", words, place, {})])

@@ -20,6 +20,7 @@ def etl(
     max_retries: int = 0,
     env: str = "",
     mounts: list[str] | None = None,
+    pod: str = "",
     python: str = "",
 ) -> specs.AppDef:
     """Turn raw logs into a clustered table. Arguments after -- are Hydra overrides; `recd etl --help` lists them.
@@ -34,7 +35,8 @@ def etl(
         env: environment variables, as A=1,B=2; a value that itself holds a comma and NAME= in quotes, as
             A="x,y=z"
         mounts: container mounts, as type=bind,src=/data,dst=/data,readonly
+        pod: on Kubernetes, a YAML file laid over each pod, such as launch/kubernetes/pod.yaml
         python: Python interpreter; by default the one that runs torchx if the host has it, else python3
     """
-    place = Place(image, cpu, 0, memMB, max_retries, env, mounts, python)
+    place = Place(image, cpu, 0, memMB, max_retries, env, mounts, pod, python)
     return specs.AppDef(name=name, roles=[role("etl", ["-m", "recd_dist.cli", "etl", *args], place, {})])

@@ -19,6 +19,8 @@ from torchx import specs
 from torchx.specs import macros
 from torchx.specs.finder import ComponentValidationException
 
+from .pod import lay_over
+
 IMAGE = "recd_dist:cpu"
 FIRST_PORT = 29500
 MEETING_PORT = "meeting_port"
@@ -60,6 +62,7 @@ class Place:
     max_retries: int
     env: str
     mounts: Sequence[str] | None
+    pod: str
     python: str
 
 
@@ -124,9 +127,9 @@ def role(name: str, words: Sequence[str], place: Place, variables: Mapping[str, 
         more: other fields of the role, such as the number of hosts.
 
     Raises:
-        ComponentValidationException: ``--env`` cannot be read.
+        ComponentValidationException: ``--env`` or ``--pod`` cannot be read.
     """
-    return specs.Role(
+    made = specs.Role(
         name=name,
         image=place.image,
         entrypoint="bash",
@@ -136,6 +139,9 @@ def role(name: str, words: Sequence[str], place: Place, variables: Mapping[str, 
         mounts=specs.parse_mounts(list(place.mounts)) if place.mounts else [],
         **more,
     )
+    if place.pod:
+        lay_over(made, place.pod)
+    return made
 
 
 def read_variables(text: str) -> dict[str, str]:

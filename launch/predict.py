@@ -21,6 +21,7 @@ def predict(
     rdzv_port: int = 0,
     env: str = "",
     mounts: list[str] | None = None,
+    pod: str = "",
     python: str = "",
 ) -> specs.AppDef:
     """Write keys and scores of a split. Arguments after -- are overrides; `recd predict --help` lists them.
@@ -39,10 +40,11 @@ def predict(
         env: environment variables, as A=1,B=2; a value that itself holds a comma and NAME= in quotes, as
             A="x,y=z"
         mounts: container mounts, as type=bind,src=/data,dst=/data,readonly
+        pod: on Kubernetes, a YAML file laid over each pod, such as launch/kubernetes/pod.yaml
         python: Python interpreter; by default the one that runs torchx if the host has it, else python3
     """
     shape = Shape.of(j)
-    place = Place(image, cpu, gpu, memMB, max_retries, env, mounts, python)
+    place = Place(image, cpu, gpu, memMB, max_retries, env, mounts, pod, python)
     # The ranks check the job themselves: the check before training knows no scores.
     words, ports = launcher_words(shape, rdzv_port, ["--checked", "--module", "recd_dist.train.prediction"], args)
     hosts = role("predict", words, place, {}, num_replicas=shape.hosts, min_replicas=shape.least, port_map=ports)

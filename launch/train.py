@@ -32,6 +32,7 @@ def train(
     rdzv_port: int = 0,
     env: str = "",
     mounts: list[str] | None = None,
+    pod: str = "",
     python: str = "",
 ) -> specs.AppDef:
     """Train a model. Arguments after -- are Hydra overrides, passed on as they are; `recd train --help` lists them.
@@ -54,12 +55,13 @@ def train(
         env: environment variables, as A=1,B=2; a value that itself holds a comma and NAME= in quotes, as
             A="x,y=z"
         mounts: container mounts, as type=bind,src=/data,dst=/data,readonly
+        pod: on Kubernetes, a YAML file laid over each pod, such as launch/kubernetes/pod.yaml
         python: Python interpreter; by default the one that runs torchx if the host has it, else python3
     """
     if board_port and not run:
         raise ComponentValidationException(f"--board_port {board_port}: name the run directory too: --run runs/big")
     shape = Shape.of(j)
-    place = Place(image, cpu, gpu, memMB, max_retries, env, mounts, python)
+    place = Place(image, cpu, gpu, memMB, max_retries, env, mounts, pod, python)
     variables = {"RECD_RUN_DIR": run} if run else {}
     options: list[str] = ["--max-restarts", str(max_restarts)] if max_restarts else []
     # Only this job and attempt know the name: one that ended before does not end the board of the next.

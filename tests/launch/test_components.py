@@ -43,7 +43,7 @@ def app(component_name: str, **options: Any) -> AppDef:
 
 
 def test_a_file_is_a_component() -> None:
-    assert sorted(path.stem for path in LAUNCH.glob("*.py")) == sorted([*NAMES, "host", "__init__"])
+    assert sorted(path.stem for path in LAUNCH.glob("*.py")) == sorted([*NAMES, "host", "pod", "__init__"])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -52,7 +52,7 @@ def test_torchx_accepts_it_and_its_help_is_whole(name: str) -> None:
     parameters = inspect.signature(component(name)).parameters
     _, help_of = get_fn_docstring(component(name))
     assert [p for p in parameters if p not in help_of or help_of[p].startswith((" ", "(required)"))] == []
-    common = {"image", "name", "cpu", "memMB", "max_retries", "env", "mounts", "python"}
+    common = {"image", "name", "cpu", "memMB", "max_retries", "env", "mounts", "pod", "python"}
     assert common <= set(parameters)
 
 
