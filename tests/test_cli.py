@@ -197,9 +197,11 @@ def test_a_table_is_not_replaced_by_accident(tmp_path: Path, capsys: pytest.Capt
         (["plan", "data=tiny", "--nproc", "4", "plan.world_size=2"], "--nproc 4: plan.world_size=2; give one of the "
          "two"),
         (["plan", "data=tiny", "world_size=2"], "unknown option 'world_size'; did you mean 'plan.world_size'?"),
-        (["train", "-m", "optim.dense.lr=1,2"], "-m: one command makes one run, sweeps are not there yet; until then a "
-         "loop of the shell: for lr in 0.01 0.02; do recd train data=tiny optim.dense.lr=$lr run_dir=runs/lr-$lr; "
-         "done"),
+        (["etl", "-m", "data=tiny"], "-m: is for `recd train` alone, where it makes a sweep; see `recd sweep --help`"),
+        (["train", "-m", "data=tiny"], "no option has several values, which stand between commas, as in `recd sweep "
+         "data=tiny seed=1,2,3`"),
+        (["etl", "data=tiny", "seed=1,2"], "seed=1,2: one command takes one value; `recd sweep` is for training, here "
+         "a loop of the shell serves: for seed in 1 2; do recd etl data=tiny seed=$seed; done"),
         (["evaluate", "run_dir=/no/such"], "/no/such/config.yaml: not there; is this the directory of a run?"),
         (["seen", "run_dir=/no/such"], "/no/such/config.yaml: not there; is this the directory of a run?"),
         (["summary", "run_dir=/no/such"], "/no/such/summary.json: not there; the run has not ended, or this is no "

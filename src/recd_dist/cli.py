@@ -20,15 +20,16 @@ from recd_dist.commands import (
     evaluate,
     plan,
     predict,
+    runs,
     seen,
     sql,
     stats,
     summary,
+    sweep,
     train,
 )
 from recd_dist.errors import ConfigError, UserError, nearest
 from recd_dist.job.config import to_yaml
-from recd_dist.job.overrides import no_sweeps
 from recd_dist.redaction.credentials import screen_handler, show_traceback
 
 COMMANDS = {
@@ -41,9 +42,11 @@ COMMANDS = {
         sql,
         plan,
         train,
+        sweep,
         evaluate,
         predict,
         summary,
+        runs,
         checkpoints,
         board,
         seen,
@@ -72,7 +75,7 @@ recd COMMAND --help shows examples, recd COMMAND --options the config that a com
 
 
 _MULTIRUN = ("-m", "--multirun")
-"""Hydra's flags for a sweep, which its users type."""
+"""Hydra's flags for a sweep, which its users type: `recd train -m` is `recd sweep`."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -84,6 +87,12 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; see `{self.prog} --help`")
 
 
+def _as_sweep(argv: Sequence[str]) -> list[str]:
+    """The command line, where ``recd train -m`` is ``recd sweep``."""
+    asked = "train" in argv[:1] and any(word in _MULTIRUN for word in argv)
+    return ["sweep", *(word for word in argv[1:] if word not in _MULTIRUN)] if asked else list(argv)
+
+
 def _parse(argv: Sequence[str]) -> argparse.Namespace | None:
     """The arguments of the command line; None where no command is named, after the help was printed."""
     parser = _Parser(
@@ -92,15 +101,14 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace | None:
     parsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     for command in COMMANDS.values():
         command.add_to(parsers)
-    options, unknown = parser.parse_known_args(argv)
+    options, unknown = parser.parse_known_args(_as_sweep(argv))
     options.argv = list(argv)
     for name in ("overrides", "tables"):  # what may stand before and after flags; argparse takes one place only
         if hasattr(options, name):
             setattr(options, name, [*getattr(options, name), *(u for u in unknown if not u.startswith("-"))])
             unknown = [u for u in unknown if u.startswith("-")]
     if unknown and unknown[0] in _MULTIRUN:
-        example = "recd train data=tiny optim.dense.lr=$lr run_dir=runs/lr-$lr"
-        raise ConfigError(f"{unknown[0]}: {no_sweeps('lr', ['0.01', '0.02'], example)}")
+        raise ConfigError(f"{unknown[0]}: is for `recd train` alone, where it makes a sweep; see `recd sweep --help`")
     if unknown:
         flags = COMMANDS[options.command].flags() if options.command else ["--help"]
         raise ConfigError(f"unknown option '{unknown[0]}'{nearest(unknown[0], flags)}")

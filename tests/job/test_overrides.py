@@ -34,7 +34,8 @@ EXAMPLES = [
 ]
 
 
-ONE_RUN = "one command makes one run, sweeps are not there yet; until then a loop of the shell:"
+ONE_RUN = "one command makes one run; `recd sweep"
+EACH = "` makes one of each value"
 
 
 def texts(of: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], bool]]:
@@ -148,12 +149,9 @@ def test_an_entry_can_be_taken_out() -> None:
          "element with such a sign in quotes: 'data.labels=[\"a, b (c\", d]'"),
         ("data.features.a.b.table=x", "data.features.a.b.table=x: a name with a dot in it stands in quotes: "
          "'data.features.\"a.b\".table=x'"),
-        ("optim.dense.lr=0.01,0.02", f"optim.dense.lr=0.01,0.02: {ONE_RUN} for lr in 0.01 0.02; do recd train "
-         "optim.dense.lr=$lr run_dir=runs/lr-$lr; done"),
-        ("model=dlrm,sequence", f"model=dlrm,sequence: {ONE_RUN} for model in dlrm sequence; do recd train "
-         "model=$model run_dir=runs/model-$model; done"),
-        ("batch_size=choice(1, 2)", f"batch_size=choice(1, 2): {ONE_RUN} for batch_size in 1 2; do recd train "
-         "batch_size=$batch_size run_dir=runs/batch_size-$batch_size; done"),
+        ("optim.dense.lr=0.01,0.02", f"optim.dense.lr=0.01,0.02: {ONE_RUN} optim.dense.lr=0.01,0.02{EACH}"),
+        ("model=dlrm,sequence", f"model=dlrm,sequence: {ONE_RUN} model=dlrm,sequence{EACH}"),
+        ("batch_size=choice(1, 2)", f"batch_size=choice(1, 2): {ONE_RUN} 'batch_size=choice(1, 2)'{EACH}"),
         ("plan.tables={item: [}", "plan.tables={item: [}: neither a list [a, b] nor a map {a: b} nor a value (expected "
          "the node content, but found '}'); put text with commas, brackets, braces, colons, # or quotes in double "
          "quotes"),

@@ -130,8 +130,8 @@ def _refuse_sweeps(name: str, overrides: Sequence[str], given: Sequence[Override
             others = [o for o in overrides if o != override.typed and not o.startswith("run_dir=")]
             variable = re.sub(r"\W", "_", override.path[-1])
             words = [*map(command_line, others), f"{override.name}=${variable}"]
-            words += [f"run_dir=runs/{variable}-${variable}"] if name == "train" else []
-            raise ConfigError(f"{override.typed}: {no_sweeps(variable, wanted, f'recd {name} ' + ' '.join(words))}")
+            line = f"recd {name} {' '.join(words)}"
+            raise ConfigError(f"{override.typed}: {no_sweeps(name, overrides, variable, wanted, line)}")
 
 
 def _typed(name: str, values: Mapping[str, Any], source: str = "") -> Any:

@@ -5,7 +5,7 @@ writes such lines. Lists are ``[a, b]``, maps are what YAML writes in braces.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
@@ -258,13 +258,17 @@ def find_sweep(given: Override, known: Kind | None) -> list[str]:
     return []
 
 
-def no_sweeps(variable: str, values: Iterable[str], line: str) -> str:
+def no_sweeps(command: str, overrides: Sequence[str], variable: str, values: Iterable[str], line: str) -> str:
     """Says how to make several runs.
 
     Args:
+        command: the command that was typed, such as ``train``.
+        overrides: all that was typed.
         variable: a name for the shell.
         values: what it stands for, one after the other.
         line: the command of one run.
     """
+    if command == "train":
+        return f"one command makes one run; `{command_line('recd', 'sweep', *overrides)}` makes one of each value"
     loop = f"for {variable} in {' '.join(map(command_line, values))}; do {line}; done"
-    return f"one command makes one run, sweeps are not there yet; until then a loop of the shell: {loop}"
+    return f"one command takes one value; `recd sweep` is for training, here a loop of the shell serves: {loop}"

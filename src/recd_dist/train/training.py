@@ -34,6 +34,7 @@ from recd_dist.job.config import load, to_yaml
 from recd_dist.job.job import Job
 from recd_dist.job.options import TrainConfig
 from recd_dist.job.preflight import check, require_work
+from recd_dist.job.run_state import record_state
 from recd_dist.job.starting_run import TABLES
 from recd_dist.metrics.gather import reduce_over_ranks
 from recd_dist.metrics.traffic import TrafficCounter
@@ -69,7 +70,7 @@ def main(overrides: Sequence[str] | None = None) -> None:
     config: TrainConfig = load("train", sys.argv[1:] if overrides is None else overrides)
     log_to_screen()
     quiet_libraries()
-    with process_group(config.device) as ranks:
+    with process_group(config.device) as ranks, record_state(Path(config.run_dir), is_writer=ranks.is_first):
         train(config, ranks)
 
 
