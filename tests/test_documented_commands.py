@@ -17,6 +17,8 @@ LEFT_OUT = {
     r"s3://|recd evaluate runs/mine$": "a store, and a run on its table",
     r"data=ebnerd|data=criteo|data=expedia": "data sets that their publishers have",
     r"recd board": "serves until Ctrl-C",
+    r"recd sweep|recd runs": "tests/commands/test_sweep.py runs them",
+    r"--nnodes": "hosts that are not there; tests/cluster has some",
     r"engine=spark": "tests/etl/spark runs it",
     r"runs/kill": "a run that was killed on the way",
     r"data\.label=|data\.path=2026-11-26|runs/loves|user_copy": "logs of two labels, as tests/train has them",

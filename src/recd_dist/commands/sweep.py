@@ -24,7 +24,8 @@ from recd_dist.job.combinations import SEED, Combination, Sweep, plan_sweep
 from recd_dist.job.config import load
 from recd_dist.job.overrides import parse_override
 from recd_dist.job.run_records import RunRecord, read_run
-from recd_dist.job.run_state import State
+from recd_dist.job.run_state import State, note_failure
+from recd_dist.metrics.sweep_columns import write_columns
 from recd_dist.screen.command_line import command_line, read_text
 from recd_dist.screen.console import console
 from recd_dist.screen.numbers import figure
@@ -35,6 +36,8 @@ METRICS = {"ne": False, "loss": False, "auc": True, "auc_per_request": True, "sa
 """Numbers by which results are sorted, and whether more is better."""
 
 _POLL_S = 5.0
+_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+"""Exit codes of a run that goes on with the next sweep."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -59,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
             sys.stdout.write(command_line(*words) + "\n")
         return 0
     _describe(root, sweep)
+    write_columns(root, {axis.name: axis.values for axis in sweep.axes})
     try:
         with _stopping():
             _make_runs(root, sweep, jobs, scheduler)
@@ -156,7 +160,10 @@ def _make_runs(root: Path, sweep: Sweep, jobs: LocalJobs, scheduler: Scheduler |
         if scheduler:
             return scheduler.submit(path, overrides), time.monotonic() - began_s
         code = jobs.run(path, overrides)
-        return (last_line(path) if code else ""), time.monotonic() - began_s
+        why = last_line(path) if code else ""
+        if code and code not in _STOPPED:
+            note_failure(path, why)
+        return why, time.monotonic() - began_s
 
     waiting: dict[Future[tuple[str, float]], Combination] = {jobs.pool.submit(make, c): c for c in todo}
     for number, future in enumerate(as_completed(waiting), done + 1):

@@ -82,6 +82,17 @@ def _write_nothing(state: State, message: str = "") -> None:
     """What ranks other than 0 write."""
 
 
+def note_failure(run_dir: Path, message: str) -> None:
+    """Writes that a run has failed, where it ended before a rank could say so itself.
+
+    Args:
+        run_dir: its directory.
+        message: why, in one line.
+    """
+    if read_state(run_dir)[0] not in (State.FAILED, State.KILLED, State.RUNNING):
+        _write(run_dir, {"host": socket.gethostname()}, State.FAILED, message)
+
+
 def read_state(run_dir: Path) -> tuple[State, str]:
     """The state of a run, and what it said when it ended.
 
