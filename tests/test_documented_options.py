@@ -21,8 +21,8 @@ DATA = sorted(path.stem for path in (config_dir() / "data").glob("*.yaml"))
 OWN = {"mine": "name: mine\npath: clicks.parquet\nlabels: [clicked]\n", "empty": "", "only_sql": "samples: select 1\n"}
 NOT_OURS = {"spark.speculation", "is_weighted", "need_weights", "embedding_table_index_type", "name", "dt"}
 """Options of other programs, and words that stand for any, which pages name."""
-REFUSED = {"optim.dense.lr=0.01,0.02"}
-"""What a page names as refused."""
+REFUSED = {"optim.dense.lr=0.01,0.02", "seed=1,2", "model.over=[64,32],[128]"}
+"""What a page names as refused, or as values of a sweep."""
 
 MODEL = load("train", ["model=sequence"]).model
 
