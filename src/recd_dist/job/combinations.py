@@ -1,4 +1,4 @@
-"""Sweeps: the values of options on a command line, and the runs that they make together.
+"""Sweeps: the values of options on a command line, and the runs that follow from them.
 
 ::
 
