@@ -26,7 +26,7 @@ $(error VARIANT=$(VARIANT): $(VENV) was made for $(MADE); remove $(VENV) first)
 endif
 endif
 
-.PHONY: help env demo test test-all test-cluster test-fake-cuda test-docker test-kubernetes test-docs lint docker-lint format house bench clean
+.PHONY: help env demo test test-all test-cluster test-slurm test-fake-cuda test-docker test-kubernetes test-docs lint docker-lint format house bench clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +60,9 @@ test-docker: $(READY) ## builds the image, 20 steps in it: 7 minutes, 8 GB; Dock
 
 test-kubernetes: $(READY) ## the manifests on a real API server; KUBEBUILDER_ASSETS and RECD_CRDS (CONTRIBUTING.md)
 	@$(PY) -m pytest -q tests/kubernetes
+
+test-slurm: $(READY) ## jobs on a Slurm of their own, for which Debian's packages must be installed (docs/slurm.md)
+	@$(PY) -m pytest -q tests/slurm
 
 test-docs: $(READY) ## the commands of README and docs/, run one after the other: some minutes
 	@$(PY) -m pytest -q tests/test_documented_commands.py tests/test_documented_options.py

@@ -18,7 +18,8 @@ from tests.house import measure
 from recd_dist.ranks.health.release_lines import LINES, ReleaseLine, require_release_line
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted((ROOT / "src").rglob("*.py"))
+SOURCES = sorted((ROOT / "src" / "recd_dist").rglob("*.py"))
+PLUGINS = sorted((ROOT / "src" / "torchx_plugins").rglob("*.py"))
 MAX_LINES, MAX_TEST_LINES, MAX_FUNCTION_LINES = 350, 400, 60
 README = (ROOT / "README.md").read_text()
 PAGES = {
@@ -85,9 +86,15 @@ def test_json_is_written_in_one_place() -> None:
 
 def test_files_and_functions_stay_short() -> None:
     long = []
-    for path in [*SOURCES, *ROOT.glob("launch/*.py"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/*.py")]:
+    for path in [
+        *SOURCES,
+        *PLUGINS,
+        *ROOT.glob("launch/*.py"),
+        *ROOT.glob("tests/**/*.py"),
+        *ROOT.glob("benchmarks/*.py"),
+    ]:
         text = path.read_text()
-        most = MAX_LINES if path in SOURCES else MAX_TEST_LINES
+        most = MAX_LINES if path in [*SOURCES, *PLUGINS] else MAX_TEST_LINES
         if (num_lines := len(text.splitlines())) > most:
             long.append(f"{path.relative_to(ROOT)}: {num_lines} lines")
         for node in ast.walk(ast.parse(text)):

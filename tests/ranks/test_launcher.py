@@ -85,6 +85,16 @@ def test_output_of_rank_0_is_shown_and_overrides_arrive_verbatim(launcher: list[
     assert not list(tmp_path.glob("recd_*"))
 
 
+def test_output_of_rank_0_is_shown_on_whichever_host_it_is(launcher: list[str], tmp_path: Path) -> None:
+    """torch sorts hosts by name and process id: here the second host, which begins first, has rank 0 and rank 1."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    hosts = [*launcher, "--nnodes", "2", "--rdzv-endpoint", endpoint]
+    second, first = (start_launcher([*hosts, "--node", node, "--", "ok"], tmp_path) for node in ("1", "0"))
+    shown = [host.communicate(timeout=60) for host in (first, second)]
+    assert shown == [("", ""), ("rank 0 ok\n", "")]
+
+
 def test_user_error_of_one_rank_is_the_only_line(launcher: list[str], tmp_path: Path) -> None:
     code, _, err = run_launcher([*launcher, "--", "data"], tmp_path)
     assert (code, err) == (2, "recd: error: part-0.parquet: column clicked: NaN\n")

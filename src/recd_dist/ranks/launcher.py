@@ -204,7 +204,7 @@ def launch(options: argparse.Namespace, log_directory: Path) -> int:
 
     _show_only_restarts()
     one_host = options.max_nodes == 1
-    silent = range(0 if options.node else 1, options.nproc_per_node)
+    silent = range(1, options.nproc_per_node)  # the first of each host: torch may put rank 0 on any (rank.be_silent)
     rendezvous_file = log_directory / f"rendezvous_{os.getpid()}"
     config = LaunchConfig(
         min_nodes=options.min_nodes,

@@ -94,6 +94,21 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
 
 
+def be_silent() -> None:
+    """Sends the output of this rank to files beside its error.json, unless it is rank 0 or writes to files already.
+
+    torch numbers the hosts by their names and process ids. Rank 0, which the user wants to see, may be on any of them,
+    and only the rank itself knows.
+    """
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file is None or os.environ.get("RANK", "0") == "0" or os.environ.get("LOCAL_RANK") != "0":
+        return
+    for name, stream in (("stdout", 1), ("stderr", 2)):
+        log = os.open(Path(file).with_name(f"{name}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(log, stream)
+        os.close(log)
+
+
 def main(argv: Sequence[str]) -> int:
     """Imports a module and calls its ``main`` with the overrides.
 
@@ -105,6 +120,7 @@ def main(argv: Sequence[str]) -> int:
         answered SIGTERM, 1 for any other error.
     """
     die_with_parent()
+    be_silent()
     module, *overrides = argv
     try:
         run = importlib.import_module(module).main
