@@ -43,8 +43,8 @@ def test_a_table_and_twenty_steps_on_two_ranks(image: Docker | BuildahAndRunc, v
     assert done.returncode == 0, done.stderr
     assert "20 steps on 2 ranks" in done.stdout + done.stderr
     assert (volumes["/recd/runs"] / "tiny-dlrm/checkpoints/step-00000020").is_dir()
-    alive = image.run(volumes, ["recd-alive"])
-    assert (alive.returncode, "/recd/" in alive.stdout) == (0, True)
+    alive = image.run(volumes, ["sh", "-c", "RECD_RUN_DIR=runs/tiny-dlrm recd-alive"])
+    assert (alive.returncode, "tiny-dlrm/" in alive.stdout) == (0, True)
 
 
 def test_no_user_of_a_cluster_needs_a_name(image: Docker | BuildahAndRunc, volumes: dict[str, Path]) -> None:
@@ -62,9 +62,20 @@ def test_nothing_else_can_be_written(image: Docker | BuildahAndRunc, volumes: di
     assert told.stderr.count("Read-only file system") == 3
 
 
-def test_a_job_that_writes_nothing_is_not_alive(image: Docker | BuildahAndRunc) -> None:
-    dead = image.run({}, ["recd-alive"])
-    assert (dead.returncode, "nothing below /recd/runs /recd/tables" in dead.stdout) == (1, True)
+@pytest.mark.parametrize(
+    ("script", "code", "said"),
+    [
+        ("(exec -a 'recd etl data=tiny' sleep 9) & sleep 1; recd-alive", 1, "nothing below /recd/runs /recd/tables"),
+        ("(exec -a 'recd predict out=x' sleep 9) & sleep 1; recd-alive", 0, "neither training nor an ETL"),
+        ("RECD_RUN_DIR=runs/none recd-alive", 1, "nothing below runs/none"),
+        ("export RECD_RUN_DIR=runs/none; exec bash -c 'unset RECD_RUN_DIR; recd-alive; exit $?'", 1, "runs/none"),
+    ],
+)
+def test_a_job_that_writes_nothing_is_not_alive(
+    image: Docker | BuildahAndRunc, script: str, code: int, said: str
+) -> None:
+    told = image.run({}, ["bash", "-c", script])
+    assert (told.returncode, said in told.stdout) == (code, True)
 
 
 def test_what_a_job_does_not_need_stays_out(image: Docker | BuildahAndRunc) -> None:

@@ -2,7 +2,6 @@
 
 import copy
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -153,15 +152,3 @@ def test_kubelet_expansion_is_that_of_kubernetes() -> None:
     given = {"A": "1"}
     told = [manifests.as_kubelet_hands_on(text, given) for text in ("$(A)x", "$$(A)", "$(B)", "$$", "${A} $A", "$")]
     assert told == ["1x", "$(A)", "$(B)", "$", "${A} $A", "$"]
-
-
-def test_alive_is_what_writes(tmp_path: Path) -> None:
-    def alive(seconds: str) -> int:
-        given = {"RECD_RUN_DIR": str(tmp_path), "RECD_ALIVE_S": seconds, "PATH": "/usr/bin:/bin"}
-        command = ["sh", str(ROOT / "docker/alive.sh")]
-        return subprocess.run(command, env=given, capture_output=True, check=False).returncode
-
-    assert alive("900") == 1  # a directory alone
-    (tmp_path / "events").write_text("")
-    assert alive("900") == 0
-    assert alive("-10") == 1
