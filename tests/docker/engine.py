@@ -41,8 +41,9 @@ def _is_fine(*command: str) -> bool:
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
-def _said(command: Sequence[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _said(command: Sequence[str], **variables: str) -> str:
+    env = {**os.environ, **variables}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{shlex.join(command)}: {done.stdout[-3000:]}{done.stderr[-3000:]}")
     return done.stdout
@@ -103,7 +104,7 @@ class BuildahAndRunc:
         self._store = ["--root", str(folder / "store"), "--runroot", str(folder / "run"), "--storage-driver", "vfs"]
 
     def _buildah(self, *arguments: str) -> str:
-        return _said(["buildah", *self._store, *arguments])
+        return _said(["buildah", *self._store, *arguments], TMPDIR=str(self._folder))  # pip's cache lies there
 
     def build(self) -> None:
         """Builds the image. Where the base image cannot be pulled, a Debian with Python stands in for it."""
