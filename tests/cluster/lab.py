@@ -134,6 +134,18 @@ class Lab:
             if namespace.startswith(f"{self.prefix}-"):
                 _remove(namespace)
 
+    def on_host(self, number: int, command: Sequence[str]) -> list[str]:
+        """A command line that runs on a host, for processes that are started and watched elsewhere."""
+        return _on_host(self.hosts[number], f"host{number}", command)
+
+    def cut(self, number: int) -> None:
+        """Cuts the link of a host: what is sent is lost, nobody is told."""
+        _ip("-n", f"{self.prefix}-switch", "link", "set", f"port{number}", "down")
+
+    def mend(self, number: int) -> None:
+        """Puts the link of a host back."""
+        _ip("-n", f"{self.prefix}-switch", "link", "set", f"port{number}", "up")
+
     def sent_bytes(self) -> list[int]:
         """Bytes that each host has sent to the others so far, by its interface: see ``sent_once``."""
         files = (TX_BYTES, SNMP)

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from recd_dist.ranks.process_group import process_group
+from recd_dist.ranks.timeouts import Timeouts
 
 
 def main(path: str, function: str, args: str, results: str) -> None:
@@ -21,7 +22,7 @@ def main(path: str, function: str, args: str, results: str) -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules["job"] = module
     spec.loader.exec_module(module)
-    with process_group("cpu", timeout_s=60.0) as ranks:
+    with process_group("cpu", Timeouts(collective_s=60.0)) as ranks:
         found = getattr(module, function)(ranks, *json.loads(args))
         Path(results, f"{ranks.rank}.json").write_text(json.dumps(found))
 

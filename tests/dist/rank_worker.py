@@ -11,6 +11,7 @@ from types import ModuleType
 import torch
 
 from recd_dist.ranks.process_group import process_group
+from recd_dist.ranks.timeouts import Timeouts
 
 
 def load_module(path: str, modules: dict[str, ModuleType]) -> ModuleType:
@@ -28,7 +29,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     connection = Connection(int(os.environ["RECD_TEST_FD"]))
     modules: dict[str, ModuleType] = {}
-    with process_group("cpu", timeout_s=30.0) as ranks:
+    with process_group("cpu", Timeouts(collective_s=30.0)) as ranks:
         while (job := connection.recv()) is not None:
             path, function, args = job
             try:

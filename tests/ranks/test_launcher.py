@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from recd_dist.ranks import launcher as launching
-from recd_dist.ranks.launcher import GO_ON, parse_arguments, rank_environment, read_failures, root_cause
-from recd_dist.ranks.rank import Failure
+from recd_dist.ranks.launcher import GO_ON, parse_arguments, rank_environment
+from recd_dist.ranks.timeouts import Timeouts
 
 MODULE = """
 import os, signal, threading, time
@@ -116,7 +116,10 @@ def test_killed_rank_ends_the_job_with_one_line(launcher: list[str], tmp_path: P
 def test_killed_rank_restarts_all_ranks(launcher: list[str], tmp_path: Path) -> None:
     code, out, err = run_launcher([*launcher, "--max-restarts", "1", "--", "once"], tmp_path)
     assert (code, out) == (0, "rank 0 once\nrank 0 once\n")
-    assert err == "recd: a rank ended; all ranks start again, from the newest checkpoint where there is one\n"
+    assert err == (
+        "recd: rank 1 was killed by SIGKILL (out of memory?); all ranks start again, from the newest checkpoint where "
+        "there is one (restarts left: 0)\n"
+    )
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
@@ -157,29 +160,6 @@ def test_one_host_listens_on_loopback_only(launcher: list[str], tmp_path: Path) 
     assert set(addresses) == {"0100007F"}  # 127.0.0.1, little endian
 
 
-def test_root_cause_is_the_users_error_then_the_first_that_lost_no_peer() -> None:
-    peer = Failure(0, "Connection closed by peer", lost_peer=True, time_s=1.0)
-    bug = Failure(1, "KeyError", time_s=2.0)
-    later = Failure(2, "KeyError", time_s=3.0)
-    user = Failure(3, "column x: missing", user=True, time_s=4.0)
-    assert root_cause([peer, later, bug]) == bug
-    assert root_cause([peer, bug, user]) == user
-    assert root_cause([peer]) == peer
-
-
-def test_errors_of_earlier_attempts_are_not_read(tmp_path: Path) -> None:
-    for attempt, message in [(9, "old"), (10, "new")]:
-        path = tmp_path / "recd_x" / f"attempt_{attempt}" / "0"
-        path.mkdir(parents=True)
-        Failure(0, message).write(path / "error.json")
-    assert [failure.message for failure in read_failures(tmp_path, {})] == ["new"]
-
-
-def test_the_agents_sigterm_is_not_the_cause(tmp_path: Path) -> None:
-    cause = root_cause(read_failures(tmp_path, {0: -signal.SIGTERM, 1: -signal.SIGKILL}))
-    assert cause.message.startswith("rank 1 was killed by SIGKILL (out of memory?)")
-
-
 def test_environment_keeps_what_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
@@ -192,7 +172,7 @@ def test_environment_keeps_what_the_user_has_set(monkeypatch: pytest.MonkeyPatch
 def test_a_foreign_program_at_the_place_to_meet_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(launching, "STORE_ANSWERS_S", 6)
+    monkeypatch.setattr(launching, "Timeouts", lambda: Timeouts(store_s=6.0))
     monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.setattr(launching, "PREFLIGHT", "stat")  # Python's own module: it checks nothing
     with socket.create_server(("127.0.0.1", 0)) as other:
@@ -208,11 +188,11 @@ def test_a_store_of_torch_or_nothing_at_the_place_to_meet_is_right() -> None:
     from torch.distributed import TCPStore
 
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    launching.require_free_port(f"127.0.0.1:{store.port}")
+    launching.require_free_port(f"127.0.0.1:{store.port}", 20.0)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-    launching.require_free_port(f"127.0.0.1:{port}")
-    launching.require_free_port("192.0.2.1:29500")  # not this host's address
+    launching.require_free_port(f"127.0.0.1:{port}", 20.0)
+    launching.require_free_port("192.0.2.1:29500", 20.0)  # not this host's address
 
 
 def test_several_hosts_need_a_place_to_meet(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from recd_dist.errors import DataError
 from recd_dist.ranks import quiet, rank
-from recd_dist.ranks.rank import Failure
+from recd_dist.ranks.failures import Failure
 
 
 def run(

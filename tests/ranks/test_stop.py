@@ -8,8 +8,8 @@ import pytest
 import torch.distributed as dist
 
 from recd_dist.ranks import stop as stop_module
+from recd_dist.ranks.failures import Failure
 from recd_dist.ranks.process_group import process_group
-from recd_dist.ranks.rank import Failure
 from recd_dist.ranks.stop import MOST_STEPS, Stop, Stopped
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.reader.conftest import batches, ids_of, loader
 
 from recd_dist.errors import ConfigError, DataError
+from recd_dist.reader.intervals import merge_intervals
 from recd_dist.reader.transform import Transforms
 from recd_dist.table.schema import Table
 
@@ -103,6 +104,27 @@ def test_resume_with_another_world_size_sees_every_sample_once(small, stops):
             break
     assert state["epoch"] == 1
     assert seen == Counter(range(len(small.samples)))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_run_of_the_same_shape_goes_on_with_the_same_batches(small, num_workers):
+    """Not only with the same samples: the numbers of the run are those of one that nothing has interrupted."""
+    whole = [loader(small, rank=rank, world_size=3, batch_size=7, num_workers=num_workers) for rank in range(3)]
+    state = json.loads(json.dumps(whole[0].state(5)))
+    again = json.loads(
+        json.dumps(loader(small, world_size=3, batch_size=7, num_workers=num_workers, state=state).state(2))
+    )
+    for rank in range(3):
+        rest = loader(small, rank=rank, world_size=3, batch_size=7, num_workers=num_workers, state=again)
+        assert [task.samples for task in rest.tasks()] == [task.samples for task in whole[rank].tasks()][7:]
+        assert len(rest) == len(whole[rank]) - 7
+
+
+def test_a_run_of_another_shape_deals_what_remains_again(small):
+    state = loader(small, world_size=3, batch_size=7).state(5)
+    parts = [loader(small, rank=rank, world_size=2, batch_size=7, state=state) for rank in range(2)]
+    read = sorted(interval for part in parts for task in part.tasks() for interval in task.samples)
+    assert merge_intervals(read) == merge_intervals(sorted(map(tuple, state["remaining"])))
 
 
 def test_state_counts_trained_batches_not_fetched_ones(small):

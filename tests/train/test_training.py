@@ -59,12 +59,17 @@ def interrupted(
 
 def kill_rank(launcher: int, rank: int = 1) -> None:
     """SIGKILL for one rank of a launcher."""
-    for pid in map(int, Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()):
-        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        if f"RANK={rank}".encode() in environment:
-            os.kill(pid, signal.SIGKILL)
-            return
-    raise AssertionError(f"no rank {rank} among the children of {launcher}")
+    for server in children(launcher):
+        for pid in children(server):
+            if Path(f"/proc/{pid}/comm").read_text() == f"recd-rank-{rank}\n":
+                os.kill(pid, signal.SIGKILL)
+                return
+    raise AssertionError(f"no rank {rank} of {launcher}")
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def newest(run_dir: Path) -> int:

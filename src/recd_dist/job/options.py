@@ -7,6 +7,7 @@ plain data, where ``T`` says what may be written.
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+from recd_dist.ranks.timeouts import GRACE_S, Timeouts
 from recd_dist.reader.defaults import PREFETCH, SHUFFLE_WINDOW
 from recd_dist.synthetic.spec import SyntheticSpec
 
@@ -218,7 +219,7 @@ class Checkpoint:
     keep_best: int = 1  # with evaluate.every: the best ones so far that stay in best/
     path: str | None = None  # a directory, also in a store, for checkpoints/ and best/; None: run_dir
     background: bool = True  # write while training goes on; False: training waits
-    grace_s: float = 30.0  # from SIGTERM to SIGKILL at your scheduler; a save that takes half of it is warned of
+    grace_s: float = GRACE_S  # from SIGTERM to SIGKILL at your scheduler; a save that takes half of it is warned of
 
 
 @dataclass
@@ -255,6 +256,7 @@ class TrainConfig:
     reader: Reader = field(default_factory=Reader)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     evaluate: EvaluateInTraining = field(default_factory=EvaluateInTraining)
+    timeouts: Timeouts = field(default_factory=Timeouts)
 
 
 @dataclass

@@ -2,8 +2,8 @@
 
     python -m recd_dist.job.preflight data=ebnerd batch_size=2048
 
-The launcher runs it once per job. It loads no torch, prints one short error and exits with 2, or prints nothing and
-exits with 0.
+The launcher of each host runs it. It loads no torch, prints one short error and exits with 2, or prints nothing and
+exits with 0; where the launcher names a file, it leaves the timeouts of the job there.
 """
 
 import json
@@ -23,6 +23,8 @@ from recd_dist.embedding.vocabulary.names import (
     WIDTH_UNIT,
 )
 from recd_dist.errors import ConfigError, UserError, nearest
+from recd_dist.files.json_text import json_text
+from recd_dist.files.whole_file import write_whole
 from recd_dist.job.check_evaluation import find_evaluation_table, is_out_of_patience
 from recd_dist.job.check_label import check_label
 from recd_dist.job.config import config_dir, load
@@ -33,6 +35,7 @@ from recd_dist.job.run_places import config_of_run, newest_readable, require_pla
 from recd_dist.job.starting_run import begin_from
 from recd_dist.plan.machines import find_machine
 from recd_dist.plan.saved_plan import load_plan
+from recd_dist.ranks.timeouts import TIMEOUTS_FILE
 from recd_dist.table.module_names import is_taken
 
 SUMMARY = "summary.json"
@@ -55,6 +58,7 @@ def check(config: TrainConfig, world_size: int = 1) -> Job:
         ConfigError, DataError: the first thing that would stop the job, with the remedy.
     """
     _check_numbers(config)
+    config.timeouts.check(config.checkpoint.grace_s)
     job = begin_from(resolve(config))
     job.table.check_sizes()
     check_label(job.table, job.schema.labels[0])
@@ -302,6 +306,10 @@ def main(overrides: Sequence[str] | None = None) -> int:
     """
     try:
         config = load("train", sys.argv[1:] if overrides is None else overrides)
+        if told := os.environ.get(TIMEOUTS_FILE):
+            write_whole(
+                Path(told), json_text({"timeouts": asdict(config.timeouts), "grace_s": config.checkpoint.grace_s})
+            )
         check(config, int(os.environ.get("RECD_WORLD_SIZE", "1")))
     except UserError as error:
         sys.stderr.write(f"recd: error: {error}\n")

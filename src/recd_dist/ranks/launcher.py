@@ -2,8 +2,10 @@
 
     python -m recd_dist.ranks.launcher --nproc-per-node 2 -- data=tiny max_steps=100
 
-1. ``recd_dist.job.preflight`` checks config and data in a light process, while this one imports torch (1.2 s).
-2. torch's elastic agent starts the ranks (``recd_dist.ranks.rank``), and restarts all of them when one dies.
+1. ``recd_dist.job.preflight`` checks config and data in a light process, while this one imports torch (1.2 s) and a
+   third one what the ranks need (``recd_dist.ranks.rank_server``).
+2. torch's elastic agent starts the ranks (``recd_dist.ranks.rank``), and restarts all of them when one dies or hangs
+   (``recd_dist.ranks.agent``).
 3. Rank 0 writes to the console, the other ranks write to files. When the job fails, the launcher prints the error of
    the rank that failed first, and not those of the ranks that failed because a peer had ended.
 
@@ -14,39 +16,32 @@ signal n stopped the job, and 1 otherwise.
 
 import argparse
 import errno
+import json
 import logging
 import os
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from recd_dist.errors import ConfigError
+from recd_dist.ranks.failures import USER_ERROR, read_failures, root_cause
+from recd_dist.ranks.forked_ranks import RankServer, open_server
 from recd_dist.ranks.health.host_checks import needs_of, refusal
 from recd_dist.ranks.health.machine_share import usable_cores
 from recd_dist.ranks.quiet import quiet_libraries
-from recd_dist.ranks.rank import USER_ERROR, Failure
+from recd_dist.ranks.timeouts import GRACE_S, TIMEOUTS_FILE, Timeouts
 
 PREFLIGHT = "recd_dist.job.preflight"
 TRAINING = "recd_dist.train.training"
 REFUSAL = "recd_dist.ranks.health.refuse"
 GO_ON = "the same command goes on from the newest checkpoint, or begins where there is none yet"
-STORE_ANSWERS_S = 20
 _ASK_STORE = "import sys; from torch.distributed import TCPStore; TCPStore(sys.argv[1], int(sys.argv[2]))"
-AGENT_LOGGER = "torch.distributed.elastic.agent.server.api"
-
-
-def root_cause(failures: Sequence[Failure]) -> Failure:
-    """The failure that caused the others.
-
-    It is an error that the user can mend if there is one, then a failure that is not a lost peer, then the earliest.
-    """
-    return min(failures, key=lambda failure: (not failure.user, failure.lost_peer, failure.time_s, failure.rank))
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -100,26 +95,9 @@ def rank_environment(num_nodes: int, num_ranks_per_node: int) -> dict[str, str]:
     return {name: os.environ.get(name, value) for name, value in defaults.items()}
 
 
-class _RestartHandler(logging.Handler):
-    """Writes a line for the user when the agent logs a restart."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if "attempts left" in str(record.msg):
-            _write_line("a rank ended; all ranks start again, from the newest checkpoint where there is one")
-
-
 def _write_line(text: str) -> None:
     sys.stderr.write(f"recd: {text}\n")
     sys.stderr.flush()
-
-
-def _show_only_restarts() -> None:
-    """Shows nothing of what torch's agent logs except restarts."""
-    quiet_libraries(logging.CRITICAL)
-    agent = logging.getLogger(AGENT_LOGGER)
-    agent.setLevel(logging.INFO)
-    agent.propagate = False
-    agent.addHandler(_RestartHandler())
 
 
 @contextmanager
@@ -137,31 +115,12 @@ def _log_directory(node: int) -> Iterator[Path]:
         yield Path(path)
 
 
-def read_failures(directory: Path, exit_codes: Mapping[int, int]) -> list[Failure]:
-    """Reads the failures that the ranks of this host wrote, and adds those of ranks that died without writing one.
-
-    Args:
-        directory: the launcher's log directory; ranks of attempt n write ``*/attempt_n/<local rank>/error.json``.
-        exit_codes: the exit codes, by global rank, of the ranks that the agent found dead; -n after signal n.
-    """
-    attempts = sorted(directory.glob("*/attempt_*"), key=lambda path: int(path.name.rpartition("_")[2]))
-    failures = [Failure.read(path) for path in attempts[-1].glob("*/error.json")] if attempts else []
-    reported = {failure.rank for failure in failures}
-    for rank, code in exit_codes.items():
-        if rank not in reported:
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-            hint = " (out of memory?)" if code == -signal.SIGKILL else ""
-            message = f"rank {rank} {how}{hint}; {GO_ON}"
-            # The agent sends SIGTERM to the ranks that still run.
-            failures.append(Failure(rank, message, lost_peer=code == -signal.SIGTERM))
-    return failures
-
-
-def require_free_port(endpoint: str) -> None:
+def require_free_port(endpoint: str, store_s: float) -> None:
     """Refuses a place to meet that a foreign program holds on this host: ranks would wait for its answer for ever.
 
     Args:
         endpoint: host:port of the rendezvous.
+        store_s: how long a store of torch may take to answer.
 
     Raises:
         ConfigError: another program listens there. A store of torch is none: another host of the job was faster.
@@ -179,7 +138,7 @@ def require_free_port(endpoint: str) -> None:
             return
         ask = [sys.executable, "-c", _ASK_STORE, host.strip("[]"), port]
         with suppress(subprocess.TimeoutExpired):
-            if subprocess.run(ask, capture_output=True, timeout=STORE_ANSWERS_S, check=False).returncode == 0:
+            if subprocess.run(ask, capture_output=True, timeout=store_s, check=False).returncode == 0:
                 return
         raise ConfigError(
             f"{endpoint}: another program listens on this port; choose another for all hosts: --rdzv_port of the "
@@ -187,59 +146,66 @@ def require_free_port(endpoint: str) -> None:
         ) from error
 
 
-def launch(options: argparse.Namespace, log_directory: Path) -> int:
+def launch(
+    options: argparse.Namespace, log_directory: Path, timeouts: Timeouts, grace_s: float, server: RankServer | None
+) -> int:
     """Runs the ranks of this host until they end.
 
     Args:
         options: the options that ``parse_arguments`` returns.
         log_directory: the directory for the output of ranks other than rank 0, and for the errors of all ranks.
+        timeouts: of the job.
+        grace_s: what the ranks have after SIGTERM, to write a checkpoint.
+        server: what forks the ranks; None starts a new process for each.
 
     Returns:
         The exit code.
     """
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.rendezvous.api import RendezvousError
-    from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
-    _show_only_restarts()
-    one_host = options.max_nodes == 1
-    silent = range(1, options.nproc_per_node)  # the first of each host: torch may put rank 0 on any (rank.be_silent)
-    rendezvous_file = log_directory / f"rendezvous_{os.getpid()}"
-    config = LaunchConfig(
-        min_nodes=options.min_nodes,
-        max_nodes=options.max_nodes,
-        nproc_per_node=options.nproc_per_node,
-        run_id=options.rdzv_id,
-        rdzv_backend="c10d",
-        rdzv_endpoint=str(rendezvous_file) if one_host else options.rdzv_endpoint,
-        rdzv_configs={"store_type": "file"} if one_host else {},
-        local_addr="127.0.0.1" if one_host else None,
-        max_restarts=options.max_restarts,
-        logs_specs=DefaultLogsSpecs(log_dir=str(log_directory), redirects=dict.fromkeys(silent, Std.ALL)),
-    )
-    command = ["-m", "recd_dist.ranks.rank", options.module, *options.overrides]
-    try:
-        launch_agent(config, sys.executable, command)
-    except ChildFailedError as error:
-        codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
-        cause = root_cause(read_failures(log_directory, codes))
-        _write_line(f"error: {cause.message}" if cause.user else cause.message)
+    from recd_dist.ranks.agent import LostStore
+    from recd_dist.ranks.host_ranks import HostRanks
+
+    quiet_libraries(logging.CRITICAL)
+    host = HostRanks(options, log_directory, timeouts, grace_s, server, _write_line)
+    while True:
+        try:
+            cause = host.run()
+        except SignalException as error:
+            said = [failure for failure in read_failures(log_directory, {}) if failure.stopped]
+            _write_line(root_cause(said).message if said else f"stopped by {error.sigval.name}; {GO_ON}")
+            return 128 + error.sigval
+        except (LostStore, RendezvousError) as error:
+            if isinstance(error, LostStore) and host.rejoin():
+                continue
+            _write_line(f"error: {host.explain(error)}")
+            return 1
+        if cause is None:
+            return 0
+        where = host.where(cause)
+        go_on = "" if "\n" in cause.message or cause.user or cause.stopped else f"; {GO_ON}"
+        _write_line(f"error: {cause.message}" if cause.user else f"{where}{cause.message}{go_on}")
         return cause.exit_code
-    except SignalException as error:
-        said = [failure for failure in read_failures(log_directory, {}) if failure.stopped]
-        _write_line(root_cause(said).message if said else f"stopped by {error.sigval.name}; {GO_ON}")
-        return 128 + error.sigval
-    except RendezvousError as error:
-        _write_line(f"error: the hosts did not meet at {options.rdzv_endpoint}: {error}")
-        return 1
-    finally:
-        rendezvous_file.unlink(missing_ok=True)
-    return 0
+
+
+def _check(options: argparse.Namespace) -> tuple[int, Timeouts, float]:
+    """Checks config and data in a light process, while this one imports torch; 0, the timeouts and the grace time."""
+    with tempfile.TemporaryDirectory(prefix="recd_") as directory:
+        told = Path(directory, "timeouts.json")
+        environment = {**os.environ, TIMEOUTS_FILE: str(told)}
+        with subprocess.Popen([sys.executable, "-m", PREFLIGHT, *options.overrides], env=environment) as preflight:
+            import torch.distributed.launcher.api  # noqa: F401  (takes 1.2 s, while the check runs)
+
+            code = preflight.wait()
+        found: dict[str, Any] = {"timeouts": {}, "grace_s": GRACE_S}
+        if told.exists():
+            found = json.loads(told.read_text())
+        return code, Timeouts(**found["timeouts"]), found["grace_s"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Checks config and data on host 0, then runs the ranks of this host.
+    """Checks config and data, then runs the ranks of this host.
 
     Args:
         argv: the command line without the program's name; this process's command line when absent.
@@ -268,21 +234,18 @@ def _run_host(options: argparse.Namespace) -> int:
             return USER_ERROR
         # The other hosts wait for this one: it meets them, and its ranks say why they cannot run.
         options.checked, options.module, options.overrides = True, REFUSAL, [refused]
-    if options.node == 0 and not options.checked:
-        with subprocess.Popen([sys.executable, "-m", PREFLIGHT, *options.overrides]) as preflight:
-            import torch.distributed.launcher.api  # noqa: F401  (takes 1.2 s, while the check runs)
-
-            code = preflight.wait()
+    with open_server(options.module) as server:
+        code, timeouts, grace_s = (0, Timeouts(), GRACE_S) if options.checked else _check(options)
         if code:
             return code
         try:
-            if options.max_nodes > 1:
-                require_free_port(options.rdzv_endpoint)
+            if options.node == 0 and not options.checked and options.max_nodes > 1:
+                require_free_port(options.rdzv_endpoint, timeouts.store_s)
         except ConfigError as error:
             _write_line(f"error: {error}")
             return USER_ERROR
-    with _log_directory(options.node) as log_directory:
-        return launch(options, log_directory)
+        with _log_directory(options.node) as log_directory:
+            return launch(options, log_directory, timeouts, grace_s, server)
 
 
 if __name__ == "__main__":

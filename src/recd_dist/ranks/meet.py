@@ -43,9 +43,10 @@ def main(arguments: Sequence[str]) -> None:
 
     from recd_dist.ranks.process_group import process_group
     from recd_dist.ranks.quiet import quiet_libraries
+    from recd_dist.ranks.timeouts import Timeouts
 
     quiet_libraries()
-    with process_group(given.get("device", "auto"), timeout_s=MEET_S) as ranks:
+    with process_group(given.get("device", "auto"), Timeouts(collective_s=MEET_S)) as ranks:
         took_s, arrived = _exchange(ranks)
         mine: dict[str, Any] = {"host": socket.gethostname(), "clock": _clock(), "findings": []}
         if ranks.local_rank == 0 and "found" in given:

@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 
 from recd_dist.errors import ConfigError
+from recd_dist.ranks.progress import Heartbeat
+from recd_dist.ranks.timeouts import Timeouts
 
 logger = logging.getLogger(__name__)
 
@@ -41,12 +43,13 @@ class Ranks:
 
 
 @contextmanager
-def process_group(device: str = "auto", timeout_s: float = 300.0) -> Iterator[Ranks]:
+def process_group(device: str = "auto", timeouts: Timeouts | None = None) -> Iterator[Ranks]:
     """Joins the job that torchrun's environment variables describe, and leaves it at the end.
 
     Args:
         device: ``cpu``, ``cuda`` or ``auto``, which is CUDA when this host has a device for each of its ranks.
-        timeout_s: seconds after which a collective fails, so that a dead rank causes an error and not an endless wait.
+        timeouts: after ``collective_s`` seconds a collective fails, after ``link_s`` a connection to another host that
+            is cut; those of ``Timeouts`` by default.
 
     Raises:
         ConfigError: CUDA is asked for, and this host has fewer devices than ranks, or none; or the device is unknown.
@@ -57,7 +60,8 @@ def process_group(device: str = "auto", timeout_s: float = 300.0) -> Iterator[Ra
     backend = "nccl" if chosen.type == "cuda" else "gloo"
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    timeout = timedelta(seconds=timeout_s)
+    timeouts = timeouts or Timeouts()
+    timeout = timedelta(seconds=timeouts.collective_s)
     says_nobody = "LOCAL_WORLD_SIZE" not in os.environ and "RANK" not in os.environ
     if says_nobody:
         os.environ["LOCAL_WORLD_SIZE"] = "1"  # TorchRec asks for it, and warns where it is not there
@@ -70,7 +74,9 @@ def process_group(device: str = "auto", timeout_s: float = 300.0) -> Iterator[Ra
     else:
         dist.init_process_group(backend, timeout=timeout)
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size(), local_rank, local_world_size, chosen)
+        world_size = dist.get_world_size()
+        with Heartbeat(timeouts.link_s if world_size > local_world_size else None):
+            yield Ranks(dist.get_rank(), world_size, local_rank, local_world_size, chosen)
     finally:
         dist.destroy_process_group()
         if says_nobody:

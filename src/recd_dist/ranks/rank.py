@@ -7,91 +7,37 @@ one rank fails, the other ranks fail after it; the launcher prints only the firs
 """
 
 import importlib
-import json
 import os
-import re
 import signal
 import sys
-import time
-import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from recd_dist.errors import UserError
-from recd_dist.files.whole_file import write_whole
+from recd_dist.ranks.failures import Failure
 from recd_dist.ranks.quiet import quiet_libraries
 from recd_dist.ranks.stop import Stopped
-from recd_dist.redaction.credentials import redact
 
-USER_ERROR = 2  # exit code
-LOST_PEER = re.compile(r"gloo|nccl|tcpstore|connection (closed|reset|refused)|broken pipe", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a rank failed.
-
-    Attributes:
-        rank: the global rank.
-        message: one line for an error that the user can mend, a traceback for a bug.
-        user: whether the user can mend it.
-        lost_peer: whether the rank failed only because another rank had ended.
-        stopped: whether SIGTERM ended it, and the message says what the next run goes on from.
-        time_s: the time of the failure, in seconds since the epoch.
-    """
-
-    rank: int
-    message: str
-    user: bool = False
-    lost_peer: bool = False
-    stopped: bool = False
-    time_s: float = 0.0
-
-    @property
-    def exit_code(self) -> int:
-        """The exit code of the rank, and of the launcher when this failure caused the others."""
-        return USER_ERROR if self.user else 128 + signal.SIGTERM if self.stopped else 1
-
-    @classmethod
-    def of(cls, error: BaseException, rank: int) -> "Failure":
-        """Describes an exception.
-
-        Args:
-            error: the exception that ended the rank.
-            rank: the global rank.
-        """
-        if isinstance(error, Stopped):
-            return cls(rank, error.message, stopped=True, time_s=time.time())
-        user = isinstance(error, UserError)
-        message = str(error) if user else redact("".join(traceback.format_exception(error)).rstrip())
-        lost_peer = not user and LOST_PEER.search(f"{type(error).__name__}: {error}") is not None
-        return cls(rank, message, user, lost_peer, time_s=time.time())
-
-    @classmethod
-    def read(cls, path: Path) -> "Failure":
-        """Reads a failure that ``write`` wrote.
-
-        Args:
-            path: the file, error.json.
-        """
-        return cls(**json.loads(path.read_text()))
-
-    def write(self, path: Path) -> None:
-        """Writes the failure for the launcher, whole or not at all.
-
-        Args:
-            path: the file, error.json.
-        """
-        write_whole(path, json.dumps(asdict(self)))
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 
 
 def die_with_parent() -> None:
-    """Asks Linux to send SIGTERM to this process when the launcher dies, so that no rank outlives its job."""
+    """Asks Linux to kill this process when the launcher dies, so that no rank outlives its job.
+
+    SIGTERM would not do: a rank that waits for others answers it when they do. And the scheduler may start the launcher
+    again at once, whose ranks need the run directory for themselves.
+    """
     if sys.platform == "linux":
         import ctypes
 
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def name_process() -> None:
+    """Gives this process a name of its own in ``ps`` and ``top``, where a forked rank looks like its server."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, f"recd-rank-{os.environ.get('RANK', '0')}".encode())
 
 
 def be_silent() -> None:
@@ -121,6 +67,7 @@ def main(argv: Sequence[str]) -> int:
     """
     die_with_parent()
     be_silent()
+    name_process()
     module, *overrides = argv
     try:
         run = importlib.import_module(module).main
@@ -138,10 +85,17 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-if __name__ == "__main__":
-    code = main(sys.argv[1:])
+def leave(code: int) -> None:
+    """Ends the process; a rank that has failed ends at once, where a normal end waits for threads and child processes.
+
+    Args:
+        code: what ``main`` has returned.
+    """
     if code:
-        # A failed rank ends at once. A normal end waits for threads and child processes, which may wait for dead ranks.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+if __name__ == "__main__":
+    leave(main(sys.argv[1:]))

@@ -11,6 +11,8 @@ import time
 from collections.abc import Sequence
 from types import FrameType, TracebackType
 
+from recd_dist.ranks import progress
+
 AGREE_S = 1.0
 """Seconds of steps between two agreements."""
 
@@ -72,6 +74,7 @@ class Stop:
             votes: what else to ask, as many on all ranks.
         """
         self.votes = ()
+        progress.count_step(step)
         if step < self._next_step and not now:
             return
         import torch

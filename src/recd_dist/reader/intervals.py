@@ -9,7 +9,9 @@
 
 No sample is dropped, repeated or padded, and every rank has the same number of batches, so that no collective waits
 for a rank that has run dry. The position of a job follows from the number of batches trained, by arithmetic: any rank
-knows it for all ranks. What remains can be dealt again to another number of ranks and workers.
+knows it for all ranks. What remains can be dealt again to another number of ranks and workers. A run that goes on with
+the same number of ranks and workers goes on with the same deal: dealt again, samples would fall into other batches, and
+the run would not come to the numbers of one that nothing has interrupted.
 """
 
 import hashlib
@@ -128,6 +130,27 @@ class Deal:
             done = -(-(num_trained - share % self.num_workers) // self.num_workers)
             left += self._intervals_between(self._batch_start(share, max(done, 0)), self._batch_start(share + 1, 0))
         return merge_intervals(left)
+
+    def to_json(self, num_trained: int) -> dict[str, Any]:
+        """The deal and how far it is trained, JSON-ready; a run of the same shape goes on with it.
+
+        Args:
+            num_trained: batches that every rank has trained.
+        """
+        shape = {"world_size": self.world_size, "num_workers": self.num_workers, "batch_size": self.batch_size}
+        return {"intervals": [list(interval) for interval in self.remaining], **shape, "trained": num_trained}
+
+    def is_continued(self, value: Mapping[str, Any] | None, remaining: Sequence[Interval]) -> bool:
+        """Whether this deal, of all that a stored one had, has the batches that the stored one had left.
+
+        Args:
+            value: what ``to_json`` has written; None where an earlier release wrote nothing.
+            remaining: what was left then.
+        """
+        if value is None or self.to_json(value["trained"]) != dict(value):
+            return False
+        trained = value["trained"]
+        return 0 <= trained < self.num_batches and self.remaining_after(trained) == tuple(remaining)
 
     def _batch_start(self, share: int, batch: int) -> int:
         """Where a batch of a share begins, counted in the samples that remain."""

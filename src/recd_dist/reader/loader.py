@@ -35,6 +35,8 @@ from recd_dist.tensors.batch import Batch
 
 logger = logging.getLogger(__name__)
 
+_DEAL = "deal"
+
 
 class Loader:
     """Batches of one rank, for one epoch at a time.
@@ -106,12 +108,21 @@ class Loader:
         self._threaded: ThreadedResults | None = None
         self.counts: Counter[str] = Counter()
         start = Position.at_start(self._manifest, order)
-        self._begin(start if state is None else Position.from_json(state, self._manifest, order))
+        if state is None:
+            self._begin(start)
+        else:
+            self._begin(Position.from_json(state, self._manifest, order), state.get(_DEAL))
 
-    def _begin(self, position: Position) -> None:
-        """Deals what remains at a position; iterating starts there."""
-        self._position = position
-        self._deal = Deal(position.remaining, self._world_size, max(self._num_workers, 1), self._batch_size)
+    def _begin(self, position: Position, dealt: Mapping[str, Any] | None = None) -> None:
+        """Deals what remains at a position, or goes on with a deal of the same shape; iterating starts there."""
+        shape = (self._world_size, max(self._num_workers, 1), self._batch_size)
+        self._position, self._num_done = position, 0
+        if dealt is not None:
+            first = Deal(tuple((int(start), int(end)) for start, end in dealt["intervals"]), *shape)
+            if first.is_continued(dealt, position.remaining):
+                self._deal, self._num_done = first, int(dealt["trained"])
+                return
+        self._deal = Deal(position.remaining, *shape)
 
     @property
     def epoch(self) -> int:
@@ -132,18 +143,21 @@ class Loader:
         Returns:
             A small JSON-ready dict, which ``state`` of a later Loader takes.
         """
-        left = self._deal.remaining_after(num_trained)
+        num_done = self._num_done + num_trained
+        left = self._deal.remaining_after(num_done)
         if not left:
             return Position.at_start(self._manifest, self._options.shuffle, self.epoch + 1).to_json()
-        return Position(self.epoch, left, self._position.table, self._options.shuffle).to_json()
+        position = Position(self.epoch, left, self._position.table, self._options.shuffle)
+        dealt = {_DEAL: self._deal.to_json(num_done)} if num_done else {}
+        return {**position.to_json(), **dealt}
 
     def __len__(self) -> int:
         """Batches of this rank from where iterating starts to the end of the epoch."""
-        return self._deal.num_batches
+        return self._deal.num_batches - self._num_done
 
     def tasks(self) -> Iterator[Task]:
         """What this rank reads, one task for each batch."""
-        for number in range(len(self)):
+        for number in range(self._num_done, self._deal.num_batches):
             samples = self._deal.batch(self._rank, number)
             yield Task(self.epoch, samples, self._deal.gapless_end(self._rank, number))
 

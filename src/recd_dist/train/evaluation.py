@@ -16,6 +16,7 @@ from recd_dist.job.job import Job, resolve
 from recd_dist.job.options import EvaluateConfig, EvaluatedData, TrainConfig
 from recd_dist.metrics.gather import gather_on_first_rank
 from recd_dist.metrics.quality import Quality, measure_quality
+from recd_dist.ranks import progress
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.screen.command_line import override
 from recd_dist.screen.console import console
@@ -40,7 +41,7 @@ def quality_of(model: nn.Module, batches: Iterable[Batch], device: torch.device)
     model.eval()
     none = torch.empty(0, device=device)
     rows: list[tuple[torch.Tensor, ...]] = [(none, none, none.long())]  # a split may be empty
-    for batch in batches:
+    for batch in progress.reading(iter(batches)):
         columns = batch.labels[:, 0].float(), batch.request_ids
         rows.append((logits_of(model, batch, device), *(column.to(device) for column in columns)))
     model.train(was_training)

@@ -14,6 +14,7 @@ from recd_dist.embedding.tables import portable_name
 from recd_dist.errors import UserError
 from recd_dist.job.job import Job
 from recd_dist.job.run_places import best_of, checkpoints_of
+from recd_dist.ranks import progress
 from recd_dist.table.location import Location
 from recd_dist.train.watch import Watch
 
@@ -113,7 +114,8 @@ class Saves:
         Raises:
             UserError: the last checkpoint could not be written.
         """
-        self._saver.wait()
+        with progress.phase("a checkpoint"):
+            self._saver.wait()
         self._warn_of_slow_saves()
 
     def costs(self, train_s: float) -> dict[str, float]:
@@ -143,9 +145,10 @@ class Saves:
         may_leave_out: bool,
     ) -> bool:
         values = {**extra, "step": step}
-        begun = self._saver.save(
-            directory, step, model, optimizer, self._job.schema, values, keep, portable_name, may_leave_out
-        )
+        with progress.phase("a checkpoint"):
+            begun = self._saver.save(
+                directory, step, model, optimizer, self._job.schema, values, keep, portable_name, may_leave_out
+            )
         self._warn_of_slow_saves()
         return begun
 

@@ -42,6 +42,7 @@ from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.plan import step_bytes
 from recd_dist.plan.step_rows import table_uses
 from recd_dist.plan.table_plan import TablePlan
+from recd_dist.ranks import progress
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
 from recd_dist.ranks.stop import Stop, Stopped
@@ -71,7 +72,9 @@ def main(overrides: Sequence[str] | None = None) -> None:
     config: TrainConfig = load("train", sys.argv[1:] if overrides is None else overrides)
     log_to_screen()
     quiet_libraries()
-    with process_group(config.device) as ranks, record_state(Path(config.run_dir), is_writer=ranks.is_first):
+    progress.start(config.timeouts)
+    joins = process_group(config.device, config.timeouts)
+    with joins as ranks, record_state(Path(config.run_dir), is_writer=ranks.is_first):
         train(config, ranks)
 
 
@@ -105,7 +108,7 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
         with Stop(step) as stop:
             while loader.epoch < config.epochs and step < last and not (stop.asked or validation.is_over):
                 model.train()
-                batches, num_trained = watch.reader(iter(loader)), 0
+                batches, num_trained = watch.reader(progress.reading(iter(loader))), 0
                 for output in train_batches(pipeline, batches, step, validation.every):
                     step, num_trained = step + 1, num_trained + 1
                     watch.step(loader.epoch, step, output)

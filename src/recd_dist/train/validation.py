@@ -19,6 +19,7 @@ from recd_dist.checkpoint import checkpoint
 from recd_dist.job.check_evaluation import BEST_BY, VALIDATION, is_out_of_patience
 from recd_dist.job.job import Job
 from recd_dist.job.run_places import best_of
+from recd_dist.ranks import progress
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.reader.transform import Transforms
 from recd_dist.train import build
@@ -88,7 +89,8 @@ class Validation:
         """
         if self._job.evaluation is None or self._latest[0] == step:
             return self._latest[1]
-        numbers = self._measure(model)
+        with progress.phase("an evaluation"):
+            numbers = self._measure(model)
         self._latest = (step, numbers)
         if self.every is not None and self._options.best is not None and self._compare(step, self._options.best):
             self._saves.save_best(step, model, optimizer, {**extra, **self.state(), _QUALITY: numbers})
