@@ -115,7 +115,9 @@ class HostRanks:
             monitor_interval=MONITOR_S,
             local_addr="127.0.0.1" if self._one_host else None,
         )
-        silent = range(1, options.nproc_per_node)  # the first of each host: torch may put rank 0 on any (rank.be_silent)
+        silent = range(
+            1, options.nproc_per_node
+        )  # the first of each host: torch may put rank 0 on any (rank.be_silent)
         logs = DefaultLogsSpecs(log_dir=str(self._logs), redirects=dict.fromkeys(silent, Std.ALL))
         return Agent(
             spec, logs, self._timeouts, self._grace_s, self._logs, told_in, self._server, options.max_nodes, self._tell
