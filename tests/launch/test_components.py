@@ -15,10 +15,11 @@ from torchx.specs import AppDef
 from torchx.specs.file_linter import get_fn_docstring, validate
 
 LAUNCH = Path(__file__).parents[2] / "launch"
-NAMES = ["bench", "board", "etl", "evaluate", "predict", "train"]
+NAMES = ["bench", "board", "doctor", "etl", "evaluate", "predict", "train"]
 COMMANDS = {
     "bench": "benchmarks/step.py rm1",
     "board": "-m recd_dist.cli board --port 6006 rm1",
+    "doctor": "-m recd_dist.cli doctor --nproc 2 rm1",
     "etl": "-m recd_dist.cli etl rm1",
     "evaluate": "-m recd_dist.cli evaluate rm1",
     "predict": "-m recd_dist.ranks.launcher --nnodes 1 --nproc-per-node 2 "
@@ -90,3 +91,11 @@ def test_a_component_is_found_from_any_directory(tmp_path: Path) -> None:
     line = [torchx, "run", "--dryrun", "-s", "local_cwd", f"{LAUNCH}/etl.py:etl", "--python", "py", "--", "data=tiny"]
     shown = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "recd_dist.cli etl data=tiny" in " ".join(shown.stdout.replace("'", "").split())
+
+
+def test_the_hosts_of_a_doctor_know_where_to_meet() -> None:
+    (role,) = app("doctor", j="3x8", python="py").roles
+    line = role.args[1].splitlines()[-1]
+    assert line.startswith("exec py -m recd_dist.cli doctor --nproc 8 --nnodes 3 --node ${replica_id} --rdzv-endpoint ")
+    assert line.endswith(':$$meeting_port" rm1')
+    assert (role.num_replicas, role.port_map) == (3, {"rendezvous": 29500})
