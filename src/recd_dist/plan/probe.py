@@ -79,7 +79,7 @@ def _time_fastest(run: Callable[[], object], device: torch.device) -> float:
 
 def _measure_lookups(device: torch.device) -> dict[str, float]:
     """Measures what a call, an id, a row and a byte cost in forward, backward and update together."""
-    small, large = (_build_table(columns, device) for columns in (SMALL, LARGE))
+    small, large = (build_table(columns, device) for columns in (SMALL, LARGE))
     num_rows = NUM_IDS // IDS_A_ROW
     num_ids = num_rows * IDS_A_ROW
     call = _time_fastest(_prepare_lookup(small, 1, 1, SMALL, device), device)
@@ -97,8 +97,13 @@ def _measure_lookups(device: torch.device) -> dict[str, float]:
     }
 
 
-def _build_table(columns: int, device: torch.device) -> Any:
-    """Fbgemm's kernel for one table, with its fused optimizer."""
+def build_table(columns: int, device: torch.device) -> Any:
+    """Fbgemm's kernel for one table, with its fused optimizer.
+
+    Args:
+        columns: number of columns of the table, which has ``ROWS_OF_TABLE`` rows.
+        device: the device of the table.
+    """
     on_cuda = device.type == "cuda"
     place = EmbeddingLocation.DEVICE if on_cuda else EmbeddingLocation.HOST
     table = SplitTableBatchedEmbeddingBagsCodegen(
