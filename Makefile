@@ -76,8 +76,9 @@ lint: $(READY) docker-lint ## ruff, mypy, import-linter, hadolint
 
 docker-lint: $(READY) ## hadolint, and docker compose config where it is installed
 	@$(VENV)/bin/hadolint docker/Dockerfile
-	@if docker compose version >/dev/null 2>&1; then docker compose -f docker/compose.yaml config --quiet; \
-	elif command -v docker-compose >/dev/null; then docker-compose -f docker/compose.yaml config --quiet; fi
+	@for files in "-f docker/compose.yaml" "-f docker/compose.yaml -f docker/compose.cuda.yaml"; do \
+	if docker compose version >/dev/null 2>&1; then docker compose $$files config --quiet; \
+	elif command -v docker-compose >/dev/null; then docker-compose $$files config --quiet; fi; done
 
 format: $(READY) ## ruff format, and what ruff can repair
 	@$(PY) -m ruff check --quiet --fix-only
