@@ -9,7 +9,7 @@ VENV := .venv$(if $(VERSIONS),-$(VERSIONS))
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 PYTEST := $(PY) -m pytest -q -n 2 --dist loadfile
-export PYTHON VERSIONS VARIANT TORCH_INDEX
+export PYTHON VERSIONS VARIANT TORCH_INDEX AUDIT_SERVICE OSV_URL
 
 PINS := constraints.txt $(if $(VERSIONS),constraints-$(VERSIONS).txt)
 ifneq ($(VERSIONS),)
@@ -26,7 +26,7 @@ $(error VARIANT=$(VARIANT): $(VENV) was made for $(MADE); remove $(VENV) first)
 endif
 endif
 
-.PHONY: help env demo test test-all test-cluster test-slurm test-fake-cuda test-docker test-kubernetes test-docs lint docker-lint format house bench clean
+.PHONY: help env demo test test-all test-cluster test-slurm test-fake-cuda test-docker test-kubernetes test-docs lint audit docker-lint format house bench clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -79,6 +79,9 @@ docker-lint: $(READY) ## hadolint, and docker compose config where it is install
 	@for files in "-f docker/compose.yaml" "-f docker/compose.yaml -f docker/compose.cuda.yaml"; do \
 	if docker compose version >/dev/null 2>&1; then docker compose $$files config --quiet; \
 	elif command -v docker-compose >/dev/null; then docker-compose $$files config --quiet; fi; done
+
+audit: ## known vulnerabilities of the pinned versions; needs a vulnerability service (packaging/audit.sh)
+	@packaging/audit.sh
 
 format: $(READY) ## ruff format, and what ruff can repair
 	@$(PY) -m ruff check --quiet --fix-only

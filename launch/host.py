@@ -26,6 +26,9 @@ FIRST_PORT = 29500
 MEETING_PORT = "meeting_port"
 """The shell variable of the port at which the hosts of a job meet."""
 
+_PYTHON = {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
+"""Lines of a log appear at once; modules come from the installation, never from the working directory."""
+
 _HOSTS_BY_RANKS = re.compile(r"^(?:(?P<least>[1-9]\d*):)?(?P<most>[1-9]\d*)x(?P<ranks>[1-9]\d*)$")
 _VARIABLE = re.compile(
     r"""\s*(?P<name>[A-Za-z_]\w*)=
@@ -133,7 +136,14 @@ def role(name: str, words: Sequence[str], place: Place, variables: Mapping[str, 
         name=name,
         image=place.image,
         entrypoint="bash",
-        args=["-c", _script(words, {"PYTHONUNBUFFERED": "1", **variables, **read_variables(place.env)}, place.python)],
+        args=[
+            "-c",
+            _script(
+                words,
+                {**_PYTHON, **variables, **read_variables(place.env)},
+                place.python,
+            ),
+        ],
         resource=specs.resource(cpu=place.cpu, gpu=place.gpu, memMB=place.memMB),
         max_retries=place.max_retries,
         mounts=specs.parse_mounts(list(place.mounts)) if place.mounts else [],

@@ -14,6 +14,7 @@ def test_runs_recd_etl_with_the_overrides_verbatim() -> None:
     assert flag == "-c"
     assert script.splitlines() == [
         "export PYTHONUNBUFFERED=1",
+        "export PYTHONSAFEPATH=1",
         f'python={shlex.quote(sys.executable)}; [ -x "$python" ] || python=python3',
         "exec \"$python\" -m recd_dist.cli etl data=tiny 'data.path=/a b/$''{x}'",
     ]

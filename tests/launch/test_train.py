@@ -59,7 +59,8 @@ def test_run_directory_and_environment_reach_the_script() -> None:
     """In the script alone: Slurm would end a value at its first comma, Kubernetes would expand it."""
     app = train(run="runs/a", env="A=1", gpu=8, cpu=4, memMB=10, image="me:1")
     role = app.roles[0]
-    assert script(app).splitlines()[:3] == ["export PYTHONUNBUFFERED=1", "export RECD_RUN_DIR=runs/a", "export A=1"]
+    own = ["export PYTHONUNBUFFERED=1", "export PYTHONSAFEPATH=1"]
+    assert script(app).splitlines()[:4] == [*own, "export RECD_RUN_DIR=runs/a", "export A=1"]
     assert role.env == {}
     assert (role.resource.gpu, role.resource.cpu, role.resource.memMB, role.image) == (8, 4, 10, "me:1")
     assert "RECD_RUN_DIR" not in script(train())

@@ -74,3 +74,13 @@ def test_unknown_statistics_are_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps(value))
     with pytest.raises(DataError, match=r"incomplete manifest"):
         Manifest.load(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["../../home/me/.profile", "/etc/passwd", "samples/../../x.parquet"])
+def test_a_file_outside_the_table_is_refused(tmp_path: Path, path: str) -> None:
+    MANIFEST.save(tmp_path)
+    value = json.loads((tmp_path / "manifest.json").read_text())
+    value["parts"][0]["samples"]["path"] = path
+    (tmp_path / "manifest.json").write_text(json.dumps(value))
+    with pytest.raises(DataError, match=r"manifest.json names .*, outside the table"):
+        Manifest.load(tmp_path)

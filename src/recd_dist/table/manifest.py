@@ -16,6 +16,7 @@ import json
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import PurePosixPath
 from typing import Any
 
 from recd_dist.errors import ConfigError, DataError, nearest
@@ -69,7 +70,14 @@ class FileEntry:
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> "FileEntry":
-        """The entry of which ``asdict`` made a dict."""
+        """The entry of which ``asdict`` made a dict.
+
+        Raises:
+            DataError: the path leads out of the table, where files could be read, and removed when the table changes.
+        """
+        path = PurePosixPath(value["path"])
+        if path.is_absolute() or ".." in path.parts:
+            raise DataError(f"manifest.json names {path}, outside the table: do not use a table that holds this")
         return FileEntry(value["path"], tuple(value["row_groups"]), value["num_bytes"], value["crc32"])
 
 
