@@ -58,7 +58,10 @@ def test_bytes_are_unpickled_in_one_place() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "np.load", "yaml.load", "dcp.load")
     ]
     assert [call for call in loads if call.startswith("torch") and "weights_only=True" not in call] == []
-    assert [call for call in loads if "allow_pickle" in call or call.startswith("yaml")] == []
+    assert [call for call in loads if "allow_pickle" in call] == []
+    safe = 'getattr(yaml, "CSafeLoader", yaml.SafeLoader)'
+    assert [call for call in loads if call.startswith("yaml")] == ["yaml.load(text, _Loader)"]
+    assert f"_Loader = {safe}" in (ROOT / "src/recd_dist/job/run_records.py").read_text()
 
 
 def test_what_listens_is_known() -> None:
