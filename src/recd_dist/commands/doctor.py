@@ -66,7 +66,8 @@ def _examine(options: argparse.Namespace, config: Any) -> Iterator[Finding]:
         num_ranks=options.nproc,
         num_hosts=options.nnodes,
         run_dir=Path(config.run_dir if config else "runs"),
-        tables=_local_tables(config),
+        tables=_local(config.data.table if config else "tables"),
+        checkpoints=_local(config.checkpoint.path) if config else None,
         num_workers=config.reader.num_workers if config else None,
         device=config.device if config else "auto",
         endpoint=options.rdzv_endpoint if options.node == 0 else "",
@@ -83,10 +84,9 @@ def _examine(options: argparse.Namespace, config: Any) -> Iterator[Finding]:
     yield from _meet(options, wanted.device, mine)
 
 
-def _local_tables(config: Any) -> Path | None:
-    """The directory of the tables; None where it is in a store."""
-    text = config.data.table if config else "tables"
-    return None if "://" in text else Path(text).expanduser().parent if config else Path(text)
+def _local(text: str | None) -> Path | None:
+    """The directory that a text names; None where it is in a store, or there is none."""
+    return None if text is None or "://" in text else Path(text).expanduser()
 
 
 def _check_data(config: Any) -> Finding:

@@ -26,7 +26,7 @@ class Wanted:
     Attributes:
         num_ranks: ranks on this host.
         num_hosts: hosts of the job.
-        run_dir, tables: directories that it writes to; None: it writes none.
+        run_dir, tables, checkpoints: local directories that it reads and writes; None: it has none.
         num_workers: reader workers of each rank; None where that is not known.
         device: ``auto``, ``cpu`` or ``cuda``.
         endpoint: host:port where several hosts meet, on the host that is to listen there.
@@ -36,6 +36,7 @@ class Wanted:
     num_hosts: int = 1
     run_dir: Path | None = None
     tables: Path | None = None
+    checkpoints: Path | None = None
     num_workers: int | None = None
     device: str = "auto"
     endpoint: str = ""
@@ -111,5 +112,7 @@ def _check_disks(wanted: Wanted, *, measure: bool) -> Iterator[Finding]:
     yield from places.check_directory("temporary", Path(tempfile.gettempdir()), "TMPDIR=...", measure=measure)
     if wanted.run_dir is not None:
         yield from places.check_directory("run_dir", wanted.run_dir, "run_dir=...", measure=measure)
+    if wanted.checkpoints is not None:
+        yield from places.check_directory("checkpoints", wanted.checkpoints, "checkpoint.path=...", measure=measure)
     if wanted.tables is not None:
         yield from places.check_directory("tables", wanted.tables, "data.table=...", measure=measure)
