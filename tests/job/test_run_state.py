@@ -9,7 +9,8 @@ import pytest
 
 from recd_dist.errors import DataError
 from recd_dist.job.run_records import differing_options, find_runs, read_run, short_labels
-from recd_dist.job.run_state import State, read_state, record_state
+from recd_dist.job.run_state import State, note_failure, read_state, record_state
+from recd_dist.ranks.stop import Stopped
 
 RUN = """
 import sys, time
@@ -36,14 +37,25 @@ def test_a_run_that_ends(tmp_path: Path) -> None:
     [
         (DataError("part-0.parquet: NaN"), (State.FAILED, "part-0.parquet: NaN")),
         (KeyError("k"), (State.FAILED, "KeyError: 'k'")),
-        (SystemExit("stopped by SIGTERM"), (State.STOPPED, "stopped by SIGTERM")),
-        (KeyboardInterrupt(), (State.STOPPED, "KeyboardInterrupt: KeyboardInterrupt")),
+        (
+            RuntimeError("[gloo] Connection closed by peer"),
+            (State.FAILED, "another rank ended; the output of the job says why"),
+        ),
+        (Stopped("stopped by SIGTERM after step 7"), (State.STOPPED, "stopped by SIGTERM after step 7")),
+        (KeyboardInterrupt(), (State.STOPPED, "KeyboardInterrupt")),
     ],
 )
 def test_a_run_that_does_not(tmp_path: Path, error: BaseException, state: tuple[State, str]) -> None:
     with pytest.raises(type(error)), record_state(tmp_path):
         raise error
     assert read_state(tmp_path) == state
+
+
+def test_a_launcher_knows_better_than_the_first_rank(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), record_state(tmp_path):
+        raise RuntimeError("gloo")
+    note_failure(tmp_path, "part-0.parquet: NaN")
+    assert read_state(tmp_path) == (State.FAILED, "part-0.parquet: NaN")
 
 
 def test_a_run_that_is_killed(tmp_path: Path) -> None:

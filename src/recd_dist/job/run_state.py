@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from recd_dist.errors import UserError
 from recd_dist.files.json_text import json_text
 from recd_dist.files.whole_file import write_whole
+from recd_dist.ranks.failures import Failure
 
 STATE = "state.json"
 _LOCK = ".running"
@@ -54,11 +54,17 @@ def record_state(run_dir: Path, *, is_writer: bool = True) -> Iterator[None]:
             yield
         except BaseException as error:
             state = State.STOPPED if isinstance(error, KeyboardInterrupt | SystemExit) else State.FAILED
-            said = str(getattr(error, "message", error)) or type(error).__name__
-            said = said if isinstance(error, UserError | SystemExit) else f"{type(error).__name__}: {said}"
-            write(state, said.splitlines()[0])
+            write(state, _describe(error))
             raise
         write(State.ENDED)
+
+
+def _describe(error: BaseException) -> str:
+    """Why a run does not go on, in one line; this rank may only have noticed that another one is gone."""
+    failure = Failure.of(error, rank=0)
+    if failure.lost_peer:
+        return "another rank ended; the output of the job says why"
+    return failure.summary if str(error) or failure.stopped else type(error).__name__
 
 
 @contextmanager
@@ -83,13 +89,13 @@ def _write_nothing(state: State, message: str = "") -> None:
 
 
 def note_failure(run_dir: Path, message: str) -> None:
-    """Writes that a run has failed, where it ended before a rank could say so itself.
+    """Writes why a run has failed, for those who know better than its first rank or saw it end before there was one.
 
     Args:
         run_dir: its directory.
         message: why, in one line.
     """
-    if read_state(run_dir)[0] not in (State.FAILED, State.KILLED, State.RUNNING):
+    if read_state(run_dir)[0] not in (State.KILLED, State.RUNNING):
         _write(run_dir, {"host": socket.gethostname()}, State.FAILED, message)
 
 
