@@ -10,6 +10,7 @@ import pytest
 from recd_dist.errors import DataError
 from recd_dist.job.run_records import differing_options, find_runs, read_run, short_labels
 from recd_dist.job.run_state import State, note_failure, read_state, record_state
+from recd_dist.ranks.failures import summarize
 from recd_dist.ranks.stop import Stopped
 
 RUN = """
@@ -46,7 +47,7 @@ def test_a_run_that_ends(tmp_path: Path) -> None:
     ],
 )
 def test_a_run_that_does_not(tmp_path: Path, error: BaseException, state: tuple[State, str]) -> None:
-    with pytest.raises(type(error)), record_state(tmp_path):
+    with pytest.raises(type(error)), record_state(tmp_path, summarize=summarize):
         raise error
     assert read_state(tmp_path) == state
 

@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from enum import StrEnum
 from functools import partial
@@ -17,7 +17,6 @@ from typing import Any
 
 from recd_dist.files.json_text import json_text
 from recd_dist.files.whole_file import write_whole
-from recd_dist.ranks.failures import Failure
 
 STATE = "state.json"
 _LOCK = ".running"
@@ -35,13 +34,21 @@ class State(StrEnum):
     DAMAGED = "damaged"
 
 
+def _summarize(error: BaseException) -> str:
+    """An error in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
+
+
 @contextmanager
-def record_state(run_dir: Path, *, is_writer: bool = True) -> Iterator[None]:
+def record_state(
+    run_dir: Path, *, is_writer: bool = True, summarize: Callable[[BaseException], str] = _summarize
+) -> Iterator[None]:
     """Writes into a run's directory that it runs, and at the end how it ended.
 
     Args:
         run_dir: the directory.
         is_writer: True on rank 0.
+        summarize: says in one line why the run does not go on.
     """
     with ExitStack() as held:
         if is_writer:
@@ -54,17 +61,9 @@ def record_state(run_dir: Path, *, is_writer: bool = True) -> Iterator[None]:
             yield
         except BaseException as error:
             state = State.STOPPED if isinstance(error, KeyboardInterrupt | SystemExit) else State.FAILED
-            write(state, _describe(error))
+            write(state, summarize(error))
             raise
         write(State.ENDED)
-
-
-def _describe(error: BaseException) -> str:
-    """Why a run does not go on, in one line; this rank may only have noticed that another one is gone."""
-    failure = Failure.of(error, rank=0)
-    if failure.lost_peer:
-        return "another rank ended; the output of the job says why"
-    return failure.summary if str(error) or failure.stopped else type(error).__name__
 
 
 @contextmanager

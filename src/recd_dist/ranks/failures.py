@@ -109,6 +109,18 @@ class Failure:
         write_whole(path, self.to_json())
 
 
+def summarize(error: BaseException) -> str:
+    """Why a rank ended, in one line; it may only have noticed that another one is gone.
+
+    Args:
+        error: the exception that ended it.
+    """
+    failure = Failure.of(error, rank=0)
+    if failure.lost_peer:
+        return "another rank ended; the output of the job says why"
+    return failure.summary if str(error) or failure.stopped else type(error).__name__
+
+
 def root_cause(failures: Sequence[Failure]) -> Failure:
     """The failure that caused the others.
 

@@ -43,6 +43,7 @@ from recd_dist.plan import step_bytes
 from recd_dist.plan.step_rows import table_uses
 from recd_dist.plan.table_plan import TablePlan
 from recd_dist.ranks import progress
+from recd_dist.ranks.failures import summarize
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
 from recd_dist.ranks.stop import Stop, Stopped
@@ -74,7 +75,7 @@ def main(overrides: Sequence[str] | None = None) -> None:
     quiet_libraries()
     progress.start(config.timeouts)
     joins = process_group(config.device, config.timeouts)
-    with joins as ranks, record_state(Path(config.run_dir), is_writer=ranks.is_first):
+    with joins as ranks, record_state(Path(config.run_dir), is_writer=ranks.is_first, summarize=summarize):
         train(config, ranks)
 
 
