@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recd_dist.cli import main
+from recd_dist.cli import COMMANDS, main
 
 pytestmark = pytest.mark.usefixtures("own_logging")
 
@@ -259,3 +259,18 @@ def test_train_says_what_is_wrong_once_and_starts_no_rank(tiny: list[str], tmp_p
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == "recd: error: feature 'price': unknown transform 'lg'; did you mean 'log'?\n"
     assert not (tmp_path / "run").exists()
+
+
+def test_cuda_builds_without_a_driver(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What torch says when fbgemm-gpu's library does not load, and nothing else of that kind."""
+
+    def load(name: str) -> None:
+        cause = OSError(f"{name}.so.1: cannot open shared object file: No such file or directory")
+        raise OSError("Could not load this library: fbgemm_gpu_py.so") from cause
+
+    monkeypatch.setattr(type(COMMANDS["stats"]), "run", lambda command, options: load("libnvidia-ml"))
+    assert main(["stats", "data=tiny"]) == 2
+    assert "CUDA builds of fbgemm-gpu want an NVIDIA driver" in capsys.readouterr().err
+    monkeypatch.setattr(type(COMMANDS["stats"]), "run", lambda command, options: load("libother"))
+    with pytest.raises(OSError, match="Could not load"):
+        main(["stats", "data=tiny"])

@@ -118,6 +118,13 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace | None:
     return options
 
 
+_DRIVER = "libnvidia-ml.so"
+_NO_DRIVER = (
+    f"{_DRIVER} is not on this machine: CUDA builds of fbgemm-gpu want an NVIDIA driver, even where no GPU is used; "
+    "use an environment of `make env VARIANT=cpu`"
+)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
@@ -142,6 +149,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command.run(options)
     except UserError as error:
         sys.stderr.write(f"recd: error: {error}\n")
+        return 2
+    except OSError as error:
+        if _DRIVER not in f"{error} {error.__cause__}":
+            raise
+        sys.stderr.write(f"recd: error: {_NO_DRIVER}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("recd: stopped\n")
