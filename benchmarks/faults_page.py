@@ -81,8 +81,10 @@ checkpoints every 50 steps, no reader workers but where one is killed). Hosts ar
 was killed, the same command was given again at once, as a scheduler does it; a cut link was mended after {cut:.0f} s.
 
 **{good} of {num} runs came to their end with every sample of every epoch trained exactly once and with the evaluated
-loss of the undisturbed run**: to the last bit on 2 ranks, to {worst:.0e} of it on 4, where torch's DDP adds gradients
-up in another order in the first step after a start.
+loss of the undisturbed run**: to the last bit on 2 ranks, to {worst:.0e} of it on 4. There torch's DDP lays out its
+buckets anew after the first step of an attempt, so that gradients are added up in another order in that step and
+weights differ in their last bit from then on. Rounding may grow, as in any training: a run whose loss differs by more
+than {same:.0e} does not count, although its samples, batches and the checkpoint that it went on from are the same.
 
 Seconds from the fault, medians and ranges: until a line named it, until the first step after it was done, and that
 without what a launcher that was started again needs to import and to check the job.
@@ -124,6 +126,7 @@ def page(results: Sequence[Result]) -> str:
         machine=machine(),
         cut=CUT_S,
         worst=max(differences, default=0.0),
+        same=SAME,
         kinds=table(["fault", "good", "noticed", "next step", "beyond imports"], kinds, markdown=True),
         verdict=_verdict(results),
         rows="\n".join([HEAD, *map(row, results)]),

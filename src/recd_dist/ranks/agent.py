@@ -36,7 +36,7 @@ from recd_dist.ranks.timeouts import Timeouts
 logger = logging.getLogger(__name__)
 
 LOOK_S = 1.0
-TELL_S = 3.0
+TELL_S = 2.0
 """How long the hosts wait for each other's word on a failure."""
 
 NOTICE_S = 15.0
