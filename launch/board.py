@@ -3,8 +3,9 @@
     torchx run -s local_cwd launch/board.py:board -- runs
     torchx run -s slurm launch/board.py:board --port 6007 -- runs/big
 
-TensorBoard asks for no password, so it listens on the loopback device of its host alone. Where that is another machine,
-make a tunnel: `ssh -L 6007:127.0.0.1:6007 HOST`, or `kubectl port-forward POD 6007`. It runs until it is cancelled.
+TensorBoard asks for no password, so it listens on the loopback device of its host alone. Where that is another
+machine, make a tunnel: `ssh -L 6007:127.0.0.1:6007 HOST`, or `kubectl port-forward POD 6007`; or let it ask for a
+token and speak TLS, by options of `recd board` after the directory (docs/security.md). It runs until it is cancelled.
 """
 
 from torchx import specs

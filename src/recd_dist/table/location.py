@@ -57,14 +57,14 @@ def location(text: "str | Location") -> "Location":
     """
     if not isinstance(text, str):
         return text
-    if what := find_credential(text):
-        raise ConfigError(f"{text}: holds {what}; a store's library finds credentials in its usual places ({_USUAL})")
     match = _REMOTE.match(text)
     if not match:
         return Path(text).expanduser()
     protocol, rest = match[1].lower(), text[match.end() :]
     if protocol in _LOCAL:
         return Path(rest)
+    if what := find_credential(text):
+        raise ConfigError(f"{text}: holds {what}; a store's library finds credentials in its usual places ({_USUAL})")
     if protocol in _BUCKETS and not rest.partition("/")[0]:
         raise ConfigError(f"{text}: names no bucket; write {protocol}://BUCKET/PATH")
     _require(protocol, text)
