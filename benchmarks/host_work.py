@@ -120,7 +120,7 @@ class Rank:
 
     def __init__(self, world_size: int, plan: dict[str, Any], sparse: IKJT, wire: Wire) -> None:
         group = dist.new_group(list(range(world_size)))
-        names = dict.fromkeys(f.table for f in schema().sparse)
+        names = schema().tables
         tables = {name: Table(name, 100_000, 16) for name in names}
         by_ids = plan["split"] or (names if plan["send"] == "ids" else ())
         embeddings = Embeddings(schema(), tables, send=dict.fromkeys(by_ids, "ids"), device="meta")

@@ -129,13 +129,12 @@ def exchanged(ranks: Ranks, sharding: str, send: str, num_steps: int) -> dict[st
     model = shard(Tables(embeddings), chosen, ranks)
     initialize_tables(model, seed=1)
     given = [batch(ranks.rank, step) for step in range(num_steps)]
-    due = StepBytes()
+    due, elsewhere = StepBytes(), [host_of(q, ranks) != host_of(ranks.rank, ranks) for q in range(ranks.world_size)]
     for sparse in given:
         rows = StepRows.of_batch(sparse, uses, exact=True)
         for use in uses:
-            for holder, part in holder_bytes(use, places[use.table], rows, dedup=dedup).items():
-                if host_of(holder, ranks) != host_of(ranks.rank, ranks):
-                    due += part
+            part = holder_bytes(use, places[use.table], rows, ranks.world_size, dedup=dedup)
+            due += StepBytes(*(float(b[elsewhere].sum()) for b in (part.input, part.output, part.backward)))
     if sharding in SUMMED_IN_A_HOST and send == "rows":
         due = replace(due, output=due.output / ranks.local_world_size, backward=due.backward / ranks.local_world_size)
     warm = batch(ranks.rank, 99)

@@ -15,7 +15,7 @@ from recd_dist.embedding.vocabulary.placement import read_placement
 from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.step_bytes import step_bytes
-from recd_dist.plan.step_rows import StepRows, table_uses
+from recd_dist.plan.step_rows import StepRows, TableUse, table_uses
 from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.table.schema import Feature, Kind, Schema, Table
@@ -66,13 +66,14 @@ def count_bytes(
     send: str | None = None,
     codecs: Codecs | None = None,
     weighted: list[str] | None = None,
+    exchange: str = "direct",
 ) -> dict[str, object]:
     weighted = weighted or []
     options = {"sequence_features": sequences, "dedup": dedup, "send": {"article": send} if send else None}
-    options["codecs"] = codecs
+    options |= {"codecs": codecs, "exchange": exchange}
     embeddings = Embeddings(schema_of(weighted), TABLES, device="meta", **options)
     plan = place_tables(embeddings, World(ranks.world_size, ranks.local_world_size), sharding)
-    uses = table_uses(embeddings)
+    uses = table_uses(embeddings, ranks.local_world_size)
     model = shard(Outer(embeddings), plan, ranks)
     initialize_tables(model, 0)
     sparse = batch(ranks.rank, ids, bool(weighted))
@@ -82,10 +83,22 @@ def count_bytes(
         sum((v * v).sum() for v in values).backward()
         num_collectives = counter.num_collectives
         sent = counter.take()
-    step = StepRows.of_batch(sparse, table_uses(embeddings), exact=True)
+    step = StepRows.of_batch(sparse, uses, exact=True)
+    first = ranks.rank - ranks.local_rank
+    mates = [batch(q, ids, bool(weighted)) for q in range(first, first + ranks.local_world_size)]
+    of_mates = [StepRows.of_batch(m, uses, exact=True) for m in mates]
+    host_rows = {f: sum(mate.rows[f] for mate in of_mates) for f in step.rows}
+    step = replace(step, host_rows=host_rows, host_ids=ids_of_host(of_mates, uses))
     want = step_bytes(uses, read_placement(plan), step, ranks.world_size, dedup=dedup, rank=ranks.rank)
     formula = {"input": want.input, "output": want.output, "backward": want.backward}
     return {"sent": sent, "formula": formula, "num_collectives": num_collectives}
+
+
+def ids_of_host(steps: list[StepRows], uses: list[TableUse]) -> dict[str, torch.Tensor]:
+    """For each table what a host asks for: the ids of all its rows, or each id once where vectors travel."""
+    joined = {u.table: torch.cat([step.ids[u.table] for step in steps]) for u in uses}
+    alone = {u.table for u in uses if u.send == "ids" or u.is_sequence}
+    return {t: torch.unique(v) if t in alone else v for t, v in joined.items()}
 
 
 class Outer(torch.nn.Module):
@@ -122,6 +135,19 @@ def test_unique_rows_send_what_the_formula_says(
 @pytest.mark.parametrize("sharding", ["TW", "RW", "TWRW", "GRID"])
 def test_hosts_of_several_ranks(four_ranks, sharding: str) -> None:
     check(four_ranks(count_bytes, sharding, [], True, torch.int32), 1e-3)
+
+
+@pytest.mark.parametrize("send", [None, "ids"])
+@pytest.mark.parametrize("sequences", [[], ["clicks"]])
+@pytest.mark.parametrize("sharding", ["TW", "RW", "CW", {"default": "GRID", "article": "RW"}])
+def test_what_travels_inside_the_host_first(four_ranks, sharding: object, sequences: list[str], send: str) -> None:
+    results = four_ranks(count_bytes, sharding, sequences, True, torch.int32, send, None, None, "by_host")
+    check(results, 1e-3)
+
+
+def test_codecs_are_for_the_way_between_hosts(four_ranks) -> None:
+    codecs = Codecs("fp16", "bf16")
+    check(four_ranks(count_bytes, "RW", ["clicks"], True, torch.int32, "ids", codecs, ["history"], "by_host"), 1e-3)
 
 
 @pytest.mark.parametrize("sequences", [[], ["clicks"]])

@@ -103,7 +103,7 @@ def test_options_that_do_not_fit(tiny: list[str], tmp_path: Path, override: str,
         (["evaluate.split=tst"], r"evaluate\.split=tst: the table .* has no such split; did you mean 'test'\?"),
         (["device=cpu", "optim.tables.name=adam"], r"fbgemm has no CPU kernel for it; use sgd"),
         (["model=sequence", "model.heads=3"], r"model\.heads=3: must divide model\.dim, which is 16"),
-        (["plan.sharding=planner", "plan.tables.item=RW"], r"TorchRec's planner places every table itself"),
+        (["plan.sharding=planner", "plan.tables.item=RW"], r"the planner places every table itself"),
     ],
 )  # fmt: skip
 def test_options_that_the_table_contradicts(

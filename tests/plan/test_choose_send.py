@@ -5,17 +5,16 @@ from dataclasses import replace
 import pytest
 
 from recd_dist.embedding.vocabulary.placement import Shard, TablePlace
-from recd_dist.plan.assign_shards import row_wise_place
-from recd_dist.plan.choose_send import choose_send, expanded_places
+from recd_dist.plan.assign_shards import cut_rows
+from recd_dist.plan.choose_send import choose_send
 from recd_dist.plan.machines import PRESETS
 from recd_dist.plan.step_rows import StepRows, TableUse
-from recd_dist.plan.world import World
 
 LINK = replace(PRESETS["cpu_1gbit"], call_ms=0.0)
 LISTS = TableUse("item", 100_000, 16, ("history",), is_sequence=False)
 UNPOOLED = TableUse("click", 100_000, 16, ("clicks",), is_sequence=True, send="ids")
 WHOLE = TablePlace("TW", (Shard(0, 0, 100_000, 0, 16),))
-SPLIT = row_wise_place(LISTS, World(4, 1))
+SPLIT = TablePlace("RW", tuple(cut_rows(LISTS, range(4), 0, 16)))
 
 
 def step(ids: float, distinct: float, rows: float = 100) -> StepRows:
@@ -68,42 +67,7 @@ def test_ids_that_are_not_counted_count_as_distinct() -> None:
     assert choice.reason.startswith("how often ids repeat was not counted")
 
 
-def test_a_busy_table_is_divided_over_all_ranks() -> None:
-    """64 hosts look up 20,000 distinct ids each. Divided, each rank answers 312 ids a batch; else one answers all."""
-    world = World(64, 1)
-    busy, others = step(60_000, 20_000, rows=1000), {"item": [row_wise_place(LISTS, world)]}
-    choice = choose_send([LISTS], {"item": WHOLE}, busy, 64, PRESETS["cpu_1gbit"], others=others)["item"]
-    assert (choice.send, choice.place.sharding) == ("ids", "RW")
-    assert choice.reason.endswith("RW instead of TW, so that no rank answers all others")
-
-
 def test_the_choice_does_not_depend_on_the_order_of_the_places() -> None:
     busy = step(60_000, 20_000)
     first = choose_send([LISTS, UNPOOLED], {"item": WHOLE, "click": WHOLE}, busy, 4, LINK)
     assert first == choose_send([LISTS, UNPOOLED], {"click": WHOLE, "item": WHOLE}, busy, 4, LINK)
-
-
-def test_the_expanded_side_gets_the_place_that_suits_it() -> None:
-    """A small table is copied to all ranks, a large one is divided over them."""
-    small = replace(LISTS, table="shop", num_embeddings=100)
-    large = replace(LISTS, num_embeddings=2_000_000)
-    places = {
-        "shop": TablePlace("TW", (Shard(0, 0, 100, 0, 16),)),
-        "item": TablePlace("TW", (Shard(0, 0, 2_000_000, 0, 16),)),
-    }
-    expanded = expanded_places(
-        [small, large], places, {"item": row_wise_place(large, World(4, 1))}, step(20_000, 50), LINK
-    )
-    assert (expanded["shop"].sharding, expanded["item"].sharding) == ("DP", "RW")
-    assert places["shop"].sharding == "TW"
-
-
-def test_a_small_pooled_table_may_be_copied() -> None:
-    """Either 64 ranks ask one rank for a table of 100 rows, or each has a copy and all sum up 1,600 gradients."""
-    small = replace(LISTS, num_embeddings=100)
-    place = TablePlace("TW", (Shard(0, 0, 100, 0, 16),))
-    options = {"pinned": {"item": "rows"}, "others": {"item": [TablePlace("DP")]}}
-    busy = step(60_000, 50, rows=1000)
-    choice = choose_send([small], {"item": place}, busy, 64, PRESETS["cpu_1gbit"], **options)["item"]
-    assert (choice.place.sharding, choice.send) == ("DP", "rows")
-    assert "nothing travels" in choice.reason

@@ -1,11 +1,13 @@
 """Rows and ids of a batch, counted in the batch or computed from the statistics of a table."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.plan.small_tables import SCHEMA, STEP, TABLES, embeddings
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from recd_dist.plan.step_rows import StepRows, length_bytes, table_uses
+from recd_dist.plan.step_rows import StepRows, TableUse, length_bytes, table_uses
 from recd_dist.table.manifest import FeatureStats, IdStats, Manifest
 from recd_dist.tensors.deduplicate import deduplicate
 
@@ -42,3 +44,13 @@ def test_a_batch_is_counted() -> None:
 @pytest.mark.parametrize(("longest", "num_bytes"), [(0, 1), (255, 1), (256, 2), (2**15 - 1, 2), (2**15, 4)])
 def test_lengths_are_sent_in_the_fewest_bytes(longest: int, num_bytes: int) -> None:
     assert length_bytes(longest) == num_bytes
+
+
+def test_distinct_ids_of_several_batches_grow_as_they_were_counted() -> None:
+    use = TableUse("item", 1000, 16, ("history",), is_sequence=False)
+    one = {"history": 100.0}
+    step = StepRows(10, one, one, one, distinct_ids={"item": 100}, distinct_of={"item": (100.0, 150.0, 180.0)})
+    assert [step.num_distinct_of(use, n) for n in (1, 2, 4)] == pytest.approx([100, 150, 180])
+    assert step.num_distinct_of(use, 8) == pytest.approx(180 * 180 / 150)  # as from two to four
+    assert replace(step, distinct_of={}).num_distinct_of(use, 8) == 800
+    assert replace(step, distinct_of={}).num_distinct_of(use, 80) == 1000  # all rows of the table

@@ -12,9 +12,8 @@ Data-parallel tables exchange nothing; DDP sums their gradients.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -32,18 +31,14 @@ from torchrec.distributed.types import (
 )
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from recd_dist.embedding.exchange.assemble import Assemble, Block, LookupResult, merge_matrices
+from recd_dist.embedding.exchange.assemble import Assemble, Block, LookupResult
+from recd_dist.embedding.exchange.by_host import split_layout, stack_rows
 from recd_dist.embedding.exchange.classes import class_rows
-from recd_dist.embedding.exchange.context import Context, LookupInput, LookupInputs
-from recd_dist.embedding.exchange.host_sum import HostSum, sum_in_host
-from recd_dist.embedding.exchange.inputs import Sizes, width_code
+from recd_dist.embedding.exchange.context import Asked, Context, LookupInput, LookupInputs
+from recd_dist.embedding.exchange.exchanges import DirectExchange, Exchange, HostExchange, Step
 from recd_dist.embedding.exchange.layout import Layout, Unit, build_layout
-from recd_dist.embedding.exchange.outputs import VectorExchange, receive, start_exchange
-from recd_dist.embedding.exchange.pieces import Integers
-from recd_dist.embedding.exchange.return_index import Bundle
-from recd_dist.embedding.exchange.unit_rows import unit_rows
 from recd_dist.embedding.tables import Embeddings, check_weights, class_kjt
-from recd_dist.embedding.vocabulary.names import SHARDING_TYPES
+from recd_dist.embedding.vocabulary.names import SHARDING_TYPES, ExchangeName
 from recd_dist.embedding.vocabulary.placement import read_place
 from recd_dist.table.module_names import module_key
 from recd_dist.tensors.grouped import Embedded
@@ -120,12 +115,26 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
         places = {table: read_place(plan[table]) for table in module.tables}
         host_size = get_local_size(env.world_size)
         self.layout: Layout = build_layout(module.classes, places, env.rank, env.world_size, host_size)
-        self.host: dist.ProcessGroup | None = None
-        if any(map(self.layout.is_summed_in_host, self.layout.units)):
-            self.host, _ = intra_and_cross_node_pg(device, backend=dist.get_backend(self.group))
         self._kernels = {(unit.module, unit.sharding): self._kernel(unit) for unit in self._own_units()}
         # This is no parameter. With it gradients flow through the exchange on ranks without tables, too.
         self._anchor = torch.zeros(1, device=device, requires_grad=True)
+        self.exchanges = self._build_exchanges(module.exchange, device)
+
+    def _build_exchanges(self, wanted: ExchangeName, device: torch.device | None) -> list[Exchange]:
+        """The exchanges of all units: one that is direct, or in two steps, or both where some units cannot take two."""
+        layout, exchanges = self.layout, list[Exchange]()
+        hosts_are_equal = layout.world_size % layout.host_size == 0
+        by_host = wanted == "by_host" and 1 < layout.host_size < layout.world_size and hosts_are_equal
+        direct, layouts = split_layout(layout) if by_host else (layout, None)
+        host: dist.ProcessGroup | None = None
+        across: dist.ProcessGroup | None = None
+        if layouts is not None or any(map(direct.is_summed_in_host, direct.units)):
+            host, across = intra_and_cross_node_pg(device, backend=dist.get_backend(self.group))
+        if direct.units:
+            exchanges.append(DirectExchange(direct, self.codecs, self.group, host, self._anchor))
+        if layouts is not None and host is not None and across is not None:
+            exchanges.append(HostExchange(layouts, self.codecs, host, across, self._anchor))
+        return exchanges
 
     def _own_units(self) -> list[Unit]:
         return [*(self.layout.units[n] for n in self.layout.local_units), *self.layout.replicated]
@@ -166,12 +175,11 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
         """
         (sparse,) = (*input, *kwargs.values())
         check_weights(sparse, self.weighted)
-        ctx.sparse = sparse
-        if not self.layout.units:
+        ctx.sparse, ctx.asked = sparse, [Asked() for _ in self.exchanges]
+        if not self.exchanges:
             return KJTListSplitsAwaitable([NoWait(NoWait(LookupInputs({})))], ctx)
-        ctx.asked.units = [unit_rows(sparse, unit) for unit in self.layout.units]
-        sizes = Sizes(self.layout, ctx.asked, width_code(sparse.lengths), self.group)
-        return KJTListSplitsAwaitable([sizes], ctx)
+        asked = [e.ask(kept, sparse) for e, kept in zip(self.exchanges, ctx.asked, strict=True)]
+        return KJTListSplitsAwaitable(asked, ctx)
 
     def compute(self, ctx: Context, dist_input: KJTList) -> list[Tensor]:
         """Looks up this rank's tables for the rows of all ranks.
@@ -181,17 +189,19 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
             dist_input: holds the ``LookupInputs`` of this rank.
 
         Returns:
-            For each unit of which this rank holds shards a matrix, float32 [rows, columns].
+            For each exchange, and each unit of which this rank holds shards, a matrix, float32 [rows, columns].
         """
-        inputs: LookupInputs = dist_input[0]
-        rows = [inputs.units[n].num_rows for n in self.layout.local_units]
-        ctx.asked.rows_here = np.stack(rows) if rows else np.zeros((0, self.layout.world_size), dtype=np.int64)
-        return [self._look_up(self.layout.units[n], inputs.units[n]) for n in self.layout.local_units]
+        matrices = []
+        for exchange, given in zip(self.exchanges, dist_input, strict=False):
+            layout, inputs = exchange.lookups, cast(LookupInputs, given)
+            matrices += [self._look_up(layout.units[n], inputs.units[n], layout.rank) for n in layout.local_units]
+            ctx.rows.append(stack_rows([inputs.units[n] for n in layout.local_units], layout.world_size))
+        return matrices
 
-    def _look_up(self, unit: Unit, rows: LookupInput) -> Tensor:
-        stride, parts = int(rows.num_rows.sum()), unit.parts[self.layout.rank]
+    def _look_up(self, unit: Unit, rows: LookupInput, rank: int) -> Tensor:
+        stride, parts = int(rows.num_rows.sum()), unit.parts[rank]
         if stride == 0:
-            return self._anchor.new_zeros(0, sum(unit.widths(self.layout.rank)))
+            return self._anchor.new_zeros(0, sum(unit.widths(rank)))
         keys = [p.key for p in parts]
         kjt = KeyedJaggedTensor(keys, rows.values, rows.weights, lengths=rows.lengths, stride=stride)
         return self._kernels[unit.module, unit.sharding](kjt)
@@ -203,45 +213,23 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
             ctx: the context of this batch.
             output: the matrices that ``compute`` returned.
         """
-        layout = self.layout
-        if not layout.units:
-            return _Result(self, ctx, None, self._anchor)
-        rows, matrices = self._sum_in_host(ctx.asked.rows_here, output)
-        widths = [layout.units[n].widths(layout.rank) for n in layout.local_units]
-        step = VectorExchange(rows, widths, layout.returns, ctx.asked.num_sent, self.codecs, self.group)
-        return _Result(self, ctx, step, start_exchange(step, matrices, self._anchor))
+        steps, rest = list[Step](), iter(output)
+        for exchange, asked, rows in zip(self.exchanges, ctx.asked, ctx.rows, strict=True):
+            steps.append(exchange.send_back(asked, rows, [next(rest) for _ in exchange.lookups.local_units]))
+        return _Result(self, ctx, steps)
 
-    def _sum_in_host(self, rows: Integers, matrices: list[Tensor]) -> tuple[Integers, list[Tensor]]:
-        """Adds up partial sums of tables that are split inside the host; returns numbers of rows, and matrices."""
-        layout = self.layout
-        chosen = [k for k, n in enumerate(layout.local_units) if layout.is_summed_in_host(layout.units[n])]
-        if self.host is None or not chosen:
-            return rows, matrices
-        columns = [sum(layout.units[layout.local_units[k]].widths(layout.rank)) for k in chosen]
-        step = HostSum(rows[chosen], columns, self.host)
-        summed = sum_in_host(step, [matrices[k] for k in chosen], self._anchor)
-        rows, matrices = rows.copy(), list(matrices)
-        rows[chosen] = step.kept_rows()
-        for k, matrix in zip(chosen, summed, strict=True):
-            matrices[k] = matrix
-        return rows, matrices
-
-    def finish(self, ctx: Context, matrices: list[Tensor]) -> Embedded:
+    def finish(self, ctx: Context, steps: list[Step]) -> Embedded:
         """Makes grouped tensors of the matrices that came back.
 
         Args:
             ctx: the context of this batch.
-            matrices: for each bundle of the layout its matrices.
+            steps: for each exchange the vectors on their way.
         """
-        sparse, results = ctx.sparse, []
+        sparse, results = ctx.sparse, list[LookupResult]()
         if sparse is None:
             raise RuntimeError("embeddings: finish() was called before a batch was sent")
-        parts: list[list[tuple[Bundle, Tensor]]] = [[] for _ in self.layout.units]
-        for bundle, values in zip(self.layout.returns.bundles if matrices else [], matrices, strict=True):
-            parts[bundle.unit].append((bundle, values))
-        for unit, rows, of_unit in zip(self.layout.units, ctx.asked.units, parts, strict=True):
-            blocks = merge_matrices(of_unit, unit.table_class.pooled)
-            results.append(LookupResult(unit.table_class, blocks, rows.index))
+        for exchange, asked, step in zip(self.exchanges, ctx.asked, steps, strict=True):
+            results += exchange.receive(asked, step)
         results += [self._look_up_copies(sparse, unit) for unit in self.layout.replicated]
         return self.assemble(sparse, results)
 
@@ -272,10 +260,10 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
 class _Result(LazyAwaitable[Embedded]):
     """The embedded batch, which is waited for when it is first used."""
 
-    def __init__(self, module: ShardedEmbeddings, ctx: Context, step: VectorExchange | None, sent: Tensor) -> None:
+    def __init__(self, module: ShardedEmbeddings, ctx: Context, steps: list[Step]) -> None:
         super().__init__()
-        self._parts = (module, ctx, step, sent)
+        self._parts = (module, ctx, steps)
 
     def _wait_impl(self) -> Embedded:
-        module, ctx, step, sent = self._parts
-        return module.finish(ctx, [] if step is None else receive(step, sent))
+        module, ctx, steps = self._parts
+        return module.finish(ctx, steps)

@@ -23,7 +23,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 
 from recd_dist.embedding.exchange.assemble import Assemble, AssembleExpanded, Block, LookupResult
 from recd_dist.embedding.exchange.classes import ClassRows, TableClass, class_rows, table_classes
-from recd_dist.embedding.vocabulary.names import SENDS, Codecs, Send
+from recd_dist.embedding.vocabulary.names import EXCHANGES, SENDS, Codecs, ExchangeName, Send
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.table.module_names import module_key
 from recd_dist.table.schema import SAMPLE, Schema, Table
@@ -62,6 +62,7 @@ class Embeddings(nn.Module):
             for others.
         codecs: how vectors and gradients are written while they travel between ranks; float32 when absent. With
             ``dedup=False`` only float32 is possible.
+        exchange: ``direct``, or ``by_host`` to travel inside the host first; on one host it is always direct.
         device: device of the weights; ``meta`` before sharding, so that no rank holds a whole table.
 
     Raises:
@@ -78,11 +79,14 @@ class Embeddings(nn.Module):
         pooling: Pooling = "sum",
         send: Mapping[str, Send] | None = None,
         codecs: Codecs | None = None,
+        exchange: ExchangeName = "direct",
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__()
         _check_arguments(schema, tables, sequence_features, pooling, send or {})
-        self.codecs = codecs or Codecs()
+        self.codecs, self.exchange = codecs or Codecs(), exchange
+        if exchange not in EXCHANGES:
+            raise ConfigError(f"plan.exchange={exchange}: unknown{nearest(str(exchange), EXCHANGES)}")
         if not dedup and self.codecs != Codecs():
             raise ConfigError("Embeddings: dedup=False is plain TorchRec in fp32; codecs need dedup=True")
         self.schema, self.dedup, self.weighted = schema, dedup, bool(schema.weights)

@@ -189,6 +189,7 @@ class Plan:
     sharding: str = "auto"
     tables: Annotated[dict[str, Any], dict[str, str | Place]] = field(default_factory=dict)  # by table
     send: dict[str, str] = field(default_factory=dict)  # rows or ids, per table; the cheaper one where absent
+    exchange: str = "auto"  # direct, or by_host: inside the host first
     codec: Codec = field(default_factory=Codec)
     expand: list[str] | None = None  # groups that are trained expanded; None: those that hardly repeat
     world_size: int | None = None

@@ -16,6 +16,7 @@ from typing import Any
 
 from recd_dist.embedding.vocabulary.names import (
     CPU_OPTIMIZERS,
+    EXCHANGES,
     PLACE_KEYS,
     SENDS,
     SHARDING_TYPES,
@@ -192,7 +193,7 @@ def _check_plan(job: Job, world_size: int) -> None:
     if plan.sharding not in known:
         raise ConfigError(f"plan.sharding={plan.sharding}: unknown{nearest(plan.sharding, known)}")
     if plan.tables and plan.sharding == "planner":
-        raise ConfigError("plan.tables: TorchRec's planner places every table itself; choose plan=auto to name some")
+        raise ConfigError("plan.tables: the planner places every table itself; choose plan=auto to name some")
     for table, given in plan.tables.items():
         if table not in job.tables:
             raise ConfigError(f"plan.tables.{table}: no such table{nearest(str(table), job.tables)}")
@@ -202,6 +203,8 @@ def _check_plan(job: Job, world_size: int) -> None:
             raise ConfigError(f"plan.send.{table}: no such table{nearest(str(table), job.tables)}")
         if send not in SENDS:
             raise ConfigError(f"plan.send.{table}={send}: unknown{nearest(str(send), SENDS)}")
+    if plan.exchange not in ("auto", *EXCHANGES):
+        raise ConfigError(f"plan.exchange={plan.exchange}: unknown{nearest(plan.exchange, ('auto', *EXCHANGES))}")
     find_machine(plan.topology, measured=Path(plan.costs) if plan.costs else None)
     if plan.file:
         if plan.tables or plan.sharding != "auto":

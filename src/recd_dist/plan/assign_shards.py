@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from recd_dist.embedding.vocabulary.names import WIDTH_UNIT
-from recd_dist.embedding.vocabulary.placement import Shard, TablePlace
+from recd_dist.embedding.vocabulary.placement import Shard
 from recd_dist.plan.step_rows import StepRows, TableUse, ids_and_rows
 from recd_dist.plan.wanted_sharding import WantedSharding
 from recd_dist.plan.world import World
@@ -45,11 +45,6 @@ def assign_shards(
     return assigned
 
 
-def row_wise_place(use: TableUse, world: World) -> TablePlace:
-    """The place of a table whose rows are divided over all ranks."""
-    return TablePlace("RW", tuple(s for s in _cut_rows(use, range(world.size), 0, use.dim) if s.num_rows))
-
-
 def _table_load(use: TableUse, step: StepRows | None, dedup: bool) -> float:
     """What a table costs the rank that holds it: bytes gathered and sent in a step, or its size without statistics."""
     if step is None:
@@ -60,36 +55,36 @@ def _table_load(use: TableUse, step: StepRows | None, dedup: bool) -> float:
 
 def _assign_table_wise(use: TableUse, named: Named, world: World, loads: Sequence[float]) -> list[Shard]:
     ranks = named or _sort_by_load(range(world.size), loads.__getitem__)
-    return _cut_columns(use, ranks[:1])
+    return cut_columns(use, ranks[:1])
 
 
 def _assign_column_wise(use: TableUse, named: Named, world: World, loads: Sequence[float]) -> list[Shard]:
     ranks = named or _sort_by_load(range(world.size), loads.__getitem__)
-    return _cut_columns(use, ranks if named else ranks[: _num_column_shards(use, len(ranks))])
+    return cut_columns(use, ranks if named else ranks[: _num_column_shards(use, len(ranks))])
 
 
 def _assign_table_column_wise(use: TableUse, named: Named, world: World, loads: Sequence[float]) -> list[Shard]:
     if named:
-        return _cut_columns(use, named)
+        return cut_columns(use, named)
     host = _sort_hosts_by_load(world, loads)[0]
     ranks = _sort_by_load(world.ranks_of(host), loads.__getitem__)
-    return _cut_columns(use, ranks[: _num_column_shards(use, len(ranks))])
+    return cut_columns(use, ranks[: _num_column_shards(use, len(ranks))])
 
 
 def _assign_row_wise(use: TableUse, named: Named, world: World, loads: Sequence[float]) -> list[Shard]:
     del named, loads
-    return _cut_rows(use, range(world.size), 0, use.dim)
+    return cut_rows(use, range(world.size), 0, use.dim)
 
 
 def _assign_table_row_wise(use: TableUse, named: Named, world: World, loads: Sequence[float]) -> list[Shard]:
     (host,) = named or _sort_hosts_by_load(world, loads)[:1]
-    return _cut_rows(use, world.ranks_of(host), 0, use.dim)
+    return cut_rows(use, world.ranks_of(host), 0, use.dim)
 
 
 def _assign_grid(use: TableUse, named: Named, world: World, loads: Sequence[float]) -> list[Shard]:
     hosts = named or _sort_hosts_by_load(world, loads)[: _num_column_shards(use, world.num_hosts)]
     width = use.dim // len(hosts)
-    return [s for n, host in enumerate(hosts) for s in _cut_rows(use, world.ranks_of(host), n * width, width)]
+    return [s for n, host in enumerate(hosts) for s in cut_rows(use, world.ranks_of(host), n * width, width)]
 
 
 _ASSIGN: dict[str, Callable[[TableUse, Named, World, Sequence[float]], list[Shard]]] = {
@@ -103,14 +98,26 @@ _ASSIGN: dict[str, Callable[[TableUse, Named, World, Sequence[float]], list[Shar
 """For each sharding type that cuts tables the function that assigns a table's shards."""
 
 
-def _cut_columns(use: TableUse, ranks: Sequence[int]) -> list[Shard]:
-    """Shards of equal width, one for each of the ranks."""
+def cut_columns(use: TableUse, ranks: Sequence[int]) -> list[Shard]:
+    """Shards of equal width, one for each of the ranks.
+
+    Args:
+        use: the table.
+        ranks: the ranks, in the order of the columns.
+    """
     width = use.dim // len(ranks)
     return [Shard(rank, 0, use.num_embeddings, n * width, width) for n, rank in enumerate(ranks)]
 
 
-def _cut_rows(use: TableUse, ranks: Sequence[int], column: int, num_columns: int) -> list[Shard]:
-    """Blocks of equal height, one for each of the ranks, as TorchRec cuts them; the last may be lower, or empty."""
+def cut_rows(use: TableUse, ranks: Sequence[int], column: int, num_columns: int) -> list[Shard]:
+    """Blocks of equal height, one for each of the ranks, as TorchRec cuts them; the last may be lower, or empty.
+
+    Args:
+        use: the table.
+        ranks: the ranks, in the order of the rows.
+        column: first column of the shards.
+        num_columns: number of their columns.
+    """
     height = -(-use.num_embeddings // len(ranks))
     starts = [min(n * height, use.num_embeddings) for n in range(len(ranks) + 1)]
     return [Shard(r, starts[n], starts[n + 1] - starts[n], column, num_columns) for n, r in enumerate(ranks)]

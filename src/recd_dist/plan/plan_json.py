@@ -34,6 +34,7 @@ def plan_to_json(
         "version": VERSION,
         "world_size": world.size,
         "local_world_size": world.host_size,
+        "exchange": "by_host" if any(u.host_size for u in uses) else "direct",
         "tables": tables,
         "numbers": dict(numbers),
     }

@@ -9,9 +9,19 @@ from torchrec.distributed.types import ShardingPlan
 
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.embedding.vocabulary.placement import Placement, TablePlace, read_placement
-from recd_dist.plan.cost import Array, StepTime, dense_flops, mean_ms, no_work, split_bytes, step_time, table_work
+from recd_dist.plan.cost import (
+    StepTime,
+    dense_flops,
+    mean_ms,
+    no_work,
+    split_bytes,
+    step_time,
+    table_work,
+)
+from recd_dist.plan.link_time import split_all_reduce
 from recd_dist.plan.machines import Machine
-from recd_dist.plan.step_bytes import step_bytes
+from recd_dist.plan.shard_memory import table_memory
+from recd_dist.plan.step_bytes import Array, step_bytes
 from recd_dist.plan.step_rows import StepRows, TableUse
 
 
@@ -66,11 +76,14 @@ class StepCost:
         time: milliseconds of the slowest rank, by part.
         inside_bytes: bytes that the mean rank sends to ranks of its host.
         between_bytes: bytes that the mean rank sends to other hosts.
+        copied_bytes: bytes that it sends to other hosts when the gradients of copied tables are summed over all ranks;
+            they are not part of the two numbers above.
     """
 
     time: StepTime
     inside_bytes: float
     between_bytes: float
+    copied_bytes: float = 0.0
 
     @property
     def num_bytes(self) -> float:
@@ -136,7 +149,7 @@ def summarise_tables(
     summaries = []
     for use in uses:
         place = placement[use.table]
-        memory = _table_memory_bytes(use, place, world_size, optimizer)
+        memory = table_memory(use, place, world_size, optimizer)
         places = {"unique": place, "expanded": (expanded or placement)[use.table]}
         costs = _table_costs(use, places, step, world_size, machine) if step else {}
         summaries.append(
@@ -199,7 +212,8 @@ def estimate_plan(
         works = {u.table: table_work(u, places[u.table], step, world_size, machine, dedup=dedup) for u in uses}
         total = sum(works.values(), no_work(world_size))
         time = step_time(uses, places, works, world_size, machine, dedup=dedup, num_dense=num_dense)
-        costs[dedup] = StepCost(time, *split_bytes(total, machine))
+        copied = split_all_reduce(total.replicated, world_size, machine)[1]
+        costs[dedup] = StepCost(time, *split_bytes(total, machine), copied)
     memory = _rank_memory_bytes(uses, placement, world_size, optimizer)
     dense_ms = dense_flops(num_dense, step.batch_size) / machine.dense_flops_per_s * 1e3
     return PlanEstimate(world_size, int(memory.max()), costs[True], costs[False], dense_ms)
@@ -207,24 +221,4 @@ def estimate_plan(
 
 def _rank_memory_bytes(uses: Sequence[TableUse], placement: Placement, world_size: int, optimizer: str) -> Array:
     """Bytes of all tables' weights and optimizer states on each rank, float64 [W]."""
-    return sum((_table_memory_bytes(u, placement[u.table], world_size, optimizer) for u in uses), np.zeros(world_size))
-
-
-def _table_memory_bytes(use: TableUse, place: TablePlace, world_size: int, optimizer: str) -> Array:
-    """Bytes of one table's weights and optimizer states on each rank, float64 [W]."""
-    rank_bytes = np.zeros(world_size)
-    for shard in place.shards:
-        rank_bytes[shard.rank] += _shard_bytes(shard.num_rows, shard.num_columns, optimizer)
-    return rank_bytes if place.shards else rank_bytes + _shard_bytes(use.num_embeddings, use.dim, optimizer)
-
-
-def _shard_bytes(num_rows: int, num_columns: int, optimizer: str) -> float:
-    """Bytes of a shard's weights and optimizer states. A row-wise state is one number for each row of the shard."""
-    numbers = num_rows * num_columns
-    states = {
-        "sgd": 0,
-        "rowwise_adagrad": num_rows,
-        "adagrad": numbers,
-        "partial_rowwise_adam": numbers + num_rows,
-    }
-    return 4.0 * (numbers + states.get(optimizer, 2 * numbers))
+    return sum((table_memory(u, placement[u.table], world_size, optimizer) for u in uses), np.zeros(world_size))

@@ -55,6 +55,7 @@ def _render_tables(plan: TablePlan, clustered: str) -> PlainTable:
     machine, world = plan.machine, plan.world
     hosts = f"{world.num_hosts} host{'s'[: world.num_hosts > 1]}"
     title = f"{clustered} on {world.size} ranks, {hosts} ({machine.name}), {plan.step.batch_size} samples a rank"
+    title += ", inside the host first" if plan.exchange == "by_host" else ""
     table = PlainTable(title, ("table", "rows x dim", "groups", "sends", "lies", *_SIZES), ("groups", "sends", "lies"))
     for row in plan.tables:
         size = f"{row.num_embeddings:,} x {row.dim}"
@@ -108,8 +109,14 @@ def _render_totals(plan: TablePlan) -> PlainTable:
     ratio = _format_ratio(unique.num_bytes, expanded.num_bytes)
     table.add_row("sent by a rank", _format_kb(unique), _format_kb(expanded), ratio)
     if plan.world.num_hosts > 1:
-        between = [f"{cost.between_bytes / 1e3:,.1f} kB" for cost in (unique, expanded)]
-        table.add_row("  to other hosts", *between, "")
+        sides = unique, expanded
+        exchanged = [cost.between_bytes for cost in sides]
+        table.add_row("  to other hosts", *(f"{n / 1e3:,.1f} kB" for n in exchanged), _format_ratio(*exchanged))
+        if any(cost.copied_bytes for cost in sides):
+            copied = [cost.copied_bytes for cost in sides]
+            total = [cost.between_bytes + cost.copied_bytes for cost in sides]
+            table.add_row("  and gradients of copied tables", *(f"{n / 1e3:,.1f} kB" for n in copied), "")
+            table.add_row("  to other hosts in all", *(f"{n / 1e3:,.1f} kB" for n in total), _format_ratio(*total))
     fits = plan.estimate.rank_bytes <= memory_bytes
     remedy = "" if fits else "more than there is: choose another sharding or more ranks"
     memory = f"{plan.estimate.rank_bytes / 2**20:,.1f} MiB"

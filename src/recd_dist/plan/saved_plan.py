@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recd_dist.embedding.vocabulary.names import PLACE_KEYS, SENDS
+from recd_dist.embedding.vocabulary.names import EXCHANGES, PLACE_KEYS, SENDS
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.files.json_text import json_text
 
@@ -27,6 +27,7 @@ class SavedPlan:
         local_world_size: number of ranks of one host.
         tables: for each table its ``num_embeddings``, ``dim``, ``send``, ``type``, and the ranks or hosts that hold it.
         numbers: what the plan costs: memory, bytes and milliseconds.
+        exchange: how batches travel.
     """
 
     path: Path
@@ -34,6 +35,7 @@ class SavedPlan:
     local_world_size: int
     tables: Mapping[str, Mapping[str, Any]]
     numbers: Mapping[str, float]
+    exchange: str = "direct"
 
     @property
     def sharding(self) -> dict[str, dict[str, Any]]:
@@ -120,7 +122,11 @@ def parse_plan(value: Any, path: Path, option: str = "plan.file=") -> SavedPlan:
             _ = entry["num_embeddings"], entry["dim"], entry["type"]
             if entry["send"] not in SENDS:
                 raise ConfigError(f"{option}{path}: send={entry['send']}: unknown; {' or '.join(SENDS)}")
-        return SavedPlan(path, int(value["world_size"]), int(value["local_world_size"]), tables, dict(value["numbers"]))
+        exchange = str(value.get("exchange", "direct"))
+        if exchange not in EXCHANGES:
+            raise ConfigError(f"{option}{path}: exchange={exchange}: unknown; {' or '.join(EXCHANGES)}")
+        sizes = int(value["world_size"]), int(value["local_world_size"])
+        return SavedPlan(path, *sizes, tables, dict(value["numbers"]), exchange)
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{option}{path}: incomplete ({error!r}); `recd plan --save` writes plans") from error
 
@@ -148,7 +154,7 @@ def compare_plans(before: SavedPlan, after: SavedPlan) -> list[tuple[str, str, s
         For each difference its name, what the first plan says and what the second one says.
     """
     differences = []
-    for name in ("world_size", "local_world_size"):
+    for name in ("world_size", "local_world_size", "exchange"):
         was, now = getattr(before, name), getattr(after, name)
         if was != now:
             differences.append((name, str(was), str(now)))

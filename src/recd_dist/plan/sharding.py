@@ -1,4 +1,4 @@
-"""TorchRec's sharding plan of the tables, from the config or from TorchRec's planner.
+"""TorchRec's sharding plan of the tables, from the config or from a planner.
 
 A plan depends on sizes and statistics only: ``recd plan`` prints one for any number of ranks without starting them, and
 every rank of a job computes the same one.
@@ -19,10 +19,11 @@ from torchrec.modules.embedding_modules import EmbeddingBagCollection, Embedding
 from recd_dist.embedding.sharders import BagSharder, ListSharder, kernel_of
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.embedding.vocabulary.names import SHARDING_TYPES, WIDTH_UNIT
-from recd_dist.embedding.vocabulary.placement import Shard
+from recd_dist.embedding.vocabulary.placement import Placement, Shard, TablePlace
 from recd_dist.errors import ConfigError
 from recd_dist.plan.assign_shards import assign_shards
-from recd_dist.plan.machines import Machine
+from recd_dist.plan.machines import Machine, find_machine
+from recd_dist.plan.search_places import SearchPlaces
 from recd_dist.plan.step_rows import StepRows, table_uses
 from recd_dist.plan.torchrec_planner import plan_with_torchrec
 from recd_dist.plan.wanted_sharding import parse_sharding
@@ -31,9 +32,10 @@ from recd_dist.plan.world import World
 Sharding = str | Mapping[str, Any]
 """What the config asks for the places of the tables.
 
-``auto`` is table-wise on CPU and TorchRec's planner on CUDA; ``planner`` is TorchRec's planner. Any other string is one
-sharding type for all tables. A map has for each table a type or a map such as ``{type: TW, ranks: [0]}``, ``{type:
-TWRW, host: 1}`` or ``{type: GRID, hosts: [0, 1]}``; its key ``default`` is for the tables that it does not name.
+``auto`` is table-wise on CPU and the planner on CUDA; ``planner`` is the search of ``search_places.py``, or with
+``dedup`` off TorchRec's planner. Any other string is one sharding type for all tables. A map has for each table a type
+or a map such as ``{type: TW, ranks: [0]}``, ``{type: TWRW, host: 1}`` or ``{type: GRID, hosts: [0, 1]}``; its key
+``default`` is for the tables that it does not name.
 """
 
 
@@ -54,7 +56,7 @@ def place_tables(
         sharding: what the config asks for, see ``Sharding``.
         step: rows and ids of one rank's batch, by which the load of the ranks is balanced; without them, the sizes of
             the tables are balanced.
-        machine: memory and bandwidths of a rank, for TorchRec's planner; without it, the planner uses its own figures.
+        machine: memory and bandwidths of a rank, for the planner; the figures of the world's device when absent.
         prefix: path of the embeddings in the model.
 
     Returns:
@@ -72,32 +74,47 @@ def place_tables(
                 f"use {-(-table.dim // WIDTH_UNIT) * WIDTH_UNIT}"
             )
     modules = dict(_sharded_modules(embeddings, prefix))
-    if uses_planner(sharding, world.device_type):
-        return plan_with_torchrec(embeddings, modules, world, step, machine)
-    sharding = "table_wise" if sharding == "auto" else sharding
     uses = table_uses(embeddings)
+    if uses_planner(sharding, world.device_type):
+        if not embeddings.dedup:
+            return plan_with_torchrec(embeddings, modules, world, step, machine)
+        known = machine or find_machine(None, world.device_type)
+        found = SearchPlaces(uses, world, known, step or StepRows.unknown(uses), pinned=embeddings.send).run()
+        return build_plan(embeddings, world, {t: a.place for t, a in found.items()}, prefix)
+    sharding = "table_wise" if sharding == "auto" else sharding
     wanted = parse_sharding(uses, world, sharding, embeddings.dedup)
     shards = assign_shards(uses, world, wanted, step, embeddings.dedup)
+    return build_plan(embeddings, world, {t: TablePlace(wanted[t].type, shards[t]) for t in shards}, prefix)
+
+
+def build_plan(embeddings: Embeddings, world: World, placement: Placement, prefix: str = "embeddings") -> ShardingPlan:
+    """Builds the plan that TorchRec takes.
+
+    Args:
+        embeddings: the tables.
+        world: the ranks of the job, and their device.
+        placement: where the tables lie.
+        prefix: path of the embeddings in the model.
+    """
     return ShardingPlan(
         {
             path: sharding_plan.construct_module_sharding_plan(
                 module,
-                {t: _parameter_sharding(wanted[t].type, shards[t]) for t in _table_names(module)},
+                {t: _parameter_sharding(placement[t].sharding, placement[t].shards) for t in _table_names(module)},
                 sharder,
                 local_size=world.host_size,
                 world_size=world.size,
                 device_type=world.device_type,
             )
-            for path, (module, sharder) in modules.items()
+            for path, (module, sharder) in _sharded_modules(embeddings, prefix)
         }
     )
 
 
 def uses_planner(sharding: Sharding, device_type: str) -> bool:
-    """Whether TorchRec's planner places the tables.
+    """Whether a planner places the tables: our search, or with ``dedup`` off TorchRec's planner.
 
-    On CPU, ``auto`` does not use the planner. On gloo a row-wise table sends (W - 1) times its rows and a table-wise
-    one (W - 1) / W times; but the planner, which has no figures for CPU hosts, chose row-wise for tables of ten rows.
+    On CPU, ``auto`` places tables whole: a plan is then the same on every machine, whatever its figures are.
 
     Args:
         sharding: what the config asks for.

@@ -3,6 +3,7 @@
 Every estimate of ``plan/`` is made from these two.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -45,6 +46,7 @@ class TableUse:
         send: what travels of the table when batches are deduplicated.
         codecs: how its vectors and gradients are written while they travel.
         weighted: True if a feature of the table has weights.
+        host_size: L, the number of ranks of a host, where batches travel inside the host first; 0 if directly.
     """
 
     table: str
@@ -55,6 +57,7 @@ class TableUse:
     send: Send = "rows"
     codecs: Codecs = field(default_factory=Codecs)
     weighted: bool = False
+    host_size: int = 0
 
     def weight_bytes(self, dedup: bool) -> int:
         """Bytes of the weight that travels with each id; 0 if vectors are multiplied where they arrive.
@@ -79,8 +82,13 @@ class StepRows:
         distinct_ids: for each table the number of distinct ids, over all its features. A table that is missing here is
             treated as if all its ids were distinct.
         length_bytes: bytes of the length of a list, as our exchange sends it.
+        distinct_of: for each table the number of distinct ids in 1, 2, 4, ... batches together. Of a table that is
+            missing here, no two batches count as having an id in common.
         ids: for each table the ids that are sent, so that those of each shard can be counted exactly. Without them, ids
             are treated as if they were spread evenly over the rows of a table.
+        host_rows: for each feature the number of unique rows in the batches of all ranks of a host; when absent, each
+            rank has as many.
+        host_ids: what ``ids`` is, of all ranks of a host together: of tables whose ids are sent each id once.
     """
 
     batch_size: int
@@ -90,7 +98,10 @@ class StepRows:
     id_bytes: int = 4
     distinct_ids: Mapping[str, float] = field(default_factory=dict)
     length_bytes: int = LENGTH_BYTES
+    distinct_of: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     ids: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    host_rows: Mapping[str, float] = field(default_factory=dict, compare=False)
+    host_ids: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def num_rows(self, features: Iterable[str], dedup: bool) -> float:
         """How many rows are sent for some features.
@@ -100,6 +111,15 @@ class StepRows:
             dedup: True for unique rows, False for a row for every sample.
         """
         return sum(self.rows[f] if dedup else self.batch_size for f in features)
+
+    def num_host_rows(self, features: Iterable[str], host_size: int) -> float:
+        """How many unique rows the batches of all ranks of a host have for some features.
+
+        Args:
+            features: names of the features.
+            host_size: number of ranks of a host.
+        """
+        return sum(self.host_rows.get(f, host_size * self.rows[f]) for f in features)
 
     def num_ids(self, features: Iterable[str], dedup: bool) -> float:
         """How many ids some features have.
@@ -114,6 +134,36 @@ class StepRows:
     def num_distinct(self, use: TableUse) -> float:
         """How many distinct ids a table has in the batch."""
         return self.distinct_ids.get(use.table, self.num_ids(use.features, dedup=True))
+
+    def num_distinct_of(self, use: TableUse, num_batches: int) -> float:
+        """How many distinct ids a table has in several batches together.
+
+        Between the numbers of batches that were counted, and beyond them, it grows as from the one to the next: by a
+        power of the number of batches. Beyond them that is rather too much, since growth slows down.
+
+        Args:
+            use: the table.
+            num_batches: number of batches.
+        """
+        one, counted = self.num_distinct(use), self.distinct_of.get(use.table, ())
+        most = min(num_batches * one, float(use.num_embeddings))
+        if len(counted) < 2 or not counted[0]:
+            return most
+        doublings = math.log2(num_batches)
+        last = min(int(doublings), len(counted) - 2)
+        slope = counted[last + 1] / max(counted[last], 1.0)
+        return min(most, one * counted[last] / counted[0] * slope ** (doublings - last))
+
+    @staticmethod
+    def unknown(uses: "Sequence[TableUse]", batch_size: int = 512) -> "StepRows":
+        """A batch of which nothing is known: one id for each feature and sample.
+
+        Args:
+            uses: the tables.
+            batch_size: B, the number of samples.
+        """
+        one_each = {f: float(batch_size) for use in uses for f in use.features}
+        return StepRows(batch_size, rows=one_each, unique_ids=one_each, expanded_ids=one_each)
 
     @staticmethod
     def of_batch(sparse: IKJT, uses: Sequence[TableUse] = (), *, exact: bool = False) -> "StepRows":
@@ -195,18 +245,20 @@ class StepRows:
         )
 
 
-def table_uses(embeddings: Embeddings) -> list[TableUse]:
+def table_uses(embeddings: Embeddings, host_size: int = 0) -> list[TableUse]:
     """How a model uses each of its tables, in the order of the schema.
 
     Args:
         embeddings: the tables.
+        host_size: number of ranks of a host, if batches may travel inside the host first.
     """
+    by_host = host_size if embeddings.exchange == "by_host" else 0
     names = {t: tuple(f.name for f in embeddings.schema.sparse if f.table == t) for t in embeddings.tables}
     weighted, uses = embeddings.schema.weights, []
     for t, size in embeddings.tables.items():
         travels = t in embeddings.sequence_tables, embeddings.send[t], embeddings.codecs
         has_weights = any(f in weighted for f in names[t])
-        uses.append(TableUse(t, size.num_embeddings, size.dim, names[t], *travels, has_weights))
+        uses.append(TableUse(t, size.num_embeddings, size.dim, names[t], *travels, has_weights, by_host))
     return uses
 
 

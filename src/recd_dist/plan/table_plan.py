@@ -10,23 +10,24 @@ A plan depends on its arguments only. Training and ``recd plan`` call the same f
 computes the same plan.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from torchrec.distributed.types import ShardingPlan
 
 from recd_dist.embedding.tables import Embeddings
-from recd_dist.embedding.vocabulary.names import CPU_OPTIMIZERS, Send
-from recd_dist.embedding.vocabulary.placement import Placement, TablePlace, read_placement
-from recd_dist.plan.assign_shards import row_wise_place
-from recd_dist.plan.choose_send import MAX_COPIED, TableChoice, choose_send, expanded_places
+from recd_dist.embedding.vocabulary.names import EXCHANGES, ExchangeName, Send
+from recd_dist.embedding.vocabulary.placement import Placement, read_placement
+from recd_dist.errors import ConfigError, nearest
+from recd_dist.plan.choose_send import TableChoice, choose_send, explain_choice
 from recd_dist.plan.machines import Machine
-from recd_dist.plan.plan_json import place_to_json, plan_to_json
+from recd_dist.plan.plan_json import plan_to_json
 from recd_dist.plan.plan_summary import PlanEstimate, TableSummary, estimate_plan, summarise_tables
-from recd_dist.plan.sharding import Sharding, place_tables, uses_planner
+from recd_dist.plan.search_places import SearchPlaces
+from recd_dist.plan.sharding import Sharding, build_plan, place_tables, uses_planner
 from recd_dist.plan.step_rows import StepRows, TableUse, table_uses
-from recd_dist.plan.world import World, can_divide_rows
+from recd_dist.plan.world import World
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class TablePlan:
         return {u.table: u.send for u in self.uses}
 
     @property
+    def exchange(self) -> ExchangeName:
+        """How batches travel."""
+        return "by_host" if any(u.host_size for u in self.uses) else "direct"
+
+    @property
     def placement(self) -> Placement:
         """Where each table lies."""
         return read_placement(self.sharding)
@@ -80,6 +86,7 @@ def plan_tables(
     *,
     sharding: Sharding = "auto",
     send: Mapping[str, str] | None = None,
+    exchange: str = "auto",
     optimizer: str = "rowwise_adagrad",
     num_dense: int = 0,
 ) -> TablePlan:
@@ -92,23 +99,34 @@ def plan_tables(
         step: rows and ids of one rank's batch.
         sharding: what the config asks for the places of the tables, see ``Sharding``.
         send: ``rows`` or ``ids`` for each table for which the config says what travels.
+        exchange: ``direct``, ``by_host``, or ``auto`` for the cheaper of the two where the planner is free, and
+            ``direct`` elsewhere.
         optimizer: name of the tables' optimizer.
         num_dense: number of parameters of the dense layers; their gradients are all-reduced.
 
     Raises:
         ConfigError: the plan is not possible; the message names the remedy.
     """
-    plan = place_tables(embeddings, world, sharding, step=step, machine=machine)
-    uses, places = tuple(table_uses(embeddings)), read_placement(plan)
-    is_free = uses_planner(sharding, world.device_type) and embeddings.dedup
-    row_wise = _row_wise_places(uses, world) if is_free else {}
-    others = _other_places(uses, row_wise, may_copy=is_free and optimizer in CPU_OPTIMIZERS)
-    choices = choose_send(uses, places, step, world.size, machine, cast(Mapping[str, Send], send or {}), others)
-    if any(choices[t].place != places[t] for t in places):
-        wanted = {t: place_to_json(c.place, world) for t, c in choices.items()}
-        plan = place_tables(embeddings, world, wanted, step=step, machine=machine)
-    # Expanded batches have a placement of their own: the one that suits them.
-    expanded = expanded_places(uses, places, row_wise, step, machine) if is_free else places
+    uses, pinned = tuple(table_uses(embeddings)), cast(Mapping[str, Send], send or {})
+    _check_exchange(exchange, world, embeddings.dedup)
+    by_host = tuple(replace(u, host_size=world.host_size) for u in uses)
+    if uses_planner(sharding, world.device_type) and embeddings.dedup:
+        ways = {"direct": [uses], "by_host": [by_host]}.get(exchange, [uses, by_host] if _has_hosts(world) else [uses])
+        searches = [SearchPlaces(w, world, machine, step, optimizer=optimizer, pinned=pinned) for w in ways]
+        found = [search.run() for search in searches]
+        costs = [search.ledger.ms() for search in searches]
+        best = costs.index(min(costs))
+        uses, search = tuple(ways[best]), searches[best]
+        plan = build_plan(embeddings, world, {t: a.place for t, a in found[best].items()})
+        choices = {u.table: explain_choice(u, search.ledger, pinned, search.reason(u.table)) for u in uses}
+        # Expanded batches, with which a step is compared, have the places that suit them.
+        plain = SearchPlaces(uses, world, machine, step, optimizer=optimizer, dedup=False).run()
+        expanded: Placement = {t: a.place for t, a in plain.items()}
+    else:
+        plan = place_tables(embeddings, world, sharding, step=step, machine=machine)
+        expanded = read_placement(plan)
+        uses = by_host if exchange == "by_host" else uses
+        choices = choose_send(uses, expanded, step, world.size, machine, pinned)
     uses = tuple(replace(u, send=choices[u.table].send) for u in uses)
     reasons = {t: c.reason for t, c in choices.items()}
     tables = summarise_tables(plan, embeddings, uses, world.size, machine, step, optimizer, reasons, expanded)
@@ -118,27 +136,19 @@ def plan_tables(
     return TablePlan(plan, uses, choices, world, machine, step, tuple(tables), estimate)
 
 
-def _row_wise_places(uses: Sequence[TableUse], world: World) -> dict[str, TablePlace]:
-    """The row-wise place of each table that has enough rows for all ranks."""
-    return {
-        u.table: row_wise_place(u, world)
-        for u in uses
-        if can_divide_rows(u.num_embeddings, world.size, world.device_type)
-    }
+def _has_hosts(world: World) -> bool:
+    """Whether there are several hosts, of as many ranks each, so that batches can travel inside the host first."""
+    return 1 < world.host_size < world.size and not world.size % world.host_size
 
 
-def _other_places(
-    uses: Sequence[TableUse], row_wise: Mapping[str, TablePlace], *, may_copy: bool
-) -> dict[str, list[TablePlace]]:
-    """For each table the places that it may have instead of its own.
-
-    Args:
-        uses: the tables.
-        row_wise: the row-wise place of each table that has enough rows.
-        may_copy: True if small pooled tables may be copied to every rank; only some optimizers can update copies.
-    """
-    others = {u.table: [row_wise[u.table]] if u.table in row_wise else [] for u in uses}
-    for use in uses:
-        if may_copy and not use.is_sequence and use.num_embeddings * use.dim <= MAX_COPIED:
-            others[use.table].append(TablePlace("DP"))
-    return others
+def _check_exchange(exchange: str, world: World, dedup: bool) -> None:
+    """Refuses an exchange that does not exist, or that these ranks cannot have."""
+    if exchange not in ("auto", *EXCHANGES):
+        raise ConfigError(f"plan.exchange={exchange}: unknown{nearest(exchange, ('auto', *EXCHANGES))}")
+    if exchange == "by_host" and not _has_hosts(world):
+        raise ConfigError(
+            f"plan.exchange=by_host: wants several hosts with as many ranks each, these are {world.size} ranks on "
+            f"{world.num_hosts} host{'s'[: world.num_hosts > 1]} of up to {world.host_size}; use plan.exchange=auto"
+        )
+    if exchange == "by_host" and not dedup:
+        raise ConfigError("plan.exchange=by_host: with dedup=off tables are exchanged by TorchRec; use dedup=on")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from recd_dist.embedding.tables import Embeddings
-from recd_dist.embedding.vocabulary.names import Send
+from recd_dist.embedding.vocabulary.names import ExchangeName, Send
 from recd_dist.job.job import Job
 from recd_dist.job.options import Optimizer
 from recd_dist.model.loss import click_loss
@@ -59,7 +59,11 @@ class TrainModel(nn.Module):
 
 
 def build_model(
-    job: Job, dedup: bool, device: str | torch.device = "meta", send: Mapping[str, Send] | None = None
+    job: Job,
+    dedup: bool,
+    device: str | torch.device = "meta",
+    send: Mapping[str, Send] | None = None,
+    exchange: ExchangeName = "direct",
 ) -> TrainModel:
     """Builds the model of a job. Dense weights are drawn from torch's generator; tables are filled after sharding.
 
@@ -68,9 +72,10 @@ def build_model(
         dedup: compute on unique rows.
         device: device of the tables; ``meta`` if they will be sharded.
         send: what travels of each table, from a plan; the default of ``Embeddings`` when absent.
+        exchange: how batches travel, from a plan.
     """
     model = _dense_model(job)
-    return TrainModel(build_embeddings(job, dedup, device, send), model)
+    return TrainModel(build_embeddings(job, dedup, device, send, exchange), model)
 
 
 @contextmanager
@@ -86,6 +91,7 @@ def build_embeddings(
     dedup: bool | None = None,
     device: str | torch.device = "meta",
     send: Mapping[str, Send] | None = None,
+    exchange: ExchangeName = "direct",
 ) -> Embeddings:
     """Builds only the tables of a job. The arguments are those of ``build_model``; ``dedup`` defaults to the job's."""
     dedup = job.dedup if dedup is None else dedup
@@ -97,6 +103,7 @@ def build_embeddings(
         pooling=job.config.model.get("pooling", "mean"),
         send=send,
         codecs=job.codecs if dedup else None,
+        exchange=exchange,
         device=device,
     )
 

@@ -7,7 +7,7 @@
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
@@ -71,6 +71,7 @@ def plan_job(
         step or count_rows(job),
         sharding=saved.sharding if saved else wanted_sharding(job),
         send={**(saved.send if saved else {}), **wanted.send},
+        exchange=saved.exchange if saved and wanted.exchange == "auto" else wanted.exchange,
         optimizer=job.config.optim.tables.name,
         num_dense=count_dense_parameters(job),
     )
@@ -128,7 +129,9 @@ def count_rows(job: Job) -> StepRows:
             on_bad_id=job.config.reader.on_bad_id,
         )
         with closing(reader):
-            return StepRows.mean([_rows_of(b.sparse, ids_only) for b in islice(reader, SAMPLED_BATCHES)])
+            batches = [b.sparse for b in islice(reader, SAMPLED_BATCHES)]
+            rows = StepRows.mean([_rows_of(sparse, ids_only) for sparse in batches])
+            return replace(rows, distinct_of=_distinct_of(batches, ids_only))
     except (DataError, OSError) as error:
         logger.warning("plan: no batch can be read, its rows are taken from the manifest (%s)", error)
         return StepRows.of_table(job.manifest, job.schema, size)
@@ -138,6 +141,17 @@ def _rows_of(sparse: IKJT, schema: Schema) -> StepRows:
     """The counts of a batch, with the number of distinct ids of each table."""
     ids = {t: [sparse.values_of(f.name) for f in schema.sparse if f.table == t] for t in schema.tables}
     return replace(StepRows.of_batch(sparse), distinct_ids={t: len(torch.unique(torch.cat(v))) for t, v in ids.items()})
+
+
+def _distinct_of(batches: Sequence[IKJT], schema: Schema) -> dict[str, tuple[float, ...]]:
+    """For each table how many distinct ids the first 1, 2, 4, ... batches have together."""
+    names = {t: [f.name for f in schema.sparse if f.table == t] for t in schema.tables}
+    counts: dict[str, tuple[float, ...]] = {}
+    for table, features in names.items():
+        ids = [torch.unique(torch.cat([sparse.values_of(f) for f in features])) for sparse in batches]
+        doublings = range(len(batches).bit_length())
+        counts[table] = tuple(float(len(torch.unique(torch.cat(ids[: 2**n])))) for n in doublings)
+    return counts
 
 
 def _device_type(job: Job) -> str:

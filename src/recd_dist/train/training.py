@@ -191,7 +191,7 @@ def watch_of(
         job.manifest.num_samples / (job.config.batch_size * ranks.world_size)
     )
     last = min(step + left, job.config.max_steps or sys.maxsize)
-    uses = table_uses(model.module.embeddings)
+    uses = table_uses(model.module.embeddings, ranks.local_world_size)
     reduced = step_bytes.all_reduce_bytes(num_replicated_parameters(model), ranks.world_size)
     return Watch(job, ranks, uses, placed, last, step, reduced, facts)
 
@@ -229,7 +229,7 @@ def shard_model(job: Job, ranks: Ranks, plan: TablePlan | None = None) -> tuple[
     config = job.config
     plan = plan or agree_on_plan(job, ranks)
     torch.manual_seed(config.seed)
-    model = build.build_model(job, job.dedup, send=plan.send)
+    model = build.build_model(job, job.dedup, send=plan.send, exchange=plan.exchange)
     if config.dedup and not job.dedup and ranks.is_first:
         logger.info("dedup: no group of this table holds fewer rows than samples; batches are trained expanded")
     tables = TableOptimizer(config.optim.tables.name, config.optim.tables.lr, config.optim.tables.eps)  # type: ignore[arg-type]

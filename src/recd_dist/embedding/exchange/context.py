@@ -22,19 +22,23 @@ class Asked(Multistreamable):
         units: the rows of each unit.
         num_sent: for each rank and unit the number of rows whose vectors come back, int64 [W, units]; set when the
             sizes are known.
-        rows_here: for each unit of which this rank holds shards the number of rows from each rank, int64 [units, W];
-            set by the lookup.
+        rows_here: for each unit of which this rank is a relay the number of rows from each host-mate, int64 [units, L];
+            only in an exchange of two steps.
+        relayed: what this rank asks for as a relay; only in an exchange of two steps.
     """
 
     units: list[UnitRows] = field(default_factory=list)
     num_sent: Integers = field(default_factory=NO_ROWS.copy)
     rows_here: Integers = field(default_factory=NO_ROWS.copy)
+    relayed: "Asked | None" = None
 
     def record_stream(self, stream: torch.Stream) -> None:
         """Tells the CUDA allocator that a stream uses these tensors."""
         for tensor in (t for rows in self.units for t in rows.tensors()):
             if tensor.is_cuda:
                 tensor.record_stream(stream)
+        if self.relayed is not None:
+            self.relayed.record_stream(stream)
 
 
 @dataclass(eq=False)
@@ -43,17 +47,20 @@ class Context(Multistreamable):
 
     Attributes:
         sparse: the batch.
-        asked: what the exchange keeps.
+        asked: what each exchange keeps.
+        rows: for each exchange, and each unit of which this rank holds shards, the number of rows from each rank.
     """
 
     sparse: IKJT | None = None
-    asked: Asked = field(default_factory=Asked)
+    asked: list[Asked] = field(default_factory=list)
+    rows: list[Integers] = field(default_factory=list)
 
     def record_stream(self, stream: torch.Stream) -> None:
         """Tells the CUDA allocator that a stream uses these tensors."""
         if self.sparse is not None:
             self.sparse.record_stream(stream)
-        self.asked.record_stream(stream)
+        for asked in self.asked:
+            asked.record_stream(stream)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +72,14 @@ class LookupInput:
         values: ids, key after key, rank after rank.
         lengths: number of ids of each row, int32; every key has as many rows as ``num_rows`` sums to.
         weights: weight of each id, float32, or None.
+        counts: where every row is one id, the number of ids of each segment from each rank, int64 [W, segments].
     """
 
     num_rows: Integers
     values: Tensor
     lengths: Tensor
     weights: Tensor | None = None
+    counts: Integers | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -272,7 +272,7 @@ class Ids(Awaitable[LookupInputs]):
         inputs, first = dict[int, LookupInput](), len(values) - sum(sizes.values())
         for n, size in sizes.items():
             own = values[first : first + size]
-            inputs[n] = LookupInput(totals[n].sum(1), own, ones[:size])
+            inputs[n] = LookupInput(totals[n].sum(1), own, ones[:size], counts=totals[n])
             first += size
         return inputs
 

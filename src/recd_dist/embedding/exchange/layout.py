@@ -104,6 +104,7 @@ class Layout:
         rank: this rank.
         world_size: W, the number of ranks.
         host_size: number of ranks of a host.
+        is_relayed: True if what comes is sent on: then single ids stay in the order of the ranks that they came from.
     """
 
     units: tuple[Unit, ...]
@@ -111,6 +112,7 @@ class Layout:
     rank: int
     world_size: int
     host_size: int
+    is_relayed: bool = False
 
     @cached_property
     def row_units(self) -> tuple[int, ...]:
@@ -168,7 +170,8 @@ class Layout:
         segments = [[unit.segments(q) for unit in self.units] for q in range(self.world_size)]
         parts = [[p.segment for p in unit.parts.get(self.rank, ())] for unit in self.units]
         num_segments = [unit.num_segments for unit in self.units]
-        return SizeIndex(segments, parts, num_segments, len(self.row_units), len(self.weighted_units), self.rank)
+        num_units = len(self.row_units), len(self.weighted_units)
+        return SizeIndex(segments, parts, num_segments, *num_units, self.rank, by_source=self.is_relayed)
 
     @cached_property
     def returns(self) -> ReturnIndex:

@@ -30,6 +30,7 @@ class SizeIndex:
         num_row_units: number of units whose rows are lists; they come first.
         num_weighted: number of units with weights; they come first among these.
         rank: this rank.
+        by_source: True if single ids of a unit stay in the order of the ranks that they came from.
 
     Attributes:
         first_segment: for each unit the number of its first segment among those of all units.
@@ -60,13 +61,15 @@ class SizeIndex:
         num_row_units: int,
         num_weighted: int,
         rank: int,
+        *,
+        by_source: bool = False,
     ) -> None:
         self.num_row_units, self.num_weighted, self.world_size = num_row_units, num_weighted, len(segments)
         self.num_units, self.first_segment = len(num_segments), tuple(accumulate(num_segments, initial=0))
         self._place_columns(segments)
         self.local_lists = [n for n, own in enumerate(segments[rank]) if own and n < num_row_units]
         self.local_ids = [n for n, own in enumerate(segments[rank]) if own and n >= num_row_units]
-        self._place_received(segments[rank], parts)
+        self._place_received(segments[rank], parts, by_source)
 
     def _place_columns(self, segments: Segments) -> None:
         """Where each number stands in the row for each rank."""
@@ -96,7 +99,7 @@ class SizeIndex:
         self.sent_lengths = Order(np.insert(numbers[lists], ends, num_lengths + np.arange(self.world_size)))
         self.sent_weights = Order(numbers[units < self.num_weighted], self.first_segment[self.num_weighted])
 
-    def _place_received(self, own: Sequence[Sequence[int]], parts: Sequence[Sequence[int]]) -> None:
+    def _place_received(self, own: Sequence[Sequence[int]], parts: Sequence[Sequence[int]], by_source: bool) -> None:
         """Where each number stands in the rows that this rank is sent, and the order of what comes."""
         self.rows_column = 1 + 2 * np.arange(len(self.local_lists))
         self.ids_column = self.rows_column + 1
@@ -110,17 +113,21 @@ class SizeIndex:
                 numbers[n, segment] = count
                 count += 1
         lists = [numbers[n, s] for n in self.local_lists for s in parts[n]]
-        ids = [numbers[n, s] for n in self.local_ids for s in parts[n]]
+        ids = [[numbers[n, s] for s in parts[n]] for n in self.local_ids]
         weights = [numbers[n, s] for n in self.local_lists if n < self.num_weighted for s in parts[n]]
         self.num_weight_segments = sum(len(own[n]) for n in self.local_lists if n < self.num_weighted)
-        self.received = self._by_source(lists + ids, count)
-        self.received_lengths = self._by_source(lists, len(self.list_unit) + 1)
-        self.received_weights = self._by_source(weights, self.num_weight_segments)
+        of_ids = [self._pieces(of_unit, count) for of_unit in ids]
+        joined = [self._pieces(lists, count), *((p.T if by_source else p) for p in of_ids)]
+        self.received = Order(np.concatenate([p.reshape(-1) for p in joined]), count * self.world_size)
+        num_pieces = len(self.list_unit) + 1
+        self.received_lengths = Order(self._pieces(lists, num_pieces), num_pieces * self.world_size)
+        num_pieces = self.num_weight_segments
+        self.received_weights = Order(self._pieces(weights, num_pieces), num_pieces * self.world_size)
 
-    def _by_source(self, numbers: Sequence[int], count: int) -> Order:
-        """For each number one piece from each source, where a source sends ``count`` pieces."""
-        sources = np.arange(self.world_size) * count
-        return Order(_array(numbers)[:, None] + sources[None, :], count * self.world_size)
+    def _pieces(self, numbers: Sequence[int], count: int) -> Integers:
+        """For each number one piece from each source, where a source sends ``count`` pieces, int64 [numbers, W]."""
+        pieces: Integers = _array(numbers)[:, None] + (np.arange(self.world_size) * count)[None, :]
+        return pieces
 
     def sent_ids(self, message: Integers) -> Integers:
         """The number of ids of each unit that each rank is sent, int64 [W, units].

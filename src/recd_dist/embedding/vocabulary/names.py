@@ -37,6 +37,11 @@ Send = Literal["rows", "ids"]
 
 SENDS: tuple[Send, ...] = get_args(Send)
 
+ExchangeName = Literal["direct", "by_host"]
+"""How a batch travels: to all ranks, or inside the host first and then between ranks of the same number."""
+
+EXCHANGES: tuple[ExchangeName, ...] = get_args(ExchangeName)
+
 CODEC_NAMES = ("fp32", "fp16", "bf16", "int8")
 
 OptimizerName = Literal["rowwise_adagrad", "adagrad", "sgd", "adam", "partial_rowwise_adam", "lamb"]

@@ -16,8 +16,11 @@ side.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torchrec.distributed.types import EmbeddingModuleShardingPlan, ParameterSharding, ShardingPlan
 
 from recd_dist.embedding.vocabulary.names import SHARDING_TYPES
@@ -59,6 +62,12 @@ class TablePlace:
     def ranks(self) -> tuple[int, ...]:
         """The ranks that hold a shard, each once, in the order of the shards."""
         return tuple(dict.fromkeys(s.rank for s in self.shards))
+
+    @cached_property
+    def rectangles(self) -> NDArray[np.int64]:
+        """The shards as rows of numbers, int64 [shards, 5]: rank, row, num_rows, column, num_columns."""
+        rows = [(s.rank, s.row, s.num_rows, s.column, s.num_columns) for s in self.shards]
+        return np.array(rows, dtype=np.int64).reshape(-1, 5)
 
 
 Placement = Mapping[str, TablePlace]
