@@ -20,7 +20,7 @@ from recd_dist.embedding.tables import Embeddings
 from recd_dist.embedding.vocabulary.placement import read_placement
 from recd_dist.plan.cost import rank_ms
 from recd_dist.plan.machines import find_machine
-from recd_dist.plan.search_places import SearchPlaces
+from recd_dist.plan.search_places import search_places
 from recd_dist.plan.shard_memory import table_memory
 from recd_dist.plan.step_ledger import Alternative, StepLedger
 from recd_dist.plan.step_rows import StepRows, TableUse, table_uses
@@ -48,7 +48,7 @@ def build(repeats: float) -> tuple[Embeddings, StepRows]:
 
 def search(embeddings: Embeddings, step: StepRows, world: World) -> dict[str, Alternative]:
     """Our plan."""
-    return SearchPlaces(table_uses(embeddings), world, MACHINE, step).run()
+    return search_places([table_uses(embeddings)], world, MACHINE, step).ledger.chosen
 
 
 def torchrec(embeddings: Embeddings, step: StepRows, world: World) -> dict[str, Alternative]:

@@ -112,7 +112,8 @@ class StepWork:
 
 def no_work(world_size: int) -> StepWork:
     """The work of no table at all, to which the work of tables is added."""
-    return StepWork(*(np.zeros(world_size) for _ in range(8)))
+    none = np.zeros(world_size)
+    return StepWork(none, none, none, none, none, none, none, none)
 
 
 def table_work(

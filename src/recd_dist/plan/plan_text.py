@@ -97,7 +97,8 @@ def _render_totals(plan: TablePlan) -> PlainTable:
     for part in fields(StepTime):
         times = [getattr(cost.time, part.name) for cost in (unique, expanded)]
         if any(times):
-            table.add_row(part.name.replace("_", "-"), *(f"{_format_ms(ms)} ms" for ms in times), "")
+            name = "input, meanwhile" if part.name == "input" else part.name.replace("_", "-")
+            table.add_row(name, *(f"{_format_ms(ms)} ms" for ms in times), "")
     table.add_section()
     ratio = _format_ratio(unique.time.total, expanded.time.total)
     table.add_row("together", f"{_format_ms(unique.time.total)} ms", f"{_format_ms(expanded.time.total)} ms", ratio)

@@ -19,7 +19,8 @@ from recd_dist.embedding.vocabulary.placement import Shard, TablePlace
 from recd_dist.errors import ConfigError
 from recd_dist.plan.assign_shards import cut_columns, cut_rows
 from recd_dist.plan.choose_send import possible_sends
-from recd_dist.plan.cost import rank_ms
+from recd_dist.plan.cost import rank_ms, split_bytes
+from recd_dist.plan.link_time import split_all_reduce
 from recd_dist.plan.machines import Machine
 from recd_dist.plan.shard_memory import shard_bytes, table_memory
 from recd_dist.plan.step_bytes import Array
@@ -33,6 +34,13 @@ PASSES = 2
 
 MAX_COPIED = 2**24
 """Largest table, in numbers (64 MiB), of which every rank may hold a copy."""
+
+FEW_COPIED = 2**18
+"""The same (1 MiB) in a second search: placed one by one, no table would begin an exchange that only several repay."""
+
+MARGIN = 0.9
+"""Of plans of which the fastest takes more than this share of their time, the one that sends least to other hosts is
+taken: the costs are not exact, and the links are shared."""
 
 MIN_WIDTH = 2 * WIDTH_UNIT
 """Narrowest column shard: lookups of narrower rows cost as much as of these."""
@@ -52,6 +60,7 @@ class SearchPlaces:
         optimizer: name of the tables' optimizer, whose states take memory.
         pinned: what travels of the tables for which the config says so.
         dedup: True if batches travel through our exchange, False if through plain TorchRec.
+        max_copied: largest table, in numbers, of which every rank may hold a copy.
 
     Attributes:
         ledger: the tables that have been placed, and what they cost.
@@ -67,11 +76,13 @@ class SearchPlaces:
         optimizer: str = "rowwise_adagrad",
         pinned: Mapping[str, Send] | None = None,
         dedup: bool = True,
+        max_copied: int = MAX_COPIED,
     ) -> None:
         self.uses, self.world, self.machine, self.optimizer = uses, world, machine, optimizer
-        self.pinned, self.dedup = pinned or {}, dedup
+        self.pinned, self.dedup, self.max_copied = pinned or {}, dedup, max_copied
         self.ledger = StepLedger(uses, step, world.size, machine, dedup=dedup)
         self.used = np.zeros(world.size)
+        self._row_wise: dict[str, TablePlace] = {}
         self._runners_up: dict[str, tuple[str, float]] = {}
 
     def run(self) -> dict[str, Alternative]:
@@ -96,6 +107,12 @@ class SearchPlaces:
             if self.ledger.chosen == before:
                 break
         return {u.table: self.ledger.chosen[u.table] for u in self.uses}
+
+    def bytes_to_other_hosts(self) -> float:
+        """Bytes that the mean rank sends to other hosts in a step, gradients of copied tables included."""
+        total = self.ledger.total
+        copied = split_all_reduce(total.replicated, self.world.size, self.machine)[1]
+        return split_bytes(total, self.machine)[1] + copied
 
     def reason(self, table: str) -> str:
         """Why a table lies where it lies, in words.
@@ -134,6 +151,8 @@ class SearchPlaces:
             self._runners_up[use.table] = others[0]
         self.used += self._memory(use, best.place)
         self.ledger.put(use.table, best)
+        again = [self._row_wise[use.table]] if use.table in self._row_wise else []
+        self.ledger.forget(use.table, but=[best.place, *again])
 
     def _memory(self, use: TableUse, place: TablePlace) -> Array:
         return table_memory(use, place, self.world.size, self.optimizer)
@@ -161,10 +180,13 @@ class SearchPlaces:
             if len(fitting) == num_columns:
                 yield TablePlace(kind, tuple(cut_columns(use, fitting.tolist())))
         if "RW" in types and can_divide_rows(use.num_embeddings, self.world.size, self.world.device_type):
-            yield TablePlace("RW", _filled(cut_rows(use, range(self.world.size), 0, use.dim)))
+            if use.table not in self._row_wise:  # it is the same whatever the ranks have to do
+                place = TablePlace("RW", _filled(cut_rows(use, range(self.world.size), 0, use.dim)))
+                self._row_wise[use.table] = place
+            yield self._row_wise[use.table]
         if "TWRW" in types:
             yield from self._places_on_hosts(use, loads)
-        if "DP" in types and use.num_embeddings * use.dim <= MAX_COPIED and self.optimizer in CPU_OPTIMIZERS:
+        if "DP" in types and use.num_embeddings * use.dim <= self.max_copied and self.optimizer in CPU_OPTIMIZERS:
             yield TablePlace("DP")
 
     def _places_on_hosts(self, use: TableUse, loads: Array) -> Iterator[TablePlace]:
@@ -212,3 +234,40 @@ class SearchPlaces:
 def _filled(shards: Sequence[Shard]) -> tuple[Shard, ...]:
     """Shards without empty ones, which tables with few rows have."""
     return tuple(s for s in shards if s.num_rows)
+
+
+def search_places(
+    ways: Sequence[Sequence[TableUse]],
+    world: World,
+    machine: Machine,
+    step: StepRows,
+    *,
+    optimizer: str = "rowwise_adagrad",
+    pinned: Mapping[str, Send] | None = None,
+    dedup: bool = True,
+) -> SearchPlaces:
+    """Searches several times, and returns the best search.
+
+    Args:
+        ways: the tables, once for each way in which batches may travel.
+        world: the ranks.
+        machine: memory and speed of a rank, and its links.
+        step: rows and ids of one rank's batch.
+        optimizer: name of the tables' optimizer, whose states take memory.
+        pinned: what travels of the tables for which the config says so.
+        dedup: True if batches travel through our exchange, False if through plain TorchRec.
+
+    Raises:
+        ConfigError: a table fits nowhere; the message says how many ranks would do.
+    """
+    searches = []
+    for uses in ways:
+        for max_copied in (MAX_COPIED, FEW_COPIED):
+            search = SearchPlaces(
+                uses, world, machine, step, optimizer=optimizer, pinned=pinned, dedup=dedup, max_copied=max_copied
+            )
+            search.run()
+            searches.append(search)
+    fastest_ms = min(search.ledger.ms() for search in searches)
+    near = [search for search in searches if search.ledger.ms() * MARGIN <= fastest_ms]
+    return min(near, key=lambda search: (search.bytes_to_other_hosts(), search.ledger.ms()))

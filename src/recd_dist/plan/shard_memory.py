@@ -1,5 +1,7 @@
 """Bytes of tables and their optimizer states on each rank."""
 
+from typing import Any
+
 import numpy as np
 
 from recd_dist.embedding.vocabulary.placement import TablePlace
@@ -19,16 +21,15 @@ def table_memory(use: TableUse, place: TablePlace, world_size: int, optimizer: s
     if not place.shards:
         return np.full(world_size, shard_bytes(use.num_embeddings, use.dim, optimizer))
     shards = place.rectangles
-    sizes = [shard_bytes(rows, columns, optimizer) for rows, columns in shards[:, [2, 4]].tolist()]
-    return sum_by_rank(shards[:, 0], np.array(sizes), world_size)
+    return sum_by_rank(shards[:, 0], shard_bytes(shards[:, 2], shards[:, 4], optimizer), world_size)
 
 
-def shard_bytes(num_rows: int, num_columns: int, optimizer: str) -> float:
+def shard_bytes(num_rows: Any, num_columns: Any, optimizer: str) -> Any:
     """Bytes of a shard's weights and optimizer states. A row-wise state is one number for each row of the shard.
 
     Args:
-        num_rows: rows of the shard.
-        num_columns: columns of the shard.
+        num_rows: rows of the shard, or an array of those of several shards.
+        num_columns: columns of the shard, or of each.
         optimizer: name of the tables' optimizer.
     """
     numbers = num_rows * num_columns

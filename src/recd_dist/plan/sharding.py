@@ -23,7 +23,7 @@ from recd_dist.embedding.vocabulary.placement import Placement, Shard, TablePlac
 from recd_dist.errors import ConfigError
 from recd_dist.plan.assign_shards import assign_shards
 from recd_dist.plan.machines import Machine, find_machine
-from recd_dist.plan.search_places import SearchPlaces
+from recd_dist.plan.search_places import search_places
 from recd_dist.plan.step_rows import StepRows, table_uses
 from recd_dist.plan.torchrec_planner import plan_with_torchrec
 from recd_dist.plan.wanted_sharding import parse_sharding
@@ -79,8 +79,8 @@ def place_tables(
         if not embeddings.dedup:
             return plan_with_torchrec(embeddings, modules, world, step, machine)
         known = machine or find_machine(None, world.device_type)
-        found = SearchPlaces(uses, world, known, step or StepRows.unknown(uses), pinned=embeddings.send).run()
-        return build_plan(embeddings, world, {t: a.place for t, a in found.items()}, prefix)
+        search = search_places([uses], world, known, step or StepRows.unknown(uses), pinned=embeddings.send)
+        return build_plan(embeddings, world, {t: a.place for t, a in search.ledger.chosen.items()}, prefix)
     sharding = "table_wise" if sharding == "auto" else sharding
     wanted = parse_sharding(uses, world, sharding, embeddings.dedup)
     shards = assign_shards(uses, world, wanted, step, embeddings.dedup)

@@ -55,6 +55,7 @@ class StepLedger:
         self.chosen: dict[str, Alternative] = {}
         self.world_size, self.total = world_size, no_work(world_size)
         self._calls = Counter[Call]()
+        self._works: dict[tuple[str, Send, int], tuple[TablePlace, StepWork]] = {}
 
     def put(self, table: str, alternative: Alternative) -> None:
         """Chooses an alternative for a table that has none.
@@ -114,8 +115,23 @@ class StepLedger:
             table: name of the table.
             alternative: the alternative.
         """
-        use = replace(self.uses[table], send=alternative.send)
-        return table_work(use, alternative.place, self.step, self.world_size, self.machine, dedup=self.dedup)
+        key = table, alternative.send, id(alternative.place)
+        if key not in self._works:
+            use = replace(self.uses[table], send=alternative.send)
+            work = table_work(use, alternative.place, self.step, self.world_size, self.machine, dedup=self.dedup)
+            self._works[key] = alternative.place, work  # the place is kept, so that its id stays its own
+        return self._works[key][1]
+
+    def forget(self, table: str, *, but: Sequence[TablePlace]) -> None:
+        """Forgets the work of a table's alternatives, which takes memory.
+
+        Args:
+            table: name of the table.
+            but: places of which the work is kept.
+        """
+        kept = {id(place) for place in but}
+        for key in [key for key in self._works if key[0] == table and key[2] not in kept]:
+            del self._works[key]
 
     def _call(self, table: str, alternative: Alternative) -> Call:
         use = replace(self.uses[table], send=alternative.send)
