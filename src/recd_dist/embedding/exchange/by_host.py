@@ -26,10 +26,11 @@ from torch import Tensor
 from recd_dist.embedding.exchange.context import LookupInput
 from recd_dist.embedding.exchange.distinct import distinct_ids
 from recd_dist.embedding.exchange.layout import SPLIT_IN_HOST, Layout, Part, Unit
-from recd_dist.embedding.exchange.pieces import Integers, Order, host_integers, permute
+from recd_dist.embedding.exchange.pieces import Integers, Order, permute
 from recd_dist.embedding.exchange.return_index import Bundle, Columns
 from recd_dist.embedding.exchange.unit_rows import UnitRows
 from recd_dist.tensors.grouped import expand_rows
+from recd_dist.tensors.host_side import host_integers
 
 
 def takes_two_steps(unit: Unit) -> bool:
