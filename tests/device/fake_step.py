@@ -266,6 +266,8 @@ class FakeStep:
         columns = [u.widths(layout.rank) or (DIM,) * len(u.keys) for u in units]
         sharded._kernels = {(u.module, u.sharding): PlainLookup(c) for u, c in zip(units, columns, strict=True)}
         sharded._anchor = torch.zeros(1, device=DEVICE, requires_grad=True)
+        for exchange in sharded.exchanges:
+            exchange.anchor = sharded._anchor
         return sharded
 
     def _tables(self) -> Embeddings:
