@@ -19,6 +19,7 @@ LEFT_OUT = {
     r"recd board": "serves until Ctrl-C",
     r"recd sweep|recd runs": "tests/commands/test_sweep.py runs them",
     r"--nnodes": "hosts that are not there; tests/cluster has some",
+    r"recd checkpoint diff": "ends with 1 where tensors differ",
     r"engine=spark": "tests/etl/spark runs it",
     r"runs/kill": "a run that was killed on the way",
     r"data\.label=|data\.path=2026-11-26|runs/loves|user_copy": "logs of two labels, as tests/train has them",
@@ -29,6 +30,7 @@ TINY = "recd etl data=tiny"
 RM1 = "recd etl data=rm1 data.synthetic.num_samples=50000 data.synthetic.num_users=1500"
 BEFORE = {
     "README.md": [TINY],
+    "docs/checkpoints.md": [TINY, "recd train data=tiny --nproc 2"],
     "docs/configuration.md": [TINY],
     "docs/operations.md": [TINY],
     "docs/planning.md": [TINY, RM1],

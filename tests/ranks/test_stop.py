@@ -57,6 +57,14 @@ def test_sigterm_is_known_at_the_next_agreement_and_the_old_handler_comes_back()
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_votes_are_known_where_ranks_ask_and_nowhere_else() -> None:
+    stop = Stop()
+    stop.agree(1, now=True, votes=(True, False))
+    assert (stop.votes, stop.asked) == ((True, False), False)
+    stop.agree(1, votes=(True, True))  # not asked: nobody may act on what it alone knows
+    assert stop.votes == ()
+
+
 def test_a_stop_is_no_bug_and_no_error() -> None:
     failure = Failure.of(Stopped("stopped by SIGTERM after step 7"), rank=1)
     assert (failure.stopped, failure.user, failure.lost_peer, failure.exit_code) == (True, False, False, 143)

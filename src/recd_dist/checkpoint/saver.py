@@ -24,6 +24,7 @@ import torch.distributed as dist
 from torch import nn
 
 from recd_dist.checkpoint.agreement import rank, world_size
+from recd_dist.checkpoint.catalog import step_name
 from recd_dist.checkpoint.staging import Stage
 from recd_dist.checkpoint.state import Rename, flatten, rng_state
 from recd_dist.checkpoint.writing import Draft, write
@@ -143,7 +144,7 @@ class Saver:
             draft = Draft(directory, step, tensors, rng_state(), schema, dict(extra or {}), keep, time.time())
             self._thread = threading.Thread(target=self._write, args=(draft,), name=f"checkpoint-{step}", daemon=True)
             self._thread.start()
-            self.latest = directory / f"step-{step:08d}"
+            self.latest = directory / step_name(step)
             self.counts.num_saved += 1
             self.counts.staged_bytes = self._stage.num_bytes
             if not self._in_background:

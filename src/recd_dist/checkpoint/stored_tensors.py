@@ -1,6 +1,7 @@
 """The tensors of a checkpoint on one process, one after the other: to compare two of them, and for other programs."""
 
 import math
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,7 +52,9 @@ class StoredTensors:
         shape, dtype = self.kinds[name]
         into = {name: torch.empty(shape, dtype=dtype)}
         try:
-            dcp_load(into, storage_reader=SafeReader(self._path), planner=TensorsOnlyPlanner(), no_dist=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # that there is no process group
+                dcp_load(into, storage_reader=SafeReader(self._path), planner=TensorsOnlyPlanner(), no_dist=True)
         except CheckpointException as error:
             raise DataError(f"{self._path}: {name} cannot be read ({first_reason(error)})") from error
         return into[name]

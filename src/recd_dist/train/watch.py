@@ -11,6 +11,7 @@ from recd_dist.embedding.vocabulary.placement import Placement
 from recd_dist.job.config import to_yaml
 from recd_dist.job.dotted_names import dotted_names, value_at
 from recd_dist.job.job import Job
+from recd_dist.job.run_places import checkpoints_of
 from recd_dist.metrics.curves import BOARD_DIRECTORY, CurveWriter
 from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.plan.step_rows import TableUse
@@ -79,14 +80,15 @@ class Watch:
 
     def _limits(self, ranks: Ranks) -> Limits:
         """What the numbers of this run are held against; only what is deduplicated can lose rows."""
-        job = self._job
+        job, place = self._job, checkpoints_of(self._job.config)
+        disk = place.parent if isinstance(place, Path) else None  # a store does not fill up
         return Limits(
             {group: job.manifest.dedup_factor(group) for group in job.manifest.group_rows} if job.dedup else {},
             job.config.batch_size,
             ranks.local_world_size,
             usable_memory(),
-            self._run_dir,
-            self._facts.get("table_bytes", 0.0) * ranks.world_size,
+            disk or self._run_dir,
+            self._facts.get("table_bytes", 0.0) * ranks.world_size if disk else 0.0,
         )
 
     def reader(self, batches: Iterator[Batch]) -> Iterator[Batch]:
