@@ -52,6 +52,7 @@ class SaveCounts:
         num_left_out: checkpoints that were left out, as the one before was still being written.
         waited_s: seconds in which training waited.
         write_s: seconds from the copy to the whole checkpoint, of the last one that was written.
+        write_cpu_s: seconds that the thread has computed for it.
         staged_bytes: the copy's size.
     """
 
@@ -59,6 +60,7 @@ class SaveCounts:
     num_left_out: int = 0
     waited_s: float = 0.0
     write_s: float = 0.0
+    write_cpu_s: float = 0.0
     staged_bytes: int = 0
 
 
@@ -195,7 +197,7 @@ class Saver:
             write(draft, self._group)
         except BaseException as error:
             self._failure = error
-        self.counts.write_s = time.time() - draft.started
+        self.counts.write_s, self.counts.write_cpu_s = time.time() - draft.started, time.thread_time()
 
 
 def _all_ranks(value: bool) -> bool:
