@@ -75,7 +75,7 @@ def test_an_unknown_protocol():
 
 def test_credentials_in_a_path_are_refused_and_not_shown():
     with pytest.raises(
-        ConfigError, match=r"s3://\*\*\*@bucket/x: holds a user and password .* environment variables"
+        ConfigError, match=r"s3://\*\*\*@bucket/x: holds a user and password .*environment variables"
     ) as error:
         location("s3://KEY:pa55@bucket/x")
     assert "pa55" not in str(error.value)

@@ -83,7 +83,7 @@ class Saver:
         self._stage = Stage()
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
-        self._group = None
+        self._group: Any = None  # a ProcessGroup; which types torch names for it changes from release to release
         if world_size() > 1:
             self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=WRITE_TIMEOUT_S))
 

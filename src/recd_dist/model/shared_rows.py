@@ -180,7 +180,7 @@ def take_distinct(values: Tensor, index: Tensor) -> Tensor:
         values: [N, ...].
         index: int64 [M] in [0, N), without repeats.
     """
-    taken: Tensor = _Take.apply(values, index)  # type: ignore[no-untyped-call]
+    taken: Tensor = _Take.apply(values, index)  # type: ignore[no-untyped-call,unused-ignore]
     return taken
 
 

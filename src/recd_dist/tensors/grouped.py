@@ -35,7 +35,7 @@ def expand_rows(values: Tensor, inverse: Tensor) -> Tensor:
         values: [U, ...], unique rows.
         inverse: int32 or int64 [B] in [0, U), for each sample its row.
     """
-    expanded: Tensor = _Expand.apply(values, inverse)  # type: ignore[no-untyped-call]
+    expanded: Tensor = _Expand.apply(values, inverse)  # type: ignore[no-untyped-call,unused-ignore]
     return expanded
 
 

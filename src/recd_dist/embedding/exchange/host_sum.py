@@ -66,7 +66,7 @@ def sum_in_host(step: HostSum, matrices: Sequence[Tensor], anchor: Tensor) -> li
     Returns:
         Whole sums, float32 [rows of the ranks with this local rank, columns].
     """
-    return list(_HostSum.apply(step, anchor, *matrices))  # type: ignore[no-untyped-call]
+    return list(_HostSum.apply(step, anchor, *matrices))  # type: ignore[no-untyped-call,unused-ignore]
 
 
 class _HostSum(torch.autograd.Function):

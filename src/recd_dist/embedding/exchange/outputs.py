@@ -105,7 +105,7 @@ def start_exchange(step: VectorExchange, matrices: Sequence[Tensor], anchor: Ten
     Returns:
         A tensor that stands for the exchange, for ``receive``.
     """
-    sent: Tensor = _Send.apply(step, anchor, *matrices)  # type: ignore[no-untyped-call]
+    sent: Tensor = _Send.apply(step, anchor, *matrices)  # type: ignore[no-untyped-call,unused-ignore]
     return sent
 
 
@@ -119,7 +119,7 @@ def receive(step: VectorExchange, sent: Tensor) -> list[Tensor]:
     Returns:
         For each bundle its matrices, float32 [rows of all matrices, columns].
     """
-    return list(_Receive.apply(step, sent))  # type: ignore[no-untyped-call]
+    return list(_Receive.apply(step, sent))  # type: ignore[no-untyped-call,unused-ignore]
 
 
 class _Send(torch.autograd.Function):
