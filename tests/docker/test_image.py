@@ -10,7 +10,7 @@ from tests.docker.engine import BuildahAndRunc, Docker, engine, missing
 
 pytestmark = pytest.mark.docker
 LARGEST_GB = 1.6
-"""1.41 GB with the CPU build of torch, Debian and Python included."""
+"""1.42 GB with the CPU build of torch, Debian and Python included."""
 
 
 @pytest.fixture(scope="module")
