@@ -11,6 +11,7 @@ import pytest
 from recd_dist.ranks import progress
 from recd_dist.ranks.process_group import process_group
 from recd_dist.ranks.progress import READING, START, STEP, Progress, innermost_place, phase, read_mark, reading
+from recd_dist.ranks.stop import Stop
 from recd_dist.ranks.timeouts import Timeouts
 
 
@@ -38,6 +39,18 @@ def test_the_start_and_the_first_step_may_take_long(told: Path) -> None:
     progress.count_step(1)
     assert (mark(told).phase, mark(told).allowed_s, mark(told).step) == (STEP, 2.0, 1)
     assert (mark(told).pid, mark(told).rank) == (os.getpid(), 3)
+
+
+def test_what_follows_the_last_step_may_take_long(told: Path) -> None:
+    """A rank that waits while another one writes the summary, on a slow disk, does not hang."""
+    progress.count_step(1)
+    progress.count_step(2)
+    with Stop(2):
+        assert mark(told).allowed_s == 2.0
+    assert (mark(told).phase, mark(told).allowed_s, mark(told).step) == (progress.END, 100.0, 2)
+    with phase("an evaluation"):
+        pass
+    assert (mark(told).phase, mark(told).allowed_s) == (progress.END, 100.0)
 
 
 def test_a_step_may_take_ten_times_the_longest_so_far(told: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ FILE = "RECD_PROGRESS"
 STACK_SIGNAL = signal.SIGUSR2
 """Makes a rank write where its main thread is, into the file of its progress with the ending ``.stack``."""
 
-STEP, START, READING = "a step", "the start", "a batch of the reader"
+STEP, START, READING, END = "a step", "the start", "a batch of the reader", "the end"
 BEAT_S = 1.0
 _MARK, _BEAT = struct.Struct("<ddq40s"), struct.Struct("<dqqq")
 _UNKNOWN = -1
@@ -137,6 +137,11 @@ def start(timeouts: Timeouts) -> None:
 def count_step(step: int) -> None:
     """A step is done: see ``Progress.count_step``."""
     _current.count_step(step)
+
+
+def end_steps() -> None:
+    """No step follows: what comes now, such as waiting for the rank that writes the summary, may take ``slow_s``."""
+    _current.begin(END)
 
 
 @contextmanager

@@ -57,6 +57,7 @@ class Stop:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         signal.signal(signal.SIGTERM, self._before)
+        progress.end_steps()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         del number, frame
