@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from importlib.metadata import distributions
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,10 @@ from recd_dist.tensors.host_side import constant
 from recd_dist.tensors.ikjt import IKJT, GroupLayout
 from recd_dist.train.build import Head
 
-DEVICE = torch.device("cuda:0" if torch.version.cuda else "meta")
+CPU_BUILD = any(d.name == "fbgemm-gpu-cpu" for d in distributions())
+"""Whether fbgemm-gpu is its CPU build, which torch's CUDA build may stand beside."""
+
+DEVICE = torch.device("meta" if CPU_BUILD or torch.version.cuda is None else "cuda:0")
 DIM = 8
 SCHEMA = Schema(
     (
