@@ -128,7 +128,8 @@ def run_ranks(script: str, config: dict[str, Any], overrides: Sequence[str] = ()
         out = Path(scratch, "found.json")
         whole = {**config, "overrides": [*overrides, f"run_dir={scratch}", "device=cpu"], "out": str(out)}
         addresses = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        env = rank_environment(1, num_ranks) | os.environ | {"OMP_NUM_THREADS": "1"} | addresses
+        own = {"OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": ""}  # a script imports those beside it
+        env = rank_environment(1, num_ranks) | os.environ | own | addresses
         command = [sys.executable, str(Path(script)), "--rank", json.dumps(whole)]
         ranks = [subprocess.Popen(command, env=env | {"RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(num_ranks)]
         codes = [rank.wait() for rank in ranks]
