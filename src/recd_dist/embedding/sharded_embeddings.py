@@ -101,6 +101,7 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
         self.schema, self.tables, self.dedup, self.weighted = module.schema, module.tables, True, module.weighted
         self.sequence_tables, self.send, self.classes = module.sequence_tables, module.send, module.classes
         self.assemble, self.codecs, self.group = module.assemble, module.codecs, env.process_group
+        self.exchange = module.exchange
         self.pooled = nn.ModuleDict(
             {
                 name: ShardedEmbeddingBagCollection(
