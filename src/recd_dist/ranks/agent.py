@@ -176,12 +176,24 @@ class Agent(upstream.LocalElasticAgent):
             return self._failure_of(stopped)
         num_ranks = self._worker_group.workers[0].world_size
         if self._spans_hosts:
+            if told := self._told_by_others():
+                return told
             states = self._share(states)
         hung = find_hung(states, num_ranks)
         if not hung:
             self._notice(here, now_s)
             return None
         return self._failure_of(hung)
+
+    def _told_by_others(self) -> Failure | None:
+        """An error that the user must mend on another host: ranks that have not met it yet would wait for it."""
+        group: Any = self._worker_group
+        for number in range(group.group_world_size):
+            if number != group.group_rank and group.store.check([f"{_FAILURE}/{number}"]):
+                failure = Failure.parse(json.loads(group.store.get(f"{_FAILURE}/{number}"))[0])
+                if failure.user:
+                    return failure
+        return None
 
     def _failure_of(self, hung: list[RankState]) -> Failure:
         first = hung[0]
