@@ -29,7 +29,6 @@ from recd_dist.ranks import progress
 from recd_dist.ranks.failures import Failure, read_failures, root_cause
 from recd_dist.ranks.forked_ranks import RankServer
 from recd_dist.ranks.hung import RankState, describe, find_hung
-from recd_dist.ranks.links import LinkWatch
 from recd_dist.ranks.rank_processes import RankProcesses
 from recd_dist.ranks.timeouts import Timeouts
 
@@ -63,6 +62,7 @@ class Agent(upstream.LocalElasticAgent):
         progress_directory: a local directory for what the ranks tell.
         server: what forks the ranks; None starts a new process for each.
         max_hosts: most hosts of the job.
+        cut: takes the addresses to which links are cut; cleared at each start.
         tell: writes a line for the user.
 
     Attributes:
@@ -79,6 +79,7 @@ class Agent(upstream.LocalElasticAgent):
         progress_directory: Path,
         server: RankServer | None,
         max_hosts: int,
+        cut: list[str],
         tell: Callable[[str], None],
     ) -> None:
         super().__init__(spec, logs_specs, exit_barrier_timeout=timeouts.exit_s, shutdown_timeout=round(grace_s))
@@ -86,10 +87,9 @@ class Agent(upstream.LocalElasticAgent):
         self._timeouts, self._logs, self._told_in = timeouts, log_directory, progress_directory
         self._server, self._max_hosts, self._tell = server, max_hosts, tell
         self._host = socket.gethostname()
-        self._links = LinkWatch(timeouts.link_s)
         self._looked_s, self._excused_s = time.monotonic(), 0.0
         self._hang: Failure | None = None
-        self._grace_s, self._cut = grace_s, list[str]()
+        self._grace_s, self._cut = grace_s, cut
         self._stopped_since: dict[int, float] = {}
         self._noticed: dict[int, tuple[float, float]] = {}  # rank: since, next notice after
         self._num_starts = 0
@@ -169,8 +169,6 @@ class Agent(upstream.LocalElasticAgent):
         if now_s - self._looked_s > _PAUSE_S:
             self._excused_s = now_s
         self._looked_s = now_s
-        if self._spans_hosts:
-            self._cut += self._links.look()
         states = here = self._local_states(now_s)
         if stopped := [state for state in states if state.stopped_s > self._timeouts.stopped_s]:
             return self._failure_of(stopped)

@@ -18,6 +18,7 @@ from torch.distributed.elastic.rendezvous.api import RendezvousClosedError, Rend
 from recd_dist.ranks.agent import Agent, LostStore
 from recd_dist.ranks.failures import Failure
 from recd_dist.ranks.forked_ranks import RankServer
+from recd_dist.ranks.links import LinkThread
 from recd_dist.ranks.timeouts import Timeouts
 
 MONITOR_S = 0.1
@@ -50,6 +51,9 @@ class HostRanks:
         self._one_host = options.max_nodes == 1
         self._num_restarts = options.max_restarts
         self._agent: Agent | None = None
+        self._links = LinkThread(timeouts.link_s)
+        if not self._one_host:
+            self._links.start()
         os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = SIGNALS
 
     def run(self) -> Failure | None:
@@ -115,13 +119,10 @@ class HostRanks:
             monitor_interval=MONITOR_S,
             local_addr="127.0.0.1" if self._one_host else None,
         )
-        silent = range(
-            1, options.nproc_per_node
-        )  # the first of each host: torch may put rank 0 on any (rank.be_silent)
+        silent = range(1, options.nproc_per_node)  # torch may put rank 0 on any host: rank.be_silent sees to the first
         logs = DefaultLogsSpecs(log_dir=str(self._logs), redirects=dict.fromkeys(silent, Std.ALL))
-        return Agent(
-            spec, logs, self._timeouts, self._grace_s, self._logs, told_in, self._server, options.max_nodes, self._tell
-        )
+        job = (self._timeouts, self._grace_s, self._logs, told_in, self._server, options.max_nodes)
+        return Agent(spec, logs, *job, self._links.cut, self._tell)
 
     def rejoin(self) -> bool:
         """Whether to meet the other hosts again after the first one was lost; says so."""

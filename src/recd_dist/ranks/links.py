@@ -11,10 +11,13 @@ import logging
 import os
 import socket
 import struct
+import threading
+import time
 from contextlib import suppress
 
 logger = logging.getLogger(__name__)
 
+LOOK_S = 1.0
 FEWEST_SENT_AGAIN = 3
 _ACKNOWLEDGED = struct.Struct("=I")
 _ACKNOWLEDGED_AT = 56
@@ -75,6 +78,28 @@ class LinkWatch:
         num_sent_again = told[2]
         (silent_ms,) = _ACKNOWLEDGED.unpack_from(told, _ACKNOWLEDGED_AT)
         return num_sent_again >= FEWEST_SENT_AGAIN and silent_ms > self._link_s * 1000
+
+
+class LinkThread(threading.Thread):
+    """Looks once a second, in a thread: the launcher's own thread may be the one that waits for the other side.
+
+    Args:
+        link_s: see ``LinkWatch``.
+
+    Attributes:
+        cut: the addresses at the other ends of links that were cut, so far.
+    """
+
+    def __init__(self, link_s: float) -> None:
+        super().__init__(name="recd-links", daemon=True)
+        self._watch = LinkWatch(link_s)
+        self.cut: list[str] = []
+
+    def run(self) -> None:
+        """Looks until the process ends."""
+        while True:
+            time.sleep(LOOK_S)
+            self.cut += self._watch.look()
 
 
 def _sockets(seen: set[str]) -> list[int]:
