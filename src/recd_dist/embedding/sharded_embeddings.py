@@ -119,6 +119,7 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
         self._kernels = {(unit.module, unit.sharding): self._kernel(unit) for unit in self._own_units()}
         # This is no parameter. With it gradients flow through the exchange on ranks without tables, too.
         self._anchor = torch.zeros(1, device=device, requires_grad=True)
+        self.exchange = module.exchange
         self.exchanges = self._build_exchanges(module.exchange, device)
 
     def _build_exchanges(self, wanted: ExchangeName, device: torch.device | None) -> list[Exchange]:
