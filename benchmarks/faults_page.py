@@ -74,7 +74,7 @@ GOALS = {"noticed_s": 15.0, "step_s": 5.0}
 TEXT = """\
 # Faults in a row
 
-    python benchmarks/faults.py --runs {num} --seed 7 --out faults.jsonl
+    python benchmarks/faults.py --runs 50 --seed 7 --out faults.jsonl
 
 {machine}. Runs of a small synthetic table (21,314 samples, two epochs,
 checkpoints every 50 steps, no reader workers but where one is killed). Hosts are network namespaces. Where a launcher
