@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -268,9 +269,10 @@ def test_cuda_builds_without_a_driver(monkeypatch: pytest.MonkeyPatch, capsys: p
         cause = OSError(f"{name}.so.1: cannot open shared object file: No such file or directory")
         raise OSError("Could not load this library: fbgemm_gpu_py.so") from cause
 
-    monkeypatch.setattr(type(COMMANDS["stats"]), "run", lambda command, options: load("libnvidia-ml"))
+    stats = COMMANDS["stats"]
+    monkeypatch.setitem(COMMANDS, "stats", replace(stats, run=lambda options: load("libnvidia-ml")))
     assert main(["stats", "data=tiny"]) == 2
     assert "CUDA builds of fbgemm-gpu want an NVIDIA driver" in capsys.readouterr().err
-    monkeypatch.setattr(type(COMMANDS["stats"]), "run", lambda command, options: load("libother"))
+    monkeypatch.setitem(COMMANDS, "stats", replace(stats, run=lambda options: load("libother")))
     with pytest.raises(OSError, match="Could not load"):
         main(["stats", "data=tiny"])
