@@ -38,7 +38,7 @@ def users(*wanted: str) -> set[str]:
 
 
 def test_code_is_imported_by_name_only_where_this_program_says_the_name() -> None:
-    """ranks/rank.py, rank_server.py: the launcher's --module; health/libraries.py: the libraries of a job. No config comes there."""
+    """ranks/rank.py, rank_server.py: the launcher's --module; libraries.py: those of a job. No config comes there."""
     assert users("import_module", "__import__", "spec_from_file_location", "entry_points", "runpy", "pkgutil") == {
         "src/recd_dist/ranks/rank.py",
         "src/recd_dist/ranks/rank_server.py",
