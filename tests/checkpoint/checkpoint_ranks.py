@@ -21,6 +21,7 @@ from recd_dist.checkpoint.agreement import gather
 from recd_dist.checkpoint.state import flatten
 from recd_dist.errors import UserError
 from recd_dist.ranks.process_group import process_group
+from recd_dist.ranks.timeouts import Timeouts
 from recd_dist.table.schema import Feature, Kind, Schema
 
 SCHEMA = Schema(tuple(Feature(n, Kind.ids, table=n) for n in "abc"))
@@ -143,5 +144,5 @@ def main(mode: str, sharding: str, directory: Path) -> None:
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
-    with process_group("cpu", timeout_s=30):
+    with process_group("cpu", Timeouts(collective_s=30.0)):
         main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
