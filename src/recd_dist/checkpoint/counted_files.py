@@ -44,7 +44,12 @@ class CountedFiles(FileSystemBase):
                 return
             with path.open(mode) as stream:
                 counted = _Counted(stream)
-                yield counted
+                try:
+                    yield counted
+                except RuntimeError as error:
+                    if counted.error is None:
+                        raise
+                    raise counted.error from error  # torch puts one of its own in the place of a full disk's
             if not is_remote(path):
                 flush_file(Path(path))
             self.written[path.name] = StoredPart(counted.tell(), counted.crc32)
@@ -96,18 +101,24 @@ class _Counted(io.RawIOBase):
 
     Attributes:
         crc32: the checksum of what was written so far.
+        error: why the last bytes could not be written, if so.
     """
 
     def __init__(self, stream: Any) -> None:
         super().__init__()
         self._stream, self._num_bytes, self.crc32 = stream, 0, 0
+        self.error: OSError | None = None
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
         self.crc32 = zlib.crc32(data, self.crc32)
-        self._stream.write(data)
+        try:
+            self._stream.write(data)
+        except OSError as error:
+            self.error = error
+            raise
         size = memoryview(data).nbytes
         self._num_bytes += size
         return size
