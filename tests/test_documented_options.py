@@ -11,6 +11,7 @@ from tests import documented
 
 from recd_dist import cli
 from recd_dist.errors import ConfigError
+from recd_dist.job.combinations import plan_sweep
 from recd_dist.job.config import _OF_A_RUN, _TYPES, config_dir, load
 from recd_dist.job.option_types import Kind, UnknownOption, kind_at, kind_of
 from recd_dist.job.overrides import parse_override
@@ -150,6 +151,9 @@ def test_every_command_of_a_page_is_parsed_and_its_config_composed(
         options = cli._parse(words[1:])
         assert options, line
         command = cli.COMMANDS[options.command]
+        if options.command == "sweep":  # each of its runs is one of recd train
+            sweep = plan_sweep(command.rank_overrides(options))
+            options.overrides = [*sweep.fixed, *sweep.combinations[-1].overrides]
         try:
             config = command.load_config(options) if command.config else None
         except ConfigError as error:

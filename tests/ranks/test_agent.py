@@ -69,7 +69,7 @@ def start(tmp_path: Path) -> Callable[[str], subprocess.Popen[str]]:
 
 
 def test_a_rank_that_is_stuck_is_named_with_its_line(start: Callable[[str], subprocess.Popen[str]]) -> None:
-    out, err = (process := start("hang")).communicate(timeout=90)
+    out, err = communicate(process := start("hang"))
     assert (process.returncode, out) == (0, "done\n"), err
     assert err.startswith("recd: rank 1 hangs: a step after step 3, in stepping.py:11 in forever, takes ")
     assert err.endswith(AGAIN)
@@ -77,7 +77,7 @@ def test_a_rank_that_is_stuck_is_named_with_its_line(start: Callable[[str], subp
 
 
 def test_a_rank_that_is_stopped_is_named(start: Callable[[str], subprocess.Popen[str]]) -> None:
-    out, err = (process := start("stop")).communicate(timeout=90)
+    out, err = communicate(process := start("stop"))
     assert (process.returncode, out) == (0, "done\n"), err
     assert err.startswith("recd: rank 1 hangs: its process was stopped ")
     assert err.endswith(AGAIN)
@@ -86,12 +86,12 @@ def test_a_rank_that_is_stopped_is_named(start: Callable[[str], subprocess.Popen
 def test_a_slow_reader_is_noticed_and_left_alone(start: Callable[[str], subprocess.Popen[str]]) -> None:
     out, err = (process := start("read")).communicate(timeout=90)
     assert (process.returncode, out) == (0, "done\n"), err
-    assert err.startswith("recd: rank 1: a batch of the reader after step 3 takes ")
+    assert "recd: rank 1: a batch of the reader after step 3 takes " in err
     assert "start again" not in err
 
 
 def test_an_error_that_the_user_can_mend_is_not_repeated(start: Callable[[str], subprocess.Popen[str]]) -> None:
-    out, err = (process := start("data")).communicate(timeout=90)
+    out, err = communicate(process := start("data"))
     assert (process.returncode, out, err) == (2, "", "recd: error: part-0.parquet: column clicked: NaN\n")
 
 
@@ -105,10 +105,16 @@ def test_ranks_start_again_when_the_process_that_forks_them_has_died(
         time.sleep(0.05)
     time.sleep(1.0)  # the ranks run
     os.kill(servers[0], signal.SIGKILL)
-    out, err = process.communicate(timeout=90)
+    out, err = communicate(process)
     assert (process.returncode, out) == (0, "done\n"), err
     assert "was killed by SIGKILL" in err
     assert err.endswith(AGAIN)
+
+
+def communicate(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    """Output and errors; without what a busy machine is announced to be slow with, as start and end of the ranks."""
+    out, err = process.communicate(timeout=90)
+    return out, "".join(line for line in err.splitlines(keepends=True) if not line.endswith(" so far\n"))
 
 
 def children(pid: int) -> list[int]:

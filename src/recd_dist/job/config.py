@@ -205,9 +205,12 @@ def _read_flow(text: str) -> Any:
     else:
         problem = "a colon in a map needs a space behind it"
     try:
-        return OverridesParser.create().parse_override(f"value={text}").value()
+        override = OverridesParser.create().parse_override(f"value={text}")
     except HydraException:
         raise ValueError(problem) from None
+    if override.is_sweep_override():
+        raise ValueError("several values, of which recd sweep makes a run each")
+    return override.value()
 
 
 def _is_squeezed(value: Any) -> bool:

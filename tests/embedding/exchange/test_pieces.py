@@ -30,3 +30,12 @@ def test_an_order_knows_whether_anything_moves() -> None:
     values = torch.arange(3)
     assert reorder([values], [np.array([1, 2])], Order([0, 1])) is values
     assert len(reorder([values[:0]], [np.array([0, 0])], Order([1, 0]))) == 0
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1], list(range(199, -1, -1))])
+def test_a_number_that_is_seen_as_many_is_laid_out(order: list[int]) -> None:
+    """As the gradient of a plain sum is."""
+    sizes = np.full(len(order), 2, dtype=np.int64)
+    joined = reorder([torch.tensor(3.0).expand(2 * len(order))], [sizes], Order(np.array(order)))
+    assert joined.is_contiguous()
+    assert joined.tolist() == [3.0] * 2 * len(order)

@@ -79,14 +79,15 @@ def reorder(tensors: Sequence[Tensor], sizes: Sequence[Integers], order: Order) 
         order: the order; pieces are numbered tensor after tensor.
 
     Returns:
-        A flat tensor; a view where nothing moves.
+        A flat tensor without gaps; the one that was given where nothing moves.
     """
+    # The gradient of a plain sum is one number that is seen as many: neither kernels nor collectives take that.
     if order.is_same:
-        return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+        return tensors[0].contiguous() if len(tensors) == 1 else torch.cat(list(tensors))
     if len(order) <= FEW:
         pieces = [p for t, s in zip(tensors, sizes, strict=True) for p in t.split(s.tolist())]
         return torch.cat([pieces[n] for n in order.numbers])
-    whole = tensors[0] if len(tensors) == 1 else torch.cat(list(tensors))
+    whole = tensors[0].contiguous() if len(tensors) == 1 else torch.cat(list(tensors))
     joined = sizes[0] if len(sizes) == 1 else np.concatenate(sizes)
     return permute(whole, host_integers(joined, whole), order, int(joined[order.numbers].sum()))
 
