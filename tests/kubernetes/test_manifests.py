@@ -23,9 +23,12 @@ def of_kind(kind: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_a_file_begins_with_the_command_that_uses_it(path: Path) -> None:
-    command = path.read_text().replace("\\\n#", "").splitlines()[0]
-    assert command.startswith(("# kubectl ", "# torchx run -s kubernetes "))
-    assert f"launch/kubernetes/{path.name}" in command
+    before, named, _ = path.read_text().partition(f"launch/kubernetes/{path.name}")
+    assert named
+    assert all(
+        line.startswith(("# kubectl ", "# torchx run -s kubernetes "))
+        for line in before.replace("\\\n#", "").splitlines()
+    )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -62,6 +65,9 @@ def test_pods_write_to_memory_and_claims_alone(pod: dict[str, Any]) -> None:
     for volume in pod["volumes"]:
         if "persistentVolumeClaim" in volume:
             assert volume["persistentVolumeClaim"]["claimName"] in claims
+        elif "secret" in volume:
+            assert volume["secret"]["defaultMode"] == 0o400  # what `recd board --token-file` wants beside fsGroup
+            assert pod["securityContext"]["fsGroup"]
         else:
             assert volume["emptyDir"]["medium"] == "Memory"
             assert volume["emptyDir"]["sizeLimit"]
@@ -109,7 +115,7 @@ def test_the_budget_and_the_network_policy_select_all_that_trains() -> None:
     text = {path.name: path.read_text() for path in FILES}
     [label] = [f"{name}: {value}" for name, value in chosen.items()]
     assert [name for name in ("pod.yaml", "jobset.yaml", "trainjob.yaml") if label not in text[name]] == []
-    assert label not in text["tensorboard.yaml"] + text["etl.yaml"]
+    assert label not in text["tensorboard.yaml"] + text["board.yaml"] + text["etl.yaml"]
 
 
 def test_training_has_the_same_time_to_write_its_checkpoint_everywhere() -> None:

@@ -18,7 +18,7 @@ from tests.metrics.served import fetch_when_ready, free_port
 
 from recd_dist.errors import ConfigError
 from recd_dist.metrics.board_guard import Guard
-from recd_dist.metrics.board_server import Access, read_token, serve, server_command
+from recd_dist.metrics.board_server import Access, serve, serve_until, server_command
 from recd_dist.metrics.curves import CurveWriter
 
 TOKEN = "a-token-of-thirty-characters-!"
@@ -63,30 +63,25 @@ def test_beyond_loopback_it_wants_a_token_and_tls(
     assert token.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_token_is_long_and_of_its_owner_alone(tmp_path: Path) -> None:
-    file = tmp_path / "token"
-    with pytest.raises(ConfigError, match=r"--token-file .*: No such file"):
-        read_token(file)
-    made = read_token(file, make=True)
-    assert (len(made), read_token(file, make=True)) == (43, made)
-    file.write_text("short\n")
-    with pytest.raises(ConfigError, match="5 characters, a token has at least 20; remove the file"):
-        read_token(file)
-    file.write_text(TOKEN)
-    file.chmod(0o640)
-    with pytest.raises(ConfigError, match=r"others can read it; chmod 600 /"):
-        read_token(file)
-    (tmp_path / "bytes").write_bytes(b"\xff" * 40)
-    with pytest.raises(ConfigError, match="no text"):
-        read_token(tmp_path / "bytes")
-
-
 def test_a_certificate_without_its_key_is_told_before_it_serves(
     run_dir: Path, tmp_path: Path, certificate: tuple[Path, Path]
 ) -> None:
     for cert, key in ((certificate[0], None), (tmp_path / "none.crt", certificate[1])):
         with pytest.raises(ConfigError, match=r"--cert .*: no certificate with its private key .*openssl req"):
             server_command(run_dir, access=Access(cert=cert, key=key))
+    with pytest.raises(ConfigError, match=r"--key .*: belongs to a certificate; add --cert FILE"):
+        server_command(run_dir, access=Access(key=certificate[1]))
+    open_to_all = tmp_path / "board.key"
+    open_to_all.write_bytes(certificate[1].read_bytes())
+    open_to_all.chmod(0o644)
+    with pytest.raises(ConfigError, match=r"--key .*board\.key: everyone on this machine can read .*; chmod 600 /"):
+        server_command(run_dir, access=Access(cert=certificate[0], key=open_to_all))
+
+
+def test_a_board_that_waits_for_a_run_tells_a_bad_token_at_once(tmp_path: Path) -> None:
+    (tmp_path / "token").touch(0o600)
+    with pytest.raises(ConfigError, match="it is empty"):
+        serve_until(tmp_path / "ended", tmp_path / "run", free_port(), access=Access(tmp_path / "token"))
 
 
 # --- the guard --------------------------------------------------------------------------------------------------------

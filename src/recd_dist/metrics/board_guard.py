@@ -17,7 +17,7 @@ from urllib.parse import parse_qs
 
 from tensorboard.program import TensorBoard, WerkzeugServer
 
-from recd_dist.metrics.board_server import read_token, tls_context
+from recd_dist.metrics.board_secrets import read_token, tls_context
 
 App: TypeAlias = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 """A WSGI application."""

@@ -9,11 +9,9 @@ TensorBoard asks nobody for a password, so that it is never reachable from other
 import errno
 import ipaddress
 import os
-import secrets
 import shlex
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import time
@@ -22,17 +20,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from recd_dist.errors import ConfigError
-
-MIN_TOKEN_LENGTH = 20
-"""Characters; a token that is made here has 43, of 256 random bits."""
+from recd_dist.metrics.board_secrets import CERTIFY, read_token, require_certificate
 
 LOOK_S = 0.5
 """Seconds between two looks whether a job has begun to write curves, or has ended."""
-
-_OTHERS = 0o077
-_CERTIFICATE = (
-    "openssl req -x509 -newkey rsa:3072 -nodes -days 365 -subj /CN=$(hostname -f) -keyout board.key -out board.crt"
-)
 
 
 @dataclass(frozen=True)
@@ -65,11 +56,22 @@ def server_command(
 
     Raises:
         ConfigError: there is no event file below the directory; or others could read the run: the host is beyond
-            loopback without token or TLS, the token is short or can be read by others.
+            loopback without token or TLS, or a file of token or key is not as ``board_secrets.py`` wants it.
     """
-    access = access or Access()
     if next(directory.rglob("events.out.tfevents.*"), None) is None:
         raise ConfigError(f"{directory}: no TensorBoard files here; give a run's directory, or the one of all runs")
+    guard = _guard_words(port, host, access or Access())
+    module = ["-P", "-m", "recd_dist.metrics.board_guard", *guard]  # -P: no module of the working directory
+    listen = ["--host", host, "--port", str(port)]
+    return [sys.executable, *module, "--load_fast=false", "--logdir", str(directory), *listen]
+
+
+def _guard_words(port: int, host: str, access: Access) -> list[str]:
+    """The arguments of the guard, whose files are looked at first.
+
+    Raises:
+        ConfigError: others could read the run.
+    """
     beyond = not _is_loopback(host)
     if beyond and access.token_file is None:
         raise ConfigError(
@@ -80,18 +82,18 @@ def server_command(
     if beyond and access.cert is None and not access.no_tls:
         raise ConfigError(
             f"host={host}: without TLS the token could be read on the way; add --cert FILE --key FILE (to make them: "
-            f"{_CERTIFICATE}), or --no-tls where a proxy in front of it speaks TLS"
+            f"{CERTIFY}), or --no-tls where a proxy in front of it speaks TLS"
         )
-    guard = []
+    if access.key is not None and access.cert is None:
+        raise ConfigError(f"--key {access.key}: belongs to a certificate; add --cert FILE (to make both: {CERTIFY})")
+    words = []
     if access.token_file is not None:
         read_token(access.token_file, make=True)
-        guard += ["--token-file", str(access.token_file)]
+        words += ["--token-file", str(access.token_file)]
     if access.cert is not None:
-        _require_certificate(access.cert, access.key)
-        guard += ["--cert", str(access.cert), *(["--key", str(access.key)] if access.key else [])]
-    module = ["-P", "-m", "recd_dist.metrics.board_guard", *guard]  # -P: no module of the working directory
-    listen = ["--host", host, "--port", str(port)]
-    return [sys.executable, *module, "--load_fast=false", "--logdir", str(directory), *listen]
+        require_certificate(access.cert, access.key)
+        words += ["--cert", str(access.cert), *(["--key", str(access.key)] if access.key else [])]
+    return words
 
 
 def serve(directory: Path, port: int = 6006, host: str = "127.0.0.1", access: Access | None = None) -> NoReturn:
@@ -129,6 +131,7 @@ def serve_until(
     Raises:
         ConfigError: as for :func:`serve`.
     """
+    _guard_words(port, host, access or Access())
     _require_free(host, port, directory)
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that the server ends too
     server: subprocess.Popen[bytes] | None = None
@@ -148,50 +151,6 @@ def serve_until(
 
 def _environment() -> dict[str, str]:
     return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"}
-
-
-def read_token(file: Path, make: bool = False) -> str:
-    """Reads a token, which nobody but the file's owner may be able to read.
-
-    Args:
-        file: the file; its text without the white space around it is the token.
-        make: write a new token where there is no such file.
-
-    Raises:
-        ConfigError: the file cannot be read or written, others can read it, or its token is too short.
-    """
-    try:
-        if make and not file.exists():
-            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
-                new.write(secrets.token_urlsafe(32) + "\n")
-        mode, token = file.stat().st_mode, file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--token-file {file}: {getattr(error, 'strerror', None) or 'no text'}") from error
-    if mode & _OTHERS:
-        raise ConfigError(f"--token-file {file}: others can read it; chmod 600 {shlex.quote(str(file))}")
-    if len(token) < MIN_TOKEN_LENGTH:
-        raise ConfigError(
-            f"--token-file {file}: {len(token)} characters, a token has at least {MIN_TOKEN_LENGTH}; remove the file, "
-            "and a new one is made"
-        )
-    return token
-
-
-def _require_certificate(cert: Path, key: Path | None) -> None:
-    try:
-        tls_context(cert, key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"--cert {cert}{f' --key {key}' if key else ''}: no certificate with its private key "
-            f"({error.strerror or error}); to make them: {_CERTIFICATE}"
-        ) from error
-
-
-def tls_context(cert: Path, key: Path | None) -> ssl.SSLContext:
-    """The TLS settings of a server: Python's own, which speak TLS 1.2 and later."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(cert, key, password=lambda: "")  # an encrypted key fails, and waits for nobody to type
-    return context
 
 
 def _require_free(host: str, port: int, directory: Path) -> None:
