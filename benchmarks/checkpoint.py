@@ -12,12 +12,10 @@ the time in which training stands still and all the time that the thread compute
 the steps, held against the fastest block of steps.
 """
 
-import argparse
 import json
 import statistics
 import tempfile
 import time
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +39,13 @@ def rank_main(config: dict[str, Any]) -> None:
     from recd_dist.job.config import load
     from recd_dist.job.job import resolve
     from recd_dist.ranks.process_group import process_group
-    from recd_dist.train import build
 
     torch.set_num_threads(1)
     log_to_screen()
     quiet_libraries()
     with process_group("cpu") as ranks, Saver() as saver, Saver(in_background=False) as waiting:
         job = resolve(load("train", config["overrides"]))
-        loader = build.build_loader(job, ranks, job.transforms.fit(job.table))
-        batches = list(islice(iter(loader), min(config["block"], len(loader))))
-        loader.close()
+        batches = steps_of.read_batches(job, ranks, config["block"])
         trainer = steps_of.Trainer(job, ranks, batches)
         savers = {"none": None, "background": saver, "waiting": waiting}
         sides = [Side(name, trainer, savers[name], job, Path(config["directory"]), len(batches)) for name in SIDES]
@@ -141,26 +136,15 @@ def result_of(name: str, numbers: dict[str, Any]) -> measure.Result:
 
 
 def main() -> None:
-    parser = measure.build_parser(__doc__)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(steps_of.CASES)}; default: rm1")
-    parser.add_argument("--dir", type=Path, default=Path(".bench"), help="raw logs and tables, kept (default .bench)")
-    parser.add_argument("--rounds", type=int, help="default 15, quick 5")
-    parser.add_argument("--samples", type=int, help="of each table (default 50000, quick 20000)")
-    parser.add_argument("--rank", type=json.loads, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = steps_of.read_options(__doc__, ["rm1"])
     if options.rank:
         rank_main(options.rank)
         return
-    if unknown := [name for name in options.cases if name not in steps_of.CASES]:
-        parser.error(f"unknown case '{unknown[0]}'; there are {', '.join(steps_of.CASES)}")
-    num_samples = options.samples or (20000 if options.quick else 50000)
     results = []
-    for name in options.cases or ["rm1"]:
-        case = steps_of.CASES[name]
-        steps_of.ensure_table(case, options.dir, num_samples)
-        overrides = [*steps_of.overrides(case, options.dir, num_samples), *case.train]
+    for name in options.cases:
+        overrides = steps_of.prepare(steps_of.CASES[name], options)
         with tempfile.TemporaryDirectory(dir=options.dir) as scratch:
-            chosen = {"rounds": options.rounds or (5 if options.quick else 15), "block": 16, "directory": scratch}
+            chosen = {"rounds": options.rounds, "block": 16, "directory": scratch}
             results.append(result_of(name, measure.run_ranks(__file__, chosen, overrides)))
     measure.report(results, options)
 

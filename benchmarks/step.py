@@ -19,6 +19,7 @@ import json
 import statistics
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -132,7 +133,6 @@ def rank_main(config: dict[str, Any]) -> None:
     from recd_dist.job.config import load
     from recd_dist.job.job import resolve
     from recd_dist.ranks.process_group import process_group
-    from recd_dist.train import build
 
     torch.set_num_threads(1)
     log_to_screen()
@@ -140,9 +140,7 @@ def rank_main(config: dict[str, Any]) -> None:
     with process_group("cpu") as ranks:
         job = resolve(load("train", config["overrides"]))
         plain = replace(job, config=replace(job.config, dedup=False))
-        loader = build.build_loader(job, ranks, job.transforms.fit(job.table))
-        batches = list(islice(iter(loader), min(config["num_batches"], len(loader))))
-        loader.close()
+        batches = read_batches(job, ranks, config["num_batches"])
         ours = Trainer(job, ranks, batches)
         baseline = Trainer(plain, ranks, [b.expand() for b in batches])
         modes = (ours, job.dedup), (baseline, False)
@@ -231,28 +229,56 @@ def bytes_result(numbers: dict[str, dict[str, Any]]) -> measure.Result:
     )
 
 
-def main() -> None:
-    parser = measure.build_parser(__doc__)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default: all but tiny")
+def read_options(doc: str | None, default: Sequence[str]) -> argparse.Namespace:
+    """The options of a script that trains these cases, with what they default to.
+
+    Args:
+        doc: docstring of the script.
+        default: names of the cases that are measured where none is named.
+    """
+    parser = measure.build_parser(doc)
+    parser.add_argument(
+        "cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default: {', '.join(default)}"
+    )
     parser.add_argument("--dir", type=Path, default=Path(".bench"), help="raw logs and tables, kept (default .bench)")
-    parser.add_argument("--pairs", type=int, help="rounds (default 15, quick 5)")
+    parser.add_argument("--rounds", type=int, help="default 15, quick 5")
     parser.add_argument("--samples", type=int, help="of each table (default 50000, quick 20000)")
     parser.add_argument("--rank", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if unknown := [name for name in options.cases if name not in CASES]:
+        parser.error(f"unknown case '{unknown[0]}'; there are {', '.join(CASES)}")
+    options.cases = options.cases or default
+    options.rounds = options.rounds or (5 if options.quick else 15)
+    options.samples = options.samples or (20000 if options.quick else 50000)
+    return options
+
+
+def prepare(case: Case, options: argparse.Namespace) -> list[str]:
+    """Makes a case's table, unless it exists; returns the overrides that train it."""
+    ensure_table(case, options.dir, options.samples)
+    return [*overrides(case, options.dir, options.samples), *case.train]
+
+
+def read_batches(job: Any, ranks: Any, most: int) -> list[Any]:
+    """The first batches of a rank."""
+    from recd_dist.train import build
+
+    loader = build.build_loader(job, ranks, job.transforms.fit(job.table))
+    batches = list(islice(iter(loader), min(most, len(loader))))
+    loader.close()
+    return batches
+
+
+def main() -> None:
+    options = read_options(__doc__, [name for name in CASES if name != "tiny"])
     if options.rank:
         rank_main(options.rank)
         return
-    if unknown := [name for name in options.cases if name not in CASES]:
-        parser.error(f"unknown case '{unknown[0]}'; there are {', '.join(CASES)}")
-    num_samples = options.samples or (20000 if options.quick else 50000)
-    chosen = {"pairs": options.pairs or (5 if options.quick else 15), "block": 4, "num_batches": 16}
+    chosen = {"pairs": options.rounds, "block": 4, "num_batches": 16}
     numbers: dict[str, dict[str, Any]] = {}
     results: list[measure.Result] = []
-    for name in options.cases or [n for n in CASES if n != "tiny"]:
-        ensure_table(CASES[name], options.dir, num_samples)
-        case = CASES[name]
-        wanted = [*overrides(case, options.dir, num_samples), *case.train]
-        numbers[name] = measure.run_ranks(__file__, chosen, wanted)
+    for name in options.cases:
+        numbers[name] = measure.run_ranks(__file__, chosen, prepare(CASES[name], options))
         results += results_of(name, CASES[name], numbers[name])
     measure.report([*results, bytes_result(numbers)], options)
 

@@ -16,7 +16,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_both_modes_are_the_same_training_and_send_what_the_formula_says(tmp_path: Path) -> None:
     json_file = tmp_path / "found.json"
 
-    shown = run("tiny", "--samples", "2000", "--pairs", "1", "--dir", str(tmp_path / "data"), "--json", str(json_file))
+    shown = run("tiny", "--samples", "2000", "--rounds", "1", "--dir", str(tmp_path / "data"), "--json", str(json_file))
 
     assert shown.returncode == 0, shown.stderr
     step, sent = json.loads(json_file.read_text())

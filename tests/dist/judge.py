@@ -48,7 +48,7 @@ TABLES = {
     "device": Table("device", 3, 8),
     "flag": Table("flag", 1, 8),
     "tag": Table("tag", 12, 16),
-    "place": Table("place", 17, 8),
+    "place": Table("place", 17, 12),
 }
 WEIGHTED = ("history", "clicks", "tags", "place")
 """Features that have weights if a test asks for them. Every table of theirs but the last has a feature without."""
@@ -227,9 +227,9 @@ def join_parts(results: list[dict[str, object]], what: str) -> dict[str, np.ndar
 class JudgeModel(nn.Module):
     """The judge's model: torch's own embedding_bag sums each sample's own copy of its rows, in float64."""
 
-    def __init__(self, weights: dict[str, Tensor], mean: bool, splits: dict[str, int]) -> None:
+    def __init__(self, weights: dict[str, Tensor], mean: bool, splits: dict[str, tuple[int, ...]]) -> None:
         super().__init__()
-        chunks = {name: weight.double().chunk(splits.get(name, 1), dim=1) for name, weight in weights.items()}
+        chunks = {name: w.double().split(splits.get(name, w.shape[1]), dim=1) for name, w in weights.items()}
         self.shards = nn.ModuleDict(
             {n: nn.ParameterList(nn.Parameter(c.clone()) for c in cs) for n, cs in chunks.items()}
         )
@@ -264,11 +264,11 @@ def run_judge(
     pooling: str,
     weighted: bool,
     longest: int | tuple[int, ...],
-    splits: tuple[tuple[str, int], ...],
+    splits: tuple[tuple[str, tuple[int, ...]], ...],
 ) -> dict[str, object]:
     """Runs the same training in float64 on one process, every sample with its own copy of its rows.
 
-    ``splits`` has the number of column shards of each table, because row-wise Adagrad keeps a state for each row of a
+    ``splits`` has the widths of each table's column shards, because row-wise Adagrad keeps a state for each row of a
     shard.
     """
     embeddings = Embeddings(SCHEMA, TABLES)
@@ -332,8 +332,9 @@ def assert_judged(
         np.testing.assert_allclose(state, want["states"][name], rtol=10 * tolerance, atol=tolerance, err_msg=name)
 
 
-def column_shards(sharding: object, world_size: int) -> tuple[tuple[str, int], ...]:
-    """The number of column shards of each table."""
+def column_shards(sharding: object, world_size: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """The widths of the column shards of each table."""
     embeddings = Embeddings(SCHEMA, TABLES, sequence_features=["clicks"], device="meta")
     placement = read_placement(place_tables(embeddings, World(world_size, 2), sharding))
-    return tuple((t, max(1, len({s.column for s in p.shards}))) for t, p in placement.items())
+    spans = {t: dict(sorted({(s.column, s.num_columns) for s in p.shards})) for t, p in placement.items()}
+    return tuple((t, tuple(columns.values()) or (TABLES[t].dim,)) for t, columns in spans.items())

@@ -36,7 +36,8 @@ FOUR = {
     "TW": "TW",
     "RW": {"default": "RW", **SMALL},
     "TWRW": {"default": "TWRW", "article": "RW", "flag": "TW"},
-    "GRID": {"default": "GRID", "article": "CW", "flag": "TW"},
+    "GRID": {"default": "GRID", "article": "CW", "flag": "TW", "place": {"type": "GRID", "hosts": [1, 0]}},
+    "CW, uneven": {"default": "TW", "item": {"type": "CW", "ranks": [3, 0, 1]}, "tag": {"type": "CW", "ranks": [1, 2]}},
     "mixed": {"default": "GRID", "item": "TWRW", "article": "RW", "city": "DP", "tag": "RW", **SMALL},
 }
 IN_TORCHREC = ("TW", "RW", "CW", "DP", "mixed")

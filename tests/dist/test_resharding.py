@@ -45,7 +45,9 @@ class Model(nn.Module):
 
 def build(ranks: Ranks, optimizer: str, turn: int) -> tuple[Any, Any]:
     """The model with table n under type n + turn, and the optimizer with all its states."""
-    wanted = {name: TYPES[(n + turn) % len(TYPES)] for n, name in enumerate(NAMES)}
+    four = {"type": "CW", "ranks": [3, 0, 1, 2]} if ranks.world_size > 3 else "CW"  # 8, 8, 4 and 4 columns
+    types = [TYPES[(n + turn) % len(TYPES)] for n in range(len(NAMES))]
+    wanted = {name: four if kind == "CW" else kind for name, kind in zip(NAMES, types, strict=True)}
     model = Model()
     plan = place_tables(model.embeddings, World(ranks.world_size, ranks.local_world_size), wanted)
     tables = TableOptimizer(optimizer, lr=0.1)

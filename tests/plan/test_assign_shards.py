@@ -18,6 +18,9 @@ def test_hosts_of_ranks() -> None:
     ]  # fmt: skip
     assert shards({"type": "TWCW", "ranks": [2, 3]}) == [Shard(2, 0, 1000, 0, 8), Shard(3, 0, 1000, 8, 8)]
     assert shards("TWRW") == [Shard(0, 0, 500, 0, 16), Shard(1, 500, 500, 0, 16)]
+    assert shards({"type": "CW", "ranks": [3, 0, 1]}) == [
+        Shard(3, 0, 1000, 0, 8), Shard(0, 0, 1000, 8, 4), Shard(1, 0, 1000, 12, 4),
+    ]  # fmt: skip
     assert {s.rank // 2 for s in shards("TWCW")} == {0}
     assert len(shards("GRID")) == 4
 

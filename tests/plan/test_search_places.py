@@ -1,6 +1,7 @@
 """Places and what travels, searched together: where the model says it is cheap, and where memory allows."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -81,6 +82,30 @@ def test_every_rank_is_used_and_as_busy_as_the_others() -> None:
     assert search.used.max() < 1.05 * search.used.mean()
     loads = rank_ms(search.ledger.total, H100)
     assert loads.max() < 1.05 * loads.mean()
+
+
+def test_columns_are_cut_unevenly_where_that_reaches_more_hosts() -> None:
+    """No id repeats: columns lie on hosts. In 4 or 8 equal shards, 20 tables fill 80 hosts of 125, or some twice."""
+    uses = many(20, 10_000_000)
+    rows = step(10_240, 10_240, rows=512, tables=tuple(u.table for u in uses))
+    search = SearchPlaces(uses, World(1000, 8, "cuda"), H100, rows)
+    found = search.run()
+    assert (search.used > 0).all()
+    assert search.used.max() < 1.2 * search.used.mean()
+    widths = {s.num_columns for a in found.values() for s in a.place.shards}
+    assert max(widths) == 24  # of six shards
+    for alternative in found.values():
+        assert alternative.place.sharding == "GRID"
+        columns = sorted({(s.column, s.num_columns) for s in alternative.place.shards})
+        assert sum(width for _, width in columns) == 128
+        assert all(first + width == after for (first, width), (after, _) in pairwise(columns))
+
+
+def test_plain_torchrec_is_offered_equal_shards_only() -> None:
+    uses = many(20, 10_000_000)
+    rows = step(10_240, 10_240, rows=512, tables=tuple(u.table for u in uses))
+    found = SearchPlaces(uses, World(1000, 8, "cuda"), H100, rows, dedup=False).run()
+    assert all(len({s.num_columns for s in a.place.shards}) == 1 for a in found.values())
 
 
 def test_a_table_that_no_rank_can_hold_is_split() -> None:

@@ -53,8 +53,9 @@ def test_too_few_rows_are_not_split(
         ({"item": {"type": "TWRW", "ranks": [0]}}, r"ranks=\[0\] does not fit table_row_wise; name host"),
         ({"item": {"type": "TWCW", "ranks": [1, 2]}}, "are of several hosts of 2 ranks, table_column_wise keeps"),
         ({"item": {"type": "GRID", "hosts": [0, 1, 0, 1, 0]}}, "16 columns cannot be split over 5 hosts"),
+        ({"item": {"type": "GRID", "hosts": [0, 1, 0]}}, "over 3 hosts evenly.*name each host once"),
         ({"item": {"type": "TW", "rank": 0}}, "unknown option 'rank'; did you mean 'ranks'"),
-        ({"place": {"type": "CW", "ranks": [0, 1]}}, "4 columns cannot be split over 2 ranks"),
+        ({"place": {"type": "CW", "ranks": [0, 1]}}, "4 columns cannot be split over 2 ranks; .* name 1 or fewer"),
         ({"item": {"type": "RW", "ranks": [0]}}, "does not fit row_wise; its shards lie on all ranks"),
         ({"flag": "RW"}, "table 'flag' has 1 rows, too few to reach all 4 ranks"),
     ],
@@ -75,3 +76,10 @@ def test_what_plain_torchrec_cannot_do_on_gloo_is_refused() -> None:
 def test_hosts_must_be_of_one_size() -> None:
     with pytest.raises(ConfigError, match=r"plan\.item=GRID: wants hosts of equal size, 3 ranks are 2 hosts of 2"):
         place_tables(embeddings(), World(3, 2), {"item": "GRID"})
+
+
+def test_columns_that_cannot_be_split_evenly_are_for_our_exchange_only() -> None:
+    wanted = {"item": {"type": "CW", "ranks": [0, 1, 2]}}
+    assert places(place_tables(embeddings(), TWO_HOSTS, wanted))["item"] == ("CW", (0, 1, 2))
+    with pytest.raises(ConfigError, match=r"16 columns cannot be split over 3 ranks evenly.*dedup=off"):
+        place_tables(embeddings(dedup=False), TWO_HOSTS, wanted)

@@ -1,6 +1,7 @@
 """Shards of tables, cut by sharding type and assigned to named or least loaded ranks."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 from recd_dist.embedding.vocabulary.names import WIDTH_UNIT
 from recd_dist.embedding.vocabulary.placement import Shard
@@ -83,8 +84,8 @@ def _assign_table_row_wise(use: TableUse, named: Named, world: World, loads: Seq
 
 def _assign_grid(use: TableUse, named: Named, world: World, loads: Sequence[float]) -> list[Shard]:
     hosts = named or _sort_hosts_by_load(world, loads)[: _num_column_shards(use, world.num_hosts)]
-    width = use.dim // len(hosts)
-    return [s for n, host in enumerate(hosts) for s in cut_rows(use, world.ranks_of(host), n * width, width)]
+    spans = cut_width(use.dim, len(hosts))
+    return [s for host, span in zip(hosts, spans, strict=True) for s in cut_rows(use, world.ranks_of(host), *span)]
 
 
 _ASSIGN: dict[str, Callable[[TableUse, Named, World, Sequence[float]], list[Shard]]] = {
@@ -98,15 +99,30 @@ _ASSIGN: dict[str, Callable[[TableUse, Named, World, Sequence[float]], list[Shar
 """For each sharding type that cuts tables the function that assigns a table's shards."""
 
 
+def cut_width(dim: int, num_shards: int) -> list[tuple[int, int]]:
+    """Cuts a table's columns into shards as equal in width as the kernels allow, the wider ones first.
+
+    Args:
+        dim: number of the table's columns, a multiple of WIDTH_UNIT.
+        num_shards: number of the shards, at most one for each WIDTH_UNIT columns.
+
+    Returns:
+        For each shard its first column and the number of its columns.
+    """
+    units, rest = divmod(dim // WIDTH_UNIT, num_shards)
+    ends = [WIDTH_UNIT * (n * units + min(n, rest)) for n in range(num_shards + 1)]
+    return [(start, end - start) for start, end in pairwise(ends)]
+
+
 def cut_columns(use: TableUse, ranks: Sequence[int]) -> list[Shard]:
-    """Shards of equal width, one for each of the ranks.
+    """Column shards, one for each of the ranks.
 
     Args:
         use: the table.
         ranks: the ranks, in the order of the columns.
     """
-    width = use.dim // len(ranks)
-    return [Shard(rank, 0, use.num_embeddings, n * width, width) for n, rank in enumerate(ranks)]
+    spans = cut_width(use.dim, len(ranks))
+    return [Shard(rank, 0, use.num_embeddings, *span) for rank, span in zip(ranks, spans, strict=True)]
 
 
 def cut_rows(use: TableUse, ranks: Sequence[int], column: int, num_columns: int) -> list[Shard]:

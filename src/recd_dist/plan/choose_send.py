@@ -7,7 +7,7 @@
 
 A table of which ids travel is looked up on its own, which is one more kernel call.
 
-This is for tables whose places the config names. ``search_places.py`` chooses places and what travels together. Tables
+This is for tables whose places the config names. ``choose_places.py`` chooses places and what travels together. Tables
 are decided one by one, those that cost most first, and all of them twice; ``step_ledger.py`` has the cost of each.
 
 Whether a *group* is deduplicated at all is decided before, from the table on disk, because the shape of the model

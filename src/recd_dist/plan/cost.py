@@ -29,6 +29,7 @@ from recd_dist.plan.link_time import (
     all_reduce_ms,
     exchange_ms,
     exchange_seconds,
+    hosts_and_neighbours,
     latency_ms,
     relay_ms,
     relay_seconds,
@@ -291,8 +292,7 @@ def split_bytes(work: StepWork, machine: Machine) -> tuple[float, float]:
     """
     exchanged = work.input + 2 * work.output
     world_size = len(exchanged)
-    hosts = np.arange(world_size) // machine.local_world_size(world_size)
-    neighbours = np.bincount(hosts)[hosts] - 1  # other ranks of the holder's host
+    hosts, neighbours = hosts_and_neighbours(world_size, machine.local_world_size(world_size))  # of the holder
     inside = float((exchanged * neighbours + 2 * work.summed).sum()) / world_size
     between = float((exchanged * (world_size - 1 - neighbours)).sum()) / world_size
     inside += float(((work.inner_input + 2 * work.inner_output) * neighbours).sum()) / world_size

@@ -3,10 +3,25 @@
 Links run both ways at once, so that the larger direction counts. A rank that many others ask sends to all of them.
 """
 
+from functools import lru_cache
+
 import numpy as np
+from numpy.typing import NDArray
 
 from recd_dist.plan.machines import Machine
 from recd_dist.plan.step_bytes import Array, all_reduce_bytes
+
+
+@lru_cache(maxsize=4)
+def hosts_and_neighbours(world_size: int, local_world_size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The host of each rank, and how many other ranks it has, int64 [W] each.
+
+    Args:
+        world_size: W, the number of ranks.
+        local_world_size: number of ranks of a host; the last host may have fewer.
+    """
+    hosts = np.arange(world_size) // local_world_size
+    return hosts, np.bincount(hosts)[hosts] - 1
 
 
 def exchange_ms(exchanged: Array, machine: Machine) -> float:
@@ -27,8 +42,7 @@ def exchange_seconds(exchanged: Array, machine: Machine) -> Array:
         machine: what the links cost.
     """
     world_size = len(exchanged)
-    hosts = np.arange(world_size) // machine.local_world_size(world_size)
-    neighbours = np.bincount(hosts)[hosts] - 1
+    hosts, neighbours = hosts_and_neighbours(world_size, machine.local_world_size(world_size))
     of_host = np.bincount(hosts, weights=exchanged)[hosts]
     inside = np.maximum(of_host - exchanged, exchanged * neighbours)
     between = np.maximum(exchanged.sum() - of_host, exchanged * (world_size - 1 - neighbours))

@@ -122,6 +122,8 @@ def _render_totals(plan: TablePlan) -> PlainTable:
     memory = f"{plan.estimate.rank_bytes / 2**20:,.1f} MiB"
     table.add_row("tables of the fullest rank", memory, f"of {memory_bytes / 2**30:,.0f} GiB", remedy)
     meanwhile = "Input is of the next batch: it counts only where it is longer than all the rest."
+    if plan.world.num_hosts > 1 and all(c.copied_bytes and not c.between_bytes for c in (unique, expanded)):
+        meanwhile += " Every rank holds a copy of all tables, on either side: hosts exchange gradients only."
     table.caption = f"{meanwhile}\n{_describe_share(plan)}\nFigures: {plan.machine.source}."
     return table
 

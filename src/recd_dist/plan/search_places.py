@@ -3,23 +3,24 @@
 Every table is offered whole, split by columns, by rows over all ranks or over those of one host, by columns over hosts
 and by rows inside them, and, where it is small, as a copy on every rank; each with rows and with ids. Ranks and hosts
 that an alternative leaves open are the idlest. Tables are placed one by one, the heaviest first; then each is taken
-out and placed anew, twice. Nothing is placed where memory is short.
+out and placed anew, twice. Nothing is placed where memory is short. ``choose_places.py`` searches several times.
 
 TorchRec's planner, which ``dedup=off`` uses, lists every shard of every alternative and weighs whole plans: that took
 93 s for 20 tables on 1,000 ranks, of which its plan used 160. It knows neither that distinct ids need no partial sums,
 nor that one host which all ranks ask is slow.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from recd_dist.embedding.vocabulary.names import CPU_OPTIMIZERS, UNPOOLED_TYPES, WIDTH_UNIT, Send
-from recd_dist.embedding.vocabulary.placement import Shard, TablePlace
+from recd_dist.embedding.vocabulary.placement import Placement, Shard, TablePlace
 from recd_dist.errors import ConfigError
-from recd_dist.plan.assign_shards import cut_columns, cut_rows
+from recd_dist.plan.assign_shards import cut_columns, cut_rows, cut_width
 from recd_dist.plan.choose_send import possible_sends
-from recd_dist.plan.cost import rank_ms, split_bytes
+from recd_dist.plan.cost import StepWork, rank_ms, split_bytes
 from recd_dist.plan.link_time import split_all_reduce
 from recd_dist.plan.machines import Machine
 from recd_dist.plan.shard_memory import shard_bytes, table_memory
@@ -34,13 +35,6 @@ PASSES = 2
 
 MAX_COPIED = 2**24
 """Largest table, in numbers (64 MiB), of which every rank may hold a copy."""
-
-FEW_COPIED = 2**18
-"""The same (1 MiB) in a second search: placed one by one, no table would begin an exchange that only several repay."""
-
-MARGIN = 0.9
-"""Of plans of which the fastest takes more than this share of their time, the one that sends least to other hosts is
-taken: the costs are not exact, and the links are shared."""
 
 MIN_WIDTH = 2 * WIDTH_UNIT
 """Narrowest column shard: lookups of narrower rows cost as much as of these."""
@@ -81,7 +75,7 @@ class SearchPlaces:
         self.uses, self.world, self.machine, self.optimizer = uses, world, machine, optimizer
         self.pinned, self.dedup, self.max_copied = pinned or {}, dedup, max_copied
         self.ledger = StepLedger(uses, step, world.size, machine, dedup=dedup)
-        self.used = np.zeros(world.size)
+        self.used, self.most_between = np.zeros(world.size), math.inf
         self._row_wise: dict[str, TablePlace] = {}
         self._runners_up: dict[str, tuple[str, float]] = {}
 
@@ -98,21 +92,48 @@ class SearchPlaces:
         heaviest_first = sorted(self.uses, key=lambda u: -weights[u.table])
         for use in heaviest_first:
             self._place(use)
+        self._improve(heaviest_first)
+        for use in heaviest_first:
+            self._reach_idle_ranks(use)
+        return {u.table: self.ledger.chosen[u.table] for u in self.uses}
+
+    def run_from(self, start: Placement, most_between: float) -> None:
+        """Places every table where another search placed it, and moves tables as long as little is sent to other hosts.
+
+        Args:
+            start: where the tables lie at first.
+            most_between: bytes that the mean rank may send to other hosts; where the start sends more, it becomes less.
+        """
+        for use in self.uses:
+            sends = possible_sends(use, self.pinned)
+            place = start[use.table]
+            copied: list[Send] = ["rows"]
+            offers = [Alternative(send, place) for send in (sends if place.shards else copied)]
+            self._put(use, min(offers, key=lambda offer: self._bytes_with(use, offer)))
+        self.most_between = most_between
+        weights = {u.table: self._weight(u) for u in self.uses}
+        self._improve(sorted(self.uses, key=lambda u: -weights[u.table]))
+
+    def _improve(self, uses: Sequence[TableUse]) -> None:
+        """Places every table anew, several times."""
         for _ in range(PASSES):
             before = dict(self.ledger.chosen)
-            for use in heaviest_first:
-                alternative = self.ledger.take_out(use.table)
-                self.used -= self._memory(use, alternative.place)
-                self._place(use, before=alternative)
+            for use in uses:
+                self._place(use, before=self._take_out(use))
             if self.ledger.chosen == before:
                 break
-        return {u.table: self.ledger.chosen[u.table] for u in self.uses}
+
+    def _bytes_with(self, use: TableUse, offer: Alternative) -> float:
+        """What ``bytes_to_other_hosts`` would be, if a table that is not placed had this alternative."""
+        return self._bytes_between(self.ledger.total + self.ledger.work(use.table, offer))
 
     def bytes_to_other_hosts(self) -> float:
         """Bytes that the mean rank sends to other hosts in a step, gradients of copied tables included."""
-        total = self.ledger.total
-        copied = split_all_reduce(total.replicated, self.world.size, self.machine)[1]
-        return split_bytes(total, self.machine)[1] + copied
+        return self._bytes_between(self.ledger.total)
+
+    def _bytes_between(self, work: StepWork) -> float:
+        copied = split_all_reduce(work.replicated, self.world.size, self.machine)[1]
+        return split_bytes(work, self.machine)[1] + copied
 
     def reason(self, table: str) -> str:
         """Why a table lies where it lies, in words.
@@ -135,7 +156,10 @@ class SearchPlaces:
         """Chooses the cheapest alternative of a table that fits; the one before stays where none is cheaper."""
         found: dict[tuple[str, Send], tuple[float, Alternative]] = {}
         offers = [*([before] if before else []), *self._offers(use)]
+        most = max(self.most_between, self._bytes_with(use, before) * (1 + 1e-9)) if before else math.inf
         for offer in offers:
+            if most < math.inf and self._bytes_with(use, offer) > most:
+                continue
             if (self.used + self._memory(use, offer.place) > self.machine.memory_bytes).any():
                 continue
             cost = self.ledger.ms_with(use.table, offer)
@@ -149,10 +173,42 @@ class SearchPlaces:
         others = [(f.place.sharding, ms - best_ms) for ms, f in ordered if f.place.sharding != best.place.sharding]
         if others:
             self._runners_up[use.table] = others[0]
-        self.used += self._memory(use, best.place)
-        self.ledger.put(use.table, best)
+        self._put(use, best)
+
+    def _reach_idle_ranks(self, use: TableUse) -> None:
+        """Cuts a table that is split by columns into more shards, if that fills idle ranks and slows down no rank.
+
+        Each shard more costs the mean rank the ids once more, so that the search alone would leave these ranks idle.
+        """
+        before = self.ledger.chosen[use.table]
+        if before.place.sharding not in ("CW", "GRID") or (self.used > 0).all():
+            return
+        slowest = rank_ms(self.ledger.total, self.machine).max()
+        self._take_out(use)
+        best, most = before, np.count_nonzero(self.used + self._memory(use, before.place))
+        for offer in self._offers(use):
+            if (offer.place.sharding, offer.send) != (before.place.sharding, before.send):
+                continue
+            used = self.used + self._memory(use, offer.place)
+            if used.max() > self.machine.memory_bytes or np.count_nonzero(used) <= most:
+                continue
+            work = self.ledger.total + self.ledger.work(use.table, offer)
+            if rank_ms(work, self.machine).max() <= slowest * (1 + 1e-9):
+                best, most = offer, np.count_nonzero(used)
+        self._put(use, best)
+
+    def _take_out(self, use: TableUse) -> Alternative:
+        """Takes a table out, and returns what was chosen for it."""
+        alternative = self.ledger.take_out(use.table)
+        self.used -= self._memory(use, alternative.place)
+        return alternative
+
+    def _put(self, use: TableUse, chosen: Alternative) -> None:
+        """Puts a table into an alternative, and forgets the others."""
+        self.used += self._memory(use, chosen.place)
+        self.ledger.put(use.table, chosen)
         again = [self._row_wise[use.table]] if use.table in self._row_wise else []
-        self.ledger.forget(use.table, but=[best.place, *again])
+        self.ledger.forget(use.table, but=[chosen.place, *again])
 
     def _memory(self, use: TableUse, place: TablePlace) -> Array:
         return table_memory(use, place, self.world.size, self.optimizer)
@@ -175,7 +231,8 @@ class SearchPlaces:
         ranks = np.argsort(loads, kind="stable")
         for num_columns in self._splits(use, self.world.size):
             kind = "TW" if num_columns == 1 else "CW"
-            shard = shard_bytes(use.num_embeddings, use.dim // num_columns, self.optimizer)
+            (_, widest), *_ = cut_width(use.dim, num_columns)
+            shard = shard_bytes(use.num_embeddings, widest, self.optimizer)
             fitting = ranks[self.used[ranks] + shard <= self.machine.memory_bytes][:num_columns]
             if len(fitting) == num_columns:
                 yield TablePlace(kind, tuple(cut_columns(use, fitting.tolist())))
@@ -200,17 +257,20 @@ class SearchPlaces:
         fullest = self.used.reshape(-1, world.host_size).max(1)
         height = -(-use.num_embeddings // world.host_size)
         for num_columns in self._splits(use, world.num_hosts):
-            width = use.dim // num_columns
-            shard = shard_bytes(height, width, self.optimizer)
+            spans = cut_width(use.dim, num_columns)
+            shard = shard_bytes(height, spans[0][1], self.optimizer)
             fitting = hosts[fullest[hosts] + shard <= self.machine.memory_bytes][:num_columns]
             if len(fitting) == num_columns:
-                shards = [cut_rows(use, world.ranks_of(h), n * width, width) for n, h in enumerate(fitting.tolist())]
+                shards = [cut_rows(use, world.ranks_of(h), *span) for h, span in zip(fitting, spans, strict=True)]
                 yield TablePlace("TWRW" if num_columns == 1 else "GRID", _filled([s for own in shards for s in own]))
 
     def _splits(self, use: TableUse, most: int) -> list[int]:
-        """Into how many column shards a table may be cut."""
+        """Into how many column shards a table may be cut. One shard more must make the widest shard narrower."""
         counts = range(1, min(most, max(1, use.dim // MIN_WIDTH)) + 1)
-        return [n for n in counts if n == 1 or use.dim % (n * WIDTH_UNIT) == 0]
+        if not self.dedup:
+            return [n for n in counts if n == 1 or use.dim % (n * WIDTH_UNIT) == 0]
+        fewest = {cut_width(use.dim, n)[0][1]: n for n in reversed(counts)}
+        return sorted(fewest.values())
 
     def _loads(self) -> Array:
         """How busy each rank is, from the time of its shards and their memory, each as a share of the fullest."""
@@ -234,40 +294,3 @@ class SearchPlaces:
 def _filled(shards: Sequence[Shard]) -> tuple[Shard, ...]:
     """Shards without empty ones, which tables with few rows have."""
     return tuple(s for s in shards if s.num_rows)
-
-
-def search_places(
-    ways: Sequence[Sequence[TableUse]],
-    world: World,
-    machine: Machine,
-    step: StepRows,
-    *,
-    optimizer: str = "rowwise_adagrad",
-    pinned: Mapping[str, Send] | None = None,
-    dedup: bool = True,
-) -> SearchPlaces:
-    """Searches several times, and returns the best search.
-
-    Args:
-        ways: the tables, once for each way in which batches may travel.
-        world: the ranks.
-        machine: memory and speed of a rank, and its links.
-        step: rows and ids of one rank's batch.
-        optimizer: name of the tables' optimizer, whose states take memory.
-        pinned: what travels of the tables for which the config says so.
-        dedup: True if batches travel through our exchange, False if through plain TorchRec.
-
-    Raises:
-        ConfigError: a table fits nowhere; the message says how many ranks would do.
-    """
-    searches = []
-    for uses in ways:
-        for max_copied in (MAX_COPIED, FEW_COPIED):
-            search = SearchPlaces(
-                uses, world, machine, step, optimizer=optimizer, pinned=pinned, dedup=dedup, max_copied=max_copied
-            )
-            search.run()
-            searches.append(search)
-    fastest_ms = min(search.ledger.ms() for search in searches)
-    near = [search for search in searches if search.ledger.ms() * MARGIN <= fastest_ms]
-    return min(near, key=lambda search: (search.bytes_to_other_hosts(), search.ledger.ms()))

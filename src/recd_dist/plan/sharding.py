@@ -22,8 +22,8 @@ from recd_dist.embedding.vocabulary.names import SHARDING_TYPES, WIDTH_UNIT
 from recd_dist.embedding.vocabulary.placement import Placement, Shard, TablePlace
 from recd_dist.errors import ConfigError
 from recd_dist.plan.assign_shards import assign_shards
+from recd_dist.plan.choose_places import choose_places
 from recd_dist.plan.machines import Machine, find_machine
-from recd_dist.plan.search_places import search_places
 from recd_dist.plan.step_rows import StepRows, table_uses
 from recd_dist.plan.torchrec_planner import plan_with_torchrec
 from recd_dist.plan.wanted_sharding import parse_sharding
@@ -32,7 +32,7 @@ from recd_dist.plan.world import World
 Sharding = str | Mapping[str, Any]
 """What the config asks for the places of the tables.
 
-``auto`` is table-wise on CPU and the planner on CUDA; ``planner`` is the search of ``search_places.py``, or with
+``auto`` is table-wise on CPU and the planner on CUDA; ``planner`` is the search of ``choose_places.py``, or with
 ``dedup`` off TorchRec's planner. Any other string is one sharding type for all tables. A map has for each table a type
 or a map such as ``{type: TW, ranks: [0]}``, ``{type: TWRW, host: 1}`` or ``{type: GRID, hosts: [0, 1]}``; its key
 ``default`` is for the tables that it does not name.
@@ -79,7 +79,7 @@ def place_tables(
         if not embeddings.dedup:
             return plan_with_torchrec(embeddings, modules, world, step, machine)
         known = machine or find_machine(None, world.device_type)
-        search = search_places([uses], world, known, step or StepRows.unknown(uses), pinned=embeddings.send)
+        search = choose_places([uses], world, known, step or StepRows.unknown(uses), pinned=embeddings.send)
         return build_plan(embeddings, world, {t: a.place for t, a in search.ledger.chosen.items()}, prefix)
     sharding = "table_wise" if sharding == "auto" else sharding
     wanted = parse_sharding(uses, world, sharding, embeddings.dedup)

@@ -20,11 +20,11 @@ from recd_dist.embedding.tables import Embeddings
 from recd_dist.embedding.vocabulary.names import EXCHANGES, ExchangeName, Send
 from recd_dist.embedding.vocabulary.placement import Placement, read_placement
 from recd_dist.errors import ConfigError, nearest
+from recd_dist.plan.choose_places import choose_places
 from recd_dist.plan.choose_send import TableChoice, choose_send, explain_choice
 from recd_dist.plan.machines import Machine
 from recd_dist.plan.plan_json import plan_to_json
 from recd_dist.plan.plan_summary import PlanEstimate, TableSummary, estimate_plan, summarise_tables
-from recd_dist.plan.search_places import search_places
 from recd_dist.plan.sharding import Sharding, build_plan, place_tables, uses_planner
 from recd_dist.plan.step_rows import StepRows, TableUse, table_uses
 from recd_dist.plan.world import World
@@ -112,13 +112,13 @@ def plan_tables(
     by_host = tuple(replace(u, host_size=world.host_size) for u in uses)
     if uses_planner(sharding, world.device_type) and embeddings.dedup:
         ways = {"direct": [uses], "by_host": [by_host]}.get(exchange, [uses, by_host] if _has_hosts(world) else [uses])
-        search = search_places(ways, world, machine, step, optimizer=optimizer, pinned=pinned)
+        # Expanded batches, with which a step is compared, have the places that suit them.
+        plain = choose_places([uses], world, machine, step, optimizer=optimizer, dedup=False)
+        expanded: Placement = {t: a.place for t, a in plain.ledger.chosen.items()}
+        search = choose_places(ways, world, machine, step, optimizer=optimizer, pinned=pinned, expanded=plain)
         uses = tuple(search.uses)
         plan = build_plan(embeddings, world, {t: a.place for t, a in search.ledger.chosen.items()})
         choices = {u.table: explain_choice(u, search.ledger, pinned, search.reason(u.table)) for u in uses}
-        # Expanded batches, with which a step is compared, have the places that suit them.
-        plain = search_places([uses], world, machine, step, optimizer=optimizer, dedup=False)
-        expanded: Placement = {t: a.place for t, a in plain.ledger.chosen.items()}
     else:
         plan = place_tables(embeddings, world, sharding, step=step, machine=machine)
         expanded = read_placement(plan)

@@ -82,7 +82,7 @@ def _parse_table(use: TableUse, value: Any, world: World, dedup: bool) -> Wanted
         return WantedSharding(sharding_type)
     named = options[option]
     places = tuple(int(p) for p in (named if isinstance(named, Sequence) else [named]))
-    _check_places(use, sharding_type, option, places, world)
+    _check_places(use, sharding_type, option, places, world, dedup)
     return WantedSharding(sharding_type, places)
 
 
@@ -117,7 +117,9 @@ def _check_type(use: TableUse, sharding_type: str, world: World, dedup: bool) ->
         )
 
 
-def _check_places(use: TableUse, sharding_type: str, option: str, places: Sequence[int], world: World) -> None:
+def _check_places(
+    use: TableUse, sharding_type: str, option: str, places: Sequence[int], world: World, dedup: bool
+) -> None:
     """Refuses ranks or hosts that do not exist, or that do not fit the sharding type or the table's width."""
     if not places or (sharding_type in ("TW", "TWRW") and len(places) != 1):
         raise ConfigError(
@@ -135,8 +137,19 @@ def _check_places(use: TableUse, sharding_type: str, option: str, places: Sequen
             f"plan.{use.table}: ranks={list(places)} are of several hosts of {world.host_size} ranks, "
             f"{SHARDING_TYPES[sharding_type]} keeps a table on one; use CW"
         )
-    if sharding_type != "TWRW" and use.dim % (len(places) * WIDTH_UNIT):
+    if sharding_type == "TWRW":
+        return
+    cannot = f"plan.{use.table}: {use.dim} columns cannot be split over {len(places)} {what}s"
+    if len(places) * WIDTH_UNIT > use.dim:
+        raise ConfigError(f"{cannot}; a shard has at least {WIDTH_UNIT} of them: name {use.dim // WIDTH_UNIT} or fewer")
+    is_even = use.dim % (len(places) * WIDTH_UNIT) == 0
+    if not is_even and not dedup:
         raise ConfigError(
-            f"plan.{use.table}: {use.dim} columns cannot be split over {len(places)} {what}s; each shard's width must "
-            f"be a multiple of {WIDTH_UNIT}"
+            f"{cannot} evenly, as TorchRec's own exchange (dedup=off) wants them: their number must divide "
+            f"{use.dim // WIDTH_UNIT}"
+        )
+    if not is_even and len(set(places)) < len(places):
+        raise ConfigError(
+            f"{cannot} evenly, and TorchRec's kernels want shards of one width where a {what} has several: name each "
+            f"{what} once"
         )
