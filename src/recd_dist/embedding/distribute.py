@@ -14,6 +14,7 @@ from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimiz
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from recd_dist.embedding import torchrec_patches
+from recd_dist.embedding.gradient_buckets import FixedBucketsWrapper
 from recd_dist.embedding.sharded_embeddings import EmbeddingsSharder
 from recd_dist.embedding.sharders import BagSharder, ListSharder, check_world
 from recd_dist.embedding.tables import portable_name
@@ -124,6 +125,7 @@ def shard(
             BagSharder(fused_params=fused),
             ListSharder(fused_params=fused),
         ],
+        data_parallel_wrapper=FixedBucketsWrapper(),
     )
 
 
