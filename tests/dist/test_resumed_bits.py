@@ -1,5 +1,6 @@
-"""A run of four ranks that goes on from a checkpoint has the weights of a run that nothing has interrupted, bit by bit."""
+"""A run of four ranks that goes on from a checkpoint has the bits of one that nothing has interrupted."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ WIDTHS = [40, 700, 700, 30, 1]
 def _gradients(ranks: Ranks, kind: type[DistributedDataParallel]) -> list[list[np.ndarray]]:
     """The gradients of the same batch in four steps."""
     torch.manual_seed(1)
-    layers = [layer for pair in zip(WIDTHS, WIDTHS[1:], strict=False) for layer in (nn.Linear(*pair), nn.ReLU())]
+    layers = [layer for pair in pairwise(WIDTHS) for layer in (nn.Linear(*pair), nn.ReLU())]
     model = kind(nn.Sequential(*layers[:-1]), gradient_as_bucket_view=True, static_graph=True)
     batch = torch.randn(16, WIDTHS[0], generator=torch.Generator().manual_seed(ranks.rank))
     found = []
