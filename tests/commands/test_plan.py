@@ -80,6 +80,20 @@ def test_a_thousand_ranks_of_other_machines(
     assert {group["group"] for group in found["groups"]} == {"history", "profile"}
 
 
+@pytest.mark.parametrize("optimizer", ["rowwise_adagrad", "adam"])
+def test_the_planner_sends_no_more_to_other_hosts_than_expanded_batches(
+    tiny: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, optimizer: str
+) -> None:
+    where = ["plan.topology=h100x8", "plan.sharding=planner", f"optim.tables.name={optimizer}", "--nproc", "64"]
+    text = shown(capsys, *tiny, *where, "--json", str(tmp_path / "plan.json"))
+    step = json.loads((tmp_path / "plan.json").read_text())["step"]
+    exchanged = [step[side]["between_bytes"] for side in ("unique", "expanded")]
+    ours, expanded = (step[side]["between_bytes"] + step[side]["copied_bytes"] for side in ("unique", "expanded"))
+    assert ours < expanded if any(exchanged) else ours == expanded
+    assert any(exchanged) == (optimizer == "adam")
+    assert ("hosts exchange gradients only" in " ".join(text.split())) == (optimizer != "adam")
+
+
 def test_a_plan_is_saved_compared_and_taken(
     tiny: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

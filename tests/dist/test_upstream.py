@@ -16,12 +16,14 @@ import torchrec
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from packaging.version import Version
 from torch import Tensor, nn
+from torch.distributed._shard.metadata import ShardMetadata
 from torch.distributed._shard.sharded_tensor import ShardedTensor
+from torch.distributed._shard.sharding_spec import EnumerableShardingSpec
 from torchrec.distributed import sharding_plan
 from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.fbgemm_qcomm_codec import CommType, QCommsConfig, get_qcomm_codecs_registry
-from torchrec.distributed.types import ShardingEnv
+from torchrec.distributed.types import EmbeddingModuleShardingPlan, ParameterSharding, ShardingEnv
 from torchrec.modules.embedding_configs import EmbeddingBagConfig, EmbeddingConfig, PoolingType
 from torchrec.modules.embedding_modules import EmbeddingBagCollection, EmbeddingCollection
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
@@ -142,6 +144,24 @@ def save_async(ranks: Ranks, path: str) -> str:
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return "saved"
+
+
+def load_own_weights(ranks: Ranks, holders: list[int]) -> str:
+    """The error where a table of shards of 8, 4 and 4 columns on these ranks takes back its own weights."""
+    module = EmbeddingBagCollection(
+        tables=[EmbeddingBagConfig(name="t", embedding_dim=16, num_embeddings=7, feature_names=["f"])],
+        device=torch.device("meta"),
+    )
+    spans = [(0, 8), (8, 4), (12, 4)]
+    cut = [ShardMetadata([0, first], [7, n], f"rank:{r}/cpu") for r, (first, n) in zip(holders, spans, strict=False)]
+    plan = ParameterSharding("column_wise", "fused", holders, EnumerableShardingSpec(cut))
+    try:
+        env = ShardingEnv.from_process_group(torch.distributed.GroupMember.WORLD)
+        sharded = EmbeddingBagCollectionSharder().shard(module, EmbeddingModuleShardingPlan({"t": plan}), env, CPU)
+        sharded.load_state_dict(sharded.state_dict())
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "loaded"
 
 
 # --- in the process of the tests -------------------------------------------------------------------------------------
@@ -334,3 +354,16 @@ def test_async_save_of_sharded_tables(two_ranks, tmp_path) -> None:
     """torch's stager copies through data_ptr, which TorchRec's ShardedTensor lacks. We save while training waits."""
     errors = two_ranks(save_async, str(tmp_path))
     assert all("data_ptr" in error and "not supported for ShardedTensor" in error for error in errors), errors
+
+
+def test_column_shards_of_different_widths_cannot_be_loaded(four_ranks) -> None:
+    """embeddingbag.py:1098 takes the width of the table's first shard. We use embedding/uneven_shards.py."""
+    said = four_ranks(load_own_weights, [0, 1, 2])
+    assert [error == "loaded" for error in said] == [True, False, False, True], said
+    assert all("shape '[-1, 8]' is invalid for input of size 28" in error for error in said[1:3]), said
+
+
+def test_column_shards_of_different_widths_on_one_rank(two_ranks) -> None:
+    """table_batched_embedding_slice.py:65. We refuse such places (plan/wanted_sharding.py)."""
+    said = two_ranks(load_own_weights, [0, 1, 0])
+    assert "shape '[-1, 8]' is invalid" in said[0], said

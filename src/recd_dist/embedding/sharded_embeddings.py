@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchrec.distributed.comm import get_local_size, intra_and_cross_node_pg
 from torchrec.distributed.embedding_sharding import KJTListSplitsAwaitable
 from torchrec.distributed.embedding_types import BaseEmbeddingSharder, KJTList
-from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder, ShardedEmbeddingBagCollection
+from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 from torchrec.distributed.types import (
     EmbeddingModuleShardingPlan,
     LazyAwaitable,
@@ -38,6 +38,7 @@ from recd_dist.embedding.exchange.context import Asked, Context, LookupInput, Lo
 from recd_dist.embedding.exchange.exchanges import DirectExchange, Exchange, HostExchange, Step
 from recd_dist.embedding.exchange.layout import Layout, Unit, build_layout
 from recd_dist.embedding.tables import Embeddings, check_weights, class_kjt
+from recd_dist.embedding.uneven_shards import ShardedTables
 from recd_dist.embedding.vocabulary.names import SHARDING_TYPES, ExchangeName
 from recd_dist.embedding.vocabulary.placement import read_place
 from recd_dist.table.module_names import module_key
@@ -104,9 +105,7 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
         self.exchange = module.exchange
         self.pooled = nn.ModuleDict(
             {
-                name: ShardedEmbeddingBagCollection(
-                    part, {t: plan[t] for t in each.tables}, env, dict(fused_params or {}), device
-                )
+                name: ShardedTables(part, {t: plan[t] for t in each.tables}, env, dict(fused_params or {}), device)
                 for (name, part), each in zip(module.pooled.items(), module.classes, strict=True)
             }
         )

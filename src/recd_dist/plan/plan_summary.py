@@ -90,6 +90,11 @@ class StepCost:
         """Bytes that the mean rank sends."""
         return self.inside_bytes + self.between_bytes
 
+    @property
+    def bytes_to_other_hosts(self) -> float:
+        """Bytes that the mean rank sends to other hosts, gradients of copied tables included."""
+        return self.between_bytes + self.copied_bytes
+
 
 @dataclass(frozen=True)
 class PlanEstimate:

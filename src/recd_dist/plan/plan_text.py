@@ -114,7 +114,7 @@ def _render_totals(plan: TablePlan) -> PlainTable:
         table.add_row("  to other hosts", *(f"{n / 1e3:,.1f} kB" for n in exchanged), _format_ratio(*exchanged))
         if any(cost.copied_bytes for cost in sides):
             copied = [cost.copied_bytes for cost in sides]
-            total = [cost.between_bytes + cost.copied_bytes for cost in sides]
+            total = [cost.bytes_to_other_hosts for cost in sides]
             table.add_row("  and gradients of copied tables", *(f"{n / 1e3:,.1f} kB" for n in copied), "")
             table.add_row("  to other hosts in all", *(f"{n / 1e3:,.1f} kB" for n in total), _format_ratio(*total))
     fits = plan.estimate.rank_bytes <= memory_bytes
@@ -151,7 +151,7 @@ def render_simulation(estimates: Sequence[PlanEstimate], plan: TablePlan) -> Pla
         plan: a plan for the same machines.
     """
     title = f"More ranks, each with as large a batch ({plan.machine.name}); planned anew for each number"
-    table = PlainTable(title, ("ranks", "hosts", *_SIZES, "gain", ""), ("",))
+    table = PlainTable(title, ("ranks", "hosts", *_SIZES, "gain", "fewer bytes to\nother hosts", ""), ("",))
     most = max(e.expanded.time.total for e in estimates)
     for estimate in estimates:
         unique, expanded = estimate.unique, estimate.expanded
@@ -165,6 +165,7 @@ def render_simulation(estimates: Sequence[PlanEstimate], plan: TablePlan) -> Pla
             _format_ms(unique.time.total),
             _format_ms(expanded.time.total),
             _format_ratio(unique.time.total, expanded.time.total),
+            _format_ratio(unique.bytes_to_other_hosts, expanded.bytes_to_other_hosts),
             _draw_bar(unique.time.total / most, expanded.time.total / most),
         )
     table.caption = "█ unique, ░ what expanded takes beyond it"
