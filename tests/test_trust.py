@@ -1,6 +1,7 @@
 """What comes from elsewhere (configs, tables, checkpoints, plans) is data: nothing in it is run, and little listens."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,23 @@ from recd_dist.job.config import load
 ROOT = Path(__file__).parents[1]
 MODULES = {
     path.relative_to(ROOT).as_posix(): ast.parse(path.read_text())
-    for folder in ("src/recd_dist", "launch")
+    for folder in ("src", "launch", "packaging")
     for path in sorted((ROOT / folder).rglob("*.py"))
 }
+SERVERS = (
+    "bind|listen|create_server|create_unix_server|start_server|start_unix_server|serve_forever|socketserver|TCPServer|"
+    "UDPServer|http.server|HTTPServer|ThreadingHTTPServer|make_server|run_simple|WerkzeugServer|TensorBoard|xmlrpc|"
+    "wsgiref|uvicorn|waitress|gunicorn|flask|aiohttp|tornado|grpc|SyncManager|Manager|Listener|TCPStore|"
+    "init_process_group|init_rpc|get_rendezvous_handler"
+)
+"""Parts of names that make a process listen."""
+
+IMPORTERS = (
+    "import_module|__import__|spec_from_file_location|module_from_spec|exec_module|load_module|SourceFileLoader|"
+    "entry_points|runpy|pkgutil|resolve_name|load_library|instantiate|hydra.utils|get_class|get_method|get_object|"
+    "pydoc.locate"
+)
+"""Parts of names that import code whose name is a value, or run it."""
 
 
 def names(tree: ast.AST) -> Iterator[str]:
@@ -28,30 +43,48 @@ def names(tree: ast.AST) -> Iterator[str]:
             yield ast.unparse(node.func)
 
 
-def users(*wanted: str) -> set[str]:
-    """The modules that import or call one of some names, whatever stands before their last parts."""
+def uses(wanted: str) -> set[str]:
+    """``module: name`` of all that is imported or called and has one of some names, a|b|c, among its parts."""
     return {
-        module
+        f"{module.removeprefix('src/recd_dist/')}: {name}"
         for module, tree in MODULES.items()
-        if any(f".{want}." in f".{name}." for name in names(tree) for want in wanted)
+        for name in names(tree)
+        if has_part(name, wanted)
     }
+
+
+def has_part(name: str, wanted: str) -> bool:
+    """Whether one of some names, a|b|c, is among the parts of a dotted name."""
+    return bool(re.search(rf"(^|\.)({wanted})(\.|$)", name))
+
+
+def test_the_lists_find_what_they_name() -> None:
+    """A listener or an importer that is written otherwise is found as well."""
+    text = "from http.server import HTTPServer\nimport asyncio\nasyncio.start_server(f)\nself.x.bind(a)\neval(b)"
+    found = list(names(ast.parse(text)))
+    assert [name for name in found if has_part(name, SERVERS)] == [
+        "http.server.HTTPServer",
+        "asyncio.start_server",
+        "self.x.bind",
+    ]
+    assert "eval" in found
 
 
 def test_code_is_imported_by_name_only_where_this_program_says_the_name() -> None:
     """ranks/rank.py, rank_server.py: the launcher's --module; libraries.py: those of a job. No config comes there."""
-    assert users("import_module", "__import__", "spec_from_file_location", "entry_points", "runpy", "pkgutil") == {
-        "src/recd_dist/ranks/rank.py",
-        "src/recd_dist/ranks/rank_server.py",
-        "src/recd_dist/ranks/health/libraries.py",
+    assert uses(IMPORTERS) == {
+        "ranks/rank.py: importlib.import_module",
+        "ranks/rank_server.py: importlib.import_module",
+        "ranks/health/libraries.py: importlib.import_module",
     }
-    assert users("instantiate", "hydra.utils", "get_class", "get_method", "get_object", "pydoc.locate") == set()
+    builtins = {"eval", "exec", "compile", "builtins.eval", "builtins.exec", "builtins.compile"}
+    assert [module for module, tree in MODULES.items() if builtins & set(names(tree))] == []
 
 
 def test_bytes_are_unpickled_in_one_place() -> None:
     """safe_storage.py, by a list of allowed classes; what torch loads is loaded as weights only."""
-    assert users("pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve") == {
-        "src/recd_dist/checkpoint/safe_storage.py"
-    }
+    found = uses("pickle|cloudpickle|dill|joblib|marshal|shelve")
+    assert {use.partition(":")[0] for use in found} == {"checkpoint/safe_storage.py"}
     loads = [
         ast.unparse(node)
         for tree in MODULES.values()
@@ -66,14 +99,28 @@ def test_bytes_are_unpickled_in_one_place() -> None:
 
 
 def test_what_listens_is_known() -> None:
-    """All but board_guard.py, which asks for a token, belong to the ranks of a job, or try whether a port is free."""
-    listeners = users("bind", "listen", "create_server", "TCPStore", "make_server", "HTTPServer", "WerkzeugServer")
-    assert listeners == {
-        "src/recd_dist/metrics/board_guard.py",
-        "src/recd_dist/metrics/board_server.py",
-        "src/recd_dist/ranks/health/ports.py",
-        "src/recd_dist/ranks/launcher.py",
-        "src/recd_dist/ranks/process_group.py",
+    """A new listener fails here until it is listed, with what keeps strangers out of it.
+
+    - board_guard.py: TensorBoard, which asks for a token beyond loopback; board_server.py looks for a free port before.
+    - process_group.py: the store of a job, on loopback for one host; gloo and NCCL, between its hosts.
+    - host_ranks.py: where several hosts meet, through a file on one; a port of loopback that is held for rank 0.
+    - probe.py: the two ranks that `recd plan --probe` starts, which meet through a file and talk over loopback.
+    - launcher.py, health/ports.py: whether a port is free.
+    """
+    assert uses(SERVERS) == {
+        "metrics/board_guard.py: TensorBoard",
+        "metrics/board_guard.py: tensorboard.program.TensorBoard",
+        "metrics/board_guard.py: tensorboard.program.WerkzeugServer",
+        "metrics/board_server.py: free.bind",
+        "metrics/board_server.py: probe.bind",
+        "plan/probe.py: dist.init_process_group",
+        "ranks/health/ports.py: probe.bind",
+        "ranks/host_ranks.py: held.bind",
+        "ranks/host_ranks.py: registry.get_rendezvous_handler",
+        "ranks/launcher.py: probe.bind",
+        "ranks/process_group.py: dist.TCPStore",
+        "ranks/process_group.py: dist.init_process_group",
+        "ranks/process_group.py: socket.create_server",
     }
 
 

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from importlib.metadata import distributions
 from typing import Any
 
 import numpy as np
@@ -36,16 +35,16 @@ from recd_dist.metrics.moving_mean import MovingMean
 from recd_dist.model.models import build_named_model, sequence_features
 from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.world import World
+from recd_dist.ranks.health.release_lines import CUDA_BUILD, installed_versions
 from recd_dist.table.schema import Feature, Kind, Schema, Table
 from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.host_side import constant
 from recd_dist.tensors.ikjt import IKJT, GroupLayout
 from recd_dist.train.build import Head
 
-CPU_BUILD = any(d.name == "fbgemm-gpu-cpu" for d in distributions())
-"""Whether fbgemm-gpu is its CPU build, which torch's CUDA build may stand beside."""
+DEVICE = torch.device("cuda:0" if CUDA_BUILD in installed_versions() and torch.version.cuda else "meta")
+"""``cuda`` where both are CUDA builds: pip may find a CUDA build of torch only, for fbgemm-gpu's CPU build."""
 
-DEVICE = torch.device("meta" if CPU_BUILD or torch.version.cuda is None else "cuda:0")
 DIM = 8
 SCHEMA = Schema(
     (

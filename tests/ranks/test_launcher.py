@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from recd_dist.ranks import launcher as launching
+from recd_dist.ranks.host_ranks import held_port
 from recd_dist.ranks.launcher import GO_ON, parse_arguments, rank_environment
 from recd_dist.ranks.timeouts import Timeouts
 
 MODULE = """
-import os, signal, threading, time
+import contextlib, os, signal, threading, time
 from pathlib import Path
 from recd_dist.errors import DataError
 
@@ -30,15 +31,25 @@ def main(overrides):
     while rank == 1 and not PRINTED.exists():
         time.sleep(0.01)
     if action == "listen":
+        import socket
+        import torch.distributed as dist
         from recd_dist.ranks.process_group import process_group
+        if rank == 0:
+            try:
+                socket.socket().bind(("127.0.0.1", int(os.environ["MASTER_PORT"])))
+            except OSError as error:
+                print("port", error.strerror, flush=True)
         with process_group("cpu"):
-            links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
-            sockets = {os.readlink(link) for link in links if os.path.lexists(link)}
+            sockets = set()
+            for fd in os.listdir("/proc/self/fd"):
+                with contextlib.suppress(FileNotFoundError):  # threads of torch open and close others meanwhile
+                    sockets.add(os.readlink(f"/proc/self/fd/{fd}"))
             for table in ("tcp", "tcp6"):
                 for row in open(f"/proc/self/net/{table}"):
                     fields = row.split()
                     if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
                         print("listens", fields[1].partition(":")[0], flush=True)
+            dist.barrier()
     if rank == 1 and attempt == 0:
         if action == "data":
             raise DataError("part-0.parquet: column clicked: NaN")
@@ -56,6 +67,9 @@ def main(overrides):
     if action in ("sleep", "kill", "stop"):
         time.sleep(60)
 """
+LIMIT_S = 180
+"""Ends a launcher that hangs; two ranks that import torch took 30 s on a machine with ten other jobs."""
+
 LAUNCH = "import sys; from recd_dist.ranks import launcher; launcher.PREFLIGHT = 'checked'; sys.exit(launcher.main())"
 
 
@@ -76,7 +90,7 @@ def start_launcher(command: list[str], tmp_path: Path) -> subprocess.Popen[str]:
 def run_launcher(command: list[str], tmp_path: Path) -> tuple[int, str, str]:
     """Runs the launcher to its end; its exit code, stdout and stderr."""
     process = start_launcher(command, tmp_path)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=LIMIT_S)
     return process.returncode, out, err
 
 
@@ -91,7 +105,7 @@ def test_output_of_rank_0_is_shown_on_whichever_host_it_is(launcher: list[str], 
         endpoint = f"127.0.0.1:{free.getsockname()[1]}"
     hosts = [*launcher, "--nnodes", "2", "--rdzv-endpoint", endpoint]
     second, first = (start_launcher([*hosts, "--node", node, "--", "ok"], tmp_path) for node in ("1", "0"))
-    shown = [host.communicate(timeout=60) for host in (first, second)]
+    shown = [host.communicate(timeout=LIMIT_S) for host in (first, second)]
     assert shown == [("", ""), ("rank 0 ok\n", "")]
 
 
@@ -129,7 +143,7 @@ def test_no_rank_outlives_the_launcher(launcher: list[str], tmp_path: Path, sent
     assert process.stdout.readline() == "rank 0 sleep\n"
     time.sleep(0.5)  # both ranks are past their first lines
     process.send_signal(sent)
-    _, said = process.communicate(timeout=30)  # returns when rank 0, which holds the pipes open, has ended
+    _, said = process.communicate(timeout=LIMIT_S)  # returns when rank 0, which holds the pipes open, has ended
     if sent == signal.SIGTERM:
         assert said == f"recd: stopped by SIGTERM; {GO_ON}\n"
     assert process.returncode == (143 if sent == signal.SIGTERM else -signal.SIGKILL)
@@ -141,7 +155,7 @@ def test_ranks_that_have_saved_say_so_in_one_line(launcher: list[str], tmp_path:
     assert [process.stdout.readline(), process.stdout.readline()] == ["rank 0 stop\n", "ready\n"]
     time.sleep(0.5)  # rank 1 is ready too
     process.terminate()
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=LIMIT_S)
     assert (process.returncode, said) == (
         143,
         "recd: stopped by SIGTERM after step 7; the same command goes on from c\n",
@@ -153,11 +167,23 @@ def test_failed_check_starts_no_rank(launcher: list[str], tmp_path: Path) -> Non
 
 
 def test_one_host_listens_on_loopback_only(launcher: list[str], tmp_path: Path) -> None:
-    code, out, _ = run_launcher([*launcher, "--", "listen"], tmp_path)
+    code, out, err = run_launcher([*launcher, "--", "listen"], tmp_path)
     addresses = [line.split()[1] for line in out.splitlines() if line.startswith("listens")]
-    assert code == 0
+    assert (code, err) == (0, "")
     assert addresses  # gloo and the store
     assert set(addresses) == {"0100007F"}  # 127.0.0.1, little endian
+
+
+def test_the_port_of_rank_0_is_kept_until_it_listens(launcher: list[str], tmp_path: Path) -> None:
+    """On a busy host, another program would get the port between the launcher's choice and the start of rank 0."""
+    code, out, err = run_launcher([*launcher, "--", "listen"], tmp_path)
+    assert (code, err) == (0, "")
+    assert "port Address already in use\n" in out
+    with held_port() as port, socket.socket() as other:
+        for _ in range(2):  # also after a restart
+            socket.create_server(("127.0.0.1", port)).close()
+        with pytest.raises(OSError, match="Address already in use"):
+            other.bind(("127.0.0.1", port))
 
 
 def test_environment_keeps_what_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,11 @@
 import argparse
 import os
 import shutil
+import socket
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,26 @@ from recd_dist.ranks.timeouts import Timeouts
 
 MONITOR_S = 0.1
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT"
+
+
+@contextmanager
+def held_port() -> Iterator[int | None]:
+    """Keeps a free port of the loopback device for rank 0, which listens there only after it has started.
+
+    torch would look for a free port and let go of it: on a busy host another program gets it before rank 0 does. The
+    socket here is bound and never listens. Linux gives its port to nobody who asks for any free port, and to no
+    outgoing connection; rank 0, which asks for this port, may listen there, since both sockets allow reuse.
+
+    Yields:
+        The port; None on other systems, where torch chooses.
+    """
+    if sys.platform != "linux":
+        yield None
+        return
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 class HostRanks:
@@ -72,8 +93,9 @@ class HostRanks:
         handler = None
         try:
             handler = registry.get_rendezvous_handler(self._parameters(rendezvous_file))
-            self._agent = self._new_agent(handler, told_in)
-            result = self._agent.run()
+            with held_port() if self._one_host else nullcontext() as port:
+                self._agent = self._new_agent(handler, told_in, port)
+                result = self._agent.run()
         except RendezvousConnectionError as error:
             raise LostStore(str(error)) from error
         except SignalException:
@@ -107,7 +129,7 @@ class HostRanks:
             **where,
         )
 
-    def _new_agent(self, handler: Any, told_in: Path) -> Agent:
+    def _new_agent(self, handler: Any, told_in: Path, port: int | None) -> Agent:
         options = self._options
         spec = WorkerSpec(
             role="recd",
@@ -118,6 +140,7 @@ class HostRanks:
             max_restarts=self._num_restarts,
             monitor_interval=MONITOR_S,
             local_addr="127.0.0.1" if self._one_host else None,
+            master_port=port,
         )
         silent = range(1, options.nproc_per_node)  # torch may put rank 0 on any host: rank.be_silent sees to the first
         logs = DefaultLogsSpecs(log_dir=str(self._logs), redirects=dict.fromkeys(silent, Std.ALL))
