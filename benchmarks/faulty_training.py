@@ -7,6 +7,8 @@ from types import FrameType
 
 from recd_dist.train import training
 
+prepare = training.prepare
+
 
 def hang(number: int, frame: FrameType | None) -> None:
     """Code that never comes back; signals, SIGTERM among them, do not end it."""

@@ -26,6 +26,7 @@ from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError
 
 from recd_dist.files.json_text import json_text
 from recd_dist.ranks import progress
+from recd_dist.ranks.elastic_patches import processes_from
 from recd_dist.ranks.failures import Failure, read_failures, root_cause
 from recd_dist.ranks.forked_ranks import RankServer
 from recd_dist.ranks.hung import RankState, describe, find_hung
@@ -109,18 +110,13 @@ class Agent(upstream.LocalElasticAgent):
             raise LostStore(str(error)) from error
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
-        """Torch names no class for the processes: the function that makes them is another one meanwhile."""
         self._num_starts += 1
         self._hang, self._looked_s = None, time.monotonic()
         self._cut.clear()
         self._stopped_since.clear()
         self._noticed.clear()
-        theirs = upstream.start_processes
-        upstream.start_processes = self._start_processes  # type: ignore[assignment]
-        try:
+        with processes_from(self._start_processes):
             return super()._start_workers(worker_group)
-        finally:
-            upstream.start_processes = theirs
 
     def _start_processes(self, *, envs: dict[int, dict[str, str]], **context: Any) -> RankProcesses:
         for local_rank, env in envs.items():

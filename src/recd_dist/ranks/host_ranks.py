@@ -17,6 +17,7 @@ from torch.distributed.elastic.rendezvous import RendezvousParameters, registry
 from torch.distributed.elastic.rendezvous.api import RendezvousClosedError, RendezvousConnectionError, RendezvousError
 
 from recd_dist.ranks.agent import Agent, LostStore
+from recd_dist.ranks.elastic_patches import meet_quickly
 from recd_dist.ranks.failures import Failure
 from recd_dist.ranks.forked_ranks import RankServer
 from recd_dist.ranks.links import LinkThread
@@ -93,6 +94,7 @@ class HostRanks:
         handler = None
         try:
             handler = registry.get_rendezvous_handler(self._parameters(rendezvous_file))
+            meet_quickly(handler, self._options.max_nodes)
             with held_port() if self._one_host else nullcontext() as port:
                 self._agent = self._new_agent(handler, told_in, port)
                 result = self._agent.run()

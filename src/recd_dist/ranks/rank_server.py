@@ -30,7 +30,7 @@ def serve(connection: socket.socket, module: str) -> int:
 
     Args:
         connection: to the launcher, a socket that keeps messages apart.
-        module: what the ranks run; imported before the first of them.
+        module: what the ranks run; imported before the first of them, and its ``prepare()`` called if it has one.
 
     Returns:
         In a rank its exit code; in the server it does not return.
@@ -43,7 +43,7 @@ def serve(connection: socket.socket, module: str) -> int:
         signal.signal(ignored, signal.SIG_IGN)
     with suppress(Exception):  # the rank imports it again, and says what is wrong with it
         importlib.import_module("recd_dist.ranks.rank")
-        importlib.import_module(module)
+        getattr(importlib.import_module(module), "prepare", lambda: None)()  # what it loads only when it runs
     while True:
         ready, _, _ = select.select([connection.fileno(), awake], [], [])
         if awake in ready:

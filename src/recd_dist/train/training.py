@@ -51,6 +51,7 @@ from recd_dist.reader.loader import Loader
 from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.ikjt import IKJT
 from recd_dist.train import build, planning
+from recd_dist.train.prepared import prepare
 from recd_dist.train.run import finish, resume, samples_trained
 from recd_dist.train.saves import Saves
 from recd_dist.train.trained_run import tables_to_json
@@ -58,6 +59,8 @@ from recd_dist.train.validation import Validation
 from recd_dist.train.watch import Watch
 
 logger = logging.getLogger(__name__)
+
+__all__ = ["main", "prepare", "train"]
 
 
 def main(overrides: Sequence[str] | None = None) -> None:

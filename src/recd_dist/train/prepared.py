@@ -1,0 +1,44 @@
+"""What a rank loads only once it runs, loaded beforehand by the process that forks ranks (``ranks/rank_server.py``).
+
+Modules that are imported where they are used, Hydra's grammar, numba's compiler: a second of a core for each rank at
+each start, which a restart would wait for. Nothing here may start a thread or open a device: neither survives a fork.
+"""
+
+import logging
+from contextlib import suppress
+from importlib import import_module
+
+import numpy as np
+
+from recd_dist.errors import UserError
+from recd_dist.job.config import load
+from recd_dist.reader import kernels
+from recd_dist.table import loops
+
+LATER = ("torch.utils.tensorboard", "torchrec.metrics.metric_module", "torchrec.metrics.metrics_config")
+"""Imported by ``metrics`` where training makes its curves and numbers."""
+
+
+def prepare() -> None:
+    """Loads it; what cannot be loaded is said by the rank that needs it."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # TorchRec and TensorBoard warn as they are imported; ranks choose what is shown
+    try:
+        for name in LATER:
+            with suppress(ImportError):
+                import_module(name)
+        with suppress(UserError, OSError):
+            load("train")
+        _load_compiled()
+    finally:
+        logging.disable(level)
+
+
+def _load_compiled() -> None:
+    """Calls compiled loops once: numba sets itself up at the first call, and reads their code."""
+    lengths, rows = np.ones(1, np.int32), np.zeros(1, np.int32)
+    starts, offsets = np.zeros(1, np.int64), np.array([0, 1], np.int64)
+    for kind in (np.int64, np.float32):
+        loops.gather_slices(np.zeros(1, kind), starts, offsets, np.zeros(1, kind))
+    kernels.find_unique_rows(rows, starts, np.full(1, -1, np.int32), 0, np.zeros(1, np.int32), np.zeros(1, np.int32))
+    kernels.gather_lengths(offsets, rows, lengths)
