@@ -31,7 +31,7 @@ _upstream_delay = dynamic_rendezvous._delay
 def processes_from(start: Callable[..., Any]) -> Iterator[None]:
     """Torch's agent starts its ranks by ``start`` meanwhile, which takes the arguments of torch's function."""
     theirs = local_elastic_agent.start_processes
-    local_elastic_agent.start_processes = start  # type: ignore[assignment]
+    local_elastic_agent.start_processes = start
     try:
         yield
     finally:
