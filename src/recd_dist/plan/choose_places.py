@@ -1,9 +1,9 @@
 """Several searches for the places of all tables, and the choice among their plans.
 
-For each way in which batches may travel there is a search with many copies, one with few, and one that begins with the
-places of expanded batches. Of plans that take about as long, the one is taken that sends least to other hosts. It never
-sends more there than expanded batches would: with their places it sends less, or as much where nothing is exchanged but
-gradients of copies.
+For each way in which batches may travel there is a search with many copies and one with few. For the faster way there
+is one more, which begins with the places of expanded batches. Of plans that take about as long, the one is taken that
+sends least to other hosts. It never sends more there than expanded batches would: with their places it sends less, or
+as much where nothing is exchanged but gradients of copies.
 """
 
 import math
@@ -47,7 +47,7 @@ def choose_places(
         pinned: what travels of the tables for which the config says so.
         dedup: True if batches travel through our exchange, False if through plain TorchRec.
         expanded: the search for expanded batches, more than which the mean rank shall not send to other hosts. Its
-            places are a start for further searches.
+            places are the start of one more search.
 
     Raises:
         ConfigError: a table fits nowhere; the message says how many ranks would do.
@@ -64,10 +64,10 @@ def choose_places(
             searches.append(search)
     most = math.inf
     if expanded:
-        for uses in ways:
-            search = SearchPlaces(uses, world, machine, step, optimizer=optimizer, pinned=pinned)
-            search.run_from(_possible_places(expanded, searches[0]), expanded.bytes_to_other_hosts())
-            searches.append(search)
+        fastest = min(searches, key=lambda search: search.ledger.ms())
+        search = SearchPlaces(fastest.uses, world, machine, step, optimizer=optimizer, pinned=pinned)
+        search.run_from(_possible_places(expanded, fastest), expanded.bytes_to_other_hosts())
+        searches.append(search)
         most = max(expanded.bytes_to_other_hosts(), min(search.bytes_to_other_hosts() for search in searches))
     searches = [search for search in searches if search.bytes_to_other_hosts() <= most]
     fastest_ms = min(search.ledger.ms() for search in searches)

@@ -187,7 +187,7 @@ def holder_bytes(use: TableUse, place: TablePlace, step: StepRows, world_size: i
     exact = step.ids.get(use.table) if dedup else None
     shards = place.rectangles
     # Our exchange sends ids once to each rank and range of rows, TorchRec once for each shard.
-    sent = np.unique(shards[:, :3], axis=0) if dedup else shards[:, :3]
+    sent = place.row_ranges if dedup else shards[:, :3]
     inside = _num_inside(use, exact, ids, sent)
     lengths = 0.0 if rows is None and dedup else step.num_rows(use.features, dedup)
     width = step.length_bytes if dedup else LENGTH_BYTES
@@ -242,7 +242,7 @@ def relay_bytes(use: TableUse, place: TablePlace, step: StepRows, world_size: in
     exact, exact_of_host = step.ids.get(use.table), step.host_ids.get(use.table)
     if exact_of_host is not None:
         of_host = float(len(exact_of_host))
-    sent = np.unique(shards[:, :3], axis=0)
+    sent = place.row_ranges
     inside = _num_inside(use, exact_of_host, of_host, sent)
     asked = sum_by_rank(sent[:, 0], inside * id_bytes + host_rows * step.length_bytes, world_size)
     vectors = np.full(len(shards), host_rows)

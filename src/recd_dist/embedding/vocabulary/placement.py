@@ -69,6 +69,11 @@ class TablePlace:
         rows = [(s.rank, s.row, s.num_rows, s.column, s.num_columns) for s in self.shards]
         return np.array(rows, dtype=np.int64).reshape(-1, 5)
 
+    @cached_property
+    def row_ranges(self) -> NDArray[np.int64]:
+        """The ranges of rows of each rank, each once whatever columns of it there are, int64 [ranges, 3]."""
+        return np.unique(self.rectangles[:, :3], axis=0)
+
 
 Placement = Mapping[str, TablePlace]
 """Where each table lies, by the table's name."""
