@@ -2,7 +2,7 @@
 
 The exchange cuts everything that it sends by rank, and joins what came by key. Lists of tensors would grow with the
 number of ranks; one call of fbgemm's ``permute_1D_sparse_data`` does not. It copies joined tensors once more, so that a
-few pieces, and large ones on the host, are joined by ``torch.cat``::
+few pieces are joined by ``torch.cat``::
 
     pieces     matrix 0: a0 a1 a2   matrix 1: b0 b1 b2       for ranks 0, 1, 2
     in order   a0 b0 a1 b1 a2 b2
@@ -16,17 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recd_dist.tensors.host_side import host_integers, is_on_host
+from recd_dist.tensors.host_side import host_integers
 
 Integers = NDArray[np.int64]
 
 FEW = 32
 """Pieces up to which ``torch.cat`` is the faster way: on one core, 640 pieces of 500,000 numbers take it 0.9 ms, and
 0.3 ms in one call; for 16 pieces it is 0.2 ms against 0.3 ms."""
-
-LARGE = 5_000
-"""Numbers of a mean piece from which ``torch.cat`` is the faster way on the host, however many pieces there are: 192
-pieces of 5,000 numbers take it 0.24 ms, and 0.31 ms in one call; pieces of 20,000 take it half the time."""
 
 
 class Order:
@@ -88,7 +84,7 @@ def reorder(tensors: Sequence[Tensor], sizes: Sequence[Integers], order: Order) 
     # The gradient of a plain sum is one number that is seen as many: neither kernels nor collectives take that.
     if order.is_same:
         return tensors[0].contiguous() if len(tensors) == 1 else torch.cat(list(tensors))
-    if len(order) <= FEW or (is_on_host(tensors[0]) and sum(map(len, tensors)) >= LARGE * len(order)):
+    if len(order) <= FEW:
         pieces = [p for t, s in zip(tensors, sizes, strict=True) for p in t.split(s.tolist())]
         return torch.cat([pieces[n] for n in order.numbers])
     whole = tensors[0].contiguous() if len(tensors) == 1 else torch.cat(list(tensors))
