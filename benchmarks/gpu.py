@@ -1,17 +1,19 @@
 """Everything that claims about GPUs need, in one go of under 8 minutes on one GPU.
 
     python benchmarks/gpu.py [--again] [--device cpu --quick] [--page FILE]
+    python benchmarks/gpu.py --dir OUT --page OUT/gpu.md --commit HASH         where only OUT is brought back
 
-Each part is a process of its own with a limit of time: one that fails or hangs loses no other. What a part found is
-kept below --dir; the same command goes on with the parts that are missing, and says at the end what is left. The result
-page (docs/results/gpu.md) is written anew after each part, so that minutes on a lent GPU are enough. Logs, DuckDB,
-Hydra and TorchX are not needed: batches are made in memory (``gpu_parts.py``).
+Each part is a process of its own with a limit of time: one that fails or hangs loses no other, and the end of its log
+is shown. What a part found is kept below --dir; the same command goes on with the parts that are missing, and says at
+the end what is left. The result page (docs/results/gpu.md) is written anew after each part, so that minutes on a lent
+GPU are enough. Logs, DuckDB, Hydra and TorchX are not needed: batches are made in memory (``gpu_parts.py``).
 
 | part | what |
 |---|---|
 | exact | few steps of both models: deduplication on = off, the device = the CPU, every table moves |
 | rm1, dlrm | the training step with deduplication and without, by turns; peak memory of each |
-| kernels | lookup, distinct ids, expansion, attention on unique rows; each against the time that its bytes need |
+| kernels | lookup, distinct ids, expansion; each against the time that its bytes need |
+| attention | on unique rows against expanded histories, forward and backward |
 | collectives | NCCL with one rank, and with all GPUs where there are several, with a training step |
 
 ``--device cpu --quick`` runs the same parts in small on a machine without a GPU: a rehearsal of the script, no claim.
@@ -21,6 +23,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import socket
 import subprocess
 import sys
@@ -33,17 +36,21 @@ from typing import Any
 
 import measure
 
-LIMITS_S = {"exact": 70, "exact on the CPU": 60, "rm1": 90, "dlrm": 90, "kernels": 60, "collectives": 90}
-"""Seconds that each part may take; together less than 8 minutes."""
+ON_CPU = "exact on the CPU"
+LIMITS_S = {"exact": 70, "rm1": 90, "dlrm": 90, "kernels": 60, "attention": 60, "collectives": 90, ON_CPU: 60}
+"""Seconds that each part may take."""
+
+WHOLE_S = 460
+"""Seconds of all parts; where one takes its whole limit, others are left for the next call."""
 
 PAGE = Path(__file__).parents[1] / "docs" / "results" / "gpu.md"
 TOLERANCE = 1e-3
 """Largest relative difference of losses that counts as the same training: sums run in another order."""
 
 
-def run_part(name: str, options: argparse.Namespace, out: Path) -> str | None:
+def run_part(name: str, options: argparse.Namespace, out: Path, limit_s: float) -> str | None:
     """Runs a part in processes of its own, one for each rank; returns why there is no result, None if there is one."""
-    device = "cpu" if name == "exact on the CPU" else options.device
+    device = "cpu" if name == ON_CPU else options.device
     num_ranks = count_ranks(options.device) if name == "collectives" else 1
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -59,17 +66,22 @@ def run_part(name: str, options: argparse.Namespace, out: Path) -> str | None:
             subprocess.Popen(command, env=env | {"RANK": str(r), "LOCAL_RANK": str(r)}, stdout=screen, stderr=screen)
             for r in range(num_ranks)
         ]
-        end = time.monotonic() + options.limit * LIMITS_S[name]
+        end = time.monotonic() + limit_s
         try:
             codes = [rank.wait(max(0.1, end - time.monotonic())) for rank in ranks]
         except subprocess.TimeoutExpired:
-            return f"took more than {options.limit * LIMITS_S[name]:.0f} s"
+            return f"took more than {limit_s:.0f} s"
         finally:
             for rank in ranks:
                 rank.kill()
                 rank.wait()
     lines = log.read_text(errors="replace").strip().splitlines()
     return f"failed: {lines[-1] if lines else codes}" if any(codes) else None
+
+
+def tail(log: Path) -> str:
+    """The last lines of a log, indented."""
+    return "".join(f"    {line}\n" for line in log.read_text(errors="replace").splitlines()[-12:])
 
 
 def count_ranks(device: str) -> int:
@@ -81,18 +93,19 @@ def count_ranks(device: str) -> int:
     return max(1, torch.cuda.device_count())
 
 
-def setting(device: str) -> dict[str, str]:
+def setting(device: str, commit: str) -> dict[str, str]:
     """What the results belong to: the device, the versions and the commit."""
     import torch
 
     names = ("torch", "torchrec", "fbgemm-gpu", "fbgemm-gpu-cpu")
     found = [f"{name} {v}" for name in names if (v := version_of(name))]
     gpus = torch.cuda.device_count() if device == "cuda" else 0
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    ask = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude", "*"]
+    found_commit = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
     return {
         "device": f"{gpus} x {torch.cuda.get_device_name()}" if gpus else f"{os.cpu_count()} CPU cores",
         "versions": f"Python {platform.python_version()}, CUDA {torch.version.cuda or 'none'}, {', '.join(found)}",
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": commit or found_commit or "unknown",
     }
 
 
@@ -115,15 +128,19 @@ def page(found: dict[str, Any], failed: dict[str, str], options: argparse.Namesp
         "batches (`dedup=off`) in the same process, by turns. Batches are made in memory.\n",
     ]
     writers: dict[str, Callable[[dict[str, Any]], list[str]]] = {
-        "exact": lambda part: exact_lines(part, found.get("exact on the CPU")),
+        "exact": lambda part: exact_lines(part, found.get(ON_CPU)),
         "rm1": lambda part: step_lines("rm1", part),
         "dlrm": lambda part: step_lines("dlrm", part),
         "kernels": kernel_lines,
+        "attention": attention_lines,
         "collectives": collective_lines,
     }
     for name, write in writers.items():
         if name in found:
-            lines += write(found[name])
+            try:
+                lines += write(found[name])
+            except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:  # its file still has what it found
+                lines.append(f"- **{name}**: not shown ({type(error).__name__}: {error})")
     for name in LIMITS_S:
         if name not in found:
             lines.append(f"- **{name}**: {failed.get(name, 'not run')}")
@@ -170,14 +187,23 @@ def verdict(difference: float) -> str:
 
 def kernel_lines(part: dict[str, Any]) -> list[str]:
     """Kernels against the time that their bytes need."""
-    rows = [[name, f"{k['ms']:.3f}", f"{k['times_the_floor']:.1f}"] for name, k in part["kernels"].items()]
-    seen = part["attention"]
+    rows = [
+        [name, f"{k['ms']:.3f}", f"{k['times_the_floor']:.1f}"] if "ms" in k else [name, k["failed"], ""]
+        for name, k in part["kernels"].items()
+    ]
     return [
         "## Kernels\n",
         measure.table(["kernel", "ms", "times the floor"], rows, markdown=True),
-        f"The floor is the time in which a copy moves as many bytes: {part['bandwidth_GB_s']:.0f} GB/s here. Attention "
-        f"on unique rows, forward and backward: {spread(seen['ratio'])} times as fast as on expanded histories "
-        f"({spread(seen['ours_ms'])} against {spread(seen['baseline_ms'])} ms).\n",
+        f"The floor is the time in which a copy moves as many bytes: {part['bandwidth_GB_s']:.0f} GB/s here.\n",
+    ]
+
+
+def attention_lines(part: dict[str, Any]) -> list[str]:
+    """Attention on unique rows."""
+    return [
+        "## Attention\n",
+        f"Attention on unique rows, forward and backward: {spread(part['ratio'])} times as fast as on expanded "
+        f"histories ({spread(part['ours_ms'])} against {spread(part['baseline_ms'])} ms).\n",
     ]
 
 
@@ -196,7 +222,8 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--quick", action="store_true", help="in small: a rehearsal")
     parser.add_argument("--again", action="store_true", help="measure parts anew that have a result")
-    parser.add_argument("--limit", type=float, default=1.0, metavar="TIMES", help="times the limit of each part")
+    parser.add_argument("--limit", type=float, default=1.0, metavar="TIMES", help="times the limits of time")
+    parser.add_argument("--commit", default="", help="of this tree, where it is no git checkout")
     parser.add_argument(
         "--dir", type=Path, default=Path(".bench/gpu"), help="results of the parts (default .bench/gpu)"
     )
@@ -214,25 +241,32 @@ def main() -> None:
 
         gpu_parts.run(options.part, options.device, options.quick, options.out)
         return
-    known = setting(options.device)
+    known = setting(options.device, options.commit)
     kept = options.dir / f"{options.device}{'-quick' if options.quick else ''}-{known['commit']}"
     kept.mkdir(parents=True, exist_ok=True)
     target = options.page or (PAGE if options.device == "cuda" and not options.quick else kept / "gpu.md")
     found, failed = dict[str, Any](), dict[str, str]()
+    end = time.monotonic() + options.limit * WHOLE_S
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the ranks of a part end with it
     for number, name in enumerate(LIMITS_S, 1):
         out = kept / f"{name.replace(' ', '-')}.json"
-        if options.again or not out.is_file():
-            sys.stdout.write(f"[{number}/{len(LIMITS_S)}] {name}, {LIMITS_S[name]:.0f} s at most ...")
+        if options.again:
+            out.unlink(missing_ok=True)
+        if not out.is_file():
+            limit_s = min(options.limit * LIMITS_S[name], max(0.0, end - time.monotonic()))
+            sys.stdout.write(f"[{number}/{len(LIMITS_S)}] {name}, {limit_s:.0f} s at most ...")
             sys.stdout.flush()
             start = time.monotonic()
-            if reason := run_part(name, options, out.with_suffix(".part")):
+            if reason := run_part(name, options, out.with_suffix(".part"), limit_s):
                 failed[name] = reason
-                sys.stdout.write(f" {reason}; see {out.with_suffix('.log')}\n")
+                sys.stdout.write(f" {reason}; {out.with_suffix('.log')} ends with:\n{tail(out.with_suffix('.log'))}")
             else:
                 out.with_suffix(".part").replace(out)
                 sys.stdout.write(f" {time.monotonic() - start:.0f} s\n")
+            sys.stdout.flush()
         if out.is_file():
             found[name] = json.loads(out.read_text())
+        target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(page(found, failed, options, known))
     sys.stdout.write(f"\n{target.read_text()}\nwritten to {target}\n")
     if left := [name for name in LIMITS_S if name not in found]:

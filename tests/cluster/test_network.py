@@ -108,6 +108,7 @@ def all_to_all(ranks: Ranks, num_floats: int) -> list[int]:
         before = interface_bytes()
         if sends:
             dist.all_to_all_single(torch.empty_like(given), given)
+        dist.barrier()  # an exchange returns when the kernel has its bytes, which may still wait for the link
         found.append(interface_bytes() - before)
     return found
 
@@ -139,11 +140,13 @@ def exchanged(ranks: Ranks, sharding: str, send: str, num_steps: int) -> dict[st
         due = replace(due, output=due.output / ranks.local_world_size, backward=due.backward / ranks.local_world_size)
     warm = batch(ranks.rank, 99)
     model(warm if dedup else warm.expand()).backward()  # the first step makes connections
+    dist.barrier()
     before = interface_bytes()
     with TrafficCounter() as traffic:
         for sparse in given:
             model(sparse if dedup else sparse.expand()).backward()
         counted = sum(traffic.take().values())
+    dist.barrier()
     return {"interface": interface_bytes() - before, "counted": counted, "due": due.total}
 
 
