@@ -32,6 +32,7 @@ BEFORE = {
     "README.md": [TINY],
     "docs/checkpoints.md": [TINY, "recd train data=tiny --nproc 2"],
     "docs/configuration.md": [TINY],
+    "docs/doctor.md": [TINY],
     "docs/operations.md": [TINY],
     "docs/planning.md": [TINY, RM1],
     "docs/runbook.md": [TINY],
