@@ -143,8 +143,7 @@ def step(name: str, ranks: Ranks, quick: bool) -> dict[str, Any]:
             peaks.append((torch.cuda.max_memory_allocated() - before) / 2**30)
     sides = [lambda m=m: m.steps(3 if quick else 10) for m in modes]
     pairs = measure.alternate(*sides, 3)
-    if not quick:
-        pairs += measure.alternate(*sides, num_more(pairs, ranks.device))
+    pairs += measure.alternate(*sides, num_more(pairs, 1 if quick else 12, ranks.device))
     ours, plain = (torch.stack(m.losses).tolist() for m in modes)
     return {
         "shape": asdict(shape),
@@ -157,11 +156,11 @@ def step(name: str, ranks: Ranks, quick: bool) -> dict[str, Any]:
     }
 
 
-def num_more(pairs: Sequence[measure.Pair], device: torch.device) -> int:
-    """How many more pairs of ten steps to measure, on all ranks the same: twelve, or what fits into half a minute."""
+def num_more(pairs: Sequence[measure.Pair], most: int, device: torch.device) -> int:
+    """How many more pairs of ten steps to measure, on all ranks the same: as many as fit into half a minute."""
     fit = torch.tensor(int(30 / (10 * max(a + b for a, b in pairs))), device=device)
     dist.all_reduce(fit, dist.ReduceOp.MIN)
-    return min(12, int(fit))
+    return min(most, int(fit))
 
 
 def exact(ranks: Ranks, quick: bool) -> dict[str, Any]:
