@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 MODULE = """
-import os, signal, sys, time
+import ctypes, os, signal, sys, time
 from recd_dist.errors import DataError
 from recd_dist.ranks import progress
 from recd_dist.ranks.process_group import process_group
@@ -26,6 +26,10 @@ def main(overrides):
     action, again = overrides[0], int(os.environ["TORCHELASTIC_RESTART_COUNT"])
     progress.start(Timeouts(step_s=2.0, slow_s=60.0))
     with process_group("cpu") as ranks, Stop() as stop:
+        if action == "deaf" and ranks.rank == 0:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            print("deaf", flush=True)
+            forever()
         for step in range(1, 6):
             stop.agree(step, now=True)
             if step == 3 and ranks.rank == 1 and not again:
@@ -33,6 +37,8 @@ def main(overrides):
                     forever()
                 if action == "stop":
                     os.kill(os.getpid(), signal.SIGSTOP)
+                if action == "hold":
+                    hold()
                 if action == "data":
                     raise DataError("part-0.parquet: column clicked: NaN")
                 if action == "read":
@@ -40,6 +46,16 @@ def main(overrides):
             if action == "server" and step == 3 and not again:
                 time.sleep(600)
     print("done", flush=True)
+
+def hold():
+    libc, rank = ctypes.CDLL(None), os.getpid()
+    libc.prctl(0x59616D61, ctypes.c_long(-1), 0, 0, 0)  # anyone may trace it
+    if not os.fork():
+        libc.ptrace(0x4206, rank, None, None)  # PTRACE_SEIZE
+        libc.ptrace(0x4207, rank, None, None)  # PTRACE_INTERRUPT
+        time.sleep(6)
+        os._exit(0)
+    time.sleep(0.5)
 
 def slow():
     time.sleep(5)
@@ -50,7 +66,7 @@ import sys
 from recd_dist.ranks import agent, launcher
 from recd_dist.ranks.timeouts import Timeouts
 agent.LOOK_S, agent.NOTICE_S = 0.2, 2.0
-launcher.Timeouts = lambda **given: Timeouts(step_s=2.0, stopped_s=2.0, slow_s=60.0)
+launcher.Timeouts = lambda **given: Timeouts(step_s=2.0, stopped_s=2.0, slow_s=60.0, end_s=1.0)
 sys.exit(launcher.main())
 """
 AGAIN = "all ranks start again, from the newest checkpoint where there is one (restarts left: 0)\n"
@@ -74,6 +90,21 @@ def test_a_rank_that_is_stuck_is_named_with_its_line(start: Callable[[str], subp
     assert err.startswith("recd: rank 1 hangs: a step after step 3, in stepping.py:11 in forever, takes ")
     assert err.endswith(AGAIN)
     assert err.count("\n") == 1
+
+
+def test_a_rank_that_a_debugger_holds_does_not_hang(start: Callable[[str], subprocess.Popen[str]]) -> None:
+    out, err = communicate(process := start("hold"))
+    assert (process.returncode, out, err) == (0, "done\n", "")
+
+
+def test_ctrl_c_does_not_wait_for_ranks_that_do_not_see_it(start: Callable[[str], subprocess.Popen[str]]) -> None:
+    process = start("deaf")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "deaf\n"
+    process.send_signal(signal.SIGINT)  # rank 1 waits for rank 0 inside torch; checkpoint.grace_s would be 30 s
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert err.startswith("recd: stopped by SIGINT; ")
 
 
 def test_a_rank_that_is_stopped_is_named(start: Callable[[str], subprocess.Popen[str]]) -> None:

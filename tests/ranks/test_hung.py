@@ -30,6 +30,16 @@ def test_a_rank_that_comes_late_to_a_collective_hangs_alone() -> None:
     assert find_hung(states, 2) == [states[1]]
 
 
+def test_nobody_hangs_while_one_of_the_last_ones_may_still_take_its_time() -> None:
+    """Rank 1 waits for a core or is held by a debugger; rank 0 waits for it in a collective that both have begun."""
+    assert find_hung([state(0, 12.0), state(1, 3.0)], 2) == []
+
+
+def test_a_rank_that_is_stuck_in_code_is_not_excused_by_one_that_reads() -> None:
+    states = [state(0, 12.0), state(1, 12.0, allowed_s=1800.0, phase="a batch of the reader")]
+    assert find_hung(states, 2) == [states[0]]
+
+
 def test_without_counts_nobody_is_blamed_while_one_may_take_its_time() -> None:
     busy = state(1, 300.0, begun=None, allowed_s=1800.0)
     assert find_hung([state(0, 12.0, begun=None), busy], 2) == []

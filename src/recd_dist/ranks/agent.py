@@ -9,6 +9,7 @@
 import json
 import logging
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -29,7 +30,8 @@ from recd_dist.ranks import progress
 from recd_dist.ranks.elastic_patches import processes_from
 from recd_dist.ranks.failures import Failure, read_failures, root_cause
 from recd_dist.ranks.forked_ranks import RankServer
-from recd_dist.ranks.hung import RankState, describe, find_hung
+from recd_dist.ranks.hung import STEP, RankState, describe, find_hung
+from recd_dist.ranks.process_state import STOPPED, CoreWaits, state_of
 from recd_dist.ranks.rank_processes import RankProcesses
 from recd_dist.ranks.timeouts import Timeouts
 
@@ -89,9 +91,13 @@ class Agent(upstream.LocalElasticAgent):
         self._server, self._max_hosts, self._tell = server, max_hosts, tell
         self._host = socket.gethostname()
         self._looked_s, self._excused_s = time.monotonic(), 0.0
+        self._core_waits = CoreWaits()
+        self._waited_s = 0.0  # what ranks of this host have waited for a core
+        self._phases: dict[int, tuple[float, float]] = {}  # rank: since, what had been waited by then
         self._hang: Failure | None = None
         self._grace_s, self._cut = grace_s, cut
         self._stopped_since: dict[int, float] = {}
+        self._kept_until_s: dict[int, float] = {}  # process: when it was last stopped, or held by a debugger
         self._noticed: dict[int, tuple[float, float]] = {}  # rank: since, next notice after
         self._num_starts = 0
 
@@ -115,6 +121,7 @@ class Agent(upstream.LocalElasticAgent):
         self._cut.clear()
         self._stopped_since.clear()
         self._noticed.clear()
+        self._phases.clear()
         with processes_from(self._start_processes):
             return super()._start_workers(worker_group)
 
@@ -146,6 +153,12 @@ class Agent(upstream.LocalElasticAgent):
             self._shutdown(timeout=round(self._grace_s))
         super()._restart_workers(worker_group)
 
+    def _shutdown(self, death_sig: signal.Signals = signal.SIGTERM, timeout: int = 30) -> None:
+        """SIGTERM alone makes ranks save. One that waits inside torch does not even see Ctrl-C: it soon ends, too."""
+        if death_sig != signal.SIGTERM:
+            timeout = min(timeout, round(self._timeouts.end_s))
+        super()._shutdown(death_sig, timeout)
+
     def _stop_workers(self, worker_group: WorkerGroup) -> None:
         del worker_group
         self._shutdown(timeout=round(self._timeouts.end_s))
@@ -165,6 +178,7 @@ class Agent(upstream.LocalElasticAgent):
         if now_s - self._looked_s > _PAUSE_S:
             self._excused_s = now_s
         self._looked_s = now_s
+        self._waited_s += self._core_waits.look([worker.id for worker in self._worker_group.workers])
         states = here = self._local_states(now_s)
         if stopped := [state for state in states if state.stopped_s > self._timeouts.stopped_s]:
             return self._failure_of(stopped)
@@ -197,26 +211,31 @@ class Agent(upstream.LocalElasticAgent):
     def _local_states(self, now_s: float) -> list[RankState]:
         states = []
         for worker in self._worker_group.workers:
-            stopped_s = self._stopped_for(worker.id, now_s)
+            kept = state_of(worker.id)
+            if kept:
+                self._kept_until_s[worker.id] = now_s
+            if kept != STOPPED:
+                self._stopped_since.pop(worker.id, None)
+            stopped_s = self._stopped_for(worker.id, now_s) if kept == STOPPED else 0.0
             mark = progress.read_mark(self._progress_file(worker.local_rank))
             if mark is None and not stopped_s:
                 continue
             mark = mark or progress.Mark(progress.START, now_s, self._timeouts.slow_s, 0, None)
-            for_s = now_s - max(mark.since_s, self._excused_s)
-            begun = mark.num_begun
-            state = (mark.phase, mark.step, for_s, mark.allowed_s, begun, stopped_s)
+            since_s = max(mark.since_s, self._excused_s, self._kept_until_s.get(worker.id, 0.0))
+            for_s = now_s - since_s - self._waited_in(worker.global_rank, mark.since_s)
+            state = (mark.phase, mark.step, for_s, mark.allowed_s, mark.num_begun, stopped_s)
             states.append(RankState(worker.global_rank, self._host, *state))
         return states
 
     def _stopped_for(self, pid: int, now_s: float) -> float:
-        """How long a process has been stopped; 0 where it runs, or where a debugger holds it."""
-        state = ""
-        with suppress(OSError, IndexError):
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        if state != "T":
-            self._stopped_since.pop(pid, None)
-            return 0.0
+        """How long a process that is stopped has been."""
         return now_s - max(self._stopped_since.setdefault(pid, now_s), self._excused_s)
+
+    def _waited_in(self, rank: int, since_s: float) -> float:
+        """What ranks of this host have waited for a core since a rank began its phase: a crowded host is slow."""
+        if rank not in self._phases or self._phases[rank][0] != since_s:
+            self._phases[rank] = since_s, self._waited_s
+        return self._waited_s - self._phases[rank][1]
 
     def _share(self, states: list[RankState]) -> list[RankState]:
         """Leaves this host's states at the store; takes those of the others where a rank here takes too long."""
@@ -243,7 +262,7 @@ class Agent(upstream.LocalElasticAgent):
         """Says once what takes long and may, and again each time that it has taken twice as long."""
         begun = [state.num_begun for state in states if state.num_begun is not None]
         for state in states:
-            if state.phase in (progress.START, progress.STEP) or (begun and state.num_begun != min(begun)):
+            if state.phase in (progress.START, STEP) or (begun and state.num_begun != min(begun)):
                 continue
             since_s = now_s - state.for_s
             last_since_s, after_s = self._noticed.get(state.rank, (0.0, NOTICE_S))

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+STEP = "a step"
+
 
 @dataclass(frozen=True)
 class RankState:
@@ -65,7 +67,10 @@ def find_hung(states: Sequence[RankState], num_ranks: int) -> list[RankState]:
     counts = [state.num_begun for state in states if state.num_begun is not None]
     if len(counts) < len(states):
         return list(states) if all(state.is_over for state in states) else []
-    return [state for state in states if state.num_begun == min(counts) and state.is_over]
+    last = [state for state in states if state.num_begun == min(counts)]
+    if any(state.phase == STEP and not state.is_over for state in last):
+        return []  # they may all wait for that one in a collective that all have begun
+    return [state for state in last if state.is_over]
 
 
 def describe(hung: Sequence[RankState], place: str = "") -> str:

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from recd_dist.ranks.hung import STEP
 from recd_dist.ranks.links import LinkWatch
 from recd_dist.ranks.timeouts import STEP_FACTOR, Timeouts
 
@@ -35,7 +36,7 @@ FILE = "RECD_PROGRESS"
 STACK_SIGNAL = signal.SIGUSR2
 """Makes a rank write where its main thread is, into the file of its progress with the ending ``.stack``."""
 
-STEP, START, READING, END = "a step", "the start", "a batch of the reader", "the end"
+START, READING, END = "the start", "a batch of the reader", "the end"
 BEAT_S = 1.0
 _MARK, _BEAT = struct.Struct("<ddq40s"), struct.Struct("<dqqq")
 _UNKNOWN = -1

@@ -3,12 +3,21 @@
 They are forked by a server that has no threads, which a fork could catch holding a lock, and has imported the reader
 once for all of them (``reader/forkserver.py``). Nothing of the user's script is run in them, so that a script needs no
 ``if __name__ == "__main__"``: what workers need is in this package.
+
+Python starts that server as a new process, which imports torch: several seconds of a core for each rank, at each start.
+A rank that was itself forked has imported everything, so that it forks the server too (``fork_server``), as long as it
+has no other threads.
 """
 
 import multiprocessing.context
+import os
+import signal
 import threading
-from multiprocessing import popen_forkserver, spawn
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing import forkserver, popen_forkserver, spawn, util
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 _PRELOAD = ["recd_dist.reader.forkserver"]
@@ -54,3 +63,38 @@ class WorkerContext(multiprocessing.context.ForkServerContext):
     def __init__(self) -> None:
         super().__init__()
         self.set_forkserver_preload(_PRELOAD)
+
+
+def fork_server() -> bool:
+    """Forks the server of this process's workers instead of starting a new process, where that is safe.
+
+    Returns:
+        False where it is not, and Python will start the server when the first worker is wanted: this process has other
+        threads, one of which could hold a lock.
+    """
+    if len(list(Path("/proc/self/task").glob("*"))) != 1:
+        return False
+    WorkerContext()
+    of_python = util.spawnv_passfds
+    util.spawnv_passfds = _fork_passing  # type: ignore[assignment]
+    try:
+        forkserver.ensure_running()
+    finally:
+        util.spawnv_passfds = of_python
+    return True
+
+
+def _fork_passing(_path: Any, args: Sequence[Any], passed: Sequence[int]) -> int:
+    """What Python's server would run as a new process runs in a fork, with the same open files."""
+    if pid := os.fork():
+        return pid
+    try:
+        signal.set_wakeup_fd(-1)
+        with suppress(OSError):
+            Path("/proc/self/comm").write_text("recd-reader")
+        kept = sorted({0, 1, 2, *passed})
+        for low, high in zip(kept, [*kept[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
+            os.closerange(low + 1, high)
+        exec(args[-1], {})  # noqa: S102  (Python's own line: main() of its server)
+    finally:
+        os._exit(0)

@@ -48,6 +48,7 @@ from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
 from recd_dist.ranks.stop import Stop, Stopped
 from recd_dist.reader.loader import Loader
+from recd_dist.reader.worker_process import fork_server
 from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.ikjt import IKJT
 from recd_dist.train import build, planning
@@ -77,6 +78,8 @@ def main(overrides: Sequence[str] | None = None) -> None:
     log_to_screen()
     quiet_libraries()
     progress.start(config.timeouts)
+    if config.reader.num_workers:
+        fork_server()  # before this process has threads
     joins = process_group(config.device, config.timeouts)
     with joins as ranks, record_state(Path(config.run_dir), is_writer=ranks.is_first, summarize=summarize):
         train(config, ranks)

@@ -15,6 +15,7 @@ from recd_dist.job.run_places import checkpoints_of
 from recd_dist.metrics.curves import BOARD_DIRECTORY, CurveWriter
 from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.plan.step_rows import TableUse
+from recd_dist.ranks import progress
 from recd_dist.ranks.health.machine_share import usable_memory
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.screen.console import console
@@ -22,11 +23,12 @@ from recd_dist.screen.training_progress import TrainingProgress
 from recd_dist.tensors.batch import Batch
 from recd_dist.train.alarms import Alarms, Limits
 from recd_dist.train.build import Output
-from recd_dist.train.counting import RunCounts
+from recd_dist.train.counting import Point, RunCounts
 from recd_dist.train.seen_records import SeenRecords
 from recd_dist.train.summary_text import render
 
 _EVALUATED = ("auc", "auc_per_request", "ne", "loss", "calibration")
+_WRITING = "writing curves and records"  # to a disk that may be slow: no step
 
 
 class Watch:
@@ -105,12 +107,14 @@ class Watch:
         """
         self._counts.add_step(output)
         if self._seen:
-            self._seen.append(epoch, step, output[2].sample_ids.numpy())
+            with progress.phase(_WRITING):
+                self._seen.append(epoch, step, output[2].sample_ids.numpy())
 
     def show(self, step: int) -> None:
         """Moves the progress bar on; free between two redraws."""
         if self._progress and self._progress.is_due(step):
-            self._progress.show(step, {"loss": self._counts.loss, **self._latest})
+            with progress.phase("writing to the screen"):  # a terminal that is held by Ctrl-S, a pipe nobody reads
+                self._progress.show(step, {"loss": self._counts.loss, **self._latest})
 
     def point(self, step: int, traffic: TrafficCounter) -> None:
         """Adds a point to every curve; a collective.
@@ -118,8 +122,14 @@ class Watch:
         Raises:
             UserError: the loss is no number any more.
         """
-        point, board = self._counts.measure(step, traffic), self._board
-        sides = {"sent": point.traffic["sent_bytes"], "expanded": point.traffic["expanded_bytes"]}
+        point = self._counts.measure(step, traffic)
+        with progress.phase(_WRITING):
+            self._write_point(step, point)
+        self._latest |= {**point.quality, **point.speed}
+        self._counts.pause()  # writing the curves is no training
+
+    def _write_point(self, step: int, point: Point) -> None:
+        board, sides = self._board, {"sent": point.traffic["sent_bytes"], "expanded": point.traffic["expanded_bytes"]}
         board.add_points(step, "traffic", point.traffic)
         board.add_points_by_line(step, "traffic", "bytes", sides)
         board.add_points_by_line(step, "traffic", "group_bytes", point.group_bytes)
@@ -129,8 +139,6 @@ class Watch:
         board.add_points(step, "memory", point.memory)
         if self._alarms:
             board.add_points(step, "alarms", self._alarms.look(step, point))
-        self._latest |= {**point.quality, **point.speed}
-        self._counts.pause()  # writing the curves is no training
 
     def evaluation(self, step: int, numbers: Mapping[str, Any], traffic: TrafficCounter) -> None:
         """Adds a point to the curves of the evaluation; what it took is no training: neither time nor bytes count.
@@ -149,9 +157,10 @@ class Watch:
 
     def pause(self) -> None:
         """What follows is no training: it does not count as a slow step. What was shown so far is on the disk."""
-        if self._seen:
-            self._seen.flush()
-        self._board.flush()
+        with progress.phase(_WRITING):
+            if self._seen:
+                self._seen.flush()
+            self._board.flush()
         self._counts.pause()
 
     @property
