@@ -6,9 +6,6 @@ from statistics import median
 
 from measure import machine, table
 
-SAME = 1e-7
-"""Relative difference up to which a loss is the undisturbed one: that of sums in another order."""
-
 CUT_S = 20.0
 """A cut link is mended after so long, as somebody puts the cable back."""
 
@@ -47,7 +44,7 @@ class Result:
     @property
     def is_good(self) -> bool:
         """Whether it counts."""
-        return self.exact and self.difference is not None and self.difference <= SAME and not self.error
+        return self.exact and self.difference == 0.0 and not self.error
 
 
 def _seconds(value: float | None) -> str:
@@ -81,10 +78,7 @@ checkpoints every 50 steps, no reader workers but where one is killed). Hosts ar
 was killed, the same command was given again at once, as a scheduler does it; a cut link was mended after {cut:.0f} s.
 
 **{good} of {num} runs came to their end with every sample of every epoch trained exactly once and with the evaluated
-loss of the undisturbed run**: to the last bit on 2 ranks, to {worst:.0e} of it on 4. There torch's DDP lays out its
-buckets anew after the first step of an attempt, so that gradients are added up in another order in that step and
-weights differ in their last bit from then on. Rounding may grow, as in any training: a run whose loss differs by more
-than {same:.0e} does not count, although its samples, batches and the checkpoint that it went on from are the same.
+loss of the undisturbed run, to the last bit.**
 
 Seconds from the fault, medians and ranges: until a line named it, until the first step after it was done, and that
 without what a launcher that was started again needs to import and to check the job.
@@ -119,14 +113,11 @@ def page(results: Sequence[Result]) -> str:
         for kind, hosts, ranks in shapes
         if (of_kind := [r for r in results if (r.kind, r.hosts, r.hosts * r.ranks) == (kind, hosts, ranks)])
     ]
-    differences = [r.difference for r in results if r.is_good and r.difference]
     return TEXT.format(
         num=len(results),
         good=sum(r.is_good for r in results),
         machine=machine(),
         cut=CUT_S,
-        worst=max(differences, default=0.0),
-        same=SAME,
         kinds=table(["fault", "good", "noticed", "next step", "beyond imports"], kinds, markdown=True),
         verdict=_verdict(results),
         rows="\n".join([HEAD, *map(row, results)]),
