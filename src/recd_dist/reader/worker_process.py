@@ -12,6 +12,7 @@ has no other threads.
 import multiprocessing.context
 import os
 import signal
+import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -85,16 +86,18 @@ def fork_server() -> bool:
 
 
 def _fork_passing(_path: Any, args: Sequence[Any], passed: Sequence[int]) -> int:
-    """What Python's server would run as a new process runs in a fork, with the same open files."""
+    """What Python would run as a new process, its server or resource tracker, runs in a fork, with the same files."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()  # what stands in them would be written twice
     if pid := os.fork():
         return pid
     try:
         signal.set_wakeup_fd(-1)
         with suppress(OSError):
             Path("/proc/self/comm").write_text("recd-reader")
-        kept = sorted({0, 1, 2, *passed})
-        for low, high in zip(kept, [*kept[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
-            os.closerange(low + 1, high)
+        for number in {int(name) for name in os.listdir("/proc/self/fd")} - {0, 1, 2, *passed}:
+            with suppress(OSError):  # the one that listed them
+                os.close(number)
         exec(args[-1], {})  # noqa: S102  (Python's own line: main() of its server)
     finally:
         os._exit(0)
