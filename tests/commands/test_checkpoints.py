@@ -9,6 +9,7 @@ from torch import nn
 
 from recd_dist.checkpoint import checkpoint
 from recd_dist.cli import main
+from recd_dist.errors import DataError
 from recd_dist.table.schema import Feature, Kind, Schema
 
 pytestmark = [
@@ -104,6 +105,20 @@ def test_mistakes(arguments: list[str], message: str, capsys: pytest.CaptureFixt
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize("words", [["diff", "{run}", "{run}/best"], ["convert", "{run}", "{run}/w.safetensors"]])
+def test_a_damaged_one_is_not_passed_on(run: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    file = next((run / "checkpoints/step-00000002").glob("*.distcp"))
+    data = bytearray(file.read_bytes())
+    place = data.index(torch.full((8, 4), 2.0).numpy().tobytes())  # inside the weights: the size stays
+    data[place] ^= 1
+    file.write_bytes(data)
+    assert main(["checkpoint", *(word.format(run=run) for word in words)]) == 2
+    said = capsys.readouterr().err
+    assert f"{file.name}" in said
+    assert "checksum" in said
+    assert not list(run.glob("*.safetensors"))
+
+
 def test_convert(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     safetensors = pytest.importorskip("safetensors.torch")
     out = run / "model.safetensors"
@@ -112,6 +127,8 @@ def test_convert(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert held["item.weight"].tolist() == [[2.0] * 4] * 8
     assert held["optimizer/item.weight/sum"].shape == (8, 4)
     assert not list(run.glob(".*"))
+    (run / "plain").touch()
+    assert out.stat().st_mode == (run / "plain").stat().st_mode
     assert main(["checkpoint", "convert", str(run), str(out), "--part", "1MB"]) == 0
     assert set(safetensors.load_file(out)) == {"item.weight", "top.weight", "top.bias"}
     assert main(["checkpoint", "convert", str(run), str(run / "nowhere/x.safetensors")]) == 2
@@ -130,3 +147,34 @@ def test_parts_of_an_export(run: Path) -> None:
     index = json.loads(files[-1].read_text())
     assert index["metadata"]["total_size"] == 4 * (8 * 4 + 4 + 1)
     assert {name for file in files[:-1] for name in safetensors.load_file(file)} == set(index["weight_map"])
+
+
+def test_an_export_that_cannot_be_written_whole(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    safetensors = pytest.importorskip("safetensors.torch")
+    from recd_dist.checkpoint.export import export
+
+    write, written = safetensors.save_file, []
+
+    def save_first(held: object, at: Path, metadata: object) -> None:
+        if written:
+            raise OSError("No space left on device")
+        written.append(at)
+        write(held, at, metadata)
+
+    monkeypatch.setattr(safetensors, "save_file", save_first)
+    with pytest.raises(DataError, match=r"model-00002-of-00002.safetensors: cannot be written \(No space left"):
+        export(run / "checkpoints/step-00000002", run / "model.safetensors", 130)
+    assert [path.name for path in run.iterdir() if path.is_file()] == []
+
+
+def test_an_export_to_a_directory_that_is_read_only(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("safetensors.torch")
+    from recd_dist.checkpoint.export import export
+
+    def refuse(self: Path, **options: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(DataError, match=r"model.safetensors: cannot be written \(.*Read-only file system\)"):
+        export(run / "checkpoints/step-00000002", run / "model.safetensors", 1000)

@@ -117,6 +117,8 @@ def test_what_cannot_be(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--sort", "nee"], "--sort nee: unknown; did you mean 'ne'?"),
         (["--jobs", "0"], "--jobs 0: must be at least 1"),
         (["--component", "-j 2x2"], "--component and --scheduler-args: are for --scheduler; name one, such as slurm"),
+        (["run_dir=s3://bucket/lr"], "run_dir=s3://bucket/lr: the directory of a run is local"),
+        (["run_dir="], "run_dir=: names no directory"),
         (["model.dimm=1,2"], "unknown option 'model.dimm'; did you mean 'model.dim'?"),
     ):
         assert main(arguments(made, *more)) == 2
@@ -145,6 +147,26 @@ def test_commands_of_a_scheduler(
     assert json.loads((run_dir / "submitted.json").read_text()) == {"handle": "slurm://t/1"}
     assert main(arguments(made, *slurm)) == 0
     assert "lr=0.1 seed=1: runs already" in capsys.readouterr().err
+
+
+def test_a_scheduler_that_refuses_the_jobs(
+    made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = made.parent / "torchx"
+    program.write_text(
+        "#!/bin/sh\necho 'sbatch: error: invalid partition specified: gpus' >&2\n"
+        "echo 'Traceback (most recent call last):' >&2\necho 'CalledProcessError: exit status 1' >&2\nexit 1\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(sweep_jobs.sys, "executable", str(program))
+    assert main(arguments(made, "--scheduler", "slurm")) == 1
+    said = capsys.readouterr()
+    why = "torchx ended with 1: sbatch: error: invalid partition specified: gpus"
+    assert f"[4/4] lr=0.2 seed=2: failed: {why}" in said.err
+    assert "failed" in said.out
+    assert "not begun" not in said.out
+    assert main(arguments(made, "--scheduler", "slurm")) == 1  # tried again
+    assert "[4/4] lr=0.2 seed=2: failed" in capsys.readouterr().err
 
 
 def test_train_with_hydras_flag_is_a_sweep(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,7 +216,7 @@ def test_runs_side_by_side(made: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "stopped" in next(line for line in lines if line.startswith("old"))
 
     assert runs(capsys, str(made), "--filter", "state=ended", "--filter", "ne<0.2").startswith("2 runs")
-    assert runs(capsys, str(made), "--filter", "lr=0.1", "--filter", "seed!=1").startswith("1 runs")
+    assert runs(capsys, str(made), "--filter", "lr=0.1", "--filter", "seed!=1").startswith("1 run\n")
     diff = runs(capsys, "--diff", str(made / "lr=0.1_seed=1"), str(made / "lr=0.2_seed=1"))
     assert diff.startswith("1 options differ")
     assert "optim.dense.lr" in diff
@@ -209,6 +231,8 @@ def test_runs_side_by_side(made: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["/no/such"], "/no/such: no such directory"),
         (["{made}", "--filter", "ne"], "--filter ne: write name=value, name!=value, ne<0.8, steps>=100"),
         (["{made}", "--filter", "ne<0"], "2 runs, none of which fits ne<0"),
+        (["{made}", "--filter", "ne<<1"], "--filter ne<<1: write name=value, name!=value, ne<0.8, steps>=100"),
+        (["{made}", "--filter", "sead=1"], "--filter sead: no run has it; did you mean 'seed'?"),
         (["{made}", "--sort", "aucc"], "--sort aucc: no run has it; did you mean 'auc'?"),
         (["--diff", "{made}", "/no/such"], "{made}: not there, or no run's directory"),
     ],

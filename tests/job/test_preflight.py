@@ -156,6 +156,26 @@ def test_a_truncated_or_missing_file_of_the_table(tiny: list[str], tmp_path: Pat
         preflight.check(spoiled)
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("run_dir=", "run_dir=: names no directory"),
+        ("run_dir=s3://bucket/mine", "the directory of a run is local, .* checkpoint.path=s3://bucket/mine for"),
+        ("run_dir=file:///runs/mine", "is an address; write it as a path, run_dir=/runs/mine"),
+        ("checkpoint.path=", "checkpoint.path=: names no directory"),
+        ("checkpoint.path=memory://mine", "checkpoint.path=memory://mine: is gone when the process ends"),
+    ],
+)
+def test_a_place_that_keeps_nothing(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str, message: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ConfigError, match=message):
+        preflight.check(config(tiny, tmp_path, override))
+    assert not list(Path().iterdir())
+
+
 def test_a_run_directory_that_cannot_be_made(tiny: list[str], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 

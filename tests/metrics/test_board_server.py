@@ -223,6 +223,12 @@ def test_nothing_to_serve(tmp_path: Path) -> None:
         server_command(tmp_path)
 
 
+@pytest.mark.parametrize("port", [0, -1, 65536])
+def test_a_port_that_cannot_be(tmp_path: Path, port: int) -> None:
+    with pytest.raises(ConfigError, match=rf"^port {port}: must be from 1 to 65535$"):
+        server_command(tmp_path, port)
+
+
 def test_a_board_beside_a_job_begins_and_ends_with_it(tmp_path: Path) -> None:
     run, ended, port = tmp_path / "run", tmp_path / "ended", free_port()
     code = (

@@ -7,15 +7,16 @@
     model.safetensors.index.json         tensor -> part, as Hugging Face writes it
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from recd_dist.checkpoint.catalog import read_description
 from recd_dist.checkpoint.stored_tensors import StoredTensors
-from recd_dist.errors import ConfigError, DataError
+from recd_dist.errors import ConfigError, DataError, UserError
 from recd_dist.files.json_text import json_text
-from recd_dist.files.whole_file import flush_file, write_whole
+from recd_dist.files.whole_file import flush_file
 from recd_dist.table.location import Location
 
 _SUFFIX = ".safetensors"
@@ -59,21 +60,65 @@ def export(
     facts = {"format": "pt", "recd_dist.step": str(found.step), "recd_dist.schema": json_text(found.schema.to_json())}
     files: list[Path] = []
     where: dict[str, str] = {}
-    for number, part in enumerate(parts, 1):
-        file = out if len(parts) == 1 else out.with_name(f"{out.stem}-{number:05d}-of-{len(parts):05d}{_SUFFIX}")
-        held = {}
-        for name in part:
-            held[_plain(name)] = tensors.read(name)
-            if report:
-                report(tensors.num_bytes(name))
-        _write(lambda at, held=held: save_file(held, at, metadata=facts), file)  # type: ignore[misc]
-        files.append(file)
-        where |= dict.fromkeys(held, file.name)
-    if len(parts) > 1:
-        index = {"metadata": {"total_size": sum(map(tensors.num_bytes, names))}, "weight_map": where}
-        files.append(out.with_name(f"{out.name}.index.json"))
-        write_whole(files[-1], json_text(index), durable=True)
+    with _all_or_none(files):
+        for number, part in enumerate(parts, 1):
+            name = out.name if len(parts) == 1 else f"{out.stem}-{number:05d}-of-{len(parts):05d}{_SUFFIX}"
+            files.append(out.with_name(name))
+            _save(tensors, part, lambda held, at: save_file(held, at, metadata=facts), _partial(files[-1]), report)
+            where |= dict.fromkeys(map(_plain, part), name)
+        if len(parts) > 1:
+            index = {"metadata": {"total_size": sum(map(tensors.num_bytes, names))}, "weight_map": where}
+            files.append(out.with_name(f"{out.name}.index.json"))
+            _partial(files[-1]).write_text(json_text(index))
     return files
+
+
+@contextmanager
+def _all_or_none(files: list[Path]) -> Iterator[None]:
+    """Gives files their names once all are written; when one cannot be, none is there and older ones stay.
+
+    Args:
+        files: the files, which the body of the context adds to this list and writes as ``_partial`` names them.
+
+    Raises:
+        DataError: one of them cannot be written.
+    """
+    try:
+        yield
+        for file in files:
+            flush_file(_partial(file))
+        for file in files:
+            _partial(file).replace(file)
+    except UserError:
+        raise
+    except Exception as error:  # the library raises errors of its own when the disk is full
+        raise DataError(f"{files[-1]}: cannot be written ({error})") from error
+    finally:
+        for file in files:
+            with suppress(OSError):
+                _partial(file).unlink(missing_ok=True)
+
+
+def _save(
+    tensors: StoredTensors,
+    names: Sequence[str],
+    write: Callable[[dict[str, Any], Path], None],
+    file: Path,
+    report: Callable[[int], None] | None,
+) -> None:
+    held = {}
+    for name in names:
+        held[_plain(name)] = tensors.read(name)
+        if report:
+            report(tensors.num_bytes(name))
+    file.touch()
+    mode = file.stat().st_mode
+    write(held, file)
+    file.chmod(mode)  # the library makes a file that its owner alone can read
+
+
+def _partial(file: Path) -> Path:
+    return file.with_name(f".{file.name}.partial")
 
 
 def _plain(name: str) -> str:
@@ -91,15 +136,3 @@ def _deal(sizes: Mapping[str, int], part_bytes: int) -> list[list[str]]:
         parts[-1].append(name)
         room -= size
     return parts
-
-
-def _write(save: Callable[[Any], None], file: Path) -> None:
-    """Writes a file under another name and renames it."""
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        save(partial)
-        flush_file(partial)
-        partial.replace(file)
-    except Exception as error:  # the library raises errors of its own when the disk is full
-        partial.unlink(missing_ok=True)
-        raise DataError(f"{file}: cannot be written ({error})") from error

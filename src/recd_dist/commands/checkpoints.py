@@ -12,12 +12,12 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from recd_dist.checkpoint.catalog import DESCRIPTION, list_steps
 from recd_dist.checkpoint.overview import describe, list_checkpoints
 from recd_dist.commands.command import JSON, Argument, Command, write_json
-from recd_dist.errors import ConfigError, nearest
+from recd_dist.errors import ConfigError, DataError, nearest
 from recd_dist.job.run_places import checkpoint_at, places_of
 from recd_dist.screen.console import console
 from recd_dist.screen.numbers import figure, size
 from recd_dist.screen.plain_table import PlainTable
-from recd_dist.table.location import file_size, location
+from recd_dist.table.location import Location, file_size, location
 
 _UNITS = {"MB": 10**6, "GB": 10**9}
 
@@ -95,7 +95,7 @@ def _verify(options: argparse.Namespace) -> int:
 def _diff(options: argparse.Namespace) -> int:
     from recd_dist.checkpoint.stored_tensors import StoredTensors, compare
 
-    one, other = (checkpoint_at(text) for text in options.paths)
+    one, other = (_sound_at(text) for text in options.paths)
     first, second = StoredTensors(one), StoredTensors(other)
     lines: list[dict[str, Any]] = []
     with _Bar("comparing", sum(map(first.num_bytes, first.kinds))) as advance:
@@ -117,17 +117,32 @@ def _convert(options: argparse.Namespace) -> int:
     from recd_dist.checkpoint.export import export
     from recd_dist.checkpoint.stored_tensors import StoredTensors
 
-    path, out = checkpoint_at(options.paths[0]), location(options.paths[1])
+    out, part_bytes = location(options.paths[1]), _bytes(options.part)
     if not isinstance(out, Path):
         raise ConfigError(f"{out}: a local file is needed; upload it afterwards")
+    path = _sound_at(options.paths[0])
     tensors = StoredTensors(path)
     names = [name for name in tensors.kinds if options.optimizer or name.startswith("model/")]
     with _Bar("converting", sum(map(tensors.num_bytes, names))) as advance:
-        files = export(path, out, _bytes(options.part), with_optimizer=options.optimizer, report=advance)
+        files = export(path, out, part_bytes, with_optimizer=options.optimizer, report=advance)
     for file in files:
         _print(f"{file}: {size(file.stat().st_size)}")
     write_json(options.json, {"checkpoint": str(path), "files": [str(file) for file in files]})
     return 0
+
+
+def _sound_at(text: str) -> Location:
+    """The checkpoint that a text names, whose files are as they were written.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    from recd_dist.checkpoint.soundness import find_damage
+
+    path = checkpoint_at(text)
+    if damage := find_damage(path):
+        raise DataError(f"{path}: {damage}; `recd checkpoint verify RUN` says which checkpoints of a run are sound")
+    return path
 
 
 _ACTIONS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {

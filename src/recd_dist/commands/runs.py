@@ -18,6 +18,8 @@ from recd_dist.screen.numbers import count, figure
 from recd_dist.screen.plain_table import PlainTable
 
 NUMBERS = ("steps", "samples_per_s", "loss", "ne", "auc")
+_KNOWN = ("run", "state", "age", *NUMBERS)
+_EQUAL = ("=", "!=")
 _MOST_OPTIONS = 6
 _FILTER = re.compile(r"([\w.]+)(!=|<=|>=|=|<|>)(.*)", re.DOTALL)
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
@@ -44,8 +46,14 @@ def run(options: argparse.Namespace) -> int:
     paths = list(dict.fromkeys(path for root in roots for path in find_runs(root)))
     records = [read_run(path) for path in paths]
     kept = [record for record in records if all(_fits(record, text) for text in options.filter)]
+    for text in options.filter:
+        _require_name("--filter", _condition(text)[0], records)
     if not kept:
-        shown = f"{len(records)} runs, none of which fits {' '.join(options.filter)}" if records else "no runs there"
+        shown = (
+            f"{len(records)} run{'s'[: len(records) != 1]}, none of which fits {' '.join(options.filter)}"
+            if records
+            else "no runs there"
+        )
         raise ConfigError(f"{' '.join(map(str, roots))}: {shown}")
     kept = _sort(kept, options.sort, options.reverse)
     console(sys.stdout).print(_table(kept, roots, options.options))
@@ -62,6 +70,8 @@ def _run_at(text: str) -> Path:
 
 def _value(record: RunRecord, name: str) -> Any:
     """What a run has under a name: a number, a state, an option by its name or the end of its name."""
+    if name == "run":
+        return str(record.path)
     if name == "state":
         return str(record.state)
     if name == "age":
@@ -78,15 +88,43 @@ def _fits(record: RunRecord, text: str) -> bool:
     Raises:
         ConfigError: that is no condition.
     """
-    found = _FILTER.fullmatch(text)
-    if found is None:
-        raise ConfigError(f"--filter {text}: write name=value, name!=value, ne<0.8, steps>=100")
-    has, compare = _value(record, found[1]), _COMPARE[found[2]]
+    name, sign, wanted = _condition(text)
+    has, compare = _value(record, name), _COMPARE[sign]
     try:
-        wanted = float(found[3])
-        return has is not None and compare(float(has), wanted)
+        return has is not None and compare(float(has), float(wanted))
     except (TypeError, ValueError):
-        return found[2] in ("=", "!=") and compare(str(has).lower(), found[3].lower())
+        return sign in _EQUAL and compare(str(has).lower(), wanted.lower())
+
+
+def _condition(text: str) -> tuple[str, str, str]:
+    """Name, sign and value of a condition.
+
+    Raises:
+        ConfigError: that is no condition.
+    """
+    found = _FILTER.fullmatch(text)
+    if found is None or (found[2] not in _EQUAL and not _is_number(found[3])):
+        raise ConfigError(f"--filter {text}: write name=value, name!=value, ne<0.8, steps>=100")
+    return found[1], found[2], found[3]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return not math.isnan(float(text))
+    except ValueError:
+        return False
+
+
+def _require_name(flag: str, name: str, records: Sequence[RunRecord]) -> None:
+    """Refuses the name of a number or an option that no run has; a number may be missing in all of them.
+
+    Raises:
+        ConfigError: no run has anything of that name; the message has the nearest one.
+    """
+    if records and name not in _KNOWN and all(_value(record, name) is None for record in records):
+        known = {*_KNOWN, *(option for record in records for option in record.config)}
+        if not any(option == name or option.endswith(f".{name}") for option in known):
+            raise ConfigError(f"{flag} {name}: no run has it{nearest(name, known)}")
 
 
 def _sort(records: list[RunRecord], name: str, reverse: bool) -> list[RunRecord]:
@@ -98,9 +136,7 @@ def _sort(records: list[RunRecord], name: str, reverse: bool) -> list[RunRecord]
     if name == "run":
         return sorted(records, key=lambda record: str(record.path), reverse=reverse)
     values = {record.path: _value(record, name) for record in records}
-    if all(value is None for value in values.values()):
-        known = {"run", "state", "age", *NUMBERS, *(n for record in records for n in record.config)}
-        raise ConfigError(f"--sort {name}: no run has it{nearest(name, known)}")
+    _require_name("--sort", name, records)
     have = [record for record in records if values[record.path] is not None]
     numeric = all(isinstance(values[record.path], int | float) for record in have)
     have.sort(key=lambda r: values[r.path] if numeric else str(values[r.path]), reverse=reverse)
@@ -113,7 +149,11 @@ def _table(records: Sequence[RunRecord], roots: Sequence[Path], all_options: boo
     labels = short_labels(names)
     heads = ["run", *labels.values(), "state", "age", "steps", "samples/s", "loss", "NE", "AUC", "dedup", "note"]
     notes = any(record.message for record in records)
-    table = PlainTable(f"{len(records)} runs", heads if notes else heads[:-1], [*labels.values(), "state", "note"])
+    table = PlainTable(
+        f"{len(records)} run{'s'[: len(records) != 1]}",
+        heads if notes else heads[:-1],
+        [*labels.values(), "state", "note"],
+    )
     if left := len(differing) - len(names):
         table.caption = f"{left} more options differ: --options shows all of them, --diff A B those of two runs"
     for record in records:

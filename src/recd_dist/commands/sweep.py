@@ -23,6 +23,7 @@ from recd_dist.files.whole_file import write_whole
 from recd_dist.job.combinations import SEED, Combination, Sweep, plan_sweep
 from recd_dist.job.config import load
 from recd_dist.job.overrides import parse_override
+from recd_dist.job.run_places import run_directory
 from recd_dist.job.run_records import RunRecord, read_run
 from recd_dist.job.run_state import State, note_failure
 from recd_dist.metrics.sweep_columns import write_columns
@@ -52,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     places = [o for o in given if o.name == "run_dir"]
     sweep = plan_sweep([o.typed for o in given if o.name != "run_dir"], options.sample, options.sample_seed)
     config = _check_values(sweep)
-    root = Path(str(read_text(places[-1].text)) if places else _default_directory(config, sweep)).expanduser()
+    root = run_directory(str(read_text(places[-1].text)) if places else _default_directory(config, sweep))
     scheduler = _scheduler_of(options)
     jobs = LocalJobs(options.nproc, options.jobs)
     if options.dry_run:
@@ -158,10 +159,13 @@ def _make_runs(root: Path, sweep: Sweep, jobs: LocalJobs, scheduler: Scheduler |
     def make(combination: Combination) -> tuple[str, float]:
         path, overrides, began_s = root / combination.name, [*sweep.fixed, *combination.overrides], time.monotonic()
         if scheduler:
-            return scheduler.submit(path, overrides), time.monotonic() - began_s
-        code = jobs.run(path, overrides)
-        why = last_line(path) if code else ""
-        if code and code not in _STOPPED:
+            why = scheduler.submit(path, overrides)
+            is_failed = bool(why)
+        else:
+            code = jobs.run(path, overrides)
+            why = last_line(path) if code else ""
+            is_failed = bool(code) and code not in _STOPPED
+        if is_failed:
             note_failure(path, why)
         return why, time.monotonic() - began_s
 

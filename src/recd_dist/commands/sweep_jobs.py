@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ ASK_S = 60.0
 
 _WAITING = ("UNSUBMITTED", "SUBMITTED", "PENDING", "RUNNING")
 _STOP_S = 60.0
+_REFUSAL = re.compile(r"\w+: (error|fatal): ")
 
 
 @dataclass
@@ -159,7 +161,7 @@ class Scheduler:
             line = self.line(run_dir, overrides)
             ended = subprocess.run(line, stdout=output_to, stderr=output, stdin=subprocess.DEVNULL, check=False)
         if ended.returncode:
-            return f"torchx ended with {ended.returncode}: {last_line(run_dir)}"
+            return f"torchx ended with {ended.returncode}: {_refusal(run_dir) or last_line(run_dir)}"
         if not self.is_local:
             handle = ended.stdout.decode(errors="replace").strip().rpartition("\n")[2]
             write_whole(run_dir / SUBMITTED, json_text({"handle": handle}) + "\n")
@@ -187,12 +189,21 @@ def last_line(run_dir: Path) -> str:
     Args:
         run_dir: its directory.
     """
+    lines = _last_lines(run_dir, 4096)
+    return lines[-1].removeprefix("recd: ").removeprefix("error: ") if lines else "it has said nothing"
+
+
+def _refusal(run_dir: Path) -> str:
+    """What a program of the scheduler has said last, such as ``sbatch: error: ...``; TorchX's traceback follows it."""
+    return next(filter(_REFUSAL.match, reversed(_last_lines(run_dir, 1 << 16))), "")
+
+
+def _last_lines(run_dir: Path, num_bytes: int) -> list[str]:
+    """The lines in the last bytes of what a run has said; none where it has said nothing."""
     with suppress(OSError), (run_dir / OUTPUT).open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-        if lines:
-            return lines[-1].removeprefix("recd: ").removeprefix("error: ")
-    return "it has said nothing"
+        file.seek(max(0, file.seek(0, os.SEEK_END) - num_bytes))
+        return [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    return []
 
 
 def _in(run_dir: Path, overrides: Sequence[str]) -> list[str]:

@@ -12,9 +12,12 @@ def run(options: argparse.Namespace) -> int:
 
     if options.nproc < 1:
         raise ConfigError(f"--nproc {options.nproc}: must be at least 1")
+    if options.max_restarts < 0:
+        raise ConfigError(f"--max-restarts {options.max_restarts}: must be at least 0")
     COMMAND.require_overrides(options)
     overrides = COMMAND.rank_overrides(options)
-    return launch(["--nproc-per-node", str(options.nproc), "--", *overrides])
+    flags = ["--nproc-per-node", str(options.nproc), "--max-restarts", str(options.max_restarts)]
+    return launch([*flags, "--", *overrides])
 
 
 COMMAND = Command(
@@ -29,5 +32,12 @@ COMMAND = Command(
     ),
     run=run,
     config="train",
-    arguments=(Argument("--nproc", "ranks on this machine (default 1)", {"type": int, "default": 1}),),
+    arguments=(
+        Argument("--nproc", "ranks on this machine (default 1)", {"type": int, "default": 1}),
+        Argument(
+            "--max-restarts",
+            "how often all ranks start again from the newest checkpoint after one died or hung (default 0)",
+            {"type": int, "default": 0, "metavar": "N"},
+        ),
+    ),
 )

@@ -32,7 +32,7 @@ from recd_dist.job.config import config_dir, load
 from recd_dist.job.dotted_names import dotted_names, value_at
 from recd_dist.job.job import Job, require_writable, resolve
 from recd_dist.job.options import SOURCE_KINDS, TrainConfig
-from recd_dist.job.run_places import config_of_run, newest_readable, require_place
+from recd_dist.job.run_places import config_of_run, newest_readable, require_place, run_directory
 from recd_dist.job.starting_run import begin_from
 from recd_dist.plan.machines import find_machine
 from recd_dist.plan.saved_plan import load_plan
@@ -74,7 +74,7 @@ def check(config: TrainConfig, world_size: int = 1) -> Job:
             f"plan.world_size={config.plan.world_size}: the plan is for {config.plan.world_size} ranks, the job has "
             f"{world_size}; start as many (-j 1x{config.plan.world_size}) or plan.world_size=null"
         )
-    require_writable(Path(config.run_dir))
+    require_writable(run_directory(config.run_dir))
     require_place(config)
     _check_resume(job)
     _check_work(config)

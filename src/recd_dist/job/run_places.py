@@ -12,10 +12,33 @@ from recd_dist.errors import ConfigError, DataError
 from recd_dist.job.config import from_yaml
 from recd_dist.job.job import require_writable
 from recd_dist.job.options import TrainConfig
-from recd_dist.table.location import Location, StoreError, file_size, location, put
+from recd_dist.table.location import Location, StoreError, file_size, is_remote, location, put
 
 BEST_DIRECTORY = "best"
 """The directory of the best checkpoints, in the run's directory or in ``checkpoint.path``."""
+
+
+_PASSING = ("memory",)
+"""Protocols of stores that are gone when the process ends, and that each rank has for itself."""
+
+
+def run_directory(text: str) -> Path:
+    """The directory that ``run_dir`` names.
+
+    Raises:
+        ConfigError: the text is empty, as after a variable of the shell that is not set, or names a store.
+    """
+    if not text.strip():
+        raise ConfigError(f"run_dir={text}: names no directory; write run_dir=runs/NAME, or leave it out")
+    protocol, is_address, rest = text.partition("://")
+    if not is_address:
+        return Path(text).expanduser()
+    if protocol.lower() == "file":
+        raise ConfigError(f"run_dir={text}: is an address; write it as a path, run_dir={rest}")
+    raise ConfigError(
+        f"run_dir={text}: the directory of a run is local, or on a file system that all hosts see; name such a one, "
+        f"and checkpoint.path={text} for checkpoints in the store"
+    )
 
 
 def checkpoints_of(config: TrainConfig) -> Location:
@@ -49,7 +72,12 @@ def require_place(config: TrainConfig) -> None:
     """
     if config.checkpoint.path is None:
         return
-    root, option = _root(config), f"checkpoint.path={config.checkpoint.path}"
+    option = f"checkpoint.path={config.checkpoint.path}"
+    if not config.checkpoint.path.strip():
+        raise ConfigError(f"{option}: names no directory; leave it out, or write null, for the one of the run")
+    root = _root(config)
+    if config.checkpoint.path.partition("://")[0].lower() in _PASSING and is_remote(root):
+        raise ConfigError(f"{option}: is gone when the process ends; name a directory, or a store that stays")
     try:
         if isinstance(root, Path):
             require_writable(root)

@@ -43,6 +43,9 @@ class Access:
     no_tls: bool = False
 
 
+_LAST_PORT = 65535
+
+
 def server_command(
     directory: Path, port: int = 6006, host: str = "127.0.0.1", access: Access | None = None
 ) -> list[str]:
@@ -55,9 +58,12 @@ def server_command(
         access: who may see the curves; everyone on this machine by default.
 
     Raises:
-        ConfigError: there is no event file below the directory; or others could read the run: the host is beyond
-            loopback without token or TLS, or a file of token or key is not as ``board_secrets.py`` wants it.
+        ConfigError: there is no such port, or no event file below the directory; or others could read the run: the
+            host is beyond loopback without token or TLS, or a file of token or key is not as ``board_secrets.py``
+            wants it.
     """
+    if not 1 <= port <= _LAST_PORT:
+        raise ConfigError(f"port {port}: must be from 1 to {_LAST_PORT}")
     if next(directory.rglob("events.out.tfevents.*"), None) is None:
         raise ConfigError(f"{directory}: no TensorBoard files here; give a run's directory, or the one of all runs")
     guard = _guard_words(port, host, access or Access())

@@ -94,9 +94,10 @@ def _clock() -> list[float]:
 def _describe(backend: str, ranks: Any, everyone: Sequence[Any], took_s: float) -> list[Finding]:
     hosts = sorted({one["host"] for one in everyone})
     speed = NUM_BYTES * (ranks.world_size - 1) / max(took_s, 1e-9) / 1e6
-    shown = f"{ranks.world_size} ranks on {len(hosts)} host{'s'[: len(hosts) > 1]} by {backend}: all-to-all"
+    counts = ((ranks.world_size, "rank"), (len(hosts), "host"))
+    shown = " on ".join(f"{number} {name}{'s'[: number > 1]}" for number, name in counts)
     speed_shown = f", {speed:,.0f} MB/s from each" if ranks.world_size > 1 else ""
-    findings = [ok("exchange", f"{shown} in {1e3 * took_s:.1f} ms{speed_shown}")]
+    findings = [ok("exchange", f"{shown} by {backend}: all-to-all in {1e3 * took_s:.1f} ms{speed_shown}")]
     names = [f"{one['host']}, rank {rank}" for rank, one in enumerate(everyone)]
     moments = [
         dict(zip(names, clocks, strict=True)) for clocks in zip(*(one["clock"] for one in everyone), strict=True)
