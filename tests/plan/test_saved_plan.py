@@ -41,6 +41,8 @@ def write_plan(path: Path, sharding: object = "TW") -> Path:
         "TWCW",
         {"item": {"type": "CW", "ranks": [3, 1, 3, 0]}, "place": "TWRW"},
         {"item": {"type": "GRID", "hosts": [1, 0]}, "place": {"type": "TWRW", "host": 1}},
+        {"item": {"type": "GRID", "hosts": [1, 0, 0, 1]}, "place": "TW"},
+        {"item": {"type": "CW", "ranks": [3, 1, 0]}, "place": "TW"},
     ],
 )
 def test_a_plan_read_is_the_plan_write_plan(tmp_path: Path, sharding: object) -> None:

@@ -50,7 +50,7 @@ def place_to_json(place: TablePlace, world: World) -> dict[str, Any]:
     shards = sorted(place.shards, key=lambda s: (s.column, s.row))
     if place.sharding in ("TW", "CW", "TWCW"):
         return {"type": place.sharding, "ranks": [s.rank for s in shards]}
-    hosts = list(dict.fromkeys(s.rank // world.host_size for s in shards))
+    hosts = list({s.column: s.rank // world.host_size for s in shards}.values())  # one may hold several column shards
     if place.sharding == "TWRW":
         return {"type": "TWRW", "host": hosts[0]}
     return {"type": place.sharding, "hosts": hosts} if place.sharding == "GRID" else {"type": place.sharding}
