@@ -43,4 +43,5 @@ def bench(
         python: Python interpreter; by default the one that runs torchx if the host has it, else python3
     """
     place = Place(image, cpu, gpu, memMB, max_retries, env, mounts, pod, python)
-    return specs.AppDef(name=name, roles=[role("bench", [script, *args], place, {})])
+    # A script's own directory, where benchmarks share measure.py, is on the path unless this variable has a value.
+    return specs.AppDef(name=name, roles=[role("bench", [script, *args], place, {"PYTHONSAFEPATH": ""})])

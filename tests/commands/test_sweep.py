@@ -143,10 +143,27 @@ def test_commands_of_a_scheduler(
     program.chmod(0o755)
     monkeypatch.setattr(sweep_jobs.sys, "executable", str(program))
     assert main(arguments(made, *slurm)) == 0
-    assert "[4/4] lr=0.2 seed=2: submitted" in capsys.readouterr().err
+    assert "[4/4] lr=0.2 seed=2: submitted as slurm://t/1" in capsys.readouterr().err
     assert json.loads((run_dir / "submitted.json").read_text()) == {"handle": "slurm://t/1"}
     assert main(arguments(made, *slurm)) == 0
-    assert "lr=0.1 seed=1: runs already" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "lr=0.1 seed=1: waits already, as slurm://t/1" in shown.err
+    assert shown.out.count(" waiting") == 2
+    assert main(arguments(made, *slurm, "--cancel")) == 0
+    assert "4 jobs cancelled" in capsys.readouterr().err
+
+    program.write_text("#!/bin/sh\necho 'squeue: error: Unable to contact slurm controller' >&2; exit 1\n")
+    assert main(arguments(made, *slurm)) == 2  # to submit them a second time would be the worst
+    assert "slurm://t/1: its scheduler does not answer (squeue: error: Unable" in capsys.readouterr().err
+    program.write_text(
+        "#!/bin/sh\ncase \"$*\" in *status*) echo 'AppDef `1` does not exist or has been removed' >&2; exit 1;; "
+        "*) echo slurm://t/2;; esac\n"
+    )
+    assert main(arguments(made, *slurm)) == 0  # forgotten: they are submitted again
+    assert json.loads((run_dir / "submitted.json").read_text()) == {"handle": "slurm://t/2"}
+    program.write_text('#!/bin/sh\necho \'{"state": "FAILED"}\'\n')
+    assert main(arguments(made, *slurm, "--wait")) == 1
+    assert "lr=0.1 seed=1: failed: its job has ended (failed) before the run began" in capsys.readouterr().err
 
 
 def test_a_scheduler_that_refuses_the_jobs(

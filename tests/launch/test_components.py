@@ -99,3 +99,13 @@ def test_the_hosts_of_a_doctor_know_where_to_meet() -> None:
     assert line.startswith("exec py -m recd_dist.cli doctor --nproc 8 --nnodes 3 --node ${replica_id} --rdzv-endpoint ")
     assert line.endswith(':$$meeting_port" rm1')
     assert (role.num_replicas, role.port_map) == (3, {"rendezvous": 29500})
+
+
+def test_a_benchmark_finds_what_lies_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "measure.py").write_text("FOUND = 'beside it'\n")
+    (tmp_path / "measure.py").write_text("FOUND = 'in the working directory'\n")
+    (tmp_path / "scripts" / "one.py").write_text("import measure\nprint(measure.FOUND)\n")
+    (role,) = component("bench")(script="scripts/one.py", python=sys.executable).roles
+    ran = subprocess.run(["bash", *role.args], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ran.stdout == "beside it\n"

@@ -166,3 +166,22 @@ def test_the_dry_run_shows_the_script(ours: RequeuedSlurmScheduler, monkeypatch:
     shown = str(ours.submit_dryrun(train("data=tiny"), {}))
     assert "#SBATCH --job-name=train-0" in shown
     assert "\nexec " in shown
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_upstream_says_that_a_job_is_gone_while_slurm_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    def fail(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        if answers and command[0] == "scontrol":
+            return subprocess.CompletedProcess(command, 0, "is UP")
+        raise subprocess.CalledProcessError(1, command, stderr="Unable to contact slurm controller")
+
+    for name in ("run", "check_output"):
+        monkeypatch.setattr(slurm_scheduler.subprocess, name, fail)
+    assert SlurmScheduler("t").describe("7") is None
+    if answers:
+        assert RequeuedSlurmScheduler("t").describe("7") is None
+    else:
+        with pytest.raises(subprocess.CalledProcessError):
+            RequeuedSlurmScheduler("t").describe("7")

@@ -4,23 +4,24 @@ import argparse
 import json
 import shlex
 import signal
-import statistics
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, as_completed
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from recd_dist.commands.command import JSON, Argument, Command, write_json
-from recd_dist.commands.sweep_jobs import OUTPUT, LocalJobs, Scheduler, last_line, waiting_handle
+from recd_dist.commands.sweep_jobs import OUTPUT, LocalJobs, last_line
+from recd_dist.commands.sweep_scheduler import Job, Scheduler, ask_jobs, cancel_jobs
+from recd_dist.commands.sweep_table import METRICS, sweep_json, sweep_table
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.files.json_text import json_text
 from recd_dist.files.whole_file import write_whole
-from recd_dist.job.combinations import SEED, Combination, Sweep, plan_sweep
+from recd_dist.job.combinations import Combination, Sweep, plan_sweep
 from recd_dist.job.config import load
 from recd_dist.job.overrides import parse_override
 from recd_dist.job.run_places import run_directory
@@ -30,15 +31,15 @@ from recd_dist.metrics.sweep_columns import write_columns
 from recd_dist.screen.command_line import command_line, read_text
 from recd_dist.screen.console import console
 from recd_dist.screen.numbers import figure
-from recd_dist.screen.plain_table import PlainTable
 
 DESCRIPTION = "sweep.json"
-METRICS = {"ne": False, "loss": False, "auc": True, "auc_per_request": True, "samples_per_s": True}
-"""Numbers by which results are sorted, and whether more is better."""
-
 _POLL_S = 5.0
+"""Seconds between two looks at a few jobs; many jobs are looked at less often, for the scheduler's sake."""
+
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 """Exit codes of a run that goes on with the next sweep."""
+
+_BAD = (State.FAILED, State.KILLED, State.DAMAGED)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -62,22 +63,52 @@ def run(options: argparse.Namespace) -> int:
             words = lines.line(root / combination.name, [*sweep.fixed, *combination.overrides])
             sys.stdout.write(command_line(*words) + "\n")
         return 0
+    if options.cancel:
+        return _cancel(root, sweep)
     _describe(root, sweep)
     write_columns(root, {axis.name: axis.values for axis in sweep.axes})
     try:
         with _stopping():
-            _make_runs(root, sweep, jobs, scheduler)
+            seen = _make_runs(root, sweep, jobs, scheduler)
             if scheduler and options.wait:
-                _wait_for(root, sweep)
+                seen = _wait_for(root, sweep, seen)
     except KeyboardInterrupt:
-        _say("stopping: the runs write their checkpoints; the same command goes on")
+        if scheduler and not scheduler.is_local:
+            _say("submitted jobs go on; the same command shows how far they are, with --cancel it ends them")
+        else:
+            _say("stopping: the runs write their checkpoints; the same command goes on")
         jobs.stop()
         return 128 + signal.SIGINT
-    records = {combination: read_run(root / combination.name) for combination in sweep.combinations}
-    console(sys.stdout).print(_table(sweep, records, options.sort))
+    records = {combination: _record(root / combination.name, seen) for combination in sweep.combinations}
+    console(sys.stdout).print(sweep_table(sweep, records, options.sort))
     _show_best(root, records, options.sort)
-    write_json(options.json, _to_json(records))
-    return 1 if any(r.state in (State.FAILED, State.KILLED) for r in records.values()) else 0
+    write_json(options.json, sweep_json(records))
+    return 1 if any(r.state in _BAD for r in records.values()) else 0
+
+
+def _record(path: Path, seen: Mapping[Path, Job]) -> RunRecord:
+    """A run as its directory tells it, and its scheduler where it has more to say."""
+    record, job = read_run(path), seen.get(path)
+    if job is None or record.is_done or record.state is State.RUNNING:
+        return record
+    if job.is_alive:
+        return replace(record, state=State.WAITING if job.waits else State.RUNNING, message="")
+    if job.has_ended and record.state is State.NEW:
+        why = f"its job has ended ({job.state.lower()}) before the run began: torchx log {job.handle}/train"
+        return replace(record, state=State.FAILED, message=why)
+    return record
+
+
+def _cancel(root: Path, sweep: Sweep) -> int:
+    """Has the scheduler end the jobs of a sweep that it still has."""
+    alive = {path: job for path, job in ask_jobs(root / c.name for c in sweep.combinations).items() if job.is_alive}
+    cancel_jobs(alive)
+    for path, job in alive.items():
+        _say(f"{path.name}: {job.handle} cancelled")
+    _say(
+        f"{len(alive)} jobs cancelled; the same command without --cancel goes on" if alive else "no job left to cancel"
+    )
+    return 0
 
 
 def _check_flags(options: argparse.Namespace) -> None:
@@ -144,53 +175,73 @@ def _describe(root: Path, sweep: Sweep) -> None:
         )
 
 
-def _make_runs(root: Path, sweep: Sweep, jobs: LocalJobs, scheduler: Scheduler | None) -> None:
-    """Starts what is not done; a run that fails ends no other."""
+def _make_runs(root: Path, sweep: Sweep, jobs: LocalJobs, scheduler: Scheduler | None) -> dict[Path, Job]:
+    """Starts what is not done; a run that fails ends no other.
+
+    Returns:
+        The jobs that a scheduler has or had.
+    """
+    remote = scheduler if scheduler and not scheduler.is_local else None
     todo, num = [], len(sweep.combinations)
-    for combination in sweep.combinations:
-        record = read_run(root / combination.name)
-        if record.state is State.RUNNING or (scheduler and waiting_handle(record.path)):
+    before = {c: read_run(root / c.name) for c in sweep.combinations}
+    seen = ask_jobs(r.path for r in before.values() if not r.is_done) if remote else {}
+    for combination, record in before.items():
+        job = seen.get(record.path)
+        if job and job.is_alive:
+            _say(f"{combination.shown}: {'waits' if job.waits else 'runs'} already, as {job.handle}")
+        elif record.state is State.RUNNING:
             _say(f"{combination.shown}: runs already")
         elif not record.is_done:
             todo.append(combination)
     done = num - len(todo)
     _say(f"{num} runs in {root}" + (f", {done} of them done or running already" if done else ""))
 
-    def make(combination: Combination) -> tuple[str, float]:
+    def make(combination: Combination) -> tuple[str, str, float]:
         path, overrides, began_s = root / combination.name, [*sweep.fixed, *combination.overrides], time.monotonic()
-        if scheduler:
-            why = scheduler.submit(path, overrides)
-            is_failed = bool(why)
-        else:
-            code = jobs.run(path, overrides)
-            why = last_line(path) if code else ""
-            is_failed = bool(code) and code not in _STOPPED
-        if is_failed:
+        if remote:
+            handle, why = remote.submit(path, overrides)
+            if why:
+                note_failure(path, why)
+            return handle, why, time.monotonic() - began_s
+        code = jobs.run(path, (scheduler or jobs).line(path, overrides))
+        why = last_line(path) if code else ""
+        if code and code not in _STOPPED:
             note_failure(path, why)
-        return why, time.monotonic() - began_s
+        return "", why, time.monotonic() - began_s
 
-    waiting: dict[Future[tuple[str, float]], Combination] = {jobs.pool.submit(make, c): c for c in todo}
+    waiting: dict[Future[tuple[str, str, float]], Combination] = {jobs.pool.submit(make, c): c for c in todo}
     for number, future in enumerate(as_completed(waiting), done + 1):
-        combination, (why, took_s) = waiting[future], future.result()
+        combination, (handle, why, took_s) = waiting[future], future.result()
         record = read_run(root / combination.name)
-        said = f"failed: {why}   ({record.path / OUTPUT})" if why else _result(record, scheduler)
-        _say(f"[{number}/{num}] {combination.shown}: {said}, {took_s:.0f} s")
+        if handle:
+            seen[record.path] = Job(handle, "SUBMITTED")
+        said = f"failed: {why}   ({record.path / OUTPUT})" if why else f"submitted as {handle}" if handle else ""
+        _say(f"[{number}/{num}] {combination.shown}: {said or _result(record)}, {took_s:.0f} s")
+    return seen
 
 
-def _result(record: RunRecord, scheduler: Scheduler | None) -> str:
-    if scheduler and not scheduler.is_local:
-        return "submitted"
+def _result(record: RunRecord) -> str:
     shown = [f"{name} {figure(value)}" for name in ("auc", "ne") if (value := record.number(name)) is not None]
     return ", ".join([str(record.state), *shown])
 
 
-def _wait_for(root: Path, sweep: Sweep) -> None:
-    """Waits until a scheduler has no run of the sweep any more."""
-    waiting = list(sweep.combinations)
+def _wait_for(root: Path, sweep: Sweep, seen: Mapping[Path, Job]) -> dict[Path, Job]:
+    """Waits until a scheduler has no run of the sweep any more, and tells of each that has ended.
+
+    Returns:
+        What was told of the jobs at last.
+    """
+    last, num = dict(seen), len(sweep.combinations)
+    waiting = {root / c.name: c for c in sweep.combinations if (root / c.name) in seen and seen[root / c.name].is_alive}
     while waiting:
-        waiting = [c for c in waiting if not read_run(root / c.name).is_done and waiting_handle(root / c.name)]
+        last |= (told := ask_jobs(waiting))
+        for path in [path for path in waiting if not told[path].is_alive]:
+            combination, record = waiting.pop(path), _record(path, last)
+            why = f": {record.message}" if record.message else ""
+            _say(f"[{num - len(waiting)}/{num}] {combination.shown}: {_result(record)}{why}")
         if waiting:
-            time.sleep(_POLL_S)
+            time.sleep(_POLL_S * max(1.0, len(waiting) / 10))
+    return last
 
 
 @contextmanager
@@ -208,75 +259,18 @@ def _stopping() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _rows(
-    sweep: Sweep, records: dict[Combination, RunRecord], sort: str
-) -> list[tuple[tuple[str, ...], list[RunRecord]]]:
-    """The runs by their values without the seed, best first; those without a result last."""
-    rows: dict[tuple[str, ...], list[RunRecord]] = defaultdict(list)
-    averaged = {axis.label for axis in sweep.axes if axis.name == SEED} if len(sweep.axes) > 1 else set()
-    for combination, record in records.items():
-        rows[tuple(v for label, v in combination.chosen.items() if label not in averaged)].append(record)
-    sign = -1 if METRICS[sort] else 1
-    return sorted(
-        rows.items(), key=lambda row: sign * mean if (mean := _mean(row[1], sort)) is not None else float("inf")
-    )
-
-
-def _numbers(records: Sequence[RunRecord], name: str) -> list[float]:
-    return [value for record in records if record.is_done and (value := record.number(name)) is not None]
-
-
-def _mean(records: Sequence[RunRecord], name: str) -> float | None:
-    return statistics.fmean(found) if (found := _numbers(records, name)) else None
-
-
-def _spread(records: Sequence[RunRecord], name: str, num_decimals: int = 4) -> str:
-    """The mean, with the standard deviation behind it where there are several runs."""
-    found = _numbers(records, name)
-    if not found:
-        return "-"
-    mean = f"{statistics.fmean(found):,.{num_decimals}f}"
-    return mean if len(found) == 1 else f"{mean} ± {statistics.stdev(found):,.{num_decimals}f}"
-
-
-def _table(sweep: Sweep, records: dict[Combination, RunRecord], sort: str) -> PlainTable:
-    """A row for each combination without its seed."""
-    names = [axis.label for axis in sweep.axes if axis.name != SEED or len(sweep.axes) == 1]
-    shown = list(dict.fromkeys([sort, "ne", "auc", "loss", "samples_per_s"]))
-    several = len(names) < len(sweep.axes)
-    caption = "mean ± standard deviation over the seeds" if several else ""
-    table = PlainTable(
-        f"Sweep, best {sort} first", [*names, *(["runs"] if several else []), *shown, "state"], names[1:]
-    )
-    table.caption = caption
-    for values, found in _rows(sweep, records, sort):
-        states = sorted({str(record.state) for record in found if not record.is_done})
-        num = [f"{len(_numbers(found, 'steps'))}/{len(found)}"] if several else []
-        numbers = [_spread(found, name, 0 if name == "samples_per_s" else 4) for name in shown]
-        table.add_row(*values, *num, *numbers, ", ".join(states) or "ended")
-    return table
-
-
 def _show_best(root: Path, records: dict[Combination, RunRecord], sort: str) -> None:
     found = [(number, c) for c, r in records.items() if r.is_done and (number := r.number(sort)) is not None]
     if found:
         value, best = (max if METRICS[sort] else min)(found, key=lambda pair: pair[0])
         _say(f"best {sort} of one run: {figure(value)}, {best.shown}   ({root / best.name})")
     for combination, record in records.items():
-        if record.state in (State.FAILED, State.KILLED):
-            _say(f"failed: {combination.shown}: {record.message or last_line(record.path)}")
+        if record.state in _BAD:
+            _say(f"{record.state}: {combination.shown}: {record.message or last_line(record.path)}")
+    if all(record.state in (State.NEW, State.WAITING) for record in records.values()):
+        _say("the same command shows how far they are; with --cancel it ends them")
+        return
     _say(f"curves and hyper-parameters: {command_line('recd', 'board', str(root))}")
-
-
-def _to_json(records: dict[Combination, RunRecord]) -> list[dict[str, Any]]:
-    return [
-        {
-            "run_dir": str(record.path),
-            **{"values": combination.chosen, "state": str(record.state), "message": record.message},
-            "numbers": {name: record.number(name) for name in (*METRICS, "steps")},
-        }
-        for combination, record in records.items()
-    ]
 
 
 def _say(line: str) -> None:
@@ -310,6 +304,7 @@ COMMAND = Command(
             "--scheduler-args", "of the scheduler, as partition=gpu,time=2:00:00", {"default": "", "metavar": "ARGS"}
         ),
         Argument("--wait", "with a scheduler: wait until all runs have ended", {"action": "store_true"}),
+        Argument("--cancel", "end the jobs of this sweep that a scheduler still has", {"action": "store_true"}),
         JSON,
     ),
 )

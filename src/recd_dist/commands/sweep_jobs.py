@@ -1,6 +1,5 @@
-"""Runs of a sweep: started on this machine, or handed to a scheduler through TorchX's command line."""
+"""Runs of a sweep on this machine, some of them at a time."""
 
-import json
 import os
 import re
 import signal
@@ -14,20 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 
-from recd_dist.errors import ConfigError
-from recd_dist.files.json_text import json_text
-from recd_dist.files.whole_file import write_whole
-from recd_dist.job.config import config_dir
 from recd_dist.ranks.health.devices import look_at_driver
 from recd_dist.ranks.health.machine_share import usable_cores
 from recd_dist.screen.command_line import override
 
 OUTPUT = "output.log"
-SUBMITTED = "submitted.json"
-ASK_S = 60.0
-"""Seconds after which a scheduler that does not answer counts as one that knows nothing."""
-
-_WAITING = ("UNSUBMITTED", "SUBMITTED", "PENDING", "RUNNING")
 _STOP_S = 60.0
 _REFUSAL = re.compile(r"\w+: (error|fatal): ")
 
@@ -57,17 +47,17 @@ class LocalJobs:
     def line(self, run_dir: Path, overrides: Sequence[str]) -> list[str]:
         """The command of one run."""
         ranks = ["--nproc-per-node", str(self.num_ranks)]
-        return [sys.executable, "-m", "recd_dist.ranks.launcher", *ranks, "--", *_in(run_dir, overrides)]
+        return [sys.executable, "-m", "recd_dist.ranks.launcher", *ranks, "--", *with_run_dir(overrides, run_dir)]
 
-    def run(self, run_dir: Path, overrides: Sequence[str]) -> int:
+    def run(self, run_dir: Path, line: Sequence[str]) -> int:
         """Makes one run, to its end.
 
         Args:
             run_dir: its directory.
-            overrides: all of its overrides.
+            line: its command.
 
         Returns:
-            The exit code of its launcher; 130 where the sweep was stopped before it began.
+            The exit code of the command; 130 where the sweep was stopped before it began.
         """
         place = self._places.get()
         try:
@@ -76,7 +66,7 @@ class LocalJobs:
                 if self._stopped:
                     return 128 + signal.SIGINT
                 process = subprocess.Popen(
-                    self.line(run_dir, overrides),
+                    line,
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     env=self._environment(place),
@@ -116,73 +106,6 @@ class LocalJobs:
         return environment
 
 
-@dataclass(frozen=True)
-class Scheduler:
-    """A scheduler behind ``torchx run launch/train.py:train``.
-
-    Args:
-        name: such as ``slurm``, ``kubernetes`` or ``local_cwd``.
-        options: the component's own options, such as ``["-j", "2x8", "--gpu", "8"]``.
-        arguments: the scheduler's, as ``partition=gpu,time=2:00:00``; empty for none.
-    """
-
-    name: str
-    options: Sequence[str]
-    arguments: str = ""
-
-    @property
-    def is_local(self) -> bool:
-        """Whether its jobs end with the command that has started them."""
-        return self.name.startswith("local")
-
-    def line(self, run_dir: Path, overrides: Sequence[str]) -> list[str]:
-        """The command that submits one run.
-
-        Raises:
-            ConfigError: the component is not there; only a checkout has it.
-        """
-        component = config_dir().parent / "launch" / "train.py"
-        if not component.is_file():
-            raise ConfigError("--scheduler: launch/train.py is not there; start the sweep from a checkout of recd_dist")
-        words = [sys.executable, "-m", "torchx.cli.main", "run", "-s", self.name]
-        words += ["-cfg", self.arguments] if self.arguments else []
-        words += ["--wait"] if self.is_local else []
-        return [*words, f"{component}:train", *self.options, "--run", str(run_dir), "--", *_in(run_dir, overrides)]
-
-    def submit(self, run_dir: Path, overrides: Sequence[str]) -> str:
-        """Submits one run; a local one runs to its end.
-
-        Returns:
-            Why it failed, in one line; empty where it did not.
-        """
-        run_dir.mkdir(parents=True, exist_ok=True)
-        with (run_dir / OUTPUT).open("ab") as output:
-            output_to = output if self.is_local else subprocess.PIPE
-            line = self.line(run_dir, overrides)
-            ended = subprocess.run(line, stdout=output_to, stderr=output, stdin=subprocess.DEVNULL, check=False)
-        if ended.returncode:
-            return f"torchx ended with {ended.returncode}: {_refusal(run_dir) or last_line(run_dir)}"
-        if not self.is_local:
-            handle = ended.stdout.decode(errors="replace").strip().rpartition("\n")[2]
-            write_whole(run_dir / SUBMITTED, json_text({"handle": handle}) + "\n")
-        return ""
-
-
-def waiting_handle(run_dir: Path) -> str:
-    """The job of a run that a scheduler still has, waiting or running; empty where it has none.
-
-    Args:
-        run_dir: the run's directory.
-    """
-    with suppress(OSError, ValueError, KeyError, TypeError, subprocess.TimeoutExpired):
-        handle = str(json.loads((run_dir / SUBMITTED).read_text())["handle"])
-        line = [sys.executable, "-m", "torchx.cli.main", "status", "--json", handle]
-        told = subprocess.run(line, capture_output=True, text=True, timeout=ASK_S, check=True)
-        if json.loads(told.stdout)["state"] in _WAITING:
-            return handle
-    return ""
-
-
 def last_line(run_dir: Path) -> str:
     """The last line of what a run has said.
 
@@ -193,8 +116,12 @@ def last_line(run_dir: Path) -> str:
     return lines[-1].removeprefix("recd: ").removeprefix("error: ") if lines else "it has said nothing"
 
 
-def _refusal(run_dir: Path) -> str:
-    """What a program of the scheduler has said last, such as ``sbatch: error: ...``; TorchX's traceback follows it."""
+def refusal(run_dir: Path) -> str:
+    """What a program of the scheduler has said last, such as ``sbatch: error: ...``; TorchX's traceback follows it.
+
+    Args:
+        run_dir: the run's directory.
+    """
     return next(filter(_REFUSAL.match, reversed(_last_lines(run_dir, 1 << 16))), "")
 
 
@@ -206,5 +133,6 @@ def _last_lines(run_dir: Path, num_bytes: int) -> list[str]:
     return []
 
 
-def _in(run_dir: Path, overrides: Sequence[str]) -> list[str]:
+def with_run_dir(overrides: Sequence[str], run_dir: Path) -> list[str]:
+    """The overrides of a run together with its directory."""
     return [*overrides, override("run_dir", str(run_dir))]

@@ -4,6 +4,7 @@ A damaged run is one whose files cannot be read; it stands in every table with w
 """
 
 import json
+import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,9 +49,11 @@ class RunRecord:
         return self.state is State.ENDED and SUMMARY_STEPS in self.numbers
 
     def number(self, name: str) -> float | None:
-        """One of its numbers; None where it has none."""
+        """One of its numbers; None where it has none, or none that can be compared: it diverged."""
         value = self.numbers.get(name)
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return None
+        return float(value) if math.isfinite(value) else None
 
 
 def find_runs(root: Path) -> Iterator[Path]:

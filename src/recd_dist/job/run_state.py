@@ -31,6 +31,7 @@ class State(StrEnum):
     FAILED = "failed"
     KILLED = "killed"
     NEW = "not begun"
+    WAITING = "waiting"
     DAMAGED = "damaged"
 
 

@@ -7,6 +7,8 @@
 2. A job that is preempted and ends within its grace time has failed, to Slurm, and is not run again. Here the script of
    the job asks Slurm why it was stopped, and has it run again. SIGTERM would end that script first.
 3. TorchX's script writes all of itself, with every value of the job, into the job's output (``set -evx``, line 344).
+4. While Slurm's controller does not answer, TorchX says that a job does not exist (line 601). Whoever believes that
+   submits it a second time. Here it is an error.
 
 tests/launch/test_recd_slurm.py shows what TorchX does without this file, and fails when TorchX has mended it.
 """
@@ -28,7 +30,7 @@ from torchx.schedulers.slurm_scheduler import (
     get_appstate_from_job,
     version,
 )
-from torchx.specs import AppDef, AppDryRunInfo, ReplicaStatus, Role, RoleStatus
+from torchx.specs import AppDef, AppDryRunInfo, AppState, ReplicaStatus, Role, RoleStatus
 
 logger = logging.getLogger(__name__)
 
@@ -65,13 +67,24 @@ class RequeuedBatchRequest(SlurmBatchRequest):
 
 
 class RequeuedSlurmScheduler(SlurmScheduler):
-    """Slurm as TorchX knows it, with the three things above mended."""
+    """Slurm as TorchX knows it, with the four things above mended."""
 
     def _submit_dryrun(self, app: AppDef, cfg: SlurmOpts) -> AppDryRunInfo[SlurmBatchRequest, SlurmOpts]:
         info = super()._submit_dryrun(app, cfg)
         request = info.request
         info.request = RequeuedBatchRequest(**{each.name: getattr(request, each.name) for each in fields(request)})
         return info
+
+    def describe(self, app_id: str) -> DescribeAppResponse | None:
+        """What Slurm knows of a job; None where it does not know it (any more).
+
+        Raises:
+            CalledProcessError: Slurm's controller does not answer.
+        """
+        found = super().describe(app_id)
+        if found is None or found.state == AppState.UNKNOWN:
+            subprocess.run(["scontrol", "ping"], check=True, capture_output=True, text=True)
+        return found
 
     def _describe_squeue(self, app_id: str) -> DescribeAppResponse | None:
         if version() >= READ_BY_TORCHX:
