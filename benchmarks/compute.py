@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,8 +23,10 @@ from torch import Tensor, nn
 
 from recd_dist.model.attention import HistoryLayer, TargetAttention
 from recd_dist.model.interaction import DotInteraction
-from recd_dist.model.shared_rows import Slots, find_shared_rows
-from recd_dist.tensors.grouped import Grouped, GroupedJagged
+from recd_dist.model.model_inputs import Vectors
+from recd_dist.tensors.grouped import GroupedJagged
+from recd_dist.tensors.levels import Level, Levels
+from recd_dist.tensors.shared import Shared, expand
 
 Case = tuple[Callable[[], Tensor], Callable[[], Tensor], list[Tensor]]
 """The two ways to compute, ours and the baseline, and the tensors whose gradients both compute."""
@@ -36,26 +39,31 @@ def sessions(batch_size: int, generator: torch.Generator) -> Tensor:
     return torch.repeat_interleave(torch.arange(batch_size), sizes)[:batch_size].to(torch.int32)
 
 
+def find_level(inverse: Tensor) -> Level:
+    """The level of these sessions, found anew as for every batch."""
+    level = Levels().find(inverse, int(inverse[-1]) + 1)
+    if level is None:
+        raise RuntimeError("these sessions do not share enough rows")
+    return level
+
+
 def interaction(batch_size: int, session: int, sample: int, dim: int, width: int) -> Case:
     """The case of dot products of all pairs and the first layer over them."""
     generator = torch.Generator().manual_seed(0)
     inverse = sessions(batch_size, generator)
-    num_rows = int(inverse.max()) + 1
+    num_rows = find_level(inverse).num_rows
     names = [f"s{n}" for n in range(session)], [f"c{n}" for n in range(sample)]
     layer = DotInteraction(*names, dim, 0, False, width)
     unique = torch.randn(num_rows, session, dim, generator=generator, requires_grad=True)
     own = torch.randn(batch_size, sample, dim, generator=generator, requires_grad=True)
     full = torch.cat([unique.detach()[inverse.long()], own.detach()], 1).requires_grad_()
-    group = Grouped(unique, inverse)
 
     def ours() -> Tensor:
-        rows = find_shared_rows({"session": group})
-        if rows is None:
-            raise RuntimeError("these sessions are shared rows")
-        return layer(unique, own, None, rows)
+        shared = Vectors(tuple(names[0]), Shared(unique.flatten(1), find_level(inverse)))
+        return expand(layer([shared, Vectors(tuple(names[1]), own.flatten(1))], None))
 
     def baseline() -> Tensor:
-        return layer.forward_per_sample(full, (*names[0], *names[1]), None)
+        return expand(layer([Vectors((*names[0], *names[1]), full.flatten(1))], None))
 
     return ours, baseline, [unique, own, full, *layer.parameters()]
 
@@ -74,10 +82,11 @@ def attention(batch_size: int, length: int, dim: int, heads: int, layers: int) -
     stack, target = nn.Sequential(*(HistoryLayer(dim, heads) for _ in range(layers))), TargetAttention(dim, heads)
 
     def ours() -> Tensor:
-        return target(stack(history), candidates, Slots.of_group(inverse, num_rows))
+        shared = replace(history, level=find_level(inverse))
+        return expand(target(stack(shared), candidates))
 
     def baseline() -> Tensor:
-        return target(stack(full), candidates, None)
+        return expand(target(stack(full), candidates))
 
     return ours, baseline, [values, candidates, full.values, *stack.parameters(), *target.parameters()]
 

@@ -6,7 +6,7 @@ The baseline runs in the same process and by turns with ours: plain TorchRec on 
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,17 @@ from recd_dist.embedding.tables import Embeddings, table_weights
 from recd_dist.model.attention import TargetAttention
 from recd_dist.model.loss import click_loss
 from recd_dist.model.models import build_named_model, sequence_features
-from recd_dist.model.shared_rows import Slots
 from recd_dist.plan.probe import build_table
 from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.table.schema import Table
 from recd_dist.tensors.batch import Batch
-from recd_dist.tensors.grouped import GroupedJagged, expand_rows
+from recd_dist.tensors.expansion import expand_rows
+from recd_dist.tensors.grouped import GroupedJagged
 from recd_dist.tensors.ikjt import IKJT
+from recd_dist.tensors.levels import Levels
+from recd_dist.tensors.shared import expand
 
 
 class Head(nn.Module):
@@ -249,11 +251,11 @@ def attention(ranks: Ranks, quick: bool) -> dict[str, Any]:
     leaf = full.values.detach().requires_grad_()
 
     def ours() -> None:
-        slots = Slots.of_group(inverse, rows, known[1])
-        target(history, candidates, slots).sum().backward()
+        level = Levels().find(inverse, rows, known[1])
+        expand(target(replace(history, level=level), candidates)).sum().backward()
 
     def expanded() -> None:
-        target(full.with_values(leaf), candidates, None).sum().backward()
+        expand(target(full.with_values(leaf), candidates)).sum().backward()
 
     repeats = 2 if quick else 10
     pairs = measure.alternate(lambda: fastest(ours, device, 1), lambda: fastest(expanded, device, 1), repeats)

@@ -9,9 +9,9 @@ from tests.model.batches import assert_on_equals_off, expand_batch, heavy_tailed
 from recd_dist.errors import ConfigError
 from recd_dist.model.attention import TargetAttention
 from recd_dist.model.sequence import SequenceModel
-from recd_dist.model.shared_rows import Slots
 from recd_dist.table.schema import Schema
 from recd_dist.tensors.grouped import Embedded, Grouped, GroupedJagged
+from recd_dist.tensors.levels import Levels
 
 DIM = 4
 SCHEMAS = {
@@ -72,11 +72,11 @@ def test_target_attention_by_hand() -> None:
         model.key.weight.copy_(torch.eye(DIM))
         model.value.weight.copy_(torch.eye(DIM))
     a, b = torch.tensor([[1.0, 0, 0, 0], [0, 2.0, 0, 0]], dtype=torch.float64)
-    history = GroupedJagged(
-        torch.stack([a, b]), torch.tensor([2, 0], dtype=torch.int32), torch.tensor([0, 1, 0], dtype=torch.int32)
-    )
-    from_slots = model(history, torch.stack([a, a, b]), Slots.of_group(history.inverse, 2))
-    expanded = model(history.expand(), torch.stack([a, a, b]), None)
+    inverse = torch.tensor([0, 1, 0], dtype=torch.int32)
+    lengths, level = torch.tensor([2, 0], dtype=torch.int32), Levels().find(inverse, 2)
+    history = GroupedJagged(torch.stack([a, b]), lengths, inverse, level=level)
+    from_slots = model(history, torch.stack([a, a, b]))
+    expanded = model(history.expand(), torch.stack([a, a, b]))
     first = torch.softmax(torch.tensor([0.5, 0.0], dtype=torch.float64), 0)
     third = torch.softmax(torch.tensor([0.0, 2.0], dtype=torch.float64), 0)
     expected = torch.stack([first[0] * a + first[1] * b, torch.zeros(DIM), third[0] * a + third[1] * b])

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recd_dist.tensors.grouped import Embedded, Grouped, GroupedJagged, expand_rows, sum_rows, sum_sorted_rows
+from recd_dist.tensors.expansion import expand_rows, sum_rows, sum_sorted_rows
+from recd_dist.tensors.grouped import Embedded, Grouped, GroupedJagged
 
 
 def ints(*values: int) -> torch.Tensor:

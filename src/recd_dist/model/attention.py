@@ -15,8 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recd_dist.model.shared_rows import Slots, take_distinct
-from recd_dist.tensors.grouped import Grouped, GroupedJagged
+from recd_dist.tensors.grouped import GroupedJagged
+from recd_dist.tensors.levels import join_levels
+from recd_dist.tensors.shared import Rows, Shared, level_of, rows_at
+from recd_dist.tensors.slots import Slots, slot_width, take_distinct
 
 
 def score_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -55,23 +57,26 @@ class TargetAttention(nn.Module):
         self.register_buffer("head_columns", columns, persistent=False)
         self.scale = (dim // heads) ** -0.5
 
-    def forward(self, history: GroupedJagged, candidates: Tensor, slots: Slots | None) -> Tensor:
+    def forward(self, history: GroupedJagged, candidates: Rows) -> Rows:
         """What each sample's candidate sees of its history, [B, dim]; zeros for an empty history.
 
         Args:
             history: the vectors [N, dim] of unique rows.
             candidates: the samples' vectors, [B, dim].
-            slots: the samples beside the rows that they share; None where every sample has its own row.
         """
         key, mask = history.with_values(self.key(history.values)).pad()
         value, _ = history.with_values(self.value(history.values)).pad(key.shape[1])
         bias = score_bias(mask, key.dtype)
-        query = self.query(candidates) * self.scale
-        if slots is None:
-            return self._attend(query[:, None, :], key, value, bias).squeeze(1)
+        level = join_levels([history.level, level_of(candidates)])
+        query = rows_at(level, self.query(candidates) * self.scale)
+        if history.level is level:
+            return Shared.of(self._attend(query[:, None, :], key, value, bias).squeeze(1), level)
+        if history.level is None or (index := history.level.index_in(level)) is None:
+            raise ValueError("attention: the candidates' rows are cut by those of the history")
+        slots = Slots.of(index.rows, index.num_rows, slot_width(len(query), index.num_rows), index.known)
         query = slots.fill(query).view(-1, slots.width, query.shape[1])
         seen = self._attend(query, slots.gather_rows(key), slots.gather_rows(value), bias.index_select(0, slots.row))
-        return slots.take(seen.reshape(-1, seen.shape[2]))
+        return Shared.of(slots.take(seen.reshape(-1, seen.shape[2])), level)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
         """Queries [R, Q, dim] attend to keys and values [R, L, dim] with a bias [R, L]; the result is [R, Q, dim]."""
@@ -128,11 +133,11 @@ class LearnedPooling(nn.Module):
         self.score = nn.Linear(dim, heads, bias=False)
         self.value = nn.Linear(dim, dim)
 
-    def forward(self, history: GroupedJagged) -> Grouped:
-        """The pooled history, [U, dim]; zeros for an empty history."""
+    def forward(self, history: GroupedJagged) -> Rows:
+        """The pooled history, [B, dim]; zeros for an empty history."""
         columns = torch.cat([self.score(history.values), self.value(history.values)], dim=1)
         padded, mask = history.with_values(columns).pad()
         scores = padded[:, :, : self.heads] + score_bias(mask, padded.dtype)[:, :, None]
         value = padded[:, :, self.heads :].unflatten(2, (self.heads, -1)).transpose(1, 2)
         weights = scores.softmax(1).mT[:, :, None, :]
-        return Grouped((weights @ value).flatten(1), history.inverse, known_inverse=history.known_inverse)
+        return Shared.of((weights @ value).flatten(1), history.level)

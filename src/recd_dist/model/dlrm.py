@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from recd_dist.model.head import DotHead, batch_size_of, pooled_vectors
-from recd_dist.model.shared_rows import find_shared_rows
+from recd_dist.model.head import DotHead
+from recd_dist.model.model_inputs import Inputs
 from recd_dist.table.schema import SAMPLE, Schema
 from recd_dist.tensors.grouped import Embedded, Grouped
 
@@ -23,6 +23,7 @@ class DLRM(nn.Module):
         bottom: the widths of the bottom MLP's layers, over dense features.
         over: the widths of the over-arch's hidden layers.
         dropout: the share of the over-arch's activations that is dropped in training, in [0, 1).
+        num_tasks: T, the number of tasks.
 
     Raises:
         ConfigError: a width or the share is out of range.
@@ -35,11 +36,12 @@ class DLRM(nn.Module):
         bottom: Sequence[int] = (128, 64),
         over: Sequence[int] = (256, 128),
         dropout: float = 0.0,
+        num_tasks: int = 1,
     ) -> None:
         super().__init__()
         self.dim = dim
         shared = [name for group in schema.dedup_groups for name in schema.sparse_of(group)]
-        self.head = DotHead(schema, shared, schema.sparse_of(SAMPLE), dim, bottom, over, dropout)
+        self.head = DotHead(schema, shared, schema.sparse_of(SAMPLE), dim, bottom, over, dropout, num_tasks)
 
     @staticmethod
     def sequence_features(schema: Schema) -> tuple[str, ...]:
@@ -48,11 +50,11 @@ class DLRM(nn.Module):
         return ()
 
     def forward(self, embedded: Embedded, dense: Mapping[str, Grouped]) -> Tensor:
-        """Logits float [B].
+        """Logits float [B, T].
 
         Args:
             embedded: for each group its pooled features, [U, n * dim].
             dense: for each group its dense features, [U, n].
         """
-        rows = find_shared_rows({**dense, **embedded.pooled})
-        return self.head(pooled_vectors(embedded, rows, self.dim), dense, rows, batch_size_of(embedded, dense))
+        logits: Tensor = self.head(Inputs.of(embedded, dense, self.dim))
+        return logits

@@ -1,42 +1,51 @@
 """Dot products of all pairs of vectors, and the first layer over these products.
 
-Each product is computed on the rows where its vectors are unique. With vectors of deduplicated groups (history h,
-profile p) and of the sample (candidate c, dense features z)::
+Each product is computed where its two vectors are unique together. With vectors of the session (history h, profile p),
+and of the sample (candidate c, dense features z)::
 
     pair    h.p                     c.h c.p z.h z.p                        c.z
-    where   once per shared row     a row's samples against its vectors    per sample
+    where   once per session        a session's samples against it         per sample
     cost    U                       B, as one product per slot             B
 
-    first layer   expand(W_shared [h.p]) + W_sample [c.h c.p z.h z.p c.z]
+    first layer   expand(W_session [h.p]) + W_sample [c.h c.p z.h z.p c.z]
 
 With 24 features of the session and 2 of the sample, 276 of 325 pairs are shared, and as many of the layer's columns.
-All of it is exact: the products and the sums are the same, in another order.
+All of it is exact: the products and the sums are the same, in another order. Any number of levels may lie between
+session and sample; where nothing is shared there is one, and this is a plain dot interaction.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recd_dist.model.layers import SplitLinear
-from recd_dist.model.shared_rows import SharedRows, Slots, slot_width
+from recd_dist.model.model_inputs import Vectors
+from recd_dist.tensors.host_side import constant
+from recd_dist.tensors.levels import Level, join_levels
+from recd_dist.tensors.shared import Columns, Rows, Shared, level_of, rows_at
+from recd_dist.tensors.slots import Slots, slot_width
 
 MIN_SLOTTED = 4
-"""With this many samples per shared row, products per slot are faster than expanding the shared vectors (measured)."""
+"""With this many rows per shared row, products per slot are faster than expanding the shared vectors (measured)."""
+
+_Stack = tuple[tuple[str, ...], Level | None, Tensor]
+"""The names of vectors, their level, and the vectors [rows, number of names, dim]."""
 
 
 class DotInteraction(nn.Module):
     """All pairwise dot products and extra columns, through one linear layer.
 
     The columns of the weight: [extra columns if they are per sample | shared x sample pairs, sample x sample pairs |
-    shared x shared pairs | extra columns if they are shared].
+    shared x shared pairs | extra columns if they are shared]. The order is fixed, whatever the levels of a batch are.
 
     Args:
-        shared: the names of the vectors that come once per shared row.
-        sample: the names of the vectors that come once per sample.
+        shared: the names of the vectors that deduplicated groups have.
+        sample: the names of the vectors that samples have.
         dim: the width of the vectors.
         extra: the number of columns beside the products (the dense features' vector).
-        extra_is_shared: whether the extra columns come once per shared row.
+        extra_is_shared: whether the extra columns are of deduplicated groups alone.
         size: the output width.
     """
 
@@ -44,91 +53,113 @@ class DotInteraction(nn.Module):
         self, shared: Sequence[str], sample: Sequence[str], dim: int, extra: int, extra_is_shared: bool, size: int
     ) -> None:
         super().__init__()
-        self.shared, self.sample, self.dim = tuple(shared), tuple(sample), dim
-        self.extra, self.extra_is_shared = extra, extra_is_shared
-        self.pairs = [
-            *((s, j) for s in self.sample for j in self.shared),
-            *_pairs(self.sample),
-            *_pairs(self.shared),
-        ]
-        num_shared = len(_pairs(self.shared)) + (extra if extra_is_shared else 0)
-        self.layer = SplitLinear(len(self.pairs) + extra - num_shared, num_shared, size)
-        self._index: dict[tuple[tuple[str, ...], torch.device], Tensor] = {}
+        self.shared, self.sample, self.dim, self.extra = tuple(shared), tuple(sample), dim, extra
+        pairs = [*((s, j) for s in self.sample for j in self.shared), *_pairs(self.sample), *_pairs(self.shared)]
+        first_pair = 0 if extra_is_shared else extra
+        self.first_extra = len(pairs) if extra_is_shared else 0
+        self.column = {frozenset(pair): first_pair + n for n, pair in enumerate(pairs)}
+        self.layer = nn.Linear(len(pairs) + extra, size)
+        self._index: dict[tuple[tuple[str, ...], torch.device], tuple[Tensor, list[int]]] = {}
 
-    def forward(self, shared: Tensor | None, sample: Tensor | None, extra: Tensor | None, rows: SharedRows) -> Tensor:
-        """The layer's output, [B, size], with shared rows.
+    def forward(self, vectors: Sequence[Vectors], extra: Rows | None) -> Rows:
+        """The layer's output, [B, size].
 
         Args:
-            shared: the shared vectors, [U, number of them, dim], in the order of their names; None for none.
-            sample: the samples' vectors, [B, number of them, dim], in the order of their names; None for none.
-            extra: the extra columns, [B, extra], or [U, extra] if they are shared; None for none.
-            rows: the shared rows.
-        """
-        per_row: list[Tensor] = []
-        per_sample: list[Tensor] = []
-        if shared is not None:
-            per_row.append(self._multiply_pairs(shared, self.shared, _pairs(self.shared)))
-        if sample is not None:
-            if shared is not None:
-                per_sample.append(_multiply_across(sample, shared, rows))
-            per_sample.append(self._multiply_pairs(sample, self.sample, _pairs(self.sample)))
-        if extra is not None and self.extra_is_shared:
-            per_row.append(extra)
-        elif extra is not None:
-            per_sample.insert(0, extra)
-        return self.layer(_join_columns(per_sample), _join_columns(per_row), rows)
-
-    def forward_per_sample(self, vectors: Tensor | None, names: tuple[str, ...], extra: Tensor | None) -> Tensor:
-        """The layer's output, [B, size], with nothing shared: a plain dot interaction.
-
-        Args:
-            vectors: all vectors, [B, number of them, dim]; None for none.
-            names: the vectors' names, in any order.
+            vectors: all vectors, in any order.
             extra: the extra columns, [B, extra]; None for none.
-        """
-        products = [] if vectors is None else [self._multiply_pairs(vectors, names, self.pairs)]
-        columns = [] if extra is None else [extra]
-        columns = [*products, *columns] if self.extra_is_shared else [*columns, *products]
-        return self.layer(_join_columns(columns), None, None)
 
-    def _multiply_pairs(self, vectors: Tensor, names: tuple[str, ...], pairs: Sequence[tuple[str, str]]) -> Tensor:
-        """The dot products [rows, pairs] of vectors [rows, n, dim].
+        Raises:
+            ValueError: the names are not those of the module.
+        """
+        stacks = self._stack_by_level(vectors)
+        blocks: dict[Level | None, list[tuple[list[int], Tensor]]] = {}
+        if extra is not None:
+            columns = list(range(self.first_extra, self.first_extra + self.extra))
+            blocks[level_of(extra)] = [(columns, rows_at(level_of(extra), extra))]
+        for number, (names, level, own) in enumerate(stacks):
+            for coarse in stacks[:number]:
+                across = [self.column[frozenset((a, b))] for a in names for b in coarse[0]]
+                joined = join_levels([coarse[1], level])
+                blocks.setdefault(joined, []).append((across, _multiply_across((names, level, own), coarse, joined)))
+            if len(names) > 1:
+                products, inner = self._multiply_pairs(own, names)
+                blocks.setdefault(level, []).append((inner, products))
+        return self._run_layer(blocks)
+
+    def _stack_by_level(self, vectors: Sequence[Vectors]) -> list[_Stack]:
+        """The vectors of each level, the coarsest level first."""
+        names = [name for v in vectors for name in v.names]
+        if sorted(names) != sorted((*self.shared, *self.sample)):
+            raise ValueError(f"model: vectors {tuple(names)} are given, wanted {(*self.shared, *self.sample)}")
+        if not vectors:
+            return []
+        columns, stacks = Columns([v.values for v in vectors]), []
+        for level, numbers in columns.by_level():
+            rows = torch.cat([rows_at(level, columns.parts[n]) for n in numbers], 1).unflatten(1, (-1, self.dim))
+            stacks.append((tuple(name for n in numbers for name in vectors[n].names), level, rows))
+        return stacks
+
+    def _multiply_pairs(self, vectors: Tensor, names: tuple[str, ...]) -> tuple[Tensor, list[int]]:
+        """The dot products [rows, pairs] of vectors [rows, n, dim], and their columns of the weight, ascending.
 
         One batched product and a gather of columns take a quarter of the time that indexing with two tensors takes.
         """
         key = (names, vectors.device)
         if key not in self._index:
-            number = {name: n for n, name in enumerate(names)}
-            index = [number[a] * len(names) + number[b] for a, b in pairs]
-            self._index[key] = torch.tensor(index, dtype=torch.int64, device=vectors.device)
+            found = sorted((self.column[frozenset((names[i], names[j]))], i * len(names) + j) for i, j in _upper(names))
+            index = torch.tensor([place for _, place in found], dtype=torch.int64, device=vectors.device)
+            self._index[key] = index, [column for column, _ in found]
+        index, columns = self._index[key]
         square = torch.bmm(vectors, vectors.mT)
-        return square.view(len(vectors), len(names) ** 2).index_select(1, self._index[key])
+        return square.view(len(vectors), len(names) ** 2).index_select(1, index), columns
+
+    def _run_layer(self, blocks: dict[Level | None, list[tuple[list[int], Tensor]]]) -> Rows:
+        """Multiplies each level's columns where they are unique, and adds up from the coarsest level to the finest."""
+        total: Rows | None = None
+        for level, parts in sorted(blocks.items(), key=lambda item: len(item[1][0][1])):
+            columns = [c for numbers, _ in parts for c in numbers]
+            rows = parts[0][1] if len(parts) == 1 else torch.cat([p for _, p in parts], 1)
+            weight = _take_columns(self.layer.weight, columns)
+            product = Shared.of(F.linear(rows, weight, self.layer.bias if total is None else None), level)
+            total = product if total is None else torch.add(total, product)  # type: ignore[arg-type]
+        if total is None:
+            raise ValueError("interaction: there is nothing to multiply")
+        return total
 
 
 def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    return [(names[i], names[j]) for i in range(len(names)) for j in range(i + 1, len(names))]
+    return [(names[i], names[j]) for i, j in _upper(tuple(names))]
 
 
-def _join_columns(columns: Sequence[Tensor]) -> Tensor | None:
-    """Lays matrices side by side as one matrix; None when there are no columns."""
-    filled = [c for c in columns if c.shape[1]]
-    if not filled:
-        return None
-    return filled[0] if len(filled) == 1 else torch.cat(filled, dim=1)
+@lru_cache(maxsize=64)
+def _upper(names: tuple[str, ...]) -> list[tuple[int, int]]:
+    return [(i, j) for i in range(len(names)) for j in range(i + 1, len(names))]
 
 
-def _multiply_across(sample: Tensor, shared: Tensor, rows: SharedRows) -> Tensor:
-    """The products of each sample's vectors with those of its shared row, [B, sample vectors * shared vectors].
+def _take_columns(weight: Tensor, columns: list[int]) -> Tensor:
+    """Columns of a weight [out, in], in some order; a view where they stand side by side."""
+    first = columns[0]
+    if columns == list(range(first, first + len(columns))):
+        return weight.narrow(1, first, len(columns))
+    return weight.index_select(1, constant(tuple(columns), weight.device))
 
-    Where a row has many samples with few vectors each, there is one product per slot, [width * sample vectors, dim] by
-    [dim, shared vectors], and the shared vectors are not expanded. Elsewhere it is cheaper to expand them than to lay
-    the samples into slots: with 27 vectors a sample and slots of 2, the slots took 1.2 times as long.
+
+def _multiply_across(fine: _Stack, coarse: _Stack, joined: Level | None) -> Tensor:
+    """The products of each row's vectors with those of a coarser level, [rows, fine vectors * coarse vectors].
+
+    Where a coarse row has many fine ones with few vectors each, there is one product per slot, [width * fine vectors,
+    dim] by [dim, coarse vectors], and the coarse vectors are not expanded. Elsewhere it is cheaper to expand them than
+    to lay the fine rows into slots: with 27 vectors a sample and slots of 2, the slots took 1.2 times as long.
     """
-    size, num_sample, dim = sample.shape
-    num_shared = shared.shape[1]
-    if num_sample > num_shared or size < MIN_SLOTTED * rows.num_rows:
-        return torch.bmm(sample, rows.expand(shared).mT).flatten(1)
-    slots = Slots.of(rows.inverse, rows.num_rows, slot_width(size, rows.num_rows), rows.known_inverse)
-    left = slots.fill(sample.reshape(size, num_sample * dim)).view(-1, slots.width * num_sample, dim)
-    products = torch.bmm(left, slots.gather_rows(shared).mT)
-    return slots.take(products.view(-1, num_sample * num_shared))
+    rows, shared = Shared.of(fine[2], fine[1]), Shared.of(coarse[2], coarse[1])
+    own = rows_at(joined, rows)
+    size, num_fine, dim = own.shape
+    num_coarse = coarse[2].shape[1]
+    level = coarse[1]
+    index = level.index_in(joined) if level is not None and level is not joined else None
+    if index is None or num_fine > num_coarse or size < MIN_SLOTTED * index.num_rows:
+        return torch.bmm(own, rows_at(joined, shared).mT).flatten(1)
+    slots = Slots.of(index.rows, index.num_rows, slot_width(size, index.num_rows), index.known)
+    left = slots.fill(own.reshape(size, num_fine * dim)).view(-1, slots.width * num_fine, dim)
+    products = torch.bmm(left, slots.gather_rows(coarse[2]).mT)
+    return slots.take(products.view(-1, num_fine * num_coarse))

@@ -48,7 +48,7 @@ def build_named_model(name: str, schema: Schema, dim: int, **options: Any) -> nn
         ConfigError: there is no such model or option, or a value is out of range.
     """
     model = _model_class(name)
-    known = [p for p in inspect.signature(model).parameters if p not in ("schema", "dim")]
+    known = [p for p in inspect.signature(model).parameters if p not in ("schema", "dim", "num_tasks")]
     for option in options:
         if option not in known:
             raise ConfigError(f"model.{option}: model '{name}' has no such option{nearest(option, known)}")

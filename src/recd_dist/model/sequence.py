@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from recd_dist.errors import ConfigError
 from recd_dist.model.attention import HistoryLayer, LearnedPooling, TargetAttention
-from recd_dist.model.head import DotHead, Vectors, batch_size_of, pooled_vectors
-from recd_dist.model.shared_rows import Slots, find_shared_rows
+from recd_dist.model.head import DotHead
+from recd_dist.model.model_inputs import Inputs, Vectors
 from recd_dist.table.module_names import module_key
 from recd_dist.table.schema import SAMPLE, Kind, Schema
 from recd_dist.tensors.grouped import Embedded, Grouped, GroupedJagged
@@ -46,6 +46,7 @@ class SequenceModel(nn.Module):
         heads: the number of attention heads; it divides ``dim``.
         max_length: how many of a history's ids are used at most; they are the last ones.
         history_layers: the number of transformer layers over each history, before candidates attend to it: 0 or 1.
+        num_tasks: T, the number of tasks.
 
     Raises:
         ConfigError: the schema has no history, or a value is out of range.
@@ -61,13 +62,13 @@ class SequenceModel(nn.Module):
         heads: int = 2,
         max_length: int = 200,
         history_layers: int = 0,
+        num_tasks: int = 1,
     ) -> None:
         super().__init__()
         _check_options(dim, heads, max_length, history_layers)
         self.dim = dim
         names = self.sequence_features(schema)
         self.candidates = {name: candidate_of(schema, name) for name in names}
-        self.groups = {name: schema[name].group for name in names}
         self.histories = nn.ModuleDict({module_key(n): _History(dim, heads, max_length, history_layers) for n in names})
         self.pools = nn.ModuleDict(
             {
@@ -76,10 +77,10 @@ class SequenceModel(nn.Module):
             }
         )
         shared = [name for group in schema.dedup_groups for name in schema.sparse_of(group) if name not in names]
-        shared += [name for name in names if not self.candidates[name] and self.groups[name] != SAMPLE]
+        shared += [name for name in names if not self.candidates[name] and schema[name].group != SAMPLE]
         sample = [name for name in schema.sparse_of(SAMPLE) if name not in names]
         sample += [name for name in names if name not in shared]
-        self.head = DotHead(schema, shared, sample, dim, bottom, over, dropout)
+        self.head = DotHead(schema, shared, sample, dim, bottom, over, dropout, num_tasks)
 
     @staticmethod
     def sequence_features(schema: Schema) -> tuple[str, ...]:
@@ -99,29 +100,19 @@ class SequenceModel(nn.Module):
         return names
 
     def forward(self, embedded: Embedded, dense: Mapping[str, Grouped]) -> Tensor:
-        """Logits float [B].
+        """Logits float [B, T].
 
         Args:
             embedded: for each group its pooled features, [U, n * dim], and the histories, [N, dim].
             dense: for each group its dense features, [U, n].
         """
-        pooled, seen, slots = {}, [], dict[str, Slots | None]()
+        inputs, seen = Inputs.of(embedded, dense, self.dim), list[Vectors]()
         for name, candidate in self.candidates.items():
-            history, group = self.histories[module_key(name)](embedded.sequences[name]), self.groups[name]
-            if candidate is None:
-                pooled[name] = self.pools[module_key(name)](history)
-                continue
-            if group not in slots:
-                slots[group] = Slots.of_group(history.inverse, history.num_rows, history.known_inverse)
-            vectors = self.pools[module_key(name)](history, embedded.pooled[SAMPLE][candidate], slots[group])
-            seen.append(Vectors((name,), vectors))
-        rows = find_shared_rows({**{self.groups[n]: x for n, x in pooled.items()}, **dense, **embedded.pooled})
-        for name, x in pooled.items():
-            group = self.groups[name]
-            values = x.expand() if rows is None or group == SAMPLE else rows.gather_group(group, x.values)
-            seen.append(Vectors((name,), values))
-        plain = pooled_vectors(embedded, rows, self.dim)
-        return self.head([*plain, *seen], dense, rows, batch_size_of(embedded, dense))
+            history, pool = self.histories[module_key(name)](inputs.histories[name]), self.pools[module_key(name)]
+            vector = pool(history, inputs.pooled[candidate]) if candidate else pool(history)
+            seen.append(Vectors((name,), vector))
+        logits: Tensor = self.head(inputs, seen)
+        return logits
 
 
 class _History(nn.Module):

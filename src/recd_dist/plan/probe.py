@@ -27,7 +27,7 @@ from torch import Tensor
 from recd_dist.embedding.exchange.distinct import distinct_ids
 from recd_dist.plan.cost import dense_flops
 from recd_dist.ranks.health.machine_share import usable_cores
-from recd_dist.tensors.grouped import expand_rows
+from recd_dist.tensors.expansion import expand_rows
 
 logger = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ class Head(nn.Module):
     def forward(self, embedded: Embedded, batch: Batch) -> tuple[Tensor, Output]:
         """Computes the loss, and returns it with what the loop reports."""
         dense = {group: batch.dense_of(group) for group in batch.dense}
-        logits = self.model(embedded, dense)
+        logits = self.model(embedded, dense).squeeze(1)
         loss = click_loss(logits, batch.labels[:, 0])
         return loss, (loss.detach(), logits.detach(), batch)
 

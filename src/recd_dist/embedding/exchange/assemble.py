@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from recd_dist.embedding.exchange.classes import TableClass
 from recd_dist.embedding.exchange.return_index import Bundle
 from recd_dist.table.schema import SAMPLE, Schema
-from recd_dist.tensors.grouped import Embedded, Grouped, GroupedJagged, expand_rows
+from recd_dist.tensors.expansion import expand_rows
+from recd_dist.tensors.grouped import Embedded, Grouped, GroupedJagged
 from recd_dist.tensors.ikjt import IKJT
 
 

@@ -29,7 +29,7 @@ from recd_dist.embedding.exchange.layout import SPLIT_IN_HOST, Layout, Part, Uni
 from recd_dist.embedding.exchange.pieces import Integers, Order, permute
 from recd_dist.embedding.exchange.return_index import Bundle, Columns
 from recd_dist.embedding.exchange.unit_rows import UnitRows
-from recd_dist.tensors.grouped import expand_rows
+from recd_dist.tensors.expansion import expand_rows
 from recd_dist.tensors.host_side import host_integers
 
 

@@ -1,0 +1,74 @@
+"""Expansion: every sample gets its unique row, and the gradient adds up the samples of a row."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from recd_dist.table.loops import jit
+from recd_dist.tensors.host_side import is_on_host
+
+
+def expand_rows(values: Tensor, inverse: Tensor) -> Tensor:
+    """Gives every sample its row: ``values[inverse]``, [B, ...]. The gradient is ``sum_rows``.
+
+    The gradient of index_select adds sample by sample through index_add. On one core, 2048 samples of 512 floats and an
+    int32 inverse take 0.2-0.3 ms that way; ``sum_rows`` takes 0.06 ms, as long as a copy. On CUDA it sorts first and
+    sums segments, which needs no atomics, so that the sum is the same every time.
+
+    Args:
+        values: [U, ...], unique rows.
+        inverse: int32 or int64 [B] in [0, U), for each sample its row.
+    """
+    expanded: Tensor = _Expand.apply(values, inverse)  # type: ignore[no-untyped-call,unused-ignore]
+    return expanded
+
+
+def sum_rows(values: Tensor, inverse: Tensor, num_rows: int) -> Tensor:
+    """Adds up the samples of each unique row: [U, ...], zero for a row that no sample has. It has no gradient.
+
+    Args:
+        values: float [B, ...], a row per sample.
+        inverse: int32 or int64 [B] in [0, U), for each sample its row, in any order.
+        num_rows: U, the number of unique rows.
+    """
+    width = values[:1].numel() if len(values) else 0
+    if width == 0 or num_rows == 0:
+        return values.new_zeros(num_rows, *values.shape[1:])
+    if is_on_host(values) and values.dtype in (torch.float32, torch.float64):
+        sums = values.new_zeros(num_rows, width)
+        _add_rows(values.detach().reshape(len(values), width).numpy(), inverse.numpy(), sums.numpy())
+        return sums.view(num_rows, *values.shape[1:])
+    return sum_sorted_rows(values, inverse, num_rows)
+
+
+def sum_sorted_rows(values: Tensor, inverse: Tensor, num_rows: int) -> Tensor:
+    """``sum_rows`` by a sort, as on CUDA, for at least one sample, row and column; the host does not wait."""
+    width = values[0].numel()
+    rows, order = torch.sort(inverse.long(), stable=True)
+    starts = torch.searchsorted(rows, torch.arange(num_rows, device=rows.device))
+    sums = torch.embedding_bag(values.reshape(len(values), width), order, starts)[0]
+    return sums.view(num_rows, *values.shape[1:])
+
+
+@jit
+def _add_rows(values: np.ndarray, inverse: np.ndarray, sums: np.ndarray) -> None:
+    """``sums[inverse[b]] += values[b]``, in the order of b."""
+    for sample in range(len(inverse)):
+        row = inverse[sample]
+        for column in range(values.shape[1]):
+            sums[row, column] += values[sample, column]
+
+
+class _Expand(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, values: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        ctx.num_rows = values.shape[0]  # type: ignore[attr-defined]
+        return values.index_select(0, inverse)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
+        (inverse,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return sum_rows(grad, inverse, ctx.num_rows), None  # type: ignore[attr-defined]
