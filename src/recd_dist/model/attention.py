@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from recd_dist.tensors.grouped import GroupedJagged
 from recd_dist.tensors.levels import join_levels
 from recd_dist.tensors.shared import Rows, Shared, level_of, rows_at
-from recd_dist.tensors.slots import Slots, slot_width, take_distinct
+from recd_dist.tensors.slots import Slots, take_distinct
 
 
 def score_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -73,7 +73,7 @@ class TargetAttention(nn.Module):
             return Shared.of(self._attend(query[:, None, :], key, value, bias).squeeze(1), level)
         if history.level is None or (index := history.level.index_in(level)) is None:
             raise ValueError("attention: the candidates' rows are cut by those of the history")
-        slots = Slots.of(index.rows, index.num_rows, slot_width(len(query), index.num_rows), index.known)
+        slots = Slots.of_index(index)
         query = slots.fill(query).view(-1, slots.width, query.shape[1])
         seen = self._attend(query, slots.gather_rows(key), slots.gather_rows(value), bias.index_select(0, slots.row))
         return Shared.of(slots.take(seen.reshape(-1, seen.shape[2])), level)

@@ -25,7 +25,7 @@ from recd_dist.model.model_inputs import Vectors
 from recd_dist.tensors.host_side import constant
 from recd_dist.tensors.levels import Level, join_levels
 from recd_dist.tensors.shared import Columns, Rows, Shared, level_of, rows_at
-from recd_dist.tensors.slots import Slots, slot_width
+from recd_dist.tensors.slots import Slots
 
 MIN_SLOTTED = 4
 """With this many rows per shared row, products per slot are faster than expanding the shared vectors (measured)."""
@@ -159,7 +159,7 @@ def _multiply_across(fine: _Stack, coarse: _Stack, joined: Level | None) -> Tens
     index = level.index_in(joined) if level is not None and level is not joined else None
     if index is None or num_fine > num_coarse or size < MIN_SLOTTED * index.num_rows:
         return torch.bmm(own, rows_at(joined, shared).mT).flatten(1)
-    slots = Slots.of(index.rows, index.num_rows, slot_width(size, index.num_rows), index.known)
+    slots = Slots.of_index(index)
     left = slots.fill(own.reshape(size, num_fine * dim)).view(-1, slots.width * num_fine, dim)
     products = torch.bmm(left, slots.gather_rows(coarse[2]).mT)
     return slots.take(products.view(-1, num_fine * num_coarse))

@@ -14,9 +14,10 @@ level lies in which is found on the host, from the inverses, so that a device is
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -38,11 +39,13 @@ class RowIndex:
         rows: int32 or int64 [rows of the fine level].
         known: the same numbers on the host.
         num_rows: U, the number of rows of the coarse level.
+        slots: the slots in which the fine rows were laid so far, by their width (tensors/slots.py).
     """
 
     rows: Tensor
     known: HostArray
     num_rows: int
+    slots: dict[int, Any] = field(default_factory=dict)
 
 
 class _Relations:
@@ -108,11 +111,15 @@ class Level:
             The index; None where the other level is not finer: one of its rows has samples of several rows of this one.
         """
         if finer is None:
-            return RowIndex(self.inverse, self.known_inverse, self.num_rows)
+            return self._index_of_samples
         key, known = (self._serial, finer._serial), self._relations.index
         if key not in known:
             known[key] = self._find_index(finer)
         return known[key]
+
+    @cached_property
+    def _index_of_samples(self) -> RowIndex:
+        return RowIndex(self.inverse, self.known_inverse, self.num_rows)
 
     def _find_index(self, finer: "Level") -> RowIndex | None:
         if finer.num_rows < self.num_rows:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from recd_dist.tensors.expansion import expand_rows
 from recd_dist.tensors.host_side import HostArray, host_array
+from recd_dist.tensors.levels import RowIndex
 
 MAX_SLOT = 8
 """The most samples in a slot. For heavy-tailed sessions, 16 samples in the mean, 8 was at least as fast as 4 and 16."""
@@ -56,6 +57,21 @@ class Slots:
         cell[order] = first_slot[rows] * width + rank
         numbers = torch.arange(num_rows, device=rows.device)
         return Slots(cell, torch.repeat_interleave(numbers, slots_of, output_size=num_slots), width)
+
+    @staticmethod
+    def of_index(index: RowIndex) -> "Slots":
+        """The slots of the rows of a fine level beside those of a coarse one, with a width that suits their number.
+
+        They are laid once for a batch.
+
+        Args:
+            index: for each fine row the coarse one in which it lies.
+        """
+        width = slot_width(len(index.known), index.num_rows)
+        if width not in index.slots:
+            index.slots[width] = Slots.of(index.rows, index.num_rows, width, index.known)
+        slots: Slots = index.slots[width]
+        return slots
 
     def fill(self, values: Tensor) -> Tensor:
         """Lays the samples' values [B, ...] into cells, [number of slots * width, ...]; an empty cell is zero."""
