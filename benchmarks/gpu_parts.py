@@ -50,7 +50,7 @@ class Head(nn.Module):
     def forward(self, embedded: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss, and the same without a graph."""
         logits = self.model(embedded, {group: batch.dense_of(group) for group in batch.dense})
-        loss = click_loss(logits, batch.labels[:, 0])
+        loss = click_loss(logits[:, 0], batch.labels[:, 0])
         return loss, loss.detach()
 
 

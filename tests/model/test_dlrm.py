@@ -31,7 +31,7 @@ def test_on_equals_off(schema: Schema) -> None:
     generator = torch.Generator().manual_seed(0)
     inverses = {g: heavy_tailed_inverse(60, generator) for g in schema.dedup_groups}
     torch.manual_seed(0)
-    model = DLRM(schema, DIM, bottom=(5, 6), over=(16, 8)).double()
+    model = DLRM(schema, DIM, bottom=(5, 6), over=(16, 8), num_tasks=3).double()
     assert_on_equals_off(model, schema, *random_batch(schema, inverses, 60, DIM))
 
 

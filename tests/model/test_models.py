@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.model.batches import schema_of
+from tests.model.batches import random_batch, schema_of
 
 from recd_dist.errors import ConfigError
 from recd_dist.model.dlrm import DLRM
@@ -21,6 +21,15 @@ def test_by_name() -> None:
 def test_sequence_features() -> None:
     assert sequence_features("dlrm", SCHEMA) == ()
     assert sequence_features("sequence", SCHEMA) == ("h",)
+
+
+@pytest.mark.parametrize("num_tasks", [1, 3])
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_model_gives_a_logit_for_each_task(name: str, num_tasks: int) -> None:
+    names = sequence_features(name, SCHEMA)
+    embedded, dense, _ = random_batch(SCHEMA, {"user": torch.tensor([0, 0, 1])}, 3, 4, names)
+    model = build_named_model(name, SCHEMA, 4, num_tasks=num_tasks, over=[8]).double()
+    assert model(embedded, dense).shape == (3, num_tasks)
 
 
 @pytest.mark.parametrize(

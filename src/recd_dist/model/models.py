@@ -14,9 +14,12 @@ MODELS: dict[str, type[nn.Module]] = {"dlrm": DLRM, "sequence": SequenceModel}
 
 
 class _Model(Protocol):
-    """A model's class: ``logits = model(embedded, dense)``, the same code with deduplication on and off."""
+    """A model's class: ``logits = model(embedded, dense)``, the same code with deduplication on and off.
 
-    def __call__(self, schema: Schema, dim: int, **options: Any) -> nn.Module: ...
+    The logits are float [B, T], a column for each of the ``num_tasks`` tasks.
+    """
+
+    def __call__(self, schema: Schema, dim: int, *, num_tasks: int, **options: Any) -> nn.Module: ...
 
     @staticmethod
     def sequence_features(schema: Schema) -> tuple[str, ...]: ...
@@ -35,13 +38,14 @@ def sequence_features(name: str, schema: Schema) -> tuple[str, ...]:
     return _model_class(name).sequence_features(schema)
 
 
-def build_named_model(name: str, schema: Schema, dim: int, **options: Any) -> nn.Module:
+def build_named_model(name: str, schema: Schema, dim: int, num_tasks: int = 1, **options: Any) -> nn.Module:
     """Builds a model, with weights drawn from torch's generator.
 
     Args:
         name: a key of ``MODELS``.
         schema: the features.
         dim: the width of the embeddings.
+        num_tasks: T, the number of tasks.
         options: the model's own arguments.
 
     Raises:
@@ -52,7 +56,7 @@ def build_named_model(name: str, schema: Schema, dim: int, **options: Any) -> nn
     for option in options:
         if option not in known:
             raise ConfigError(f"model.{option}: model '{name}' has no such option{nearest(option, known)}")
-    return model(schema, dim, **options)
+    return model(schema, dim, num_tasks=num_tasks, **options)
 
 
 def _model_class(name: str) -> _Model:

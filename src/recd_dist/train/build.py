@@ -21,7 +21,7 @@ from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.grouped import Embedded
 
 Output = tuple[Tensor, Tensor, Batch]
-"""What a step gives for a batch: the loss, the logits float [B], and the batch itself."""
+"""What a step gives for a batch: the loss, the logits float [B, T], and the batch itself."""
 
 
 class Head(nn.Module):
@@ -34,8 +34,8 @@ class Head(nn.Module):
     def forward(self, embedded: Embedded, batch: Batch) -> tuple[Tensor, Output]:
         """Computes the loss, and returns it with what the loop reports."""
         dense = {group: batch.dense_of(group) for group in batch.dense}
-        logits = self.model(embedded, dense).squeeze(1)
-        loss = click_loss(logits, batch.labels[:, 0])
+        logits = self.model(embedded, dense)
+        loss = click_loss(logits[:, 0], batch.labels[:, 0])
         return loss, (loss.detach(), logits.detach(), batch)
 
 

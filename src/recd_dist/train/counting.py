@@ -132,7 +132,7 @@ class RunCounts:
             self._rows[group.name] += group.num_rows
         self._rows["samples"] += batch.batch_size
         self._loss.update(loss)
-        self._quality.update(logits, batch.labels[:, 0])
+        self._quality.update(logits[:, 0], batch.labels[:, 0])
         self._speed.count_step(batch.batch_size)
 
     def pause(self) -> None:

@@ -43,7 +43,7 @@ def quality_of(model: nn.Module, batches: Iterable[Batch], device: torch.device)
     rows: list[tuple[torch.Tensor, ...]] = [(none, none, none.long())]  # a split may be empty
     for batch in progress.reading(iter(batches)):
         columns = batch.labels[:, 0].float(), batch.request_ids
-        rows.append((logits_of(model, batch, device), *(column.to(device) for column in columns)))
+        rows.append((logits_of(model, batch, device)[:, 0], *(column.to(device) for column in columns)))
     model.train(was_training)
     logits, labels, requests = (torch.cat(column) for column in zip(*rows, strict=True))
     gathered = gather_on_first_rank({"logits": logits, "labels": labels, "requests": requests})

@@ -127,7 +127,7 @@ def score_samples(
     bar.start_scoring(run.job.manifest.num_samples)
     num_shown = num_scored = 0
     for task, batch in zip(tasks, batches, strict=True):
-        found = torch.sigmoid(logits_of(run.model, batch, ranks.device)).cpu().numpy()
+        found = torch.sigmoid(logits_of(run.model, batch, ranks.device)[:, 0]).cpu().numpy()
         for first, last in task.samples:
             scores[first - start : last - start], found = found[: last - first], found[last - first :]
         num_scored += batch.batch_size

@@ -67,7 +67,7 @@ class TrainedRun:
 
 
 def logits_of(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
-    """The model's logits of a batch, float32 [B]; a collective, and no gradients are kept."""
+    """The model's logits of a batch, float32 [B, T]; a collective, and no gradients are kept."""
     with torch.no_grad():
         _, (_, logits, _) = model(batch.to(device))
     return logits.float()
