@@ -25,8 +25,9 @@ from recd_dist.embedding.exchange.distinct import distinct_ids
 from recd_dist.embedding.initial_weights import initialize_tables, local_shards
 from recd_dist.embedding.tables import Embeddings, table_weights
 from recd_dist.model.attention import TargetAttention
-from recd_dist.model.loss import click_loss
+from recd_dist.model.loss import TaskLosses
 from recd_dist.model.models import build_named_model, sequence_features
+from recd_dist.model.task import Task
 from recd_dist.plan.probe import build_table
 from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.world import World
@@ -45,12 +46,12 @@ class Head(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.losses = model, TaskLosses([Task("label", "label")], [0])
 
     def forward(self, embedded: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss, and the same without a graph."""
         logits = self.model(embedded, {group: batch.dense_of(group) for group in batch.dense})
-        loss = click_loss(logits[:, 0], batch.labels[:, 0])
+        loss, _ = self.losses(logits, batch.labels[:, :1], self.losses.count(batch.labels[:, :1]))
         return loss, loss.detach()
 
 

@@ -25,6 +25,7 @@ from recd_dist.etl.place.work_directory import hold_work, work_directory
 from recd_dist.etl.source.input_files import InputFiles
 from recd_dist.etl.source.inspection import ORDER_KEY, REQUEST, SESSION, TIMESTAMP, Inspection
 from recd_dist.etl.source.source import Source
+from recd_dist.etl.source.source_options import Policy
 from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.table.flat import flat_view, identifier
 from recd_dist.table.location import Location
@@ -107,5 +108,6 @@ def _describe_as_source(out: Location, split: str, manifest: Manifest, parts: li
         sessions="column",
         partition=manifest.partition,
         readable_by=readable_by(manifest),
+        policy=Policy(unlabelled="keep"),
     )
     return source, Inspection(manifest.schema, sql, {}, automatic=False)

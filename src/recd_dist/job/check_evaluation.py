@@ -1,16 +1,25 @@
 """Which split is evaluated, how often, and when training ends early: checked before a rank starts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.job.job import Job
 from recd_dist.job.options import EvaluateInTraining, TrainConfig
+from recd_dist.model.task import Task
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.manifest import splits_of
 
-BEST_BY = {"ne": -1, "loss": -1, "auc": 1, "auc_per_request": 1}
+BEST_BY = {"ne": -1, "loss": -1, "auc": 1, "auc_per_request": 1, "gauc": 1, "ndcg": 1, "rmse": -1, "mae": -1, "r2": 1}
 """Numbers by which evaluations are compared: 1 where more is better, -1 where less is."""
+
+_IN_REQUESTS = ("auc_per_request", "gauc", "ndcg")
+_NUMBERS_OF = {
+    "binary": ("loss", "ne", "auc", *_IN_REQUESTS),
+    "regression": ("loss", "rmse", "mae", "r2", "ndcg"),
+    "softmax": ("loss", *_IN_REQUESTS),
+}
+"""Which of them a task has, by its loss."""
 
 VALIDATION = "validation"
 """Key of a checkpoint's extra values under which the state of the evaluations stands."""
@@ -30,7 +39,7 @@ def find_evaluation_table(job: Job, world_size: int) -> ClusteredTable | None:
     """
     wanted, root = job.config.evaluate.split, job.table.path.parent
     splits = splits_of(root)
-    _check_options(job.config.evaluate, has_split=wanted is not None and wanted in splits)
+    _check_options(job.config.evaluate, job.tasks, has_split=wanted is not None and wanted in splits)
     if wanted is not None and wanted not in splits and not (wanted == "test" and splits == ["train"]):
         raise ConfigError(f"evaluate.split={wanted}: the table {root} has no such split{nearest(wanted, splits)}")
     if wanted is None or wanted not in splits:
@@ -44,13 +53,13 @@ def find_evaluation_table(job: Job, world_size: int) -> ClusteredTable | None:
     return table
 
 
-def _check_options(options: EvaluateInTraining, has_split: bool) -> None:
+def _check_options(options: EvaluateInTraining, tasks: Sequence[Task], has_split: bool) -> None:
     for name in ("batch_size", "every", "patience"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ConfigError(f"evaluate.{name}={value}: must be at least 1, or null")
-    if options.best is not None and options.best not in BEST_BY:
-        raise ConfigError(f"evaluate.best={options.best}: unknown{nearest(options.best, BEST_BY)}")
+    if options.best is not None and (options.every is not None or options.best.rpartition(".")[2] not in BEST_BY):
+        _check_best(options.best, tasks)
     if options.every is not None and not has_split:
         raise ConfigError(
             f"evaluate.every={options.every}: there is no split to evaluate; make the table with data.split=0.1, or "
@@ -59,6 +68,35 @@ def _check_options(options: EvaluateInTraining, has_split: bool) -> None:
     if options.patience is not None and (options.every is None or options.best is None):
         missing = "evaluate.every=500" if options.every is None else "evaluate.best=ne"
         raise ConfigError(f"evaluate.patience={options.patience}: needs evaluations to compare; add {missing}")
+
+
+def _check_best(best: str, tasks: Sequence[Task]) -> None:
+    """Refuses a number that no evaluation has: those of the first task by their names, of others as TASK.NAME."""
+    name, _, number = best.rpartition(".")
+    of_task = {task.name: task for task in tasks}
+    if name and name not in of_task:
+        raise ConfigError(f"evaluate.best={best}: no task '{name}'{nearest(name, of_task)}")
+    task = of_task.get(name, tasks[0])
+    known = _NUMBERS_OF[task.loss]
+    if number in BEST_BY and number not in known:
+        raise ConfigError(
+            f"evaluate.best={best}: task '{task.name}' has the loss {task.loss}, of which {', '.join(known)} are "
+            "measured; choose one of these, or a number of another task as TASK.NAME"
+        )
+    if number not in known:
+        raise ConfigError(f"evaluate.best={best}: unknown{nearest(best, known)}")
+
+
+def find_number(numbers: Mapping[str, Any], best: str) -> float:
+    """The number of an evaluation by which it is compared with others.
+
+    Args:
+        numbers: what was measured.
+        best: its name for the first task, ``TASK.NAME`` for any other.
+    """
+    name, _, number = best.rpartition(".")
+    of_task: Mapping[str, Any] = numbers["tasks"][name] if name and "tasks" in numbers else numbers
+    return float(of_task[number])
 
 
 def is_out_of_patience(config: TrainConfig, extra: Mapping[str, Any]) -> bool:

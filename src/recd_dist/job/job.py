@@ -10,6 +10,8 @@ from recd_dist.embedding.vocabulary.names import Codecs
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.job.options import TrainConfig
 from recd_dist.job.table_sizes import infer_tables
+from recd_dist.job.tasks import find_tasks, read_order
+from recd_dist.model.task import Task
 from recd_dist.reader.transform import Transforms
 from recd_dist.screen.command_line import command_line
 from recd_dist.table.clustered import ClusteredTable
@@ -83,6 +85,8 @@ class Job:
         transforms: transforms of the features, not fitted yet.
         groups: which groups of the table stay deduplicated, and why.
         evaluation: the split that is evaluated when training ends; None where there is none, or before ``check``.
+        tasks: what the model is trained for, in the order of its logits.
+        weight: the column of ``schema.labels`` by which samples count; None where each counts once.
     """
 
     config: TrainConfig
@@ -92,6 +96,8 @@ class Job:
     transforms: Transforms
     groups: tuple[GroupChoice, ...] = ()
     evaluation: ClusteredTable | None = None
+    tasks: tuple[Task, ...] = ()
+    weight: str | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -146,7 +152,8 @@ def resolve(config: TrainConfig, split: str = "train") -> Job:
     manifest = table.manifest
     weights = manifest.schema.weights.values()
     stored = manifest.schema.without(n for n in config.data.drop if n in manifest.schema or n in weights)
-    stored = stored.led_by(config.data.label)
+    tasks = find_tasks(config, manifest, str(path))
+    stored = read_order(stored, tasks)
     groups = choose_groups(manifest, stored, config.plan.expand)
     schema = stored.expand([g.group for g in groups if g.expanded])
     columns = [*(f.name for f in manifest.schema.features), *weights, *manifest.schema.labels]
@@ -163,7 +170,7 @@ def resolve(config: TrainConfig, split: str = "train") -> Job:
     transforms = Transforms.parse(schema, _transforms(config, schema, manifest))
     overrides = {n: v for n, v in overrides.items() if n in schema.tables}
     tables = infer_tables(manifest, schema, overrides, dim, transforms.id_limits())
-    return Job(config, table, schema, tables, transforms, groups)
+    return Job(config, table, schema, tables, transforms, groups, None, tasks, config.data.weight)
 
 
 def _check_codec(config: TrainConfig) -> None:
@@ -186,7 +193,8 @@ def _check_against_table(config: TrainConfig, table: Location, manifest: Manifes
     """Refuses options that contradict the table: the ETL has fixed them, and training could only ignore them."""
     data, made = config.data, manifest.schema
     again = "make it again by `recd etl ... overwrite=true`, or leave the option as it was"
-    if data.labels and tuple(data.labels) != made.labels:
+    weights = {data.weight, manifest.source.get("weight")}
+    if data.labels and [n for n in data.labels if n not in weights] != [n for n in made.labels if n not in weights]:
         raise ConfigError(f"data.labels={data.labels}: the table {table} holds {list(made.labels)}; {again}")
     keys = manifest.source.get("keys", {})
     for name, column in asdict(data.keys).items():

@@ -44,6 +44,7 @@ class Policy:
     time: str = "error"  # or keep, drop: samples whose time lies outside the bounds
     earliest: str = "1990-01-01"
     latest: str | None = None  # None: tomorrow
+    unlabelled: str = "error"  # or keep, drop: samples of which a label is missing
 
 
 @dataclass
@@ -105,7 +106,8 @@ class Data:
     samples_spark: str | None = None  # the same query in Spark SQL, where engine=spark cannot translate it
     keys: Keys = field(default_factory=Keys)
     labels: list[str] = field(default_factory=lambda: ["label"])  # the labels that the table stores
-    label: str | None = None  # the one of them that is trained on and evaluated; None: the first
+    label: str | None = None  # the one of them that is trained on, where `tasks` names none; None: the first
+    weight: str | None = None  # a column of numbers by which samples count in losses and metrics; no feature
     split: Annotated[Any, str | float | None] = None  # SQL that is true for test samples, or the share of the latest
     groups: Annotated[dict[str, Any] | None, Groups | None] = None  # None: chosen by measuring
     features: Annotated[dict[str, Any], dict[str, FeatureOptions]] = field(default_factory=dict)
@@ -235,11 +237,25 @@ class EvaluateInTraining:
 
 
 @dataclass
+class TaskOptions:
+    """What the model predicts from one label; docs/tasks.md."""
+
+    label: str | None = None  # the column; None: the name of the task
+    loss: str = "binary"  # binary, regression, or softmax over the candidates of a request
+    weight: float = 1.0  # factor of the loss in the sum over the tasks
+    negatives_kept: float = (
+        1.0  # binary: share of the negatives in the training table; predictions make up for the rest
+    )
+    no_positive: str = "error"  # softmax: or skip, requests without a positive
+
+
+@dataclass
 class TrainConfig:
     """Options of ``recd train`` and ``recd plan``."""
 
     data: Data = field(default_factory=Data)
     model: dict[str, Any] = field(default_factory=dict)  # name, dim and the model's own arguments
+    tasks: Annotated[dict[str, Any], dict[str, TaskOptions]] = field(default_factory=dict)  # empty: one, on data.label
     optim: Optim = field(default_factory=Optim)
     plan: Plan = field(default_factory=Plan)
     experiment: Annotated[Any, list[str] | None] = None

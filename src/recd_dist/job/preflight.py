@@ -27,13 +27,14 @@ from recd_dist.errors import ConfigError, UserError, nearest
 from recd_dist.files.json_text import json_text
 from recd_dist.files.whole_file import write_whole
 from recd_dist.job.check_evaluation import find_evaluation_table, is_out_of_patience
-from recd_dist.job.check_label import check_label
+from recd_dist.job.check_tasks import check_tasks
 from recd_dist.job.config import config_dir, load
 from recd_dist.job.dotted_names import dotted_names, value_at
 from recd_dist.job.job import Job, require_writable, resolve
 from recd_dist.job.options import SOURCE_KINDS, TrainConfig
 from recd_dist.job.run_places import config_of_run, newest_readable, require_place, run_directory
 from recd_dist.job.starting_run import begin_from
+from recd_dist.job.tasks import first_label, require_same_tasks
 from recd_dist.plan.machines import find_machine
 from recd_dist.plan.saved_plan import load_plan
 from recd_dist.ranks.timeouts import TIMEOUTS_FILE
@@ -62,7 +63,7 @@ def check(config: TrainConfig, world_size: int = 1) -> Job:
     config.timeouts.check(config.checkpoint.grace_s)
     job = begin_from(resolve(config))
     job.table.check_sizes()
-    check_label(job.table, job.schema.labels[0])
+    check_tasks(job)
     _check_steps(job, world_size)
     _check_names(config)
     _check_tables(job)
@@ -237,9 +238,8 @@ def _check_resume(job: Job) -> None:
     if before is None:
         return
     now = asdict(config)
-    for data in (before["data"], now["data"]):
-        data["label"] = data["label"] or job.manifest.schema.labels[0]
-    for name in ("model", "seed", "dedup", "plan.expand", "data.label", "run_from"):
+    require_same_tasks(config.run_dir, before, now, first_label(job.manifest, job.weight))
+    for name in ("model", "seed", "dedup", "plan.expand", "data.weight", "run_from"):
         was, wanted = value_at(before, name), value_at(now, name)
         if was != wanted:
             keys = sorted({*dotted_names({name: was}), *dotted_names({name: wanted})})

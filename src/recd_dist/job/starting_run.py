@@ -20,6 +20,7 @@ from recd_dist.errors import ConfigError
 from recd_dist.job.dotted_names import dotted_names, value_at
 from recd_dist.job.job import Job
 from recd_dist.job.run_places import checkpoint_at, checkpoints_of
+from recd_dist.job.tasks import keep_statistics, tasks_of
 from recd_dist.reader.transform import Transforms
 from recd_dist.table.location import Location, contents
 from recd_dist.table.schema import Table
@@ -74,7 +75,8 @@ def begin_from(job: Job) -> Job:
     _require_same_model(job, trained)
     grown = {name: _grow(job, tables[name], table) if name in tables else table for name, table in job.tables.items()}
     steps = {name: given for name, given in extra["transforms"].items() if name in job.schema}
-    return replace(job, tables=grown, transforms=Transforms.parse(job.schema, steps))
+    tasks = keep_statistics(job.tasks, tasks_of(extra, job.schema.labels[0]), f"run_from={config.run_from}")
+    return replace(job, tables=grown, transforms=Transforms.parse(job.schema, steps), tasks=tasks)
 
 
 def _require_same_model(job: Job, trained: dict[str, Any]) -> None:

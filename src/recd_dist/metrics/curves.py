@@ -2,8 +2,9 @@
 
 Tags are ``subject/name``; the subjects are quality, speed, dedup, traffic, memory and alarms. Curves that share a chart
 (train and eval; the groups; sent and expanded) differ in a third part of the tag: ``quality/loss``,
-``quality/loss/eval``. A training is one run of TensorBoard, with one colour: beyond 500 runs TensorBoard shows no chart
-by itself.
+``quality/loss/eval``. With several tasks ``quality/loss`` is their sum, and ``quality/auc/liked`` and
+``quality/auc/liked/eval`` are those of one. A training is one run of TensorBoard, with one colour: beyond 500 runs
+TensorBoard shows no chart by itself.
 """
 
 import io
@@ -24,10 +25,12 @@ BOARD_DIRECTORY = "board"
 # category -> chart -> tags, as regular expressions that match from the start
 _LAYOUT: dict[str, dict[str, list[str]]] = {
     "quality": {
-        "loss": ["quality/loss(/eval)?$"],
-        "NE: below 1 beats the base rate": ["quality/ne(/eval)?$"],
-        "AUC": ["quality/auc(/eval)?$"],
-        "calibration: 1 is right": ["quality/calibration(/eval)?$"],
+        "loss": ["quality/loss(/.*)?$"],
+        "NE: below 1 beats the base rate": ["quality/ne(/.*)?$"],
+        "AUC": ["quality/auc(/.*)?$"],
+        "inside requests: AUC by samples, NDCG": ["quality/(gauc|ndcg)/.*"],
+        "R2: above 0 beats the mean": ["quality/r2/.*"],
+        "calibration: 1 is right": ["quality/calibration(/.*)?$"],
     },
     "speed": {
         "samples/s of all ranks": ["speed/samples_per_s$"],

@@ -18,9 +18,13 @@ class MovingMean:
         self._sum: Tensor | None = None
 
     def update(self, number: Tensor) -> None:
-        """Adds the number of a step, a tensor of one element."""
+        """Adds the number of a step, or several numbers: a tensor of the same shape each time."""
         number = number.detach().float()
         self._sum = number.clone() if self._sum is None else torch.lerp(number, self._sum, self._decay)
+
+    def values(self) -> list[float]:
+        """The means of several numbers so far; empty before the first ``update``."""
+        return [] if self._sum is None else self._sum.tolist()
 
     def value(self) -> float:
         """The mean of the numbers so far; nan before the first ``update``."""

@@ -1,20 +1,16 @@
-"""How good predictions are: exactly for a table, over the last samples in training.
+"""How good predictions are, exactly: all predictions of a table are sorted once, and ties count as they should.
 
-``measure_quality`` sorts all predictions once and is exact, ties included (a constant prediction has AUC 0.5). The
-numbers in training come from TorchRec's RecMetricModule. It is cheap, but its AUC orders ties as they come, so that an
-untrained model, which predicts a constant, shows an arbitrary AUC; NE and calibration are not affected. Of samples that
-are all of one class TorchRec gives an AUC of 0.5, an NE of 6e10 and a calibration of 0; here these are nan.
+A constant prediction has AUC 0.5. Samples without a label are left out, and every number takes the samples' weights.
 """
 
 import logging
-import math
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
-import torch
-import torch.distributed as dist
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+
+from recd_dist.metrics.per_request import RequestMeans, auc_by_request, measure_requests
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +19,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Quality:
-    """Exact numbers over all samples of a table; nan where they are undefined.
+    """Exact numbers over the samples of a table that have the label; nan where they are undefined.
 
     Attributes:
         num_samples: the number of predictions.
@@ -32,7 +28,9 @@ class Quality:
             better than the base rate.
         auc: the area under the ROC curve; a tie counts one half.
         auc_per_request: the mean AUC over the requests that have both labels (AUC per impression).
-        num_requests: the number of requests in that mean.
+        gauc: the same, with requests weighed by their samples.
+        ndcg: the mean NDCG over these requests.
+        num_requests: the number of requests in these means.
         calibration: the sum of the predictions divided by the sum of the labels; 1 is right.
         base_rate: the mean of the labels.
     """
@@ -42,6 +40,8 @@ class Quality:
     ne: float
     auc: float
     auc_per_request: float
+    gauc: float
+    ndcg: float
     num_requests: int
     calibration: float
     base_rate: float
@@ -51,26 +51,113 @@ class Quality:
         return asdict(self)
 
 
-def measure_quality(logits: ArrayLike, labels: ArrayLike, request_ids: ArrayLike | None = None) -> Quality:
+@dataclass(frozen=True)
+class RegressionQuality:
+    """Exact numbers of a regression, in units of the label; nan where they are undefined.
+
+    Attributes:
+        num_samples: the number of predictions.
+        loss: the mean squared error.
+        rmse, mae: its root, and the mean absolute error.
+        r2: 1 minus the loss divided by that of always predicting the mean; above 0 is better than the mean.
+        ndcg: the mean NDCG over the requests whose labels differ, with the label as gain; nan for labels below 0.
+        num_requests: the number of requests in that mean.
+        calibration: the sum of the predictions divided by the sum of the labels; 1 is right.
+        mean_label: the mean of the labels.
+    """
+
+    num_samples: int
+    loss: float
+    rmse: float
+    mae: float
+    r2: float
+    ndcg: float
+    num_requests: int
+    calibration: float
+    mean_label: float
+
+    def to_json(self) -> dict[str, float]:
+        """The numbers by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ChoiceQuality:
+    """Exact numbers of a choice among the samples of a request; nan where they are undefined.
+
+    Attributes:
+        num_samples: the number of scores.
+        loss: the mean log loss of the samples that were chosen, each among those of its request, in nats.
+        auc_per_request, gauc, ndcg, num_requests: as in ``Quality``.
+    """
+
+    num_samples: int
+    loss: float
+    auc_per_request: float
+    gauc: float
+    ndcg: float
+    num_requests: int
+
+    def to_json(self) -> dict[str, float]:
+        """The numbers by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The samples that have a label: scores, labels and weights float64 [N], requests int64 [N] or None."""
+
+    scores: Floats
+    labels: Floats
+    weights: Floats
+    requests: NDArray[np.int64] | None
+
+    @staticmethod
+    def of(scores: ArrayLike, labels: ArrayLike, requests: ArrayLike | None, weights: ArrayLike | None) -> "_Columns":
+        z, y = np.asarray(scores, np.float64), np.asarray(labels, np.float64)
+        w = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
+        r = None if requests is None else np.asarray(requests, np.int64)
+        known = ~np.isnan(y)
+        if known.all():
+            return _Columns(z, y, w, r)
+        return _Columns(z[known], y[known], w[known], None if r is None else r[known])
+
+    def mean(self, numbers: Floats) -> float:
+        """The weighted mean; nan where nothing counts."""
+        total = self.weights.sum()
+        with np.errstate(invalid="ignore"):  # a nan is reported by name
+            return float((numbers * self.weights).sum() / total) if total > 0 else float("nan")
+
+    def of_requests(self) -> RequestMeans:
+        if self.requests is None:
+            return RequestMeans()
+        return measure_requests(self.requests, self.scores, self.labels, self.weights)
+
+
+def measure_quality(
+    logits: ArrayLike, labels: ArrayLike, request_ids: ArrayLike | None = None, weights: ArrayLike | None = None
+) -> Quality:
     """Measures the quality of a table's predictions exactly, and logs a warning where a number is undefined.
 
     Args:
         logits: float [N], before the sigmoid.
-        labels: [N], each 0 or 1.
-        request_ids: int64 [N]; samples that were ranked together share one. None leaves ``auc_per_request`` nan.
+        labels: [N], each 0 or 1, or nan where a sample has none.
+        request_ids: int64 [N]; samples that were ranked together share one. None leaves numbers per request nan.
+        weights: float [N], how much each sample counts, at least 0; None counts each once.
     """
-    z, y = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.float64)
-    per_request, num_requests = (float("nan"), 0) if request_ids is None else _auc_per_request(z, y, request_ids)
-    base_rate = float(y.mean()) if len(y) else float("nan")
-    loss = log_loss(z, y)
+    rows = _Columns.of(logits, labels, request_ids, weights)
+    z, y, of_requests = rows.scores, rows.labels, rows.of_requests()
+    base_rate, loss, clicks = rows.mean(y), rows.mean(_log_losses(z, y)), float((y * rows.weights).sum())
     quality = Quality(
         num_samples=len(y),
         loss=loss,
         ne=loss / _entropy(base_rate) if 0 < base_rate < 1 else float("nan"),
-        auc=auc(z, y),
-        auc_per_request=per_request,
-        num_requests=num_requests,
-        calibration=float(_sigmoid(z).sum() / y.sum()) if y.sum() > 0 else float("nan"),
+        auc=auc(z, y, rows.weights),
+        auc_per_request=of_requests.auc_per_request,
+        gauc=of_requests.gauc,
+        ndcg=of_requests.ndcg,
+        num_requests=of_requests.num_requests,
+        calibration=float((_sigmoid(z) * rows.weights).sum() / clicks) if clicks > 0 else float("nan"),
         base_rate=base_rate,
     )
     undefined = [name for name in ("loss", "ne", "auc", "calibration") if np.isnan(getattr(quality, name))]
@@ -78,52 +165,117 @@ def measure_quality(logits: ArrayLike, labels: ArrayLike, request_ids: ArrayLike
         logger.warning("%d of %d predictions are nan: %s undefined", np.isnan(z).sum(), len(z), ", ".join(undefined))
     elif undefined:
         logger.warning("%s undefined: %d samples with base rate %s", ", ".join(undefined), len(y), base_rate)
-    elif request_ids is not None and num_requests == 0:
+    elif request_ids is not None and of_requests.num_requests == 0:
         logger.warning("auc_per_request undefined: no request has both labels")
     return quality
 
 
-def log_loss(logits: ArrayLike, labels: ArrayLike) -> float:
-    """The mean binary cross-entropy of logits [N] and labels [N], in nats; nan when N is 0."""
-    z, y = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.float64)
+def measure_regression(
+    predictions: ArrayLike, labels: ArrayLike, request_ids: ArrayLike | None = None, weights: ArrayLike | None = None
+) -> RegressionQuality:
+    """Measures predicted numbers exactly.
+
+    Args:
+        predictions: float [N], in units of the label.
+        labels: float [N], nan where a sample has none.
+        request_ids: int64 [N], as in ``measure_quality``.
+        weights: float [N], as in ``measure_quality``.
+    """
+    rows = _Columns.of(predictions, labels, request_ids, weights)
+    p, y, of_requests = rows.scores, rows.labels, rows.of_requests()
+    loss, mean = rows.mean((p - y) ** 2), rows.mean(y)
+    spread, total = rows.mean((y - mean) ** 2), float((y * rows.weights).sum())
+    return RegressionQuality(
+        num_samples=len(y),
+        loss=loss,
+        rmse=float(np.sqrt(loss)),
+        mae=rows.mean(np.abs(p - y)),
+        r2=1 - loss / spread if spread > 0 else float("nan"),
+        ndcg=of_requests.ndcg,
+        num_requests=of_requests.num_requests,
+        calibration=float((p * rows.weights).sum() / total) if total else float("nan"),
+        mean_label=mean,
+    )
+
+
+def measure_choice(
+    logits: ArrayLike, labels: ArrayLike, request_ids: ArrayLike, weights: ArrayLike | None = None
+) -> ChoiceQuality:
+    """Measures scores by which one sample of a request is chosen.
+
+    Args:
+        logits: float [N], before the softmax over the request.
+        labels: [N], 1 for a sample that was chosen, 0 for the others of its request, nan where that is not known.
+        request_ids: int64 [N], as in ``measure_quality``.
+        weights: float [N], as in ``measure_quality``.
+    """
+    rows = _Columns.of(logits, labels, request_ids, weights)
+    z, y, of_requests = rows.scores, rows.labels, rows.of_requests()
+    chosen, losses = y * rows.weights, np.zeros(len(z))
+    if len(z) and rows.requests is not None:
+        _, place = np.unique(rows.requests, return_inverse=True)
+        tops = np.full(int(place.max()) + 1, -np.inf)
+        np.maximum.at(tops, place, z)
+        losses = np.log(np.bincount(place, np.exp(z - tops[place])))[place] + tops[place] - z
+    return ChoiceQuality(
+        num_samples=len(y),
+        loss=float((losses * chosen).sum() / chosen.sum()) if chosen.sum() > 0 else float("nan"),
+        auc_per_request=of_requests.auc_per_request,
+        gauc=of_requests.gauc,
+        ndcg=of_requests.ndcg,
+        num_requests=of_requests.num_requests,
+    )
+
+
+def measure_task(
+    loss: str,
+    logits: ArrayLike,
+    labels: ArrayLike,
+    request_ids: ArrayLike,
+    weights: ArrayLike | None,
+    scale: tuple[float, float] = (1.0, 0.0),
+) -> dict[str, Any]:
+    """Measures one task of a model by its kind.
+
+    Args:
+        loss: ``binary``, ``regression`` or ``softmax``.
+        logits: float [N], as the model gives them.
+        labels: float [N], as in ``measure_quality``.
+        request_ids: int64 [N], as in ``measure_quality``.
+        weights: float [N], as in ``measure_quality``.
+        scale: what logits are multiplied by, and what is then added, before they are measured.
+
+    Returns:
+        The numbers by name.
+    """
+    scores = np.asarray(logits, np.float64) * scale[0] + scale[1]
+    if loss == "regression":
+        return measure_regression(scores, labels, request_ids, weights).to_json()
+    if loss == "softmax":
+        return measure_choice(scores, labels, request_ids, weights).to_json()
+    return measure_quality(scores, labels, request_ids, weights).to_json()
+
+
+def _log_losses(z: Floats, y: Floats) -> Floats:
+    """The binary cross-entropy of each logit, in nats."""
     with np.errstate(invalid="ignore"):  # measure_quality reports a nan by name
-        return float(np.mean(np.logaddexp(0.0, z) - z * y)) if len(y) else float("nan")
+        return np.asarray(np.logaddexp(0.0, z) - z * y)
 
 
-def auc(scores: ArrayLike, labels: ArrayLike) -> float:
+def auc(scores: ArrayLike, labels: ArrayLike, weights: ArrayLike | None = None) -> float:
     """The area under the ROC curve; a tie counts one half. It is nan unless both labels occur, and for nan scores.
 
     Args:
         scores: [N]; a higher score means a likelier label 1.
         labels: [N], each 0 or 1.
+        weights: [N], how much each sample counts, at least 0; None counts each once.
     """
-    return float(_auc_by_request(np.zeros(len(np.asarray(labels)), np.int64), scores, labels)[0])
-
-
-def _auc_per_request(scores: Floats, labels: Floats, request_ids: ArrayLike) -> tuple[float, int]:
-    """The mean AUC over the requests that have both labels, and the number of these requests."""
-    by_request = _auc_by_request(np.asarray(request_ids), scores, labels)
-    defined = by_request[~np.isnan(by_request)]
-    return (float(defined.mean()), len(defined)) if len(defined) else (float("nan"), 0)
-
-
-def _auc_by_request(request_ids: NDArray[np.int64], scores: ArrayLike, labels: ArrayLike) -> Floats:
-    """The AUC of each request, from the sum of the ranks of its positives; equal scores share their mean rank."""
-    s, y = np.asarray(scores, dtype=np.float64), np.asarray(labels, dtype=np.float64)
+    s, y = np.asarray(scores, np.float64), np.asarray(labels, np.float64)
+    w = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
     if not len(y) or np.isnan(s).any():
-        return np.array([np.nan])
-    order = np.lexsort((s, request_ids))
-    request, s, y = request_ids[order], s[order], y[order]
-    new_request = np.flatnonzero(np.r_[True, request[1:] != request[:-1]])
-    new_score = np.flatnonzero(np.r_[True, (request[1:] != request[:-1]) | (s[1:] != s[:-1])])
-    ends = np.r_[new_score[1:], len(s)]
-    mean_rank = np.repeat((new_score + ends + 1) / 2, ends - new_score)  # ranks from 1 over the whole table
-    sizes = np.diff(np.r_[new_request, len(s)])
-    positives = np.add.reduceat(y, new_request)
-    negatives = sizes - positives
-    rank_sum = np.add.reduceat(mean_rank * y, new_request) - positives * new_request
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+        return float("nan")
+    order = np.argsort(s, kind="stable")
+    return float(auc_by_request(np.zeros(len(y), np.int64), s[order], y[order], w[order])[0])
 
 
 def _entropy(rate: float) -> float:
@@ -133,61 +285,3 @@ def _entropy(rate: float) -> float:
 def _sigmoid(z: Floats) -> Floats:
     with np.errstate(invalid="ignore"):
         return np.exp(-np.logaddexp(0.0, -z))
-
-
-class TrainingQuality:
-    """NE, AUC and calibration in training, over the last samples of all ranks and since the start, by TorchRec.
-
-    Call ``update`` on every step (it takes about 0.3 ms on CPU), and ``compute`` now and then on all ranks, because it
-    gathers the last samples.
-
-    Args:
-        batch_size: the number of samples in a rank's full batch; the last batch may be smaller.
-        num_last: how many of the last samples of all ranks to measure; at least one batch of each rank is measured.
-        device: where the predictions are.
-    """
-
-    def __init__(self, batch_size: int, num_last: int, device: torch.device) -> None:
-        from torchrec.metrics.metric_module import RecMetricModule, generate_metric_module
-        from torchrec.metrics.metrics_config import MetricsConfig, RecMetricDef, RecMetricEnum, RecTaskInfo
-
-        world_size, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
-        task = RecTaskInfo(name="t", label_name="label", prediction_name="prediction", weight_name="weight")
-        window_size = max(num_last, batch_size * world_size)
-        # CTR, the mean label, tells whether both classes are there: the AUC's window holds all samples of its window.
-        metrics = (RecMetricEnum.NE, RecMetricEnum.AUC, RecMetricEnum.CALIBRATION, RecMetricEnum.CTR)
-        config = MetricsConfig(
-            rec_tasks=[task],
-            rec_metrics={metric: RecMetricDef(rec_tasks=[task], window_size=window_size) for metric in metrics},
-        )
-        self._metrics = generate_metric_module(
-            RecMetricModule, config, batch_size, world_size, rank, state_metrics_mapping={}, device=device
-        )
-
-    def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Adds a batch.
-
-        Args:
-            logits: float [B], before the sigmoid.
-            labels: float [B], each 0 or 1.
-        """
-        label = labels.detach()
-        prediction = torch.sigmoid(logits.detach())
-        self._metrics.update({"label": label, "prediction": prediction, "weight": torch.ones_like(label)})
-
-    def compute(self) -> dict[str, float]:
-        """The numbers so far; a collective.
-
-        Returns:
-            On rank 0 ``ne``, ``auc`` and ``calibration`` of the last samples, and ``lifetime_ne`` and
-            ``lifetime_calibration`` since the start; nan where the samples leave a number undefined, because they are
-            all of one class. Empty on other ranks, and before the first ``update``.
-        """
-        if not self._metrics.trained_batches:
-            return {}
-        numbers = {key.split("|")[1]: float(value) for key, value in dict(self._metrics.compute()).items()}
-        for span in ("window_", "lifetime_"):
-            base_rate = numbers.pop(f"{span}ctr", math.nan)
-            undefined = ("ne", "auc", "calibration") if base_rate == 0 else ("ne", "auc") if base_rate == 1 else ()
-            numbers |= {f"{span}{name}": math.nan for name in undefined if f"{span}{name}" in numbers}
-        return {key.removeprefix("window_"): value for key, value in numbers.items()}

@@ -30,7 +30,7 @@ class DecodedRowGroup:
 
     Attributes:
         sample_ids, session_ids, request_ids: int64 [N], ids of each sample.
-        labels: float32 [N, number of labels].
+        labels: float32 [N, number of labels]; nan where one is missing.
         row_of_sample: for each deduplicated group the stored row of each sample, int32 [N] in [0, num_rows).
         num_rows: number of stored rows of each deduplicated group.
         columns: the rows of each feature; a feature of ``sample`` has a row for each sample.
@@ -114,7 +114,7 @@ class TableFiles:
             row_of_sample[group] = _count_from_first(numbers, stored.row_numbers, reference, "group", origin)
             num_rows[group] = len(stored.row_numbers)
         ids, sessions, requests = (_read_key(samples, key, origin) for key in keys)
-        labels = _read_labels(samples, self.schema.labels, origin)
+        labels = self._read_labels(samples, origin)
         return DecodedRowGroup(ids, sessions, requests, labels, row_of_sample, num_rows, columns, origins)
 
     def read_columns(self, entry: FileEntry, index: int, names: Sequence[str]) -> tuple[pa.Table, Origin]:
@@ -164,6 +164,25 @@ class TableFiles:
                 lists = read_column(streams, f, stream_origin)
                 columns[f.name] = expand_windows(stored, stream_of_row, f, origin, lists, stream_origin)
         return _DecodedGroup(columns, _read_key(stored, ROW, origin), origin)
+
+    def _read_labels(self, samples: pa.Table, origin: Origin) -> Array:
+        """The labels, float32 [N, number of labels]; nan where one is missing, which the manifest must know of."""
+        names, stats = self.schema.labels, self.table.manifest.labels
+        labels = np.empty((samples.num_rows, len(names)), np.float32)
+        for number, name in enumerate(names):
+            column = samples.column(name)
+            if not pa.types.is_floating(column.type):
+                raise DataError(f"{origin}: label '{name}' is {column.type}, wanted float32; {REMEDY}")
+            labels[:, number] = join_chunks(column, name, origin).to_numpy()
+            may_miss = name in stats and stats[name].num_null > 0
+            bad = np.isinf(labels[:, number]) if may_miss else ~np.isfinite(labels[:, number])
+            if bad.any():
+                row = int(bad.argmax())
+                raise DataError(
+                    f"{origin}, row {row}: label '{name}' is {labels[row, number]}; leave such samples out in the "
+                    "samples query (where ... is not null) and make the table again"
+                )
+        return labels
 
     def _stored_features(self, group: str) -> tuple[Feature, ...]:
         """The features to read of a group, as the table has them; weights only where they are asked for."""
@@ -223,24 +242,6 @@ def _read_key(table: pa.Table, name: str, origin: Origin) -> Array:
     if column.type != pa.int64():
         raise DataError(f"{origin}: key column '{name}' is {column.type}, wanted int64; {REMEDY}")
     return join_chunks(column, name, origin).to_numpy()
-
-
-def _read_labels(table: pa.Table, names: Sequence[str], origin: Origin) -> Array:
-    """The labels, float32 [N, number of labels], every one a finite number."""
-    labels = np.empty((table.num_rows, len(names)), np.float32)
-    for number, name in enumerate(names):
-        column = table.column(name)
-        if not pa.types.is_floating(column.type):
-            raise DataError(f"{origin}: label '{name}' is {column.type}, wanted float32; {REMEDY}")
-        labels[:, number] = join_chunks(column, name, origin).to_numpy()
-        bad = ~np.isfinite(labels[:, number])
-        if bad.any():
-            row = int(bad.argmax())
-            raise DataError(
-                f"{origin}, row {row}: label '{name}' is {labels[row, number]}; leave such samples out in the samples "
-                "query (where ... is not null) and make the table again"
-            )
-    return labels
 
 
 def _count_from_first(numbers: Array, stored: Array, column: str, kind: str, origin: Origin) -> Array:

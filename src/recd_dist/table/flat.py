@@ -59,6 +59,8 @@ def flat_view(
     names = _choose_columns(manifest.schema, columns)
     features = [f for f in manifest.schema.features if {f.name, f.weights} & set(names)]
     expressions = {name: f"samples.{sql.identifier(name)}" for name in (*KEYS, *manifest.schema.labels)}
+    for name in (n for n, stats in manifest.labels.items() if stats.num_null):  # stored as nan
+        expressions[name] = f"nullif({expressions[name]}, cast('nan' as float))"
     for feature in features:
         expressions |= _expressions(feature, sql)
     joins: list[str] = []

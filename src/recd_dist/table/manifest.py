@@ -184,7 +184,7 @@ class Manifest:
         source: how the table was made (SQL, keys, options), for people.
         sessions: what a session is, in plain words.
         dropped: samples that a policy left out, by reason (``duplicate``, ``late``, ``time``, ``sampled``), and what
-            it kept but counted (``duplicate_kept``, ``late_kept``, ``time_kept``, ``session_cut``).
+            it kept but counted (``duplicate_kept``, ``late_kept``, ``time_kept``, ``session_cut``, ...).
         next_part, next_sample: the numbers of the next part and sample to be written.
         partition: the time by which parts are apart: ``day``, ``hour`` or empty.
         runs: ids of the ETL runs whose samples the table holds.

@@ -90,7 +90,7 @@ class Schema:
 
     Attributes:
         features: the features in a fixed order, which is the order of columns and of dense inputs.
-        labels: label columns of ``samples/``, float32; the first is trained on and evaluated.
+        labels: label columns of ``samples/``, float32; in a job those of its tasks come first.
 
     Raises:
         ConfigError: one message that lists every mistake.
@@ -169,20 +169,9 @@ class Schema:
         kept = (f for f in self.features if f.name not in dropped)
         return Schema(tuple(replace(f, weights=None) if f.weights in dropped else f for f in kept), self.labels)
 
-    def led_by(self, label: str | None) -> "Schema":
-        """The schema with another label in front, which is then the one that is trained on.
-
-        Args:
-            label: one of the labels; None leaves the schema as it is.
-
-        Raises:
-            ConfigError: there is no such label.
-        """
-        if label is None:
-            return self
-        if label not in self.labels:
-            raise ConfigError(f"data.label={label}: the table has no such label{nearest(label, self.labels)}")
-        return replace(self, labels=(label, *(name for name in self.labels if name != label)))
+    def led_by(self, labels: Iterable[str]) -> "Schema":
+        """The schema with some of its labels in front, in this order."""
+        return replace(self, labels=tuple(dict.fromkeys((*labels, *self.labels))))
 
     def expand(self, groups: Collection[str]) -> "Schema":
         """Moves the features of some groups into ``sample``, before those that were there.

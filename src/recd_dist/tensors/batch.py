@@ -18,7 +18,7 @@ class Batch:
     Attributes:
         sparse: the id features, deduplicated per group.
         dense: for each group that has dense features float32 [U, n], columns in schema order; U = B for ``sample``.
-        labels: float32 [B, number of labels]; the model is trained on the first column.
+        labels: float32 [B, number of labels], those of the tasks first; nan where one is missing.
         sample_ids: int64 [B], the samples' numbers in their table; they stay on the host.
         request_ids: int64 [B]; samples that were ranked together share one; they stay on the host.
     """

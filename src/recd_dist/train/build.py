@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +12,7 @@ from recd_dist.embedding.tables import Embeddings
 from recd_dist.embedding.vocabulary.names import ExchangeName, Send
 from recd_dist.job.job import Job
 from recd_dist.job.options import Optimizer
-from recd_dist.model.loss import click_loss
+from recd_dist.model.loss import TaskLosses
 from recd_dist.model.models import build_named_model, sequence_features
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.reader.loader import Loader
@@ -19,24 +20,56 @@ from recd_dist.reader.transform import Transforms
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.grouped import Embedded
+from recd_dist.tensors.host_side import host_integers
 
-Output = tuple[Tensor, Tensor, Batch]
-"""What a step gives for a batch: the loss, the logits float [B, T], and the batch itself."""
+
+class Output(NamedTuple):
+    """What a step gives for a batch.
+
+    Attributes:
+        loss: the weighted sum of the tasks' losses; 0 in evaluation mode, where no loss is computed.
+        logits: float [B, T], a column for each task.
+        batch: the batch itself.
+        losses: float [T], the loss of each task.
+    """
+
+    loss: Tensor
+    logits: Tensor
+    batch: Batch
+    losses: Tensor
 
 
 class Head(nn.Module):
-    """The dense layers and the loss, which take what the embeddings give."""
+    """The dense layers and the losses, which take what the embeddings give.
 
-    def __init__(self, model: nn.Module) -> None:
+    Args:
+        model: the dense layers.
+        losses: the losses of the tasks.
+    """
+
+    def __init__(self, model: nn.Module, losses: TaskLosses) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.losses = model, losses
 
     def forward(self, embedded: Embedded, batch: Batch) -> tuple[Tensor, Output]:
         """Computes the loss, and returns it with what the loop reports."""
         dense = {group: batch.dense_of(group) for group in batch.dense}
+        if not self.training:  # scores are wanted alone; the labels may be those of another table
+            logits = self.model(embedded, dense).detach()
+            return logits.new_zeros(()), Output(logits.new_zeros(()), logits, batch, self.losses.factors)
+        counts = self.losses.count(batch.labels)  # travels while the model computes
         logits = self.model(embedded, dense)
-        loss = click_loss(logits[:, 0], batch.labels[:, 0])
-        return loss, (loss.detach(), logits.detach(), batch)
+        requests = number_requests(batch, logits) if self.losses.needs_requests else None
+        loss, losses = self.losses(logits, batch.labels, counts, requests)
+        return loss, Output(loss.detach(), logits.detach(), batch, losses)
+
+
+def number_requests(batch: Batch, like: Tensor) -> Tensor:
+    """For each sample the number of its request among those of the batch, int64 [B], on the device of a tensor.
+
+    A request that is cut by the border of a batch, or by that of a rank's share, is one request on each side.
+    """
+    return host_integers(np.unique(batch.request_ids.numpy(), return_inverse=True)[1], like)
 
 
 class TrainModel(nn.Module):
@@ -44,13 +77,14 @@ class TrainModel(nn.Module):
 
     Args:
         embeddings: the embedding tables.
-        model: the dense layers, called as ``logits = model(embedded, dense)``.
+        model: the dense layers, called as ``logits = model(embedded, dense)``, float [B, T].
+        losses: the losses of the tasks.
     """
 
-    def __init__(self, embeddings: Embeddings, model: nn.Module) -> None:
+    def __init__(self, embeddings: Embeddings, model: nn.Module, losses: TaskLosses) -> None:
         super().__init__()
         self.embeddings = embeddings
-        self.head = Head(model)
+        self.head = Head(model, losses)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Output]:
         """Looks up the tables first: the pipeline then sends the ids of the next batch while this one computes."""
@@ -75,7 +109,16 @@ def build_model(
         exchange: how batches travel, from a plan.
     """
     model = _dense_model(job)
-    return TrainModel(build_embeddings(job, dedup, device, send, exchange), model)
+    return TrainModel(build_embeddings(job, dedup, device, send, exchange), model, build_losses(job))
+
+
+def build_losses(job: Job) -> TaskLosses:
+    """Builds the losses of a job's tasks."""
+    columns = [job.schema.labels.index(task.label) for task in job.tasks]
+    weight = None if job.weight is None else job.schema.labels.index(job.weight)
+    stats = job.table.whole.manifest.labels
+    has_gaps = any(task.label in stats and stats[task.label].num_null > 0 for task in job.tasks)
+    return TaskLosses(job.tasks, columns, weight, over_ranks=has_gaps)
 
 
 @contextmanager
@@ -116,7 +159,9 @@ def count_dense_parameters(job: Job) -> int:
 
 def _dense_model(job: Job) -> nn.Module:
     options = {k: v for k, v in job.config.model.items() if k not in ("name", "dim", "pooling")}
-    return build_named_model(str(job.config.model["name"]), job.schema, int(job.config.model["dim"]), **options)
+    return build_named_model(
+        str(job.config.model["name"]), job.schema, int(job.config.model["dim"]), len(job.tasks), **options
+    )
 
 
 def build_dense_optimizer(parameters: list[Tensor], wanted: Optimizer) -> torch.optim.Optimizer:

@@ -19,15 +19,15 @@ from recd_dist.job.job import Job
 from recd_dist.metrics.gather import reduce_over_ranks
 from recd_dist.metrics.memory import measure_memory
 from recd_dist.metrics.moving_mean import MovingMean
-from recd_dist.metrics.quality import TrainingQuality
 from recd_dist.metrics.speed import Speed
 from recd_dist.metrics.traffic import TrafficCounter
+from recd_dist.metrics.training_quality import TrainingQuality
 from recd_dist.plan.step_bytes import group_bytes, step_bytes
 from recd_dist.plan.step_rows import StepRows, TableUse
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.table.schema import SAMPLE
 from recd_dist.tensors.batch import Batch
-from recd_dist.train.build import Output
+from recd_dist.train.build import Output, build_losses
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +47,13 @@ class Point:
 
     Attributes:
         loss: the smoothed loss of this rank.
-        quality: AUC, NE and calibration of the last WINDOW_SAMPLES samples.
+        quality: AUC, NE and calibration of the last WINDOW_SAMPLES samples, of the first binary task.
         speed: samples per second and the share of waiting; empty after the first step, which says nothing of the pace.
         traffic: bytes of a step, by direction, sent and by formula; of all ranks.
         group_bytes: bytes of a step by group and formula; of all ranks.
         dedup_factors: samples per unique row of each group, so far.
         memory: the memory that this process uses, in GiB.
+        tasks: where there are several, for each task by name its smoothed loss, and its quality if it is binary.
     """
 
     loss: float
@@ -62,6 +63,7 @@ class Point:
     group_bytes: Mapping[str, float]
     dedup_factors: Mapping[str, float]
     memory: Mapping[str, float] = field(default_factory=dict)
+    tasks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def rise_text(step: int, loss: float) -> str:
@@ -100,7 +102,10 @@ class RunCounts:
         self._job, self._ranks, self._uses, self._placement = job, ranks, uses, placement
         self._all_reduce_bytes, self._first_step, self._last_point = all_reduce_bytes, step, step
         self._speed, self._loss = Speed(ranks.device), MovingMean()
-        self._quality = TrainingQuality(job.config.batch_size, WINDOW_SAMPLES, ranks.device)
+        self._losses, self._labels = MovingMean(), build_losses(job)
+        self._binary = [number for number, task in enumerate(job.tasks) if task.loss == "binary"]
+        names = [job.tasks[number].name for number in self._binary]
+        self._quality = TrainingQuality(job.config.batch_size, WINDOW_SAMPLES, ranks.device, names)
         self._ahead: deque[StepRows] = deque()  # of batches that are read and not trained yet
         self._steps: list[StepRows] = []  # since the last point
         self._bytes: Counter[str] = Counter()  # of this rank, since the last point
@@ -126,13 +131,19 @@ class RunCounts:
 
     def add_step(self, output: Output) -> None:
         """Adds the result of a step: loss, logits and batch."""
-        loss, logits, batch = output
+        batch = output.batch
         self._steps.append(self._ahead.popleft())
         for group in batch.sparse.groups:
             self._rows[group.name] += group.num_rows
         self._rows["samples"] += batch.batch_size
-        self._loss.update(loss)
-        self._quality.update(logits[:, 0], batch.labels[:, 0])
+        self._loss.update(output.loss)
+        if len(self._job.tasks) > 1:
+            self._losses.update(output.losses)
+        if self._binary:
+            weights = self._labels.weigh(batch.labels)
+            columns = (output.logits, self._labels.labels_of(batch.labels), weights)
+            whole = len(self._binary) == len(self._job.tasks)
+            self._quality.update(*(of if whole else of[:, self._binary] for of in columns))
         self._speed.count_step(batch.batch_size)
 
     def pause(self) -> None:
@@ -170,10 +181,10 @@ class RunCounts:
         if step == self._first_step + 1:
             self._speed.restart()  # the first step starts readers and kernels: it says nothing of the pace
         speed = self._speed.compute() if step > self._first_step + 1 else {}
-        quality = self._quality.compute()
+        qualities = self._quality.compute()
         return Point(
             loss=loss,
-            quality=quality,
+            quality=next(iter(qualities.values()), {}),
             speed=speed,
             traffic=self._traffic(sums, num_steps),
             group_bytes={
@@ -181,11 +192,22 @@ class RunCounts:
             },
             dedup_factors=self.dedup_factors(),
             memory=measure_memory(self._ranks.device),
+            tasks=self._of_tasks(qualities),
         )
 
+    def _of_tasks(self, qualities: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+        """What each task has come to, where there are several."""
+        names = [task.name for task in self._job.tasks]
+        losses = dict(zip(names, self._losses.values(), strict=False))
+        return {name: {"loss": loss, **qualities.get(name, {})} for name, loss in losses.items()}
+
     def _note_rise(self, step: int, loss: float) -> None:
-        """Keeps the highest loss that is above that of a model that has learnt nothing, and warns of the first one."""
-        if loss <= RISE * math.log(2):
+        """Keeps the highest loss that is above that of a model that has learnt nothing, and warns of the first one.
+
+        Only of binary tasks it is known what a model that has learnt nothing has.
+        """
+        loss /= sum(task.weight for task in self._job.tasks)
+        if len(self._binary) < len(self._job.tasks) or loss <= RISE * math.log(2):
             return
         if self._rise is None and self._ranks.is_first:
             logger.warning("%s", rise_text(step, loss))

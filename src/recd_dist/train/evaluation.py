@@ -15,41 +15,63 @@ from recd_dist.job.config import from_yaml, load
 from recd_dist.job.job import Job, resolve
 from recd_dist.job.options import EvaluateConfig, EvaluatedData, TrainConfig
 from recd_dist.metrics.gather import gather_on_first_rank
-from recd_dist.metrics.quality import Quality, measure_quality
+from recd_dist.metrics.quality import measure_task
+from recd_dist.model.loss import TaskLosses
 from recd_dist.ranks import progress
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.screen.command_line import override
 from recd_dist.screen.console import console
 from recd_dist.screen.numbers import figure
 from recd_dist.tensors.batch import Batch
+from recd_dist.train import build
 from recd_dist.train.seen_records import EpochCount, count_trained
 from recd_dist.train.trained_run import logits_of, open_run
 
 
-def quality_of(model: nn.Module, batches: Iterable[Batch], device: torch.device) -> Quality | None:
+def quality_of(
+    model: nn.Module, batches: Iterable[Batch], losses: TaskLosses, device: torch.device
+) -> dict[str, Any] | None:
     """Exact quality over the batches of all ranks; a collective.
 
     Args:
         model: a TrainModel, sharded or not; it is left in the mode in which it was.
         batches: the batches of this rank; every rank has the same number of them.
+        losses: say which tasks the logits are of, and where their labels and the weights stand in the batches.
         device: the device on which the model computes.
 
     Returns:
-        The numbers on rank 0, None on the others.
+        On rank 0 the numbers of the first task by name, with those of every task under ``tasks`` where there are
+        several; None on the others.
     """
     was_training = model.training
     model.eval()
-    none = torch.empty(0, device=device)
-    rows: list[tuple[torch.Tensor, ...]] = [(none, none, none.long())]  # a split may be empty
+    columns: dict[str, list[torch.Tensor]] = {
+        "requests": [torch.empty(0, device=device).long()]
+    }  # a split may be empty
+    for name in ("logits", "labels"):
+        columns |= {f"{name}/{task.name}": [torch.empty(0, device=device)] for task in losses.tasks}
+    if losses.weight is not None:
+        columns["weights"] = [torch.empty(0, device=device)]
     for batch in progress.reading(iter(batches)):
-        columns = batch.labels[:, 0].float(), batch.request_ids
-        rows.append((logits_of(model, batch, device)[:, 0], *(column.to(device) for column in columns)))
+        logits, labels = logits_of(model, batch, device), losses.labels_of(batch.labels.to(device)).float()
+        for number, task in enumerate(losses.tasks):
+            columns[f"logits/{task.name}"].append(logits[:, number])
+            columns[f"labels/{task.name}"].append(labels[:, number])
+        if losses.weight is not None:
+            columns["weights"].append(batch.labels[:, losses.weight].to(device).float())
+        columns["requests"].append(batch.request_ids.to(device))
     model.train(was_training)
-    logits, labels, requests = (torch.cat(column) for column in zip(*rows, strict=True))
-    gathered = gather_on_first_rank({"logits": logits, "labels": labels, "requests": requests})
+    gathered: dict[str, Any] | None = gather_on_first_rank({name: torch.cat(of) for name, of in columns.items()})
     if gathered is None:
         return None
-    return measure_quality(gathered["logits"], gathered["labels"], gathered["requests"])
+    numbers = {}
+    for task in losses.tasks:
+        logits, labels = (gathered[f"{name}/{task.name}"] for name in ("logits", "labels"))
+        numbers[task.name] = measure_task(
+            task.loss, logits, labels, gathered["requests"], gathered.get("weights"), task.scale
+        )
+    first = numbers[losses.tasks[0].name]
+    return {**first, "tasks": numbers} if len(numbers) > 1 else first
 
 
 def evaluate_run(config: EvaluateConfig, ranks: Ranks) -> dict[str, Any]:
@@ -67,12 +89,12 @@ def evaluate_run(config: EvaluateConfig, ranks: Ranks) -> dict[str, Any]:
     """
     run = open_run(config, ranks)
     with run.open_batches(ranks) as batches:
-        quality = quality_of(run.model, batches, ranks.device)
+        quality = quality_of(run.model, batches, build.build_losses(run.job), ranks.device)
     result = {"run_dir": config.run_dir, "step": run.step, "table": str(run.job.table.path)}
     chosen = {name: value for name in ("label", "partitions") if (value := getattr(config.data, name)) is not None}
     is_own = config.data == EvaluatedData()  # of other tables, partitions and labels no oracle knows
     best = oracle(run.job, config.split) if is_own else {}
-    return {**result, **chosen, **(quality.to_json() if quality else {}), **best}
+    return {**result, **chosen, **(quality or {}), **best}
 
 
 def count_seen(run_dir: Path) -> list[EpochCount]:
@@ -100,6 +122,24 @@ def judge_ne(ne: float) -> str:
     return " > 1: worse than the base rate" if ne > 1 else ""
 
 
+_SHOWN = {
+    "auc": "AUC",
+    "auc_per_request": "AUC per request",
+    "gauc": "AUC per request, by samples",
+    "ndcg": "NDCG per request",
+    "ne": "NE",
+    "rmse": "RMSE",
+    "mae": "mean absolute error",
+    "r2": "R2",
+    "calibration": "calibration",
+    "loss": "loss",
+    "base_rate": "base rate",
+    "mean_label": "mean label",
+    "num_samples": "samples",
+}
+"""What an evaluation shows, in this order, with words for it."""
+
+
 def report(result: dict[str, Any]) -> Table:
     """Formats the result as a table for people."""
     title = Text(f"{result['run_dir']}, step {result['step']}, on {result['table']}", no_wrap=True, overflow="ignore")
@@ -108,25 +148,25 @@ def report(result: dict[str, Any]) -> Table:
             title.append(f", {override(('data', name), result[name])}")
     table = Table(title=title, title_justify="left")
     table.add_column("")
-    table.add_column("model", justify="right")
+    of_tasks: dict[str, Any] = result.get("tasks") or {"model": result}
+    for name in of_tasks:
+        table.add_column(name, justify="right")
     has_oracle = "oracle_auc" in result
     if has_oracle:
         table.add_column("oracle", justify="right")
-    names = {
-        "auc": "AUC",
-        "auc_per_request": "AUC per request",
-        "ne": f"NE{judge_ne(result.get('ne', float('nan')))}",
-        "calibration": "calibration",
-        "loss": "log loss",
-        "base_rate": "base rate",
-        "num_samples": "samples",
-    }
+    names = {**_SHOWN, "ne": f"NE{judge_ne(result.get('ne', float('nan')))}"}
     for key, label in names.items():
-        value = result.get(key, float("nan"))
-        shown = f"{value:,}" if isinstance(value, int) else figure(value)
-        best = f"{result[f'oracle_{key}']:.4f}" if f"oracle_{key}" in result else ""
-        table.add_row(label, shown, *([best] if has_oracle else []))
+        if any(key in numbers for numbers in of_tasks.values()):
+            best = [f"{result[f'oracle_{key}']:.4f}" if f"oracle_{key}" in result else ""] if has_oracle else []
+            table.add_row(label, *(_shown(numbers.get(key)) for numbers in of_tasks.values()), *best)
     return table
+
+
+def _shown(value: float | None) -> str:
+    """A number as people read it; empty where a task has none of that name."""
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else figure(value)
 
 
 def main(overrides: Sequence[str] | None = None) -> None:

@@ -19,10 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from recd_dist.errors import ConfigError, DataError
 from recd_dist.job.config import from_yaml, load
 from recd_dist.job.options import PredictConfig
+from recd_dist.model.task import Task
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
 from recd_dist.reader.loader import Loader
@@ -37,7 +39,7 @@ from recd_dist.train.trained_run import TrainedRun, logits_of, open_run, open_sp
 logger = logging.getLogger(__name__)
 
 SCORE = "score"
-"""The column of scores: ``score_clicked`` for a model that was trained on ``clicked``."""
+"""The columns of scores begin with it: ``score_clicked`` is that of the task ``clicked``."""
 
 _ROW_GROUP = 1 << 17  # samples of a row group of the scores
 
@@ -81,21 +83,23 @@ def predict_run(config: PredictConfig, ranks: Ranks, progress: bool = False) -> 
     check_prediction(config, ranks.world_size)
     directory = ScoreDirectory(scores_directory(config), ranks)
     run = open_run(config, ranks)
-    label = run.job.schema.labels[0]
-    keys = StoredColumns.of(run.job.table, (*KEYS, label, *config.columns))
-    column = f"{SCORE}_{run.trained_label}"
-    if column in keys.names:
-        raise ConfigError(f"columns: '{column}' is the name of the scores; leave it out")
+    labels = dict.fromkeys(task.label for task in run.job.tasks)
+    keys = StoredColumns.of(run.job.table, (*KEYS, *labels, *config.columns))
+    names = [f"{SCORE}_{task.name}" for task in run.job.tasks]
+    for name in names:
+        if name in keys.names:
+            raise ConfigError(f"columns: '{name}' is the name of scores; leave it out")
     with PhaseProgress(progress and ranks.is_first) as bar, run.open_batches(ranks) as batches:
         start, scores = score_samples(run, ranks, batches, bar)
         with directory.open() as part:
-            write_scores(part, keys, column, start, scores)
+            write_scores(part, keys, names, start, scores)
             facts = {
                 "run_dir": config.run_dir,
                 "step": run.step,
                 "table": str(run.job.table.path),
                 "partitions": config.data.partitions,
-                "columns": [*keys.names, column],
+                "columns": [*keys.names, *names],
+                "tasks": [task.to_json() for task in run.job.tasks],
                 "num_samples": run.job.manifest.num_samples,
             }
             return directory.finish(part, facts)
@@ -113,8 +117,9 @@ def score_samples(
         bar: shows how many samples of all ranks are scored, as far as this one can tell.
 
     Returns:
-        Where this rank's samples begin in the table's order; and their probabilities of label 1, float32 [samples].
-        With several workers their batches take turns, so that scores are put in their places as they come.
+        Where this rank's samples begin in the table's order; and their scores, float32 [samples, T]: of a binary task
+        the probability of label 1, of a regression the number, of a softmax the logit. With several workers their
+        batches take turns, so that scores are put in their places as they come.
 
     Raises:
         DataError: there is no sample.
@@ -123,11 +128,11 @@ def score_samples(
     if not tasks:
         raise DataError(f"{run.job.table.path}: holds no samples to score; choose another split=...")
     start, end = min(t.samples[0][0] for t in tasks), max(t.samples[-1][1] for t in tasks)
-    scores = np.full(end - start, np.nan, np.float32)
+    scores = np.full((end - start, len(run.job.tasks)), np.nan, np.float32)
     bar.start_scoring(run.job.manifest.num_samples)
     num_shown = num_scored = 0
     for task, batch in zip(tasks, batches, strict=True):
-        found = torch.sigmoid(logits_of(run.model, batch, ranks.device)[:, 0]).cpu().numpy()
+        found = to_scores(logits_of(run.model, batch, ranks.device), run.job.tasks).cpu().numpy()
         for first, last in task.samples:
             scores[first - start : last - start], found = found[: last - first], found[last - first :]
         num_scored += batch.batch_size
@@ -135,19 +140,34 @@ def score_samples(
         bar.advance(shown - num_shown)
         num_shown = shown
     if bad := int(np.isnan(scores).sum()):
-        logger.warning("rank %d: %d of %d scores are nan: did training diverge?", ranks.rank, bad, len(scores))
+        logger.warning("rank %d: %d of %d scores are nan: did training diverge?", ranks.rank, bad, scores.size)
     return start, scores
 
 
-def write_scores(path: Path, keys: StoredColumns, column: str, start: int, scores: NDArray[np.float32]) -> None:
+def to_scores(logits: Tensor, tasks: Sequence[Task]) -> Tensor:
+    """The scores of logits, both float32 [B, T]: probabilities, numbers in units of the label, or logits as they are.
+
+    Probabilities are those of a log with all its negatives, also where the training table has kept a share of them.
+    """
+    columns = []
+    for task, column in zip(tasks, logits.unbind(1), strict=True):
+        factor, shift = task.scale
+        score = column * factor + shift
+        columns.append(torch.sigmoid(score) if task.loss == "binary" else score)
+    return torch.stack(columns, 1)
+
+
+def write_scores(
+    path: Path, keys: StoredColumns, names: Sequence[str], start: int, scores: NDArray[np.float32]
+) -> None:
     """Writes a file of samples that follow each other in the table.
 
     Args:
         path: the file.
         keys: the columns that stand beside the scores.
-        column: the name of the column of scores.
+        names: the names of the columns of scores.
         start: where the samples begin in the table's order.
-        scores: float32 [samples].
+        scores: float32 [samples, T].
     """
     waiting: list[pa.Table] = []
     writer: pq.ParquetWriter | None = None
@@ -155,7 +175,9 @@ def write_scores(path: Path, keys: StoredColumns, column: str, start: int, score
     try:
         for rows in keys.read(start, end):
             chosen = scores[done - start : done - start + len(rows)]
-            waiting.append(rows.append_column(column, pa.array(chosen)))
+            for number, name in enumerate(names):
+                rows = rows.append_column(name, pa.array(chosen[:, number]))  # noqa: PLW2901
+            waiting.append(rows)
             done += len(rows)
             if done == end or sum(map(len, waiting)) >= _ROW_GROUP:
                 table = pa.concat_tables(waiting)

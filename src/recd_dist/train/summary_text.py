@@ -25,7 +25,12 @@ def render(summary: Mapping[str, Any]) -> Table:
     steps, world_size = summary["steps"], summary["world_size"]
     table.add_row("samples", f"{summary['samples']:,} in {steps:,} steps on {world_size} rank{'s'[: world_size > 1]}")
     table.add_row("speed", f"{summary['samples_per_s']:,.0f} samples/s")
-    if "auc" in summary:
+    if "tasks" in summary:
+        for name, numbers in summary["tasks"].items():
+            table.add_row(f"{name}, {summary['split']}", _numbers_text(numbers))
+    elif "loss" in summary and "auc" not in summary:
+        table.add_row(f"quality, {summary['split']}", _numbers_text(summary))
+    elif "auc" in summary:
         best = f" (best possible {summary['oracle_auc']:.4f})" if "oracle_auc" in summary else ""
         table.add_row(f"AUC, {summary['split']}", f"{figure(summary['auc'])}{best}")
         if math.isfinite(summary["auc_per_request"]):
@@ -36,7 +41,9 @@ def render(summary: Mapping[str, Any]) -> Table:
         table.add_row(f"loss, {summary['split']}", f"{figure(summary['loss'])}, calibration {calibration}")
     if found := summary.get("best"):
         early = "; ended early" if summary.get("ended_early") else ""
-        shown = f"step {found['step']:,}: NE {figure(found['ne'])}, AUC {figure(found['auc'])}{early}"
+        task, _, number = found["by"].rpartition(".")
+        value = (found["tasks"][task] if task and "tasks" in found else found)[number]
+        shown = f"step {found['step']:,}: {figure(value)}{early}"
         table.add_row(f"best {found['by']}, {summary['split']}", f"{shown}   ({found['checkpoint']})")
     if rise := summary.get("loss_rise"):
         table.add_row("loss in training", rise_text(int(rise["step"]), rise["loss"]))
@@ -61,3 +68,11 @@ def render(summary: Mapping[str, Any]) -> Table:
     curves = summary["tensorboard"]
     table.add_row("curves", f"{command_line('recd', 'board', str(Path(curves).parent))}   ({curves})")
     return table
+
+
+def _numbers_text(numbers: Mapping[str, Any]) -> str:
+    """The numbers of a task on one line: those that its loss has."""
+    words = {"auc": "AUC", "ne": "NE", "gauc": "GAUC", "ndcg": "NDCG", "rmse": "RMSE", "r2": "R2", "loss": "loss"}
+    words["calibration"] = "calibration"
+    known = {word: numbers[name] for name, word in words.items() if name in numbers and math.isfinite(numbers[name])}
+    return ", ".join(f"{word} {figure(value)}" for word, value in known.items())

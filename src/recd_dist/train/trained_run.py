@@ -27,6 +27,8 @@ from recd_dist.job.job import Job, resolve
 from recd_dist.job.options import EvaluateConfig, TrainConfig
 from recd_dist.job.run_places import best_of, checkpoints_of
 from recd_dist.job.starting_run import TABLES
+from recd_dist.job.tasks import tasks_of
+from recd_dist.model.task import Task
 from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks
@@ -50,14 +52,12 @@ class TrainedRun:
         model: a TrainModel, sharded and in evaluation mode.
         transforms: those that were fitted on the training table.
         step: the step of the checkpoint.
-        trained_label: the label that its scores are the probability of; the job may read another one.
     """
 
     job: Job
     model: nn.Module
     transforms: Transforms
     step: int
-    trained_label: str
 
     @contextmanager
     def open_batches(self, ranks: Ranks) -> Iterator[Loader]:
@@ -69,7 +69,8 @@ class TrainedRun:
 def logits_of(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
     """The model's logits of a batch, float32 [B, T]; a collective, and no gradients are kept."""
     with torch.no_grad():
-        _, (_, logits, _) = model(batch.to(device))
+        _, output = model(batch.to(device))
+    logits: Tensor = output.logits
     return logits.float()
 
 
@@ -113,18 +114,16 @@ def open_run(config: EvaluateConfig, ranks: Ranks) -> TrainedRun:
     parallel = shard(model, plan, ranks)
     checkpoint.load(path, parallel, None, stored.schema, rename=portable_name)
     parallel.eval()
-    return TrainedRun(job, parallel, job.transforms, stored.step, stored.schema.labels[0])
+    return TrainedRun(job, parallel, job.transforms, stored.step)
 
 
 def _job_of(config: EvaluateConfig, trained: TrainConfig, stored: checkpoint.Checkpoint) -> Job:
     """The job that reads a split as the run read its training table."""
     table = open_split(config, trained)
     require_same_features(stored.schema, table)
-    label = config.data.label or stored.schema.labels[0]
-    if label not in table.manifest.schema.labels:
-        known = nearest(label, table.manifest.schema.labels)
-        raise ConfigError(f"data.label={label}: the table {table.path} has no such label{known}")
-    schema = replace(stored.schema, labels=(label,))
+    tasks, weight = _tasks_of(config, trained, stored, table)
+    labels = dict.fromkeys([*(task.label for task in tasks), *([weight] if weight else [])])
+    schema = replace(stored.schema, labels=tuple(labels))
     reader = replace(
         trained.reader,
         num_workers=config.num_workers,
@@ -133,7 +132,31 @@ def _job_of(config: EvaluateConfig, trained: TrainConfig, stored: checkpoint.Che
     )
     options = replace(trained, batch_size=config.batch_size or trained.batch_size, reader=reader)
     transforms = Transforms.parse(schema, stored.extra["transforms"])
-    return Job(options, table, schema, _tables_of(trained, stored), transforms)
+    return Job(options, table, schema, _tables_of(trained, stored), transforms, tasks=tasks, weight=weight)
+
+
+def _tasks_of(
+    config: EvaluateConfig, trained: TrainConfig, stored: checkpoint.Checkpoint, table: ClusteredTable
+) -> tuple[tuple[Task, ...], str | None]:
+    """The tasks of a run, judged by the labels of a table, and the column by which samples count there, if it has it.
+
+    Raises:
+        ConfigError: the table lacks a label.
+    """
+    tasks, known = tasks_of(stored.extra, stored.schema.labels[0]), table.manifest.schema.labels
+    if config.data.label is not None:
+        if len(tasks) > 1:
+            raise ConfigError(
+                f"data.label={config.data.label}: the run has the tasks {', '.join(t.name for t in tasks)}, and each "
+                "is judged by its own label; leave data.label out"
+            )
+        tasks = (replace(tasks[0], label=config.data.label),)
+    for task in tasks:
+        if task.label not in known:
+            option = f"data.label={task.label}" if config.data.label else f"task '{task.name}', label '{task.label}'"
+            raise ConfigError(f"{option}: the table {table.path} has no such label{nearest(task.label, known)}")
+    weight = trained.data.weight
+    return tasks, weight if weight in known else None
 
 
 def _tables_of(trained: TrainConfig, stored: checkpoint.Checkpoint) -> dict[str, Table]:

@@ -37,6 +37,7 @@ from recd_dist.job.options import TrainConfig
 from recd_dist.job.preflight import check, require_work
 from recd_dist.job.run_state import record_state
 from recd_dist.job.starting_run import TABLES
+from recd_dist.job.tasks import TASKS
 from recd_dist.metrics.gather import reduce_over_ranks
 from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.plan import step_bytes
@@ -106,6 +107,7 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     last, num_trained = config.max_steps or sys.maxsize, 0  # batches of this epoch and attempt
     pipeline = start_pipeline(model, optimizer, ranks.device)
     known = {"transforms": transforms.to_json(), TABLES: tables_to_json(job.tables), "config": to_yaml(config)}
+    known[TASKS] = [task.to_json() for task in job.tasks]
     extra = {**known, **start}
     facts = memory_of(model, optimizer, plan, ranks)
     with saves, TrafficCounter() as traffic, watch_of(job, ranks, model, placed, loader, step, facts) as watch:

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import nn
 
 from recd_dist.checkpoint import checkpoint
-from recd_dist.job.check_evaluation import BEST_BY, VALIDATION, is_out_of_patience
+from recd_dist.job.check_evaluation import BEST_BY, VALIDATION, find_number, is_out_of_patience
 from recd_dist.job.job import Job
 from recd_dist.job.run_places import best_of
 from recd_dist.ranks import progress
@@ -99,17 +99,19 @@ class Validation:
     def _measure(self, model: nn.Module) -> dict[str, Any]:
         options: dict[str, Any] = {"table": self._job.evaluation, "batch_size": self._options.batch_size}
         with closing(build.build_loader(self._job, self._ranks, self._transforms, shuffle=False, **options)) as batches:
-            quality = quality_of(model, batches, self._ranks.device)
-        told: list[Any] = [quality.to_json() if quality else None]
+            quality = quality_of(model, batches, build.build_losses(self._job), self._ranks.device)
+        told: list[Any] = [quality]
         dist.broadcast_object_list(told, src=0)
         numbers: dict[str, Any] = told[0]
         return numbers
 
     def _compare(self, step: int, by: str) -> bool:
         """Whether the latest numbers are the best ones so far; counts those that are not."""
-        value, best = self._latest[1][by], math.nan if self._best is None else self._best[_QUALITY][by]
+        value, best = find_number(self._latest[1], by), math.nan
+        if self._best is not None:
+            best = find_number(self._best[_QUALITY], by)
         is_new, self._counted_step = step > self._counted_step, max(step, self._counted_step)
-        if math.isfinite(value) and not (value - best) * BEST_BY[by] <= 0:
+        if math.isfinite(value) and not (value - best) * BEST_BY[by.rpartition(".")[2]] <= 0:
             self._best, self._since_best = {"step": step, _QUALITY: self._latest[1]}, 0
             return True
         if is_new and (self._best is None or step > self._best["step"]):  # else it was measured before a kill
@@ -143,5 +145,10 @@ class Validation:
         found = checkpoint.read_description(path) if path else None
         if found is None:
             return None
-        quality = {k: math.nan if v is None else v for k, v in found.extra[_QUALITY].items()}
-        return {"step": found.step, _QUALITY: quality}
+        return {"step": found.step, _QUALITY: _null_to_nan(found.extra[_QUALITY])}
+
+
+def _null_to_nan(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers as JSON has them, nan where it has null; those of the tasks are one level below."""
+    known = {k: _null_to_nan(v) if isinstance(v, Mapping) else v for k, v in numbers.items()}
+    return {k: math.nan if v is None else v for k, v in known.items()}

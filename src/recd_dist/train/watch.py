@@ -27,7 +27,7 @@ from recd_dist.train.counting import Point, RunCounts
 from recd_dist.train.seen_records import SeenRecords
 from recd_dist.train.summary_text import render
 
-_EVALUATED = ("auc", "auc_per_request", "ne", "loss", "calibration")
+_EVALUATED = ("auc", "auc_per_request", "gauc", "ndcg", "ne", "rmse", "mae", "r2", "loss", "calibration")
 _WRITING = "writing curves and records"  # to a disk that may be slow: no step
 
 
@@ -108,7 +108,7 @@ class Watch:
         self._counts.add_step(output)
         if self._seen:
             with progress.phase(_WRITING):
-                self._seen.append(epoch, step, output[2].sample_ids.numpy())
+                self._seen.append(epoch, step, output.batch.sample_ids.numpy())
 
     def show(self, step: int) -> None:
         """Moves the progress bar on; free between two redraws."""
@@ -134,7 +134,9 @@ class Watch:
         board.add_points_by_line(step, "traffic", "bytes", sides)
         board.add_points_by_line(step, "traffic", "group_bytes", point.group_bytes)
         board.add_points(step, "speed", point.speed)
-        board.add_points(step, "quality", {"loss": point.loss, **point.quality})
+        board.add_points(step, "quality", {"loss": point.loss, **({} if point.tasks else point.quality)})
+        for name, numbers in point.tasks.items():
+            board.add_points(step, "quality", numbers, name)
         board.add_points_by_line(step, "dedup", "factor", point.dedup_factors)
         board.add_points(step, "memory", point.memory)
         if self._alarms:
@@ -148,8 +150,7 @@ class Watch:
             numbers: the quality of the split.
             traffic: the bytes that were counted at the collectives.
         """
-        results = {name: float(numbers[name]) for name in _EVALUATED if name in numbers}
-        self._board.add_points(step, "quality", results, "eval")
+        results = self._add_evaluation(step, numbers)
         self._latest |= {f"eval_{name}": number for name, number in results.items()}
         self._evaluated_step = step
         traffic.take()
@@ -186,17 +187,26 @@ class Watch:
 
     def add_results(self, step: int, summary: Mapping[str, Any]) -> None:
         """Adds the evaluation and the run's line in the table of runs to the board."""
-        results = {name: float(summary[name]) for name in _EVALUATED if name in summary}
-        if step != self._evaluated_step:
-            self._board.add_points(step, "quality", results, "eval")
+        results = _evaluated(summary) if step == self._evaluated_step else self._add_evaluation(step, summary)
         config = asdict(self._job.config)
         flat = {name: value_at(config, name) for name in dotted_names(config) if not name.startswith("data.samples")}
         results["samples_per_s"] = summary["samples_per_s"]
         self._board.add_run(step, {k: v for k, v in flat.items() if v is not None}, results)
         self._board.flush()
 
+    def _add_evaluation(self, step: int, numbers: Mapping[str, Any]) -> dict[str, float]:
+        """Adds a point to the curves of the evaluation, for each task where there are several; those of the first."""
+        for name, of_task in numbers.get("tasks", {"": numbers}).items():
+            self._board.add_points(step, "quality", _evaluated(of_task), f"{name}/eval".removeprefix("/"))
+        return _evaluated(numbers)
+
     def show_summary(self, summary: Mapping[str, Any]) -> None:
         """Shows the summary on the screen."""
         if self._progress:
             self._progress.__exit__(None, None, None)
             console(sys.stderr).print(render(summary))
+
+
+def _evaluated(numbers: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of an evaluation that make curves."""
+    return {name: float(numbers[name]) for name in _EVALUATED if name in numbers}

@@ -70,6 +70,17 @@ def row_hashes(column: pa.Array | pa.ChunkedArray, kind: Kind, weights: pa.Array
     return hashes
 
 
+def label_hashes(column: pa.Array | pa.ChunkedArray) -> Hashes:
+    """The hash of each label of a column, uint64 [N]; a missing one is not that of 0, as a missing feature is.
+
+    Args:
+        column: floats [N], null or nan where a label is missing.
+    """
+    missing = pc.is_null(column, nan_is_null=True)
+    flags = missing.to_numpy(zero_copy_only=False) if isinstance(missing, pa.Array) else missing.to_numpy()
+    return np.where(flags, _MISSING, row_hashes(column, Kind.dense))
+
+
 def column_checksum(hashes: Hashes, repeats: npt.NDArray[np.int64] | None = None) -> int:
     """The sum of row hashes modulo 2**64, which no order of the rows changes.
 
@@ -282,3 +293,4 @@ def _hash_of_list(*ids: int) -> np.uint64:
 
 _EMPTY = _hash_of_list()
 _ZERO = _hash_of_list(0)
+_MISSING = _hash_of_list(-1)

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recd_dist.errors import DataError
+from recd_dist.etl.deal.keys import Flags
 from recd_dist.etl.source.inspection import ORDER_KEY, REQUEST, SAMPLE_KEY, SESSION, TIMESTAMP
 from recd_dist.table.schema import Feature
 
@@ -38,26 +39,47 @@ def check_keys(table: pa.Table, first_row: int) -> None:
             )
 
 
-def check_labels(table: pa.Table, labels: Iterable[str], first_row: int) -> None:
-    """Checks that every label of every sample is a finite number.
+def find_unlabelled(
+    table: pa.Table, labels: Iterable[str], first_row: int, policy: str, weight: str | None = None
+) -> Flags:
+    """Finds samples of which a label is missing, and checks that all others are finite numbers.
 
     Args:
         table: samples of the normalised query.
         labels: the names of the label columns.
         first_row: the place of the first sample in the query's result, for the message.
+        policy: ``error`` refuses samples of which a label is missing.
+        weight: the one of the labels that holds weights, none of which may be missing or negative.
+
+    Returns:
+        bool [N], True where a label is null or not a number.
 
     Raises:
-        DataError: a label is null, infinite or not a number.
+        DataError: a label is infinite, or missing where it may not be; a weight is none.
     """
+    missing = np.zeros(table.num_rows, bool)
     for name in labels:
-        is_bad = pc.invert(pc.fill_null(pc.is_finite(table[name]), False))
-        if pc.any(is_bad).as_py():
-            row = pc.index(is_bad, True).as_py()
-            value = "null" if (value := table[name][row].as_py()) is None else value
-            raise DataError(
-                f"samples query: label '{name}' is {value} in row {first_row + row} (and perhaps more); "
-                "filter such rows in the SQL, or say what a missing label means with coalesce"
+        values = np.asarray(table[name].to_numpy(), np.float32)
+        absent = np.isnan(values)
+        bad = np.isinf(values) | (absent if policy == "error" or name == weight else False)
+        cure = "filter such rows in the SQL, or say what a missing label means with coalesce"
+        if name == weight:
+            bad |= values < 0
+            cure = f"weights are numbers of at least 0: say so in the SQL, such as greatest(coalesce({name}, 0), 0)"
+        elif policy == "error":
+            cure += (
+                "; data.policy.unlabelled=keep trains each task on the samples that have its label, drop leaves the "
+                "others out"
             )
+        if bad.any():
+            row = int(np.argmax(bad))
+            value = "null" if (value := table[name][row].as_py()) is None else value
+            word = "weight" if name == weight else "label"
+            raise DataError(
+                f"samples query: {word} '{name}' is {value} in row {first_row + row} (and perhaps more); {cure}"
+            )
+        missing |= absent
+    return missing
 
 
 def check_weights(table: pa.Table, feature: Feature, first_row: int) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import pyarrow as pa
 
-from recd_dist.etl.checksum.row_hashes import Hashes, combine_hashes, row_hashes
+from recd_dist.etl.checksum.row_hashes import Hashes, combine_hashes, label_hashes, row_hashes
 from recd_dist.etl.checksum.sample_sums import feature_hashes
 from recd_dist.etl.deal.keys import I64
 from recd_dist.etl.source.inspection import link_column
@@ -32,7 +32,7 @@ def hash_columns(samples: pa.Table, schema: Schema, linked: Collection[str]) -> 
     Returns:
         uint64 [N] by column.
     """
-    hashes = {name: row_hashes(samples[name], Kind.dense) for name in schema.labels}
+    hashes = {name: label_hashes(samples[name]) for name in schema.labels}
     hashes |= {f.name: feature_hashes(samples, f) for f in schema.features if f.group not in linked}
     return hashes | {name: row_hashes(samples[name], Kind.id) for name in map(link_column, linked)}
 

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recd_dist.errors import DataError
-from recd_dist.etl.checksum.row_hashes import Hashes, combine_hashes, row_hashes
+from recd_dist.etl.checksum.row_hashes import Hashes, combine_hashes, label_hashes
 from recd_dist.etl.checksum.sample_sums import compared_keys, feature_hashes, key_hashes, sample_checksums
 from recd_dist.etl.deal.assign_sessions import is_in_share
-from recd_dist.etl.deal.check_rows import check_keys, check_labels, check_weights
+from recd_dist.etl.deal.check_rows import check_keys, check_weights, find_unlabelled
 from recd_dist.etl.deal.keys import HASH, I64, SIZE, Flags
 from recd_dist.etl.deal.label_values import LabelValues
 from recd_dist.etl.deal.lookup import Lookup
@@ -67,13 +67,13 @@ class Preparation:
             DataError: a sample has no session, request, timestamp or label, or its time is outside the bounds.
         """
         raw = pa.Table.from_batches([batch])
-        self._check(raw, first_row)
+        unlabelled = self._check(raw, first_row)
         linked, num_unlinked = self._link_groups(raw)
         tally = Tally(num_unlinked=num_unlinked, num_rows=batch.num_rows)
         hashes = hash_columns(raw, self.schema, self.lookups)
         content = combine_hashes(hashes.values())
         table = self._add_keys(linked, content, order_hash(hashes, content, self.schema, self.lookups), first_row)
-        stays = self._apply_policies(table, first_row, tally)
+        stays = self._apply_policies(table, unlabelled, first_row, tally)
         if not stays.all():
             table = table.filter(pa.array(stays))
         for feature in self.schema.features:
@@ -90,12 +90,15 @@ class Preparation:
             tally.labels.setdefault(name, LabelValues()).include(table[name].to_numpy())
         return table, tally
 
-    def _check(self, raw: pa.Table, first_row: int) -> None:
+    def _check(self, raw: pa.Table, first_row: int) -> Flags:
+        """Looks at single rows; returns which samples lack a label, bool [N]."""
         check_keys(raw, first_row)
-        check_labels(raw, self.schema.labels, first_row)
+        policy, weight = self.source.policy.unlabelled, self.source.weight
+        unlabelled = find_unlabelled(raw, self.schema.labels, first_row, policy, weight)
         for feature in self.schema.features:
             if feature.weights is not None and feature.group not in self.lookups:
                 check_weights(raw, feature, first_row)
+        return unlabelled
 
     def _link_groups(self, raw: pa.Table) -> tuple[pa.Table, dict[str, int]]:
         """Puts row numbers in the place of keys for each group with its own query, and counts samples without a row."""
@@ -130,8 +133,8 @@ class Preparation:
             sizes += lengths.to_numpy().astype(np.int32) * (table.schema.field(name).type.value_type.bit_width // 8)
         return sizes
 
-    def _apply_policies(self, table: pa.Table, first_row: int, tally: Tally) -> Flags:
-        """Which samples stay, as far as their times and the share of the sessions tell: bool [N]."""
+    def _apply_policies(self, table: pa.Table, unlabelled: Flags, first_row: int, tally: Tally) -> Flags:
+        """Which samples stay, as far as times, labels and the share of the sessions tell: bool [N]."""
         stays = np.ones(table.num_rows, bool)
         policy = self.source.policy
         if self.timed:
@@ -140,6 +143,11 @@ class Preparation:
             if outside.any():
                 self._note_impossible_times(table, outside, first_row, tally)
                 stays &= ~outside if policy.time == "drop" else True
+        if (lacking := unlabelled & stays).any():
+            drops = policy.unlabelled == "drop"
+            checksums = self.checksums(table.filter(pa.array(lacking))) if drops else {}
+            tally.dropped.add("unlabelled" if drops else "unlabelled_kept", int(lacking.sum()), checksums)
+            stays &= ~lacking if drops else True
         if self.source.sample < 1 and self.source.gap_us is None:
             unsampled = ~is_in_share(table[SESSION].to_numpy(), self.source.sample) & stays
             if unsampled.any():
@@ -189,7 +197,7 @@ class Preparation:
     def checksums(self, samples: pa.Table) -> dict[str, int]:
         """The checksums of samples that are left out, by column: ``recd etl --verify`` adds them to the table's."""
         hashes = {key: key_hashes(samples[name]) for key, name in compared_keys(self.source).items()}
-        hashes |= {name: row_hashes(samples[name], Kind.dense) for name in self.schema.labels}
+        hashes |= {name: label_hashes(samples[name]) for name in self.schema.labels}
         for group in self.schema.groups:
             rows = samples
             if group in self.lookups:

@@ -111,7 +111,8 @@ class Tally:
             if "timestamp" in source.keys
             else []
         )
-        for number, name in enumerate(source.labels):
+        labels = [name for name in source.labels if name != source.weight]
+        for number, name in enumerate(labels):
             found += self.labels[name].announcements(name, trained=number == 0)
         if source.reading.null_values:  # people have said what means missing, and what does not
             return tuple(found)

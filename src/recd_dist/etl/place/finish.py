@@ -115,6 +115,8 @@ _REASONS = {
     "late": "samples were left out, since they came late for their partition",
     "late_kept": "samples came late for their partition, and were kept",
     "time": "samples were left out, since their time cannot be right",
+    "unlabelled": "samples lack a label, and were left out",
+    "unlabelled_kept": "samples lack a label, and were kept: a task is trained on those that have its label",
     "time_kept": "samples have a time that cannot be right, and were kept",
     "sampled": "samples were left out, since their sessions are not in the sample",
     "session_cut": "sessions are longer than eight row groups, and were cut",

@@ -106,9 +106,7 @@ def _build_manifest(
         num_requests=sum(part.num_requests for part in parts),
         group_rows={group: sum(sum(part.groups[group].row_groups) for part in parts) for group in schema.dedup_groups},
         features={f.name: sums[f.name].stats(train[f.name]) for f in schema.features},
-        labels={
-            name: sums[name].stats(sums[name]) for name in schema.labels if sums.get(name, _NONE).num == num_samples
-        },
+        labels={name: of.stats(of) for name in schema.labels if (of := sums.get(name, _NONE)).num_seen == num_samples},
         ids={table: distinct.stats() for table, distinct in ids.items()},
         parts=parts,
         source=_describe_source(output, dropped),

@@ -83,7 +83,8 @@ def _heading_lines(source: Source, files: InputFiles) -> Iterable[str]:
     split = f"the last {source.split:g} of the sessions" if isinstance(source.split, float) else source.split
     yield f"  split       {split or 'none'}"
     policy = source.policy
-    yield f"  policies    duplicates {policy.duplicates}, late {policy.late}, time {policy.time}"
+    chosen = {name: getattr(policy, name) for name in ("duplicates", "late", "time", "unlabelled")}
+    yield f"  policies    {', '.join(f'{name} {what}' for name, what in chosen.items())}"
     if source.sample < 1:
         yield f"  sample      {source.sample:g} of the sessions"
     if source.partition:

@@ -33,7 +33,7 @@ from recd_dist.etl.source.source_options import (
 )
 
 _OPTIONS = (
-    *("name", "path", "samples", "samples_spark", "keys", "labels", "split", "groups", "features", "drop"),
+    *("name", "path", "samples", "samples_spark", "keys", "labels", "weight", "split", "groups", "features", "drop"),
     *("sessions", "policy", "sample", "partition", "readable_by", "null_values", "csv"),
 )
 _ELSEWHERE = ("source", "table", "tables", "synthetic", "partitions", "label")
@@ -51,7 +51,7 @@ class Source:
         path: a file, directory or glob. It stands for ``{path}`` in every query.
         samples: the DuckDB query that returns one row per sample. None reads every column of ``path``.
         keys: the column of each key (session, request, timestamp, user, sample, order) that the source has.
-        labels: the label columns. The first one is trained on.
+        labels: the label columns, and the column of weights. The first one is trained on where nobody names another.
         split: a predicate that is true for test samples, or the share (0..1) of the sessions that are last in time and
             become the test split, or None for no test split.
         groups: the deduplicated groups. None lets the ETL choose them by measuring how often each feature repeats.
@@ -69,6 +69,7 @@ class Source:
         users_apart: whether sessions with one number are two where the users that ``keys.user`` names are.
         reading: how text files are written, where their look does not tell it.
         readable_by: the engines that can read the table: ``newest``, or ``any`` for older ones too.
+        weight: the one of ``labels`` that holds the weights of the samples; None where each counts once.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Source:
     reading: ReadOptions = field(default_factory=ReadOptions)
     users_apart: bool = True
     readable_by: str = NEWEST
+    weight: str | None = None
 
     @property
     def session_by(self) -> str:
@@ -184,7 +186,8 @@ class Source:
         policy = read_policy(value.get("policy") or {}, keys, mistakes)
         readable_by = read_readable_by(value.get("readable_by"), mistakes)
         reading = read_text_options(value.get("null_values"), value.get("csv"), mistakes)
-        if not labels:
+        weight = read_names(value.get("weight"), "weight", mistakes)
+        if not labels or labels == weight:
             mistakes.append("labels is empty; name the label column, such as labels: [clicked]")
         if mistakes:
             raise ConfigError(f"data source '{name}': " + "\n  ".join(mistakes))
@@ -193,7 +196,7 @@ class Source:
             path=str(value["path"]),
             samples=value.get("samples") or None,
             keys=keys,
-            labels=labels,
+            labels=tuple(dict.fromkeys((*labels, *weight))),
             split=split,
             groups=groups,
             features=features,
@@ -206,4 +209,5 @@ class Source:
             samples_spark=value.get("samples_spark") or None,
             reading=reading,
             readable_by=readable_by,
+            weight=weight[0] if weight else None,
         )

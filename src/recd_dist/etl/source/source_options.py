@@ -24,7 +24,7 @@ NEWEST, ANY = "newest", "any"
 _SESSIONS = ("auto", "column", "gap", "request", "user", "none")
 _PARTITIONS = ("day", "hour")
 _CHOICES = ("error", "keep", "drop")
-_POLICIES = {"duplicates": _CHOICES, "late": _CHOICES, "time": _CHOICES}
+_POLICIES = {"duplicates": _CHOICES, "late": _CHOICES, "time": _CHOICES, "unlabelled": _CHOICES}
 _EARLIEST = "1990-01-01"
 _GAP = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?\Z")
 _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
@@ -40,12 +40,14 @@ class Policy:
             of the samples that are equal in every value); ``keep`` keeps them; ``error`` ends the run.
         late: what happens to samples of a partition that the table has already: ``error``, ``keep`` or ``drop``.
         time: what happens to samples whose time is outside the bounds: ``error``, ``keep`` or ``drop``.
+        unlabelled: what happens to samples of which a label is missing: ``error``, ``keep`` or ``drop``.
         earliest_us, latest_us: the bounds of a possible time, in microseconds since 1970.
     """
 
     duplicates: str = "keep"
     late: str = "error"
     time: str = "error"
+    unlabelled: str = "error"
     earliest_us: int = -_FOREVER
     latest_us: int = _FOREVER
 
@@ -106,9 +108,11 @@ def read_policy(value: Any, keys: Mapping[str, str], mistakes: list[str]) -> Pol
         return Policy()
     known = (*_POLICIES, "earliest", "latest")
     mistakes += [f"unknown policy.{k}{nearest(str(k), known)}" for k in value if k not in known]
-    chosen = {"duplicates": "drop" if "sample" in keys else "keep", "late": "error", "time": "error"}
+    chosen = {"duplicates": "drop" if "sample" in keys else "keep"}
     for name, choices in _POLICIES.items():
-        if value.get(name) is not None:
+        if value.get(name) is None:
+            chosen.setdefault(name, "error")
+        else:
             chosen[name] = str(value[name])
             if chosen[name] not in choices:
                 mistakes.append(f"policy.{name}={chosen[name]}: no such policy{nearest(chosen[name], choices)}")

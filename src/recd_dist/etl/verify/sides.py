@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recd_dist.etl.checksum.row_hashes import Hashes, column_checksum
+from recd_dist.etl.checksum.row_hashes import Hashes, column_checksum, label_hashes
 from recd_dist.etl.checksum.sample_sums import Sums, buckets_of, feature_hashes, group_hashes, key_hashes, sample_hashes
 from recd_dist.etl.deal.lookup import Lookup
 from recd_dist.etl.raw import duckdb_sql as engine
@@ -62,6 +62,12 @@ class Comparison:
         """The labels and features that come from the samples query."""
         labels = (Feature(name, Kind.dense) for name in self.schema.labels)
         return (*labels, *(f for f in self.schema.features if f.group not in self.own))
+
+    def hash_samples(self, columns: pa.Table | pa.RecordBatch) -> dict[str, Hashes]:
+        """The hash of each value of the columns that come from the samples query, uint64 [N] by column."""
+        features = (f for f in self.sample_features if f.name not in self.schema.labels)
+        labels = {name: label_hashes(columns.column(name)) for name in self.schema.labels}
+        return labels | {f.name: feature_hashes(columns, f) for f in features}
 
     def buckets(self, hashes: Mapping[str, Hashes], rows: Hashes) -> npt.NDArray[np.int64]:
         """The bucket of each sample: by the first key that is compared, so that the samples of a session share it.
@@ -139,7 +145,7 @@ class SourceSide:
         """Runs the samples query again."""
         for columns in _read_query(self.connection, self.inspection.samples, "samples query"):
             hashes = {key: key_hashes(columns.column(name)) for key, name in self.comparison.keys.items()}
-            hashes |= {f.name: feature_hashes(columns, f) for f in self.comparison.sample_features}
+            hashes |= self.comparison.hash_samples(columns)
             links = {g: lookup.find(columns.column(link_column(g))) for g, lookup in self.lookups.items()}
             rows = sample_hashes(hashes, {group: self._group_rows[group][numbers] for group, numbers in links.items()})
             yield HashedBatch(self._split_numbers(columns), hashes, rows, columns, links)
@@ -246,7 +252,7 @@ class TableSide:
 
     def _hash_batch(self, columns: pa.RecordBatch, split: int) -> HashedBatch:
         hashes = {key: key_hashes(columns.column(key)) for key in self.comparison.keys}
-        hashes |= {f.name: feature_hashes(columns, f) for f in self.comparison.sample_features}
+        hashes |= self.comparison.hash_samples(columns)
         groups: dict[str, Hashes] = {}
         in_groups: dict[str, Hashes] = {}
         for group, features in self.comparison.own.items():

@@ -41,6 +41,11 @@ class FeatureSums:
     min: float = math.inf
     max: float = -math.inf
 
+    @property
+    def num_seen(self) -> int:
+        """Samples whose numbers were looked at, with those that have none."""
+        return self.num + self.num_null
+
     def add(self, column: Column, repeats: npt.NDArray[np.int64], num_changed: int, num_pairs: int) -> None:
         """Adds the samples of some stored rows.
 

@@ -109,8 +109,12 @@ class _Sums:
 
     def add_labels(self, schema: Schema, samples: Samples) -> None:
         for label in schema.labels if len(samples) else ():
-            self.features[label] = FeatureSums()
-            self.features[label].add_numbers(samples.key(label).astype(np.float64), np.ones(len(samples), np.int64))
+            self.features[label] = sums = FeatureSums()
+            values = samples.key(label).astype(np.float64)
+            known = values[~np.isnan(values)]
+            sums.num_null = len(values) - len(known)
+            if len(known):
+                sums.add_numbers(known, np.ones(len(known), np.int64))
 
     def add(self, features: tuple[Feature, ...], rows: StoredRows, streams: Streams | None, samples: Samples) -> None:
         num_pairs = int(samples.pairs.sum())

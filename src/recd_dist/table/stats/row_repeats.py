@@ -92,7 +92,7 @@ class SampleKeys:
 
     Attributes:
         sessions, requests, times: int64 [N], session, request and timestamp of each sample in table order.
-        label_means: the mean of each label.
+        label_means: the mean of each label, over the samples that have it.
         repeats: group -> how often its rows repeat; the group ``sample`` has no entry.
     """
 
@@ -112,7 +112,7 @@ class SampleKeys:
         names, labels = manifest.schema.dedup_groups, manifest.schema.labels
         columns = [SESSION_ID, REQUEST_ID, TIMESTAMP, *labels, *(f"{name}_row" for name in names)]
         keys: dict[str, list[I64]] = {SESSION_ID: [], REQUEST_ID: [], TIMESTAMP: []}
-        sums = dict.fromkeys(labels, 0.0)
+        sums, counts = dict.fromkeys(labels, 0.0), dict.fromkeys(labels, 0)
         repeats = {name: RowRepeats(0, 0, dict.fromkeys(BATCH_SIZES, 0)) for name in names}
         for part in manifest.parts:
             with open_file(table, part.samples) as file:
@@ -120,12 +120,15 @@ class SampleKeys:
             for name, chunks in keys.items():
                 chunks.append(samples[name].to_numpy())
             for label in labels:
-                sums[label] += float(samples[label].to_numpy().sum(dtype=np.float64))
+                values = samples[label].to_numpy()
+                known = ~np.isnan(values)
+                sums[label] += float(values[known].sum(dtype=np.float64))
+                counts[label] += int(known.sum())
             same_session = keys[SESSION_ID][-1][1:] == keys[SESSION_ID][-1][:-1]
             for name in names:
                 repeats[name] = repeats[name].add(samples[f"{name}_row"].to_numpy(), same_session)
         all_keys = {name: np.concatenate([np.empty(0, np.int64), *chunks]) for name, chunks in keys.items()}
-        means = {label: total / max(manifest.num_samples, 1) for label, total in sums.items()}
+        means = {label: total / max(counts[label], 1) for label, total in sums.items()}
         return SampleKeys(all_keys[SESSION_ID], all_keys[REQUEST_ID], all_keys[TIMESTAMP], means, repeats)
 
     def samples_per_session(self, in_time_order: bool) -> float:

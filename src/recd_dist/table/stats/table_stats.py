@@ -94,7 +94,7 @@ class TableStats:
         session, request: samples per session and per request.
         per_session_in_time_order: samples per session in batches of 4096 sorted by time; nan without timestamps.
         per_session_clustered: samples per session in batches of 4096 as they are stored.
-        label_means: the mean of each label.
+        label_means: the mean of each label, over the samples that have it.
         features, groups: features and groups in schema order.
         total: all groups together.
         num_bytes: bytes of this split's Parquet files.

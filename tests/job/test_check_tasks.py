@@ -10,7 +10,6 @@ import pytest
 from recd_dist.errors import DataError
 from recd_dist.etl.flow import etl
 from recd_dist.etl.source.source import Source
-from recd_dist.job.check_label import check_label
 from recd_dist.table.clustered import ClusteredTable
 
 
@@ -39,7 +38,7 @@ def test_only_binary_labels_are_trained_on(tmp_path, labels, message, older):
     if older:
         made = replace(made, manifest=replace(made.manifest, labels={}))
     if message is None:
-        check_label(made, "y")
+        check_tasks(job_on(made))
         return
     with pytest.raises(DataError, match=message):
-        check_label(made, "y")
+        check_tasks(job_on(made))
