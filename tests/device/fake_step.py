@@ -32,20 +32,24 @@ from recd_dist.embedding.exchange.unit_rows import unit_rows
 from recd_dist.embedding.sharded_embeddings import EmbeddingsSharder, ShardedEmbeddings
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.metrics.moving_mean import MovingMean
+from recd_dist.model.loss import TaskLosses
 from recd_dist.model.models import build_named_model, sequence_features
+from recd_dist.model.task import LOSSES, Task
 from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.world import World
 from recd_dist.ranks.health.release_lines import CUDA_BUILD, installed_versions
 from recd_dist.table.schema import Feature, Kind, Schema, Table
 from recd_dist.tensors.batch import Batch
-from recd_dist.tensors.host_side import constant
+from recd_dist.tensors.host_side import constant, host_integers
 from recd_dist.tensors.ikjt import IKJT, GroupLayout
+from recd_dist.train import build
 from recd_dist.train.build import Head
 
 DEVICE = torch.device("cuda:0" if CUDA_BUILD in installed_versions() and torch.version.cuda else "meta")
 """``cuda`` where both are CUDA builds: pip may find a CUDA build of torch only, for fbgemm-gpu's CPU build."""
 
 DIM = 8
+TASKS = [Task(loss, "label", loss) for loss in LOSSES]
 SCHEMA = Schema(
     (
         Feature("history", Kind.ids, "user", "item"),  # its candidate looks up the same table
@@ -251,7 +255,8 @@ class FakeStep:
         with self.mode:
             self.embeddings = self._shard(env)
             with DEVICE:
-                self.head = Head(build_named_model(self.model, SCHEMA, DIM, **self.model_options))
+                model = build_named_model(self.model, SCHEMA, DIM, len(TASKS), **self.model_options)
+                self.head = Head(model, TaskLosses(TASKS, [0] * len(TASKS), over_ranks=True))
             self.mean = MovingMean()
         self.sizes = self._sizes()
 
@@ -309,15 +314,18 @@ class FakeStep:
             pinned.is_in_locked_memory = True
             return pinned
 
-        originals = inputs.host_array, Tensor.pin_memory
-        inputs.host_array, Tensor.pin_memory = read, pin_memory
+        def number(batch: Batch, like: Tensor) -> Tensor:
+            return host_integers(np.arange(batch.batch_size), like)  # it looks at numbers that lie on the host
+
+        originals = inputs.host_array, Tensor.pin_memory, build.number_requests
+        inputs.host_array, Tensor.pin_memory, build.number_requests = read, pin_memory, number
         try:
             with self.mode:
                 batch = self.batch.to(DEVICE, non_blocking=True)
                 with DeviceGuard(DEVICE) as guard:
                     self._compute(batch)
         finally:
-            inputs.host_array, Tensor.pin_memory = originals
+            inputs.host_array, Tensor.pin_memory, build.number_requests = originals
         return guard.wrong, reads
 
     def _compute(self, batch: Batch) -> None:
@@ -325,7 +333,7 @@ class FakeStep:
         looked_up = self.embeddings.input_dist(context, batch.sparse).wait().wait()
         vectors = self.embeddings.compute(context, looked_up)
         embedded = self.embeddings.output_dist(context, vectors).wait()
-        loss, (detached, _, _) = self.head(embedded, batch)
+        loss, output = self.head(embedded, batch)
         if DEVICE.type != "cuda":
             loss.backward()
-        self.mean.update(detached)
+        self.mean.update(output.loss)

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from recd_dist.embedding.vocabulary.names import Codecs
-from recd_dist.metrics.quality import TrainingQuality
+from recd_dist.metrics.training_quality import TrainingQuality
 from recd_dist.tensors.grouped import GroupedJagged
 from recd_dist.tensors.host_side import constant, host_integers
 
@@ -107,11 +107,11 @@ class Questions(TorchDispatchMode):
 
 def test_training_quality_asks_for_nothing_before_it_is_shown() -> None:
     """TorchRec's metrics do not run on fake tensors; what they would ask a device for shows on the CPU, too."""
-    quality = TrainingQuality(8, 64, torch.device("cpu"))
-    logits, labels = torch.zeros(8), torch.ones(8)
-    quality.update(logits, labels)
+    quality = TrainingQuality(8, 64, torch.device("cpu"), tasks=("clicked", "liked"))
+    logits, labels, weights = torch.zeros(8, 2), torch.ones(8, 2), torch.ones(8, 2)
+    quality.update(logits, labels, weights)
     with Questions() as questions:
-        quality.update(logits, labels)
+        quality.update(logits, labels, weights)
     assert questions.asked == []
     with Questions() as questions:
         quality.compute()

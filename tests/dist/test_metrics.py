@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from recd_dist.metrics.gather import gather_on_first_rank, reduce_over_ranks
-from recd_dist.metrics.quality import TrainingQuality, measure_quality
+from recd_dist.metrics.quality import measure_quality
 from recd_dist.metrics.speed import Speed
+from recd_dist.metrics.training_quality import TrainingQuality
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.train.seen_records import EpochCount, SeenRecords, count_trained
 
@@ -55,31 +56,41 @@ def _samples(rank: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
     return logits, (torch.rand(size, generator=generator) < torch.sigmoid(logits)).float()
 
 
-def _window(ranks: Ranks) -> tuple[dict[str, float], dict[str, float]]:
-    window = TrainingQuality(batch_size=64, num_last=10_000, device=ranks.device)
+def _tasks(rank: int, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits, labels and weights of two tasks; of the second a third of the labels is missing, and others weigh."""
+    logits, labels = _samples(rank, step)
+    weights = torch.stack([torch.ones(len(labels)), torch.arange(len(labels)).remainder(3).float()], 1)
+    labels = torch.stack([labels, labels.masked_fill(weights[:, 1] == 0, torch.nan)], 1)
+    return torch.stack([logits, logits + 1], 1), labels, weights
+
+
+def _window(ranks: Ranks) -> tuple[dict, dict]:
+    window = TrainingQuality(batch_size=64, num_last=10_000, device=ranks.device, tasks=("plain", "weighted"))
     before = window.compute()
     for step in range(10):
-        window.update(*_samples(ranks.rank, step))
+        window.update(*_tasks(ranks.rank, step))
     return before, window.compute()
 
 
-def test_window_equals_the_exact_numbers(two_ranks) -> None:
+def test_window_equals_the_exact_numbers_of_each_task(two_ranks) -> None:
     (before, first), (_, second) = two_ranks(_window)
-    columns = [_samples(rank, step) for rank in (0, 1) for step in range(10)]
-    exact = measure_quality(*(torch.cat(c).numpy() for c in zip(*columns, strict=True)))
+    columns = [_tasks(rank, step) for rank in (0, 1) for step in range(10)]
+    logits, labels, weights = (torch.cat(c).numpy() for c in zip(*columns, strict=True))
     assert before == second == {}
-    assert first["auc"] == pytest.approx(exact.auc, abs=1e-5)
-    assert first["ne"] == first["lifetime_ne"] == pytest.approx(exact.ne, abs=1e-5)
-    assert first["calibration"] == first["lifetime_calibration"] == pytest.approx(exact.calibration, abs=1e-5)
+    for number, task in enumerate(("plain", "weighted")):
+        exact, found = measure_quality(logits[:, number], labels[:, number], None, weights[:, number]), first[task]
+        assert found["auc"] == pytest.approx(exact.auc, abs=1e-5)
+        assert found["ne"] == found["lifetime_ne"] == pytest.approx(exact.ne, abs=1e-5)
+        assert found["calibration"] == found["lifetime_calibration"] == pytest.approx(exact.calibration, abs=1e-5)
 
 
 def _one_class(ranks: Ranks, label: float) -> tuple[dict[str, float], dict[str, float]]:
     """The numbers after steps of one class, and after some of both."""
-    window = TrainingQuality(batch_size=64, num_last=128, device=ranks.device)
-    window.update(torch.zeros(64), torch.full((64,), label))
-    alone = window.compute()
-    window.update(*_samples(ranks.rank, 0))
-    return alone, window.compute()
+    window = TrainingQuality(batch_size=64, num_last=128, device=ranks.device, tasks=("clicked",))
+    window.update(torch.zeros(64, 1), torch.full((64, 1), label), torch.ones(64, 1))
+    alone = window.compute().get("clicked", {})
+    window.update(*(column[:, :1] for column in _tasks(ranks.rank, 0)))
+    return alone, window.compute().get("clicked", {})
 
 
 @pytest.mark.parametrize(("label", "undefined"), [(0.0, {"ne", "auc", "calibration"}), (1.0, {"ne", "auc"})])

@@ -30,9 +30,9 @@ def _train_steps(ranks: Ranks, overrides: list[str]) -> tuple[list[float], list[
     loader = build.build_loader(job, ranks, transforms)
     batches = iter(loader)
     for _ in range(NUM_STEPS):
-        loss, _, batch = pipeline.progress(batches)
-        losses.append(float(loss))
-        sizes.append(batch.batch_size)
+        output = pipeline.progress(batches)
+        losses.append(float(output.loss))
+        sizes.append(output.batch.batch_size)
     loader.close()
     return losses, sizes, before, _table_pieces(model)
 

@@ -67,9 +67,9 @@ def test_evaluation_leaves_generator_config_and_files_as_they_were(alone: Ranks,
 class _Coin(torch.nn.Module):
     """Gives every sample the same logit."""
 
-    def forward(self, batch: Batch) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, Batch]]:
-        logits = torch.zeros(batch.batch_size)
-        return logits.sum(), (logits.sum(), logits, batch)
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, build.Output]:
+        logits = torch.zeros(batch.batch_size, 1)
+        return logits.sum(), build.Output(logits.sum(), logits, batch, logits.sum(0))
 
 
 @pytest.mark.parametrize("is_training", [True, False])
@@ -77,7 +77,7 @@ def test_the_mode_of_a_model_stays(alone: Ranks, tiny: list[str], tmp_path: Path
     job = check(load("train", [*tiny, f"run_dir={tmp_path / 'run'}"]), world_size=1)
     model = _Coin().train(is_training)
     with closing(build.build_loader(job, alone, job.transforms.fit(job.table))) as batches:
-        quality_of(model, batches, alone.device)
+        quality_of(model, batches, build.build_losses(job), alone.device)
 
     assert model.training is is_training
 
@@ -138,7 +138,7 @@ def test_a_split_of_one_class_has_no_ne_and_no_auc() -> None:
     result = {"run_dir": "r", "step": 1, "table": "t/test", **measure_quality([0.1, 0.2], [0, 0]).to_json()}
 
     assert json.loads(json_text(result), parse_constant=pytest.fail)["ne"] is None
-    assert list(report(result).columns[1].cells) == ["-", "-", "-", "-", "0.7713", "0.0000", "2"]
+    assert list(report(result).columns[1].cells) == ["-", "-", "-", "-", "-", "-", "0.7713", "0.0000", "2"]
 
 
 def test_a_run_without_a_checkpoint(alone: Ranks, trained: Path, tmp_path: Path) -> None:

@@ -55,8 +55,8 @@ def test_a_step_counts_samples_rows_and_bytes(tiny: list[str], tmp_path: Path, r
         summary = watch.summary(len(outputs))
 
     batch = outputs[0][2]
-    rows = sum(output[2].sparse.num_rows("history") for output in outputs)
-    samples = sum(output[2].batch_size for output in outputs)
+    rows = sum(output.batch.sparse.num_rows("history") for output in outputs)
+    samples = sum(output.batch.batch_size for output in outputs)
     assert summary["dedup_factor"]["history"] == samples / rows
     assert summary["steps_this_attempt"] == len(outputs)
     assert summary["sent_bytes"] == summary["expanded_bytes"] == 0  # one rank sends nothing

@@ -155,6 +155,8 @@ def report(result: dict[str, Any]) -> Table:
     if has_oracle:
         table.add_column("oracle", justify="right")
     names = {**_SHOWN, "ne": f"NE{judge_ne(result.get('ne', float('nan')))}"}
+    if all("ne" in numbers for numbers in of_tasks.values()):
+        names["loss"] = "log loss"
     for key, label in names.items():
         if any(key in numbers for numbers in of_tasks.values()):
             best = [f"{result[f'oracle_{key}']:.4f}" if f"oracle_{key}" in result else ""] if has_oracle else []
