@@ -58,7 +58,7 @@ SHAPES = {
     "truth values: put the text in quotes",
     "keys: {sesion: a}": "unknown option 'data.keys.sesion'; did you mean 'data.keys.session'?",
     "sessions: gap": "data.sessions=gap: must be a map of by, gap",
-    "policy: [late]": "data.policy=[late]: must be a map of duplicates, late, time, earliest, latest",
+    "policy: [late]": "data.policy=[late]: must be a map of duplicates, late, time, earliest, latest, unlabelled",
     "path: [a, b]": "data.path=[a, b]: must be text or null",
     "split: [a]": "data.split=[a]: must be a number or text or null",
     "sample: most": "data.sample=most: must be a number",
