@@ -76,7 +76,7 @@ def _value(record: RunRecord, name: str) -> Any:
         return str(record.state)
     if name == "age":
         return record.age_s
-    if name in record.numbers:
+    if name in (*NUMBERS, *record.numbers, *record.task_numbers):
         return record.number(name)
     ends = [full for full in record.config if full == name or full.endswith(f".{name}")]
     return record.config[min(ends, key=len)] if ends else None
@@ -122,7 +122,7 @@ def _require_name(flag: str, name: str, records: Sequence[RunRecord]) -> None:
         ConfigError: no run has anything of that name; the message has the nearest one.
     """
     if records and name not in _KNOWN and all(_value(record, name) is None for record in records):
-        known = {*_KNOWN, *(option for record in records for option in record.config)}
+        known = {*_KNOWN, *(option for record in records for option in (*record.config, *record.task_numbers))}
         if not any(option == name or option.endswith(f".{name}") for option in known):
             raise ConfigError(f"{flag} {name}: no run has it{nearest(name, known)}")
 
@@ -186,7 +186,9 @@ def _number(record: RunRecord, name: str) -> str:
     value = record.number(name)
     if value is None or math.isnan(value):
         return "-"
-    return f"{value:,.0f}" if name == "steps" else count(value) if name == "samples_per_s" else figure(value)
+    if name == "steps" or name.rpartition(".")[2].startswith("num_"):
+        return f"{value:,.0f}"
+    return count(value) if name == "samples_per_s" else figure(value)
 
 
 def _dedup(record: RunRecord) -> str:
@@ -213,7 +215,8 @@ def _differences(first: RunRecord, second: RunRecord) -> PlainTable:
         table.add_row(name, _shown(first.config.get(name)), _shown(second.config.get(name)))
     if differing:
         table.add_section()
-    for name in NUMBERS:
+    of_tasks = dict.fromkeys([*first.task_numbers, *second.task_numbers])
+    for name in (*NUMBERS, *of_tasks):
         table.add_row(name, _number(first, name), _number(second, name))
     table.add_row("dedup", _dedup(first), _dedup(second))
     table.add_row("state", str(first.state), str(second.state))
@@ -234,11 +237,13 @@ COMMAND = Command(
     name="runs",
     summary="runs side by side: where they differ and what they came to",
     details=f"Without a directory those below {RUNS}. A run is running, ended, stopped, failed or killed; one that is\n"
-    "damaged stands there with what is wrong. Samples per unique row are shown by group.",
+    "damaged stands there with what is wrong. Samples per unique row are shown by group. Loss, NE and AUC are those\n"
+    "of the first task; those of others are sorted and filtered by as TASK.auc, and shown by --diff.",
     examples=(
         "recd runs",
         "recd runs sweeps/tiny-dlrm-lr-seed --sort ne",
         "recd runs runs sweeps --filter state=ended --filter 'ne<0.9' --json runs.json",
+        "recd runs --sort liked.auc",
         "recd runs --diff runs/a runs/b",
     ),
     run=run,

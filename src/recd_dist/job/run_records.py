@@ -17,6 +17,7 @@ import yaml  # type: ignore[import-untyped]
 from recd_dist.job.dotted_names import dotted_names, value_at
 from recd_dist.job.preflight import SUMMARY
 from recd_dist.job.run_state import STATE, State, read_state
+from recd_dist.job.tasks import TASKS
 
 CONFIG, SUMMARY_STEPS = "config.yaml", "steps"
 _STEP = re.compile(r"step-(\d+)$")
@@ -30,7 +31,7 @@ class RunRecord:
         path: the directory.
         config: the options by dotted name; empty where they cannot be read.
         numbers: what it came to: ``steps``, and from summary.json ``samples_per_s``, ``loss``, ``ne``, ``auc``,
-            ``dedup_factor`` by group.
+            ``dedup_factor`` by group, ``tasks`` by task.
         state: how far it is.
         message: what it said when it ended, or what is damaged.
         age_s: seconds since it was last written to.
@@ -44,13 +45,19 @@ class RunRecord:
     age_s: float = 0.0
 
     @property
+    def task_numbers(self) -> list[str]:
+        """The names of the numbers of its tasks, where it has several."""
+        tasks = self.numbers.get(TASKS)
+        return list(dotted_names(tasks)) if isinstance(tasks, Mapping) else []
+
+    @property
     def is_done(self) -> bool:
         """Whether it has trained to its end and says what it came to."""
         return self.state is State.ENDED and SUMMARY_STEPS in self.numbers
 
     def number(self, name: str) -> float | None:
-        """One of its numbers; None where it has none, or none that can be compared: it diverged."""
-        value = self.numbers.get(name)
+        """One of its numbers, of a task as ``liked.auc``; None where it has none that can be compared: it diverged."""
+        value = self.numbers[name] if name in self.numbers else value_at(self.numbers, f"{TASKS}.{name}")
         if not isinstance(value, int | float) or isinstance(value, bool):
             return None
         return float(value) if math.isfinite(value) else None

@@ -42,8 +42,12 @@ def render(summary: Mapping[str, Any]) -> Table:
     if found := summary.get("best"):
         early = "; ended early" if summary.get("ended_early") else ""
         task, _, number = found["by"].rpartition(".")
-        value = (found["tasks"][task] if task and "tasks" in found else found)[number]
-        shown = f"step {found['step']:,}: {figure(value)}{early}"
+        of_task = found["tasks"][task] if task and "tasks" in found else found
+        if "ne" in of_task:
+            value = f"NE {figure(of_task['ne'])}, AUC {figure(of_task['auc'])}"
+        else:
+            value = figure(of_task[number])
+        shown = f"step {found['step']:,}: {value}{early}"
         table.add_row(f"best {found['by']}, {summary['split']}", f"{shown}   ({found['checkpoint']})")
     if rise := summary.get("loss_rise"):
         table.add_row("loss in training", rise_text(int(rise["step"]), rise["loss"]))

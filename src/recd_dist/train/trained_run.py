@@ -9,6 +9,7 @@ Everything but the samples is that of the run, as its checkpoint has it: the tra
 have moved, or may be gone.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -41,6 +42,8 @@ from recd_dist.table.manifest import is_table, splits_of
 from recd_dist.table.schema import Schema, Table
 from recd_dist.tensors.batch import Batch
 from recd_dist.train import build, planning
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,10 @@ def _tasks_of(
             option = f"data.label={task.label}" if config.data.label else f"task '{task.name}', label '{task.label}'"
             raise ConfigError(f"{option}: the table {table.path} has no such label{nearest(task.label, known)}")
     weight = trained.data.weight
-    return tasks, weight if weight in known else None
+    if weight is not None and weight not in known:
+        logger.warning("%s has no weights '%s': each of its samples counts once", table.path, weight)
+        return tasks, None
+    return tasks, weight
 
 
 def _tables_of(trained: TrainConfig, stored: checkpoint.Checkpoint) -> dict[str, Table]:
