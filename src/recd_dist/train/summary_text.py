@@ -25,20 +25,7 @@ def render(summary: Mapping[str, Any]) -> Table:
     steps, world_size = summary["steps"], summary["world_size"]
     table.add_row("samples", f"{summary['samples']:,} in {steps:,} steps on {world_size} rank{'s'[: world_size > 1]}")
     table.add_row("speed", f"{summary['samples_per_s']:,.0f} samples/s")
-    if "tasks" in summary:
-        for name, numbers in summary["tasks"].items():
-            table.add_row(f"{name}, {summary['split']}", _numbers_text(numbers))
-    elif "loss" in summary and "auc" not in summary:
-        table.add_row(f"quality, {summary['split']}", _numbers_text(summary))
-    elif "auc" in summary:
-        best = f" (best possible {summary['oracle_auc']:.4f})" if "oracle_auc" in summary else ""
-        table.add_row(f"AUC, {summary['split']}", f"{figure(summary['auc'])}{best}")
-        if math.isfinite(summary["auc_per_request"]):
-            table.add_row("AUC per request", f"{summary['auc_per_request']:.4f}")
-        best = f" (best possible {summary['oracle_ne']:.4f})" if "oracle_ne" in summary else ""
-        table.add_row(f"NE, {summary['split']}", f"{figure(summary['ne'])}{judge_ne(summary['ne'])}{best}")
-        calibration = figure(summary["calibration"], 3)
-        table.add_row(f"loss, {summary['split']}", f"{figure(summary['loss'])}, calibration {calibration}")
+    _add_quality(table, summary)
     if found := summary.get("best"):
         early = "; ended early" if summary.get("ended_early") else ""
         task, _, number = found["by"].rpartition(".")
@@ -80,3 +67,21 @@ def _numbers_text(numbers: Mapping[str, Any]) -> str:
     words["calibration"] = "calibration"
     known = {word: numbers[name] for name, word in words.items() if name in numbers and math.isfinite(numbers[name])}
     return ", ".join(f"{word} {figure(value)}" for word, value in known.items())
+
+
+def _add_quality(table: Table, summary: Mapping[str, Any]) -> None:
+    """Adds what the evaluation came to: a row for each task, or several rows for the only one."""
+    if "tasks" in summary:
+        for name, numbers in summary["tasks"].items():
+            table.add_row(f"{name}, {summary['split']}", _numbers_text(numbers))
+    elif "loss" in summary and "auc" not in summary:
+        table.add_row(f"quality, {summary['split']}", _numbers_text(summary))
+    elif "auc" in summary:
+        best = f" (best possible {summary['oracle_auc']:.4f})" if "oracle_auc" in summary else ""
+        table.add_row(f"AUC, {summary['split']}", f"{figure(summary['auc'])}{best}")
+        if math.isfinite(summary["auc_per_request"]):
+            table.add_row("AUC per request", f"{summary['auc_per_request']:.4f}")
+        best = f" (best possible {summary['oracle_ne']:.4f})" if "oracle_ne" in summary else ""
+        table.add_row(f"NE, {summary['split']}", f"{figure(summary['ne'])}{judge_ne(summary['ne'])}{best}")
+        calibration = figure(summary["calibration"], 3)
+        table.add_row(f"loss, {summary['split']}", f"{figure(summary['loss'])}, calibration {calibration}")
