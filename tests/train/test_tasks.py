@@ -130,7 +130,7 @@ def test_a_run_goes_on_with_its_tasks_alone(root: Path, trained: Path) -> None:
     options = [*described(root), f"run_dir={trained}", "batch_size=64", "model.dim=8", "epochs=3"]
     job = check(load("train", [*options, *TASKS, "tasks.watch_s.weight=2"]))
     assert job.tasks[1].weight == 2.0
-    for other in (TASKS[:1], TASKS[::-1], [TASKS[0], "tasks.watch_s={loss: regression, label: importance}"]):
+    for other in (TASKS[:1], TASKS[::-1], [TASKS[0], "tasks.watch_s={loss: regression, label: clicked}"]):
         with pytest.raises(ConfigError, match=r"holds a run with the tasks clicked \(binary of clicked\), watch_s"):
             check(load("train", [*options, *other]))
 

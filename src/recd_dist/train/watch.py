@@ -190,6 +190,8 @@ class Watch:
         results = _evaluated(summary) if step == self._evaluated_step else self._add_evaluation(step, summary)
         config = asdict(self._job.config)
         flat = {name: value_at(config, name) for name in dotted_names(config) if not name.startswith("data.samples")}
+        for name, numbers in summary.get("tasks", {}).items():
+            results |= {f"{name}.{number}": value for number, value in _evaluated(numbers).items()}
         results["samples_per_s"] = summary["samples_per_s"]
         self._board.add_run(step, {k: v for k, v in flat.items() if v is not None}, results)
         self._board.flush()
