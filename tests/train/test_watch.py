@@ -43,7 +43,8 @@ def watched(tiny: list[str], tmp_path: Path, ranks: Ranks) -> tuple[Watch, list]
     loader = build.build_loader(job, ranks, job.transforms.fit(job.table))
     watch = watch_of(job, ranks, model, placed, loader, 0)
     batches = list(watch.reader(iter(loader)))
-    return watch, [(torch.tensor(0.5), torch.zeros(batch.batch_size), batch) for batch in batches]
+    half = torch.tensor(0.5)
+    return watch, [build.Output(half, torch.zeros(batch.batch_size, 1), batch, half[None]) for batch in batches]
 
 
 def test_a_step_counts_samples_rows_and_bytes(tiny: list[str], tmp_path: Path, ranks: Ranks) -> None:
@@ -54,7 +55,7 @@ def test_a_step_counts_samples_rows_and_bytes(tiny: list[str], tmp_path: Path, r
         watch.point(len(outputs), traffic)
         summary = watch.summary(len(outputs))
 
-    batch = outputs[0][2]
+    batch = outputs[0].batch
     rows = sum(output.batch.sparse.num_rows("history") for output in outputs)
     samples = sum(output.batch.batch_size for output in outputs)
     assert summary["dedup_factor"]["history"] == samples / rows
@@ -74,7 +75,7 @@ def seen_first(run_dir: Path, num: int) -> list[int]:
 def test_a_loss_that_is_no_number_ends_the_run(tiny: list[str], tmp_path: Path, ranks: Ranks, loss: float) -> None:
     watch, outputs = watched(tiny, tmp_path, ranks)
     with TrafficCounter() as traffic, watch:
-        watch.step(0, 1, (torch.tensor(loss), *outputs[0][1:]))
+        watch.step(0, 1, outputs[0]._replace(loss=torch.tensor(loss)))
         with pytest.raises(UserError, match=rf"the loss is {loss} at step 1; lower optim\.dense\.lr"):
             watch.point(1, traffic)
 
@@ -100,7 +101,7 @@ def test_a_loss_above_that_of_an_untrained_model_is_said_once(
     watch, outputs = watched(tiny, tmp_path, ranks)
     with TrafficCounter() as traffic, watch, caplog.at_level("WARNING", "recd_dist"):
         for step, loss in enumerate([6.0, 5.0, 9.0, 0.5], start=1):  # the first step has learnt nothing yet
-            watch.step(0, step, (torch.tensor(loss), *outputs[step - 1][1:]))
+            watch.step(0, step, outputs[step - 1]._replace(loss=torch.tensor(loss)))
             watch.point(step, traffic)
         rise = watch.summary(4)["loss_rise"]
 
