@@ -1,7 +1,7 @@
 """The pages say what there is: every option, every scalar, every module, and every link leads somewhere."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def options(config: object, prefix: str = "") -> Iterator[str]:
         value = getattr(config, field.name)
         if is_dataclass(value):
             yield from options(value, f"{prefix}{field.name}.")
-        elif not isinstance(value, Mapping) or prefix:
+        elif prefix or field.name != "model":  # whose names are those of the models
             yield prefix + field.name
 
 

@@ -49,6 +49,7 @@ from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
 from recd_dist.ranks.stop import Stop, Stopped
 from recd_dist.reader.loader import Loader
+from recd_dist.reader.transform import Transforms
 from recd_dist.reader.worker_process import fork_server
 from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.ikjt import IKJT
@@ -106,8 +107,7 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     require_work(config, step, loader.epoch, validation.is_over)
     last, num_trained = config.max_steps or sys.maxsize, 0  # batches of this epoch and attempt
     pipeline = start_pipeline(model, optimizer, ranks.device)
-    known = {"transforms": transforms.to_json(), TABLES: tables_to_json(job.tables), "config": to_yaml(config)}
-    known[TASKS] = [task.to_json() for task in job.tasks]
+    known = describe(job, transforms)
     extra = {**known, **start}
     facts = memory_of(model, optimizer, plan, ranks)
     with saves, TrafficCounter() as traffic, watch_of(job, ranks, model, placed, loader, step, facts) as watch:
@@ -147,6 +147,15 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
         loader.close()
         evaluated = validation.finish(trained, optimizer, step, extra)
         return finish(job, ranks, watch, step, num_samples, saves, evaluated)
+
+
+def describe(job: Job, transforms: Transforms) -> dict[str, Any]:
+    """What a checkpoint says of a job, so that it can be evaluated where nothing else of the run is left."""
+    tasks = [task.to_json() for task in job.tasks]
+    return {
+        **{"transforms": transforms.to_json(), TABLES: tables_to_json(job.tables), TASKS: tasks},
+        "config": to_yaml(job.config),
+    }
 
 
 def train_batches(pipeline: Any, batches: Iterator[Batch], step: int, every: int | None) -> Iterator[build.Output]:
