@@ -280,7 +280,7 @@ def test_runs_are_sorted_and_filtered_by_the_numbers_of_a_task(
         (tmp_path / name / "summary.json").write_text(json.dumps({"steps": 3, "auc": 0.5, "tasks": tasks}))
     shown = runs(capsys, str(tmp_path), "--sort", "liked.auc", "--reverse")
     assert shown.index("second") < shown.index("first")
-    assert runs(capsys, str(tmp_path), "--filter", "liked.auc>0.65").startswith("1 runs")
+    assert runs(capsys, str(tmp_path), "--filter", "liked.auc>0.65").startswith("1 run\n")
     diff = " ".join(runs(capsys, "--diff", str(tmp_path / "first"), str(tmp_path / "second")).split())
     assert "clicked.num_samples 1,200 1,200" in diff
     assert "liked.auc 0.6000 0.7000" in diff
