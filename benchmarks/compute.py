@@ -134,9 +134,10 @@ def main() -> None:
         config = f"B={size}, {session} session and {sample} sample vectors, D={dim}, 512 outputs; {common}"
         case = interaction(size, session, sample, dim, 512)
         results.append(compare("compute.interaction", case, config, rounds))
-    for length, layers in ((64, 0), (64, 1), (188, 0)):
-        config = f"B={size // 2}, history of {length}, D=32, 2 heads, {layers} history layers; {common}"
-        case = attention(size // 2, length, 32, 2, layers)
+    for length, layers in ((64, 0), (64, 1), (188, 0), (100, 1), (200, 1), (500, 1)):
+        batch_size = size // 2 if length < 200 else size // 8
+        config = f"B={batch_size}, history of {length}, D=32, 2 heads, {layers} history layers; {common}"
+        case = attention(batch_size, length, 32, 2, layers)
         results.append(compare("compute.attention", case, config, rounds))
     for r in results:
         line = f"{r['claim']:20} {r['value']:6.2f} ({r['low']:.2f}-{r['high']:.2f})  {r['ours_ms']:8.1f} ms ours"

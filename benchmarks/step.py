@@ -9,9 +9,11 @@ one thread each. Batches are read once and held in memory, the expanded ones too
 nothing here (for that, see the claims of the reader and of the whole path). The losses of both are compared step by
 step. The two trainings are the same except for rounding, which grows where the same batches are learnt again and again.
 
-rm1, rm2 and rm3 are trained with model=sequence (candidates attend to histories), rm2 and rm3 also with model=dlrm (sum
-pooling: claims step.rm2.dlrm and step.rm3.dlrm). s1 is rm1 with one sample a session, where deduplication cannot gain
-anything. The presets are ours, modelled on RecD's words; its own models are not public.
+rm1, rm2 and rm3 are trained with model=transformer without history layers (candidates attend to histories), rm2 and rm3
+also with model=dlrm (sum pooling: claims step.rm2.dlrm and step.rm3.dlrm). rm1.layers has two history layers, rm1.din
+activation units, and rm1.hstu two HSTU layers over a history of 500 events that changes with one sample in fifty (about
+12 samples a row; rm1.hstu.shift: as often as in rm1). s1 is rm1 with one sample a session, where deduplication cannot
+gain anything. The presets are ours, modelled on RecD's words; its own models are not public.
 """
 
 import argparse
@@ -50,21 +52,45 @@ class Case:
 
 # The rates are small. With the default rates the model memorises the few batches, and only rounding is left to compare.
 _RATES = ("optim.tables.lr=0.01", "optim.dense.lr=0.001")
-_SEQUENCE = ("model=sequence", "model.dim=32", "batch_size=512", *_RATES)
-_SEQUENCE_SHORT = ("model=sequence", "model.dim=32", "batch_size=1024", *_RATES)
+_SEQUENCE = ("model=transformer", "model.history_layers=0", "model.dim=32", "batch_size=512", *_RATES)
+_SEQUENCE_SHORT = ("model=transformer", "model.history_layers=0", "model.dim=32", "batch_size=1024", *_RATES)
+_EVENTS = "{views_item: [views_category], clicks_item: [clicks_category], purchases_item: [purchases_category]}"
+_WITH_EVENTS = ("model.histories=[views_item,clicks_item,purchases_item]", f"model.beside={_EVENTS}", "model.dim=32")
+_HSTU = ("model=hstu", "model.histories=[views_item]", "model.beside={views_item: [views_category]}", "model.dim=32")
+_LONG = tuple(f"data.synthetic.groups.views.ids.views_{n}.length=500" for n in ("item", "category"))
 _DLRM = ("model=dlrm", "model.pooling=sum", "model.dim=64", "batch_size=1024", *_RATES)
 CASES = {
-    "rm1": Case(("data=rm1",), _SEQUENCE, "sequence model, dim 32, B=512 a rank"),
-    "rm2": Case(("data=rm2",), _SEQUENCE_SHORT, "sequence model, dim 32, B=1024 a rank"),
-    "rm3": Case(("data=rm3",), _SEQUENCE_SHORT, "sequence model, dim 32, B=1024 a rank"),
+    "rm1": Case(("data=rm1",), _SEQUENCE, "transformer without layers, dim 32, B=512 a rank"),
+    "rm1.layers": Case(
+        ("data=rm1",),
+        ("model=transformer", *_WITH_EVENTS, "batch_size=256", *_RATES),
+        "transformer, 2 causal layers over 3 histories, dim 32, B=256 a rank",
+    ),
+    "rm1.din": Case(
+        ("data=rm1",),
+        ("model=din", *_WITH_EVENTS, "batch_size=512", *_RATES),
+        "DIN over 3 histories, dim 32, B=512 a rank",
+    ),
+    "rm1.hstu": Case(
+        ("data=rm1", "data.name=rm1long", *_LONG, "data.synthetic.groups.views.stay=0.98"),
+        (*_HSTU, "model.max_length=500", "batch_size=256", *_RATES),
+        "HSTU, 2 layers over a history of 500 events, dim 32, B=256 a rank",
+    ),
+    "rm1.hstu.shift": Case(
+        ("data=rm1", "data.name=rm1longshift", *_LONG),
+        (*_HSTU, "model.max_length=500", "batch_size=256", *_RATES),
+        "HSTU, 2 layers over a history of 500 events that shifts as in rm1, dim 32, B=256 a rank",
+    ),
+    "rm2": Case(("data=rm2",), _SEQUENCE_SHORT, "transformer without layers, dim 32, B=1024 a rank"),
+    "rm3": Case(("data=rm3",), _SEQUENCE_SHORT, "transformer without layers, dim 32, B=1024 a rank"),
     "rm2.dlrm": Case(("data=rm2",), _DLRM, "DLRM (sum pooling), dim 64, B=1024 a rank"),
     "rm3.dlrm": Case(("data=rm3",), _DLRM, "DLRM (sum pooling), dim 64, B=1024 a rank"),
     "s1": Case(
         ("data=rm1", "data.name=s1", "data.synthetic.session_mean=1", "data.synthetic.session_median=1"),
         _SEQUENCE,
-        "rm1 with one sample a session, sequence model, dim 32, B=512 a rank",
+        "rm1 with one sample a session, transformer without layers, dim 32, B=512 a rank",
     ),
-    "tiny": Case(("data=tiny",), ("model=sequence", "batch_size=64"), "for the tests; no claim"),
+    "tiny": Case(("data=tiny",), ("model=transformer", "batch_size=64"), "for the tests; no claim"),
 }
 
 

@@ -7,15 +7,15 @@ from tests.model.batches import random_batch, schema_of
 from recd_dist.errors import ConfigError
 from recd_dist.model.dlrm import DLRM
 from recd_dist.model.models import MODELS, build_named_model, sequence_features
-from recd_dist.model.sequence import SequenceModel
+from recd_dist.model.transformer import Transformer
 
 SCHEMA = schema_of(user="h:ids:item", sample="c:id:item")
 
 
 def test_by_name() -> None:
     assert isinstance(build_named_model("dlrm", SCHEMA, 4, over=[8]), DLRM)
-    assert isinstance(build_named_model("sequence", SCHEMA, 4, heads=1), SequenceModel)
-    assert set(MODELS) == {"dlrm", "sequence"}
+    assert isinstance(build_named_model("sequence", SCHEMA, 4, heads=1), Transformer)
+    assert set(MODELS) == {"din", "dlrm", "hstu", "sequence", "transformer"}
 
 
 def test_sequence_features() -> None:

@@ -5,7 +5,7 @@ import torch
 
 from recd_dist.embedding.vocabulary.placement import read_placement
 from recd_dist.model.dlrm import DLRM
-from recd_dist.model.sequence import SequenceModel
+from recd_dist.model.transformer import Transformer
 from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks
@@ -29,7 +29,7 @@ def test_model_width(checked) -> None:
 
 def test_model_class(checked) -> None:
     assert isinstance(build.build_model(checked(), dedup=True).head.model, DLRM)
-    assert isinstance(build.build_model(checked("model=sequence"), dedup=True).head.model, SequenceModel)
+    assert isinstance(build.build_model(checked("model=sequence"), dedup=True).head.model, Transformer)
 
 
 def test_batch_size(checked) -> None:

@@ -114,8 +114,9 @@ class Embeddings(nn.Module):
                 self.pooled[name] = _build_bags(self.tables, of_module, weighted, device)
         if self.sequence_tables:
             self.sequences = _build_lists(self.tables, self.sequence_tables, device)
-        self.rows = ExpandedRows(self.weighted, keep_weights=False)
-        self.weighted_rows = ExpandedRows(True, keep_weights=True) if self.weighted else None
+        names = tuple(f.name for f in schema.sparse)
+        self.rows = ExpandedRows(names, self.weighted, keep_weights=False)
+        self.weighted_rows = ExpandedRows(names, True, keep_weights=True) if self.weighted else None
         self.assemble = AssembleExpanded(schema, self.sequence_tables, kept, mean)
 
     def forward(self, sparse: IKJT) -> Embedded:
@@ -159,20 +160,23 @@ class ExpandedRows(nn.Module):
     its words) and starts the input exchange of the next batch while this one computes.
 
     Args:
+        names: the features that are looked up; others of a batch are left out.
         weighted: True if batches have weights.
         keep_weights: True to return the rows with their weights, False to leave the weights out. Sharded TorchRec
             modules send and use whatever weights they take, even if they were not built with ``is_weighted``.
     """
 
-    def __init__(self, weighted: bool, keep_weights: bool) -> None:
+    def __init__(self, names: tuple[str, ...], weighted: bool, keep_weights: bool) -> None:
         super().__init__()
-        self.weighted, self.keep_weights = weighted, keep_weights
+        self.names, self.weighted, self.keep_weights = frozenset(names), weighted, keep_weights
 
     def forward(self, sparse: IKJT) -> KeyedJaggedTensor:
         """The expanded batch; nothing is copied if the batch is expanded already."""
         check_weights(sparse, self.weighted)
         if sparse.weights is not None and not self.keep_weights:
             sparse = replace(sparse, weights=None)
+        if not self.names.issuperset(sparse.keys):
+            sparse = sparse.select([key for key in sparse.keys if key in self.names])
         if any(g.keys for g in sparse.groups if g.name != SAMPLE):
             return sparse.to_kjt()
         return sparse.rows_as_kjt(SAMPLE)

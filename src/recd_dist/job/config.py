@@ -112,7 +112,14 @@ def _options_of(name: str, composed: Mapping[str, Any]) -> Kind:
 
 
 def _type_of(value: Any) -> Any:
-    """The type of an option whose value in a shipped config is known, and nothing else."""
+    """The type of an option whose value in a shipped config is known, and nothing else.
+
+    Null stands for names that may be left out, ``{}`` for names by name.
+    """
+    if value is None:
+        return list[str] | None
+    if value == {}:
+        return dict[str, list[str]]
     return list[type(value[0])] if isinstance(value, list) and value else type(value)  # type: ignore[misc]
 
 

@@ -35,6 +35,7 @@ from recd_dist.job.options import SOURCE_KINDS, TrainConfig
 from recd_dist.job.run_places import config_of_run, newest_readable, require_place, run_directory
 from recd_dist.job.starting_run import begin_from
 from recd_dist.job.tasks import first_label, require_same_tasks
+from recd_dist.model.history_choice import check_histories
 from recd_dist.plan.machines import find_machine
 from recd_dist.plan.saved_plan import load_plan
 from recd_dist.ranks.timeouts import TIMEOUTS_FILE
@@ -175,11 +176,12 @@ def _check_model(job: Job) -> None:
         raise ConfigError(f"model.dropout={dropout}: must be at least 0 and less than 1")
     if (pooling := model.get("pooling", "mean")) not in ("mean", "sum"):
         raise ConfigError(f"model.pooling={pooling}: unknown{nearest(str(pooling), ('mean', 'sum'))}")
-    for option in ("heads", "max_length"):
+    for option in ("heads", "max_length", "layers", "unit"):
         if not _is_count(model.get(option, 1)):
             raise ConfigError(f"model.{option}={model[option]}: must be a whole number, at least 1")
     if dim % model.get("heads", 1):
         raise ConfigError(f"model.heads={model['heads']}: must divide model.dim, which is {dim}")
+    check_histories(str(model["name"]), job.schema, model)
 
 
 def _is_count(value: object) -> bool:

@@ -4,21 +4,26 @@ A history is a list of vectors per unique row. The candidates of the row's sampl
 
     dedup=off   each sample has its own copy of the history   keys, values, history layers: B rows
     dedup=on    each row has one history, its samples         keys, values, history layers: U rows
-                lie in slots beside it                        scores: B, computed as matrices
+                look at it                                    scores: B
 
 Keys and scores have no bias. Softmax does not change with it, so that its gradient would be rounding noise, which Adam
-makes large. Linear layers run on the flat vectors without padding; only scores are padded, to the longest history of
-the batch. An empty history gives zeros.
+makes large. An empty history gives zeros. On the host nothing is padded to the longest history of the batch: candidates
+look at lists as they lie (tensors/list_queries.py), and rows attend to themselves in bands of similar length
+(tensors/bands.py). On a device, scores are padded and candidates lie in slots.
 """
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recd_dist.tensors.bands import Band, Bands
 from recd_dist.tensors.grouped import GroupedJagged
-from recd_dist.tensors.levels import join_levels
+from recd_dist.tensors.levels import Level, RowIndex, join_levels
+from recd_dist.tensors.list_queries import ListQueries, fits_loops
 from recd_dist.tensors.shared import Rows, Shared, level_of, rows_at
-from recd_dist.tensors.slots import Slots, take_distinct
+from recd_dist.tensors.slots import Slots
 
 
 def score_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -31,6 +36,49 @@ def score_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
         dtype: the floating-point dtype of the scores.
     """
     return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min / 2)
+
+
+def index_of_rows(history: GroupedJagged, level: Level | None) -> RowIndex | None:
+    """For each row of a level the row of a history in which it lies; None where they are the same rows.
+
+    Args:
+        history: the history.
+        level: the join of its level and that of the candidates.
+    """
+    return None if history.level is level or history.level is None else history.level.index_in(level)
+
+
+@dataclass(frozen=True, eq=False)
+class SlottedQueries:
+    """Queries beside the list at which they look, in slots: for devices, where products are batched.
+
+    Attributes:
+        slots: the slots; None where each list has one query, in the same order.
+    """
+
+    slots: Slots | None
+
+    @staticmethod
+    def of(index: RowIndex | None) -> "SlottedQueries":
+        """The layout of a batch's queries; ``index`` says at which list each looks, None: query i at list i."""
+        return SlottedQueries(None if index is None else Slots.of_index(index))
+
+    def gather_lists(self, lists: GroupedJagged) -> tuple[Tensor, Tensor]:
+        """Each slot's list, [slots, longest, D], and its mask, bool [slots, longest]."""
+        padded, mask = lists.pad()
+        if self.slots is None:
+            return padded, mask
+        return self.slots.gather_rows(padded), mask.index_select(0, self.slots.row)
+
+    def fill(self, values: Tensor) -> Tensor:
+        """The queries' values [M, D] in slots, [slots, width, D]."""
+        if self.slots is None:
+            return values[:, None, :]
+        return self.slots.fill(values).view(-1, self.slots.width, values.shape[1])
+
+    def take(self, values: Tensor) -> Tensor:
+        """Takes values out of the slots; it undoes ``fill``."""
+        return values[:, 0] if self.slots is None else self.slots.take(values.reshape(-1, values.shape[2]))
 
 
 class TargetAttention(nn.Module):
@@ -64,19 +112,19 @@ class TargetAttention(nn.Module):
             history: the vectors [N, dim] of unique rows.
             candidates: the samples' vectors, [B, dim].
         """
-        key, mask = history.with_values(self.key(history.values)).pad()
-        value, _ = history.with_values(self.value(history.values)).pad(key.shape[1])
-        bias = score_bias(mask, key.dtype)
+        key, value = self.key(history.values), self.value(history.values)
         level = join_levels([history.level, level_of(candidates)])
         query = rows_at(level, self.query(candidates) * self.scale)
-        if history.level is level:
-            return Shared.of(self._attend(query[:, None, :], key, value, bias).squeeze(1), level)
-        if history.level is None or (index := history.level.index_in(level)) is None:
-            raise ValueError("attention: the candidates' rows are cut by those of the history")
-        slots = Slots.of_index(index)
-        query = slots.fill(query).view(-1, slots.width, query.shape[1])
-        seen = self._attend(query, slots.gather_rows(key), slots.gather_rows(value), bias.index_select(0, slots.row))
-        return Shared.of(slots.take(seen.reshape(-1, seen.shape[2])), level)
+        index = index_of_rows(history, level)
+        if fits_loops(key) and index is not None:
+            queries, heads = ListQueries.of(history, index.known), len(self.head_columns)
+            weights = queries.softmax(queries.score(query, key, heads))
+            return Shared.of(queries.sum(weights, value), level)
+        slots = SlottedQueries.of(index)
+        padded, mask = slots.gather_lists(history.with_values(torch.cat([key, value], 1)))
+        key, value = padded.chunk(2, 2)
+        seen = self._attend(slots.fill(query), key, value, score_bias(mask, key.dtype))
+        return Shared.of(slots.take(seen), level)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
         """Queries [R, Q, dim] attend to keys and values [R, L, dim] with a bias [R, L]; the result is [R, Q, dim]."""
@@ -92,31 +140,50 @@ class HistoryLayer(nn.Module):
     Args:
         dim: the width of the vectors.
         heads: the number of attention heads; it divides ``dim``.
+        causal: True to let each vector attend only to itself and to those before it.
     """
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, causal: bool = False) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.causal = heads, causal
         self.norm_attention, self.norm_hidden = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.query_key_value, self.out = nn.Linear(dim, 3 * dim, bias=False), nn.Linear(dim, dim)
         self.hidden = nn.Sequential(nn.Linear(dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
 
     def forward(self, history: GroupedJagged) -> GroupedJagged:
         """The history after the layer: vectors [N, dim] in the same lists."""
-        vectors = history.values
-        projected = history.with_values(self.query_key_value(self.norm_attention(vectors)))
-        vectors = vectors + self.out(self._attend(projected))
-        vectors = vectors + self.hidden(self.norm_hidden(vectors))
-        return history.with_values(vectors)
+        bands = Bands.of(history)
+        return history.with_values(bands.unsort(self.run_sorted(bands.sort(history.values), bands)))
 
-    def _attend(self, projected: GroupedJagged) -> Tensor:
-        padded, mask = projected.pad()
+    def run_sorted(self, vectors: Tensor, bands: Bands) -> Tensor:
+        """The layer on vectors [N, dim] in the order of the bands."""
+        projected = self.query_key_value(self.norm_attention(vectors))
+        vectors = vectors + self.out(bands.map(self._attend, projected, vectors.shape[1]))
+        moved: Tensor = vectors + self.hidden(self.norm_hidden(vectors))
+        return moved
+
+    def _attend(self, band: Band, projected: Tensor) -> Tensor:
+        padded = band.pad(projected)
         rows, length, width = padded.shape
         query, key, value = padded.view(rows, length, 3, self.heads, width // 3 // self.heads).permute(2, 0, 3, 1, 4)
-        bias = score_bias(mask, padded.dtype)[:, None, None, :]
-        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        flat = seen.transpose(1, 2).reshape(rows * length, width // 3)
-        return take_distinct(flat, projected.padded_index(length))
+        # A vector that attends only to those before it never sees what is padded behind the end.
+        bias = None if self.causal or band.is_even else score_bias(band.mask, padded.dtype)[:, None, None, :]
+        seen = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, is_causal=self.causal)
+        return band.take(seen.transpose(1, 2).reshape(rows, length, width // 3))
+
+
+class HistoryLayers(nn.ModuleList):
+    """Transformer layers over a history, one after the other."""
+
+    def forward(self, history: GroupedJagged) -> GroupedJagged:
+        """The history after the layers: vectors [N, dim] in the same lists."""
+        if not len(self):
+            return history
+        bands = Bands.of(history)
+        vectors = bands.sort(history.values)
+        for layer in self:
+            vectors = layer.run_sorted(vectors, bands)
+        return history.with_values(bands.unsort(vectors))
 
 
 class LearnedPooling(nn.Module):
@@ -135,8 +202,11 @@ class LearnedPooling(nn.Module):
 
     def forward(self, history: GroupedJagged) -> Rows:
         """The pooled history, [B, dim]; zeros for an empty history."""
-        columns = torch.cat([self.score(history.values), self.value(history.values)], dim=1)
-        padded, mask = history.with_values(columns).pad()
+        score, value = self.score(history.values), self.value(history.values)
+        if fits_loops(value):
+            queries = ListQueries.of(history, None)
+            return Shared.of(queries.sum(queries.softmax(score.T), value), history.level)
+        padded, mask = history.with_values(torch.cat([score, value], dim=1)).pad()
         scores = padded[:, :, : self.heads] + score_bias(mask, padded.dtype)[:, :, None]
         value = padded[:, :, self.heads :].unflatten(2, (self.heads, -1)).transpose(1, 2)
         weights = scores.softmax(1).mT[:, :, None, :]

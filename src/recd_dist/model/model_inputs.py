@@ -1,7 +1,7 @@
 """What a model computes with: the embedded features and the dense ones, as tensors that stand for a row per sample."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -34,12 +34,14 @@ class Inputs:
         dense: for each group that has them its dense features, float [B, n].
         histories: for each feature that is not pooled its lists of vectors; they know their level.
         batch_size: B, the number of samples.
+        ids: for each feature that is not looked up its lists of ids; they know their level.
     """
 
     vectors: Mapping[str, Vectors]
     dense: Mapping[str, Rows]
     histories: Mapping[str, GroupedJagged]
     batch_size: int
+    ids: Mapping[str, GroupedJagged] = field(default_factory=dict)
 
     @staticmethod
     def of(embedded: Embedded, dense: Mapping[str, Grouped], dim: int | None = None) -> "Inputs":
@@ -66,6 +68,7 @@ class Inputs:
             {g: _share(levels, x) for g, x in dense.items()},
             {name: _share_lists(levels, x) for name, x in embedded.sequences.items()},
             sizes[0],
+            {name: _share_lists(levels, x) for name, x in embedded.ids.items()},
         )
 
     @cached_property

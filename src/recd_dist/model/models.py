@@ -1,16 +1,25 @@
 """The models that a config may choose, by name."""
 
 import inspect
+from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 from torch import nn
 
 from recd_dist.errors import ConfigError, nearest
+from recd_dist.model.din import DIN
 from recd_dist.model.dlrm import DLRM
-from recd_dist.model.sequence import SequenceModel
+from recd_dist.model.hstu import HSTU
+from recd_dist.model.transformer import Transformer
 from recd_dist.table.schema import Schema
 
-MODELS: dict[str, type[nn.Module]] = {"dlrm": DLRM, "sequence": SequenceModel}
+MODELS: dict[str, type[nn.Module]] = {
+    "din": DIN,
+    "dlrm": DLRM,
+    "hstu": HSTU,
+    "sequence": Transformer,  # the name of earlier releases, with their defaults in configs/model/sequence.yaml
+    "transformer": Transformer,
+}
 
 
 class _Model(Protocol):
@@ -22,20 +31,37 @@ class _Model(Protocol):
     def __call__(self, schema: Schema, dim: int, *, num_tasks: int, **options: Any) -> nn.Module: ...
 
     @staticmethod
-    def sequence_features(schema: Schema) -> tuple[str, ...]: ...
+    def sequence_features(schema: Schema, **options: Any) -> tuple[str, ...]: ...
 
 
-def sequence_features(name: str, schema: Schema) -> tuple[str, ...]:
-    """The features that a model takes as lists of vectors instead of pooled, in schema order.
+def sequence_features(name: str, schema: Schema, options: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+    """The features that a model takes as lists of vectors instead of pooled.
 
     Args:
         name: a key of ``MODELS``.
         schema: the features.
+        options: the model's own arguments; those count that its ``sequence_features`` has.
 
     Raises:
         ConfigError: there is no such model, or the schema lacks a feature that the model needs.
     """
-    return _model_class(name).sequence_features(schema)
+    function = _model_class(name).sequence_features
+    return function(schema, **_known_to(function, options))
+
+
+def id_features(name: str, schema: Schema, options: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+    """The features whose ids a model takes as they are, such as times; they need no table. The arguments are as above.
+
+    Raises:
+        ConfigError: the schema lacks a feature that the model needs.
+    """
+    function = getattr(_model_class(name), "id_features", None)
+    return () if function is None else tuple(function(schema, **_known_to(function, options)))
+
+
+def _known_to(function: Any, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    known = inspect.signature(function).parameters
+    return {k: v for k, v in (options or {}).items() if k in known}
 
 
 def build_named_model(name: str, schema: Schema, dim: int, num_tasks: int = 1, **options: Any) -> nn.Module:

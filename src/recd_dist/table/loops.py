@@ -31,9 +31,18 @@ def jit(function: F) -> F:
 
     The code is kept in ``NUMBA_CACHE_DIR`` where that is set, else beside the source, else in the user's cache
     directory. Where none of them can be written, as in a container with a read-only root, each process compiles for
-    itself. All of the project's loops are compiled by this function.
+    itself. All of the project's loops are compiled by this function or by ``jit_sums``.
     """
-    compiled = numba.njit(nogil=True)(function)
+    return _compile(function, fastmath=False)
+
+
+def jit_sums(function: F) -> F:
+    """``jit`` for loops that add up floats: the sums may be made in another order, so that they run in vectors."""
+    return _compile(function, fastmath={"reassoc", "contract", "nsz"})
+
+
+def _compile(function: F, fastmath: bool | set[str]) -> F:
+    compiled = numba.njit(nogil=True, fastmath=fastmath)(function)
     with suppress(RuntimeError):  # "no locator available": there is no place for the code
         compiled._cache = _Cache(function)
     return compiled

@@ -12,7 +12,7 @@ model code runs.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -157,12 +157,15 @@ class Embedded:
     Attributes:
         pooled: for each group its pooled features side by side, values [U, sum of dims]; a part has its feature's name.
         sequences: for each feature that is not pooled its lists of vectors.
+        ids: for each feature that is not looked up at all its lists of ids, int32 or int64 [N].
     """
 
     pooled: Mapping[str, Grouped]
     sequences: Mapping[str, GroupedJagged]
+    ids: Mapping[str, GroupedJagged] = field(default_factory=dict)
 
     def expand(self) -> "Embedded":
         """Gives every sample its rows, for a model that was written for expanded inputs."""
         pooled = {g: replace(x, values=x.expand(), inverse=None, known_inverse=None) for g, x in self.pooled.items()}
-        return Embedded(pooled, {f: s.expand() for f, s in self.sequences.items()})
+        lists, ids = ({f: s.expand() for f, s in x.items()} for x in (self.sequences, self.ids))
+        return Embedded(pooled, lists, ids)

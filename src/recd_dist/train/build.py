@@ -2,18 +2,20 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recd_dist.embedding.exchange.assemble import list_of
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.embedding.vocabulary.names import ExchangeName, Send
 from recd_dist.job.job import Job
 from recd_dist.job.options import Optimizer
 from recd_dist.model.loss import TaskLosses
-from recd_dist.model.models import build_named_model, sequence_features
+from recd_dist.model.models import build_named_model, id_features, sequence_features
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.reader.loader import Loader
 from recd_dist.reader.transform import Transforms
@@ -54,6 +56,8 @@ class Head(nn.Module):
     def forward(self, embedded: Embedded, batch: Batch) -> tuple[Tensor, Output]:
         """Computes the loss, and returns it with what the loop reports."""
         dense = {group: batch.dense_of(group) for group in batch.dense}
+        ids = {n: list_of(batch.sparse, n, batch.sparse.values_of(n)) for n in getattr(self.model, "ids", ())}
+        embedded = replace(embedded, ids=ids)
         if not self.training:  # scores are wanted alone; the labels may be those of another table
             logits = self.model(embedded, dense).detach()
             return logits.new_zeros(()), Output(logits.new_zeros(()), logits, batch, self.losses.factors)
@@ -138,10 +142,11 @@ def build_embeddings(
 ) -> Embeddings:
     """Builds only the tables of a job. The arguments are those of ``build_model``; ``dedup`` defaults to the job's."""
     dedup = job.dedup if dedup is None else dedup
+    not_looked_up = id_features(str(job.config.model["name"]), job.schema, job.config.model)
     return Embeddings(
-        job.schema,
+        job.schema.without(not_looked_up) if not_looked_up else job.schema,
         job.tables,
-        sequence_features=sequence_features(str(job.config.model["name"]), job.schema),
+        sequence_features=sequence_features(str(job.config.model["name"]), job.schema, job.config.model),
         dedup=dedup,
         pooling=job.config.model.get("pooling", "mean"),
         send=send,

@@ -102,7 +102,7 @@ def wanted_sharding(job: Job, *, with_places: bool = True) -> Sharding:
     named = wanted.tables
     if not with_places:
         named = {t: w.get("type", "TW") if isinstance(w, Mapping) else w for t, w in named.items()}
-    return {**dict.fromkeys(job.tables, default), **named}
+    return {**dict.fromkeys(build_embeddings(job).tables, default), **named}
 
 
 def count_rows(job: Job) -> StepRows:

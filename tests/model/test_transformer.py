@@ -1,4 +1,4 @@
-"""The sequence model gives the same logits and gradients with deduplication on and off."""
+"""The transformer gives the same logits and gradients with deduplication on and off."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from tests.model.batches import assert_on_equals_off, expand_batch, heavy_tailed
 
 from recd_dist.errors import ConfigError
 from recd_dist.model.attention import TargetAttention
-from recd_dist.model.sequence import SequenceModel
+from recd_dist.model.transformer import Transformer
 from recd_dist.table.schema import Schema
 from recd_dist.tensors.grouped import Embedded, Grouped, GroupedJagged
 from recd_dist.tensors.levels import Levels
@@ -26,21 +26,23 @@ SCHEMAS = {
 }
 
 
-def model_for(schema: Schema, layers: int, max_length: int = 5) -> SequenceModel:
+def model_for(schema: Schema, layers: int, max_length: int = 5, causal: bool = False) -> Transformer:
     torch.manual_seed(0)
-    model = SequenceModel(
-        schema, DIM, bottom=(5, 6), over=(16, 8), heads=2, max_length=max_length, history_layers=layers
+    model = Transformer(
+        schema, DIM, bottom=(5, 6), over=(16, 8), heads=2, max_length=max_length, history_layers=layers, causal=causal
     )
     return model.double()
 
 
-@pytest.mark.parametrize("layers", [0, 1])
+@pytest.mark.parametrize(("layers", "causal"), [(0, False), (1, False), (2, True)])
 @pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS.keys())
-def test_on_equals_off(schema: Schema, layers: int) -> None:
+def test_on_equals_off(schema: Schema, layers: int, causal: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     inverses = {g: heavy_tailed_inverse(60, generator) for g in schema.dedup_groups}
-    lists = SequenceModel.sequence_features(schema)
-    assert_on_equals_off(model_for(schema, layers), schema, *random_batch(schema, inverses, 60, DIM, lists))
+    lists = Transformer.sequence_features(schema)
+    assert_on_equals_off(
+        model_for(schema, layers, causal=causal), schema, *random_batch(schema, inverses, 60, DIM, lists)
+    )
 
 
 @settings(max_examples=25, deadline=None)
@@ -54,10 +56,10 @@ def test_on_equals_off_for_any_inverse(data: st.DataObject) -> None:
     for group in schema.dedup_groups:
         inverse = heavy_tailed_inverse(size, generator, mean)
         inverses[group] = inverse[torch.randperm(size, generator=generator)] if data.draw(st.booleans()) else inverse
-    lists = SequenceModel.sequence_features(schema)
+    lists = Transformer.sequence_features(schema)
     longest = data.draw(st.sampled_from([0, 1, 9]))
     embedded, dense, _ = random_batch(schema, inverses, size, DIM, lists, longest)
-    model = model_for(schema, data.draw(st.sampled_from([0, 1])))
+    model = model_for(schema, data.draw(st.sampled_from([0, 2])), causal=data.draw(st.booleans()))
     torch.testing.assert_close(
         model(embedded, dense), model(*expand_batch(schema, embedded, dense)), rtol=1e-12, atol=1e-12
     )
@@ -105,7 +107,7 @@ def test_only_the_newest_ids_count() -> None:
 
 def test_needs_a_history() -> None:
     with pytest.raises(ConfigError, match=r"needs a list feature in a deduplicated group .* use model=dlrm"):
-        SequenceModel.sequence_features(schema_of(user="u:id", sample="x:ids"))
+        Transformer.sequence_features(schema_of(user="u:id", sample="x:ids"))
 
 
 @pytest.mark.parametrize(
@@ -113,9 +115,9 @@ def test_needs_a_history() -> None:
     [
         ({"heads": 3}, r"model.heads is 3; it must divide model.dim, which is 4"),
         ({"max_length": 0}, r"model.max_length is 0"),
-        ({"history_layers": 2}, r"model.history_layers is 2"),
+        ({"history_layers": -1}, r"model.history_layers is -1"),
     ],
 )
 def test_options_out_of_range(options: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        SequenceModel(SCHEMAS["pair"], DIM, **options)
+        Transformer(SCHEMAS["pair"], DIM, **options)
