@@ -25,7 +25,7 @@ NOT_OURS = {"spark.speculation", "is_weighted", "need_weights", "embedding_table
 REFUSED = {"optim.dense.lr=0.01,0.02", "seed=1,2", "model.over=[64,32],[128]"}
 """What a page names as refused, or as values of a sweep."""
 
-MODEL = load("train", ["model=sequence"]).model
+MODELS = {path.stem: load("train", [f"model={path.stem}"]).model for path in (config_dir() / "model").glob("*.yaml")}
 
 TEXT = "\n".join(page.read_text() for page in documented.PAGES)
 SHIPPED = "\n".join(
@@ -86,7 +86,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> str:
 def chosen(command: str, data: str) -> list[str]:
     if command in _OF_A_RUN:
         return ["run_dir=runs/x"]
-    return [f"data={data}", *(["model=sequence"] if command == "train" else [])]
+    return [f"data={data}"]
 
 
 CASES = [(command, data) for command in ("train", "etl") for data in (*DATA, *OWN)] + [(name, "") for name in _OF_A_RUN]
@@ -113,14 +113,18 @@ def test_every_override_that_a_page_or_a_config_names_is_taken(command: str, dat
     settings = [
         o for o in found if knows(o, CONFIGS[command]) and not (len(path_of(o)) == 1 and path_of(o)[0] in folders)
     ]
-    load(command, [*chosen(command, data), *settings], own)
+    of_models = [o for o in settings if path_of(o)[0] == "model" and command == "train"]
+    load(command, [*chosen(command, data), *(o for o in settings if o not in of_models)], own)
+    for name, options in MODELS.items() if of_models else ():
+        own_options = [o for o in of_models if path_of(o)[1] in options]
+        load(command, [*chosen(command, data), f"model={name}", *own_options], own)
 
 
 def test_every_override_that_a_page_names_belongs_to_a_command() -> None:
     paths = {path_of(override) for override in documented.overrides(TEXT + SHIPPED)}
     unknown = {p for p in paths if not any(knows(override(p, ""), known) for known in CONFIGS.values())}
 
-    assert {".".join(path) for path in unknown} - NOT_OURS - {f"model.{name}" for name in MODEL} == set()
+    assert {".".join(path) for path in unknown} - NOT_OURS - {f"model.{name}" for model in MODELS.values() for name in model} == set()
 
 
 @pytest.mark.parametrize("typed", sorted(REFUSED))

@@ -182,7 +182,7 @@ class HistoryLayers(nn.ModuleList):
         bands = Bands.of(history)
         vectors = bands.sort(history.values)
         for layer in self:
-            vectors = layer.run_sorted(vectors, bands)
+            vectors = layer.run_sorted(vectors, bands)  # type: ignore[operator]
         return history.with_values(bands.unsort(vectors))
 
 

@@ -68,7 +68,7 @@ class HSTU(nn.Module):
         check_attention(dim, heads, max_length)
         if layers < 1:
             raise ConfigError(f"model.layers is {layers}; HSTU needs at least 1")
-        self.dim = dim
+        self.dim, self.max_length = dim, max_length
         self.chosen = find_histories("hstu", schema, histories, beside, times)
         self.ids = self.id_features(schema, times)
         towers = [_Tower(dim, heads, max_length, layers, h) for h in self.chosen]
@@ -101,8 +101,8 @@ class HSTU(nn.Module):
         inputs, seen = Inputs.of(embedded, dense, self.dim), list[Vectors]()
         for history in self.chosen:
             tower = self.towers[module_key(history.name)]
-            vectors = read_history(history, inputs, tower.max_length)
-            times = read_times(history, inputs, tower.max_length)
+            vectors = read_history(history, inputs, self.max_length)
+            times = read_times(history, inputs, self.max_length)
             seen.append(Vectors((history.name,), tower(vectors, read_candidate(history, inputs), times)))
         logits: Tensor = self.head(inputs, seen)
         return logits
@@ -113,7 +113,6 @@ class _Tower(nn.Module):
 
     def __init__(self, dim: int, heads: int, max_length: int, num_layers: int, history: History) -> None:
         super().__init__()
-        self.max_length = max_length
         timed = bool(history.times)
         self.layers = nn.ModuleList(HSTULayer(dim, heads, max_length, timed) for _ in range(num_layers))
         self.query = None if history.candidates else nn.Parameter(torch.empty(1, dim).normal_(std=dim**-0.5))

@@ -63,7 +63,7 @@ class Transformer(nn.Module):
         check_attention(dim, heads, max_length)
         if history_layers < 0:
             raise ConfigError(f"model.history_layers is {history_layers}; it must be at least 0")
-        self.dim = dim
+        self.dim, self.max_length = dim, max_length
         self.chosen = find_histories("transformer", schema, histories, beside)
         layers = [_History(dim, heads, max_length, history_layers, causal) for _ in self.chosen]
         self.histories = module_per_history(self.chosen, layers)
@@ -89,7 +89,7 @@ class Transformer(nn.Module):
         for chosen in self.chosen:
             key = module_key(chosen.name)
             layers, pool, candidate = self.histories[key], self.pools[key], read_candidate(chosen, inputs)
-            history = layers(read_history(chosen, inputs, layers.max_length))
+            history = layers(read_history(chosen, inputs, self.max_length))
             vector = pool(history) if candidate is None else pool(history, candidate)
             seen.append(Vectors((chosen.name,), vector))
         logits: Tensor = self.head(inputs, seen)
@@ -101,7 +101,6 @@ class _History(nn.Module):
 
     def __init__(self, dim: int, heads: int, max_length: int, num_layers: int, causal: bool) -> None:
         super().__init__()
-        self.max_length = max_length
         self.position = nn.Parameter(torch.empty(max_length, dim).normal_(std=0.02))
         self.layers = HistoryLayers(HistoryLayer(dim, heads, causal) for _ in range(num_layers))
 

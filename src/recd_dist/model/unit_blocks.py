@@ -10,7 +10,7 @@ cache. The backward pass computes x once more, which costs less than to keep it:
 hidden unit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from recd_dist.tensors import unit_loops
 from recd_dist.tensors.list_loops import Integers
 from recd_dist.tensors.list_queries import ListQueries
 from recd_dist.tensors.slots import slot_width
+from recd_dist.tensors.unit_loops import Layers
 
 MAX_CELLS = 1 << 19
 """The most numbers of x in a block of several slots; 2 MB in float32."""
@@ -102,14 +103,20 @@ def _cut_blocks(queries: ListQueries, hidden: int) -> Iterator[_Block]:
         first = end
 
 
+def _layers(given: Sequence[Tensor]) -> Layers:
+    """The parts of the unit that the loops take."""
+    _, of_vector, _, of_candidate, _, out, slope = (t.detach().numpy() for t in given)
+    return of_vector, of_candidate, out, slope
+
+
 class _Unit(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, queries: ListQueries, *given: Tensor) -> Tensor:
         ctx.save_for_backward(*given)
         ctx.queries = queries
-        vector, of_vector, candidate, of_candidate, product, out, slope = given
+        vector, _, candidate, _, product, out, _ = given
         scores = vector.new_zeros(queries.num_pairs)
-        small = tuple(t.detach().numpy() for t in (of_vector, of_candidate, out, slope))
+        small = _layers(given)
         for block in _cut_blocks(queries, len(out)):
             lists, own = block.gather(vector, candidate)
             x = torch.bmm((own[:, :, None, :] * product).flatten(1, 2), lists.mT)
@@ -123,8 +130,7 @@ class _Unit(torch.autograd.Function):
         queries, given = ctx.queries, ctx.saved_tensors
         vector, _, candidate, _, product, out, _ = given
         grads = [torch.zeros_like(g) for g in given]
-        arrays, sums = [g.detach().numpy() for g in given], [g.numpy() for g in grads]
-        small, own_sums = tuple(arrays[n] for n in (1, 3, 5, 6)), tuple(sums[n] for n in (1, 3, 5, 6))
+        small, own_sums = _layers(given), _layers(grads)
         upstream = grad.contiguous().numpy()
         for block in _cut_blocks(queries, len(out)):
             lists, own = block.gather(vector, candidate)
@@ -132,7 +138,7 @@ class _Unit(torch.autograd.Function):
             x = torch.bmm(factors, lists.mT)
             places = (block.starts, block.lengths, block.queries, queries.offsets)
             unit_loops.score_slots_backward(x.numpy(), small, places, upstream, own_sums)
-            unit_loops.add_slots(torch.bmm(x.mT, factors).numpy(), block.starts, block.lengths, sums[0])
+            unit_loops.add_slots(torch.bmm(x.mT, factors).numpy(), block.starts, block.lengths, grads[0].numpy())
             of_factors = torch.bmm(x, lists).unflatten(1, (-1, len(out)))  # [slots, width, hidden, dim]
             grads[4] += torch.einsum("swkd,swd->kd", of_factors, own)
             of_own = torch.einsum("swkd,kd->swd", of_factors, product)
