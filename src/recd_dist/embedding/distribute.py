@@ -18,7 +18,7 @@ from recd_dist.embedding.gradient_buckets import FixedBucketsWrapper
 from recd_dist.embedding.sharded_embeddings import EmbeddingsSharder
 from recd_dist.embedding.sharders import BagSharder, ListSharder, check_world
 from recd_dist.embedding.tables import portable_name
-from recd_dist.embedding.vocabulary.names import CPU_OPTIMIZERS, OptimizerName
+from recd_dist.embedding.vocabulary.names import CPU_OPTIMIZERS, LOOKUP_KERNELS, LookupKernel, OptimizerName
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.ranks.process_group import Ranks
 
@@ -43,11 +43,13 @@ class TableOptimizer:
         name: name of the optimizer, one of ``names.TABLE_OPTIMIZERS``.
         lr: learning rate.
         eps: number that is added to the root of the squared gradients; sgd does not use it.
+        kernel: what looks the tables up and updates them, one of ``names.LOOKUP_KERNELS``.
     """
 
     name: OptimizerName = "rowwise_adagrad"
     lr: float = 0.01
     eps: float = 1e-8
+    kernel: LookupKernel = "auto"
 
     def check(self, device_type: str) -> None:
         """Refuses an optimizer that does not exist, or that has no kernel on the device.
@@ -65,6 +67,10 @@ class TableOptimizer:
                 f"table optimizer '{self.name}' has no CPU kernel in fbgemm; use {', '.join(CPU_OPTIMIZERS)}, or "
                 "device=cuda"
             )
+        if self.kernel not in LOOKUP_KERNELS:
+            raise ConfigError(f"optim.tables.kernel={self.kernel}: unknown{nearest(self.kernel, LOOKUP_KERNELS)}")
+        if self.kernel == "recd" and device_type != "cpu":
+            raise ConfigError("optim.tables.kernel=recd: runs on CPU only; use auto or fbgemm with device=cuda")
 
     def fused_params(self) -> dict[str, Any]:
         """The arguments that TorchRec's sharders take for a fused optimizer."""
@@ -121,7 +127,7 @@ def shard(
         device=ranks.device,
         plan=plan,
         sharders=[
-            EmbeddingsSharder(fused_params=fused),
+            EmbeddingsSharder(fused_params=fused, lookup=optimizer.kernel),
             BagSharder(fused_params=fused),
             ListSharder(fused_params=fused),
         ],

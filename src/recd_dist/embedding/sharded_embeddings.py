@@ -11,7 +11,7 @@ gradients. Tables whose rows are split inside a host take one more in each direc
 Data-parallel tables exchange nothing; DDP sums their gradients.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
@@ -37,9 +37,10 @@ from recd_dist.embedding.exchange.classes import class_rows
 from recd_dist.embedding.exchange.context import Asked, Context, LookupInput, LookupInputs
 from recd_dist.embedding.exchange.exchanges import DirectExchange, Exchange, HostExchange, Step
 from recd_dist.embedding.exchange.layout import Layout, Unit, build_layout
+from recd_dist.embedding.lookup.row_lookup import RowLookup, is_supported
 from recd_dist.embedding.tables import Embeddings, check_weights, class_kjt
 from recd_dist.embedding.uneven_shards import ShardedTables
-from recd_dist.embedding.vocabulary.names import SHARDING_TYPES, ExchangeName
+from recd_dist.embedding.vocabulary.names import SHARDING_TYPES, ExchangeName, LookupKernel
 from recd_dist.embedding.vocabulary.placement import read_place
 from recd_dist.table.module_names import module_key
 from recd_dist.tensors.grouped import Embedded
@@ -47,7 +48,16 @@ from recd_dist.tensors.ikjt import IKJT
 
 
 class EmbeddingsSharder(BaseEmbeddingSharder[Embeddings]):
-    """Shards ``Embeddings`` with ``dedup=True``; DistributedModelParallel calls it."""
+    """Shards ``Embeddings`` with ``dedup=True``; DistributedModelParallel calls it.
+
+    Args:
+        fused_params: arguments of the tables' optimizer.
+        lookup: what looks the tables up.
+    """
+
+    def __init__(self, fused_params: dict[str, Any] | None = None, lookup: LookupKernel = "auto") -> None:
+        super().__init__(fused_params=fused_params)
+        self.lookup = lookup
 
     def shard(
         self,
@@ -59,7 +69,7 @@ class EmbeddingsSharder(BaseEmbeddingSharder[Embeddings]):
     ) -> "ShardedEmbeddings":
         """Makes the sharded module, which takes the place of the module."""
         del module_fqn
-        return ShardedEmbeddings(module, params, env, self.fused_params, device)
+        return ShardedEmbeddings(module, params, env, self.fused_params, device, self.lookup)
 
     def shardable_parameters(self, module: Embeddings) -> dict[str, nn.Parameter]:
         """For each table its weight."""
@@ -86,6 +96,7 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
         env: the ranks.
         fused_params: arguments of the tables' optimizer.
         device: device of this rank.
+        lookup: what looks the tables up.
     """
 
     def __init__(
@@ -95,6 +106,7 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
         env: ShardingEnv,
         fused_params: dict[str, Any] | None,
         device: torch.device | None,
+        lookup: LookupKernel = "auto",
     ) -> None:
         super().__init__()
         if env.process_group is None or not isinstance(module.assemble, Assemble):
@@ -115,7 +127,7 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
         places = {table: read_place(plan[table]) for table in module.tables}
         host_size = get_local_size(env.world_size)
         self.layout: Layout = build_layout(module.classes, places, env.rank, env.world_size, host_size)
-        self._kernels = {(unit.module, unit.sharding): self._kernel(unit) for unit in self._own_units()}
+        self._kernels = {(unit.module, unit.sharding): self._kernel(unit, lookup) for unit in self._own_units()}
         # This is no parameter. With it gradients flow through the exchange on ranks without tables, too.
         self._anchor = torch.zeros(1, device=device, requires_grad=True)
         self.exchange = module.exchange
@@ -140,18 +152,18 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
     def _own_units(self) -> list[Unit]:
         return [*(self.layout.units[n] for n in self.layout.local_units), *self.layout.replicated]
 
-    def _kernel(self, unit: Unit) -> nn.Module:
-        """The kernel that looks up a unit's tables on this rank.
+    def _kernel(self, unit: Unit, wanted: LookupKernel) -> Callable[[KeyedJaggedTensor], Tensor]:
+        """What looks up a unit's tables on this rank: TorchRec's kernel, or our loops over what it holds.
 
         Raises:
             RuntimeError: TorchRec groups the tables in another way than the layout, so that columns do not match.
         """
         module: Any = self.pooled[module_key(unit.module)]
         types = list(module.sharding_type_to_sharding_infos)
-        lookup = module._lookups[types.index(SHARDING_TYPES[unit.sharding])]
+        of_type = module._lookups[types.index(SHARDING_TYPES[unit.sharding])]
         if unit.sharding == "DP":
-            return lookup
-        kernels = list(lookup._emb_modules)
+            return of_type
+        kernels = list(of_type._emb_modules)
         tables = [t for k in kernels for t in k.config.embedding_tables]
         parts = [(name, t.local_cols) for t in tables for name in t.feature_names]
         wanted = [(p.key, p.num_columns) for p in unit.parts[self.layout.rank]]
@@ -160,7 +172,7 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
                 f"TorchRec looks up {parts} of class '{unit.module}' with {len(kernels)} kernels, the exchange wants "
                 f"one for {wanted}; this release of torchrec groups tables in another way than the tested ones"
             )
-        return kernels[0]
+        return RowLookup(kernels[0]) if wanted != "fbgemm" and is_supported(kernels[0].emb_module) else kernels[0]
 
     def create_context(self) -> Context:
         """Makes an empty context for one batch."""

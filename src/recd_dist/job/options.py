@@ -159,10 +159,18 @@ class Optimizer:
 
 
 @dataclass
+class TablesOptimizer(Optimizer):
+    """The optimizer of the tables, and what looks them up and runs it."""
+
+    name: str = "rowwise_adagrad"
+    kernel: str = "auto"  # fbgemm, or recd: this project's loops, on CPU and with dedup; auto: recd where it can be
+
+
+@dataclass
 class Optim:
     """The tables are updated inside their backward pass, the dense layers by an optimizer of torch."""
 
-    tables: Optimizer = field(default_factory=lambda: Optimizer("rowwise_adagrad"))
+    tables: TablesOptimizer = field(default_factory=TablesOptimizer)
     dense: Optimizer = field(default_factory=Optimizer)
 
 

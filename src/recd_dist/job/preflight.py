@@ -17,6 +17,7 @@ from typing import Any
 from recd_dist.embedding.vocabulary.names import (
     CPU_OPTIMIZERS,
     EXCHANGES,
+    LOOKUP_KERNELS,
     PLACE_KEYS,
     SENDS,
     SHARDING_TYPES,
@@ -129,6 +130,11 @@ def _check_names(config: TrainConfig) -> None:
             raise ConfigError(f"reader.{option}={chosen}: unknown{nearest(chosen, choices)}")
     if config.device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device={config.device}: unknown{nearest(config.device, ('auto', 'cpu', 'cuda'))}")
+    kernel = config.optim.tables.kernel
+    if kernel not in LOOKUP_KERNELS:
+        raise ConfigError(f"optim.tables.kernel={kernel}: unknown{nearest(kernel, LOOKUP_KERNELS)}")
+    if kernel == "recd" and (config.device == "cuda" or not config.dedup):
+        raise ConfigError("optim.tables.kernel=recd: needs device=cpu and dedup=true; use auto or fbgemm otherwise")
     name = config.optim.tables.name
     if config.device == "cpu" and name not in CPU_OPTIMIZERS:
         raise ConfigError(

@@ -249,7 +249,8 @@ def shard_model(job: Job, ranks: Ranks, plan: TablePlan | None = None) -> tuple[
     model = build.build_model(job, job.dedup, send=plan.send, exchange=plan.exchange)
     if config.dedup and not job.dedup and ranks.is_first:
         logger.info("dedup: no group of this table holds fewer rows than samples; batches are trained expanded")
-    tables = TableOptimizer(config.optim.tables.name, config.optim.tables.lr, config.optim.tables.eps)  # type: ignore[arg-type]
+    wanted = config.optim.tables
+    tables = TableOptimizer(wanted.name, wanted.lr, wanted.eps, wanted.kernel)  # type: ignore[arg-type]
     parallel = shard(model, plan.sharding, ranks, tables)
     initial_weights.initialize_tables(parallel, config.seed)
     dense = KeyedOptimizerWrapper(

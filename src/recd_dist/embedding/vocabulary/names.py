@@ -52,6 +52,11 @@ TABLE_OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
 CPU_OPTIMIZERS = ("sgd", "adagrad", "rowwise_adagrad")
 """Table optimizers for which fbgemm has a CPU kernel."""
 
+LookupKernel = Literal["auto", "fbgemm", "recd"]
+"""What looks the tables up and updates them; ``auto`` is ``recd`` where it can be: on CPU, with dedup."""
+
+LOOKUP_KERNELS: tuple[LookupKernel, ...] = get_args(LookupKernel)
+
 
 def row_bytes(codec: str, widths: Iterable[int]) -> int:
     """Bytes that one row takes while it travels.
