@@ -6,7 +6,7 @@ There are 8 tables of 100,000 rows, D=64, B=2048 a rank, 40 int32 ids a list, an
 lists. 2 gloo ranks of one thread hold 4 whole tables each, under rowwise Adagrad. Ours looks up unique rows and expands
 every group. Two baselines run in the same processes by turns: plain TorchRec on the expanded KeyedJaggedTensor (with
 int32 and with int64 ids; the faster one counts), and TorchRec's own deduplication, a variable-batch KeyedJaggedTensor
-with inverse indices (VBE). Before it measures, the script compares outputs on every batch and weights after some steps.
+with inverse indices (VBE); s16 also has ours with fbgemm's lookup. Outputs and weights are compared first.
 
 | case | measures |
 |---|---|
@@ -30,9 +30,11 @@ from typing import Any
 import measure
 
 PLAIN = ("kjt int32", "kjt int64")
+MODES = (*PLAIN, "vbe", "ours", "fbgemm")
 BASELINES = {
     "kjt": "plain TorchRec, expanded KeyedJaggedTensor",
     "vbe": "TorchRec VBE, KeyedJaggedTensor of unique rows",
+    "lookup": "ours with optim.tables.kernel=fbgemm",
 }
 SESSIONS = {f"s{n}": n for n in (1, 2, 4, 8, 16, 64)}
 CASES = (*SESSIONS, "sample", "mixed", "expand", "bytes", "link", "gpu")
@@ -163,7 +165,7 @@ def speed_results(name: str, numbers: dict[str, Any], modes: Sequence[str], word
     medians = {n: statistics.median(r[i] for r in rounds) for i, n in enumerate(modes)}
     plain = faster_plain(rounds, modes)
     results = []
-    for short, baseline in {"kjt": plain, "vbe": "vbe"}.items():
+    for short, baseline in {"kjt": plain, "vbe": "vbe", "lookup": "fbgemm"}.items():
         if baseline not in modes:
             continue
         pairs = [(r[modes.index("ours")], r[modes.index(baseline)]) for r in rounds]
@@ -226,7 +228,7 @@ def measure_case(name: str, options: argparse.Namespace) -> list[measure.Result]
         numbers = run_over_link({**config, "modes": modes, "block": 2, "num_batches": 4})
         where = "2 hosts (network namespaces) of 1 gloo rank, 1 Gbit/s between them"
         return speed_results(name, numbers, modes, words_of(name, workload, where)) if numbers else []
-    modes = [*(PLAIN[:1] if options.quick and name != "s16" else PLAIN), "vbe", "ours"]
+    modes = MODES if name == "s16" else [*(PLAIN[:1] if options.quick else PLAIN), "vbe", "ours"]
     numbers = measure.run_ranks(__file__, {**config, "modes": modes})
     return speed_results(name, numbers, modes, words_of(name, workload, "2 gloo ranks"))
 
@@ -320,7 +322,7 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default: all")
     parser.add_argument("--pairs", type=int, help="rounds (default 15, quick 5)")
     parser.add_argument("--small", action="store_true", help="tiny tables and batches, for the tests; no claim")
-    parser.add_argument("--profile", nargs="?", const="ours", metavar="MODE", help="only show where a mode's time goes")
+    parser.add_argument("--profile", nargs="?", const="ours", choices=MODES, help="only show where a mode's time goes")
     parser.add_argument("--rank", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.rank:
@@ -329,8 +331,6 @@ def main() -> None:
     if unknown := [name for name in options.cases if name not in CASES]:
         parser.error(f"unknown case '{unknown[0]}'; there are {', '.join(CASES)}")
     if options.profile:
-        if options.profile not in (*PLAIN, "vbe", "ours"):
-            parser.error(f"--profile {options.profile}: there are {', '.join((*PLAIN, 'vbe', 'ours'))}")
         workload = workload_of(options.cases[0] if options.cases else "s16", options.small)
         chosen = {"what": "profile", "workload": workload, "modes": [options.profile], "num_batches": 8}
         sys.stdout.write(measure.run_ranks(__file__, {**chosen, "device": "cpu"}))

@@ -188,7 +188,8 @@ def build_modes(workload: Workload, ranks: Ranks, num_batches: int, names: Seque
         workload: the tables and batches.
         ranks: this rank.
         num_batches: how many batches to hold in memory, in the form that each mode takes.
-        names: the modes to build, of ``kjt int64``, ``kjt int32``, ``vbe`` and ``ours``.
+        names: the modes to build, of ``kjt int64``, ``kjt int32``, ``vbe``, ``ours`` and ``fbgemm``, which is ours
+            with fbgemm's lookup.
     """
     batches = [workload.batch(ranks.rank, n).to(ranks.device) for n in range(num_batches)]
     keys = list(workload.groups)
@@ -197,9 +198,10 @@ def build_modes(workload: Workload, ranks: Ranks, num_batches: int, names: Seque
     gradients = {f: torch.randn(shape, generator=generator).to(ranks.device) for f in keys}
     modes = {}
     for name in names:
-        if name == "ours":
+        if name in ("ours", "fbgemm"):
             parts = [list(g.keys) for g in batches[0].groups]
-            modes[name] = Mode(_build_ours(workload, ranks), batches, _expand_groups, parts, gradients)
+            optimizer = OPTIMIZER if name == "ours" else replace(OPTIMIZER, kernel="fbgemm")
+            modes[name] = Mode(_build_ours(workload, ranks, optimizer), batches, _expand_groups, parts, gradients)
             continue
         converters = {"vbe": _as_vbe, "kjt int32": _as_kjt, "kjt int64": _as_long_kjt}
         inputs = [converters[name](batch, keys) for batch in batches]
@@ -274,13 +276,13 @@ def _build_torchrec(workload: Workload, ranks: Ranks) -> nn.Module:
     return model
 
 
-def _build_ours(workload: Workload, ranks: Ranks) -> nn.Module:
+def _build_ours(workload: Workload, ranks: Ranks, optimizer: TableOptimizer) -> nn.Module:
     """Builds Embeddings under the same plan."""
     embeddings = Embeddings(workload.schema, workload.tables, dedup=True, device="meta")
     places = {t: {"type": "TW", "ranks": [r]} for t, r in workload.ranks_of(ranks.world_size).items()}
     world = World(ranks.world_size, ranks.local_world_size, ranks.device.type)
     chosen = place_tables(embeddings, world, places)
-    model = shard(Holder(embeddings), chosen, ranks, OPTIMIZER)
+    model = shard(Holder(embeddings), chosen, ranks, optimizer)
     initialize_tables(model, SEED)
     return model
 

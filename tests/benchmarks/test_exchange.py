@@ -25,10 +25,10 @@ def results(tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:
 
 
 def test_modes_train_alike_and_unique_rows_are_fewer_bytes(tmp_path: Path) -> None:
-    kjt, vbe = results(tmp_path, "s16")
+    kjt, vbe, lookup = results(tmp_path, "s16")
 
-    assert (kjt["claim"], vbe["claim"]) == ("exchange.s16.kjt", "exchange.s16.vbe")
-    for found in (kjt, vbe):
+    assert [f["claim"] for f in (kjt, vbe, lookup)] == ["exchange.s16.kjt", "exchange.s16.vbe", "exchange.s16.lookup"]
+    for found in (kjt, vbe, lookup):
         assert 0 < found["low"] <= found["value"] <= found["high"]
         assert found["weights_differ"] < 1e-4
     assert kjt["ours_sent_MB"] < kjt["baseline_sent_MB"] / 8

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,9 +15,12 @@ from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 from torchrec.streamable import Pipelineable
 
+from recd_dist.checkpoint import checkpoint
 from recd_dist.embedding.distribute import TableOptimizer, combine_optimizers, dense_parameters, shard
 from recd_dist.embedding.initial_weights import initialize_tables, local_shards
+from recd_dist.embedding.lookup.row_lookup import RowLookup
 from recd_dist.embedding.tables import Embeddings, portable_name, table_weights
+from recd_dist.embedding.vocabulary.names import LookupKernel
 from recd_dist.embedding.vocabulary.placement import read_placement
 from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.world import World
@@ -135,11 +139,17 @@ def batches(
 
 
 def build_model(
-    ranks: Ranks, dedup: bool, sharding: object, optimizer: str, options: dict[str, object], weighted: bool = False
+    ranks: Ranks,
+    dedup: bool,
+    sharding: object,
+    optimizer: str,
+    options: dict[str, object],
+    weighted: bool = False,
+    kernel: LookupKernel = "auto",
 ) -> tuple[nn.Module, object]:
     embeddings = Embeddings(schema_of(weighted), TABLES, dedup=dedup, device="meta", **options)
     plan = place_tables(embeddings, World(ranks.world_size, ranks.local_world_size), sharding)
-    tables = TableOptimizer(optimizer, lr=LR[optimizer])
+    tables = TableOptimizer(optimizer, lr=LR[optimizer], kernel=kernel)
     model = shard(Model(embeddings), plan, ranks, tables)
     initialize_tables(model, seed=1)
     dense = KeyedOptimizerWrapper(dense_parameters(model), lambda params: torch.optim.SGD(params, lr=HEAD_LR))
@@ -210,6 +220,29 @@ def train(
         "head": model.module.head.layer.weight.detach().numpy().copy(),
         "pipelined": num_pipelined, "sharded": num_sharded,
     }  # fmt: skip
+
+
+def train_by_turns(
+    ranks: Ranks, directory: Path, kernels: list[LookupKernel], sharding: object, optimizer: str, weighted: bool
+) -> dict[str, object]:
+    """Trains six steps with each kernel, from the checkpoint of the one before."""
+    data, losses, used = batches(ranks.rank, 6 * len(kernels), 9 + 5 * ranks.rank, weighted=weighted), [], []
+    schema = schema_of(weighted)
+    for turn, kernel in enumerate(kernels):
+        options = {"sequence_features": ["clicks"]}
+        model, states = build_model(ranks, True, sharding, optimizer, options, weighted, kernel)
+        used.append({type(k) is RowLookup for u, k in model.module.embeddings._kernels.items() if u[1] != "DP"})
+        if turn:
+            checkpoint.load(directory / f"step-{turn:08d}", model, states, schema, rename=portable_name)
+        for batch in data[6 * turn : 6 * turn + 6]:
+            states.zero_grad()
+            loss, _ = model(batch)
+            loss.backward()
+            states.step()
+            losses.append(float(loss.detach()))
+        checkpoint.save(directory, turn + 1, model, states, schema, rename=portable_name)
+    tables = weight_parts(table_weights(model))
+    return {"losses": losses, "after": tables, "states": optimizer_states(model, states), "ours": used}
 
 
 def join_parts(results: list[dict[str, object]], what: str) -> dict[str, np.ndarray]:

@@ -17,6 +17,14 @@ def test_optimizers_without_a_cpu_kernel_are_refused() -> None:
         TableOptimizer("adagrd").check("cpu")
 
 
+def test_kernels_that_do_not_run_are_refused() -> None:
+    TableOptimizer(kernel="recd").check("cpu")
+    with pytest.raises(ConfigError, match="kernel=recd: runs on CPU only; use auto or fbgemm"):
+        TableOptimizer(kernel="recd").check("cuda")
+    with pytest.raises(ConfigError, match="kernel=fbgem: unknown; did you mean 'fbgemm'"):
+        TableOptimizer(kernel="fbgem").check("cpu")
+
+
 def test_data_parallel_tables_have_the_same_update_or_none() -> None:
     weights = [nn.Parameter(torch.ones(2, 4))]
     assert isinstance(TableOptimizer("rowwise_adagrad").build_plain(weights), RowWiseAdagrad)

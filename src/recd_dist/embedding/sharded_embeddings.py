@@ -152,7 +152,7 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
     def _own_units(self) -> list[Unit]:
         return [*(self.layout.units[n] for n in self.layout.local_units), *self.layout.replicated]
 
-    def _kernel(self, unit: Unit, wanted: LookupKernel) -> Callable[[KeyedJaggedTensor], Tensor]:
+    def _kernel(self, unit: Unit, lookup: LookupKernel) -> Callable[[KeyedJaggedTensor], Tensor]:
         """What looks up a unit's tables on this rank: TorchRec's kernel, or our loops over what it holds.
 
         Raises:
@@ -172,7 +172,9 @@ class ShardedEmbeddings(ShardedModule[KJTList, list[Tensor], Embedded, Context])
                 f"TorchRec looks up {parts} of class '{unit.module}' with {len(kernels)} kernels, the exchange wants "
                 f"one for {wanted}; this release of torchrec groups tables in another way than the tested ones"
             )
-        return RowLookup(kernels[0]) if wanted != "fbgemm" and is_supported(kernels[0].emb_module) else kernels[0]
+        (kernel,) = kernels
+        use_loops = lookup != "fbgemm" and is_supported(kernel.emb_module)
+        return RowLookup(kernel.emb_module, kernel) if use_loops else kernel
 
     def create_context(self) -> Context:
         """Makes an empty context for one batch."""

@@ -23,8 +23,10 @@ from fbgemm_gpu.split_embedding_configs import EmbOptimType
 from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocation
 from fbgemm_gpu.split_table_batched_embeddings_ops_training import ComputeDevice, SplitTableBatchedEmbeddingBagsCodegen
 from torch import Tensor
+from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recd_dist.embedding.exchange.distinct import distinct_ids
+from recd_dist.embedding.lookup.row_lookup import RowLookup, is_supported
 from recd_dist.plan.cost import dense_flops
 from recd_dist.ranks.health.machine_share import usable_cores
 from recd_dist.tensors.expansion import expand_rows
@@ -118,11 +120,16 @@ def build_table(columns: int, device: torch.device) -> Any:
 def _prepare_lookup(table: Any, num_ids: int, num_rows: int, columns: int, device: torch.device) -> Callable[[], None]:
     """A function that looks up random ids, forward and backward."""
     ids = torch.randint(ROWS_OF_TABLE, (num_ids,), device=device)
+    lengths = torch.full((num_rows,), num_ids // num_rows, dtype=torch.int32, device=device)
     offsets = torch.arange(num_rows + 1, device=device) * (num_ids // num_rows)
     gradient = torch.ones(num_rows, columns, device=device)
+    loops = RowLookup(table) if is_supported(table) else None  # what a job uses, see optim.tables.kernel
 
     def run() -> None:
-        table(ids, offsets).backward(gradient)
+        if loops is None:
+            table(ids, offsets).backward(gradient)
+        else:
+            loops(KeyedJaggedTensor(["key"], ids, lengths=lengths, stride=num_rows)).backward(gradient)
 
     return run
 

@@ -1,6 +1,7 @@
 """Our lookup against fbgemm's kernel: the same sums, weights and optimizer states after some steps."""
 
 import logging
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,14 +41,9 @@ def build(optimizer: EmbOptimType, tables: Any = TABLES, features: Any = FEATURE
     return module
 
 
-class Kernel:
-    """What TorchRec's kernel is to the lookup."""
-
-    def __init__(self, module: Any) -> None:
-        self.emb_module = module
-
-    def __call__(self, kjt: KeyedJaggedTensor) -> torch.Tensor:
-        return self.emb_module(kjt.values().long(), kjt.offsets().long(), kjt.weights_or_none())
+def call_fbgemm(module: Any) -> Callable[[KeyedJaggedTensor], torch.Tensor]:
+    """Fbgemm's lookup, as TorchRec's kernel calls it."""
+    return lambda kjt: module(kjt.values().long(), kjt.offsets().long(), kjt.weights_or_none())
 
 
 def batch(
@@ -73,7 +69,7 @@ def states(module: Any) -> list[torch.Tensor]:
 
 def compare(optimizer: EmbOptimType, batches: list[KeyedJaggedTensor]) -> None:
     theirs, ours = build(optimizer), build(optimizer)
-    judge, lookup = Kernel(theirs), RowLookup(Kernel(ours))
+    judge, lookup = call_fbgemm(theirs), RowLookup(ours)
     before = ours.weights_host.clone()
     for number, kjt in enumerate(batches):
         expected, found = judge(kjt), lookup(kjt)
@@ -103,9 +99,7 @@ def test_ten_steps_are_those_of_fbgemm(optimizer: EmbOptimType, weighted: bool, 
     st.booleans(),
     st.sampled_from([1, 3, 10**9]),
 )
-def test_any_batch(
-    optimizer: EmbOptimType, seed: int, stride: int, longest: int, weighted: bool, few: int
-) -> None:
+def test_any_batch(optimizer: EmbOptimType, seed: int, stride: int, longest: int, weighted: bool, few: int) -> None:
     compare(optimizer, [batch(seed + n, stride, longest, weighted=weighted, few=few) for n in range(2)])
 
 
@@ -117,7 +111,7 @@ def test_many_ids_are_sorted_in_several_passes_and_on_several_threads(monkeypatc
     for module, number in ((alone, 1), (together, 3)):
         torch.set_num_threads(number)
         try:
-            lookup = RowLookup(Kernel(module))
+            lookup = RowLookup(module)
             for kjt in large:
                 lookup(kjt).square().sum().backward()
         finally:
@@ -129,7 +123,7 @@ def test_many_ids_are_sorted_in_several_passes_and_on_several_threads(monkeypatc
 
 def test_a_changed_learning_rate_holds_from_the_next_update_on() -> None:
     module = build(EmbOptimType.EXACT_SGD)
-    lookup, kjt = RowLookup(Kernel(module)), batch(0, 5, 4)
+    lookup, kjt = RowLookup(module), batch(0, 5, 4)
     before = module.weights_host.clone()
     module.set_learning_rate(0.0)
     lookup(kjt).sum().backward()
@@ -143,36 +137,44 @@ def test_a_changed_learning_rate_holds_from_the_next_update_on() -> None:
 
 def test_nothing_is_updated_without_gradients_and_twice_looked_up_is_twice_updated() -> None:
     module = build(EmbOptimType.EXACT_SGD)
-    lookup, kjt = RowLookup(Kernel(module)), batch(0, 5, 4)
+    lookup, kjt = RowLookup(module), batch(0, 5, 4)
     before = module.weights_host.clone()
     with torch.no_grad():
         assert not lookup(kjt).requires_grad
     (lookup(kjt) + lookup(kjt)).sum().backward()
     twice = build(EmbOptimType.EXACT_SGD)
     twice.set_learning_rate(0.2)
-    RowLookup(Kernel(twice))(kjt).sum().backward()
+    RowLookup(twice)(kjt).sum().backward()
     assert not torch.equal(module.weights_host, before)
     torch.testing.assert_close(module.weights_host, twice.weights_host)
 
 
 def test_ids_outside_their_table_look_up_row_0_as_in_fbgemm(caplog: pytest.LogCaptureFixture) -> None:
     module = build(EmbOptimType.EXACT_SGD, [(5, 4)], [0])
-    lookup = RowLookup(Kernel(module))
+    lookup = RowLookup(module)
     kjt = KeyedJaggedTensor(["f"], torch.tensor([5, -2, 1, 1 << 40]), lengths=torch.ones(4, dtype=torch.int32))
     with caplog.at_level(logging.WARNING):
         found, _ = lookup(kjt), lookup(kjt)
     assert [r.getMessage() for r in caplog.records] == [
         "3 ids of a batch lie outside their tables, and look up row 0; more are not told"
     ]
-    torch.testing.assert_close(found, Kernel(build(EmbOptimType.EXACT_SGD, [(5, 4)], [0]))(kjt))
+    torch.testing.assert_close(found, call_fbgemm(build(EmbOptimType.EXACT_SGD, [(5, 4)], [0]))(kjt))
+
+
+@pytest.mark.parametrize("lengths", [[2, 2], [2, 0], [4, -1]])
+def test_lengths_that_do_not_fit_the_ids_are_refused(lengths: list[int]) -> None:
+    lookup = RowLookup(build(EmbOptimType.EXACT_SGD, [(5, 4)], [0]))
+    with pytest.raises(ValueError, match="3 ids, 0 weights, lengths that sum to"):
+        lookup.find_rows(torch.tensor([1, 2, 3]), torch.tensor(lengths, dtype=torch.int32), None, is_trained=True)
 
 
 def test_gradients_of_weights_are_left_to_fbgemm() -> None:
-    lookup = RowLookup(Kernel(build(EmbOptimType.EXACT_SGD)))
-    kjt = batch(0, 5, 4, weighted=True)
+    module, kjt = build(EmbOptimType.EXACT_SGD), batch(0, 5, 4, weighted=True)
     weights = kjt.weights().requires_grad_()
-    lookup(kjt).sum().backward()
+    RowLookup(module, call_fbgemm(module))(kjt).sum().backward()
     assert weights.grad is not None
+    with pytest.raises(ValueError, match="get no gradients without TorchRec's kernel"):
+        RowLookup(module)(kjt)
 
 
 def test_what_the_loops_do_not_do_stays_with_fbgemm() -> None:

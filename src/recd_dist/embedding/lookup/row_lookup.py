@@ -26,7 +26,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from recd_dist.embedding.lookup import row_loops, row_updates
 from recd_dist.embedding.lookup.huge_pages import use_huge_pages
-from recd_dist.table.column import Array
+from recd_dist.embedding.lookup.row_loops import Rows, Tables
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ OPTIMIZERS = {
 IDS_OF_THREAD = 8192
 """Fewer ids than these are no work for a further thread, which takes some 50 us to wake up."""
 
-_NO_NUMBERS, _NO_PLACES = np.empty(0, np.float32), np.empty(0, np.int64)
+_NO_NUMBERS = np.empty(0, np.float32)
 
 
 def is_supported(module: Any) -> bool:
@@ -70,18 +70,18 @@ class RowLookup:
     """Looks up the tables of a kernel, as the kernel itself does.
 
     Args:
-        kernel: TorchRec's kernel, a BatchedFusedEmbeddingBag whose module ``is_supported``.
+        module: fbgemm's module, which ``is_supported``.
+        kernel: TorchRec's kernel around it; it takes batches whose weights need gradients, which the loops do not give.
     """
 
-    def __init__(self, kernel: Any) -> None:
-        self.kernel, self.module = kernel, kernel.emb_module
+    def __init__(self, module: Any, kernel: Callable[[KeyedJaggedTensor], Tensor] | None = None) -> None:
+        self.kernel, self.module = kernel, module
         self.optimizer = OPTIMIZERS[self.module.optimizer]
         tables = self.module.feature_table_map
         ends = self.module.D_offsets.tolist()
-        self.width, self.num_keys = int(ends[-1]), len(tables)
+        self.width = int(ends[-1])
         self.keys = np.array(list(zip(tables, ends[:-1], strict=True)), np.int64)
         has_state = self.optimizer != row_updates.SGD
-        self.state = self.module.momentum1_host.detach().numpy() if has_state else _NO_NUMBERS
         specs, starts = self.module.embedding_specs, self.module.weights_physical_offsets
         states = self.module.momentum1_physical_offsets if has_state else [0] * len(specs)
         self.shards = np.array(
@@ -91,10 +91,11 @@ class RowLookup:
             ],
             np.int64,
         )
+        self._tensors = [self.module.weights_host, *([self.module.momentum1_host] if has_state else [])]
         self._anchor = torch.zeros(1, requires_grad=True)  # no parameter: with it the backward pass reaches the tables
         self._warned = False
-        use_huge_pages(self.module.weights_host)
-        use_huge_pages(torch.from_numpy(self.state))
+        for tensor in self._tensors:
+            use_huge_pages(tensor)
 
     def __call__(self, kjt: KeyedJaggedTensor) -> Tensor:
         """Looks up rows of ids.
@@ -107,75 +108,70 @@ class RowLookup:
         """
         factors = kjt.weights_or_none()
         if factors is not None and factors.requires_grad:
+            if self.kernel is None:
+                raise ValueError("RowLookup: weights of ids get no gradients without TorchRec's kernel")
             return self.kernel(kjt)
         if torch.is_grad_enabled():
             return _LookUp.apply(self._anchor, self, kjt.values(), kjt.lengths(), factors)
-        return self.look_up(_Rows(self, kjt.values(), kjt.lengths(), factors, is_trained=False))
+        return self.look_up(self.find_rows(kjt.values(), kjt.lengths(), factors, is_trained=False))
 
-    def look_up(self, rows: "_Rows") -> Tensor:
-        """The sums of some rows of ids."""
-        out = torch.empty(rows.stride, self.width)
-        weights, target = self._weights(), out.numpy().reshape(-1)
-        num_rows = self.num_keys * rows.stride
-        num_parts = rows.num_parts()
+    def find_rows(self, ids: Tensor, lengths: Tensor, factors: Tensor | None, *, is_trained: bool) -> Rows:
+        """Finds the rows that ids look up.
+
+        Args:
+            ids: int32 or int64 [N].
+            lengths: int32, the number of ids of each row of each key.
+            factors: float32 [N], the weight of each id, or None.
+            is_trained: False if the rows are not updated.
+
+        Raises:
+            ValueError: there are more or fewer ids than the lengths say, or weights than ids.
+        """
+        size, weighted = len(ids), factors is not None
+        rows = Rows(
+            stride=len(lengths) // len(self.keys),
+            factors=_NO_NUMBERS if factors is None else factors.detach().float().contiguous().numpy(),
+            offsets=np.empty(len(lengths) + 1, np.int64),
+            positions=np.empty(size, np.int64),
+            sources=np.empty(size if weighted and is_trained else 0, np.int64),
+            packed=np.empty(size if is_trained else 0, np.uint64),
+        )
+        num_bad = row_loops.place_ids(self._tables(), rows, ids.numpy(), lengths.numpy())
+        if num_bad < 0 or len(rows.factors) not in (0, size):
+            raise ValueError(f"RowLookup: {size} ids, {len(rows.factors)} weights, lengths that sum to {lengths.sum()}")
+        if num_bad and not self._warned:
+            self._warned = True
+            logger.warning("%d ids of a batch lie outside their tables, and look up row 0; more are not told", num_bad)
+        return rows
+
+    def look_up(self, rows: Rows) -> Tensor:
+        """The sums of some rows, float32 [rows, columns of all keys]."""
+        out, num_rows, num_parts = torch.empty(rows.stride, self.width), len(rows.offsets) - 1, _num_parts(rows)
+        tables, target = self._tables(), out.numpy().reshape(-1)
 
         def pool(part: int) -> None:
             first, last = num_rows * part // num_parts, num_rows * (part + 1) // num_parts
-            row_loops.pool_rows(
-                weights, self.keys, self.shards, rows.stride, self.width,
-                rows.offsets, rows.positions, rows.factors, target, first, last,
-            )  # fmt: skip
+            row_loops.pool_rows(tables, rows, target, first, last)
 
         if num_rows:
             _run_parts(pool, num_parts)
-        if rows.num_bad and not self._warned:
-            self._warned = True
-            logger.warning("%d ids of a batch lie outside their tables, and look up row 0; more are not told", rows.num_bad)
         return out
 
-    def update(self, rows: "_Rows", gradient: Tensor) -> None:
-        """Updates what was looked up by the gradient of the sums, float32 [rows, columns of all keys]."""
-        weights, slopes = self._weights(), gradient.contiguous().numpy().reshape(-1)
-        spare, num_parts = np.empty_like(rows.packed), rows.num_parts()
+    def update(self, rows: Rows, gradient: Tensor) -> None:
+        """Updates the rows that were looked up by the gradient of their sums."""
+        tables, slopes, num_parts = self._tables(), gradient.contiguous().numpy().reshape(-1), _num_parts(rows)
         numbers = np.array([self.module.get_learning_rate(), self.module.optimizer_args.eps], np.float32)
-
-        def sort(part: int) -> None:
-            row_loops.sort_ids(rows.packed, spare, rows.offsets, self.shards, rows.stride, part, num_parts)
-
-        def update(part: int) -> None:
-            row_updates.update_rows(
-                weights, self.state, self.shards, rows.stride, rows.offsets,
-                rows.packed, rows.sources, rows.factors, slopes, self.optimizer, numbers, part, num_parts,
-            )  # fmt: skip
-
+        spare = np.empty_like(rows.packed)
         if len(rows.packed):
-            _run_parts(sort, num_parts)
-            _run_parts(update, num_parts)
+            _run_parts(lambda part: row_loops.sort_ids(tables, rows, spare, part, num_parts), num_parts)
+            _run_parts(
+                lambda part: row_updates.update_rows(tables, rows, slopes, self.optimizer, numbers, part, num_parts),
+                num_parts,
+            )
 
-    def _weights(self) -> Array:
-        return self.module.weights_host.detach().numpy()
-
-
-class _Rows:
-    """Where the rows lie that a batch looks up; ``row_loops.place_ids`` says what the arrays hold."""
-
-    def __init__(
-        self, lookup: RowLookup, ids: Tensor, lengths: Tensor, factors: Tensor | None, *, is_trained: bool
-    ) -> None:
-        self.stride, size = len(lengths) // lookup.num_keys, len(ids)
-        weighted = factors is not None
-        self.factors = _NO_NUMBERS if factors is None else factors.detach().numpy()
-        self.offsets, self.positions = np.empty(len(lengths) + 1, np.int64), np.empty(size, np.int64)
-        self.sources = np.empty(size, np.int64) if weighted and is_trained else _NO_PLACES
-        self.packed = np.empty(size if is_trained else 0, np.uint64)
-        self.num_bad = row_loops.place_ids(
-            ids.numpy(), lengths.numpy(), lookup.keys, lookup.shards, self.stride, lookup.width, weighted,
-            self.offsets, self.positions, self.sources, self.packed,
-        )  # fmt: skip
-
-    def num_parts(self) -> int:
-        """In how many parts the work is worth to be divided."""
-        return max(1, min(torch.get_num_threads(), len(self.positions) // IDS_OF_THREAD))
+    def _tables(self) -> Tables:
+        arrays = [tensor.detach().numpy() for tensor in self._tensors]
+        return Tables(arrays[0], arrays[1] if arrays[1:] else _NO_NUMBERS, self.shards, self.keys, self.width)
 
 
 class _LookUp(torch.autograd.Function):
@@ -184,13 +180,18 @@ class _LookUp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, lookup: RowLookup, ids: Tensor, lengths: Tensor, factors: Any) -> Tensor:  # type: ignore[override]
         del anchor
-        ctx.lookup, ctx.rows = lookup, _Rows(lookup, ids, lengths, factors, is_trained=True)
+        ctx.lookup, ctx.rows = lookup, lookup.find_rows(ids, lengths, factors, is_trained=True)
         return lookup.look_up(ctx.rows)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
         ctx.lookup.update(ctx.rows, gradient)
         return None, None, None, None, None
+
+
+def _num_parts(rows: Rows) -> int:
+    """In how many parts the work is worth to be divided."""
+    return max(1, min(torch.get_num_threads(), len(rows.positions) // IDS_OF_THREAD))
 
 
 def _run_parts(run: Callable[[int], None], num_parts: int) -> None:

@@ -8,22 +8,22 @@ import numpy as np
 
 from recd_dist.embedding.lookup.row_loops import (
     AHEAD,
+    CHUNK,
     COLUMNS,
-    FIRST_KEY,
     HALF,
     LOW,
-    NUM_KEYS,
     START,
+    STATE,
     UNIT,
+    Rows,
+    Tables,
     fetch,
+    ids_of_shard,
     u,
 )
 from recd_dist.table.column import Array
-from recd_dist.table.instructions import adagrad_step, add_number, add_scaled, set_scaled, sum_squares
+from recd_dist.table.instructions import adagrad_step, add_number, add_scaled, sum_rows, sum_squares
 from recd_dist.table.loops import jit
-
-STATE = COLUMNS + 1
-"""The column of ``shards`` that says where the optimizer's state of a table begins."""
 
 SGD, ROWWISE_ADAGRAD, ADAGRAD = range(3)
 """The optimizers."""
@@ -31,78 +31,80 @@ SGD, ROWWISE_ADAGRAD, ADAGRAD = range(3)
 LR, EPS = range(2)
 """The places of the optimizer's numbers."""
 
+NEAR = 2**19
+"""Gradients of so many bytes lie in the second-level cache, and need not be fetched ahead."""
+
 
 @jit
 def update_rows(
-    weights: Array, state: Array, shards: Array, stride: int, offsets: Array,
-    packed: Array, sources: Array, factors: Array, gradient: Array,
-    optimizer: int, numbers: Array, part: int, num_parts: int,
-) -> None:  # fmt: skip
+    tables: Tables, rows: Rows, gradient: Array, optimizer: int, numbers: Array, part: int, num_parts: int
+) -> None:
     """Updates the rows that were looked up.
 
     Args:
-        weights: float32, of all tables.
-        state: float32, of all tables: the sums of squares; empty for sgd.
-        shards: see ``row_loops``.
-        stride: number of rows of the output.
-        offsets: int64 [K * stride + 1], where the ids of each row of each key begin.
-        packed: uint64 [N], sorted by ``row_loops.sort_ids``.
-        sources: int64 [N], the first element of each id's gradient; empty if ids have no weights.
-        factors: float32 [N], the weight of each id; empty for 1.
+        tables: the tables.
+        rows: what was looked up, sorted by ``row_loops.sort_ids``.
         gradient: float32 [stride * width], of the output.
         optimizer: one of the optimizers above.
         numbers: float32, see above.
         part: which part of the ids is taken.
         num_parts: number of parts; a row belongs to the part in which its first id lies.
     """
-    weighted, factor, buffer = len(factors) > 0, np.float32(1), np.zeros(_widest(shards), np.float32)
+    shards, packed, weighted = tables.shards, rows.packed, len(rows.factors) > 0
+    places, factors = np.empty(CHUNK, np.int64), np.empty(CHUNK, np.float32)
+    buffer, is_far = np.zeros(tables.width, np.float32), 4 * len(gradient) > NEAR
     given, total = gradient.ctypes.data, buffer.ctypes.data
     for shard in range(len(shards)):
-        first_key = shards[shard, FIRST_KEY]
-        lowest, highest = offsets[first_key * stride], offsets[(first_key + shards[shard, NUM_KEYS]) * stride]
+        lowest, highest = ids_of_shard(tables, rows, shard)
         begin = lowest + (highest - lowest) * part // num_parts
         end = lowest + (highest - lowest) * (part + 1) // num_parts
         while lowest < begin < end and packed[u(begin)] >> HALF == packed[u(begin - 1)] >> HALF:
             begin += 1
         columns, row_bytes = shards[shard, COLUMNS], 4 * shards[shard, COLUMNS]
         state_bytes = _state_bytes(optimizer, row_bytes)
-        table = weights.ctypes.data + 4 * shards[shard, START]
-        states = state.ctypes.data + 4 * shards[shard, STATE]
+        table = tables.weights.ctypes.data + 4 * shards[shard, START]
+        states = tables.state.ctypes.data + 4 * shards[shard, STATE]
         n = fetched = begin
         while n < end:
             x, last = packed[u(n)] >> HALF, n + 1
             while last < highest and packed[u(last)] >> HALF == x:
                 last += 1
             while fetched < min(last - 1 + AHEAD, highest):
-                y = np.int64(packed[u(fetched)] >> HALF)
-                fetch(table + y * row_bytes, row_bytes)
-                fetch(states + y * state_bytes, state_bytes)
+                one, low = packed[u(fetched)] >> HALF, packed[u(fetched)] & LOW
+                if fetched == begin or one != packed[u(fetched - 1)] >> HALF:
+                    fetch(table + np.int64(one) * row_bytes, row_bytes)
+                    fetch(states + np.int64(one) * state_bytes, state_bytes)
+                if is_far:
+                    fetch(given + 4 * (rows.sources[low] if weighted else UNIT * np.int64(low)), row_bytes)
                 fetched += 1
             if last == n + 1 and not weighted:
                 slope = given + 4 * UNIT * np.int64(packed[u(n)] & LOW)
             else:
                 slope = total
-                for i in range(n, last):
-                    low = packed[u(i)] & LOW
-                    if weighted:
-                        one, factor = given + 4 * sources[low], factors[low]
-                    else:
-                        one = given + 4 * UNIT * np.int64(low)
-                    if i == n:
-                        set_scaled(total, one, factor, columns)
-                    else:
-                        add_scaled(total, one, factor, columns)
+                _sum_gradients(rows, gradient, buffer, places, factors, n, last, columns)
             row = np.int64(x)
             _update_row(table + row * row_bytes, states + row * state_bytes, slope, columns, optimizer, numbers)
             n = last
 
 
 @jit
-def _widest(shards: Array) -> int:
-    widest = 0
-    for shard in range(len(shards)):
-        widest = max(widest, shards[shard, COLUMNS])
-    return widest
+def _sum_gradients(
+    rows: Rows, gradient: Array, total: Array, places: Array, factors: Array, first: int, last: int, columns: int
+) -> None:
+    """Adds up the gradients of some sorted ids, each times the weight of its id."""
+    weighted = len(rows.factors) > 0
+    for n in range(first, last, CHUNK):
+        count = min(last - n, CHUNK)
+        for i in range(count):
+            low = rows.packed[u(n + i)] & LOW
+            if weighted:
+                places[u(i)], factors[u(i)] = rows.sources[low], rows.factors[low]
+            else:
+                places[u(i)] = UNIT * np.int64(low)
+        sum_rows(
+            total.ctypes.data, gradient.ctypes.data, places.ctypes.data, factors.ctypes.data if weighted else 0,
+            count, columns, n == first,
+        )  # fmt: skip
 
 
 @jit
