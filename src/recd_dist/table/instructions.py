@@ -19,7 +19,7 @@ _BYTE, _INT = ir.IntType(8), ir.IntType(32)
 _FAST = ("reassoc", "contract", "nsz")
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def prefetch(typing: Any, address: Any) -> Any:
     """Begins to fetch the cache line of an address into the second-level cache.
 
@@ -39,7 +39,7 @@ def prefetch(typing: Any, address: Any) -> Any:
     return types.void(types.int64), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def sum_rows(
     typing: Any, target: Any, base: Any, places: Any, factors: Any, count: Any, columns: Any, is_first: Any
 ) -> Any:
@@ -62,19 +62,18 @@ def sum_rows(
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         del signature
         factors = arguments[3]
-        has_factors = builder.icmp_unsigned("!=", factors, factors.type(0))
-        with builder.if_else(has_factors) as (then, otherwise):
+        with builder.if_else(builder.icmp_unsigned("!=", factors, factors.type(0))) as (then, otherwise):
             with then:
-                _emit_sums(builder, *arguments)
+                _emit_sums(builder, arguments, has_factors=True)
             with otherwise:
-                _emit_sums(builder, *arguments[:3], None, *arguments[4:])
+                _emit_sums(builder, arguments, has_factors=False)
         return context.get_dummy_value()
 
     number = types.int64
     return types.void(number, number, number, number, number, number, types.boolean), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def add_scaled(typing: Any, target: Any, row: Any, factor: Any, columns: Any) -> Any:
     """Adds ``factor * row`` to a row."""
     del typing, target, row, factor, columns
@@ -94,7 +93,7 @@ def add_scaled(typing: Any, target: Any, row: Any, factor: Any, columns: Any) ->
     return types.void(types.int64, types.int64, types.float32, types.int64), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def sum_squares(typing: Any, row: Any, columns: Any) -> Any:
     """The sum of the squares of a row, float32."""
     del typing, row, columns
@@ -122,7 +121,7 @@ def sum_squares(typing: Any, row: Any, columns: Any) -> Any:
     return types.float32(types.int64, types.int64), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def add_number(typing: Any, place: Any, number: Any) -> Any:
     """Adds to a number in memory, float32, and returns the sum."""
     del typing, place, number
@@ -137,7 +136,7 @@ def add_number(typing: Any, place: Any, number: Any) -> Any:
     return types.float32(types.int64, types.float32), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def adagrad_step(typing: Any, weights: Any, sums: Any, gradient: Any, lr: Any, eps: Any, columns: Any) -> Any:
     """Adds the squares of a gradient to a row of sums, and takes the step of Adagrad on a row of weights."""
     del typing, weights, sums, gradient, lr, eps, columns
@@ -164,10 +163,9 @@ def adagrad_step(typing: Any, weights: Any, sums: Any, gradient: Any, lr: Any, e
     return types.void(types.int64, types.int64, types.int64, number, number, types.int64), emit
 
 
-def _emit_sums(
-    builder: Any, target: Any, base: Any, places: Any, factors: Any, count: Any, columns: Any, is_first: Any
-) -> None:
+def _emit_sums(builder: Any, arguments: Any, *, has_factors: bool) -> None:
     """Emits ``sum_rows``, with factors or without: 64 columns at a time, then 16, 8 and 4."""
+    target, base, places, factors, count, columns, is_first = arguments
     number = columns.type
 
     def add(lanes: int, offset: Any, num_vectors: int = 1) -> None:
@@ -184,11 +182,11 @@ def _emit_sums(
         with cgutils.for_range(builder, count) as loop:
             first = builder.load(_number(builder, places, loop.index, number))
             row = builder.add(base, builder.shl(first, number(2)))
-            if factors is not None:
+            if has_factors:
                 factor = _spread(builder, builder.load(_number(builder, factors, loop.index, ir.FloatType())), lanes)
             for place, each in zip(sums, offsets, strict=True):
                 part, total = builder.load(_at(builder, row, each, lanes), align=4), builder.load(place)
-                added = builder.fadd(total, part) if factors is None else _multiply_add(builder, factor, part, total)
+                added = _multiply_add(builder, factor, part, total) if has_factors else builder.fadd(total, part)
                 builder.store(added, place)
         for place, each in zip(sums, offsets, strict=True):
             builder.store(builder.load(place), _at(builder, target, each, lanes), align=4)

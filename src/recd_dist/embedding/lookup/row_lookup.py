@@ -112,7 +112,8 @@ class RowLookup:
                 raise ValueError("RowLookup: weights of ids get no gradients without TorchRec's kernel")
             return self.kernel(kjt)
         if torch.is_grad_enabled():
-            return _LookUp.apply(self._anchor, self, kjt.values(), kjt.lengths(), factors)
+            look_up: Any = _LookUp.apply
+            return look_up(self._anchor, self, kjt.values(), kjt.lengths(), factors)
         return self.look_up(self.find_rows(kjt.values(), kjt.lengths(), factors, is_trained=False))
 
     def find_rows(self, ids: Tensor, lengths: Tensor, factors: Tensor | None, *, is_trained: bool) -> Rows:
@@ -178,13 +179,13 @@ class _LookUp(torch.autograd.Function):
     """The lookup as an operation of autograd; its backward pass updates the tables."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, lookup: RowLookup, ids: Tensor, lengths: Tensor, factors: Any) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, anchor: Tensor, lookup: RowLookup, ids: Tensor, lengths: Tensor, factors: Any) -> Tensor:
         del anchor
         ctx.lookup, ctx.rows = lookup, lookup.find_rows(ids, lengths, factors, is_trained=True)
         return lookup.look_up(ctx.rows)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         ctx.lookup.update(ctx.rows, gradient)
         return None, None, None, None, None
 

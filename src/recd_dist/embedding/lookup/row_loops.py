@@ -11,7 +11,7 @@ Indices are computed as int64 and cast to uint64 where they are used: numba then
 and LLVM can use vector instructions.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,7 +34,11 @@ CHUNK = 8
 UNIT = 4
 """What every width is a multiple of, in columns; fbgemm asks for it."""
 
-u = np.uint64
+u: Any = np.uint64
+"""Casts a number to uint64, and ``i64`` to int64; numba takes both."""
+
+i64: Any = np.int64
+
 LOW = u(0xFFFFFFFF)
 HALF = u(32)
 
@@ -112,7 +116,7 @@ def place_ids(tables: Tables, rows: Rows, ids: Array, lengths: Array) -> int:
                 return -1
             offsets[row + 1] = end
             for n in range(i, end):
-                x = np.int64(ids[u(n)])
+                x = i64(ids[u(n)])
                 if x < 0 or x >= size:
                     num_bad += 1
                     x = 0

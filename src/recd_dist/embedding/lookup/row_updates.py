@@ -18,6 +18,7 @@ from recd_dist.embedding.lookup.row_loops import (
     Rows,
     Tables,
     fetch,
+    i64,
     ids_of_shard,
     u,
 )
@@ -72,17 +73,17 @@ def update_rows(
             while fetched < min(last - 1 + AHEAD, highest):
                 one, low = packed[u(fetched)] >> HALF, packed[u(fetched)] & LOW
                 if fetched == begin or one != packed[u(fetched - 1)] >> HALF:
-                    fetch(table + np.int64(one) * row_bytes, row_bytes)
-                    fetch(states + np.int64(one) * state_bytes, state_bytes)
+                    fetch(table + i64(one) * row_bytes, row_bytes)
+                    fetch(states + i64(one) * state_bytes, state_bytes)
                 if is_far:
-                    fetch(given + 4 * (rows.sources[low] if weighted else UNIT * np.int64(low)), row_bytes)
+                    fetch(given + 4 * (rows.sources[low] if weighted else UNIT * i64(low)), row_bytes)
                 fetched += 1
             if last == n + 1 and not weighted:
-                slope = given + 4 * UNIT * np.int64(packed[u(n)] & LOW)
+                slope = given + 4 * UNIT * i64(packed[u(n)] & LOW)
             else:
                 slope = total
                 _sum_gradients(rows, gradient, buffer, places, factors, n, last, columns)
-            row = np.int64(x)
+            row = i64(x)
             _update_row(table + row * row_bytes, states + row * state_bytes, slope, columns, optimizer, numbers)
             n = last
 
@@ -100,7 +101,7 @@ def _sum_gradients(
             if weighted:
                 places[u(i)], factors[u(i)] = rows.sources[low], rows.factors[low]
             else:
-                places[u(i)] = UNIT * np.int64(low)
+                places[u(i)] = UNIT * i64(low)
         sum_rows(
             total.ctypes.data, gradient.ctypes.data, places.ctypes.data, factors.ctypes.data if weighted else 0,
             count, columns, n == first,
