@@ -176,8 +176,8 @@ def _alone(overrides: list[str]) -> list[tuple[list[float], dict[str, Any], dict
 @pytest.mark.parametrize("num_ranks", [1, 2])
 def test_dedup_on_equals_off(two_ranks, table: list[str], tmp_path: Path, model: str, num_ranks: int) -> None:
     overrides = [*table, *TASKS, f"model={model}", "model.dim=8", "batch_size=64", f"run_dir={tmp_path / 'run'}"]
-    # Adagrad turns a gradient that is nothing but rounding into a whole step, unless eps is above the rounding.
-    overrides += ["plan=row_wise", "optim.dense.eps=1e-4", "optim.tables.eps=1e-4"]
+    # Adagrad would make whole steps of the rounding of gradients near 0, so the optimizer is SGD.
+    overrides += ["plan=row_wise", "optim=sgd", "optim.tables.lr=20", "optim.dense.lr=0.2"]
     runs = [
         two_ranks(_train_steps, [*overrides, f"dedup={mode}"])
         if num_ranks == 2
@@ -190,8 +190,8 @@ def test_dedup_on_equals_off(two_ranks, table: list[str], tmp_path: Path, model:
         for name, weights in after.items():
             np.testing.assert_array_equal(before[name], plain_before[name], err_msg=name)
             moved = np.abs(weights - before[name]).max()
-            assert moved > 1e-5, f"{name} was not trained"
-            assert np.abs(weights - plain_after[name]).max() < 2e-2 * moved, name
+            assert moved > (1e-7 if ".pools." in name else 1e-4), f"{name} was not trained"  # attention hardly begins
+            assert np.abs(weights - plain_after[name]).max() < max(1e-2 * moved, 1e-6), name
 
 
 def _train_and_evaluate(ranks: Ranks, overrides: list[str], run_dir: Path) -> tuple[dict, dict]:
