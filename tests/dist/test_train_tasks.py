@@ -190,7 +190,7 @@ def test_dedup_on_equals_off(two_ranks, table: list[str], tmp_path: Path, model:
         for name, weights in after.items():
             np.testing.assert_array_equal(before[name], plain_before[name], err_msg=name)
             moved = np.abs(weights - before[name]).max()
-            assert moved > (1e-7 if ".pools." in name else 1e-4), f"{name} was not trained"  # attention hardly begins
+            assert moved > (1e-7 if ".pools." in name else 1e-5), f"{name} was not trained"  # attention hardly begins
             assert np.abs(weights - plain_after[name]).max() < max(1e-2 * moved, 1e-6), name
 
 
