@@ -54,6 +54,9 @@ def _table_pieces(model: Any) -> dict[str, Any]:
         ["model=sequence", "plan.expand=[profile]", "plan.send.item=rows"],
         ["model=sequence", "plan.expand=[history]"],
         ["model=sequence", "plan.expand=[history,profile]"],
+        ["model=din", "model.beside={history_item: [history_category]}"],
+        ["model=hstu", "model.beside={history_item: [history_category]}"],
+        ["model=transformer"],
     ],
     ids=[
         "dlrm",
@@ -62,6 +65,9 @@ def _table_pieces(model: Any) -> dict[str, Any]:
         "sequence, expanded",
         "sequence, history expanded",
         "sequence, all expanded",
+        "din",
+        "hstu",
+        "transformer",
     ],
 )
 def test_losses_and_tables_agree(two_ranks, tiny: list[str], tmp_path: Path, options: list[str]) -> None:
