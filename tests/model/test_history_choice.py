@@ -50,5 +50,10 @@ def test_what_is_refused(options: dict, message: str) -> None:
         check_histories("din", SCHEMA, options)
 
 
+def test_fused_histories_have_times_all_or_none() -> None:
+    with pytest.raises(ConfigError, match=r"model.times: 'k' has no times; with model.fuse=true name those of all"):
+        check_histories("hstu", SCHEMA, {"histories": ["h", "k"], "times": {"h": ["a"]}, "fuse": True})
+
+
 def test_other_models_are_not_asked() -> None:
     check_histories("dlrm", schema_of(user="u:id"), {"histories": ["nothing"]})

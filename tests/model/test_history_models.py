@@ -14,6 +14,7 @@ from recd_dist.model import activation_unit, attention, hstu_layer
 from recd_dist.model.activation_unit import ActivationUnit
 from recd_dist.model.din import DIN
 from recd_dist.model.hstu import HSTU
+from recd_dist.model.model_inputs import Inputs
 from recd_dist.model.silu_attention import bucket_of
 from recd_dist.model.transformer import Transformer
 from recd_dist.table.schema import Schema
@@ -194,3 +195,50 @@ def test_hstu_sees_times(times: list[str], monkeypatch: pytest.MonkeyPatch) -> N
 def test_buckets_are_highest_bits() -> None:
     given = torch.tensor([-5, 0, 1, 2, 3, 4, 7, 8, 2**31])
     assert bucket_of(given).tolist() == [0, 0, 0, 1, 1, 2, 2, 3, 31]
+
+
+FUSED = schema_of(user="h:ids:item s:ids:time", page="g:ids:item q:ids:time", sample="c:id:item e:dense")
+
+
+@pytest.mark.parametrize("name", ["hstu", "hstu, by time", "transformer"])
+def test_histories_of_two_groups_are_fused(name: str) -> None:
+    """On equals off, and equals a history that was fused by hand."""
+    torch.manual_seed(0)
+    by_time = {"h": ["s"], "g": ["q"]} if name == "hstu, by time" else None
+    schema = FUSED.without(["s", "q"])
+    options = {**SIZES, "max_length": 9}
+    model = (
+        Transformer(schema, DIM, history_layers=1, fuse=True, **options)
+        if name == "transformer"
+        else HSTU(FUSED if by_time else schema, DIM, times=by_time, fuse=True, **options)
+    ).double()
+    generator = torch.Generator().manual_seed(1)
+    inverses = {g: heavy_tailed_inverse(60, generator, mean) for g, mean in (("user", 8.0), ("page", 3.0))}
+    embedded, dense, leaves = random_batch(schema, inverses, 60, DIM, ("h", "g"))
+    lists = embedded.sequences
+    ids = {}
+    if by_time:
+        ids = {t: lists[h].with_values(torch.randint(99, (len(lists[h].values),))) for h, (t,) in by_time.items()}
+    given = Embedded(embedded.pooled, lists, ids)
+    weights = [*leaves, *model.parameters()]
+    on, off = model(given, dense), model(given.expand(), expand_batch(schema, embedded, dense)[1])
+    torch.testing.assert_close(on, off, rtol=1e-12, atol=1e-12)
+    for one, other in zip(*(torch.autograd.grad(x.sum(), weights) for x in (on, off)), strict=True):
+        assert one.abs().max() > 0
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+    fused, times = model.fused(Inputs.of(given.expand(), dense))
+    first, second = ([x.values.split(x.lengths.tolist()) for x in y] for y in (_expanded(lists), _expanded(ids)))
+    at = 0
+    for sample, length in enumerate(fused.lengths.tolist()):
+        parts = [values[sample] + model.fused.source[n] for n, values in enumerate(first)]
+        rows = torch.cat(parts)
+        if by_time:
+            when = torch.cat([values[sample] for values in second])
+            rows = rows[when.argsort(stable=True)]
+            assert torch.equal(times.events.values[at : at + length], when.sort().values[-length:] if length else when)
+        torch.testing.assert_close(fused.values[at : at + length], rows[len(rows) - length :])
+        at += length
+
+
+def _expanded(lists: dict[str, GroupedJagged]) -> list[GroupedJagged]:
+    return [x.expand() for x in lists.values()]

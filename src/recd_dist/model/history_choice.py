@@ -106,6 +106,24 @@ def id_features(times: Mapping[str, Sequence[str]] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for names in (times or {}).values() for name in names))
 
 
+def fuse_choice(chosen: Sequence[History]) -> History:
+    """What histories are as one; it has the name of the first.
+
+    Args:
+        chosen: the histories, at least one.
+
+    Raises:
+        ConfigError: some have times and others have none.
+    """
+    if 0 < sum(bool(h.times) for h in chosen) < len(chosen):
+        missing = next(h.name for h in chosen if not h.times)
+        raise ConfigError(f"model.times: '{missing}' has no times; with model.fuse=true name those of all histories")
+    lists = [name for h in chosen for name in h.lists]
+    candidates = tuple(dict.fromkeys(c for h in chosen for c in h.candidates))
+    times = tuple(dict.fromkeys(t for h in chosen for t in h.times))
+    return History(chosen[0].name, tuple(n for n in lists if n != chosen[0].name), candidates, times)
+
+
 def check_histories(model: str, schema: Schema, options: Mapping[str, Any]) -> None:
     """Refuses histories that are not there, for a model that takes some.
 
@@ -118,7 +136,9 @@ def check_histories(model: str, schema: Schema, options: Mapping[str, Any]) -> N
         ConfigError: as ``find_histories``.
     """
     if model in HISTORY_MODELS:
-        find_histories(model, schema, *(options.get(o) for o in ("histories", "beside", "times")))
+        found = find_histories(model, schema, *(options.get(o) for o in ("histories", "beside", "times")))
+        if options.get("fuse"):
+            fuse_choice(found)
 
 
 def _check_names(

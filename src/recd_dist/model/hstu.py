@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from recd_dist.errors import ConfigError
 from recd_dist.model.attention import index_of_rows
+from recd_dist.model.fused_history import FusedHistory
 from recd_dist.model.head import DotHead
 from recd_dist.model.histories import Times, module_per_history, read_candidate, read_history, read_times, split_vectors
-from recd_dist.model.history_choice import History, find_histories, id_features
+from recd_dist.model.history_choice import History, find_histories, fuse_choice, id_features
 from recd_dist.model.hstu_layer import HistoryRows, HSTULayer
 from recd_dist.model.model_inputs import Inputs, Vectors
 from recd_dist.model.transformer import check_attention
@@ -42,6 +43,7 @@ class HSTU(nn.Module):
         histories: the lists that are histories; None for all lists of deduplicated groups.
         beside: for each history the lists whose vectors are added to its own.
         times: for each history the list with the times of its events, and the single id with the samples' own.
+        fuse: True to make one history of all, in the order of time where there are times.
         num_tasks: T, the number of tasks.
 
     Raises:
@@ -62,6 +64,7 @@ class HSTU(nn.Module):
         histories: Sequence[str] | None = None,
         beside: Mapping[str, Sequence[str]] | None = None,
         times: Mapping[str, Sequence[str]] | None = None,
+        fuse: bool = False,
         num_tasks: int = 1,
     ) -> None:
         super().__init__()
@@ -70,6 +73,9 @@ class HSTU(nn.Module):
             raise ConfigError(f"model.layers is {layers}; HSTU needs at least 1")
         self.dim, self.max_length = dim, max_length
         self.chosen = find_histories("hstu", schema, histories, beside, times)
+        self.fused = FusedHistory(self.chosen, dim, max_length) if fuse and len(self.chosen) > 1 else None
+        if self.fused is not None:
+            self.chosen = (fuse_choice(self.chosen),)
         self.ids = self.id_features(schema, times)
         towers = [_Tower(dim, heads, max_length, layers, h) for h in self.chosen]
         self.towers = module_per_history(self.chosen, towers)
@@ -101,8 +107,11 @@ class HSTU(nn.Module):
         inputs, seen = Inputs.of(embedded, dense, self.dim), list[Vectors]()
         for history in self.chosen:
             tower = self.towers[module_key(history.name)]
-            vectors = read_history(history, inputs, self.max_length)
-            times = read_times(history, inputs, self.max_length)
+            if self.fused is not None:
+                vectors, times = self.fused(inputs)
+            else:
+                vectors = read_history(history, inputs, self.max_length)
+                times = read_times(history, inputs, self.max_length)
             seen.append(Vectors((history.name,), tower(vectors, read_candidate(history, inputs), times)))
         logits: Tensor = self.head(inputs, seen)
         return logits

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from recd_dist.errors import ConfigError
 from recd_dist.model.attention import HistoryLayer, HistoryLayers, LearnedPooling, TargetAttention
+from recd_dist.model.fused_history import FusedHistory
 from recd_dist.model.head import DotHead
 from recd_dist.model.histories import module_per_history, read_candidate, read_history, split_vectors
-from recd_dist.model.history_choice import find_histories
+from recd_dist.model.history_choice import find_histories, fuse_choice
 from recd_dist.model.model_inputs import Inputs, Vectors
 from recd_dist.table.module_names import module_key
 from recd_dist.table.schema import Schema
@@ -37,6 +38,7 @@ class Transformer(nn.Module):
         causal: True to let an event of a history attend only to those before it.
         histories: the lists that are histories; None for all lists of deduplicated groups.
         beside: for each history the lists whose vectors are added to its own.
+        fuse: True to make one history of all, in the order of time where there are times.
         num_tasks: T, the number of tasks.
 
     Raises:
@@ -57,6 +59,7 @@ class Transformer(nn.Module):
         causal: bool = False,
         histories: Sequence[str] | None = None,
         beside: Mapping[str, Sequence[str]] | None = None,
+        fuse: bool = False,
         num_tasks: int = 1,
     ) -> None:
         super().__init__()
@@ -65,6 +68,9 @@ class Transformer(nn.Module):
             raise ConfigError(f"model.history_layers is {history_layers}; it must be at least 0")
         self.dim, self.max_length = dim, max_length
         self.chosen = find_histories("transformer", schema, histories, beside)
+        self.fused = FusedHistory(self.chosen, dim, max_length) if fuse and len(self.chosen) > 1 else None
+        if self.fused is not None:
+            self.chosen = (fuse_choice(self.chosen),)
         layers = [_History(dim, heads, max_length, history_layers, causal) for _ in self.chosen]
         self.histories = module_per_history(self.chosen, layers)
         pools = [TargetAttention(dim, heads) if h.candidates else LearnedPooling(dim, heads) for h in self.chosen]
@@ -89,7 +95,8 @@ class Transformer(nn.Module):
         for chosen in self.chosen:
             key = module_key(chosen.name)
             layers, pool, candidate = self.histories[key], self.pools[key], read_candidate(chosen, inputs)
-            history = layers(read_history(chosen, inputs, self.max_length))
+            given = read_history(chosen, inputs, self.max_length) if self.fused is None else self.fused(inputs)[0]
+            history = layers(given)
             vector = pool(history) if candidate is None else pool(history, candidate)
             seen.append(Vectors((chosen.name,), vector))
         logits: Tensor = self.head(inputs, seen)
