@@ -74,9 +74,7 @@ def largest_batch(case: str, directory: Path, num_samples: int, found: list[dict
     size = int(0.95 * (large["size"] + (LIMIT - large["peak"]) / slope))
     checked = peaks(case, directory, num_samples, size, dedup)
     if checked["peak"] > LIMIT:
-        raise SystemExit(
-            f"{case}, dedup={dedup}: {size} samples take {checked['peak'] / 2**30:.2f} GiB"
-        )
+        raise SystemExit(f"{case}, dedup={dedup}: {size} samples take {checked['peak'] / 2**30:.2f} GiB")
     return checked["size"]
 
 

@@ -89,7 +89,7 @@ class _Order:
         else:
             order = np.argsort(row, kind="stable")
         place = torch.from_numpy(order).to(lists[0].lengths.device)
-        return _Order(level, rows, place, np.sum(lengths, 0, dtype=np.int32))
+        return _Order(level, rows, place, np.stack(lengths).sum(0, dtype=np.int32))
 
     def fuse(self, lists: Sequence[GroupedJagged]) -> GroupedJagged:
         """The lists as one."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,8 +55,9 @@ class Head(nn.Module):
     def forward(self, embedded: Embedded, batch: Batch) -> tuple[Tensor, Output]:
         """Computes the loss, and returns it with what the loop reports."""
         dense = {group: batch.dense_of(group) for group in batch.dense}
-        ids = {n: list_of(batch.sparse, n, batch.sparse.values_of(n)) for n in getattr(self.model, "ids", ())}
-        embedded = replace(embedded, ids=ids)
+        if names := getattr(self.model, "ids", ()):  # over ranks, what was embedded is waited for where it is asked
+            ids = {n: list_of(batch.sparse, n, batch.sparse.values_of(n)) for n in names}
+            embedded = Embedded(embedded.pooled, embedded.sequences, ids)
         if not self.training:  # scores are wanted alone; the labels may be those of another table
             logits = self.model(embedded, dense).detach()
             return logits.new_zeros(()), Output(logits.new_zeros(()), logits, batch, self.losses.factors)
