@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from recd_dist.errors import ConfigError
 from recd_dist.model.loss import TaskLosses, request_log_loss
 from recd_dist.model.task import Task
 
@@ -94,7 +95,7 @@ def test_double_stays_double() -> None:
 
 
 def test_a_model_of_another_shape() -> None:
-    with pytest.raises(ValueError, match=r"logits have shape \(2, 3\), labels of the tasks \(2, 1\); a model gives"):
+    with pytest.raises(ConfigError, match=r"its logits have shape \[2, 3\], wanted is \[2, 1\]: .* \(clicked\)"):
         loss_of([CLICKED], [[0.0] * 3] * 2, [[0.0]] * 2)
 
 

@@ -22,6 +22,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recd_dist.errors import ConfigError
 from recd_dist.model.task import Task
 
 
@@ -126,13 +127,14 @@ class TaskLosses(nn.Module):
             dtype. Their means over the ranks are those over all samples.
 
         Raises:
-            ValueError: the shapes differ, or the batch is empty (its mean would be nan).
+            ConfigError: the model gives logits of another shape.
+            ValueError: the batch is empty (its mean would be nan).
         """
         wanted = self.labels_of(labels)
         if logits.shape != wanted.shape:
-            raise ValueError(
-                f"loss: logits have shape {tuple(logits.shape)}, labels of the tasks {tuple(wanted.shape)}; a model "
-                "gives float [B, T], a column for each task"
+            raise ConfigError(
+                f"model: its logits have shape {list(logits.shape)}, wanted is {list(wanted.shape)}: a row a sample "
+                f"and a column a task ({', '.join(task.name for task in self.tasks)})"
             )
         if not len(logits):
             raise ValueError("loss: an empty batch has no mean")
