@@ -71,11 +71,17 @@ def test_the_lists_find_what_they_name() -> None:
 
 
 def test_code_is_imported_by_name_only_where_this_program_says_the_name() -> None:
-    """ranks/rank.py, rank_server.py: the launcher's --module; libraries.py: those of a job. No config comes there."""
+    """A config says a name in one place, model/custom.py, which imports what the environment trusts and nothing else.
+
+    ranks/rank.py, rank_server.py: the launcher's --module; libraries.py: those of a job; prepared.py: a list. No config.
+    """
     assert uses(IMPORTERS) == {
         "ranks/rank.py: importlib.import_module",
         "ranks/rank_server.py: importlib.import_module",
         "ranks/health/libraries.py: importlib.import_module",
+        "model/custom.py: importlib.import_module",
+        "train/prepared.py: import_module",
+        "train/prepared.py: importlib.import_module",
     }
     builtins = {"eval", "exec", "compile", "builtins.eval", "builtins.exec", "builtins.compile"}
     assert [module for module, tree in MODULES.items() if builtins & set(names(tree))] == []

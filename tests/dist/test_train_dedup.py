@@ -19,7 +19,9 @@ from recd_dist.train.training import shard_model, start_pipeline, train
 NUM_STEPS = 20
 
 
-def _train_steps(ranks: Ranks, overrides: list[str]) -> tuple[list[float], list[int], dict[str, Any], dict[str, Any]]:
+def _train_steps(
+    ranks: Ranks, overrides: list[str], num_steps: int = NUM_STEPS
+) -> tuple[list[float], list[int], dict[str, Any], dict[str, Any]]:
     """Losses, batch sizes, and this rank's pieces of the tables before and after."""
     job = check(load("train", overrides), ranks.world_size)
     transforms = job.transforms.fit(job.table)
@@ -29,7 +31,7 @@ def _train_steps(ranks: Ranks, overrides: list[str]) -> tuple[list[float], list[
     losses, sizes = [], []
     loader = build.build_loader(job, ranks, transforms)
     batches = iter(loader)
-    for _ in range(NUM_STEPS):
+    for _ in range(num_steps):
         output = pipeline.progress(batches)
         losses.append(float(output.loss))
         sizes.append(output.batch.batch_size)
@@ -86,6 +88,34 @@ def test_losses_and_tables_agree(two_ranks, tiny: list[str], tmp_path: Path, opt
             np.testing.assert_array_equal(before[name], plain_before[name])
             np.testing.assert_allclose(weights, plain_after[name], atol=1e-4, err_msg=str(name))
             assert np.abs(weights - before[name]).max() > 0.01, f"{name} was not trained"
+
+
+def _train_models(ranks: Ranks, runs: dict[str, list[str]]) -> dict[str, tuple[list[float], dict[str, Any]]]:
+    """For each run its losses, and this rank's pieces of the tables."""
+    results = {}
+    for name, overrides in runs.items():
+        losses, _, _, after = _train_steps(ranks, overrides, 8)
+        results[name] = losses, after
+    return results
+
+
+def test_every_model_trains_alike_with_and_without_deduplication(two_ranks, tiny: list[str], tmp_path: Path) -> None:
+    """The models of pooled vectors, all in one job of two ranks."""
+    steady = ["optim.dense.eps=1e-4", "optim.tables.eps=1e-4", "batch_size=64", "plan=row_wise"]
+    models = {name: [f"model={name}"] for name in ("dcn_v2", "deepfm", "wide_deep", "mmoe", "ple")}
+    models["mlperf"] = ["experiment=mlperf_dcn_v2", "model.dim=8", "model.rank=4", "model.over=[16]"]
+    common = [*tiny, f"run_dir={tmp_path / 'run'}"]
+    on, off = (
+        two_ranks(_train_models, {n: [*common, *chosen, *steady, f"dedup={dedup}"] for n, chosen in models.items()})
+        for dedup in ("on", "off")
+    )
+
+    for unique, plain in zip(on, off, strict=True):
+        for name, (losses, tables) in unique.items():
+            np.testing.assert_allclose(losses, plain[name][0], rtol=1e-4, err_msg=name)
+            assert losses[0] != losses[-1]
+            for table, weights in tables.items():
+                np.testing.assert_allclose(weights, plain[name][1][table], atol=1e-4, err_msg=f"{name}, {table}")
 
 
 # --- lists with weights, from raw logs on ---

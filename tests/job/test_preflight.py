@@ -10,7 +10,7 @@ from recd_dist.embedding import distribute
 from recd_dist.embedding.vocabulary.names import TABLE_OPTIMIZERS
 from recd_dist.errors import ConfigError, DataError
 from recd_dist.job import preflight
-from recd_dist.job.config import config_dir, load
+from recd_dist.job.config import CUSTOM, config_dir, load
 from recd_dist.job.job import resolve
 from recd_dist.job.options import TrainConfig
 from recd_dist.model.models import MODELS
@@ -24,6 +24,7 @@ def config(tiny: list[str], tmp_path: Path, *overrides: str) -> TrainConfig:
 def test_words_of_other_rooms_are_theirs() -> None:
     assert set(TABLE_OPTIMIZERS) == set(distribute.OPTIMIZERS)
     assert {path.stem for path in config_dir().glob("model/*.yaml")} == set(MODELS)
+    assert CUSTOM in MODELS
 
 
 def test_a_good_job_is_resolved_against_its_table(tiny: list[str], tmp_path: Path) -> None:

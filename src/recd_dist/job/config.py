@@ -31,6 +31,9 @@ from recd_dist.screen.command_line import command_line, escape_dollars, quote, s
 
 _OF_A_RUN = {"evaluate": EvaluateConfig, "predict": PredictConfig}
 _TYPES: dict[str, type] = {"train": TrainConfig, "etl": EtlConfig, **_OF_A_RUN}
+CUSTOM = "custom"
+"""The model that is a module of the user's own."""
+
 _SEARCH_PATH = "hydra.searchpath"
 _NEXT_LINE = "\x85"
 _PLAIN = re.compile(r"[\w./-]+|\[.*\]", re.ASCII)
@@ -107,7 +110,8 @@ def _options_of(name: str, composed: Mapping[str, Any]) -> Kind:
     if isinstance(model, Mapping):
         shipped = config_dir() / "model" / f"{model.get('name')}.yaml"
         arguments = yaml.safe_load(shipped.read_text()) if shipped.is_file() else {}
-        known["model"] = Kind(names=dict.fromkeys(model, Any) | {a: _type_of(v) for a, v in arguments.items()})
+        names = dict.fromkeys(model, Any) | {a: _type_of(v) for a, v in arguments.items()}
+        known["model"] = Kind(names=names | ({"options": Any} if model.get("name") == CUSTOM else {}))
     return Kind(names=known)
 
 

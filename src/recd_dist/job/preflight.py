@@ -8,6 +8,7 @@ exits with 0; where the launcher names a file, it leaves the timeouts of the job
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -29,7 +30,7 @@ from recd_dist.files.json_text import json_text
 from recd_dist.files.whole_file import write_whole
 from recd_dist.job.check_evaluation import find_evaluation_table, is_out_of_patience
 from recd_dist.job.check_tasks import check_tasks
-from recd_dist.job.config import config_dir, load
+from recd_dist.job.config import CUSTOM, config_dir, load
 from recd_dist.job.dotted_names import dotted_names, value_at
 from recd_dist.job.job import Job, require_writable, resolve
 from recd_dist.job.options import SOURCE_KINDS, TrainConfig
@@ -44,6 +45,13 @@ from recd_dist.table.module_names import is_taken
 
 SUMMARY = "summary.json"
 """The file in a run's directory that is written when all is done."""
+
+_COUNTS = (
+    "heads", "max_length", "layers", "unit", "cross_layers", "experts", "expert_layers", "shared_experts", "task_experts",
+)  # fmt: skip
+"""Options of models that are whole numbers, at least 1."""
+
+_PROBE = "recd_dist.train.probe_model"
 
 DENSE_OPTIMIZERS = ("adagrad", "adam", "adamw", "sgd")
 
@@ -173,7 +181,7 @@ def _check_model(job: Job) -> None:
     for table in job.tables.values():
         if table.dim != dim:
             raise ConfigError(f"data.tables.{table.name}.dim={table.dim}: model.dim is {dim}; make them agree")
-    for option in ("bottom", "over"):
+    for option in ("bottom", "over", "expert", "tower"):
         sizes = model.get(option, [1])
         if not isinstance(sizes, list) or not sizes or not all(_is_count(size) for size in sizes):
             raise ConfigError(f"model.{option}={sizes}: must be a list of widths, each at least 1, such as [64,32]")
@@ -182,7 +190,7 @@ def _check_model(job: Job) -> None:
         raise ConfigError(f"model.dropout={dropout}: must be at least 0 and less than 1")
     if (pooling := model.get("pooling", "mean")) not in ("mean", "sum"):
         raise ConfigError(f"model.pooling={pooling}: unknown{nearest(str(pooling), ('mean', 'sum'))}")
-    for option in ("heads", "max_length", "layers", "unit"):
+    for option in _COUNTS:
         if not _is_count(model.get(option, 1)):
             raise ConfigError(f"model.{option}={model[option]}: must be a whole number, at least 1")
     if dim % model.get("heads", 1):
@@ -322,10 +330,17 @@ def main(overrides: Sequence[str] | None = None) -> int:
                 Path(told), json_text({"timeouts": asdict(config.timeouts), "grace_s": config.checkpoint.grace_s})
             )
         check(config, int(os.environ.get("RECD_WORLD_SIZE", "1")))
+        if config.model["name"] == CUSTOM:
+            return _probe_model(sys.argv[1:] if overrides is None else overrides)
     except UserError as error:
         sys.stderr.write(f"recd: error: {error}\n")
         return 2
     return 0
+
+
+def _probe_model(overrides: Sequence[str]) -> int:
+    """Tries the user's own module, which needs torch, in a process of its own; its exit code."""
+    return subprocess.run([sys.executable, "-m", _PROBE, *overrides], check=False).returncode
 
 
 if __name__ == "__main__":

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from recd_dist.errors import ConfigError
 from recd_dist.model.interaction import DotInteraction
-from recd_dist.model.layers import MLP, DenseArch
+from recd_dist.model.layers import MLP, DenseArch, check_layers
 from recd_dist.model.model_inputs import Inputs, Vectors
 from recd_dist.table.schema import SAMPLE, Schema
 from recd_dist.tensors.levels import Level
@@ -50,11 +49,7 @@ class DotHead(nn.Module):
         num_tasks: int = 1,
     ) -> None:
         super().__init__()
-        _require_positive("model.dim", [dim])
-        _require_positive("model.bottom", bottom)
-        _require_positive("model.over", over)
-        if not 0.0 <= dropout < 1.0:
-            raise ConfigError(f"model.dropout is {dropout}; it must be at least 0 and less than 1")
+        check_layers(dropout, dim=[dim], bottom=bottom, over=over)
         self.dim = dim
         # The columns of deduplicated groups come first.
         self.dense_groups = (*schema.dedup_groups, SAMPLE)
@@ -99,8 +94,3 @@ class DotHead(nn.Module):
         levels = [level for v in vectors if isinstance(level := level_of(v.values), Level)]
         level = min(levels, key=lambda found: found.num_rows, default=None)
         return Shared.of(self.constant.expand(batch_size if level is None else level.num_rows, -1), level)
-
-
-def _require_positive(name: str, sizes: Sequence[int]) -> None:
-    if not sizes or min(sizes) < 1:
-        raise ConfigError(f"{name} is {list(sizes)}; it needs at least one width, all of them positive")

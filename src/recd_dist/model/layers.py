@@ -9,7 +9,25 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from recd_dist.errors import ConfigError
 from recd_dist.tensors.shared import Rows
+
+
+def check_layers(dropout: float = 0.0, **widths: Sequence[int]) -> None:
+    """Refuses options of a model's layers that are out of range.
+
+    Args:
+        dropout: the share of activations that is dropped in training.
+        widths: for each option that is a list of widths its value.
+
+    Raises:
+        ConfigError: the share is not in [0, 1), or a list is empty or holds a width below 1.
+    """
+    for name, sizes in widths.items():
+        if not sizes or min(sizes) < 1:
+            raise ConfigError(f"model.{name} is {list(sizes)}; it needs at least one width, all of them positive")
+    if not 0.0 <= dropout < 1.0:
+        raise ConfigError(f"model.dropout is {dropout}; it must be at least 0 and less than 1")
 
 
 class MLP(nn.Sequential):
@@ -53,3 +71,28 @@ class DenseArch(nn.Module):
         """
         out: Rows = self.rest(torch.relu(self.first(dense)))
         return out
+
+
+class Tower(nn.Module):
+    """An MLP and a linear layer that ends in logits.
+
+    Args:
+        width: the input width.
+        sizes: the widths of the hidden layers.
+        dropout: the share of activations that is dropped after each hidden layer, in [0, 1).
+        num_tasks: T, the number of logits.
+    """
+
+    def __init__(self, width: int, sizes: Sequence[int], dropout: float, num_tasks: int) -> None:
+        super().__init__()
+        self.hidden = MLP(width, sizes, dropout)
+        self.logit = nn.Linear(sizes[-1], num_tasks)
+
+    def forward(self, rows: Rows) -> Rows:
+        """Logits [B, T].
+
+        Args:
+            rows: [B, width].
+        """
+        logits: Rows = self.logit(self.hidden(rows))
+        return logits

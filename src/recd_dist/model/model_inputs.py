@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -79,6 +80,24 @@ class Inputs:
             for part in self.vectors.values()
             for name, vector in zip(part.names, part.values.chunk(len(part.names), 1), strict=True)
         }
+
+    def columns(self, names: Sequence[str]) -> Rows | None:
+        """The vectors of pooled features side by side, [B, n * dim], in the order of names; None without names."""
+        place = {name: (group, n) for group, part in self.vectors.items() for n, name in enumerate(part.names)}
+        runs: list[list[Any]] = []  # [group, number of its first vector, how many]; these stand side by side already
+        for name in names:
+            group, number = place[name]
+            if runs and runs[-1][0] == group and sum(runs[-1][1:]) == number:
+                runs[-1][2] += 1
+            else:
+                runs.append([group, number, 1])
+        return join_columns([self._take_vectors(*run) for run in runs])
+
+    def _take_vectors(self, group: str, first: int, count: int) -> Rows:
+        part = self.vectors[group]
+        width = part.values.shape[1] // len(part.names)
+        taken: Rows = part.values.narrow(1, first * width, count * width) if count < len(part.names) else part.values
+        return taken
 
     def dense_columns(self, groups: Sequence[str]) -> Rows | None:
         """The dense features side by side, [B, n], in the order of groups; None where there are none."""

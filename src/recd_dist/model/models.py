@@ -7,18 +7,30 @@ from typing import Any, Protocol, cast
 from torch import nn
 
 from recd_dist.errors import ConfigError, nearest
+from recd_dist.model.custom import CustomModel
+from recd_dist.model.dcn_v2 import DCNv2
+from recd_dist.model.deepfm import DeepFM
 from recd_dist.model.din import DIN
 from recd_dist.model.dlrm import DLRM
 from recd_dist.model.hstu import HSTU
+from recd_dist.model.mmoe import MMoE
+from recd_dist.model.ple import PLE
 from recd_dist.model.transformer import Transformer
+from recd_dist.model.wide_deep import WideDeep
 from recd_dist.table.schema import Schema
 
 MODELS: dict[str, type[nn.Module]] = {
+    "custom": CustomModel,
+    "dcn_v2": DCNv2,
+    "deepfm": DeepFM,
     "din": DIN,
     "dlrm": DLRM,
     "hstu": HSTU,
+    "mmoe": MMoE,
+    "ple": PLE,
     "sequence": Transformer,  # the name of earlier releases, with their defaults in configs/model/sequence.yaml
     "transformer": Transformer,
+    "wide_deep": WideDeep,
 }
 
 
@@ -78,11 +90,13 @@ def build_named_model(name: str, schema: Schema, dim: int, num_tasks: int = 1, *
         ConfigError: there is no such model or option, or a value is out of range.
     """
     model = _model_class(name)
-    known = [p for p in inspect.signature(model).parameters if p not in ("schema", "dim", "num_tasks")]
+    # An option that is a keyword of Python, class, is an argument with an underscore behind it.
+    parameters = {p.rstrip("_"): p for p in inspect.signature(model).parameters}
+    known = [p for p in parameters if p not in ("schema", "dim", "num_tasks")]
     for option in options:
         if option not in known:
             raise ConfigError(f"model.{option}: model '{name}' has no such option{nearest(option, known)}")
-    return model(schema, dim, num_tasks=num_tasks, **options)
+    return model(schema, dim, num_tasks=num_tasks, **{parameters[option]: value for option, value in options.items()})
 
 
 def _model_class(name: str) -> _Model:

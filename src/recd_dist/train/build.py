@@ -112,7 +112,7 @@ def build_model(
         send: what travels of each table, from a plan; the default of ``Embeddings`` when absent.
         exchange: how batches travel, from a plan.
     """
-    model = _dense_model(job)
+    model = build_dense_model(job)
     return TrainModel(build_embeddings(job, dedup, device, send, exchange), model, build_losses(job))
 
 
@@ -159,10 +159,11 @@ def build_embeddings(
 def count_dense_parameters(job: Job) -> int:
     """Counts the parameters of the dense layers without drawing or allocating them."""
     with torch.device("meta"):
-        return sum(p.numel() for p in _dense_model(job).parameters())
+        return sum(p.numel() for p in build_dense_model(job).parameters())
 
 
-def _dense_model(job: Job) -> nn.Module:
+def build_dense_model(job: Job) -> nn.Module:
+    """Builds the dense layers of a job alone, with weights drawn from torch's generator."""
     options = {k: v for k, v in job.config.model.items() if k not in ("name", "dim", "pooling")}
     return build_named_model(
         str(job.config.model["name"]), job.schema, int(job.config.model["dim"]), len(job.tasks), **options
