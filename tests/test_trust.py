@@ -73,7 +73,7 @@ def test_the_lists_find_what_they_name() -> None:
 def test_code_is_imported_by_name_only_where_this_program_says_the_name() -> None:
     """A config says a name in one place, model/custom.py, which imports what the environment trusts and nothing else.
 
-    ranks/rank.py, rank_server.py: the launcher's --module; libraries.py: those of a job; prepared.py: a list. No config.
+    ranks/rank.py, rank_server.py: the launcher's --module; libraries.py: those of a job; prepared.py: its own list.
     """
     assert uses(IMPORTERS) == {
         "ranks/rank.py: importlib.import_module",

@@ -4,6 +4,7 @@ import argparse
 
 from recd_dist.commands.command import Argument, Command
 from recd_dist.errors import ConfigError
+from recd_dist.job.config import config_dir
 
 
 def run(options: argparse.Namespace) -> int:
@@ -20,10 +21,13 @@ def run(options: argparse.Namespace) -> int:
     return launch([*flags, "--", *overrides])
 
 
+_MODELS = ", ".join(sorted(path.stem for path in (config_dir() / "model").glob("*.yaml")))
+
 COMMAND = Command(
     name="train",
     summary="train on this machine (many machines: torchx run launch/train.py:train)",
-    details="The same command again goes on from the newest checkpoint in run_dir. SIGTERM writes one, then stops.",
+    details="The same command again goes on from the newest checkpoint in run_dir. SIGTERM writes one, then stops.\n"
+    f"Models (model=NAME, docs/models.md): {_MODELS}.",
     examples=(
         "recd train data=tiny --nproc 2",
         "recd train data=mine --config-dir my_configs --nproc 2",
