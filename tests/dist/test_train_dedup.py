@@ -94,7 +94,7 @@ def _train_models(ranks: Ranks, runs: dict[str, list[str]]) -> dict[str, tuple[l
     """For each run its losses, and this rank's pieces of the tables."""
     results = {}
     for name, overrides in runs.items():
-        losses, _, _, after = _train_steps(ranks, overrides, 8)
+        losses, _, _, after = _train_steps(ranks, overrides, 4)
         results[name] = losses, after
     return results
 
