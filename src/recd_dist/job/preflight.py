@@ -47,7 +47,8 @@ SUMMARY = "summary.json"
 """The file in a run's directory that is written when all is done."""
 
 _COUNTS = (
-    "heads", "max_length", "layers", "unit", "cross_layers", "experts", "expert_layers", "shared_experts", "task_experts",
+    "heads", "max_length", "layers", "unit", "cross_layers", "experts", "expert_layers", "shared_experts",
+    "task_experts",
 )  # fmt: skip
 """Options of models that are whole numbers, at least 1."""
 
