@@ -27,7 +27,7 @@ from recd_dist.model.made_up_batch import make_up_batch
 from recd_dist.model.model_inputs import Inputs
 from recd_dist.table.schema import SAMPLE, Kind, Schema
 from recd_dist.tensors.grouped import Embedded, Grouped
-from recd_dist.tensors.shared import RowTensor, expand
+from recd_dist.tensors.shared import Rows, RowTensor, expand
 
 TRUSTED = "RECD_TRUSTED_PACKAGES"
 """The environment variable that lists, with commas, the packages from which a config may name a class.
@@ -169,7 +169,9 @@ class CustomModel(nn.Module):
 
 
 def _no_columns(inputs: Inputs) -> Tensor:
-    like = [v.values for v in (*inputs.vectors.values(), *inputs.histories.values())] + list(inputs.dense.values())
+    like: list[Rows] = [part.values for part in inputs.vectors.values()]
+    like += [lists.values for lists in inputs.histories.values()]
+    like += inputs.dense.values()
     return torch.zeros(inputs.batch_size, 0, dtype=like[0].dtype, device=like[0].device)
 
 

@@ -6,7 +6,6 @@ pair products has a weight for each task, which is 1 before training: that is th
 
 from collections.abc import Sequence
 
-import torch
 from torch import nn
 
 from recd_dist.model.factorization import add_pair_products
@@ -61,6 +60,7 @@ class DeepFM(PooledModel):
         vectors = list(inputs.vectors.values())
         if self.project is not None:
             vectors.append(Vectors(("dense",), self.project(dense)))
-        pairs = self.pairs(add_pair_products(vectors, self.dim))
+        pairs: Rows = self.pairs(add_pair_products(vectors, self.dim))
         first_order: Rows = self.first_order(self.columns.plain(inputs))
-        return torch.add(first_order, pairs) + self.deep(join_parts(embedded, dense))
+        logits: Rows = first_order + pairs + self.deep(join_parts(embedded, dense))
+        return logits
