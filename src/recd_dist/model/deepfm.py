@@ -60,7 +60,7 @@ class DeepFM(PooledModel):
         vectors = list(inputs.vectors.values())
         if self.project is not None:
             vectors.append(Vectors(("dense",), self.project(dense)))
-        pairs: Rows = self.pairs(add_pair_products(vectors, self.dim))
-        first_order: Rows = self.first_order(self.columns.plain(inputs))
+        pairs = self.pairs(add_pair_products(vectors, self.dim))
+        first_order = self.first_order(self.columns.plain(inputs))
         logits: Rows = first_order + pairs + self.deep(join_parts(embedded, dense))
         return logits
