@@ -56,7 +56,14 @@ def write_synthetic_logs(data: Mapping[str, Any], seed: int, *, again: bool = Tr
     if kind not in SOURCE_KINDS:
         raise ConfigError(f"data.source={kind}: unknown{nearest(str(kind), SOURCE_KINDS)}")
     path = Path(str(data["path"]))
-    if kind == "synthetic" and (again or not path.exists()):
+    if kind == "sql" or (path.exists() and not again):
+        return
+    if kind == "synthetic_events":
+        from recd_dist.synthetic.event_spec import EventSpec
+        from recd_dist.synthetic.events import generate_events
+
+        generate_events(EventSpec.from_dict(data["synthetic_events"]), path, seed=seed)
+    else:
         from recd_dist.synthetic.logs import generate
         from recd_dist.synthetic.spec import SyntheticSpec
 

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 from recd_dist.ranks.timeouts import GRACE_S, Timeouts
 from recd_dist.reader.defaults import PREFETCH, SHUFFLE_WINDOW
+from recd_dist.synthetic.event_spec import EventSpec
 from recd_dist.synthetic.spec import SyntheticSpec
 
-SOURCE_KINDS = ("sql", "synthetic")
+SOURCE_KINDS = ("sql", "synthetic", "synthetic_events")
 """Kinds of ``data.source``: logs that are there and described in SQL, or logs that are made up."""
 
 
@@ -101,7 +102,7 @@ class Data:
     name: str = "data"
     path: str | None = None  # raw input: file, directory or glob
     table: str = "tables/${data.name}"  # directory of the clustered tables, one per split
-    source: str = "sql"  # sql | synthetic
+    source: str = "sql"  # sql | synthetic | synthetic_events
     samples: str | None = None  # DuckDB SQL, one row per sample
     samples_spark: str | None = None  # the same query in Spark SQL, where engine=spark cannot translate it
     keys: Keys = field(default_factory=Keys)
@@ -122,6 +123,7 @@ class Data:
     null_values: list[str] = field(default_factory=list)  # texts that mean a missing value, such as NULL or n/a
     csv: Csv = field(default_factory=Csv)
     synthetic: Annotated[dict[str, Any], SyntheticSpec] = field(default_factory=dict)
+    synthetic_events: Annotated[dict[str, Any], EventSpec] = field(default_factory=dict)
 
 
 @dataclass

@@ -85,7 +85,7 @@ def _kept_options(source: Source, data_config: Mapping[str, Any]) -> dict[str, A
         kept["sessions"] = _Line(by=source.sessions)
         if source.gap_us is not None:
             kept["sessions"]["gap"] = f"{source.gap_s:g}s"
-    passed = (*_WRITTEN, "sessions", "partitions", "synthetic")
+    passed = (*_WRITTEN, "sessions", "partitions", "synthetic", "synthetic_events")
     for name, value in data_config.items():
         option = _Line(_drop_empty(value)) if isinstance(value, Mapping) else value
         if name not in passed and option and option != 1.0:

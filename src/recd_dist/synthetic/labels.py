@@ -59,7 +59,7 @@ class HiddenModel:
         self._mean = {name: float(term.mean()) for name, term in terms.items()}
         self._scale = self._scales(terms)
         self._bias = 0.0
-        self._bias = _find_bias(spec.click_rate, self._logit(len(pilot), terms))
+        self._bias = find_bias(spec.click_rate, self._logit(len(pilot), terms))
 
     def probability(self, index: I64, ids: Ids, dense: Dense) -> F64:
         """The true probability of a click in each sample: float64 [n].
@@ -118,7 +118,7 @@ class HiddenModel:
         return np.asarray(self._bias + sum(parts, np.zeros(num_samples)), np.float64)
 
 
-def _find_bias(rate: float, logit: F64) -> float:
+def find_bias(rate: float, logit: F64) -> float:
     """Finds by bisection the bias with which the mean probability is ``rate``."""
     low, high = -30.0, 30.0
     for _ in range(60):

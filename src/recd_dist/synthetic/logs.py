@@ -12,8 +12,6 @@ and then renamed, so it is whole or absent.
 """
 
 import logging
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recd_dist.errors import ConfigError, DataError
+from recd_dist.errors import ConfigError
 from recd_dist.files.json_text import json_text
 from recd_dist.files.whole_file import write_whole
 from recd_dist.screen.phase_progress import PhaseProgress
@@ -33,6 +31,7 @@ from recd_dist.synthetic.labels import HiddenModel, Oracle, score, true_probabil
 from recd_dist.synthetic.spec import IdFeature, SyntheticSpec
 from recd_dist.synthetic.values import FeatureValues, Lists
 from recd_dist.synthetic.visits import Traffic, draw_traffic
+from recd_dist.synthetic.write_once import write_once
 from recd_dist.table.one_query import second_statement
 
 _log = logging.getLogger(__name__)
@@ -70,19 +69,13 @@ def generate(
     if not 0 <= seed < 1 << 64:
         raise ConfigError(f"seed={seed}: must be from 0 to {(1 << 64) - 1}, a number of 64 bits")
     out, spec = Path(out), replace(spec, seed=seed)
-    if not _is_finished(spec, out):
-        work = out.with_name(f".{out.name}.{os.getpid()}.partial")
-        try:
-            shutil.rmtree(work, ignore_errors=True)
-            work.mkdir(parents=True)
-            with PhaseProgress(progress) as bar:
-                bar.start_writing(spec.num_samples)
-                _write_logs(spec, work, bar.advance)
-            _move_into_place(work, out)
-        except OSError as error:
-            raise DataError(f"{out}: cannot write synthetic logs ({error}); choose another data.path") from error
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    with PhaseProgress(progress) as bar:
+
+        def write(work: Path) -> None:
+            bar.start_writing(spec.num_samples)
+            _write_logs(spec, work, bar.advance)
+
+        write_once(out, json_text({"version": VERSION, **asdict(spec)}), write)
     scores = score_splits(out, split if isinstance(split, str) else None)
     oracles = {name: oracle.to_json() for name, oracle in scores.items()}
     write_whole(out / "oracle.json", json_text(oracles))
@@ -121,27 +114,8 @@ def score_splits(raw: Path, split: str | None = None) -> dict[str, Oracle]:
     return scores
 
 
-def _is_finished(spec: SyntheticSpec, out: Path) -> bool:
-    """Whether a directory holds the logs of a spec; what is no synthetic logs at all is not to be replaced.
-
-    Raises:
-        DataError: the directory holds something else.
-    """
-    marker = out / "spec.json"
-    if marker.is_file():
-        return bool(marker.read_text() == _marker(spec))
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: exists and holds no synthetic logs; choose another data.path or move it away")
-    return False
-
-
-def _marker(spec: SyntheticSpec) -> str:
-    """The text of ``spec.json``."""
-    return json_text({"version": VERSION, **asdict(spec)})
-
-
 def _write_logs(spec: SyntheticSpec, work: Path, advance: Callable[[int], None]) -> None:
-    """Writes all files of the logs into an empty directory, and ``spec.json`` last.
+    """Writes all files of the logs into an empty directory.
 
     Args:
         spec: what to write.
@@ -171,7 +145,6 @@ def _write_logs(spec: SyntheticSpec, work: Path, advance: Callable[[int], None])
         if writer is not None:
             writer.close()
     np.savez(work / "oracle.npz", timestamp_us=traffic.timestamp_us, probability=probability)
-    (work / "spec.json").write_text(_marker(spec))
     _log.info("%d samples of %d sessions in %d files", len(traffic), traffic.session.max() + 1, num_files)
 
 
@@ -227,12 +200,3 @@ def _id_arrays(ids: list[tuple[IdFeature, Lists]], schema: pa.Schema) -> Iterato
 def _open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """Opens a Parquet file with settings for repeated ids: without a dictionary, zstd sees the repeats."""
     return pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, use_dictionary=False)
-
-
-def _move_into_place(work: Path, out: Path) -> None:
-    """Renames a finished directory to its final name; older logs of this name are removed first."""
-    if out.exists():
-        old = out.with_name(f".{out.name}.{os.getpid()}.old")
-        out.rename(old)
-        shutil.rmtree(old)
-    work.rename(out)

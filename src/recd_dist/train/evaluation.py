@@ -111,7 +111,9 @@ def count_seen(run_dir: Path) -> list[EpochCount]:
 def oracle(job: Job, split: str) -> dict[str, float]:
     """The quality that the best possible model reaches; only synthetic logs know it (oracle.json)."""
     path = Path(str(job.config.data.path or "")) / "oracle.json"
-    if job.config.data.source != "synthetic" or not path.is_file():
+    data = job.config.data
+    knows_label = data.label in (None, data.labels[0])
+    if data.source == "sql" or not knows_label or not path.is_file():
         return {}
     known = json.loads(path.read_text()).get(split, {})
     return {f"oracle_{name}": known[name] for name in ("auc", "ne") if name in known}
