@@ -121,7 +121,7 @@ def test_each_event_is_stored_once(config: str, logs: Path, tmp_path: Path) -> N
         files = f"{tmp_path}/out/train/{name}.stream/*.parquet"
         streams[name] = duckdb.sql(
             f"select {', '.join(f'sum(len({name}_{x}))' for x in LISTS)} from '{files}'"
-        ).fetchone()
+        ).fetchall()[0]
     assert made.features["history_item"].num_values_expanded > 10 * num_events
     for lengths in streams.values():
         assert len(set(lengths)) == 1
