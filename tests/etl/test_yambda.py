@@ -19,7 +19,7 @@ from recd_dist.table.manifest import Manifest
 
 DAY = 86_400
 KINDS = {"like": 3, "dislike": 4, "unlike": 5, "undislike": 6}
-LISTS = ("item", "action", "hour")
+LISTS = ("item", "action", "time")
 
 Event = tuple[int, int, int]
 """Second, item and action."""
@@ -74,7 +74,7 @@ def test_the_past_of_a_sample_is_every_event_at_an_earlier_second(table: tuple[s
         before = [e for e in past[sample["uid"]] if e[0] < second]
         ties += sum(e[0] == second for e in past[sample["uid"]]) > 1
         joined = [[x for name in lists for x in sample[f"{name}_{column}"]] for column in LISTS]
-        own = [[e[1] for e in before], [e[2] for e in before], [e[0] // 3600 % 168 for e in before]]
+        own = [[e[1] for e in before], [e[2] for e in before], [e[0] // 60 for e in before]]
         if config == "yambda":
             assert joined == own
         else:
