@@ -123,9 +123,9 @@ def test_each_event_is_stored_once(config: str, logs: Path, tmp_path: Path) -> N
             f"select {', '.join(f'sum(len({name}_{x}))' for x in LISTS)} from '{files}'"
         ).fetchall()[0]
     assert made.features["history_item"].num_values_expanded > 10 * num_events
-    for lengths in streams.values():
-        assert len(set(lengths)) == 1
-        assert 0.7 * num_events < lengths[0] <= num_events
+    for items, actions, times in streams.values():  # equal neighbours may share even more
+        assert 0.7 * num_events < items <= num_events
+        assert max(actions, times) <= num_events
 
 
 def test_days_are_partitions_in_order(table: tuple[str, Path]) -> None:
