@@ -12,7 +12,7 @@ EVENT_TERMS = ("taste", "mood", "item", "organic")
 
 @dataclass(frozen=True)
 class EventSpec:
-    """Parameters of the log; ``configs/data/yambda.yaml`` has them below ``synthetic_events``.
+    """Parameters of the log; ``configs/data/yambda_moving.yaml`` has them below ``synthetic_events``.
 
     Attributes:
         num_users: the number of users.
