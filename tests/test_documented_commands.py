@@ -23,6 +23,7 @@ LEFT_OUT = {
     r"engine=spark": "tests/etl/spark runs it",
     r"runs/kill": "a run that was killed on the way",
     r"data\.label=|data\.path=2026-11-26|runs/loves|user_copy": "logs of two labels, as tests/train has them",
+    r"my_package": "a module of the reader's own; tests/model/test_custom.py has some",
     r"logs/2026-11-26|run_from=|runs/monday": "a run of the day before, as tests/train/test_run_from.py has it",
 }
 """Commands that are not run here, beside those of ``documented.ELSEWHERE``, and why."""
