@@ -52,6 +52,7 @@ def _table_pieces(model: Any) -> dict[str, Any]:
     [
         ["model=dlrm"],
         ["model=sequence"],
+        ["model=dlrm", "model.batch_norm=true", "optim.clip_norm=0.5"],
         ["model=dlrm", "plan.expand=[history]", "plan.send.item=ids"],
         ["model=sequence", "plan.expand=[profile]", "plan.send.item=rows"],
         ["model=sequence", "plan.expand=[history]"],
@@ -63,6 +64,7 @@ def _table_pieces(model: Any) -> dict[str, Any]:
     ids=[
         "dlrm",
         "sequence",
+        "dlrm, normalised and clipped",
         "dlrm, expanded",
         "sequence, expanded",
         "sequence, history expanded",

@@ -102,6 +102,17 @@ def test_momentum_and_weight_decay_of_sgd_are_passed_over(option: str) -> None:
     assert [step(model), step(model)] == [-1.0, -1.0]
 
 
+def test_gradients_of_tables_are_limited_before_they_are_added_up() -> None:
+    """Row 1 has two outputs with gradients of 3. So tables are not clipped here (docs/training.md)."""
+    place = [(5, 4, EmbeddingLocation.HOST, ComputeDevice.CPU)]
+    limited = {"gradient_clipping": True, "max_gradient": 1.0, "learning_rate": 1.0}
+    kernel = SplitTableBatchedEmbeddingBagsCodegen(place, optimizer=EmbOptimType.EXACT_SGD, **limited)
+    before = kernel.split_embedding_weights()[0].clone()
+    kernel(torch.tensor([1, 1]), torch.tensor([0, 1, 2])).sum().mul(3.0).backward()
+    moved = kernel.split_embedding_weights()[0] - before
+    assert [round(x, 4) for x in moved[:, 0].tolist()] == [0.0, -2.0, 0.0, 0.0, 0.0]
+
+
 @pytest.mark.usefixtures("one_rank")
 def test_tables_are_trained_in_eval_mode_as_well() -> None:
     """The update is part of the backward pass; evaluation must not run one (train/evaluation.py)."""

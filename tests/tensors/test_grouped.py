@@ -31,6 +31,12 @@ def test_sum_rows() -> None:
     assert sum_rows(values, ints(2, 0, 2), 4).tolist() == [[10, 20], [0, 0], [101, 202], [0, 0]]
 
 
+def test_rows_of_16_bits_are_summed_up_in_32() -> None:
+    """In bfloat16, 256 + 1 is 256."""
+    values = torch.ones(1000, 1, dtype=torch.bfloat16)
+    assert sum_rows(values, ints(*[0] * 1000), 1).tolist() == [[1000.0]]
+
+
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 2, 2)])
 def test_sum_rows_of_nothing(shape: tuple[int, ...]) -> None:
     inverse = torch.zeros(shape[0], dtype=torch.int32)

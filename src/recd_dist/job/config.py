@@ -108,11 +108,19 @@ def _options_of(name: str, composed: Mapping[str, Any]) -> Kind:
     known = dict(section(_TYPES[name]))
     model = composed.get("model")
     if isinstance(model, Mapping):
-        shipped = config_dir() / "model" / f"{model.get('name')}.yaml"
-        arguments = yaml.safe_load(shipped.read_text()) if shipped.is_file() else {}
+        arguments = shipped_model(model.get("name"))
         names = dict.fromkeys(model, Any) | {a: _type_of(v) for a, v in arguments.items()}
         known["model"] = Kind(names=names | ({"options": Any} if model.get("name") == CUSTOM else {}))
     return Kind(names=known)
+
+
+def shipped_model(name: Any) -> dict[str, Any]:
+    """The options of a model with their values in its shipped config; empty where it has none.
+
+    An option that a run of an earlier release lacks has there the value that leaves the model as it was.
+    """
+    shipped = config_dir() / "model" / f"{name}.yaml"
+    return dict(yaml.safe_load(shipped.read_text())) if shipped.is_file() else {}
 
 
 def _type_of(value: Any) -> Any:

@@ -151,6 +151,17 @@ class EtlConfig:
 
 
 @dataclass
+class Schedule:
+    """How a learning rate changes from step to step; docs/training.md."""
+
+    warmup_steps: int = 0  # it rises in a straight line over these steps
+    decay: str = "none"  # linear, quadratic, cosine, exponential: to `end`; inverse_root: for ever
+    decay_from: int | None = None  # the step at which it begins to fall; None: when it has risen
+    decay_steps: int | None = None  # it falls over these steps, and stays at `end`; not for inverse_root
+    end: float = 0.0  # what is left at the end, as a share of lr
+
+
+@dataclass
 class Optimizer:
     """An optimizer and its numbers."""
 
@@ -158,6 +169,7 @@ class Optimizer:
     lr: float = 0.01
     eps: float = 1e-8
     weight_decay: float = 0.0
+    schedule: Schedule = field(default_factory=Schedule)
 
 
 @dataclass
@@ -174,6 +186,8 @@ class Optim:
 
     tables: TablesOptimizer = field(default_factory=TablesOptimizer)
     dense: Optimizer = field(default_factory=Optimizer)
+    clip_norm: float | None = None  # the gradient of all dense weights together is shortened to this length
+    ema: float | None = None  # such as 0.999: evaluation takes a moving average of the dense weights
 
 
 @dataclass
@@ -278,6 +292,8 @@ class TrainConfig:
     max_steps: int | None = None
     seed: int = 0
     device: str = "auto"
+    precision: str = "fp32"  # of the dense layers; or bf16, by autocast
+    micro_batches: int = 1  # parts in which a batch goes through the dense layers, to save memory
     log_every: int = 20  # steps
     record_samples: bool = False
     reader: Reader = field(default_factory=Reader)

@@ -30,7 +30,8 @@ from recd_dist.files.json_text import json_text
 from recd_dist.files.whole_file import write_whole
 from recd_dist.job.check_evaluation import find_evaluation_table, is_out_of_patience
 from recd_dist.job.check_tasks import check_tasks
-from recd_dist.job.config import CUSTOM, config_dir, load
+from recd_dist.job.check_training import check_training
+from recd_dist.job.config import CUSTOM, config_dir, load, shipped_model
 from recd_dist.job.dotted_names import dotted_names, value_at
 from recd_dist.job.job import Job, require_writable, resolve
 from recd_dist.job.options import SOURCE_KINDS, TrainConfig
@@ -77,6 +78,7 @@ def check(config: TrainConfig, world_size: int = 1) -> Job:
     check_tasks(job)
     _check_steps(job, world_size)
     _check_names(config)
+    check_training(job, world_size)
     _check_tables(job)
     _check_model(job)
     _check_plan(job, world_size)
@@ -113,10 +115,6 @@ def _check_numbers(config: TrainConfig) -> None:
         number = getattr(config.checkpoint, name)
         if number is not None and not number > 0:
             raise ConfigError(f"checkpoint.{name}={number}: must be above 0")
-    for name in ("tables", "dense"):
-        lr = getattr(config.optim, name).lr
-        if not lr > 0:
-            raise ConfigError(f"optim.{name}.lr={lr}: must be above 0")
     if not -1 << 63 <= config.seed < 1 << 64:  # what torch.manual_seed takes
         raise ConfigError(f"seed={config.seed}: must be from {-1 << 63} to {(1 << 64) - 1}, a number of 64 bits")
 
@@ -255,8 +253,9 @@ def _check_resume(job: Job) -> None:
     if before is None:
         return
     now = asdict(config)
+    before["model"] = {**shipped_model(before["model"].get("name")), **before["model"]}
     require_same_tasks(config.run_dir, before, now, first_label(job.manifest, job.weight))
-    for name in ("model", "seed", "dedup", "plan.expand", "data.weight", "run_from"):
+    for name in ("model", "seed", "dedup", "plan.expand", "data.weight", "run_from", "optim.ema"):
         was, wanted = value_at(before, name), value_at(now, name)
         if was != wanted:
             keys = sorted({*dotted_names({name: was}), *dotted_names({name: wanted})})

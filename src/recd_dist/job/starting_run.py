@@ -17,6 +17,7 @@ import yaml  # type: ignore[import-untyped]
 
 from recd_dist.checkpoint.catalog import DESCRIPTION, list_whole
 from recd_dist.errors import ConfigError
+from recd_dist.job.config import shipped_model
 from recd_dist.job.dotted_names import dotted_names, value_at
 from recd_dist.job.job import Job
 from recd_dist.job.run_places import checkpoint_at, checkpoints_of
@@ -80,9 +81,10 @@ def begin_from(job: Job) -> Job:
 
 
 def _require_same_model(job: Job, trained: dict[str, Any]) -> None:
-    now = {"model": job.config.model}
-    for name in sorted({*dotted_names({"model": trained.get("model", {})}), *dotted_names(now)}):
-        was, wanted = value_at(trained, name), value_at(now, name)
+    now, of_run = {"model": job.config.model}, trained.get("model", {})
+    before = {"model": {**shipped_model(of_run.get("name")), **of_run}}
+    for name in sorted({*dotted_names(before), *dotted_names(now)}):
+        was, wanted = value_at(before, name), value_at(now, name)
         if was != wanted:
             raise ConfigError(
                 f"run_from={job.config.run_from}: that run has {name}={was}, this one {wanted}; write {name}={was}, or "

@@ -1,7 +1,7 @@
 """A run's curves in TensorBoard, with a ready dashboard.
 
-Tags are ``subject/name``; the subjects are quality, speed, dedup, traffic, memory and alarms. Curves that share a chart
-(train and eval; the groups; sent and expanded) differ in a third part of the tag: ``quality/loss``,
+Tags are ``subject/name``; the subjects are quality, optim, speed, dedup, traffic, memory and alarms. Curves that share
+a chart (train and eval; the groups; sent and expanded) differ in a third part of the tag: ``quality/loss``,
 ``quality/loss/eval``. With several tasks ``quality/loss`` is their sum, and ``quality/auc/liked`` and
 ``quality/auc/liked/eval`` are those of one. A training is one run of TensorBoard, with one colour: beyond 500 runs
 TensorBoard shows no chart by itself.
@@ -31,6 +31,11 @@ _LAYOUT: dict[str, dict[str, list[str]]] = {
         "inside requests: AUC by samples, NDCG": ["quality/(gauc|ndcg)/.*"],
         "R2: above 0 beats the mean": ["quality/r2/.*"],
         "calibration: 1 is right": ["quality/calibration(/.*)?$"],
+    },
+    "optimizers": {
+        "learning rate of the tables": ["optim/rate_tables$"],
+        "learning rate of the dense layers": ["optim/rate_dense$"],
+        "length of the dense gradient, before it is clipped": ["optim/gradient_norm$"],
     },
     "speed": {
         "samples/s of all ranks": ["speed/samples_per_s$"],
@@ -78,7 +83,7 @@ class CurveWriter:
 
         Args:
             step: the number of optimizer steps done.
-            subject: ``quality``, ``speed``, ``dedup``, ``traffic``, ``memory`` or ``alarms``.
+            subject: ``quality``, ``optim``, ``speed``, ``dedup``, ``traffic``, ``memory`` or ``alarms``.
             numbers: the points' values by the names of the curves.
             line: the line, such as ``eval``, where several share a chart; absent for those of training.
         """
@@ -91,7 +96,7 @@ class CurveWriter:
 
         Args:
             step: the number of optimizer steps done.
-            subject: ``quality``, ``speed``, ``dedup``, ``traffic``, ``memory`` or ``alarms``.
+            subject: ``quality``, ``optim``, ``speed``, ``dedup``, ``traffic``, ``memory`` or ``alarms``.
             name: the name that the lines share.
             numbers: the points' values by line, such as ``{"sent": 4.3e5, "expanded": 6.9e6}`` for the bytes that were
                 sent and those that the expanded batch would have sent.

@@ -34,6 +34,7 @@ class DIN(nn.Module):
         histories: the lists that are histories; None for all that have a candidate.
         beside: for each history the lists whose vectors are added to its own.
         num_tasks: T, the number of tasks.
+        batch_norm: normalise the over-arch's layers over the samples of all ranks.
 
     Raises:
         ConfigError: the schema has no history with a candidate, or a value is out of range.
@@ -53,6 +54,7 @@ class DIN(nn.Module):
         histories: Sequence[str] | None = None,
         beside: Mapping[str, Sequence[str]] | None = None,
         num_tasks: int = 1,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         if unit < 1:
@@ -62,7 +64,8 @@ class DIN(nn.Module):
         self.dim, self.max_length = dim, max_length
         self.chosen = find_histories("din", schema, histories, beside)
         self.units = module_per_history(self.chosen, [ActivationUnit(dim, unit, softmax) for _ in self.chosen])
-        self.head = DotHead(schema, *split_vectors(schema, self.chosen), dim, bottom, over, dropout, num_tasks)
+        vectors = split_vectors(schema, self.chosen)
+        self.head = DotHead(schema, *vectors, dim, bottom, over, dropout, num_tasks, batch_norm)
 
     @staticmethod
     def sequence_features(

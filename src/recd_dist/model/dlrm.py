@@ -24,6 +24,7 @@ class DLRM(nn.Module):
         over: the widths of the over-arch's hidden layers.
         dropout: the share of the over-arch's activations that is dropped in training, in [0, 1).
         num_tasks: T, the number of tasks.
+        batch_norm: normalise the over-arch's layers over the samples of all ranks.
 
     Raises:
         ConfigError: a width or the share is out of range.
@@ -37,11 +38,12 @@ class DLRM(nn.Module):
         over: Sequence[int] = (256, 128),
         dropout: float = 0.0,
         num_tasks: int = 1,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         self.dim = dim
         shared = [name for group in schema.dedup_groups for name in schema.sparse_of(group)]
-        self.head = DotHead(schema, shared, schema.sparse_of(SAMPLE), dim, bottom, over, dropout, num_tasks)
+        self.head = DotHead(schema, shared, schema.sparse_of(SAMPLE), dim, bottom, over, dropout, num_tasks, batch_norm)
 
     @staticmethod
     def sequence_features(schema: Schema) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from recd_dist.model.batch_norm import BatchNorm
 from recd_dist.model.interaction import DotInteraction
 from recd_dist.model.layers import MLP, DenseArch, check_layers
 from recd_dist.model.model_inputs import Inputs, Vectors
@@ -32,6 +33,7 @@ class DotHead(nn.Module):
         over: the widths of the over-arch's hidden layers.
         dropout: the share of the over-arch's activations that is dropped in training, in [0, 1).
         num_tasks: T, the number of tasks; they share every layer but the last.
+        batch_norm: normalise the over-arch's layers over the samples of all ranks, before each ReLU.
 
     Raises:
         ConfigError: a width or the share is out of range.
@@ -47,6 +49,7 @@ class DotHead(nn.Module):
         over: Sequence[int],
         dropout: float,
         num_tasks: int = 1,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         check_layers(dropout, dim=[dim], bottom=bottom, over=over)
@@ -67,8 +70,10 @@ class DotHead(nn.Module):
         shared = (*shared, *vector) if dense_is_shared else tuple(shared)
         sample = tuple(sample) if dense_is_shared else (*sample, *vector)
         extra = self.bottom.size if self.bottom is not None else 0
-        self.interaction = DotInteraction(shared, sample, dim, extra, dense_is_shared, over[0])
-        self.over = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), MLP(over[0], over[1:], dropout))
+        self.interaction = DotInteraction(shared, sample, dim, extra, dense_is_shared, over[0], not batch_norm)
+        first = [BatchNorm(over[0])] if batch_norm else []
+        rest = MLP(over[0], over[1:], dropout, batch_norm)
+        self.over = nn.Sequential(*first, nn.ReLU(), nn.Dropout(dropout), rest)
         self.logit = nn.Linear(over[-1], num_tasks)
 
     def forward(self, inputs: Inputs, seen: Sequence[Vectors] = ()) -> Tensor:

@@ -45,6 +45,7 @@ class HSTU(nn.Module):
         times: for each history the list with the times of its events, and the single id with the samples' own.
         fuse: True to make one history of all, in the order of time where there are times.
         num_tasks: T, the number of tasks.
+        batch_norm: normalise the over-arch's layers over the samples of all ranks.
 
     Raises:
         ConfigError: the schema has no history, or a value is out of range.
@@ -66,6 +67,7 @@ class HSTU(nn.Module):
         times: Mapping[str, Sequence[str]] | None = None,
         fuse: bool = False,
         num_tasks: int = 1,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         check_attention(dim, heads, max_length)
@@ -79,7 +81,8 @@ class HSTU(nn.Module):
         self.ids = self.id_features(schema, times)
         towers = [_Tower(dim, heads, max_length, layers, h) for h in self.chosen]
         self.towers = module_per_history(self.chosen, towers)
-        self.head = DotHead(schema, *split_vectors(schema, self.chosen), dim, bottom, over, dropout, num_tasks)
+        vectors = split_vectors(schema, self.chosen)
+        self.head = DotHead(schema, *vectors, dim, bottom, over, dropout, num_tasks, batch_norm)
 
     @staticmethod
     def sequence_features(

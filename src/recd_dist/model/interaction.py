@@ -47,10 +47,18 @@ class DotInteraction(nn.Module):
         extra: the number of columns beside the products (the dense features' vector).
         extra_is_shared: whether the extra columns are of deduplicated groups alone.
         size: the output width.
+        bias: whether the layer has a bias.
     """
 
     def __init__(
-        self, shared: Sequence[str], sample: Sequence[str], dim: int, extra: int, extra_is_shared: bool, size: int
+        self,
+        shared: Sequence[str],
+        sample: Sequence[str],
+        dim: int,
+        extra: int,
+        extra_is_shared: bool,
+        size: int,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.shared, self.sample, self.dim, self.extra = tuple(shared), tuple(sample), dim, extra
@@ -58,7 +66,7 @@ class DotInteraction(nn.Module):
         first_pair = 0 if extra_is_shared else extra
         self.first_extra = len(pairs) if extra_is_shared else 0
         self.column = {frozenset(pair): first_pair + n for n, pair in enumerate(pairs)}
-        self.layer = nn.Linear(len(pairs) + extra, size)
+        self.layer = nn.Linear(len(pairs) + extra, size, bias)
         self._index: dict[tuple[tuple[str, ...], torch.device], tuple[Tensor, list[int]]] = {}
 
     def forward(self, vectors: Sequence[Vectors], extra: Rows | None) -> Rows:

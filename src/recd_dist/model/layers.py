@@ -1,7 +1,7 @@
 """Layers of several models.
 
-No layer here normalises over rows. LayerNorm and ReLU treat rows one by one, so that they give the same with
-deduplication as without. What they take may be shared rows (tensors/shared.py).
+LayerNorm and ReLU treat rows one by one, so that they give the same with deduplication as without; a BatchNorm counts
+each row as often as samples have it (batch_norm.py). What they take may be shared rows (tensors/shared.py).
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from recd_dist.errors import ConfigError
+from recd_dist.model.batch_norm import BatchNorm
 from recd_dist.tensors.shared import Rows
 
 
@@ -37,12 +38,18 @@ class MLP(nn.Sequential):
         width: the input width.
         sizes: the output width of each layer.
         dropout: the share of activations that is dropped after each ReLU, in [0, 1).
+        batch_norm: normalise each layer's output over the samples of all ranks, before ReLU.
     """
 
-    def __init__(self, width: int, sizes: Sequence[int], dropout: float = 0.0) -> None:
+    def __init__(self, width: int, sizes: Sequence[int], dropout: float = 0.0, batch_norm: bool = False) -> None:
         layers: list[nn.Module] = []
         for size in sizes:
-            layers += [nn.Linear(width, size), nn.ReLU()]
+            # A bias before BatchNorm changes nothing, so that its gradient would be noise, which Adam makes large.
+            layers += [
+                nn.Linear(width, size, bias=not batch_norm),
+                *([BatchNorm(size)] if batch_norm else []),
+                nn.ReLU(),
+            ]
             if dropout:
                 layers.append(nn.Dropout(dropout))
             width = size

@@ -40,6 +40,7 @@ class Transformer(nn.Module):
         beside: for each history the lists whose vectors are added to its own.
         fuse: True to make one history of all, in the order of time where there are times.
         num_tasks: T, the number of tasks.
+        batch_norm: normalise the over-arch's layers over the samples of all ranks.
 
     Raises:
         ConfigError: the schema has no history, or a value is out of range.
@@ -61,6 +62,7 @@ class Transformer(nn.Module):
         beside: Mapping[str, Sequence[str]] | None = None,
         fuse: bool = False,
         num_tasks: int = 1,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         check_attention(dim, heads, max_length)
@@ -75,7 +77,8 @@ class Transformer(nn.Module):
         self.histories = module_per_history(self.chosen, layers)
         pools = [TargetAttention(dim, heads) if h.candidates else LearnedPooling(dim, heads) for h in self.chosen]
         self.pools = module_per_history(self.chosen, pools)
-        self.head = DotHead(schema, *split_vectors(schema, self.chosen), dim, bottom, over, dropout, num_tasks)
+        vectors = split_vectors(schema, self.chosen)
+        self.head = DotHead(schema, *vectors, dim, bottom, over, dropout, num_tasks, batch_norm)
 
     @staticmethod
     def sequence_features(

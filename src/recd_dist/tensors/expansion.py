@@ -39,6 +39,8 @@ def sum_rows(values: Tensor, inverse: Tensor, num_rows: int) -> Tensor:
         sums = values.new_zeros(num_rows, width)
         _add_rows(values.detach().reshape(len(values), width).numpy(), inverse.numpy(), sums.numpy())
         return sums.view(num_rows, *values.shape[1:])
+    if is_on_host(values) and values.is_floating_point():  # of 16 bits, in which a sum of many would lose its digits
+        return sum_rows(values.float(), inverse, num_rows).to(values.dtype)
     return sum_sorted_rows(values, inverse, num_rows)
 
 

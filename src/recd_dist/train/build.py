@@ -22,6 +22,8 @@ from recd_dist.table.clustered import ClusteredTable
 from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.grouped import Embedded
 from recd_dist.tensors.host_side import host_integers
+from recd_dist.train.averaged_weights import copy_to_average
+from recd_dist.train.dense_computation import DenseComputation
 
 
 class Output(NamedTuple):
@@ -46,11 +48,20 @@ class Head(nn.Module):
     Args:
         model: the dense layers.
         losses: the losses of the tasks.
+        computation: how the dense layers compute.
+        averages: keep a moving average of their weights, which computes in evaluation mode.
     """
 
-    def __init__(self, model: nn.Module, losses: TaskLosses) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        losses: TaskLosses,
+        computation: DenseComputation | None = None,
+        averages: bool = False,
+    ) -> None:
         super().__init__()
-        self.model, self.losses = model, losses
+        self.model, self.losses, self.computation = model, losses, computation or DenseComputation()
+        self.averaged = copy_to_average(model) if averages else None
 
     def forward(self, embedded: Embedded, batch: Batch) -> tuple[Tensor, Output]:
         """Computes the loss, and returns it with what the loop reports."""
@@ -59,10 +70,11 @@ class Head(nn.Module):
             ids = {n: list_of(batch.sparse, n, batch.sparse.values_of(n)) for n in names}
             embedded = Embedded(embedded.pooled, embedded.sequences, ids)
         if not self.training:  # scores are wanted alone; the labels may be those of another table
-            logits = self.model(embedded, dense).detach()
+            model = self.model if self.averaged is None else self.averaged
+            logits = self.computation.logits(model, embedded, dense).detach()
             return logits.new_zeros(()), Output(logits.new_zeros(()), logits, batch, self.losses.factors)
         counts = self.losses.count(batch.labels)  # travels while the model computes
-        logits = self.model(embedded, dense)
+        logits = self.computation.logits(self.model, embedded, dense)
         requests = number_requests(batch, logits) if self.losses.needs_requests else None
         loss, losses = self.losses(logits, batch.labels, counts, requests)
         return loss, Output(loss.detach(), logits.detach(), batch, losses)
@@ -83,12 +95,21 @@ class TrainModel(nn.Module):
         embeddings: the embedding tables.
         model: the dense layers, called as ``logits = model(embedded, dense)``, float [B, T].
         losses: the losses of the tasks.
+        computation: how the dense layers compute.
+        averages: keep a moving average of their weights.
     """
 
-    def __init__(self, embeddings: Embeddings, model: nn.Module, losses: TaskLosses) -> None:
+    def __init__(
+        self,
+        embeddings: Embeddings,
+        model: nn.Module,
+        losses: TaskLosses,
+        computation: DenseComputation | None = None,
+        averages: bool = False,
+    ) -> None:
         super().__init__()
         self.embeddings = embeddings
-        self.head = Head(model, losses)
+        self.head = Head(model, losses, computation, averages)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Output]:
         """Looks up the tables first: the pipeline then sends the ids of the next batch while this one computes."""
@@ -113,7 +134,9 @@ def build_model(
         exchange: how batches travel, from a plan.
     """
     model = build_dense_model(job)
-    return TrainModel(build_embeddings(job, dedup, device, send, exchange), model, build_losses(job))
+    tables = build_embeddings(job, dedup, device, send, exchange)
+    computation = DenseComputation(job.config.precision, job.config.micro_batches)
+    return TrainModel(tables, model, build_losses(job), computation, averages=job.config.optim.ema is not None)
 
 
 def build_losses(job: Job) -> TaskLosses:

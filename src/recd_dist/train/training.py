@@ -57,6 +57,7 @@ from recd_dist.train import build, planning
 from recd_dist.train.prepared import prepare
 from recd_dist.train.run import finish, resume, samples_trained
 from recd_dist.train.saves import Saves
+from recd_dist.train.step_optimizer import StepOptimizer, moving_average
 from recd_dist.train.trained_run import tables_to_json
 from recd_dist.train.validation import Validation
 from recd_dist.train.watch import Watch
@@ -103,7 +104,7 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     start = resume(job, ranks, model, optimizer)
     validation = Validation(job, ranks, transforms, start, saves := Saves(job))
     loader = build.build_loader(job, ranks, transforms, state=start.get("reader"))
-    step = first = int(start.get("step", 0))
+    step = first = optimizer.steps_done = int(start.get("step", 0))
     require_work(config, step, loader.epoch, validation.is_over)
     last, num_trained = config.max_steps or sys.maxsize, 0  # batches of this epoch and attempt
     pipeline = start_pipeline(model, optimizer, ranks.device)
@@ -125,7 +126,7 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
                     due = num_trained == len(loader) or step == last or saves.is_due(step, stop.votes)
                     looks = validation.is_due(step) and not stop.asked  # a scheduler waits 30 s: save first
                     if due or looks or stop.asked or step == first + 1 or step % config.log_every == 0:
-                        watch.point(step, traffic)  # before a save: it refuses a loss of nan
+                        watch.point(step, traffic, optimizer.numbers())  # before a save: it refuses a loss of nan
                     extra = {**known, "reader": loader.state(num_trained)}
                     if looks:
                         watch.evaluation(step, validation.look(detach(pipeline), optimizer, step, extra), traffic)
@@ -230,7 +231,7 @@ def agree_on_plan(job: Job, ranks: Ranks) -> TablePlan:
     )
 
 
-def shard_model(job: Job, ranks: Ranks, plan: TablePlan | None = None) -> tuple[Any, Any, Placement]:
+def shard_model(job: Job, ranks: Ranks, plan: TablePlan | None = None) -> tuple[Any, StepOptimizer, Placement]:
     """Builds model and optimizer over the ranks; initial weights do not depend on the plan. A collective.
 
     Torch's generator is seeded first: the dense weights follow from the seed of the job, and so does dropout.
@@ -256,7 +257,8 @@ def shard_model(job: Job, ranks: Ranks, plan: TablePlan | None = None) -> tuple[
     dense = KeyedOptimizerWrapper(
         dense_parameters(parallel), lambda ps: build.build_dense_optimizer(list(ps), config.optim.dense)
     )
-    return parallel, combine_optimizers(parallel, dense, tables), plan.placement
+    parts = combine_optimizers(parallel, dense, tables)
+    return parallel, StepOptimizer(parts, config.optim, moving_average(model.head, config.optim.ema)), plan.placement
 
 
 def start_pipeline(model: Any, optimizer: Any, device: torch.device) -> TrainPipelineSparseDist:

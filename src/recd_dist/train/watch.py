@@ -116,8 +116,13 @@ class Watch:
             with progress.phase("writing to the screen"):  # a terminal that is held by Ctrl-S, a pipe nobody reads
                 self._progress.show(step, {"loss": self._counts.loss, **self._latest})
 
-    def point(self, step: int, traffic: TrafficCounter) -> None:
+    def point(self, step: int, traffic: TrafficCounter, optim: Mapping[str, float] | None = None) -> None:
         """Adds a point to every curve; a collective.
+
+        Args:
+            step: the number of steps that are done.
+            traffic: the bytes that were counted at the collectives.
+            optim: the learning rates of the step, and the length of its gradient where it is clipped.
 
         Raises:
             UserError: the loss is no number any more.
@@ -125,6 +130,7 @@ class Watch:
         point = self._counts.measure(step, traffic)
         with progress.phase(_WRITING):
             self._write_point(step, point)
+            self._board.add_points(step, "optim", optim or {})
         self._latest |= {**point.quality, **point.speed}
         self._counts.pause()  # writing the curves is no training
 
