@@ -89,10 +89,10 @@ def test_bf16_is_close_and_its_loss_is_float32(of: type[nn.Module]) -> None:
     exact, wanted = gradients(of, DenseComputation(), torch.float32)
     logits, grads = gradients(of, DenseComputation("bf16"), torch.float32)
     assert logits.dtype == torch.float32
-    assert 0 < (logits - exact).norm() < 0.02 * exact.norm()
+    assert 0 < (logits - exact).norm() < 0.05 * exact.norm()
     assert [one.dtype for one in grads] == [other.dtype for other in wanted]
     one, other = (torch.cat([grad.flatten() for grad in of_side]) for of_side in (grads, wanted))
-    assert (one - other).norm() < 0.1 * other.norm()
+    assert (one - other).norm() < 0.2 * other.norm()
 
 
 def losses(job: Job, ranks: Ranks, num: int) -> tuple[list[float], dict[str, Any]]:
