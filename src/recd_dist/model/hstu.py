@@ -24,7 +24,6 @@ from recd_dist.table.schema import Schema
 from recd_dist.tensors.bands import Bands
 from recd_dist.tensors.grouped import Embedded, Grouped, GroupedJagged
 from recd_dist.tensors.levels import join_levels
-from recd_dist.tensors.list_queries import ListQueries
 from recd_dist.tensors.shared import Rows, Shared, level_of, rows_at
 
 
@@ -147,10 +146,9 @@ class _Tower(nn.Module):
             raise ValueError("model: this history needs its candidate")
         index = index_of_rows(history, level)
         bands = Bands.of(history)
-        queries = ListQueries.of(history, None if index is None else index.known)
         if times is not None and times.own is not None and (candidate is None or level is not None):
             times = Times(times.events, None)  # rows of several samples, which have no time of their own
-        rows = HistoryRows(history, bands, index, queries, len(looking), times)
+        rows = HistoryRows(history, bands, index, len(looking), times)
         events = bands.sort(history.values)
         for number, layer in enumerate(self.layers, 1):
             events, looking = layer(events, looking, rows, is_last=number == len(self.layers))

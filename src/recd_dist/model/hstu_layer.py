@@ -34,7 +34,6 @@ class HistoryRows:
         lists: the history; its values are not used.
         bands: its rows by length.
         index: for each row of the candidates the row of the history; None where they are the same rows.
-        queries: the candidates beside the lists, where the loops on the host take them.
         num_candidates: M, the number of rows of the candidates.
         times: the times of events, and of the candidates' rows; None for none.
     """
@@ -42,9 +41,13 @@ class HistoryRows:
     lists: GroupedJagged
     bands: Bands
     index: RowIndex | None
-    queries: ListQueries
     num_candidates: int
     times: Times | None
+
+    @cached_property
+    def queries(self) -> ListQueries:
+        """The candidates beside the lists, for the loops on the host."""
+        return ListQueries.of(self.lists, None if self.index is None else self.index.known)
 
     @cached_property
     def buckets(self) -> list[Tensor]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from recd_dist.tensors.bands import Band, Bands
+from recd_dist.tensors.host_side import is_on_host
 
 BLOCK = 128
 """Queries of a block."""
@@ -79,6 +80,8 @@ def look_up(table: Tensor, index: Tensor) -> Tensor:
 
 def _sum_by_index(values: Tensor, index: Tensor, size: int) -> Tensor:
     """Sums of values [heads, P] by index [P], [heads, size]."""
+    if not is_on_host(values):  # there, the host would wait for bincount
+        return values.new_zeros(len(values), size).index_add_(1, index, values)
     return torch.stack([torch.bincount(index, weights=v, minlength=size) for v in values]).to(values.dtype)
 
 
