@@ -1,6 +1,8 @@
 """Models of histories give the same logits and gradients with deduplication on and off."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -91,6 +93,29 @@ def test_the_way_of_devices_gives_the_same(name: str, monkeypatch: pytest.Monkey
     torch.testing.assert_close(padded, on_host, rtol=1e-12, atol=1e-12)
     for one, other in zip(torch.autograd.grad(padded.sum(), weights), grads, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_run_under_autocast(name: str) -> None:
+    schema = SCHEMAS["pairs and others"]
+    generator = torch.Generator().manual_seed(0)
+    inverses = {g: heavy_tailed_inverse(60, generator) for g in schema.dedup_groups}
+    model = model_for(name, schema)
+    given = random_batch(schema, inverses, 60, DIM, model.sequence_features(schema))[:2]
+    model.float()
+    single = [_to_float(x) for x in given]
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(*single)
+    logits.float().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    torch.testing.assert_close(logits.float(), model(*single).float(), rtol=0.1, atol=0.1)
+
+
+def _to_float(given: Any) -> Any:
+    """The same batch in float32."""
+    if isinstance(given, Embedded):
+        return Embedded(_to_float(given.pooled), _to_float(given.sequences))
+    return {k: replace(x, values=x.values.float()) for k, x in given.items()}
 
 
 def plain_unit(unit: ActivationUnit, history: torch.Tensor, candidate: torch.Tensor) -> torch.Tensor:

@@ -55,7 +55,7 @@ class ActivationUnit(nn.Module):
         of_candidate, candidate = rows_at(level, own), rows_at(level, candidates)
         index = index_of_rows(history, level)
         out, bias = self.out.weight[0], self.out.bias
-        if fits_loops(vector):
+        if fits_loops(vector) and vector.dtype == of_vector.dtype:  # autocast gives layers another dtype
             queries = ListQueries.of(history, None if index is None else index.known)
             scores = score_pairs(queries, vector, of_vector, candidate, of_candidate, of_product, out, self.slope)
             scores = queries.softmax(scores) if bias is None else scores + bias
@@ -68,6 +68,6 @@ class ActivationUnit(nn.Module):
         c, of_c = slots.fill(torch.cat([candidate, of_candidate], 1)).split([self.dim, width], 2)
         weights = (c[:, :, None, :] * of_product).flatten(1, 2)
         x = torch.bmm(h, weights.mT).unflatten(2, (-1, width)) + of_h[:, :, None, :] + of_c[:, None, :, :]
-        score = (F.prelu(x, self.slope) @ out).mT  # [slots, width of a slot, L]
+        score = (torch.where(x > 0, x, self.slope * x) @ out).mT  # [slots, width of a slot, L]
         score = (score + score_bias(mask, score.dtype)[:, None, :]).softmax(-1) if bias is None else score + bias
         return Shared.of(slots.take(torch.bmm(score * mask[:, None, :], h)), level)
