@@ -23,11 +23,11 @@ def test_sequence_features() -> None:
 
 
 @pytest.mark.parametrize("num_tasks", [1, 3])
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(set(MODELS) - {"custom"}))
 def test_every_model_gives_a_logit_for_each_task(name: str, num_tasks: int) -> None:
     names = sequence_features(name, SCHEMA)
     embedded, dense, _ = random_batch(SCHEMA, {"user": torch.tensor([0, 0, 1])}, 3, 4, names)
-    model = build_named_model(name, SCHEMA, 4, num_tasks=num_tasks, over=[8]).double()
+    model = build_named_model(name, SCHEMA, 4, num_tasks=num_tasks).double()
     assert model(embedded, dense).shape == (3, num_tasks)
 
 
@@ -36,7 +36,7 @@ def test_every_model_gives_a_logit_for_each_task(name: str, num_tasks: int) -> N
     [
         ("dlmr", {}, r"model.name is 'dlmr'; did you mean 'dlrm'\?"),
         ("dlrm", {"dropuot": 0.1}, r"model.dropuot: model 'dlrm' has no such option; did you mean 'dropout'\?"),
-        ("dlrm", {"heads": 2}, r"model.heads: model 'dlrm' has no such option; there are: bottom, dropout, over"),
+        ("dlrm", {"heads": 2}, r"model.heads: model 'dlrm' has no such option; there are: batch_norm, bottom, dr"),
     ],
 )
 def test_mistakes(name: str, options: dict, message: str) -> None:
