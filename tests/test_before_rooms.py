@@ -1,7 +1,7 @@
 """A table and a run that an earlier release wrote (tests/fixtures/before_rooms) are read, resumed and added to.
 
-Where libraries and processor are those that the fixture was made on, floats are compared bit for bit. Elsewhere sums
-are taken in another order, and losses and quality are compared with a tolerance.
+Losses and quality are compared with a tolerance: sums are taken in another order by another release, other libraries
+and another processor. Which samples were trained in which step is compared exactly.
 """
 
 import json
@@ -24,20 +24,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def same_arithmetic() -> bool:
-    """Whether the last bit of a float can be compared."""
-    return now.arithmetic() == EXPECTED["arithmetic"]
-
-
 def same_writers() -> bool:
     """Whether Parquet files can be compared byte for byte."""
     here = now.arithmetic()
     return all(here[name] == EXPECTED["arithmetic"][name] for name in ("pyarrow", "duckdb"))
 
 
-def assert_equal(found: Mapping[str, float], expected: Mapping[str, float], exactly: bool) -> None:
-    assert found == (expected if exactly else pytest.approx(expected, rel=1e-2))
+def assert_close(found: Mapping[str, float], expected: Mapping[str, float]) -> None:
+    assert found == pytest.approx(expected, rel=1e-3)
 
 
 def assert_files(found: Mapping[str, str], expected: Mapping[str, str]) -> None:
@@ -85,22 +79,21 @@ def test_a_day_is_added_to_the_table_and_its_small_parts_are_merged(folder: Path
     assert EXPECTED["compacted"]["flat"] == EXPECTED["appended"]["flat"] != EXPECTED["flat"]
 
 
-def test_the_checkpoint_is_evaluated(folder: Path, same_arithmetic: bool) -> None:
-    assert_equal(now.evaluation(folder), EXPECTED["stopped"], same_arithmetic)
+def test_the_checkpoint_is_evaluated(folder: Path) -> None:
+    assert_close(now.evaluation(folder), EXPECTED["stopped"])
 
 
 @pytest.mark.parametrize("num_ranks", [2, 1])
-def test_the_run_goes_on_in_the_middle_of_an_epoch(folder: Path, same_arithmetic: bool, num_ranks: int) -> None:
+def test_the_run_goes_on_in_the_middle_of_an_epoch(folder: Path, num_ranks: int) -> None:
     header = json.loads((folder / f"runs/clicks/checkpoints/step-{now.STOPPED_AT:08d}/checkpoint.json").read_text())
     assert (header["world_size"], header["extra"]["reader"]["epoch"]) == (2, 0)
 
     found, expected = now.resumed(folder, num_ranks), EXPECTED[f"resumed_on_{num_ranks}"]
     assert found["steps"] == expected["steps"]
     assert found["trained"] == expected["trained"]  # which samples, in which step, on which rank
-    assert_equal(found["losses"], expected["losses"], same_arithmetic)
+    assert_close(found["losses"], expected["losses"])
     assert list(found["losses"]) == [str(step) for step in range(now.STOPPED_AT + 1, found["steps"] + 1)]
     assert found["tensors"].keys() == expected["tensors"].keys()
-    assert found["tensors"] == expected["tensors"] or not same_arithmetic
-    assert_equal(found["quality"], expected["quality"], same_arithmetic)
+    assert_close(found["quality"], expected["quality"])
     if num_ranks == 2:
         assert now.recd(folder, "seen", "run_dir=runs/clicks").splitlines() == EXPECTED["seen"]

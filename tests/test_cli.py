@@ -173,7 +173,8 @@ def test_a_table_is_not_replaced_by_accident(tmp_path: Path, capsys: pytest.Capt
     [
         (["trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["train", "--nprocs", "2"], "unknown option '--nprocs'; did you mean '--nproc'?"),
-        (["train", "--json", "x"], "unknown option '--json'; there are: --config-dir, --help, --nproc, --options"),
+        (["train", "--json", "x"], "unknown option '--json'; there are: --config-dir, --help, --max-restarts, --nproc, "
+         "--options"),
         (["train", "--nproc", "two"], "argument --nproc: invalid int value: 'two'; see `recd train --help`"),
         (["train", "--nproc", "0"], "--nproc 0: must be at least 1"),
         (["train", "--config-dir", "/no/such"], "--config-dir /no/such: no such directory"),

@@ -4,6 +4,7 @@ Tables, vectors between ranks, weights, optimizers and losses stay float32 whate
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
@@ -40,7 +41,7 @@ class DenseComputation:
         """
         rows: list[Grouped | GroupedJagged] = [*embedded.pooled.values(), *embedded.sequences.values(), *dense.values()]
         device = rows[0].values.device.type if rows else "cpu"
-        with torch.autocast(device, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+        with torch.autocast(device, dtype=torch.bfloat16) if self.precision == "bf16" else nullcontext():
             logits = self._in_parts(model, embedded, dense, rows[0].batch_size if rows else 0)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
