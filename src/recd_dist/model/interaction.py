@@ -15,23 +15,39 @@ session and sample; where nothing is shared there is one, and this is a plain do
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
+from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recd_dist.model.model_inputs import Vectors
+from recd_dist.tensors.column_products import add_product
 from recd_dist.tensors.host_side import constant
-from recd_dist.tensors.levels import Level, join_levels
-from recd_dist.tensors.shared import Columns, Rows, Shared, level_of, rows_at
+from recd_dist.tensors.levels import Level, RowIndex, join_levels
+from recd_dist.tensors.pair_products import PairPlaces, multiply_pairs
+from recd_dist.tensors.shared import Columns, Rows, level_of, rows_at, stand_beside
 from recd_dist.tensors.slots import Slots
 
 MIN_SLOTTED = 4
 """With this many rows per shared row, products per slot are faster than expanding the shared vectors (measured)."""
 
-_Stack = tuple[tuple[str, ...], Level | None, Tensor]
-"""The names of vectors, their level, and the vectors [rows, number of names, dim]."""
+CALL_COST = 250_000
+"""What a tier costs for each row, in multiplications of a large product (measured: 6 us, forward and backward)."""
+
+
+_Tier = tuple[Level | None, list[int]]
+"""A level, and the numbers of vectors that are multiplied at it: with each other and with those of tiers before."""
+
+
+class _Block(NamedTuple):
+    """Some columns of the layer's input: their numbers, and their rows [rows, columns] at a level."""
+
+    columns: list[int]
+    rows: Tensor
+    level: Level | None
 
 
 class DotInteraction(nn.Module):
@@ -67,7 +83,7 @@ class DotInteraction(nn.Module):
         self.first_extra = len(pairs) if extra_is_shared else 0
         self.column = {frozenset(pair): first_pair + n for n, pair in enumerate(pairs)}
         self.layer = nn.Linear(len(pairs) + extra, size, bias)
-        self._index: dict[tuple[tuple[str, ...], torch.device], tuple[Tensor, list[int]]] = {}
+        self._chosen: dict[tuple[tuple[str, ...], int, torch.device], tuple[list[int], PairPlaces]] = {}
 
     def forward(self, vectors: Sequence[Vectors], extra: Rows | None) -> Rows:
         """The layer's output, [B, size].
@@ -79,57 +95,102 @@ class DotInteraction(nn.Module):
         Raises:
             ValueError: the names are not those of the module.
         """
-        stacks = self._stack_by_level(vectors)
-        blocks: dict[Level | None, list[tuple[list[int], Tensor]]] = {}
-        if extra is not None:
-            columns = list(range(self.first_extra, self.first_extra + self.extra))
-            blocks[level_of(extra)] = [(columns, rows_at(level_of(extra), extra))]
-        for number, (names, level, own) in enumerate(stacks):
-            for coarse in stacks[:number]:
-                across = [self.column[frozenset((a, b))] for a in names for b in coarse[0]]
-                joined = join_levels([coarse[1], level])
-                blocks.setdefault(joined, []).append((across, _multiply_across((names, level, own), coarse, joined)))
-            if len(names) > 1:
-                products, inner = self._multiply_pairs(own, names)
-                blocks.setdefault(level, []).append((inner, products))
-        return self._run_layer(blocks)
-
-    def _stack_by_level(self, vectors: Sequence[Vectors]) -> list[_Stack]:
-        """The vectors of each level, the coarsest level first."""
         names = [name for v in vectors for name in v.names]
         if sorted(names) != sorted((*self.shared, *self.sample)):
             raise ValueError(f"model: vectors {tuple(names)} are given, wanted {(*self.shared, *self.sample)}")
-        if not vectors:
-            return []
-        columns, stacks = Columns([v.values for v in vectors]), []
-        for level, numbers in columns.by_level():
-            rows = torch.cat([rows_at(level, columns.parts[n]) for n in numbers], 1).unflatten(1, (-1, self.dim))
-            stacks.append((tuple(name for n in numbers for name in vectors[n].names), level, rows))
-        return stacks
+        blocks, first = list[_Block](), self.first_extra
+        if extra is not None:
+            level = level_of(extra)
+            blocks.append(_Block(list(range(first, first + self.extra)), rows_at(level, extra), level))
+        before: _Tier = (None, [])
+        flat = [replace(v, values=v.values.join()) if isinstance(v.values, Columns) else v for v in vectors]
+        for level, own in self._tiers([v.values for v in flat]):
+            blocks += self._multiply_tier([flat[n] for n in own], level, [flat[n] for n in before[1]], before[0])
+            before = level, [*own, *before[1]]
+        return self._run_layer(blocks)
 
-    def _multiply_pairs(self, vectors: Tensor, names: tuple[str, ...]) -> tuple[Tensor, list[int]]:
-        """The dot products [rows, pairs] of vectors [rows, n, dim], and their columns of the weight, ascending.
+    def _multiply_tier(
+        self, own: Sequence[Vectors], level: Level | None, before: Sequence[Vectors], above: Level | None
+    ) -> list["_Block"]:
+        """The products of a tier's vectors with each other and with those of the tiers before it.
 
-        One batched product and a gather of columns take a quarter of the time that indexing with two tensors takes.
+        Args:
+            own: the tier's vectors.
+            level: the tier's level.
+            before: the vectors of the tiers before it.
+            above: the level of the tier before it.
         """
-        key = (names, vectors.device)
-        if key not in self._index:
-            found = sorted((self.column[frozenset((names[i], names[j]))], i * len(names) + j) for i, j in _upper(names))
-            index = torch.tensor([place for _, place in found], dtype=torch.int64, device=vectors.device)
-            self._index[key] = index, [column for column, _ in found]
-        index, columns = self._index[key]
-        square = torch.bmm(vectors, vectors.mT)
-        return square.view(len(vectors), len(names) ** 2).index_select(1, index), columns
+        names, others = ([name for v in part for name in v.names] for part in (own, before))
+        num_rows = own[0].values.shape[0] if level is None else level.num_rows
+        index = index_for_slots(above, level, len(names), len(others), num_rows) if before else None
+        if index is None:
+            return self._multiply(self._stack([*own, *before], level), [*names, *others], len(names), level)
+        stack = self._stack(own, level)
+        across = _Block(
+            [self.column[frozenset((a, b))] for a in names for b in others],
+            multiply_in_slots(stack, self._stack(before, above), index),
+            level,
+        )
+        return [across, *self._multiply(stack, names, len(names), level)]
 
-    def _run_layer(self, blocks: dict[Level | None, list[tuple[list[int], Tensor]]]) -> Rows:
+    def _stack(self, vectors: Sequence[Vectors], level: Level | None) -> Tensor:
+        """Vectors side by side at a level, [rows, number of vectors, dim]."""
+        return stand_beside([v.values for v in vectors], level).unflatten(1, (-1, self.dim))
+
+    def _tiers(self, parts: Sequence[Rows]) -> list[_Tier]:
+        """Puts vectors together that are multiplied together, the coarsest tier first.
+
+        A tier's level is the join of its own with those before it. A tier of its own computes its pairs on fewer rows,
+        but costs one more call for each of them; of all ways to cut the levels the cheapest is taken.
+        """
+        if not parts:
+            return []
+        columns = Columns(parts)
+        levels, joined = columns.by_level(), list[Level | None]()
+        for level, _ in levels:
+            joined.append(join_levels([joined[-1], level]) if joined else level)
+        sizes = [sum(columns.parts[n].shape[1] for n in numbers) // self.dim for _, numbers in levels]
+        first = [0, *accumulate(sizes)]
+        best: list[tuple[float, list[int]]] = [(0.0, [0])]
+        for end in range(1, len(levels) + 1):
+            rows = columns.shape[0] if (level := joined[end - 1]) is None else level.num_rows
+            pairs = [(first[end] - f) * (first[end] + f - 1) // 2 for f in first[:end]]
+            costs = [
+                (best[start][0] + rows * (CALL_COST + pairs[start] * (self.dim + self.layer.out_features)), start)
+                for start in range(end)
+            ]
+            cost, start = min(costs)
+            best.append((cost, [*best[start][1], end]))
+        cuts = best[-1][1]
+        return [
+            (joined[end - 1], [n for _, numbers in levels[start:end] for n in numbers]) for start, end in pairwise(cuts)
+        ]
+
+    def _multiply(self, vectors: Tensor, names: list[str], num_own: int, level: Level | None) -> list[_Block]:
+        """The products of the first of some vectors with all of them; nothing where there is no pair."""
+        key = (tuple(names), num_own, vectors.device)
+        if key not in self._chosen:
+            pairs = dict[int, tuple[int, int]]()  # by column of the weight
+            for i, a in enumerate(names[:num_own]):
+                pairs |= {self.column[frozenset((a, b))]: (i, j) for j, b in enumerate(names) if j > i}
+            columns = sorted(pairs)
+            places = PairPlaces.of([pairs[c] for c in columns], num_own, len(names), vectors.device)
+            self._chosen[key] = columns, places
+        columns, places = self._chosen[key]
+        return [_Block(columns, multiply_pairs(vectors, places), level)] if columns else []
+
+    def _run_layer(self, blocks: Sequence["_Block"]) -> Rows:
         """Multiplies each level's columns where they are unique, and adds up from the coarsest level to the finest."""
+        of_level: dict[Level | None, list[_Block]] = {}
+        for block in sorted(blocks, key=lambda block: (len(block.rows), block.columns[0])):
+            of_level.setdefault(block.level, []).append(block)
+        weights = _split_columns(
+            self.layer.weight, [[c for b in group for c in b.columns] for group in of_level.values()]
+        )
         total: Rows | None = None
-        for level, parts in sorted(blocks.items(), key=lambda item: len(item[1][0][1])):
-            columns = [c for numbers, _ in parts for c in numbers]
-            rows = parts[0][1] if len(parts) == 1 else torch.cat([p for _, p in parts], 1)
-            weight = _take_columns(self.layer.weight, columns)
-            product = Shared.of(F.linear(rows, weight, self.layer.bias if total is None else None), level)
-            total = product if total is None else torch.add(total, product)  # type: ignore[arg-type]
+        for (level, group), weight in zip(of_level.items(), weights, strict=True):
+            rows = group[0].rows if len(group) == 1 else torch.cat([block.rows for block in group], 1)
+            total = add_product(total, rows, weight, self.layer.bias, level)
         if total is None:
             raise ValueError("interaction: there is nothing to multiply")
         return total
@@ -144,30 +205,45 @@ def _upper(names: tuple[str, ...]) -> list[tuple[int, int]]:
     return [(i, j) for i in range(len(names)) for j in range(i + 1, len(names))]
 
 
-def _take_columns(weight: Tensor, columns: list[int]) -> Tensor:
-    """Columns of a weight [out, in], in some order; a view where they stand side by side."""
-    first = columns[0]
-    if columns == list(range(first, first + len(columns))):
-        return weight.narrow(1, first, len(columns))
-    return weight.index_select(1, constant(tuple(columns), weight.device))
+def _split_columns(weight: Tensor, wanted: Sequence[list[int]]) -> list[Tensor]:
+    """For each list of columns those of a weight [out, in]; views where they stand side by side.
 
-
-def _multiply_across(fine: _Stack, coarse: _Stack, joined: Level | None) -> Tensor:
-    """The products of each row's vectors with those of a coarser level, [rows, fine vectors * coarse vectors].
-
-    Where a coarse row has many fine ones with few vectors each, there is one product per slot, [width * fine vectors,
-    dim] by [dim, coarse vectors], and the coarse vectors are not expanded. Elsewhere it is cheaper to expand them than
-    to lay the fine rows into slots: with 27 vectors a sample and slots of 2, the slots took 1.2 times as long.
+    Together the lists name each column once. One split has one gradient, where views would have one each of the whole
+    weight, to be added up.
     """
-    rows, shared = Shared.of(fine[2], fine[1]), Shared.of(coarse[2], coarse[1])
-    own = rows_at(joined, rows)
-    size, num_fine, dim = own.shape
-    num_coarse = coarse[2].shape[1]
-    level = coarse[1]
-    index = level.index_in(joined) if level is not None and level is not joined else None
-    if index is None or num_fine > num_coarse or size < MIN_SLOTTED * index.num_rows:
-        return torch.bmm(own, rows_at(joined, shared).mT).flatten(1)
+    order = sorted(range(len(wanted)), key=lambda n: wanted[n][0])
+    if all(wanted[n] == list(range(wanted[n][0], wanted[n][0] + len(wanted[n]))) for n in order):
+        pieces = dict(zip(order, torch.split_with_sizes(weight, [len(wanted[n]) for n in order], 1), strict=True))
+        return [pieces[n] for n in range(len(wanted))]
+    return [weight.index_select(1, constant(tuple(columns), weight.device)) for columns in wanted]
+
+
+def index_for_slots(
+    coarse: Level | None, fine: Level | None, num_fine: int, num_coarse: int, num_rows: int
+) -> RowIndex | None:
+    """The rows of a coarse level for those of a fine one, where products are best made in slots; None elsewhere.
+
+    Where a coarse row has many fine ones with few vectors each, there is one product per slot, and the coarse vectors
+    are not expanded. Elsewhere it is cheaper to expand them than to lay the fine rows into slots: with 27 vectors a
+    sample and slots of 2, the slots took 1.2 times as long.
+    """
+    if coarse is None or num_fine > num_coarse or num_rows < MIN_SLOTTED * coarse.num_rows:
+        return None
+    return coarse.index_in(fine)
+
+
+def multiply_in_slots(own: Tensor, before: Tensor, index: RowIndex) -> Tensor:
+    """The products of each row's vectors with those of the coarse row in which it lies, [rows, n * m].
+
+    Per slot there is one product, [width * n, dim] by [dim, m].
+
+    Args:
+        own: [rows, n, dim].
+        before: [rows of the coarse level, m, dim].
+        index: for each row the coarse one.
+    """
+    size, num_own, dim = own.shape
     slots = Slots.of_index(index)
-    left = slots.fill(own.reshape(size, num_fine * dim)).view(-1, slots.width * num_fine, dim)
-    products = torch.bmm(left, slots.gather_rows(coarse[2]).mT)
-    return slots.take(products.view(-1, num_fine * num_coarse))
+    left = slots.fill(own.reshape(size, num_own * dim)).view(-1, slots.width * num_own, dim)
+    products = torch.bmm(left, slots.gather_rows(before).mT)
+    return slots.take(products.view(-1, num_own * before.shape[1]))

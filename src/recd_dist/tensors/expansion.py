@@ -1,5 +1,7 @@
 """Expansion: every sample gets its unique row, and the gradient adds up the samples of a row."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,6 +24,26 @@ def expand_rows(values: Tensor, inverse: Tensor) -> Tensor:
     """
     expanded: Tensor = _Expand.apply(values, inverse)  # type: ignore[no-untyped-call,unused-ignore]
     return expanded
+
+
+def expand_beside(values: Sequence[Tensor], rows: Sequence[Tensor | None]) -> Tensor:
+    """Lays rows of some matrices side by side, ``cat([values[0][rows[0]], values[1][rows[1]], ...], 1)``.
+
+    On the host each number is written once, to where it stays.
+
+    Args:
+        values: matrices [U, width], at least one.
+        rows: for each of them int32 or int64 [R] in [0, U), the row of the matrix; None for a matrix of R rows.
+
+    Returns:
+        [R, sum of the widths].
+    """
+    (dtype, *others), on_host = {v.dtype for v in values}, is_on_host(values[0])
+    if len(values) == 1 or others or not on_host or dtype not in (torch.float32, torch.float64):
+        parts = [v if index is None else expand_rows(v, index) for v, index in zip(values, rows, strict=True)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    beside: Tensor = _ExpandBeside.apply(tuple(rows), *values)  # type: ignore[no-untyped-call,unused-ignore]
+    return beside
 
 
 def sum_rows(values: Tensor, inverse: Tensor, num_rows: int) -> Tensor:
@@ -54,6 +76,15 @@ def sum_sorted_rows(values: Tensor, inverse: Tensor, num_rows: int) -> Tensor:
 
 
 @jit
+def _copy_rows(values: np.ndarray, inverse: np.ndarray, out: np.ndarray, start: int) -> None:
+    """``out[b, start + c] = values[inverse[b], c]``."""
+    for sample in range(len(inverse)):
+        row = inverse[sample]
+        for column in range(values.shape[1]):
+            out[sample, start + column] = values[row, column]
+
+
+@jit
 def _add_rows(values: np.ndarray, inverse: np.ndarray, sums: np.ndarray) -> None:
     """``sums[inverse[b]] += values[b]``, in the order of b."""
     for sample in range(len(inverse)):
@@ -74,3 +105,37 @@ class _Expand(torch.autograd.Function):
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
         (inverse,) = ctx.saved_tensors  # type: ignore[attr-defined]
         return sum_rows(grad, inverse, ctx.num_rows), None  # type: ignore[attr-defined]
+
+
+class _ExpandBeside(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, rows: tuple[Tensor | None, ...], *values: Tensor) -> Tensor:
+        ctx.rows, ctx.shapes = rows, [v.shape for v in values]  # type: ignore[attr-defined]
+        size = next((len(index) for index in rows if index is not None), len(values[0]))
+        out = values[0].new_empty(size, sum(v.shape[1] for v in values))
+        start = 0
+        for matrix, index in zip(values, rows, strict=True):
+            width = matrix.shape[1]
+            if index is None:
+                out.narrow(1, start, width).copy_(matrix)
+            else:
+                _copy_rows(matrix.detach().numpy(), index.numpy(), out.numpy(), start)
+            start += width
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        grads, start = list[Tensor | None]([None]), 0
+        for index, shape in zip(ctx.rows, ctx.shapes, strict=True):  # type: ignore[attr-defined]
+            part = grad.narrow(1, start, shape[1])
+            grads.append(part if index is None else _sum_part(part, index, shape[0]))
+            start += shape[1]
+        return tuple(grads)
+
+
+def _sum_part(part: Tensor, index: Tensor, num_rows: int) -> Tensor:
+    """``sum_rows`` of some columns of a matrix on the host, without a copy of them."""
+    sums = part.new_zeros(num_rows, part.shape[1])
+    _add_rows(part.numpy(), index.numpy(), sums.numpy())
+    return sums

@@ -95,11 +95,20 @@ class Level:
         Raises:
             ValueError: the level does not lie in this one.
         """
-        if finer is self:
-            return values
+        return values if finer is self else expand_rows(values, self.rows_in(finer))
+
+    def rows_in(self, finer: "Level | None") -> Tensor:
+        """For each row of a finer level the row of this level in which it lies, int32 or int64.
+
+        Args:
+            finer: a level that lies in this one; None for the samples.
+
+        Raises:
+            ValueError: the level does not lie in this one.
+        """
         if (index := self.index_in(finer)) is None:
             raise ValueError("level: its rows are cut by the level to which they should be expanded")
-        return expand_rows(values, index.rows)
+        return index.rows
 
     def index_in(self, finer: "Level | None") -> RowIndex | None:
         """For each row of a finer level the row of this level in which it lies.

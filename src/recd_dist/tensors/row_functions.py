@@ -12,8 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recd_dist.tensors.column_products import linear_of_columns
 from recd_dist.tensors.levels import Level, join_levels
-from recd_dist.tensors.row_tensors import FUNCTIONS, Columns, Rows, RowTensor, Shared, level_of, rows_at
+from recd_dist.tensors.row_tensors import (
+    FUNCTIONS,
+    Columns,
+    RowTensor,
+    Shared,
+    level_of,
+    rows_at,
+)
 
 Handler = Callable[[Any, Sequence[Any], Mapping[str, Any]], Any]
 
@@ -125,31 +133,6 @@ def _linear(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     if not isinstance(rows, Shared) or isinstance(weight, RowTensor):
         return NotImplemented
     return Shared(func(rows.values, weight, bias), rows.level)
-
-
-def linear_of_columns(columns: Columns, weight: Tensor, bias: Tensor | None = None) -> Rows:
-    """A linear layer over columns of several levels: each level's columns are multiplied where they are unique.
-
-    Args:
-        columns: matrices side by side, [B, width] in all.
-        weight: [out, width].
-        bias: [out].
-
-    Returns:
-        [B, out], shared at the join of the levels.
-    """
-    weights = torch.split_with_sizes(weight, [part.shape[1] for part in columns.parts], 1)
-    total: Rows | None = None
-    for level, numbers in columns.by_level():
-        of_level = [rows_at(level, columns.parts[n]) for n in numbers]
-        rows = of_level[0] if len(of_level) == 1 else torch.cat(of_level, 1)
-        part = weights[numbers[0]] if len(numbers) == 1 else torch.cat([weights[n] for n in numbers], 1)
-        # The bias goes to the coarsest rows, the fewest.
-        product = Shared.of(F.linear(rows, part, bias if total is None else None), level)
-        total = product if total is None else torch.add(total, product)  # type: ignore[arg-type]
-    if total is None:
-        raise ValueError("linear: there are no columns")
-    return total
 
 
 @handles("cat concat concatenate")

@@ -7,6 +7,7 @@ from typing import Any, Self, TypeAlias
 import torch
 from torch import Tensor
 
+from recd_dist.tensors.expansion import expand_beside
 from recd_dist.tensors.levels import Level, join_levels
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {}
@@ -205,7 +206,7 @@ class Columns(RowTensor):
 
     def expand_to(self, level: Level | None) -> Tensor:
         """One matrix with a row per row of a finer level, or per sample where it is None."""
-        return torch.cat([rows_at(level, part) for part in self.parts], 1)
+        return stand_beside(self.parts, level)
 
     def join(self) -> Rows:
         """One matrix at the join of the levels."""
@@ -224,6 +225,20 @@ def level_of(rows: Rows) -> Level | None:
 def rows_at(level: Level | None, rows: Rows) -> Tensor:
     """The rows of a level that is at least as fine as the tensor's own, [rows, ...]."""
     return rows.expand_to(level) if isinstance(rows, RowTensor) else rows
+
+
+def stand_beside(parts: Sequence[Rows], level: Level | None) -> Tensor:
+    """Matrices side by side at a level that is at least as fine as that of each, [rows, sum of the widths].
+
+    Raises:
+        ValueError: the rows of a matrix are cut by the level.
+    """
+    values, indexes = list[Tensor](), list[Tensor | None]()
+    for part in parts:
+        own = level_of(part)
+        values.append(part.values if isinstance(part, Shared) else rows_at(level, part))
+        indexes.append(None if own is level or not isinstance(part, Shared) else part.level.rows_in(level))
+    return expand_beside(values, indexes)
 
 
 def expand(rows: Rows) -> Tensor:

@@ -19,7 +19,7 @@ are unique (``Columns``); any other function gets the expanded tensor, so that i
 """
 
 from recd_dist.tensors import row_functions
-from recd_dist.tensors.row_tensors import Columns, Rows, RowTensor, Shared, expand, level_of, rows_at
+from recd_dist.tensors.row_tensors import Columns, Rows, RowTensor, Shared, expand, level_of, rows_at, stand_beside
 
 # row_functions stands here for what its import does: it says how functions of torch take shared tensors.
-__all__ = ["Columns", "RowTensor", "Rows", "Shared", "expand", "level_of", "row_functions", "rows_at"]
+__all__ = ["Columns", "RowTensor", "Rows", "Shared", "expand", "level_of", "row_functions", "rows_at", "stand_beside"]
