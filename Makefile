@@ -26,7 +26,7 @@ $(error VARIANT=$(VARIANT): $(VENV) was made for $(MADE); remove $(VENV) first)
 endif
 endif
 
-.PHONY: help env demo test test-all test-cluster test-slurm test-fake-cuda test-docker test-kubernetes test-docs lint audit docker-lint format house bench clean
+.PHONY: help env demo test test-all test-cluster test-slurm test-fake-cuda test-docker test-kubernetes test-docs test-exactness lint audit docker-lint format house bench clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -66,6 +66,9 @@ test-slurm: $(READY) ## jobs on a Slurm of their own, for which Debian's package
 
 test-docs: $(READY) ## the commands of README and docs/, run one after the other: some minutes
 	@$(PY) -m pytest -q tests/test_documented_commands.py tests/test_documented_options.py
+
+test-exactness: $(READY) ## every model, task and optimizer, on against off, 50 steps on 1, 2 and 4 ranks: some minutes
+	@$(PY) benchmarks/exactness.py
 
 lint: $(READY) docker-lint ## ruff, mypy, import-linter, hadolint
 	@$(PY) -m ruff check --quiet

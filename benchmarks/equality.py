@@ -13,6 +13,8 @@ unsharded tables, plain Adagrad) show that it is only rounding: there the differ
 import argparse
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -96,49 +98,68 @@ def rank_main(config: dict[str, Any]) -> None:
             Path(config["out"]).write_text(json.dumps(rows))
 
 
+@contextmanager
+def doubles() -> Iterator[None]:
+    """Inside, ``Tensor.float`` keeps float64: TorchRec's unsharded collections convert their outputs with it."""
+    import torch
+
+    single, torch.Tensor.float = torch.Tensor.float, torch.Tensor.double  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.Tensor.float = single  # type: ignore[method-assign]
+
+
+def build_in_float64(job: Any) -> list[Any]:
+    """The models of both modes in float64, dedup=on first: unsharded, with the same weights."""
+    from recd_dist.embedding.initial_weights import initialize_tables
+    from recd_dist.train import build
+
+    models = []
+    for dedup in (True, False):
+        with build.seeded(job):  # both begin with the same dense weights
+            models.append(build.build_model(job, dedup, "cpu"))
+        initialize_tables(models[-1], job.config.seed)
+        models[-1].double()
+    return models
+
+
+def step_in_float64(model: Any, optimizers: list[Any], batch: Any) -> float:
+    """One step of a model in float64; returns its loss."""
+    for optimizer in optimizers:
+        optimizer.zero_grad()
+    loss, _ = model(to_float64(batch))
+    loss.backward()
+    for optimizer in optimizers:
+        optimizer.step()
+    return float(loss.item())
+
+
 def compare_in_float64(overrides: list[str], steps: int) -> list[Row]:
     """Compares the modes in float64: one process, unsharded tables, torch's Adagrad for everything."""
     import torch
 
-    from recd_dist.embedding.initial_weights import initialize_tables
     from recd_dist.job.config import load
     from recd_dist.job.job import resolve
     from recd_dist.ranks.process_group import process_group
     from recd_dist.train import build
 
-    # TorchRec's unsharded collections convert their outputs with .float(), which must not happen in float64.
-    single, torch.Tensor.float = torch.Tensor.float, torch.Tensor.double  # type: ignore[method-assign]
-    try:
-        with process_group("cpu") as ranks:
-            job = resolve(load("train", overrides))
-            loader = build.build_loader(job, ranks, job.transforms.fit(job.table))
-            batches = list(islice(iter(loader), steps))
-            models = []
-            for dedup in (True, False):
-                with build.seeded(job):  # both begin with the same dense weights
-                    models.append(build.build_model(job, dedup, "cpu"))
-            for model in models:
-                initialize_tables(model, job.config.seed)
-                model.double()
-            optimizers = [torch.optim.Adagrad(m.parameters(), lr=0.02) for m in models]
-            start, rows = gather_weights(models[0]), []
-            losses: list[list[float]] = [[], []]
-            for step, batch in enumerate(batches, 1):
-                for model, optimizer, curve, each in zip(
-                    models, optimizers, losses, (batch, batch.expand()), strict=True
-                ):
-                    optimizer.zero_grad()
-                    loss, _ = model(to_float64(each))
-                    loss.backward()
-                    optimizer.step()
-                    curve.append(loss.item())
-                if step in SHOWN or step == steps:
-                    worst, moved = weight_difference(*models, start)
-                    row = {"loss_difference": loss_difference(*losses), "weight_difference": worst, "moved": moved}
-                    rows.append({"step": step, "loss": losses[1][-1], **row})
-            return rows
-    finally:
-        torch.Tensor.float = single  # type: ignore[method-assign]
+    with doubles(), process_group("cpu") as ranks:
+        job = resolve(load("train", overrides))
+        loader = build.build_loader(job, ranks, job.transforms.fit(job.table))
+        batches = list(islice(iter(loader), steps))
+        models = build_in_float64(job)
+        optimizers = [[torch.optim.Adagrad(m.parameters(), lr=0.02)] for m in models]
+        start, rows = gather_weights(models[0]), []
+        losses: list[list[float]] = [[], []]
+        for step, batch in enumerate(batches, 1):
+            for model, own, curve, each in zip(models, optimizers, losses, (batch, batch.expand()), strict=True):
+                curve.append(step_in_float64(model, own, each))
+            if step in SHOWN or step == steps:
+                worst, moved = weight_difference(*models, start)
+                row = {"loss_difference": loss_difference(*losses), "weight_difference": worst, "moved": moved}
+                rows.append({"step": step, "loss": losses[1][-1], **row})
+        return rows
 
 
 def to_float64(batch: Any) -> Any:

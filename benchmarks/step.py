@@ -90,7 +90,7 @@ CASES = {
         _SEQUENCE,
         "rm1 with one sample a session, transformer without layers, dim 32, B=512 a rank",
     ),
-    "tiny": Case(("data=tiny",), ("model=transformer", "batch_size=64"), "for the tests; no claim"),
+    "tiny": Case(("data=tiny",), ("model=transformer", "batch_size=64", "optim=sgd"), "for the tests; no claim"),
 }
 
 

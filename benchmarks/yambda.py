@@ -11,6 +11,8 @@ disk      lists of the table's Parquet files, and the same samples as flat Parqu
 decoded   ids that the reader takes out of the files for the whole split
 batch     ids, lengths and inverses of batches in the order of the table
 distinct  tracks that travel for these batches: each distinct one once, or one for each place in a list
+step      seconds of a training step (experiment=yambda, HSTU, 2 gloo ranks of one thread) against dedup=off, by
+          benchmarks/step.py: both in the same processes and by turns, on the same batches in memory
 """
 
 import argparse
@@ -20,6 +22,7 @@ from typing import Any
 
 import duckdb
 import measure
+import step
 
 from recd_dist.cli import main as recd
 from recd_dist.table.flat import flat_view
@@ -106,15 +109,25 @@ def compare(config: str, groups: tuple[str, ...], table: Path, gathered: dict[st
     return results
 
 
+def measure_step(directory: Path, users: list[str], num_pairs: int) -> measure.Result:
+    """Whole training steps on the table with a partition a day."""
+    table = make_table("yambda", directory, users).parent
+    overrides = ["experiment=yambda", f"data.path={directory}/raw", f"data.table={table}", *users]
+    chosen = {"pairs": num_pairs, "block": 2, "num_batches": 8}
+    found = measure.run_ranks(step.__file__, chosen, overrides)
+    words = f"{' '.join(['experiment=yambda', *users])}, 256 samples a rank"
+    return step.results_of("yambda", step.Case((), (), words), found)[0]
+
+
 def main() -> int:
-    """Prints ratios of bytes; sizes are deterministic, so one run is enough."""
+    """Prints ratios of bytes and of seconds; sizes are deterministic, so one run is enough."""
     parser: argparse.ArgumentParser = measure.build_parser(__doc__)
     parser.add_argument("--dir", type=Path, help="keeps the tables there")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="yambda_") as scratch:
         directory = (options.dir or Path(scratch)).resolve()
         users = ["data.synthetic_events.num_users=20"] if options.quick else []
-        results = []
+        results = [measure_step(directory, users, 5 if options.quick else 9)]
         for way, partition in (("days", []), ("whole", ["data.partition=null"])):
             tables = {c: make_table(c, directory, [*partition, *users]) for c in CONFIGS}
             flat = tables["yambda_moving"]

@@ -31,7 +31,7 @@ def same_writers() -> bool:
 
 
 def assert_close(found: Mapping[str, float], expected: Mapping[str, float]) -> None:
-    assert found == pytest.approx(expected, rel=1e-3)
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 def assert_files(found: Mapping[str, str], expected: Mapping[str, str]) -> None:
