@@ -3,7 +3,7 @@ import pytest
 from recd_dist.errors import ConfigError
 from recd_dist.job.table_sizes import infer_tables
 from recd_dist.table.manifest import IdStats, Manifest
-from recd_dist.table.schema import Feature, Kind, Schema, Table
+from recd_dist.table.schema import Feature, IdRules, Kind, Schema, Table
 
 SCHEMA = Schema((Feature("history", Kind.ids, "user", "item"), Feature("candidate", Kind.id, "sample", "item")))
 
@@ -31,6 +31,13 @@ def test_inferred(stats, table):
 @pytest.mark.parametrize(
     ("options", "table"),
     [
+        ({"mapped": True}, Table("item", 1152, 8, mapped=IdRules())),  # a quarter more than 900, in steps of 64
+        ({"mapped": True, "num_embeddings": 10}, Table("item", 10, 8, mapped=IdRules())),
+        (
+            {"mapped": True, "num_embeddings": 9, "admit_after": 3, "evict": "age", "max_age": 50},
+            Table("item", 9, 8, mapped=IdRules(3, "age", 50)),
+        ),
+        ({"mapped": False}, Table("item", 1000, 8)),
         ({"num_embeddings": 1200}, Table("item", 1200, 8)),
         ({"dim": 16}, Table("item", 1000, 16)),
         ({"num_embeddings": 10, "hashed": True}, Table("item", 10, 8, hashed=True)),
@@ -46,6 +53,30 @@ def test_transforms_that_bound_every_feature_bound_the_table():
     bounded = infer_tables(manifest, SCHEMA, {}, 8, limits={"history": 100, "candidate": 300})
     assert bounded == {"item": Table("item", 300, 8)}
     assert infer_tables(manifest, SCHEMA, {}, 8, limits={"history": 100})["item"].hashed
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mapped": "x"}, r"mapped=x: wanted true or false"),
+        ({"admit_after": 2}, r"admit_after=2: counts for mapped tables only; add data.tables.item.mapped=true"),
+        ({"mapped": True, "hashed": True}, r"tables.item: hashed and mapped; keep mapped=true"),
+        ({"mapped": True, "num_embeddings": 1}, r"num_embeddings=1: a mapped table keeps one row for unknown ids"),
+        ({"mapped": True, "admit_after": 0}, r"admit_after=0: wanted a whole number above 0"),
+        ({"mapped": True, "evict": "lfu"}, r"evict=lfu: unknown"),
+        ({"mapped": True, "evict": "age"}, r"evict=age: after how many steps\? Add data.tables.item.max_age="),
+        ({"mapped": True, "max_age": 5}, r"max_age=5: counts with evict=age, found evict=lru; add .*evict=age"),
+    ],
+)
+def test_options_of_mapped_tables_that_do_not_fit(options, message):
+    with pytest.raises(ConfigError, match=message):
+        tables(IdStats(-7, 2**62, 900), **options)
+
+
+def test_ids_that_were_hashed_before_are_not_mapped():
+    manifest = Manifest("t", "train", SCHEMA, 0, 0, 0, {}, {}, {"item": IdStats(0, 9, 9)}, ())
+    with pytest.raises(ConfigError, match=r"mapped=true: the transforms of 'history' bring its ids into \[0, 100\)"):
+        infer_tables(manifest, SCHEMA, {"item": {"mapped": True}}, 8, limits={"history": 100})
 
 
 def test_too_small():

@@ -109,7 +109,8 @@ def _warn_of_small_tables(data: Data, manifests: Mapping[str, Manifest]) -> None
     ids = next(iter(manifests.values())).ids
     for name, options in data.tables.items():
         rows = (options or {}).get("num_embeddings")
-        if rows and name in ids and not (options or {}).get("hashed") and ids[name].max_id >= rows:
+        takes_any = (options or {}).get("hashed") or (options or {}).get("mapped")
+        if rows and name in ids and not takes_any and ids[name].max_id >= rows:
             _say(
                 f"recd: warning: data.tables.{name}.num_embeddings={rows}: ids go up to {ids[name].max_id}; training "
                 f"will refuse them: set num_embeddings={ids[name].max_id + 1} or more, or "

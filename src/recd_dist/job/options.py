@@ -79,6 +79,10 @@ class TableOptions:
     num_embeddings: int | None = None
     dim: int | None = None
     hashed: bool | None = None
+    mapped: bool | None = None  # ids get rows as they come, and lose them to others; docs/ids.md
+    admit_after: int | None = None  # mapped: lookups after which an id gets a row; None: 1
+    evict: str | None = None  # mapped: lru, age or never; None: lru
+    max_age: int | None = None  # mapped, with evict=age: steps after which an id that is not seen is forgotten
 
 
 @dataclass

@@ -36,7 +36,7 @@ from recd_dist.job.dotted_names import dotted_names, value_at
 from recd_dist.job.job import Job, require_writable, resolve
 from recd_dist.job.options import SOURCE_KINDS, TrainConfig
 from recd_dist.job.run_places import config_of_run, newest_readable, require_place, run_directory
-from recd_dist.job.starting_run import begin_from
+from recd_dist.job.starting_run import begin_from, require_same_mappings
 from recd_dist.job.tasks import first_label, require_same_tasks
 from recd_dist.model.history_choice import check_histories
 from recd_dist.plan.machines import find_machine
@@ -91,7 +91,7 @@ def check(config: TrainConfig, world_size: int = 1) -> Job:
     require_writable(run_directory(config.run_dir))
     require_place(config)
     _check_resume(job)
-    _check_work(config)
+    _check_work(job)
     return job
 
 
@@ -267,14 +267,16 @@ def _check_resume(job: Job) -> None:
             )
 
 
-def _check_work(config: TrainConfig) -> None:
-    """Refuses a run that is complete, before any rank starts; damaged checkpoints are for the ranks to tell.
+def _check_work(job: Job) -> None:
+    """Refuses a run that is complete or mapped ids otherwise; damaged checkpoints are for the ranks to tell.
 
     Raises:
         ConfigError: how to go on.
     """
+    config = job.config
     found = newest_readable(config) if config.resume else None
     if found:
+        require_same_mappings(job, found.extra)
         epoch, is_out = int(found.extra["reader"]["epoch"]), is_out_of_patience(config, found.extra)
         require_work(config, found.step, epoch, is_out)
 

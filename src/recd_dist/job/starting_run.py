@@ -9,6 +9,7 @@ Position, epoch and step are new. Reads ``checkpoint.json`` alone and loads no t
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def begin_from(job: Job) -> Job:
     try:
         extra: dict[str, Any] = json.loads(contents(path / DESCRIPTION))["extra"]
         trained = yaml.safe_load(extra["config"])
-        tables = {name: Table(**table) for name, table in extra[TABLES].items()}
+        tables = {name: Table.from_json(table) for name, table in extra[TABLES].items()}
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise ConfigError(
             f"run_from={config.run_from}: {path / DESCRIPTION} cannot be read, or was written by an earlier release "
@@ -93,8 +94,9 @@ def _require_same_model(job: Job, trained: dict[str, Any]) -> None:
 
 
 def _grow(job: Job, was: Table, now: Table) -> Table:
-    """The table with the rows of both runs; a hashed one keeps its size, on which the row of every id depends."""
+    """The table with the rows of both runs; a hashed or mapped one keeps its size: rows of ids depend on that."""
     name = f"data.tables.{was.name}"
+    _require_same_mapping(f"run_from={job.config.run_from}", was, now, "train without run_from")
     given = (job.config.data.tables.get(was.name) or {}).get("num_embeddings")
     if now.hashed and not was.hashed:
         num_rows = max(was.num_embeddings, now.num_embeddings)
@@ -103,11 +105,45 @@ def _grow(job: Job, was: Table, now: Table) -> Table:
             f"here; write {name}.hashed=false {name}.num_embeddings={num_rows} (more where ids go beyond), or "
             "train without run_from"
         )
-    grown = was if was.hashed else replace(was, num_embeddings=max(was.num_embeddings, now.num_embeddings))
+    if was.mapped:
+        was = replace(was, mapped=now.mapped)
+    keeps_size = was.hashed or was.mapped is not None
+    grown = was if keeps_size else replace(was, num_embeddings=max(was.num_embeddings, now.num_embeddings))
     if given is not None and given != grown.num_embeddings:
-        why = "the rows of its hashed ids depend on that" if was.hashed else "rows are kept"
+        why = "the rows of its ids depend on that" if keeps_size else "rows are kept"
         raise ConfigError(
             f"{name}.num_embeddings={given}: run_from={job.config.run_from} has {was.num_embeddings} rows, and {why}; "
             f"write {grown.num_embeddings}, or train without run_from"
         )
     return grown
+
+
+def require_same_mappings(job: Job, extra: Mapping[str, Any]) -> None:
+    """Refuses to resume a run whose tables mapped their ids in another way.
+
+    Args:
+        job: the job.
+        extra: extra values of the checkpoint that it goes on from.
+
+    Raises:
+        ConfigError: the message names the table and the option.
+    """
+    for name, stored in extra.get(TABLES, {}).items():
+        if name in job.tables:
+            where = f"{job.config.run_dir} holds a run"
+            _require_same_mapping(where, Table.from_json(stored), job.tables[name], "take another run_dir=...")
+
+
+def _require_same_mapping(where: str, was: Table, now: Table, remedy: str) -> None:
+    """Refuses to go on with a table that is not mapped as it was, or in which ids began or ceased to wait."""
+    name = f"data.tables.{was.name}"
+    if (was.mapped is None) != (now.mapped is None):
+        there = "mapped" if was.mapped else "not mapped"
+        wanted = str(was.mapped is not None).lower()
+        raise ConfigError(f"{where}: table '{was.name}' is {there} there; write {name}.mapped={wanted}, or {remedy}")
+    if was.mapped and now.mapped and (was.mapped.admit_after > 1) != (now.mapped.admit_after > 1):
+        raise ConfigError(
+            f"{where}: ids of table '{was.name}' got rows after {was.mapped.admit_after} lookups there, so that "
+            f"{'ids wait' if was.mapped.admit_after > 1 else 'no id waits'} for one; write "
+            f"{name}.admit_after={was.mapped.admit_after}, or {remedy}"
+        )

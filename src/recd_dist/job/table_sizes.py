@@ -6,9 +6,10 @@ from typing import Any
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.screen.command_line import command_line, override
 from recd_dist.table.manifest import IdStats, Manifest
-from recd_dist.table.schema import Schema, Table
+from recd_dist.table.schema import EVICTIONS, IdRules, Schema, Table
 
-_OPTIONS = ("num_embeddings", "dim", "hashed")
+_OPTIONS = ("num_embeddings", "dim", "hashed", "mapped", "admit_after", "evict", "max_age")
+_OF_MAPPED = ("admit_after", "evict", "max_age")
 _MULTIPLE = 64  # the number of rows of a hashed table is a multiple of this
 _MAX_ROWS = 2**40
 
@@ -54,12 +55,14 @@ def infer_tables(
     tables = {}
     for name in schema.tables:
         options = {k: v for k, v in overrides.get(name, {}).items() if v is not None}
-        bounds = [(limits or {}).get(f.name) for f in schema.sparse if f.table == name]
+        features = [f.name for f in schema.sparse if f.table == name]
+        bounds = [(limits or {}).get(feature) for feature in features]
         known_bounds = [b for b in bounds if b is not None]
         stats = manifest.ids.get(name) or IdStats(0, -1, 0)
         if len(known_bounds) == len(bounds):
             stats = IdStats(0, max(known_bounds) - 1, max(known_bounds))
         try:
+            _check_limits(name, options, features, limits or {})
             tables[name] = _table(name, stats, options, dim)
         except ConfigError as error:
             mistakes.append(str(error))
@@ -76,20 +79,65 @@ def _table(name: str, stats: IdStats, options: Mapping[str, Any], dim: int) -> T
             raise ConfigError(f"data.tables.{name}.{option}={value}: wanted a whole number above 0")
     if hashed is not None and not isinstance(hashed, bool):
         raise ConfigError(f"data.tables.{name}.hashed={hashed}: wanted true or false")
+    if (rules := _rules(name, options)) is not None:
+        # Zones fill unevenly: with a quarter more rows than ids, none is full before the others.
+        return Table(name, rows or _round_up(stats.num_distinct * 5 // 4 + 1), width, mapped=rules)
     sparse = stats.min_id < 0 or stats.max_id + 1 > 4 * stats.num_distinct + 1000
     if hashed is None:
         hashed = sparse and rows is None
     if hashed:
-        roomy = max(-(-2 * stats.num_distinct // _MULTIPLE) * _MULTIPLE, _MULTIPLE)
-        return Table(name, rows or roomy, width, hashed=True)
+        return Table(name, rows or _round_up(2 * stats.num_distinct), width, hashed=True)
     hashed_line = command_line(override(("data", "tables", name, "hashed"), True))
     if stats.min_id < 0:
-        raise ConfigError(f"data.tables.{name}: ids go down to {stats.min_id}; set {hashed_line}")
+        raise ConfigError(f"data.tables.{name}: ids go down to {stats.min_id}; set {hashed_line}, or mapped=true")
     if rows is None:
         rows = max(stats.max_id + 1, 1)
     if stats.max_id >= rows:
         raise ConfigError(
             f"data.tables.{name}.num_embeddings={rows}: ids go up to {stats.max_id}; "
-            f"set num_embeddings={stats.max_id + 1} or more, or {hashed_line}"
+            f"set num_embeddings={stats.max_id + 1} or more, or {hashed_line}, or mapped=true"
         )
     return Table(name, rows, width)
+
+
+def _round_up(rows: int) -> int:
+    return max(-(-rows // _MULTIPLE) * _MULTIPLE, _MULTIPLE)
+
+
+def _check_limits(name: str, options: Mapping[str, Any], features: list[str], limits: Mapping[str, int]) -> None:
+    """Refuses a mapped table whose ids do not reach it as they are: ids that were hashed collide before."""
+    limited = [feature for feature in features if feature in limits]
+    if options.get("mapped") and limited:
+        raise ConfigError(
+            f"data.tables.{name}.mapped=true: the transforms of '{limited[0]}' bring its ids into "
+            f"[0, {limits[limited[0]]}); leave them out, so that ids come as they are, or leave mapped out"
+        )
+
+
+def _rules(name: str, options: Mapping[str, Any]) -> IdRules | None:
+    """How ids of a mapped table come and go; None for a table that is not mapped."""
+    where, mapped = f"data.tables.{name}", options.get("mapped", False)
+    if not isinstance(mapped, bool):
+        raise ConfigError(f"{where}.mapped={mapped}: wanted true or false")
+    if not mapped:
+        if given := [option for option in _OF_MAPPED if option in options]:
+            line = command_line(override(("data", "tables", name, "mapped"), True))
+            raise ConfigError(f"{where}.{given[0]}={options[given[0]]}: counts for mapped tables only; add {line}")
+        return None
+    if options.get("hashed"):
+        raise ConfigError(f"{where}: hashed and mapped; keep mapped=true, where no two ids share a row, or hashed=true")
+    if options.get("num_embeddings", 2) < 2:
+        raise ConfigError(f"{where}.num_embeddings=1: a mapped table keeps one row for unknown ids; write 2 or more")
+    admit_after, evict, max_age = options.get("admit_after", 1), options.get("evict", "lru"), options.get("max_age")
+    for option, value in (("admit_after", admit_after), ("max_age", max_age)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 < value < _MAX_ROWS):
+            raise ConfigError(f"{where}.{option}={value}: wanted a whole number above 0")
+    if evict not in EVICTIONS:
+        raise ConfigError(f"{where}.evict={evict}: unknown{nearest(str(evict), EVICTIONS)}")
+    if evict == "age" and max_age is None:
+        raise ConfigError(f"{where}.evict=age: after how many steps? Add {where}.max_age=10000")
+    if evict != "age" and max_age is not None:
+        raise ConfigError(
+            f"{where}.max_age={max_age}: counts with evict=age, found evict={evict}; add {where}.evict=age"
+        )
+    return IdRules(admit_after, evict, max_age)

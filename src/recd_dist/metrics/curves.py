@@ -1,7 +1,7 @@
 """A run's curves in TensorBoard, with a ready dashboard.
 
-Tags are ``subject/name``; the subjects are quality, optim, speed, dedup, traffic, memory and alarms. Curves that share
-a chart (train and eval; the groups; sent and expanded) differ in a third part of the tag: ``quality/loss``,
+Tags are ``subject/name``; the subjects are quality, optim, ids, speed, dedup, traffic, memory and alarms. Curves that
+share a chart (train and eval; the groups; sent and expanded) differ in a third part of the tag: ``quality/loss``,
 ``quality/loss/eval``. With several tasks ``quality/loss`` is their sum, and ``quality/auc/liked`` and
 ``quality/auc/liked/eval`` are those of one. A training is one run of TensorBoard, with one colour: beyond 500 runs
 TensorBoard shows no chart by itself.
@@ -36,6 +36,12 @@ _LAYOUT: dict[str, dict[str, list[str]]] = {
         "learning rate of the tables": ["optim/rate_tables$"],
         "learning rate of the dense layers": ["optim/rate_dense$"],
         "length of the dense gradient, before it is clipped": ["optim/gradient_norm$"],
+    },
+    "ids that come and go": {
+        "rows in use, share": ["ids/rows_used/.*"],
+        "lookups of the unknown row, share": ["ids/unknown/.*"],
+        "admitted a step": ["ids/admitted/.*"],
+        "evicted a step": ["ids/evicted/.*"],
     },
     "speed": {
         "samples/s of all ranks": ["speed/samples_per_s$"],
@@ -83,7 +89,7 @@ class CurveWriter:
 
         Args:
             step: the number of optimizer steps done.
-            subject: ``quality``, ``optim``, ``speed``, ``dedup``, ``traffic``, ``memory`` or ``alarms``.
+            subject: ``quality``, ``optim``, ``ids``, ``speed``, ``dedup``, ``traffic``, ``memory`` or ``alarms``.
             numbers: the points' values by the names of the curves.
             line: the line, such as ``eval``, where several share a chart; absent for those of training.
         """

@@ -48,7 +48,7 @@ class Loader:
         table: one split, perhaps some of its partitions only.
         schema: features to read, all of the table's or fewer. A feature that the schema has in ``sample``, and the
             table in a group, is read expanded.
-        tables: embedding tables by name; ids are hashed into them or checked against them.
+        tables: embedding tables by name; ids are hashed into them or checked against them, or stay raw for mapped ones.
         transforms: fitted on the training table; absent where no feature has any.
         batch_size: largest batch of a rank.
         rank: this rank, in [0, world_size).

@@ -83,8 +83,9 @@ class ShuffleWindowDecoder:
                 )
         if not transforms.is_fitted:
             raise ConfigError("transforms: `standardize` has no mean and std; fit them on the training table first")
-        largest = max((tables[t].num_embeddings for t in files.schema.tables), default=0)
-        self._id_dtype = np.dtype(np.int32 if largest < 2**31 else np.int64)
+        read = [tables[t] for t in files.schema.tables]
+        is_wide = any(table.mapped is not None or table.num_embeddings >= 2**31 for table in read)
+        self._id_dtype = np.dtype(np.int64 if is_wide else np.int32)
         self.counts: Counter[str] = Counter()
         self._files, self._tables, self._transforms, self._shuffle = files, tables, transforms, shuffle
         self._on_bad_id, self._on_nan = on_bad_id, on_nan
@@ -147,7 +148,7 @@ class ShuffleWindowDecoder:
         return Column(column.values.astype(np.float32, copy=False))
 
     def _prepare_ids(self, feature: Feature, column: Column, origin: Origin) -> Column:
-        """Transforms ids into [0, num_embeddings) of their table; weights must be finite, and may be negative."""
+        """Transforms ids into [0, num_embeddings) of their table, unless it is mapped; weights must be finite."""
         column = self._transforms.apply(feature.name, column)
         if column.weights is not None:
             column = self._check_weights(feature, column, column.weights, origin)
@@ -156,7 +157,7 @@ class ShuffleWindowDecoder:
         if table.hashed:
             values = values.astype(np.int64)
             kernels.hash_ids(values, table.num_embeddings, values)
-        elif len(values) and (values.min() < 0 or values.max() >= table.num_embeddings):
+        elif table.mapped is None and len(values) and (values.min() < 0 or values.max() >= table.num_embeddings):
             column = self._drop_bad_ids(feature, column, table, origin)
             values = column.values
         return Column(values.astype(self._id_dtype, copy=False), column.offsets, column.weights)

@@ -67,21 +67,53 @@ class Feature:
         return self.kind is not Kind.dense
 
 
+EVICTIONS = ("lru", "age", "never")
+"""When an id loses its row to another one: when none was not seen for longer, when it is too old, or never."""
+
+
+@dataclass(frozen=True)
+class IdRules:
+    """How ids come to the rows of a mapped table and lose them (docs/ids.md).
+
+    Attributes:
+        admit_after: lookups after which an id gets a row.
+        evict: one of ``EVICTIONS``.
+        max_age: steps after which an id that is not seen is forgotten; None for never.
+    """
+
+    admit_after: int = 1
+    evict: str = "lru"
+    max_age: int | None = None
+
+
 @dataclass(frozen=True)
 class Table:
     """An embedding table as it is trained; its weight is float32 [num_embeddings, dim].
 
     Attributes:
         name: its name.
-        num_embeddings: number of rows; every id is in [0, num_embeddings).
+        num_embeddings: number of rows; every id is in [0, num_embeddings), unless the table is hashed or mapped.
         dim: width of a row.
-        hashed: True where the reader hashes raw ids into [0, num_embeddings); else raw ids are row numbers.
+        hashed: True where the reader hashes raw ids into [0, num_embeddings).
+        mapped: how raw ids, which may be any int64, get rows while training goes on; None where raw ids are row numbers
+            or hashed.
     """
 
     name: str
     num_embeddings: int
     dim: int
     hashed: bool = False
+    mapped: IdRules | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict; ``Table.from_json`` is its inverse. Earlier releases read that of a table not mapped."""
+        return {name: value for name, value in asdict(self).items() if name != "mapped" or value is not None}
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "Table":
+        """The table that ``to_json`` wrote."""
+        rules = value.get("mapped")
+        return Table(**{**value, "mapped": None if rules is None else IdRules(**rules)})
 
 
 @dataclass(frozen=True)

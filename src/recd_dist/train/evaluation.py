@@ -24,6 +24,7 @@ from recd_dist.screen.console import console
 from recd_dist.screen.numbers import figure
 from recd_dist.tensors.batch import Batch
 from recd_dist.train import build
+from recd_dist.train.mapped_ids import SUMMARY as IDS
 from recd_dist.train.seen_records import EpochCount, count_trained
 from recd_dist.train.trained_run import logits_of, open_run
 
@@ -82,19 +83,21 @@ def evaluate_run(config: EvaluateConfig, ranks: Ranks) -> dict[str, Any]:
         ranks: this rank's place in the job; the default process group is up.
 
     Returns:
-        Quality, run, step, table; with ``oracle_auc`` and ``oracle_ne`` for a synthetic source.
+        Quality, run, step, table; with ``oracle_auc`` and ``oracle_ne`` for a synthetic source, and with ``ids`` for
+        mapped tables.
 
     Raises:
         ConfigError, DataError: there is no such run, split or checkpoint.
     """
     run = open_run(config, ranks)
     with run.open_batches(ranks) as batches:
-        quality = quality_of(run.model, batches, build.build_losses(run.job), ranks.device)
+        quality = quality_of(run.model, run.ids.known(batches), build.build_losses(run.job), ranks.device)
+        unknown = run.ids.summary()
     result = {"run_dir": config.run_dir, "step": run.step, "table": str(run.job.table.path)}
     chosen = {name: value for name in ("label", "partitions") if (value := getattr(config.data, name)) is not None}
     is_own = config.data == EvaluatedData()  # of other tables, partitions and labels no oracle knows
     best = oracle(run.job, config.split) if is_own else {}
-    return {**result, **chosen, **(quality or {}), **best}
+    return {**result, **chosen, **(quality or {}), **best, **unknown}
 
 
 def count_seen(run_dir: Path) -> list[EpochCount]:
@@ -163,6 +166,8 @@ def report(result: dict[str, Any]) -> Table:
         if any(key in numbers for numbers in of_tasks.values()):
             best = [f"{result[f'oracle_{key}']:.4f}" if f"oracle_{key}" in result else ""] if has_oracle else []
             table.add_row(label, *(_shown(numbers.get(key)) for numbers in of_tasks.values()), *best)
+    for name, numbers in result.get(IDS, {}).items():
+        table.add_row(f"unknown ids, {name}", f"{numbers['unknown_share_evaluated']:.1%}")
     return table
 
 

@@ -131,7 +131,7 @@ def score_samples(
     scores = np.full((end - start, len(run.job.tasks)), np.nan, np.float32)
     bar.start_scoring(run.job.manifest.num_samples)
     num_shown = num_scored = 0
-    for task, batch in zip(tasks, batches, strict=True):
+    for task, batch in zip(tasks, run.ids.known(batches), strict=True):
         found = to_scores(logits_of(run.model, batch, ranks.device), run.job.tasks).cpu().numpy()
         for first, last in task.samples:
             scores[first - start : last - start], found = found[: last - first], found[last - first :]

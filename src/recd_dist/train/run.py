@@ -79,14 +79,14 @@ def start_afresh(config: TrainConfig) -> None:
 
 
 def finish(
-    job: Job, ranks: Ranks, watch: Watch, step: int, num_samples: int, saves: Saves, evaluated: Mapping[str, Any]
+    job: Job, ranks: Ranks, watch: Watch, step: int, num_samples: int, saves: Saves, results: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Writes summary.json, the sign that nothing is left to do, once every checkpoint is whole."""
     saves.wait()
-    summary = {**watch.summary(step), **saves.costs(watch.train_s)}
+    summary = {**watch.summary(step), **saves.costs(watch.train_s), **results}
     if job.evaluation is not None:
         split = job.evaluation.path.name
-        summary |= {"split": split, **evaluated, **oracle(job, split)}
+        summary |= {"split": split, **oracle(job, split)}
     summary |= {"samples": num_samples, "steps": step, "checkpoint": str(saves.path), "world_size": ranks.world_size}
     watch.add_results(step, summary)
     if ranks.is_first:

@@ -11,6 +11,7 @@ from recd_dist.screen.command_line import command_line
 from recd_dist.screen.numbers import figure
 from recd_dist.train.counting import rise_text
 from recd_dist.train.evaluation import judge_ne
+from recd_dist.train.mapped_ids import SUMMARY as IDS
 
 
 def render(summary: Mapping[str, Any]) -> Table:
@@ -46,6 +47,8 @@ def render(summary: Mapping[str, Any]) -> Table:
     if expanded:
         saved = f"{expanded / sent:.2f}x fewer" if sent else "-"
         table.add_row("exchanged per step", f"{sent / 1e3:,.1f} kB sent, {expanded / 1e3:,.1f} kB expanded: {saved}")
+    for name, of_table in summary.get(IDS, {}).items():
+        table.add_row(f"ids, {name}", ids_text(of_table))
     if "table_bytes" in summary:
         used, planned = (summary[name] / 2**20 for name in ("table_bytes", "table_bytes_planned"))
         table.add_row("tables, fullest rank", f"{used:,.2f} MiB with optimizer state, {planned:,.2f} MiB planned")
@@ -59,6 +62,17 @@ def render(summary: Mapping[str, Any]) -> Table:
     curves = summary["tensorboard"]
     table.add_row("curves", f"{command_line('recd', 'board', str(Path(curves).parent))}   ({curves})")
     return table
+
+
+def ids_text(numbers: Mapping[str, float]) -> str:
+    """What became of the ids of a mapped table, on one line."""
+    parts = [f"{numbers['rows_used']:,} of {numbers['rows']:,} rows in use"]
+    if "admitted" in numbers:
+        parts.append(f"{numbers['admitted']:,} ids admitted, {numbers['evicted']:,} evicted")
+        parts.append(f"{numbers['unknown_share']:.1%} of lookups unknown")
+    if "unknown_share_evaluated" in numbers:
+        parts.append(f"{numbers['unknown_share_evaluated']:.1%} of those of the evaluation")
+    return "; ".join(parts)
 
 
 def _numbers_text(numbers: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ have moved, or may be gone.
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from recd_dist.table.manifest import is_table, splits_of
 from recd_dist.table.schema import Schema, Table
 from recd_dist.tensors.batch import Batch
 from recd_dist.train import build, planning
+from recd_dist.train.mapped_ids import MappedIds
 
 logger = logging.getLogger(__name__)
 
@@ -55,17 +56,19 @@ class TrainedRun:
         model: a TrainModel, sharded and in evaluation mode.
         transforms: those that were fitted on the training table.
         step: the step of the checkpoint.
+        ids: maps the batches of the split, by the ids of the checkpoint.
     """
 
     job: Job
     model: nn.Module
     transforms: Transforms
     step: int
+    ids: MappedIds
 
     @contextmanager
     def open_batches(self, ranks: Ranks) -> Iterator[Loader]:
-        """This rank's batches of the split, each sample once and in the order of the table."""
-        with closing(build.build_loader(self.job, ranks, self.transforms, shuffle=False)) as batches:
+        """This rank's batches of the split, each sample once and in the order of the table; for ``ids`` to map."""
+        with self.ids, closing(build.build_loader(self.job, ranks, self.transforms, shuffle=False)) as batches:
             yield batches
 
 
@@ -79,7 +82,7 @@ def logits_of(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
 
 def tables_to_json(tables: Mapping[str, Table]) -> dict[str, dict[str, Any]]:
     """The sizes of embedding tables, as a checkpoint keeps them."""
-    return {name: asdict(table) for name, table in tables.items()}
+    return {name: table.to_json() for name, table in tables.items()}
 
 
 def open_run(config: EvaluateConfig, ranks: Ranks) -> TrainedRun:
@@ -115,9 +118,11 @@ def open_run(config: EvaluateConfig, ranks: Ranks) -> TrainedRun:
     wanted = planning.wanted_sharding(job, with_places=False)  # other ranks than in training, perhaps
     plan = place_tables(model.embeddings, World.of_one_host(ranks.world_size, ranks.device.type), wanted)
     parallel = shard(model, plan, ranks)
+    ids = MappedIds(job, ranks, parallel)
     checkpoint.load(path, parallel, None, stored.schema, rename=portable_name)
+    ids.begin(stored.step)
     parallel.eval()
-    return TrainedRun(job, parallel, job.transforms, stored.step)
+    return TrainedRun(job, parallel, job.transforms, stored.step, ids)
 
 
 def _job_of(config: EvaluateConfig, trained: TrainConfig, stored: checkpoint.Checkpoint) -> Job:
@@ -168,7 +173,7 @@ def _tasks_of(
 def _tables_of(trained: TrainConfig, stored: checkpoint.Checkpoint) -> dict[str, Table]:
     """The embedding tables of a checkpoint; one of an earlier release says nothing of them: the table must tell."""
     if TABLES in stored.extra:
-        return {name: Table(**table) for name, table in stored.extra[TABLES].items()}
+        return {name: Table.from_json(table) for name, table in stored.extra[TABLES].items()}
     return resolve(trained).tables
 
 

@@ -54,6 +54,7 @@ from recd_dist.reader.worker_process import fork_server
 from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.ikjt import IKJT
 from recd_dist.train import build, planning
+from recd_dist.train.mapped_ids import MappedIds
 from recd_dist.train.prepared import prepare
 from recd_dist.train.run import finish, resume, samples_trained
 from recd_dist.train.saves import Saves
@@ -101,8 +102,8 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     job = check(config, ranks.world_size)
     transforms = job.transforms.fit(job.table)
     model, optimizer, placed = shard_model(job, ranks, plan := agree_on_plan(job, ranks))
-    start = resume(job, ranks, model, optimizer)
-    validation = Validation(job, ranks, transforms, start, saves := Saves(job))
+    ids, start = MappedIds(job, ranks, model, optimizer), resume(job, ranks, model, optimizer)
+    validation = Validation(job, ranks, transforms, start, saves := Saves(job), ids)
     loader = build.build_loader(job, ranks, transforms, state=start.get("reader"))
     step = first = optimizer.steps_done = int(start.get("step", 0))
     require_work(config, step, loader.epoch, validation.is_over)
@@ -111,14 +112,14 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     known = describe(job, transforms)
     extra = {**known, **start}
     facts = memory_of(model, optimizer, plan, ranks)
-    with saves, TrafficCounter() as traffic, watch_of(job, ranks, model, placed, loader, step, facts) as watch:
+    with saves, ids, TrafficCounter() as traffic, watch_of(job, ranks, model, placed, loader, step, facts) as watch:
         if validation.is_owed(step):
             watch.evaluation(step, validation.look(detach(pipeline), optimizer, step, extra), traffic)
             saves.save(step, model, optimizer, {**extra, **validation.state()}, watch, must=True)
         with Stop(step) as stop:
             while loader.epoch < config.epochs and step < last and not (stop.asked or validation.is_over):
                 model.train()
-                batches, num_trained = watch.reader(progress.reading(iter(loader))), 0
+                batches, num_trained = watch.reader(ids.ahead(progress.reading(iter(loader)))), 0
                 for output in train_batches(pipeline, batches, step, validation.every):
                     step, num_trained = step + 1, num_trained + 1
                     watch.step(loader.epoch, step, output)
@@ -126,7 +127,7 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
                     due = num_trained == len(loader) or step == last or saves.is_due(step, stop.votes)
                     looks = validation.is_due(step) and not stop.asked  # a scheduler waits 30 s: save first
                     if due or looks or stop.asked or step == first + 1 or step % config.log_every == 0:
-                        watch.point(step, traffic, optimizer.numbers())  # before a save: it refuses a loss of nan
+                        watch.point(step, traffic, optimizer.numbers(), ids.numbers())  # refuses a loss of nan
                     extra = {**known, "reader": loader.state(num_trained)}
                     if looks:
                         watch.evaluation(step, validation.look(detach(pipeline), optimizer, step, extra), traffic)
@@ -147,7 +148,7 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
         num_samples, trained = samples_trained(job, loader.state(num_trained)), detach(pipeline)
         loader.close()
         evaluated = validation.finish(trained, optimizer, step, extra)
-        return finish(job, ranks, watch, step, num_samples, saves, evaluated)
+        return finish(job, ranks, watch, step, num_samples, saves, {**evaluated, **ids.summary()})
 
 
 def describe(job: Job, transforms: Transforms) -> dict[str, Any]:
@@ -253,7 +254,7 @@ def shard_model(job: Job, ranks: Ranks, plan: TablePlan | None = None) -> tuple[
     wanted = config.optim.tables
     tables = TableOptimizer(wanted.name, wanted.lr, wanted.eps, wanted.kernel)  # type: ignore[arg-type]
     parallel = shard(model, plan.sharding, ranks, tables)
-    initial_weights.initialize_tables(parallel, config.seed)
+    initial_weights.initialize_tables(parallel, config.seed, [t.name for t in job.tables.values() if t.mapped])
     dense = KeyedOptimizerWrapper(
         dense_parameters(parallel), lambda ps: build.build_dense_optimizer(list(ps), config.optim.dense)
     )

@@ -24,6 +24,7 @@ from recd_dist.ranks.process_group import Ranks
 from recd_dist.reader.transform import Transforms
 from recd_dist.train import build
 from recd_dist.train.evaluation import quality_of
+from recd_dist.train.mapped_ids import MappedIds
 from recd_dist.train.saves import Saves
 
 logger = logging.getLogger(__name__)
@@ -40,10 +41,19 @@ class Validation:
         transforms: fitted on the training table.
         extra: the extra values of the checkpoint that the run goes on from; empty for a run that starts.
         saves: saves the best checkpoint.
+        ids: maps the batches of the split.
     """
 
-    def __init__(self, job: Job, ranks: Ranks, transforms: Transforms, extra: Mapping[str, Any], saves: Saves) -> None:
-        self._saves = saves
+    def __init__(
+        self,
+        job: Job,
+        ranks: Ranks,
+        transforms: Transforms,
+        extra: Mapping[str, Any],
+        saves: Saves,
+        ids: MappedIds | None = None,
+    ) -> None:
+        self._saves, self._ids = saves, ids
         self._job, self._ranks, self._transforms, self._options = job, ranks, transforms, job.config.evaluate
         known = extra.get(VALIDATION, {})
         self._since_best = int(known.get("since_best", 0))
@@ -99,7 +109,8 @@ class Validation:
     def _measure(self, model: nn.Module) -> dict[str, Any]:
         options: dict[str, Any] = {"table": self._job.evaluation, "batch_size": self._options.batch_size}
         with closing(build.build_loader(self._job, self._ranks, self._transforms, shuffle=False, **options)) as batches:
-            quality = quality_of(model, batches, build.build_losses(self._job), self._ranks.device)
+            mapped = batches if self._ids is None else self._ids.known(batches)
+            quality = quality_of(model, mapped, build.build_losses(self._job), self._ranks.device)
         told: list[Any] = [quality]
         dist.broadcast_object_list(told, src=0)
         numbers: dict[str, Any] = told[0]

@@ -116,13 +116,20 @@ class Watch:
             with progress.phase("writing to the screen"):  # a terminal that is held by Ctrl-S, a pipe nobody reads
                 self._progress.show(step, {"loss": self._counts.loss, **self._latest})
 
-    def point(self, step: int, traffic: TrafficCounter, optim: Mapping[str, float] | None = None) -> None:
+    def point(
+        self,
+        step: int,
+        traffic: TrafficCounter,
+        optim: Mapping[str, float] | None = None,
+        ids: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> None:
         """Adds a point to every curve; a collective.
 
         Args:
             step: the number of steps that are done.
             traffic: the bytes that were counted at the collectives.
             optim: the learning rates of the step, and the length of its gradient where it is clipped.
+            ids: for each number of mapped tables its value by table.
 
         Raises:
             UserError: the loss is no number any more.
@@ -131,6 +138,8 @@ class Watch:
         with progress.phase(_WRITING):
             self._write_point(step, point)
             self._board.add_points(step, "optim", optim or {})
+            for name, of_tables in (ids or {}).items():
+                self._board.add_points_by_line(step, "ids", name, of_tables)
         self._latest |= {**point.quality, **point.speed}
         self._counts.pause()  # writing the curves is no training
 
