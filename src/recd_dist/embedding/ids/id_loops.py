@@ -12,8 +12,7 @@ there until another id takes the row; if it is seen again meanwhile, the index l
 
 from typing import NamedTuple
 
-import numpy as np
-
+from recd_dist.embedding.lookup.row_loops import i64, u
 from recd_dist.table.column import Array
 from recd_dist.table.loops import jit, splitmix64_one
 
@@ -27,7 +26,7 @@ class Nodes(NamedTuple):
         counts: int64 [W], lookups of each waiting id.
         newer, older: int32 [R + W], neighbours in the list of the node; -1 at its ends.
         ends: int32 [2 * zones, 2], newest and oldest node of each list: those of rows, then those of waiting ids.
-        slots: int32 [a power of two, at least 2 * (R + W)], the index: nodes by the hash of their ids; -1 where there is none.
+        slots: int32 [a power of two, at least 2 * (R + W)], the index: nodes by the hash of their ids, or -1.
         starts: int64 [zones + 1], the first node of each zone; with R added, its first waiting node.
         used: int64 [zones], rows of each zone that have been handed out, in the order of their numbers.
         zones: int64 [2], number of the first zone of this rank, and number of zones of the table.
@@ -48,8 +47,8 @@ class Nodes(NamedTuple):
 @jit
 def zone_of(number: int, num_zones: int) -> int:
     """The zone of an id: the upper half of its hash, while ``find_slot`` takes the lower bits."""
-    upper = splitmix64_one(np.uint64(number)) >> np.uint64(32)
-    return int((upper * np.uint64(num_zones)) >> np.uint64(32))
+    upper = splitmix64_one(u(number)) >> u(32)
+    return i64((upper * u(num_zones)) >> u(32))
 
 
 @jit
@@ -62,11 +61,11 @@ def find_zones(ids: Array, num_zones: int, zones: Array) -> None:
 @jit
 def find_slot(ids: Array, index: Array, number: int) -> int:
     """The slot of an id in an index of nodes, or the empty one where it belongs."""
-    mask = np.uint64(len(index) - 1)
-    slot = splitmix64_one(np.uint64(number)) & mask
+    mask = u(len(index) - 1)
+    slot = splitmix64_one(u(number)) & mask
     while index[slot] >= 0 and ids[index[slot]] != number:
-        slot = (slot + np.uint64(1)) & mask
-    return int(slot)
+        slot = (slot + u(1)) & mask
+    return i64(slot)
 
 
 @jit
@@ -78,7 +77,7 @@ def remove(nodes: Nodes, node: int) -> None:
         return
     slot = (hole + 1) & mask
     while index[slot] >= 0:
-        home = np.int64(splitmix64_one(np.uint64(nodes.ids[index[slot]])) & np.uint64(mask))
+        home = i64(splitmix64_one(u(nodes.ids[index[slot]])) & u(mask))
         if ((slot - home) & mask) >= ((slot - hole) & mask):
             index[hole] = index[slot]
             hole = slot
