@@ -226,8 +226,7 @@ def give_rows(
         ids: int64 [n], distinct and sorted, so that the result does not depend on which rank saw them.
         counts: int64 [n], lookups of each.
         step: the number of the step, larger than that of the step before.
-        rules: int64 [3], lookups after which an id gets a row; 1 if it may take the row of the id that was not seen for
-            longest, else 0; steps after which an id is forgotten, or -1.
+        rules: int64 [3], lookups after which an id gets a row; 1 for LRU; steps after which an id is forgotten, or -1.
         rows: int64 [n], receives the row node of each id, -1 where it has none.
         reset: int64 [n], receives the rows that were taken from other ids.
         changed: int64 [n], receives the waiting nodes that have changed.
