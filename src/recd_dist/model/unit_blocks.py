@@ -25,8 +25,8 @@ from recd_dist.tensors.list_queries import ListQueries
 from recd_dist.tensors.slots import slot_width
 from recd_dist.tensors.unit_loops import Layers
 
-MAX_CELLS = 1 << 19
-"""The most numbers of x in a block of several slots; 2 MB in float32."""
+MAX_CELLS = 1 << 18
+"""The most numbers of x in a block of several slots; 1 MB in float32."""
 
 MAX_PADDED = 1.15
 """How many times more numbers than its own pairs have a block may hold."""
@@ -139,10 +139,9 @@ class _Unit(torch.autograd.Function):
             places = (block.starts, block.lengths, block.queries, queries.offsets)
             unit_loops.score_slots_backward(x.numpy(), small, places, upstream, own_sums)
             unit_loops.add_slots(torch.bmm(x.mT, factors).numpy(), block.starts, block.lengths, grads[0].numpy())
-            of_factors = torch.bmm(x, lists).unflatten(1, (-1, len(out)))  # [slots, width, hidden, dim]
-            grads[4] += torch.einsum("swkd,swd->kd", of_factors, own)
-            of_own = torch.einsum("swkd,kd->swd", of_factors, product)
-            is_there = torch.from_numpy(block.queries.ravel() >= 0)
-            chosen = torch.from_numpy(block.queries.ravel())[is_there]
-            grads[2].index_copy_(0, chosen, of_own.flatten(0, 1)[is_there])
+            of_factors = torch.bmm(x, lists).view(-1, *product.shape)  # [slots * width, hidden, dim]
+            sides = candidate.numpy(), product.numpy()
+            unit_loops.add_factors(
+                of_factors.numpy(), block.queries.ravel(), *sides, grads[2].numpy(), grads[4].numpy()
+            )
         return (None, *grads)

@@ -94,3 +94,32 @@ def add_slots(grad: Floats, starts: Integers, lengths: Integers, grad_vector: Fl
         for j in range(lengths[s]):
             for d in range(grad.shape[2]):
                 grad_vector[starts[s] + j, d] += grad[s, j, d]
+
+
+@jit_sums
+def add_factors(
+    grad: Floats,
+    queries: npt.NDArray[np.int64],
+    candidate: Floats,
+    product: Floats,
+    grad_candidate: Floats,
+    grad_product: Floats,
+) -> None:
+    """Adds the gradients of candidates and of the products' weight: those of the factors ``product * candidate``.
+
+    Args:
+        grad: the gradient of the factors, [cells, hidden, dim].
+        queries: the candidate of each cell, -1 for none.
+        candidate: [M, dim].
+        product: the weight, [hidden, dim].
+        grad_candidate: [M, dim].
+        grad_product: [hidden, dim].
+    """
+    for cell in range(len(queries)):
+        b = queries[cell]
+        if b < 0:
+            continue
+        for k in range(product.shape[0]):
+            for d in range(product.shape[1]):
+                grad_product[k, d] += grad[cell, k, d] * candidate[b, d]
+                grad_candidate[b, d] += grad[cell, k, d] * product[k, d]
