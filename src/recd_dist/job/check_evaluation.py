@@ -13,11 +13,15 @@ from recd_dist.table.manifest import splits_of
 BEST_BY = {"ne": -1, "loss": -1, "auc": 1, "auc_per_request": 1, "gauc": 1, "ndcg": 1, "rmse": -1, "mae": -1, "r2": 1}
 """Numbers by which evaluations are compared: 1 where more is better, -1 where less is."""
 
+_IN_LISTS = ("recall", "ndcg")
+"""Numbers that a task with the loss ``in_batch`` has at each length of ``evaluate.top``, as ``recall@50``."""
+
 _IN_REQUESTS = ("auc_per_request", "gauc", "ndcg")
 _NUMBERS_OF = {
     "binary": ("loss", "ne", "auc", *_IN_REQUESTS),
     "regression": ("loss", "rmse", "mae", "r2", "ndcg"),
     "softmax": ("loss", *_IN_REQUESTS),
+    "in_batch": ("loss", *_IN_REQUESTS),
 }
 """Which of them a task has, by its loss."""
 
@@ -53,13 +57,30 @@ def find_evaluation_table(job: Job, world_size: int) -> ClusteredTable | None:
     return table
 
 
+def direction(number: str) -> int:
+    """1 for a number of which more is better, -1 for one of which less is."""
+    return 1 if "@" in number else BEST_BY[number]
+
+
+def check_lengths(name: str, top: Sequence[int]) -> None:
+    """Refuses lengths of lists that are none.
+
+    Args:
+        name: the name of the option.
+        top: its value.
+    """
+    if not top or min(top) < 1 or len(set(top)) < len(top):
+        raise ConfigError(f"{name}={list(top)}: must be lengths of lists, each at least 1, such as [10,50,100]")
+
+
 def _check_options(options: EvaluateInTraining, tasks: Sequence[Task], has_split: bool) -> None:
     for name in ("batch_size", "every", "patience"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ConfigError(f"evaluate.{name}={value}: must be at least 1, or null")
+    check_lengths("evaluate.top", options.top)
     if options.best is not None and (options.every is not None or options.best.rpartition(".")[2] not in BEST_BY):
-        _check_best(options.best, tasks)
+        _check_best(options.best, tasks, options.top)
     if options.every is not None and not has_split:
         raise ConfigError(
             f"evaluate.every={options.every}: there is no split to evaluate; make the table with data.split=0.1, or "
@@ -70,14 +91,16 @@ def _check_options(options: EvaluateInTraining, tasks: Sequence[Task], has_split
         raise ConfigError(f"evaluate.patience={options.patience}: needs evaluations to compare; add {missing}")
 
 
-def _check_best(best: str, tasks: Sequence[Task]) -> None:
+def _check_best(best: str, tasks: Sequence[Task], top: Sequence[int]) -> None:
     """Refuses a number that no evaluation has: those of the first task by their names, of others as TASK.NAME."""
     name, _, number = best.rpartition(".")
     of_task = {task.name: task for task in tasks}
     if name and name not in of_task:
         raise ConfigError(f"evaluate.best={best}: no task '{name}'{nearest(name, of_task)}")
     task = of_task.get(name, tasks[0])
-    known = _NUMBERS_OF[task.loss]
+    known: tuple[str, ...] = _NUMBERS_OF[task.loss]
+    if task.loss == "in_batch":
+        known = (*(f"{name}@{length}" for name in _IN_LISTS for length in top), *known)
     if number in BEST_BY and number not in known:
         raise ConfigError(
             f"evaluate.best={best}: task '{task.name}' has the loss {task.loss}, of which {', '.join(known)} are "

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recd_dist.errors import ConfigError, DataError
+from recd_dist.job.check_in_batch import check_in_batch
 from recd_dist.job.job import Job
 from recd_dist.job.options import TaskOptions
 from recd_dist.model.task import Task
@@ -23,11 +24,12 @@ _NUM_PARTS = 64  # that are read where the manifest does not tell; what was not 
 _AGAIN = "and make the table again with `recd etl ... overwrite=true`"
 
 
-def check_tasks(job: Job) -> None:
+def check_tasks(job: Job, world_size: int = 1) -> None:
     """Refuses labels that do not fit their tasks, and weights that are none.
 
     Args:
         job: the job, resolved against its table.
+        world_size: the number of ranks.
 
     Raises:
         ConfigError, DataError: the message names the column, the value found and the remedy.
@@ -44,6 +46,7 @@ def check_tasks(job: Job) -> None:
         (_check_number if task.loss == "regression" else _check_binary)(job.table, task, values)
         if task.loss == "softmax" and TaskOptions(**(job.config.tasks.get(task.name) or {})).no_positive == "error":
             _check_requests(job.table, task)
+    check_in_batch(job, world_size)
     if job.weight is not None:
         _check_weights(job.table, job.weight, _Values.of(job.table, job.weight))
 
@@ -102,7 +105,7 @@ def _check_binary(table: ClusteredTable, task: Task, values: _Values) -> None:
             f"{table.path}: label '{label}' goes from {low:g} to {high:g}, training takes 0 and 1 only; "
             f"{binary_label_cure(label, low, high)}, {_AGAIN}; {number}"
         )
-    if low == high:
+    if low == high and (task.loss != "in_batch" or low == 0):
         raise DataError(
             f"{table.path}: label '{label}' is {low:g} in every sample, so there is nothing to learn; "
             f"{binary_label_cure(label, low, high)}, {_AGAIN}"

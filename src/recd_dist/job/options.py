@@ -262,6 +262,7 @@ class EvaluateInTraining:
     every: int | None = None  # steps between evaluations while training; None: only at the end
     best: str | None = "ne"  # with every: ne, loss, auc or auc_per_request says which checkpoint is kept as the best
     patience: int | None = None  # with every: training ends after so many evaluations without a better one
+    top: list[int] = field(default_factory=lambda: [10, 50, 100])  # in_batch: the K of recall@K and ndcg@K
 
 
 @dataclass
@@ -269,12 +270,14 @@ class TaskOptions:
     """What the model predicts from one label; docs/tasks.md."""
 
     label: str | None = None  # the column; None: the name of the task
-    loss: str = "binary"  # binary, regression, or softmax over the candidates of a request
+    loss: str = "binary"  # binary, regression, softmax over the candidates of a request, in_batch for model=two_tower
     weight: float = 1.0  # factor of the loss in the sum over the tasks
-    negatives_kept: float = (
-        1.0  # binary: share of the negatives in the training table; predictions make up for the rest
-    )
+    negatives_kept: float = 1.0  # binary: share of the negatives in the table; predictions make up for the rest
     no_positive: str = "error"  # softmax: or skip, requests without a positive
+    candidates: str = "all"  # in_batch: the samples whose items are negatives; or positives
+    negatives: str = "all_ranks"  # in_batch: or rank, those of the rank's own batch
+    log_q: bool = True  # in_batch: negatives count by how seldom the training table has them
+    user: str | None = None  # in_batch: the id feature of whose items none is a negative of another; None: the session
 
 
 @dataclass
@@ -335,6 +338,7 @@ class EvaluateConfig:
     batch_size: int | None = None
     device: str = "auto"
     num_workers: int = 0
+    top: list[int] | None = None  # in_batch: the K of recall@K and ndcg@K; None: as in training
     reader: EvaluatedReader = field(default_factory=EvaluatedReader)
 
 

@@ -49,7 +49,7 @@ SUMMARY = "summary.json"
 
 _COUNTS = (
     "heads", "max_length", "layers", "unit", "cross_layers", "experts", "expert_layers", "shared_experts",
-    "task_experts",
+    "task_experts", "vector",
 )  # fmt: skip
 """Options of models that are whole numbers, at least 1."""
 
@@ -75,7 +75,7 @@ def check(config: TrainConfig, world_size: int = 1) -> Job:
     config.timeouts.check(config.checkpoint.grace_s)
     job = begin_from(resolve(config))
     job.table.check_sizes()
-    check_tasks(job)
+    check_tasks(job, world_size)
     _check_steps(job, world_size)
     _check_names(config)
     check_training(job, world_size)

@@ -7,7 +7,8 @@ from typing import Any
 
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.job.options import TaskOptions, TrainConfig
-from recd_dist.model.task import LOSSES, Task
+from recd_dist.model.task import CANDIDATES, LOSSES, NEGATIVES, Task
+from recd_dist.model.tower_choice import TOWER_MODELS
 from recd_dist.table.manifest import Manifest
 from recd_dist.table.schema import Schema
 
@@ -19,7 +20,7 @@ _EVALUATION = "eval"
 
 
 def find_tasks(config: TrainConfig, manifest: Manifest, table: str) -> tuple[Task, ...]:
-    """The tasks of a config, in the order in which it names them; one binary task where it names none.
+    """The tasks of a config, in the order in which it names them; where it names none one of its model's usual loss.
 
     Args:
         config: the config.
@@ -39,7 +40,7 @@ def find_tasks(config: TrainConfig, manifest: Manifest, table: str) -> tuple[Tas
         name = config.data.label or first_label(manifest, config.data.weight)
         if name not in labels:
             raise ConfigError(f"data.label={name}: the table has no such label{nearest(name, labels)}")
-        return (Task(name, name),)
+        return (Task(name, name, usual_loss(config.model)),)
     if config.data.label is not None:
         raise ConfigError(
             f"data.label={config.data.label}: tasks names what is trained ({', '.join(config.tasks)}); leave "
@@ -47,6 +48,15 @@ def find_tasks(config: TrainConfig, manifest: Manifest, table: str) -> tuple[Tas
         )
     given = {name: TaskOptions(**(options or {})) for name, options in config.tasks.items()}
     return tuple(_read_task(name, options, manifest, table) for name, options in given.items())
+
+
+def usual_loss(model: Mapping[str, Any]) -> str:
+    """The loss of the only task, where a config names none.
+
+    Args:
+        model: the options of the model, with its name.
+    """
+    return "in_batch" if model.get("name") in TOWER_MODELS else "binary"
 
 
 def _read_task(name: str, options: TaskOptions, manifest: Manifest, table: str) -> Task:
@@ -71,8 +81,19 @@ def _read_task(name: str, options: TaskOptions, manifest: Manifest, table: str) 
         raise ConfigError(f"{where}.negatives_kept={kept}: must be a share above 0 and at most 1, such as 0.1")
     if kept < 1 and options.loss != "binary":
         raise ConfigError(f"{where}.negatives_kept={kept}: {where}.loss={options.loss} has no negatives; leave it out")
-    task = Task(name, label, options.loss, options.weight, kept)
+    _check_in_batch(where, options)
+    of_items = options.candidates, options.negatives, options.log_q, options.user
+    task = Task(name, label, options.loss, options.weight, kept, 0.0, 1.0, *of_items)
     return _with_statistics(task, manifest, table) if task.loss == "regression" else task
+
+
+def _check_in_batch(where: str, options: TaskOptions) -> None:
+    for option, known in (("candidates", CANDIDATES), ("negatives", NEGATIVES), ("log_q", ()), ("user", ())):
+        value = getattr(options, option)
+        if options.loss != "in_batch" and value != getattr(TaskOptions(), option):
+            raise ConfigError(f"{where}.{option}={value}: is an option of {where}.loss=in_batch; leave it out")
+        if known and value not in known:
+            raise ConfigError(f"{where}.{option}={value}: unknown{nearest(value, known)}")
 
 
 def _with_statistics(task: Task, manifest: Manifest, table: str) -> Task:
@@ -121,10 +142,12 @@ def require_same_tasks(run_dir: str, before: Mapping[str, Any], now: Mapping[str
     Raises:
         ConfigError: name, label or loss of a task differ, or their order.
     """
-    was, wanted = (_outline(of.get("tasks") or {}, of["data"]["label"] or label) for of in (before, now))
+    was, wanted = (_outline(of, of["data"]["label"] or label) for of in (before, now))
     if was == wanted:
         return
     if not (before.get("tasks") or now.get("tasks")):
+        if was[0][:2] == wanted[0][:2]:
+            return  # the models differ, and with them the usual losses
         told, new, same = f"data.label={was[0][1]}", wanted[0][1], f"data.label={was[0][1]}"
     else:
         told, new = (", ".join(f"{name} ({loss} of {label})" for name, label, loss in of) for of in (was, wanted))
@@ -135,10 +158,10 @@ def require_same_tasks(run_dir: str, before: Mapping[str, Any], now: Mapping[str
     )
 
 
-def _outline(tasks: Mapping[str, Any], label: str) -> list[tuple[str, str, str]]:
-    """Name, label and loss of each task, in order: what the logits' columns mean."""
-    if not tasks:
-        return [(label, label, "binary")]
+def _outline(config: Mapping[str, Any], label: str) -> list[tuple[str, str, str]]:
+    """Name, label and loss of each task of a config, in order: what the logits' columns mean."""
+    if not (tasks := config.get("tasks") or {}):
+        return [(label, label, usual_loss(config.get("model") or {}))]
     options = {name: TaskOptions(**(given or {})) for name, given in tasks.items()}
     return [(name, of.label or name, of.loss) for name, of in options.items()]
 

@@ -28,6 +28,8 @@ _LAYOUT: dict[str, dict[str, list[str]]] = {
         "loss": ["quality/loss(/.*)?$"],
         "NE: below 1 beats the base rate": ["quality/ne(/.*)?$"],
         "AUC": ["quality/auc(/.*)?$"],
+        "recall@K among all items": ["quality/recall@.*"],
+        "NDCG@K among all items": ["quality/ndcg@.*"],
         "inside requests: AUC by samples, NDCG": ["quality/(gauc|ndcg)/.*"],
         "R2: above 0 beats the mean": ["quality/r2/.*"],
         "calibration: 1 is right": ["quality/calibration(/.*)?$"],

@@ -39,6 +39,32 @@ def gather_on_first_rank(columns: Mapping[str, Tensor]) -> dict[str, NDArray[np.
     return gathered if is_first else None
 
 
+def gather_on_every_rank(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Gathers every rank's rows on all ranks, in the order of the ranks; a collective.
+
+    Args:
+        columns: this rank's columns by name, with as many rows each, of any further shape, on the device of the process
+            group. Names, dtypes and further shapes are the same on every rank; the number of rows may differ.
+
+    Returns:
+        The whole columns by name, on the same device.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return dict(columns)
+    first = next(iter(columns.values()))
+    sizes = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=first.device)
+    sizes[dist.get_rank()] = len(first)
+    dist.all_reduce(sizes)
+    whole = {}
+    for name, column in columns.items():
+        missing = max(1, int(sizes.max())) - len(column)
+        padded = torch.cat([column.detach(), column.new_zeros(missing, *column.shape[1:])]).contiguous()
+        parts = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(parts, padded)
+        whole[name] = torch.cat([part[:n] for part, n in zip(parts, sizes.tolist(), strict=True)])
+    return whole
+
+
 def reduce_over_ranks(
     values: Mapping[str, float], how: Mapping[str, str] | str, device: torch.device
 ) -> dict[str, float]:

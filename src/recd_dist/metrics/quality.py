@@ -238,7 +238,7 @@ def measure_task(
     """Measures one task of a model by its kind.
 
     Args:
-        loss: ``binary``, ``regression`` or ``softmax``.
+        loss: ``binary``, ``regression``, ``softmax`` or ``in_batch``; of the last the order inside requests alone.
         logits: float [N], as the model gives them.
         labels: float [N], as in ``measure_quality``.
         request_ids: int64 [N], as in ``measure_quality``.
@@ -253,6 +253,9 @@ def measure_task(
         return measure_regression(scores, labels, request_ids, weights).to_json()
     if loss == "softmax":
         return measure_choice(scores, labels, request_ids, weights).to_json()
+    if loss == "in_batch":
+        numbers = measure_choice(scores, labels, request_ids, weights).to_json()
+        return {name: number for name, number in numbers.items() if name != "loss"}  # that is over all items
     return measure_quality(scores, labels, request_ids, weights).to_json()
 
 

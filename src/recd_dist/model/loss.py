@@ -13,7 +13,7 @@ weights alone: they travel while the model computes, and no host waits for a dev
 is there and none has a weight, every rank has as many samples but for one, and nothing travels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ class Counts:
     """How much each sample counts in each task, and the sums that travel.
 
     Attributes:
-        weights: float [B, T]; 0 where the label is missing, and for the ``softmax`` of a candidate with label 0.
+        weights: float [B, T]; 0 where the label is missing, and for a choice of a candidate with label 0.
         shares: float [T], the sum that a rank divides by: its own, or the mean over the ranks once ``wait`` returned.
         work: the collective under way, if any.
         num_ranks: the ranks whose sums are added up.
@@ -57,26 +57,29 @@ class TaskLosses(nn.Module):
         columns: for each task the column of its label in a batch's labels.
         weight: the column that holds the samples' weights; None where every sample counts once.
         over_ranks: whether sums of counts may differ between ranks by more than a sample: labels are missing, samples
-            have weights, or a task counts by requests.
+            have weights, or a task is a choice.
 
     Attributes:
         factors: float [T], the weight of each task in the sum.
-        by_request: bool [T], whether the task is a ``softmax``.
+        is_choice: bool [T], whether only samples with label 1 count: of a ``softmax`` and of ``in_batch``.
+        in_batch: for each task of the loss ``in_batch`` its column.
     """
 
     factors: Tensor
-    by_request: Tensor
+    is_choice: Tensor
 
     def __init__(
         self, tasks: Sequence[Task], columns: Sequence[int], weight: int | None = None, over_ranks: bool = False
     ) -> None:
         super().__init__()
         self.tasks, self.columns, self.weight = tuple(tasks), list(columns), weight
-        by_request = [task.loss == "softmax" for task in tasks]
-        self.needs_requests = any(by_request)
-        self.over_ranks = over_ranks or weight is not None or self.needs_requests
+        is_choice = [task.loss in ("softmax", "in_batch") for task in tasks]
+        self.needs_requests = any(task.loss == "softmax" for task in tasks)
+        self.in_batch = {task.name: number for number, task in enumerate(tasks) if task.loss == "in_batch"}
+        self.has_choices = any(is_choice)
+        self.over_ranks = over_ranks or weight is not None or self.has_choices
         self.register_buffer("factors", torch.tensor([float(task.weight) for task in tasks]), persistent=False)
-        self.register_buffer("by_request", torch.tensor(by_request), persistent=False)
+        self.register_buffer("is_choice", torch.tensor(is_choice), persistent=False)
 
     def labels_of(self, labels: Tensor) -> Tensor:
         """The labels of the tasks, float32 [B, T]; nan where one is missing.
@@ -104,15 +107,20 @@ class TaskLosses(nn.Module):
             labels: the labels of a batch, float32 [B, number of labels].
         """
         counts = self.weigh(labels)
-        if self.needs_requests:
-            counts = counts * torch.where(self.by_request, torch.nan_to_num(self.labels_of(labels)), 1.0)
+        if self.has_choices:
+            counts = counts * torch.where(self.is_choice, torch.nan_to_num(self.labels_of(labels)), 1.0)
         sums = counts.sum(0)
         if self.over_ranks and dist.is_initialized() and dist.get_world_size() > 1:
             return Counts(counts, sums, dist.all_reduce(sums, async_op=True), dist.get_world_size())
         return Counts(counts, sums)
 
     def forward(
-        self, logits: Tensor, labels: Tensor, counts: Counts, requests: Tensor | None = None
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        counts: Counts,
+        requests: Tensor | None = None,
+        in_batch: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The weighted sum of the tasks' losses, and each of them.
 
@@ -121,6 +129,7 @@ class TaskLosses(nn.Module):
             labels: the labels of a batch, float32 [B, number of labels].
             counts: of this batch.
             requests: int64 [B], the number of each sample's request in the batch, counted from 0; for ``softmax``.
+            in_batch: for each task of that loss the losses of the samples, float [B].
 
         Returns:
             The loss, and float [T], the loss of each task without its factor; at least float32, whatever the logits'
@@ -142,7 +151,10 @@ class TaskLosses(nn.Module):
         logits, known = logits.to(dtype), torch.isfinite(wanted)
         targets = torch.where(known, wanted, 0.0).to(dtype)
         parts = [
-            _losses_of(task, logits[:, t], targets[:, t], known[:, t], requests) for t, task in enumerate(self.tasks)
+            (in_batch or {})[task.name].to(dtype)
+            if task.loss == "in_batch"
+            else _losses_of(task, logits[:, t], targets[:, t], known[:, t], requests)
+            for t, task in enumerate(self.tasks)
         ]
         sums = (torch.stack(parts, 1) * counts.weights.to(dtype)).sum(0)
         shares = counts.wait().to(dtype)

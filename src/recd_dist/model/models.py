@@ -16,6 +16,7 @@ from recd_dist.model.hstu import HSTU
 from recd_dist.model.mmoe import MMoE
 from recd_dist.model.ple import PLE
 from recd_dist.model.transformer import Transformer
+from recd_dist.model.two_tower import TwoTower
 from recd_dist.model.wide_deep import WideDeep
 from recd_dist.table.schema import Schema
 
@@ -30,6 +31,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "ple": PLE,
     "sequence": Transformer,  # the name of earlier releases, with their defaults in configs/model/sequence.yaml
     "transformer": Transformer,
+    "two_tower": TwoTower,
     "wide_deep": WideDeep,
 }
 

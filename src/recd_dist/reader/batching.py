@@ -63,6 +63,7 @@ def to_batch(pieces: Sequence[Piece], schema: Schema, expand: bool = False, stor
         labels=torch.from_numpy(np.concatenate([decoded.labels[picked] for decoded, picked in pieces])),
         sample_ids=torch.from_numpy(np.concatenate([decoded.sample_ids[picked] for decoded, picked in pieces])),
         request_ids=torch.from_numpy(np.concatenate([decoded.request_ids[picked] for decoded, picked in pieces])),
+        session_ids=torch.from_numpy(np.concatenate([decoded.session_ids[picked] for decoded, picked in pieces])),
     )
 
 

@@ -28,7 +28,7 @@ class DecodedShuffleWindow:
 
     Attributes:
         order: int64 [N], for each sample in the order of the epoch its place in the arrays below.
-        sample_ids, request_ids: int64 [N], ids of each sample.
+        sample_ids, request_ids, session_ids: int64 [N], ids of each sample.
         labels: float32 [N, number of labels].
         row_of_sample: for each deduplicated group the stored row of each sample, int32 [N].
         seen: for each deduplicated group int32 [stored rows] of -1, which ``kernels.find_unique_rows`` writes on.
@@ -39,6 +39,7 @@ class DecodedShuffleWindow:
     order: Array
     sample_ids: Array
     request_ids: Array
+    session_ids: Array
     labels: Array
     row_of_sample: Mapping[str, Array]
     seen: Mapping[str, Array]
@@ -108,6 +109,7 @@ class ShuffleWindowDecoder:
             order=sample_order([r.session_ids for r in row_groups], self._shuffle, epoch, shuffle_window.number),
             sample_ids=np.concatenate([r.sample_ids for r in row_groups]),
             request_ids=np.concatenate([r.request_ids for r in row_groups]),
+            session_ids=np.concatenate([r.session_ids for r in row_groups]),
             labels=np.concatenate([r.labels for r in row_groups]),
             row_of_sample={
                 g: np.concatenate([r.row_of_sample[g] + starts[g][i] for i, r in enumerate(row_groups)]) for g in sizes

@@ -26,7 +26,8 @@ class PackedBatch:
             ``_tensors_of``.
         groups, batch_size, value_offsets: the attributes of the IKJT with these names.
         dense: names of the groups that have dense features.
-        weighted: the IKJT has weights; they are the last tensor.
+        weighted: the IKJT has weights; they are the last tensor but for the sessions.
+        has_sessions: the batch has sessions; they are the last tensor.
     """
 
     block: Tensor
@@ -36,6 +37,7 @@ class PackedBatch:
     value_offsets: tuple[int, ...]
     dense: tuple[str, ...]
     weighted: bool = False
+    has_sessions: bool = False
 
     def pin_memory(self) -> "PackedBatch":
         """Copies the block to page-locked memory."""
@@ -44,9 +46,10 @@ class PackedBatch:
     def unpack(self) -> Batch:
         """Makes the batch out of views of the block."""
         values, lengths, inverse, labels, sample_ids, request_ids, *dense = map(self.view, range(len(self.tensors)))
+        sessions = dense.pop() if self.has_sessions else None
         weights = dense.pop() if self.weighted else None
         sparse = IKJT(self.groups, self.batch_size, values, lengths, inverse, self.value_offsets, weights)
-        return Batch(sparse, dict(zip(self.dense, dense, strict=True)), labels, sample_ids, request_ids)
+        return Batch(sparse, dict(zip(self.dense, dense, strict=True)), labels, sample_ids, request_ids, sessions)
 
     def view(self, number: int) -> Tensor:
         """A tensor of the batch in the block.
@@ -63,7 +66,8 @@ def _tensors_of(batch: Batch) -> list[Tensor]:
     """The tensors of a batch in the order in which a block holds them."""
     sparse = batch.sparse
     first = [sparse.values, sparse.lengths, sparse.inverse, batch.labels, batch.sample_ids, batch.request_ids]
-    return [*first, *batch.dense.values(), *([] if sparse.weights is None else [sparse.weights])]
+    last = [tensor for tensor in (sparse.weights, batch.session_ids) if tensor is not None]
+    return [*first, *batch.dense.values(), *last]
 
 
 def pack(batch: Batch) -> PackedBatch:
@@ -82,6 +86,7 @@ def pack(batch: Batch) -> PackedBatch:
         sparse.value_offsets,
         tuple(batch.dense),
         sparse.weights is not None,
+        batch.session_ids is not None,
     )
     for number, tensor in enumerate(tensors):
         packed.view(number).copy_(tensor)

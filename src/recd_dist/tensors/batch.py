@@ -21,6 +21,7 @@ class Batch:
         labels: float32 [B, number of labels], those of the tasks first; nan where one is missing.
         sample_ids: int64 [B], the samples' numbers in their table; they stay on the host.
         request_ids: int64 [B]; samples that were ranked together share one; they stay on the host.
+        session_ids: int64 [B], on the host; None in a batch that no reader made.
     """
 
     sparse: IKJT
@@ -28,6 +29,7 @@ class Batch:
     labels: Tensor
     sample_ids: Tensor
     request_ids: Tensor
+    session_ids: Tensor | None = None
 
     @property
     def batch_size(self) -> int:
@@ -57,7 +59,7 @@ class Batch:
         return replace(self, sparse=sparse, dense=dense, labels=move(self.labels))
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
-        """The same batch on another device, but for the ids of samples and requests: only the host reads them."""
+        """The same batch on another device, but for the ids of samples, requests and sessions: only the host reads them."""
         sparse = self.sparse.to(device=device, non_blocking=non_blocking)
         return self._map(sparse, lambda t: t.to(device=device, non_blocking=non_blocking))
 

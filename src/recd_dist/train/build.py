@@ -15,15 +15,17 @@ from recd_dist.job.job import Job
 from recd_dist.job.options import Optimizer
 from recd_dist.model.loss import TaskLosses
 from recd_dist.model.models import build_named_model, id_features, sequence_features
+from recd_dist.model.towers import Towers
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.reader.loader import Loader
 from recd_dist.reader.transform import Transforms
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.tensors.batch import Batch
-from recd_dist.tensors.grouped import Embedded
+from recd_dist.tensors.grouped import Embedded, Grouped
 from recd_dist.tensors.host_side import host_integers
 from recd_dist.train.averaged_weights import copy_to_average
 from recd_dist.train.dense_computation import DenseComputation
+from recd_dist.train.items_of_samples import InBatchLosses
 
 
 class Output(NamedTuple):
@@ -34,12 +36,14 @@ class Output(NamedTuple):
         logits: float [B, T], a column for each task.
         batch: the batch itself.
         losses: float [T], the loss of each task.
+        towers: in evaluation mode the vectors of the samples, of a model with towers; otherwise None.
     """
 
     loss: Tensor
     logits: Tensor
     batch: Batch
     losses: Tensor
+    towers: Towers | None = None
 
 
 class Head(nn.Module):
@@ -50,6 +54,7 @@ class Head(nn.Module):
         losses: the losses of the tasks.
         computation: how the dense layers compute.
         averages: keep a moving average of their weights, which computes in evaluation mode.
+        in_batch: the losses ``in_batch`` of a model with towers; None where no task has that loss.
     """
 
     def __init__(
@@ -58,9 +63,11 @@ class Head(nn.Module):
         losses: TaskLosses,
         computation: DenseComputation | None = None,
         averages: bool = False,
+        in_batch: InBatchLosses | None = None,
     ) -> None:
         super().__init__()
         self.model, self.losses, self.computation = model, losses, computation or DenseComputation()
+        self.in_batch = in_batch
         self.averaged = copy_to_average(model) if averages else None
 
     def forward(self, embedded: Embedded, batch: Batch) -> tuple[Tensor, Output]:
@@ -70,14 +77,26 @@ class Head(nn.Module):
             ids = {n: list_of(batch.sparse, n, batch.sparse.values_of(n)) for n in names}
             embedded = Embedded(embedded.pooled, embedded.sequences, ids)
         if not self.training:  # scores are wanted alone; the labels may be those of another table
-            model = self.model if self.averaged is None else self.averaged
-            logits = self.computation.logits(model, embedded, dense).detach()
-            return logits.new_zeros(()), Output(logits.new_zeros(()), logits, batch, self.losses.factors)
+            logits, towers = self._compute(self.model if self.averaged is None else self.averaged, embedded, dense)
+            none = logits.new_zeros(())
+            return none, Output(none, logits.detach(), batch, self.losses.factors, towers)
         counts = self.losses.count(batch.labels)  # travels while the model computes
-        logits = self.computation.logits(self.model, embedded, dense)
+        logits, towers = self._compute(self.model, embedded, dense)
         requests = number_requests(batch, logits) if self.losses.needs_requests else None
-        loss, losses = self.losses(logits, batch.labels, counts, requests)
+        of_items = None
+        if self.in_batch is not None and towers is not None:
+            of_items = self.in_batch(towers, batch, self.losses.labels_of(batch.labels))
+        loss, losses = self.losses(logits, batch.labels, counts, requests, of_items)
         return loss, Output(loss.detach(), logits.detach(), batch, losses)
+
+    def _compute(
+        self, model: nn.Module, embedded: Embedded, dense: Mapping[str, Grouped]
+    ) -> tuple[Tensor, Towers | None]:
+        """The logits of a batch, and the vectors that they are products of where a loss takes these."""
+        if self.in_batch is None:
+            return self.computation.logits(model, embedded, dense), None
+        towers = self.computation.towers(model, embedded, dense)
+        return towers.scores(len(self.losses.tasks)), towers
 
 
 def number_requests(batch: Batch, like: Tensor) -> Tensor:
@@ -97,6 +116,7 @@ class TrainModel(nn.Module):
         losses: the losses of the tasks.
         computation: how the dense layers compute.
         averages: keep a moving average of their weights.
+        in_batch: the losses ``in_batch``, where a task has one.
     """
 
     def __init__(
@@ -106,10 +126,11 @@ class TrainModel(nn.Module):
         losses: TaskLosses,
         computation: DenseComputation | None = None,
         averages: bool = False,
+        in_batch: InBatchLosses | None = None,
     ) -> None:
         super().__init__()
         self.embeddings = embeddings
-        self.head = Head(model, losses, computation, averages)
+        self.head = Head(model, losses, computation, averages, in_batch)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Output]:
         """Looks up the tables first: the pipeline then sends the ids of the next batch while this one computes."""
@@ -136,7 +157,9 @@ def build_model(
     model = build_dense_model(job)
     tables = build_embeddings(job, dedup, device, send, exchange)
     computation = DenseComputation(job.config.precision, job.config.micro_batches)
-    return TrainModel(tables, model, build_losses(job), computation, averages=job.config.optim.ema is not None)
+    losses = build_losses(job)
+    in_batch = InBatchLosses(job) if losses.in_batch else None
+    return TrainModel(tables, model, losses, computation, job.config.optim.ema is not None, in_batch)
 
 
 def build_losses(job: Job) -> TaskLosses:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
+from recd_dist.job.check_evaluation import check_lengths
 from recd_dist.job.config import from_yaml, load
 from recd_dist.job.job import Job, resolve
 from recd_dist.job.options import EvaluateConfig, EvaluatedData, TrainConfig
@@ -26,11 +27,16 @@ from recd_dist.tensors.batch import Batch
 from recd_dist.train import build
 from recd_dist.train.mapped_ids import SUMMARY as IDS
 from recd_dist.train.seen_records import EpochCount, count_trained
-from recd_dist.train.trained_run import logits_of, open_run
+from recd_dist.train.retrieval import Retrieval, retrieval_of
+from recd_dist.train.trained_run import open_run, output_of
 
 
 def quality_of(
-    model: nn.Module, batches: Iterable[Batch], losses: TaskLosses, device: torch.device
+    model: nn.Module,
+    batches: Iterable[Batch],
+    losses: TaskLosses,
+    device: torch.device,
+    retrieval: Retrieval | None = None,
 ) -> dict[str, Any] | None:
     """Exact quality over the batches of all ranks; a collective.
 
@@ -39,6 +45,7 @@ def quality_of(
         batches: the batches of this rank; every rank has the same number of them.
         losses: say which tasks the logits are of, and where their labels and the weights stand in the batches.
         device: the device on which the model computes.
+        retrieval: measures how well items are found, of a model with towers; it has seen no batch.
 
     Returns:
         On rank 0 the numbers of the first task by name, with those of every task under ``tasks`` where there are
@@ -54,7 +61,10 @@ def quality_of(
     if losses.weight is not None:
         columns["weights"] = [torch.empty(0, device=device)]
     for batch in progress.reading(iter(batches)):
-        logits, labels = logits_of(model, batch, device), losses.labels_of(batch.labels.to(device)).float()
+        output, labels = output_of(model, batch, device), losses.labels_of(batch.labels.to(device)).float()
+        logits = output.logits.float()
+        if retrieval is not None:
+            retrieval.add(batch, output)
         for number, task in enumerate(losses.tasks):
             columns[f"logits/{task.name}"].append(logits[:, number])
             columns[f"labels/{task.name}"].append(labels[:, number])
@@ -62,6 +72,7 @@ def quality_of(
             columns["weights"].append(batch.labels[:, losses.weight].to(device).float())
         columns["requests"].append(batch.request_ids.to(device))
     model.train(was_training)
+    found = None if retrieval is None else retrieval.finish()
     gathered: dict[str, Any] | None = gather_on_first_rank({name: torch.cat(of) for name, of in columns.items()})
     if gathered is None:
         return None
@@ -71,6 +82,7 @@ def quality_of(
         numbers[task.name] = measure_task(
             task.loss, logits, labels, gathered["requests"], gathered.get("weights"), task.scale
         )
+        numbers[task.name] = {**(found or {}).get(task.name, {}), **numbers[task.name]}
     first = numbers[losses.tasks[0].name]
     return {**first, "tasks": numbers} if len(numbers) > 1 else first
 
@@ -89,9 +101,13 @@ def evaluate_run(config: EvaluateConfig, ranks: Ranks) -> dict[str, Any]:
     Raises:
         ConfigError, DataError: there is no such run, split or checkpoint.
     """
+    if config.top is not None:
+        check_lengths("top", config.top)
     run = open_run(config, ranks)
     with run.open_batches(ranks) as batches:
-        quality = quality_of(run.model, run.ids.known(batches), build.build_losses(run.job), ranks.device)
+        top = config.top or run.job.config.evaluate.top
+        measures = build.build_losses(run.job), ranks.device, retrieval_of(run.job, top)
+        quality = quality_of(run.model, run.ids.known(batches), *measures)
         unknown = run.ids.summary()
     result = {"run_dir": config.run_dir, "step": run.step, "table": str(run.job.table.path)}
     chosen = {name: value for name in ("label", "partitions") if (value := getattr(config.data, name)) is not None}
@@ -140,6 +156,8 @@ _SHOWN = {
     "loss": "loss",
     "base_rate": "base rate",
     "mean_label": "mean label",
+    "num_positives": "positives looked for",
+    "num_items": "among items",
     "num_samples": "samples",
 }
 """What an evaluation shows, in this order, with words for it."""
@@ -159,7 +177,8 @@ def report(result: dict[str, Any]) -> Table:
     has_oracle = "oracle_auc" in result
     if has_oracle:
         table.add_column("oracle", justify="right")
-    names = {**_SHOWN, "ne": f"NE{judge_ne(result.get('ne', float('nan')))}"}
+    of_lists = sorted({name for numbers in of_tasks.values() for name in numbers if "@" in name}, key=_by_length)
+    names = {**{name: name for name in of_lists}, **_SHOWN, "ne": f"NE{judge_ne(result.get('ne', float('nan')))}"}
     if all("ne" in numbers for numbers in of_tasks.values()):
         names["loss"] = "log loss"
     for key, label in names.items():
@@ -169,6 +188,11 @@ def report(result: dict[str, Any]) -> Table:
     for name, numbers in result.get(IDS, {}).items():
         table.add_row(f"unknown ids, {name}", f"{numbers['unknown_share_evaluated']:.1%}")
     return table
+
+
+def _by_length(name: str) -> tuple[str, int]:
+    number, _, length = name.partition("@")
+    return number[::-1], int(length)  # recall before ndcg
 
 
 def _shown(value: float | None) -> str:

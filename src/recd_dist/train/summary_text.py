@@ -79,6 +79,7 @@ def _numbers_text(numbers: Mapping[str, Any]) -> str:
     """The numbers of a task on one line: those that its loss has."""
     words = {"auc": "AUC", "ne": "NE", "gauc": "GAUC", "ndcg": "NDCG", "rmse": "RMSE", "r2": "R2", "loss": "loss"}
     words["calibration"] = "calibration"
+    words = {**{name: name for name in numbers if name.startswith("recall@")}, **words}
     known = {word: numbers[name] for name, word in words.items() if name in numbers and math.isfinite(numbers[name])}
     return ", ".join(f"{word} {figure(value)}" for word, value in known.items())
 

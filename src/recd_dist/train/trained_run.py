@@ -72,12 +72,16 @@ class TrainedRun:
             yield batches
 
 
+def output_of(model: nn.Module, batch: Batch, device: torch.device) -> build.Output:
+    """What a model in evaluation mode gives for a batch; a collective, and no gradients are kept."""
+    with torch.no_grad():
+        output: build.Output = model(batch.to(device))[1]
+    return output
+
+
 def logits_of(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
     """The model's logits of a batch, float32 [B, T]; a collective, and no gradients are kept."""
-    with torch.no_grad():
-        _, output = model(batch.to(device))
-    logits: Tensor = output.logits
-    return logits.float()
+    return output_of(model, batch, device).logits.float()
 
 
 def tables_to_json(tables: Mapping[str, Table]) -> dict[str, dict[str, Any]]:

@@ -54,6 +54,7 @@ from recd_dist.reader.worker_process import fork_server
 from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.ikjt import IKJT
 from recd_dist.train import build, planning
+from recd_dist.train.items_of_samples import COUNTED_AT_ONCE, InBatchLosses, count_item_shares, narrow_to_items
 from recd_dist.train.mapped_ids import MappedIds
 from recd_dist.train.prepared import prepare
 from recd_dist.train.run import finish, resume, samples_trained
@@ -249,6 +250,8 @@ def shard_model(job: Job, ranks: Ranks, plan: TablePlan | None = None) -> tuple[
     plan = plan or agree_on_plan(job, ranks)
     torch.manual_seed(config.seed)
     model = build.build_model(job, job.dedup, send=plan.send, exchange=plan.exchange)
+    if model.head.in_batch is not None:
+        count_items(job, ranks, model.head.in_batch)
     if config.dedup and not job.dedup and ranks.is_first:
         logger.info("dedup: no group of this table holds fewer rows than samples; batches are trained expanded")
     wanted = config.optim.tables
@@ -260,6 +263,14 @@ def shard_model(job: Job, ranks: Ranks, plan: TablePlan | None = None) -> tuple[
     )
     parts = combine_optimizers(parallel, dense, tables)
     return parallel, StepOptimizer(parts, config.optim, moving_average(model.head, config.optim.ema)), plan.placement
+
+
+def count_items(job: Job, ranks: Ranks, losses: InBatchLosses) -> None:
+    """Tells the losses ``in_batch`` how often the training table has each item; a collective that reads it once."""
+    if any(task.loss == "in_batch" and task.log_q for task in job.tasks):
+        transforms, options = job.transforms.fit(job.table), {"batch_size": COUNTED_AT_ONCE, "shuffle": False}
+        loader = build.build_loader(narrow_to_items(job), ranks, transforms, **options)  # type: ignore[arg-type]
+        losses.take_shares(count_item_shares(job, ranks, loader))
 
 
 def start_pipeline(model: Any, optimizer: Any, device: torch.device) -> TrainPipelineSparseDist:

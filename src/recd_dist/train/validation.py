@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import nn
 
 from recd_dist.checkpoint import checkpoint
-from recd_dist.job.check_evaluation import BEST_BY, VALIDATION, find_number, is_out_of_patience
+from recd_dist.job.check_evaluation import VALIDATION, direction, find_number, is_out_of_patience
 from recd_dist.job.job import Job
 from recd_dist.job.run_places import best_of
 from recd_dist.ranks import progress
@@ -25,6 +25,7 @@ from recd_dist.reader.transform import Transforms
 from recd_dist.train import build
 from recd_dist.train.evaluation import quality_of
 from recd_dist.train.mapped_ids import MappedIds
+from recd_dist.train.retrieval import retrieval_of
 from recd_dist.train.saves import Saves
 
 logger = logging.getLogger(__name__)
@@ -110,7 +111,8 @@ class Validation:
         options: dict[str, Any] = {"table": self._job.evaluation, "batch_size": self._options.batch_size}
         with closing(build.build_loader(self._job, self._ranks, self._transforms, shuffle=False, **options)) as batches:
             mapped = batches if self._ids is None else self._ids.known(batches)
-            quality = quality_of(model, mapped, build.build_losses(self._job), self._ranks.device)
+            measures = build.build_losses(self._job), self._ranks.device, retrieval_of(self._job, self._options.top)
+            quality = quality_of(model, mapped, *measures)
         told: list[Any] = [quality]
         dist.broadcast_object_list(told, src=0)
         numbers: dict[str, Any] = told[0]
@@ -122,7 +124,7 @@ class Validation:
         if self._best is not None:
             best = find_number(self._best[_QUALITY], by)
         is_new, self._counted_step = step > self._counted_step, max(step, self._counted_step)
-        if math.isfinite(value) and not (value - best) * BEST_BY[by.rpartition(".")[2]] <= 0:
+        if math.isfinite(value) and not (value - best) * direction(by.rpartition(".")[2]) <= 0:
             self._best, self._since_best = {"step": step, _QUALITY: self._latest[1]}, 0
             return True
         if is_new and (self._best is None or step > self._best["step"]):  # else it was measured before a kill

@@ -226,4 +226,5 @@ class Watch:
 
 def _evaluated(numbers: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of an evaluation that make curves."""
-    return {name: float(numbers[name]) for name in _EVALUATED if name in numbers}
+    names = [*(name for name in numbers if "@" in name), *(name for name in _EVALUATED if name in numbers)]
+    return {name: float(numbers[name]) for name in names}
