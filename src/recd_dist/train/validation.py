@@ -25,7 +25,7 @@ from recd_dist.reader.transform import Transforms
 from recd_dist.train import build
 from recd_dist.train.evaluation import quality_of
 from recd_dist.train.mapped_ids import MappedIds
-from recd_dist.train.retrieval import retrieval_of
+from recd_dist.train.split_vectors import retrieval_of
 from recd_dist.train.saves import Saves
 
 logger = logging.getLogger(__name__)

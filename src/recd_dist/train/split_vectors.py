@@ -1,4 +1,4 @@
-"""Retrieval in evaluation: each positive sample's item is looked for among all distinct items of the split, exactly.
+"""The vectors of a split: each positive sample's item is looked for among all distinct items, exactly.
 
 ::
 
