@@ -82,7 +82,7 @@ def test_negatives_of_the_own_rank_alone(two_ranks) -> None:
 
 
 def raw_logs(num_sessions: int = 250) -> pa.Table:
-    """Sessions of users who like items of one remainder modulo 5, which their history shows; three are shown each time."""
+    """Sessions of users who like items of one remainder modulo 5, which their history shows."""
     random = np.random.default_rng(0)
     rows = []
     for session in range(num_sessions):
@@ -178,7 +178,9 @@ def _assert_same_weights(runs: list[list[Any]]) -> None:
             assert np.abs(weights - plain_after[name]).max() < max(1e-2 * moved, 1e-6), name
 
 
-@pytest.mark.parametrize(("num_ranks", "options"), [(1, []), (2, []), (2, ["model.item=[item,price]", "optim.ema=0.9"])])
+@pytest.mark.parametrize(
+    ("num_ranks", "options"), [(1, []), (2, []), (2, ["model.item=[item,price]", "optim.ema=0.9"])]
+)
 def test_dedup_on_equals_off(two_ranks, table: list[str], tmp_path: Path, num_ranks: int, options: list[str]) -> None:
     # Adagrad would make whole steps of the rounding of gradients near 0, so the optimizer is SGD.
     sgd = ["plan=row_wise", "optim=sgd", "optim.tables.lr=2", "optim.dense.lr=0.1", f"run_dir={tmp_path / 'run'}"]

@@ -125,7 +125,10 @@ def test_tasks_in_their_order_with_the_statistics_of_their_labels(log: list[str]
         (["tasks.same.loss=regression"], r"label 'same' is 3 in every sample, so there is nothing to learn"),
         (["tasks.stars.loss=binary"], r"tasks\.stars: the table .* has no label 'stars'; .*tasks\.stars\.label="),
         (["tasks.watch.loss=regression"], r"has no label 'watch'; did you mean 'watch_s'\?; name the column by"),
-        (["tasks.clicked.loss=hinge"], r"tasks\.clicked\.loss=hinge: unknown; there are: binary, in_batch, regression, softmax"),
+        (
+            ["tasks.clicked.loss=hinge"],
+            r"tasks\.clicked\.loss=hinge: unknown; there are: binary, in_batch, regression, softmax",
+        ),
         (["tasks.clicked.weight=0"], r"tasks\.clicked\.weight=0\.0: must be above 0; leave the task out"),
         (["tasks.clicked.weight=nan"], r"tasks\.clicked\.weight=nan: must be above 0"),
         (["tasks.clicked.negatives_kept=0"], r"negatives_kept=0\.0: must be a share above 0 and at most 1"),

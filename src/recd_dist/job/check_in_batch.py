@@ -53,7 +53,9 @@ def _check_sizes(options: Mapping[str, Any]) -> None:
     for name in ("query_tower", "item_tower"):
         sizes = options.get(name, [])
         if not isinstance(sizes, list) or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
-            raise ConfigError(f"model.{name}={sizes}: must be a list of widths, each at least 1, such as [128,64] or []")
+            raise ConfigError(
+                f"model.{name}={sizes}: must be a list of widths, each at least 1, such as [128,64] or []"
+            )
     temperature = options.get("temperature", 1.0)
     if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not temperature > 0:
         raise ConfigError(f"model.temperature={temperature}: scores are divided by it, it must be above 0, such as 0.1")

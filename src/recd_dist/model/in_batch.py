@@ -13,7 +13,7 @@ over all items of the table, each once (sampled softmax, Bengio and Senecal, 200
 2019). The item itself is there for sure and is not drawn: its weight is 1. To divide it by its share too, as is common,
 makes the loss of rare items small (Khrylchenko et al., 2025).
 
-No negatives of a sample are all items that its user has as positives in the batch, on whatever rank: they are not wrong.
+Items that a sample's user has as positives in the batch, on whatever rank, are no negatives of it: they are not wrong.
 Its own item is one of them, in whatever sample. So the negatives of a sample are those of its query's row and user, and
 their sum is computed once for each such pair: ``loss = softplus(log sum - s)``.
 """
@@ -187,7 +187,7 @@ def find_own_positives(users: Integers, positives: Integers, items: Integers) ->
 
 
 def _join(left: Integers, right: Integers) -> tuple[Integers, Integers]:
-    """For each number on the left all its places on the right, which is sorted: places on the left, and on the right."""
+    """For each number on the left all its places on the right, which is sorted: places left, and places right."""
     first, last = np.searchsorted(right, left, "left"), np.searchsorted(right, left, "right")
     counts = last - first
     lefts = np.repeat(np.arange(len(left)), counts)

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 LOSSES = ("binary", "regression", "softmax", "in_batch")
-"""Losses by name: of a label that is 0 or 1, of any number, of one candidate among those of its request, and of one item
-among those of the batch."""
+"""Losses by name: of a label that is 0 or 1, of any number, of one candidate among those of its request, and of one
+item among those of the batch."""
 
 CANDIDATES = ("all", "positives")
 NEGATIVES = ("all_ranks", "rank")

@@ -53,7 +53,7 @@ class TwoTower(nn.Module):
         ConfigError: a tower has no features, or a value is out of range.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (each is an option of the model)
         self,
         schema: Schema,
         dim: int,

@@ -59,7 +59,7 @@ class Batch:
         return replace(self, sparse=sparse, dense=dense, labels=move(self.labels))
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Batch":
-        """The same batch on another device, but for the ids of samples, requests and sessions: only the host reads them."""
+        """The same batch on another device, but for ids of samples, requests and sessions, which the host reads."""
         sparse = self.sparse.to(device=device, non_blocking=non_blocking)
         return self._map(sparse, lambda t: t.to(device=device, non_blocking=non_blocking))
 

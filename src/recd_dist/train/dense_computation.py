@@ -17,7 +17,6 @@ from recd_dist.model.towers import Towers
 from recd_dist.tensors.grouped import Embedded, Grouped, GroupedJagged
 from recd_dist.tensors.sample_range import take_samples
 
-
 T = TypeVar("T")
 
 

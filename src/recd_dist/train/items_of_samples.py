@@ -90,7 +90,7 @@ def whose_samples(batch: Batch, item: str, user: str | None) -> ItemsAndUsers:
 
 
 def count_item_shares(job: Job, ranks: Ranks, loader: Loader) -> dict[str, NDArray[np.float64]]:
-    """For each task ``in_batch`` that asks for it the logarithm of each item's share among its candidates; a collective.
+    """The logarithm of each item's share among the candidates of a task, for tasks that ask for it; a collective.
 
     Every sample of the training table is read once, its item and labels alone.
 
