@@ -95,6 +95,11 @@ def _check_users(job: Job, task: Task, world_size: int) -> None:
 def _check_items(job: Job) -> None:
     options = job.config.model
     item = find_towers(job.schema, options.get("query"), options.get("item")).item[0]
+    if job.tables[str(job.schema[item].table)].mapped:
+        raise ConfigError(
+            f"data.tables.{job.schema[item].table}.mapped=true: tasks with the loss in_batch tell items by '{item}', "
+            "and rows that pass from one id to another would make several items one; leave it out"
+        )
     known = job.table.whole.manifest.ids.get(str(job.schema[item].table))
     if known is not None and known.num_distinct < 2:
         raise DataError(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from recd_dist.errors import ConfigError, DataError
 from recd_dist.job.check_in_batch import check_in_batch
 from recd_dist.job.job import Job
-from recd_dist.job.options import TaskOptions
+from recd_dist.job.task_options import TaskOptions
 from recd_dist.model.task import Task
 from recd_dist.screen.command_line import command_line
 from recd_dist.table.binary_label import binary_label_cure

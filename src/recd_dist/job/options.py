@@ -7,6 +7,7 @@ plain data, where ``T`` says what may be written.
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+from recd_dist.job.task_options import TaskOptions
 from recd_dist.ranks.timeouts import GRACE_S, Timeouts
 from recd_dist.reader.defaults import PREFETCH, SHUFFLE_WINDOW
 from recd_dist.synthetic.event_spec import EventSpec
@@ -263,21 +264,6 @@ class EvaluateInTraining:
     best: str | None = "ne"  # with every: ne, loss, auc or auc_per_request says which checkpoint is kept as the best
     patience: int | None = None  # with every: training ends after so many evaluations without a better one
     top: list[int] = field(default_factory=lambda: [10, 50, 100])  # in_batch: the K of recall@K and ndcg@K
-
-
-@dataclass
-class TaskOptions:
-    """What the model predicts from one label; docs/tasks.md."""
-
-    label: str | None = None  # the column; None: the name of the task
-    loss: str = "binary"  # binary, regression, softmax over the candidates of a request, in_batch for model=two_tower
-    weight: float = 1.0  # factor of the loss in the sum over the tasks
-    negatives_kept: float = 1.0  # binary: share of the negatives in the table; predictions make up for the rest
-    no_positive: str = "error"  # softmax: or skip, requests without a positive
-    candidates: str = "all"  # in_batch: the samples whose items are negatives; or positives
-    negatives: str = "all_ranks"  # in_batch: or rank, those of the rank's own batch
-    log_q: bool = True  # in_batch: negatives count by how seldom the training table has them
-    user: str | None = None  # in_batch: the id feature of whose items none is a negative of another; None: the session
 
 
 @dataclass

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from recd_dist.errors import ConfigError, nearest
-from recd_dist.job.options import TaskOptions, TrainConfig
+from recd_dist.job.options import TrainConfig
+from recd_dist.job.task_options import TaskOptions
 from recd_dist.model.task import CANDIDATES, LOSSES, NEGATIVES, Task
 from recd_dist.model.tower_choice import TOWER_MODELS
 from recd_dist.table.manifest import Manifest

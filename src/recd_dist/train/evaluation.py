@@ -25,9 +25,9 @@ from recd_dist.screen.console import console
 from recd_dist.screen.numbers import figure
 from recd_dist.tensors.batch import Batch
 from recd_dist.train import build
+from recd_dist.train.found_items import Retrieval, retrieval_of
 from recd_dist.train.mapped_ids import SUMMARY as IDS
 from recd_dist.train.seen_records import EpochCount, count_trained
-from recd_dist.train.split_vectors import Retrieval, retrieval_of
 from recd_dist.train.trained_run import open_run, output_of
 
 

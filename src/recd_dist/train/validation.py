@@ -24,9 +24,9 @@ from recd_dist.ranks.process_group import Ranks
 from recd_dist.reader.transform import Transforms
 from recd_dist.train import build
 from recd_dist.train.evaluation import quality_of
+from recd_dist.train.found_items import retrieval_of
 from recd_dist.train.mapped_ids import MappedIds
 from recd_dist.train.saves import Saves
-from recd_dist.train.split_vectors import retrieval_of
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ import torch
 from recd_dist.model.towers import Towers
 from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.ikjt import IKJT, GroupLayout
-from recd_dist.train import split_vectors
+from recd_dist.train import found_items
 from recd_dist.train.build import Output
-from recd_dist.train.split_vectors import Retrieval
+from recd_dist.train.found_items import Retrieval
 
 Sample = tuple[int, int, int, float, float, float, float]
 """Sample, request, item, query, vector of the item, label, weight; queries and vectors are of one number."""
@@ -45,7 +45,7 @@ def measure(samples: list[Sample], batch_size: int, weight: int | None = None) -
 @pytest.mark.parametrize("most_rows", [0, 100])
 def test_by_hand(batch_size: int, most_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Item 5 is worth 1 first and 4 at last; item 6 stays 3, item 7 has 2. Request 0 buys 5 twice, and 6."""
-    monkeypatch.setattr(split_vectors, "_MOST_ROWS", most_rows)
+    monkeypatch.setattr(found_items, "_MOST_ROWS", most_rows)
     samples: list[Sample] = [
         (0, 0, 5, 1.0, 1.0, 1.0, 1.0),
         (1, 0, 6, 1.0, 3.0, 1.0, 1.0),
