@@ -110,6 +110,19 @@ def test_training_ends_when_no_evaluation_is_better(
 
 
 @pytest.mark.usefixtures("scripted")
+def test_what_is_better_by_little_is_kept_and_does_not_count(
+    tiny: list[str], alone: Ranks, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "recd_dist"):
+        summary = run(tiny, alone, tmp_path / "run", *EARLY, "evaluate.min_improvement=0.15")
+
+    assert (summary["steps"], summary["best"]["step"], summary["ended_early"]) == (8, 4, True)
+    assert "3 times in a row no better ne than 0.8000, that of step 4 by more than 0.15" in caplog.text
+    enough = run(tiny, alone, tmp_path / "enough", *EARLY, "evaluate.min_improvement=0.09", "max_steps=10")
+    assert (enough["steps"], enough["ended_early"]) == (10, True)
+
+
+@pytest.mark.usefixtures("scripted")
 def test_a_resumed_run_keeps_the_best_and_the_count(tiny: list[str], alone: Ranks, tmp_path: Path) -> None:
     options = ("evaluate.every=2", "evaluate.patience=3", "checkpoint.every=1")
     run(tiny, alone, tmp_path / "run", *options, "max_steps=8", "checkpoint.keep=9")
@@ -132,7 +145,7 @@ def test_a_best_that_lies_ahead_of_the_checkpoint_stays(tiny: list[str], alone: 
     assert summary["best"]["step"] == 4
     assert checkpoint.find_newest(tmp_path / "run/best") == tmp_path / "run/best/step-00000004"
     extra = json.loads((tmp_path / "run/checkpoints/step-00000006/checkpoint.json").read_text())["extra"]
-    assert extra["validation"] == {"since_best": 1, "step": 6}
+    assert extra["validation"] == {"since_best": 1, "step": 6, "reference": 0.8}
 
 
 class _StoppedAt6(training.Stop):
@@ -154,12 +167,13 @@ def test_a_stop_saves_first_and_leaves_the_evaluation_to_the_next_run(
         with pytest.raises(Stopped):
             run(tiny, alone, tmp_path / "run", *options)
     path = tmp_path / "run/checkpoints/step-00000006/checkpoint.json"
-    assert json.loads(path.read_text())["extra"]["validation"] == {"since_best": 0, "step": 4}
+    assert json.loads(path.read_text())["extra"]["validation"] == {"since_best": 0, "step": 4, "reference": 0.8}
 
     summary = run(tiny, alone, tmp_path / "run", *options)
     assert (summary["steps"], summary["best"]["step"]) == (6 if patience == 1 else 8, 4)
     path = tmp_path / f"run/checkpoints/step-{summary['steps']:08d}/checkpoint.json"
-    assert json.loads(path.read_text())["extra"]["validation"] == {"since_best": patience, "step": summary["steps"]}
+    stored = json.loads(path.read_text())["extra"]["validation"]
+    assert stored == {"since_best": patience, "step": summary["steps"], "reference": 0.8}
 
 
 @pytest.mark.parametrize(
@@ -168,6 +182,8 @@ def test_a_stop_saves_first_and_leaves_the_evaluation_to_the_next_run(
         (["evaluate.every=0"], r"evaluate\.every=0: must be at least 1, or null"),
         (["evaluate.patience=2"], r"evaluate\.patience=2: needs evaluations to compare; add evaluate\.every=500"),
         (["evaluate.every=5", "evaluate.best=aux"], r"evaluate\.best=aux: unknown; did you mean 'auc'\?"),
+        (["evaluate.min_improvement=-1"], r"evaluate\.min_improvement=-1\.0: must be a number, at least 0"),
+        (["evaluate.min_improvement=0.1"], r"min_improvement=0\.1: is for a patience; add evaluate\.patience=3, or 0"),
         (["evaluate.every=5", "evaluate.split=null"], r"evaluate\.every=5: there is no split to evaluate"),
     ],
 )

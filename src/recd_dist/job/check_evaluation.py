@@ -1,5 +1,6 @@
 """Which split is evaluated, how often, and when training ends early: checked before a rank starts."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -89,6 +90,10 @@ def _check_options(options: EvaluateInTraining, tasks: Sequence[Task], has_split
     if options.patience is not None and (options.every is None or options.best is None):
         missing = "evaluate.every=500" if options.every is None else "evaluate.best=ne"
         raise ConfigError(f"evaluate.patience={options.patience}: needs evaluations to compare; add {missing}")
+    if not 0 <= (least := options.min_improvement) < math.inf:
+        raise ConfigError(f"evaluate.min_improvement={least}: must be a number, at least 0")
+    if options.min_improvement and options.patience is None:
+        raise ConfigError(f"evaluate.min_improvement={least}: is for a patience; add evaluate.patience=3, or 0")
 
 
 def _check_best(best: str, tasks: Sequence[Task], top: Sequence[int]) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from recd_dist.job.task_options import TaskOptions
 from recd_dist.ranks.timeouts import GRACE_S, Timeouts
 from recd_dist.reader.defaults import PREFETCH, SHUFFLE_WINDOW
+from recd_dist.reader.work import GivenWork
 from recd_dist.synthetic.event_spec import EventSpec
 from recd_dist.synthetic.spec import SyntheticSpec
 
@@ -237,6 +238,8 @@ class Reader:
     shuffle: bool = True
     window: int = SHUFFLE_WINDOW  # row groups whose sessions are shuffled among each other
     prefetch: int = PREFETCH  # batches per worker
+    batches: str = "samples"  # or work: batches of nearly equal work, of which batch_size is the mean size
+    work: GivenWork = field(default_factory=GivenWork)
     on_bad_id: str = "error"  # or drop: ids outside their table
     on_nan: str = "error"  # or zero: dense values and weights that are not finite
 
@@ -263,6 +266,7 @@ class EvaluateInTraining:
     every: int | None = None  # steps between evaluations while training; None: only at the end
     best: str | None = "ne"  # with every: ne, loss, auc or auc_per_request says which checkpoint is kept as the best
     patience: int | None = None  # with every: training ends after so many evaluations without a better one
+    min_improvement: float = 0.0  # with patience: better by no more than this does not count
     top: list[int] = field(default_factory=lambda: [10, 50, 100])  # in_batch: the K of recall@K and ndcg@K
 
 

@@ -49,6 +49,7 @@ _LAYOUT: dict[str, dict[str, list[str]]] = {
         "samples/s of all ranks": ["speed/samples_per_s$"],
         "step, ms": ["speed/step_ms$"],
         "reader wait, share of time": ["speed/reader_wait_share$"],
+        "imbalance of ranks: most over mean, 1 is even": ["speed/imbalance/.*"],
         "waiting for checkpoints, share of time": ["speed/checkpoint_share$"],
     },
     "what deduplication saves": {

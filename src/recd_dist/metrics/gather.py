@@ -76,10 +76,22 @@ def reduce_over_ranks(
         device: where the collectives of the process group run.
     """
     mine = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
-    of_ranks = [mine]
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        of_ranks = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-        dist.all_gather(of_ranks, mine)
-    table = torch.stack(of_ranks).cpu()
+    table = gather_over_ranks(mine)
     reduced = {"sum": table.sum(0), "mean": table.mean(0), "max": table.amax(0)}
     return {n: float(reduced[how if isinstance(how, str) else how[n]][i]) for i, n in enumerate(values)}
+
+
+def gather_over_ranks(numbers: Tensor) -> Tensor:
+    """The numbers of all ranks, side by side, on every rank; a collective.
+
+    Args:
+        numbers: this rank's, [...], of the same shape on every rank, on the device of the process group.
+
+    Returns:
+        [ranks, ...], on the host.
+    """
+    of_ranks = [numbers]
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        of_ranks = [torch.empty_like(numbers) for _ in range(dist.get_world_size())]
+        dist.all_gather(of_ranks, numbers)
+    return torch.stack(of_ranks).cpu()

@@ -10,7 +10,7 @@ Data-parallel training averages gradients over ranks. Where the sums of counts d
 ranks' means is not the mean over all samples: samples of a rank with few labels would count more. So the sums are added
 up over the ranks, and each rank divides its part by a rank's share of the whole. The sums follow from labels and
 weights alone: they travel while the model computes, and no host waits for a device. Where every label of every sample
-is there and none has a weight, every rank has as many samples but for one, and nothing travels.
+is there, none has a weight and batches are cut by samples, every rank has as many but for one, and nothing travels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,7 +57,7 @@ class TaskLosses(nn.Module):
         columns: for each task the column of its label in a batch's labels.
         weight: the column that holds the samples' weights; None where every sample counts once.
         over_ranks: whether sums of counts may differ between ranks by more than a sample: labels are missing, samples
-            have weights, or a task is a choice.
+            have weights, a task is a choice, or batches are cut by work.
 
     Attributes:
         factors: float [T], the weight of each task in the sum.

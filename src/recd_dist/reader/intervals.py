@@ -7,6 +7,9 @@
     batches    0 | 1    2 | 3 4         5 | 6    7 | 8 9        every share is cut into the same number of batches
     a rank's   0 | 2 | 1 | 3 4                                  loop takes its workers in turn
 
+Batches may also be cut by the work of their samples (``reader/cuts.py``): shares and batches then hold more or fewer
+samples, of nearly equal work.
+
 No sample is dropped, repeated or padded, and every rank has the same number of batches, so that no collective waits
 for a rank that has run dry. The position of a job follows from the number of batches trained, by arithmetic: any rank
 knows it for all ranks. What remains can be dealt again to another number of ranks and workers. A run that goes on with
@@ -17,13 +20,17 @@ the run would not come to the numbers of one that nothing has interrupted.
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from recd_dist.errors import ConfigError
 from recd_dist.reader.order import Shuffle
+from recd_dist.reader.work import Work
 from recd_dist.table.manifest import Manifest
 
 Interval = tuple[int, int]
@@ -52,6 +59,10 @@ class Deal:
         world_size: number of ranks.
         num_workers: workers of each rank, at least 1.
         batch_size: largest batch of a rank. With batch size 1 a batch may hold 2, since shares differ by one sample.
+            Of batches that are cut by work it is the largest mean.
+        work: the costs by which batches are cut; None where they are cut by samples.
+        cuts: where batches begin that are cut by work, counted in the samples that remain, and the number of samples
+            at the end, int64 [num_all_batches + 1]; those of a share stand side by side.
 
     Raises:
         ConfigError: there are fewer samples than ranks, so that some rank would have no batch.
@@ -61,6 +72,8 @@ class Deal:
     world_size: int = 1
     num_workers: int = 1
     batch_size: int = 1
+    work: Work | None = None
+    cuts: npt.NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("world_size", "num_workers", "batch_size"):
@@ -95,8 +108,13 @@ class Deal:
         """Batches of each rank; every rank has the same number."""
         return self._batches_per_share * self.num_workers
 
+    @property
+    def num_all_batches(self) -> int:
+        """Batches of all ranks."""
+        return self._batches_per_share * self._num_shares
+
     def batch(self, rank: int, number: int) -> tuple[Interval, ...]:
-        """The samples of a rank's batch, at most batch_size of them and at least one.
+        """The samples of a rank's batch: at least one, and at most batch_size unless batches are cut by work.
 
         Args:
             rank: a rank in [0, world_size).
@@ -137,23 +155,35 @@ class Deal:
         Args:
             num_trained: batches that every rank has trained.
         """
-        shape = {"world_size": self.world_size, "num_workers": self.num_workers, "batch_size": self.batch_size}
+        shape: dict[str, Any] = {name: getattr(self, name) for name in ("world_size", "num_workers", "batch_size")}
+        if self.work is not None:
+            shape["work"] = self.work.to_json()
         return {"intervals": [list(interval) for interval in self.remaining], **shape, "trained": num_trained}
 
-    def is_continued(self, value: Mapping[str, Any] | None, remaining: Sequence[Interval]) -> bool:
+    def is_stored_as(self, value: Mapping[str, Any]) -> bool:
+        """Whether a stored deal had the same samples for as many ranks and workers, cut by the same rule.
+
+        Args:
+            value: what ``to_json`` has written.
+        """
+        return self.to_json(value["trained"]) == dict(value)
+
+    def is_continued(self, value: Mapping[str, Any], remaining: Sequence[Interval]) -> bool:
         """Whether this deal, of all that a stored one had, has the batches that the stored one had left.
 
         Args:
-            value: what ``to_json`` has written; None where an earlier release wrote nothing.
+            value: what ``to_json`` has written.
             remaining: what was left then.
         """
-        if value is None or self.to_json(value["trained"]) != dict(value):
-            return False
         trained = value["trained"]
-        return 0 <= trained < self.num_batches and self.remaining_after(trained) == tuple(remaining)
+        if not self.is_stored_as(value) or not 0 <= trained < self.num_batches:
+            return False
+        return self.remaining_after(trained) == tuple(remaining)
 
     def _batch_start(self, share: int, batch: int) -> int:
         """Where a batch of a share begins, counted in the samples that remain."""
+        if self.cuts is not None:
+            return int(self.cuts[share * self._batches_per_share + batch])
         start = share * self.num_samples // self._num_shares
         length = (share + 1) * self.num_samples // self._num_shares - start
         return start + (batch * length // self._batches_per_share if batch else 0)

@@ -12,8 +12,9 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Sampler
 
+from recd_dist.reader.cuts import Cutter
 from recd_dist.reader.defaults import PREFETCH, SHUFFLE_WINDOW
-from recd_dist.reader.intervals import Deal, Position
+from recd_dist.reader.intervals import Deal, Interval, Position
 from recd_dist.reader.order import Shuffle
 from recd_dist.reader.reading_thread import ThreadedResults
 from recd_dist.reader.transform import Transforms
@@ -36,6 +37,8 @@ from recd_dist.tensors.batch import Batch
 logger = logging.getLogger(__name__)
 
 _DEAL = "deal"
+WORK = "work"
+"""Where a state has the costs by which batches are cut, if they are."""
 
 
 class Loader:
@@ -63,6 +66,8 @@ class Loader:
         on_bad_id: ``error`` or ``drop``, for an id outside its table.
         on_nan: ``error`` or ``zero``, for a dense value or a weight that is not finite.
         pin_memory: put batches into page-locked memory, for CUDA.
+        cutter: cuts batches by the work of their samples; ``batch_size`` is then their largest mean. Every rank needs
+            one, and deals together with the others: where a loader is made, and where an epoch begins.
 
     Attributes:
         counts: for each feature the ids dropped and the dense values and weights set to zero. What two workers read,
@@ -93,6 +98,7 @@ class Loader:
         on_bad_id: str = "error",
         on_nan: str = "error",
         pin_memory: bool = False,
+        cutter: Cutter | None = None,
     ) -> None:
         order = Shuffle(seed, shuffle, window)
         self._manifest = table.manifest
@@ -102,10 +108,11 @@ class Loader:
         BatchReader.check(self._options)
         self._rank, self._batch_size, self._prefetch = rank, batch_size, max(prefetch, 1)
         self._world_size, self._num_workers = world_size, num_workers
-        self._pin_memory = pin_memory
+        self._pin_memory, self._cutter = pin_memory, cutter
         self._loader: DataLoader[Result] | None = None
         self._reader: BatchReader | None = None
         self._threaded: ThreadedResults | None = None
+        self._dealt: Deal | None = None
         self.counts: Counter[str] = Counter()
         start = Position.at_start(self._manifest, order)
         if state is None:
@@ -115,14 +122,29 @@ class Loader:
 
     def _begin(self, position: Position, dealt: Mapping[str, Any] | None = None) -> None:
         """Deals what remains at a position, or goes on with a deal of the same shape; iterating starts there."""
-        shape = (self._world_size, max(self._num_workers, 1), self._batch_size)
         self._position, self._num_done = position, 0
         if dealt is not None:
-            first = Deal(tuple((int(start), int(end)) for start, end in dealt["intervals"]), *shape)
-            if first.is_continued(dealt, position.remaining):
-                self._deal, self._num_done = first, int(dealt["trained"])
+            first = self._deal_out(tuple((int(start), int(end)) for start, end in dealt["intervals"]))
+            if first.is_stored_as(dealt) and (first := self._cut(first)).is_continued(dealt, position.remaining):
+                self._dealt, self._num_done = first, int(dealt["trained"])
                 return
-        self._deal = Deal(position.remaining, *shape)
+        self._dealt = self._cut(self._deal_out(position.remaining))
+
+    def _deal_out(self, intervals: tuple[Interval, ...]) -> Deal:
+        """Samples of the epoch, dealt to the ranks and workers of this job by their number."""
+        shape = (self._world_size, max(self._num_workers, 1), self._batch_size)
+        return Deal(intervals, *shape, work=self._cutter.work if self._cutter else None)
+
+    def _cut(self, deal: Deal) -> Deal:
+        """The deal, cut into batches by work where this loader has a cutter; a collective then."""
+        return self._cutter.cut(self.epoch, deal) if self._cutter else deal
+
+    @property
+    def _deal(self) -> Deal:
+        """The deal of the epoch; a new epoch is dealt when its first batch is wanted, and the last one has none."""
+        if self._dealt is None:
+            self._begin(self._position)
+        return self._dealt  # type: ignore[return-value]  # mypy does not see that it was dealt
 
     @property
     def epoch(self) -> int:
@@ -131,7 +153,8 @@ class Loader:
 
     def start_epoch(self, epoch: int) -> None:
         """Goes to the beginning of an epoch; workers stay alive."""
-        self._begin(Position.at_start(self._manifest, self._options.shuffle, epoch))
+        self._position, self._num_done = Position.at_start(self._manifest, self._options.shuffle, epoch), 0
+        self._dealt = None
 
     def state(self, num_trained: int) -> dict[str, Any]:
         """The position of the whole job when every rank has trained its first batches of this iteration.
@@ -144,12 +167,13 @@ class Loader:
             A small JSON-ready dict, which ``state`` of a later Loader takes.
         """
         num_done = self._num_done + num_trained
-        left = self._deal.remaining_after(num_done)
+        work = {WORK: self._cutter.work.to_json()} if self._cutter else {}
+        left = self._deal.remaining_after(num_done) if num_done else self._position.remaining
         if not left:
-            return Position.at_start(self._manifest, self._options.shuffle, self.epoch + 1).to_json()
+            return {**Position.at_start(self._manifest, self._options.shuffle, self.epoch + 1).to_json(), **work}
         position = Position(self.epoch, left, self._position.table, self._options.shuffle)
         dealt = {_DEAL: self._deal.to_json(num_done)} if num_done else {}
-        return {**position.to_json(), **dealt}
+        return {**position.to_json(), **dealt, **work}
 
     def __len__(self) -> int:
         """Batches of this rank from where iterating starts to the end of the epoch."""
@@ -157,9 +181,9 @@ class Loader:
 
     def tasks(self) -> Iterator[Task]:
         """What this rank reads, one task for each batch."""
-        for number in range(self._num_done, self._deal.num_batches):
-            samples = self._deal.batch(self._rank, number)
-            yield Task(self.epoch, samples, self._deal.gapless_end(self._rank, number))
+        deal = self._deal
+        for number in range(self._num_done, deal.num_batches):
+            yield Task(self.epoch, deal.batch(self._rank, number), deal.gapless_end(self._rank, number))
 
     def __iter__(self) -> Iterator[Batch]:
         """The batches that are left in this epoch.
@@ -168,6 +192,7 @@ class Loader:
             DataError: damaged files; values that cannot be trained on.
             RuntimeError: a worker process has died.
         """
+        _ = self._deal  # in this thread: it may be a collective
         with self._open_results() as results:
             for result in results:
                 yield self._take_batch(*result)

@@ -110,10 +110,10 @@ class TableFiles:
             stored = self._read_group(part, group, row_group.index)
             columns |= stored.columns
             origins[group] = stored.origin
-            numbers = _read_key(samples, reference, origin)
-            row_of_sample[group] = _count_from_first(numbers, stored.row_numbers, reference, "group", origin)
+            numbers = read_key(samples, reference, origin)
+            row_of_sample[group] = count_from_first(numbers, stored.row_numbers, reference, "group", origin)
             num_rows[group] = len(stored.row_numbers)
-        ids, sessions, requests = (_read_key(samples, key, origin) for key in keys)
+        ids, sessions, requests = (read_key(samples, key, origin) for key in keys)
         labels = self._read_labels(samples, origin)
         return DecodedRowGroup(ids, sessions, requests, labels, row_of_sample, num_rows, columns, origins)
 
@@ -158,12 +158,12 @@ class TableFiles:
             if group not in part.streams:
                 raise DataError(f"{self.table.path}: the manifest names no streams of group '{group}'; {REMEDY}")
             streams, stream_origin = self.read_columns(part.streams[group], index, [STREAM, *_column_names(windowed)])
-            numbers = _read_key(stored, STREAM, origin), _read_key(streams, STREAM, stream_origin)
-            stream_of_row = _count_from_first(*numbers, STREAM, STREAM, origin)
+            numbers = read_key(stored, STREAM, origin), read_key(streams, STREAM, stream_origin)
+            stream_of_row = count_from_first(*numbers, STREAM, STREAM, origin)
             for f in windowed:
                 lists = read_column(streams, f, stream_origin)
                 columns[f.name] = expand_windows(stored, stream_of_row, f, origin, lists, stream_origin)
-        return _DecodedGroup(columns, _read_key(stored, ROW, origin), origin)
+        return _DecodedGroup(columns, read_key(stored, ROW, origin), origin)
 
     def _read_labels(self, samples: pa.Table, origin: Origin) -> Array:
         """The labels, float32 [N, number of labels]; nan where one is missing, which the manifest must know of."""
@@ -236,15 +236,24 @@ def _check_schema(schema: Schema, manifest: Manifest) -> None:
             raise ConfigError(f"label '{label}': table {name} has none{nearest(label, manifest.schema.labels)}")
 
 
-def _read_key(table: pa.Table, name: str, origin: Origin) -> Array:
-    """A key column, int64 [rows]."""
+def read_key(table: pa.Table, name: str, origin: Origin) -> Array:
+    """A key column, int64 [rows].
+
+    Args:
+        table: a row group, as it is stored.
+        name: name of the column.
+        origin: where the table comes from, for messages.
+
+    Raises:
+        DataError: it holds something else.
+    """
     column = table.column(name)
     if column.type != pa.int64():
         raise DataError(f"{origin}: key column '{name}' is {column.type}, wanted int64; {REMEDY}")
     return join_chunks(column, name, origin).to_numpy()
 
 
-def _count_from_first(numbers: Array, stored: Array, column: str, kind: str, origin: Origin) -> Array:
+def count_from_first(numbers: Array, stored: Array, column: str, kind: str, origin: Origin) -> Array:
     """Numbers that refer to rows of a row group, counted from its first row.
 
     Args:

@@ -23,6 +23,7 @@ _FORMATS: dict[str, Callable[[float], str]] = {
     "eval_ne": lambda v: f"eval ne {v:.2f}",
     "samples_per_s": lambda v: f"{v:,.0f} samples/s",
     "reader_wait_share": lambda v: f"reader wait {v:.0%}",
+    "imbalance": lambda v: f"imbalance {v:.2f}",
     "eta_s": lambda v: f"eta {_clock_time(v)}",
 }
 
@@ -73,9 +74,9 @@ class TrainingProgress:
 
         Args:
             step: the step that was just done, counted from 1.
-            numbers: any of ``loss``, ``auc``, ``ne``, ``eval_auc``, ``eval_ne``, ``samples_per_s`` and
-                ``reader_wait_share``; a nan is not shown,
-                and an absent number keeps the value of an earlier call.
+            numbers: any of ``loss``, ``auc``, ``ne``, ``eval_auc``, ``eval_ne``, ``samples_per_s``,
+                ``reader_wait_share`` and ``imbalance``; a nan is not shown, and an absent number keeps the value of an
+                earlier call.
         """
         now = self._clock()
         self._latest |= numbers

@@ -17,6 +17,7 @@ from recd_dist.model.loss import TaskLosses
 from recd_dist.model.models import build_named_model, id_features, sequence_features
 from recd_dist.model.towers import Towers
 from recd_dist.ranks.process_group import Ranks
+from recd_dist.reader.cuts import Cutter
 from recd_dist.reader.loader import Loader
 from recd_dist.reader.transform import Transforms
 from recd_dist.table.clustered import ClusteredTable
@@ -168,7 +169,8 @@ def build_losses(job: Job) -> TaskLosses:
     weight = None if job.weight is None else job.schema.labels.index(job.weight)
     stats = job.table.whole.manifest.labels
     has_gaps = any(task.label in stats and stats[task.label].num_null > 0 for task in job.tasks)
-    return TaskLosses(job.tasks, columns, weight, over_ranks=has_gaps)
+    is_uneven = job.config.reader.batches == "work"  # ranks have more or fewer samples: each sample counts the same
+    return TaskLosses(job.tasks, columns, weight, over_ranks=has_gaps or is_uneven)
 
 
 @contextmanager
@@ -234,6 +236,7 @@ def build_loader(
     batch_size: int | None = None,
     state: Mapping[str, Any] | None = None,
     shuffle: bool | None = None,
+    cutter: Cutter | None = None,
 ) -> Loader:
     """Builds the loader of this rank's batches.
 
@@ -245,6 +248,7 @@ def build_loader(
         batch_size: another batch size than the job's.
         state: position to go on from.
         shuffle: instead of the config's.
+        cutter: cuts batches by work.
     """
     reader = job.config.reader
     return Loader(
@@ -265,4 +269,5 @@ def build_loader(
         on_bad_id=reader.on_bad_id,
         on_nan=reader.on_nan,
         pin_memory=ranks.device.type == "cuda",
+        cutter=cutter,
     )

@@ -9,6 +9,7 @@
 
 import logging
 import math
+import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from recd_dist.embedding.vocabulary.placement import Placement
 from recd_dist.errors import UserError
 from recd_dist.job.job import Job
 from recd_dist.metrics.gather import reduce_over_ranks
+from recd_dist.metrics.imbalance import Imbalance
 from recd_dist.metrics.memory import measure_memory
 from recd_dist.metrics.moving_mean import MovingMean
 from recd_dist.metrics.speed import Speed
@@ -54,6 +56,8 @@ class Point:
         dedup_factors: samples per unique row of each group, so far.
         memory: the memory that this process uses, in GiB.
         tasks: where there are several, for each task by name its smoothed loss, and its quality if it is binary.
+        imbalance: of several ranks, the most that one has over the mean of all: of computing, samples, ids and unique
+            rows; empty after the first step.
     """
 
     loss: float
@@ -64,6 +68,7 @@ class Point:
     dedup_factors: Mapping[str, float]
     memory: Mapping[str, float] = field(default_factory=dict)
     tasks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    imbalance: Mapping[str, float] = field(default_factory=dict)
 
 
 def rise_text(step: int, loss: float) -> str:
@@ -112,6 +117,7 @@ class RunCounts:
         self._total: Counter[str] = Counter()  # of all ranks, in this attempt
         self._rows: Counter[str] = Counter()  # samples, and rows of each group, of this rank in this attempt
         self._rise: dict[str, float] | None = None
+        self._imbalance = Imbalance(ranks.device, None if ranks.device.type == "cuda" else time.thread_time)
 
     @property
     def loss(self) -> float:
@@ -145,10 +151,15 @@ class RunCounts:
             whole = len(self._binary) == len(self._job.tasks)
             self._quality.update(*(of if whole else of[:, self._binary] for of in columns))
         self._speed.count_step(batch.batch_size)
+        if self._ranks.world_size > 1:
+            rows = sum(group.num_rows for group in batch.sparse.groups)
+            ids = float(batch.sparse.value_offsets[-1])
+            self._imbalance.count_step({"samples": float(batch.batch_size), "ids": ids, "unique_rows": float(rows)})
 
     def pause(self) -> None:
         """What follows is no training: it does not count as a slow step."""
         self._speed.restart()
+        self._imbalance.restart()
 
     def measure(self, step: int, traffic: TrafficCounter) -> Point:
         """The numbers since the last point; a collective.
@@ -180,6 +191,7 @@ class RunCounts:
         self._total.update({k: round(v) for k, v in sums.items()})
         if step == self._first_step + 1:
             self._speed.restart()  # the first step starts readers and kernels: it says nothing of the pace
+            self._imbalance.forget()
         speed = self._speed.compute() if step > self._first_step + 1 else {}
         qualities = self._quality.compute()
         return Point(
@@ -193,6 +205,7 @@ class RunCounts:
             dedup_factors=self.dedup_factors(),
             memory=measure_memory(self._ranks.device),
             tasks=self._of_tasks(qualities),
+            imbalance=self._imbalance.compute(),
         )
 
     def _of_tasks(self, qualities: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
@@ -239,6 +252,7 @@ class RunCounts:
             "expanded_bytes": self._total["expanded"],
             "sent_bytes_per_step": sent / steps,
             "expanded_bytes_per_step": self._total["expanded"] / steps,
+            **({"imbalance": self._imbalance.total} if self._imbalance.total else {}),
             **({"loss_rise": self._rise} if self._rise else {}),
         }
 

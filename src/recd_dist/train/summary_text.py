@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from recd_dist.metrics.imbalance import UNEVEN, find_worst
 from recd_dist.screen.command_line import command_line
 from recd_dist.screen.numbers import figure
 from recd_dist.train.counting import rise_text
@@ -41,6 +42,8 @@ def render(summary: Mapping[str, Any]) -> Table:
         table.add_row("loss in training", rise_text(int(rise["step"]), rise["loss"]))
     for name, alarm in summary.get("alarms", {}).items():
         table.add_row(f"alarm {name}", f"steps {alarm['steps'][0]:,} to {alarm['steps'][1]:,}: {alarm['text']}")
+    if imbalance := summary.get("imbalance"):
+        table.add_row("imbalance of ranks", imbalance_text(imbalance))
     factors = ", ".join(f"{group} {factor:.2f}" for group, factor in summary["dedup_factor"].items())
     table.add_row("samples per unique row", factors or "nothing deduplicated")
     sent, expanded = summary["sent_bytes_per_step"], summary["expanded_bytes_per_step"]
@@ -73,6 +76,17 @@ def ids_text(numbers: Mapping[str, float]) -> str:
     if "unknown_share_evaluated" in numbers:
         parts.append(f"{numbers['unknown_share_evaluated']:.1%} of those of the evaluation")
     return "; ".join(parts)
+
+
+def imbalance_text(imbalance: Mapping[str, float]) -> str:
+    """What the rank with most has over the mean of all, and what helps where that costs much.
+
+    Args:
+        imbalance: of computing, samples, ids and unique rows.
+    """
+    shown = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in imbalance.items())
+    uneven = find_worst(imbalance) >= UNEVEN and imbalance.get("ids", 1.0) >= UNEVEN
+    return f"{shown}{'; reader.batches=work evens out long histories' if uneven else ''}"
 
 
 def _numbers_text(numbers: Mapping[str, Any]) -> str:

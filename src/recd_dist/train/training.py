@@ -56,6 +56,7 @@ from recd_dist.tensors.ikjt import IKJT
 from recd_dist.train import build, planning
 from recd_dist.train.items_of_samples import COUNTED_AT_ONCE, InBatchLosses, count_item_shares, narrow_to_items
 from recd_dist.train.mapped_ids import MappedIds
+from recd_dist.train.measured_work import cutter_of
 from recd_dist.train.prepared import prepare
 from recd_dist.train.run import finish, resume, samples_trained
 from recd_dist.train.saves import Saves
@@ -105,7 +106,8 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     model, optimizer, placed = shard_model(job, ranks, plan := agree_on_plan(job, ranks))
     ids, start = MappedIds(job, ranks, model, optimizer), resume(job, ranks, model, optimizer)
     validation = Validation(job, ranks, transforms, start, saves := Saves(job), ids)
-    loader = build.build_loader(job, ranks, transforms, state=start.get("reader"))
+    cutter = cutter_of(job, ranks, model, transforms, start.get("reader", {}))
+    loader = build.build_loader(job, ranks, transforms, state=start.get("reader"), cutter=cutter)
     step = first = optimizer.steps_done = int(start.get("step", 0))
     require_work(config, step, loader.epoch, validation.is_over)
     last, num_trained = config.max_steps or sys.maxsize, 0  # batches of this epoch and attempt

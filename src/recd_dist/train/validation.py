@@ -3,7 +3,8 @@
 ::
 
     every evaluate.every steps --> quality of the split --> best so far: RUN/best/step-00000400
-                                                       '--> evaluate.patience times none better: the run ends
+                                                       '--> evaluate.patience times none better by more than
+                                                            evaluate.min_improvement: the run ends
 """
 
 import logging
@@ -58,11 +59,14 @@ class Validation:
         self._job, self._ranks, self._transforms, self._options = job, ranks, transforms, job.config.evaluate
         known = extra.get(VALIDATION, {})
         self._since_best = int(known.get("since_best", 0))
+        self._reference: float | None = known.get("reference")
         # Earlier releases save no step: they look before each save.
         self._counted_step = int(known.get("step", extra.get("step", -1)))
         self._latest: tuple[int, dict[str, Any]] = (-1, {})
         self._directory = best_of(job.config)
         self._best = self._read_best() if self.every else None
+        if self._best is not None and "reference" not in known and self._options.best is not None:
+            self._reference = find_number(self._best[_QUALITY], self._options.best)  # earlier releases save none
 
     @property
     def every(self) -> int | None:
@@ -84,7 +88,8 @@ class Validation:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint has to hold, JSON-ready."""
-        return {VALIDATION: {"since_best": self._since_best, "step": self._counted_step}}
+        counted = {"since_best": self._since_best, "step": self._counted_step, "reference": self._reference}
+        return {VALIDATION: counted}
 
     def look(self, model: nn.Module, optimizer: Any, step: int, extra: Mapping[str, Any]) -> dict[str, Any]:
         """Measures the quality of the split and keeps the checkpoint if it is the best; a collective.
@@ -119,20 +124,27 @@ class Validation:
         return numbers
 
     def _compare(self, step: int, by: str) -> bool:
-        """Whether the latest numbers are the best ones so far; counts those that are not."""
+        """Whether the latest numbers are the best ones so far; counts those that are not better by enough.
+
+        What is enough is held against a reference: the last number that was. So many small steps are one large one.
+        """
         value, best = find_number(self._latest[1], by), math.nan
         if self._best is not None:
             best = find_number(self._best[_QUALITY], by)
         is_new, self._counted_step = step > self._counted_step, max(step, self._counted_step)
-        if math.isfinite(value) and not (value - best) * direction(by.rpartition(".")[2]) <= 0:
-            self._best, self._since_best = {"step": step, _QUALITY: self._latest[1]}, 0
-            return True
-        if is_new and (self._best is None or step > self._best["step"]):  # else it was measured before a kill
+        is_best = _gain(value, best, by) > 0
+        if is_best:
+            self._best = {"step": step, _QUALITY: self._latest[1]}
+        if _gain(value, self._reference, by) > self._options.min_improvement:
+            self._reference, self._since_best = value, 0
+        elif is_new and (is_best or self._best is None or step > self._best["step"]):  # else measured before a kill
             self._since_best += 1
         if self.is_over and self._ranks.is_first:
             than = f"than {best:.4f}, that of step {self._best['step']}" if self._best else "at all"
-            logger.info("ends early after step %d: %d times in a row no better %s %s", step, self._since_best, by, than)
-        return False
+            enough = f" by more than {self._options.min_improvement:g}" if self._options.min_improvement else ""
+            text = f"{self._since_best} times in a row no better {by} {than}{enough}"
+            logger.info("ends early after step %d: %s", step, text)
+        return is_best
 
     def finish(self, model: nn.Module, optimizer: Any, step: int, extra: Mapping[str, Any]) -> dict[str, Any]:
         """Measures the model that training ended with; a collective, with the arguments of ``look``.
@@ -159,6 +171,15 @@ class Validation:
         if found is None:
             return None
         return {"step": found.step, _QUALITY: _null_to_nan(found.extra[_QUALITY])}
+
+
+def _gain(value: float, before: float | None, by: str) -> float:
+    """By how much a number is better than one before, infinitely if there is none; not at all if it is no number."""
+    if not math.isfinite(value):
+        return -math.inf
+    if before is None or not math.isfinite(before):
+        return math.inf
+    return (value - before) * direction(by.rpartition(".")[2])
 
 
 def _null_to_nan(numbers: Mapping[str, Any]) -> dict[str, Any]:

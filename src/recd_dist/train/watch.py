@@ -1,5 +1,6 @@
 """What a run shows: progress on the screen, curves on the board, a summary."""
 
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from recd_dist.job.dotted_names import dotted_names, value_at
 from recd_dist.job.job import Job
 from recd_dist.job.run_places import checkpoints_of
 from recd_dist.metrics.curves import BOARD_DIRECTORY, CurveWriter
+from recd_dist.metrics.imbalance import UNEVEN, find_worst
 from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.plan.step_rows import TableUse
 from recd_dist.ranks import progress
@@ -140,7 +142,7 @@ class Watch:
             self._board.add_points(step, "optim", optim or {})
             for name, of_tables in (ids or {}).items():
                 self._board.add_points_by_line(step, "ids", name, of_tables)
-        self._latest |= {**point.quality, **point.speed}
+        self._latest |= {**point.quality, **point.speed, "imbalance": _shown(point.imbalance)}
         self._counts.pause()  # writing the curves is no training
 
     def _write_point(self, step: int, point: Point) -> None:
@@ -149,6 +151,7 @@ class Watch:
         board.add_points_by_line(step, "traffic", "bytes", sides)
         board.add_points_by_line(step, "traffic", "group_bytes", point.group_bytes)
         board.add_points(step, "speed", point.speed)
+        board.add_points_by_line(step, "speed", "imbalance", point.imbalance)
         board.add_points(step, "quality", {"loss": point.loss, **({} if point.tasks else point.quality)})
         for name, numbers in point.tasks.items():
             board.add_points(step, "quality", numbers, name)
@@ -222,6 +225,12 @@ class Watch:
         if self._progress:
             self._progress.__exit__(None, None, None)
             console(sys.stderr).print(render(summary))
+
+
+def _shown(imbalance: Mapping[str, float]) -> float:
+    """The imbalance that the screen shows; nan, which it does not show, where it costs little."""
+    worst = find_worst(imbalance)
+    return worst if worst >= UNEVEN else math.nan
 
 
 def _evaluated(numbers: Mapping[str, Any]) -> dict[str, float]:

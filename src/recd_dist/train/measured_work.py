@@ -1,0 +1,196 @@
+"""What training a sample of a job costs: as the config gives it, as the checkpoint has it, or measured.
+
+::
+
+    a shuffle window --light, mixed and heavy batches--> the model, forward --seconds--> fit_work --> Work
+
+Every rank computes the same batches, so that none waits for another one, and takes what rank 0 has found. The passes
+are those of an evaluation: they change no weight, no statistics and no random number.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from recd_dist.job.job import Job
+from recd_dist.model.models import id_features, sequence_features
+from recd_dist.ranks import progress
+from recd_dist.ranks.process_group import Ranks
+from recd_dist.reader.cuts import Cutter
+from recd_dist.reader.intervals import Interval
+from recd_dist.reader.loader import WORK
+from recd_dist.reader.order import Shuffle
+from recd_dist.reader.sample_work import WorkReader
+from recd_dist.reader.transform import Transforms
+from recd_dist.reader.work import PARTS, CountedList, Work, fit_work, to_work
+from recd_dist.reader.worker import BatchReader, ReaderOptions, Task
+from recd_dist.table.schema import Kind
+from recd_dist.tensors.batch import Batch
+from recd_dist.train.trained_run import logits_of
+
+logger = logging.getLogger(__name__)
+
+SIZES = (1.0, 0.5, 0.25)
+"""Measured batches, as shares of batch_size: what samples cost and what ids cost shows where both differ."""
+
+REPEATS = 3
+"""How often each batch is computed; the fastest counts, as other programs only slow it down."""
+
+
+def counted_lists(job: Job) -> tuple[CountedList, ...]:
+    """The lists of a job whose ids are work: those that are looked up.
+
+    Args:
+        job: resolved config.
+    """
+    name, options = str(job.config.model["name"]), job.config.model
+    histories = sequence_features(name, job.schema, options)
+    not_looked_up = id_features(name, job.schema, options)
+    counted = []
+    for feature in job.schema.sparse:
+        if feature.kind is Kind.ids and feature.name not in not_looked_up:
+            steps = job.transforms.steps.get(feature.name, ())
+            limits = [int(step.arguments["x"]) for step in steps if "x" in step.arguments]
+            is_history = feature.name in histories
+            limits += [int(options["max_length"])] if is_history and "max_length" in options else []
+            counted.append(CountedList(feature.name, is_history, min(limits, default=None)))
+    return tuple(counted)
+
+
+def cutter_of(job: Job, ranks: Ranks, model: Any, transforms: Transforms, state: Mapping[str, Any]) -> Cutter | None:
+    """What cuts the batches of a job by work; None where they are cut by samples. A collective.
+
+    A run that goes on keeps the costs that its checkpoint has, unless the config gives others.
+
+    Args:
+        job: the job.
+        ranks: this rank.
+        model: the sharded model, of which no pipeline holds a batch.
+        transforms: fitted on the training table.
+        state: the position of the reader that the run goes on from; empty for a run that starts.
+    """
+    reader, before = job.config.reader, to_work(state.get(WORK))
+    if state and (before is not None) != (reader.batches == "work") and ranks.is_first:
+        logger.info("reader.batches=%s: what is left of the epoch is cut anew", reader.batches)
+    if reader.batches != "work":
+        return None
+    lists = counted_lists(job)
+    work = Work.of(reader.work) or before
+    if work is None:
+        with progress.phase("measuring what samples cost"):
+            work = measure_work(job, ranks, model, transforms, lists)
+        if ranks.is_first:
+            logger.info("reader.batches=work: measured in microseconds; the same batches again: %s", work)
+            if not work.depends_on_lists:
+                logger.warning("reader.batches=work: lists cost nothing measurable; batches are cut by samples")
+    of_samples = WorkReader(job.table, job.schema, lists, work, _shuffle_of(job))
+    return Cutter(of_samples, ranks.rank, ranks.world_size, show_all_ranks)
+
+
+def _shuffle_of(job: Job) -> Shuffle:
+    return Shuffle(job.config.seed, job.config.reader.shuffle, job.config.reader.window)
+
+
+def show_all_ranks(mine: Any) -> list[Any]:
+    """What each rank has, in the order of the ranks; a collective."""
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, mine)
+    return everyone
+
+
+def measure_work(job: Job, ranks: Ranks, model: Any, transforms: Transforms, lists: Sequence[CountedList]) -> Work:
+    """Measures what samples cost; a collective.
+
+    Args:
+        job: the job.
+        ranks: this rank.
+        model: the sharded model; it is in evaluation mode afterwards.
+        transforms: fitted on the training table.
+        lists: the lists that count.
+
+    Returns:
+        The costs, the same on every rank.
+
+    Raises:
+        DataError: the table cannot be read.
+    """
+    reader = WorkReader(job.table, job.schema, lists, Work(id=1.0), _shuffle_of(job))
+    bad = job.config.reader.on_bad_id, job.config.reader.on_nan
+    options = ReaderOptions(job.table, job.schema, job.tables, transforms, _shuffle_of(job), not job.dedup, *bad)
+    model.eval()
+    parts, seconds = [], []
+    with closing(BatchReader(options)) as batches:
+        for samples in choose_batches(reader, job.config.batch_size):
+            batch = batches.read(Task(0, samples))
+            parts.append(count_parts(batch, lists))
+            times = [_time_forward(model, batch, ranks.device) for _ in range(REPEATS + 1)]
+            seconds.append(min(times[1:]))
+    found = [fit_work({name: np.array([p[name] for p in parts]) for name in PARTS}, np.array(seconds))]
+    dist.broadcast_object_list(found, src=0)
+    return found[0]
+
+
+def choose_batches(reader: WorkReader, batch_size: int) -> Iterator[tuple[Interval, ...]]:
+    """Samples of an epoch's first shuffle window for batches of long histories, of short ones, and of both.
+
+    Args:
+        reader: tells how many ids samples have.
+        batch_size: samples of the largest of these batches; fewer where there are not so many.
+    """
+    window = reader.shuffle_windows(0)[0]
+    work = reader.read(0, window)
+    starts, ends = work.sessions[:-1], work.sessions[1:]
+    order = np.argsort((work.before[ends] - work.before[starts]) / (ends - starts), kind="stable")
+    mixed = order.reshape(-1) if len(order) < 4 else np.concatenate([order[n::4] for n in range(4)])
+    for share in SIZES:
+        size = max(1, min(round(share * batch_size), int(ends[-1] // 2) or 1))
+        for sessions in (order, mixed, order[::-1]):
+            yield _take(window.start + starts[sessions], window.start + ends[sessions], size)
+
+
+def _take(starts: Any, ends: Any, size: int) -> tuple[Interval, ...]:
+    """The first so many samples of some intervals."""
+    taken: list[Interval] = []
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        if size <= 0:
+            break
+        taken.append((start, min(end, start + size)))
+        size -= taken[-1][1] - start
+    return tuple(taken)
+
+
+def count_parts(batch: Batch, lists: Sequence[CountedList]) -> dict[str, float]:
+    """How many of each of ``PARTS`` a batch has.
+
+    Args:
+        batch: on the host.
+        lists: the lists that count.
+    """
+    parts = dict.fromkeys(PARTS, 0.0) | {"sample": float(batch.batch_size)}
+    for counted in lists:
+        lengths = counted.count(batch.sparse.lengths_of(counted.name).numpy()).astype(np.float64)
+        parts["id"] += float(lengths.sum())
+        if counted.is_history:
+            parts["pair"] += float(np.square(lengths).sum())
+            inverse = batch.sparse.inverse_of(batch.sparse.group_of(counted.name))
+            parts["look"] += float((lengths if inverse is None else lengths[inverse.numpy()]).sum())
+    return parts
+
+
+def _time_forward(model: Any, batch: Batch, device: torch.device) -> float:
+    """Seconds of a forward pass: on CPU those in which this thread computed."""
+    if device.type != "cuda":
+        started = time.thread_time()
+        logits_of(model, batch, device)
+        return time.thread_time() - started
+    torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    logits_of(model, batch, device)
+    torch.cuda.synchronize(device)
+    return time.perf_counter() - started
