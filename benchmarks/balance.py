@@ -2,8 +2,8 @@
 
     python benchmarks/balance.py [CASE ...] [--quick] [--markdown] [--json FILE] [--dir DIR]
 
-The log is made up: sessions of 16 samples in the mean, each with a history whose length is log-normal (median 40,
-sigma 1.2) and at most 500. Both kinds are an epoch of the same samples, in the same order and in as many batches, and
+The log is made up: sessions of 16 samples in the mean, each with a history whose length is log-normal (median 80,
+sigma 1.2) and at most 1,000. Both kinds are an epoch of the same samples, in the same order and in as many batches, and
 train the same model by the same optimizers, in the same processes and by turns (A B A B ...). Costs are measured
 before, as in a run with reader.batches=work. Batches are read beforehand, so that reading costs nothing here.
 
@@ -45,17 +45,17 @@ class Case:
     words: str
 
 
-_HSTU = ("model=hstu", "model.dim=32", "model.max_length=500", "batch_size=256")
-_TRANSFORMER = ("model=transformer", "model.dim=32", "model.max_length=500", "batch_size=256")
+_HSTU = ("model=hstu", "model.dim=32", "model.max_length=1000", "batch_size=512")
+_TRANSFORMER = ("model=transformer", "model.dim=32", "model.max_length=1000", "batch_size=512")
 CASES = {
-    "hstu.2": Case(2, _HSTU, "HSTU, 2 layers, dim 32, 256 samples a rank, 2 ranks"),
-    "transformer.2": Case(2, _TRANSFORMER, "transformer, 2 layers, dim 32, 256 samples a rank, 2 ranks"),
-    "hstu.4": Case(4, _HSTU, "HSTU, 2 layers, dim 32, 256 samples a rank, 4 ranks"),
-    "transformer.4": Case(4, _TRANSFORMER, "transformer, 2 layers, dim 32, 256 samples a rank, 4 ranks"),
+    "hstu.2": Case(2, _HSTU, "HSTU, 2 layers, dim 32, 512 samples a rank, 2 ranks"),
+    "transformer.2": Case(2, _TRANSFORMER, "transformer, 2 layers, dim 32, 512 samples a rank, 2 ranks"),
+    "hstu.4": Case(4, _HSTU, "HSTU, 2 layers, dim 32, 512 samples a rank, 4 ranks"),
+    "transformer.4": Case(4, _TRANSFORMER, "transformer, 2 layers, dim 32, 512 samples a rank, 4 ranks"),
 }
 
 
-def write_log(path: Path, num_sessions: int, median: float = 40.0, sigma: float = 1.2, longest: int = 500) -> None:
+def write_log(path: Path, num_sessions: int, median: float = 80.0, sigma: float = 1.2, longest: int = 1000) -> None:
     """Writes the raw log as Parquet.
 
     Args:

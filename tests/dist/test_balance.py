@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -73,14 +74,24 @@ def test_a_run_goes_on_by_work_and_by_samples_on_any_ranks(two_ranks, four_ranks
     assert main(["seen", str(tmp_path)]) == 0
 
 
+def _weights(model: Any) -> dict[str, torch.Tensor]:
+    """Copies of this rank's weights and buffers, with its shards of the tables."""
+    found = {}
+    for name, value in model.state_dict().items():
+        shards = [s.tensor for s in value.local_shards()] if hasattr(value, "local_shards") else [value]
+        found.update({f"{name} {number}": shard.clone() for number, shard in enumerate(shards)})
+    return found
+
+
 def _measured(ranks: Ranks, overrides: list[str]) -> tuple[list, dict, dict]:
     job = check(load("train", overrides), ranks.world_size)
     transforms = job.transforms.fit(job.table)
     model, _, _ = shard_model(job, ranks)
-    before = {name: value.clone() for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+    before = _weights(model)
     random = torch.random.get_rng_state()
     work = measure_work(job, ranks, model, transforms, counted_lists(job))
-    changed = [n for n, value in before.items() if not torch.equal(value, model.state_dict()[n])]
+    now = _weights(model)
+    changed = [name for name, value in before.items() if not torch.equal(value, now[name])]
     assert torch.equal(random, torch.random.get_rng_state())
     cutter = cutter_of(job, ranks, model, transforms, {"work": work.to_json()})
     return changed, work.to_json(), cutter.work.to_json()

@@ -73,16 +73,12 @@ class Head(nn.Module):
 
     def forward(self, embedded: Embedded, batch: Batch) -> tuple[Tensor, Output]:
         """Computes the loss, and returns it with what the loop reports."""
-        dense = {group: batch.dense_of(group) for group in batch.dense}
-        if names := getattr(self.model, "ids", ()):  # over ranks, what was embedded is waited for where it is asked
-            ids = {n: list_of(batch.sparse, n, batch.sparse.values_of(n)) for n in names}
-            embedded = Embedded(embedded.pooled, embedded.sequences, ids)
         if not self.training:  # scores are wanted alone; the labels may be those of another table
-            logits, towers = self._compute(self.model if self.averaged is None else self.averaged, embedded, dense)
+            logits, towers = self.compute(self.model if self.averaged is None else self.averaged, embedded, batch)
             none = logits.new_zeros(())
             return none, Output(none, logits.detach(), batch, self.losses.factors, towers)
         counts = self.losses.count(batch.labels)  # travels while the model computes
-        logits, towers = self._compute(self.model, embedded, dense)
+        logits, towers = self.compute(self.model, embedded, batch)
         requests = number_requests(batch, logits) if self.losses.needs_requests else None
         of_items = None
         if self.in_batch is not None and towers is not None:
@@ -90,10 +86,21 @@ class Head(nn.Module):
         loss, losses = self.losses(logits, batch.labels, counts, requests, of_items)
         return loss, Output(loss.detach(), logits.detach(), batch, losses)
 
-    def _compute(
-        self, model: nn.Module, embedded: Embedded, dense: Mapping[str, Grouped]
-    ) -> tuple[Tensor, Towers | None]:
-        """The logits of a batch, and the vectors that they are products of where a loss takes these."""
+    def compute(self, model: nn.Module, embedded: Embedded, batch: Batch) -> tuple[Tensor, Towers | None]:
+        """What a model gives for a batch.
+
+        Args:
+            model: the dense layers, or their average.
+            embedded: the vectors of the batch.
+            batch: the batch.
+
+        Returns:
+            The logits, float [B, T], and the vectors that they are products of where a loss takes these.
+        """
+        dense = {group: batch.dense_of(group) for group in batch.dense}
+        if names := getattr(self.model, "ids", ()):  # over ranks, what was embedded is waited for where it is asked
+            ids = {n: list_of(batch.sparse, n, batch.sparse.values_of(n)) for n in names}
+            embedded = Embedded(embedded.pooled, embedded.sequences, ids)
         if self.in_batch is None:
             return self.computation.logits(model, embedded, dense), None
         towers = self.computation.towers(model, embedded, dense)

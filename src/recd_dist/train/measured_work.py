@@ -2,10 +2,11 @@
 
 ::
 
-    a shuffle window --light, mixed and heavy batches--> the model, forward --seconds--> fit_work --> Work
+    a shuffle window --batches of short, middling and long histories--> the model --seconds--> fit_work --> Work
 
-Every rank computes the same batches, so that none waits for another one, and takes what rank 0 has found. The passes
-are those of an evaluation: they change no weight, no statistics and no random number.
+Every rank computes the same batches, so that none waits for another one, and takes what rank 0 has found. A batch goes
+forward as in an evaluation, and backward to the gradients of the dense layers, which are dropped: no weight, no
+statistics and no random number changes. What tables take to be updated is left out; it grows with the ids.
 """
 
 import logging
@@ -32,12 +33,14 @@ from recd_dist.reader.work import PARTS, CountedList, Work, fit_work, to_work
 from recd_dist.reader.worker import BatchReader, ReaderOptions, Task
 from recd_dist.table.schema import Kind
 from recd_dist.tensors.batch import Batch
-from recd_dist.train.trained_run import logits_of
 
 logger = logging.getLogger(__name__)
 
 SIZES = (1.0, 0.5, 0.25)
 """Measured batches, as shares of batch_size: what samples cost and what ids cost shows where both differ."""
+
+QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.95)
+"""Where the sessions of measured batches lie among all, by the length of their histories."""
 
 REPEATS = 3
 """How often each batch is computed; the fastest counts, as other programs only slow it down."""
@@ -129,15 +132,14 @@ def measure_work(job: Job, ranks: Ranks, model: Any, transforms: Transforms, lis
         for samples in choose_batches(reader, job.config.batch_size):
             batch = batches.read(Task(0, samples))
             parts.append(count_parts(batch, lists))
-            times = [_time_forward(model, batch, ranks.device) for _ in range(REPEATS + 1)]
-            seconds.append(min(times[1:]))
+            seconds.append(min([_time_passes(model.module, batch.to(ranks.device)) for _ in range(REPEATS + 1)][1:]))
     found = [fit_work({name: np.array([p[name] for p in parts]) for name in PARTS}, np.array(seconds))]
     dist.broadcast_object_list(found, src=0)
     return found[0]
 
 
 def choose_batches(reader: WorkReader, batch_size: int) -> Iterator[tuple[Interval, ...]]:
-    """Samples of an epoch's first shuffle window for batches of long histories, of short ones, and of both.
+    """Samples of an epoch's first shuffle window for batches of short, of middling and of long histories.
 
     Args:
         reader: tells how many ids samples have.
@@ -146,12 +148,12 @@ def choose_batches(reader: WorkReader, batch_size: int) -> Iterator[tuple[Interv
     window = reader.shuffle_windows(0)[0]
     work = reader.read(0, window)
     starts, ends = work.sessions[:-1], work.sessions[1:]
-    order = np.argsort((work.before[ends] - work.before[starts]) / (ends - starts), kind="stable")
-    mixed = order.reshape(-1) if len(order) < 4 else np.concatenate([order[n::4] for n in range(4)])
+    order = np.argsort(work.before[ends] - work.before[starts], kind="stable")
     for share in SIZES:
         size = max(1, min(round(share * batch_size), int(ends[-1] // 2) or 1))
-        for sessions in (order, mixed, order[::-1]):
-            yield _take(window.start + starts[sessions], window.start + ends[sessions], size)
+        for quantile in QUANTILES:
+            chosen = np.roll(order, -int(quantile * len(order)))
+            yield _take(window.start + starts[chosen], window.start + ends[chosen], size)
 
 
 def _take(starts: Any, ends: Any, size: int) -> tuple[Interval, ...]:
@@ -183,14 +185,15 @@ def count_parts(batch: Batch, lists: Sequence[CountedList]) -> dict[str, float]:
     return parts
 
 
-def _time_forward(model: Any, batch: Batch, device: torch.device) -> float:
-    """Seconds of a forward pass: on CPU those in which this thread computed."""
-    if device.type != "cuda":
-        started = time.thread_time()
-        logits_of(model, batch, device)
-        return time.thread_time() - started
-    torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    logits_of(model, batch, device)
-    torch.cuda.synchronize(device)
-    return time.perf_counter() - started
+def _time_passes(module: Any, batch: Batch) -> float:
+    """Seconds that a model needs for a batch, forward and back: on CPU those in which this thread computed."""
+    head, device = module.head, batch.labels.device
+    is_cuda = device.type == "cuda"
+    clock = time.perf_counter if is_cuda else time.thread_time
+    started = clock()
+    logits, _ = head.compute(head.model, module.embeddings(batch.sparse), batch)
+    weights = [weight for weight in head.model.parameters() if weight.requires_grad]
+    torch.autograd.grad(logits.float().sum(), weights, allow_unused=True)
+    if is_cuda:
+        torch.cuda.synchronize(device)
+    return clock() - started

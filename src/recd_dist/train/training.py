@@ -112,8 +112,7 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     require_work(config, step, loader.epoch, validation.is_over)
     last, num_trained = config.max_steps or sys.maxsize, 0  # batches of this epoch and attempt
     pipeline = start_pipeline(model, optimizer, ranks.device)
-    known = describe(job, transforms)
-    extra = {**known, **start}
+    extra = {**(known := describe(job, transforms)), **start}
     facts = memory_of(model, optimizer, plan, ranks)
     with saves, ids, TrafficCounter() as traffic, watch_of(job, ranks, model, placed, loader, step, facts) as watch:
         if validation.is_owed(step):
