@@ -97,8 +97,9 @@ def _measured(ranks: Ranks, overrides: list[str]) -> tuple[list, dict, dict]:
     return changed, work.to_json(), cutter.work.to_json()
 
 
-def test_measuring_changes_nothing_and_ranks_agree(two_ranks, tiny: list[str], tmp_path: Path) -> None:
-    overrides = [*tiny, "model=transformer", "batch_size=64", "reader.batches=work", f"run_dir={tmp_path}"]
+@pytest.mark.parametrize("tables", [[], ["data.tables.item={mapped: true, num_embeddings: 64}"]], ids=["", "mapped"])
+def test_measuring_changes_nothing_and_ranks_agree(two_ranks, tiny: list[str], tmp_path: Path, tables: list[str]):
+    overrides = [*tiny, *tables, "model=transformer", "batch_size=64", "reader.batches=work", f"run_dir={tmp_path}"]
     (changed, work, known), (_, other, _) = two_ranks(_measured, overrides)
     assert changed == []
     assert work == other == known

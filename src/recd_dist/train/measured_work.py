@@ -13,6 +13,8 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -130,12 +132,28 @@ def measure_work(job: Job, ranks: Ranks, model: Any, transforms: Transforms, lis
     parts, seconds = [], []
     with closing(BatchReader(options)) as batches:
         for samples in choose_batches(reader, job.config.batch_size):
-            batch = batches.read(Task(0, samples))
+            batch = bring_into_range(batches.read(Task(0, samples)), job)
             parts.append(count_parts(batch, lists))
             seconds.append(min([_time_passes(model.module, batch.to(ranks.device)) for _ in range(REPEATS + 1)][1:]))
     found = [fit_work({name: np.array([p[name] for p in parts]) for name in PARTS}, np.array(seconds))]
     dist.broadcast_object_list(found, src=0)
     return found[0]
+
+
+def bring_into_range(batch: Batch, job: Job) -> Batch:
+    """The batch with rows of their tables in place of ids that have none before they are mapped; lists stay as long.
+
+    Args:
+        batch: on the host.
+        job: the job.
+    """
+    values = batch.sparse.values
+    for name, (start, end) in zip(batch.sparse.keys, pairwise(batch.sparse.value_offsets), strict=True):
+        table = job.tables[str(job.schema[name].table)]
+        if table.mapped:
+            rows = values[start:end].remainder(table.num_embeddings)
+            values = torch.cat([values[:start], rows, values[end:]])
+    return replace(batch, sparse=replace(batch.sparse, values=values))
 
 
 def choose_batches(reader: WorkReader, batch_size: int) -> Iterator[tuple[Interval, ...]]:
