@@ -22,7 +22,7 @@ from recd_dist.reader.loader import Loader
 from recd_dist.reader.transform import Transforms
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.tensors.batch import Batch
-from recd_dist.tensors.grouped import Embedded, Grouped
+from recd_dist.tensors.grouped import Embedded
 from recd_dist.tensors.host_side import host_integers
 from recd_dist.train.averaged_weights import copy_to_average
 from recd_dist.train.dense_computation import DenseComputation
