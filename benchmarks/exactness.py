@@ -38,7 +38,7 @@ TIGHT, WIDE, DOUBLE = "tight", "wide", "float64"
 BOUNDS = {TIGHT: (1e-5, 1e-2), WIDE: (5e-2, 1.0), DOUBLE: (1e-9, 1e-9)}
 """The largest relative differences of losses and weights that are let pass."""
 
-MODELS = ("dlrm", "dcn_v2", "deepfm", "wide_deep", "mmoe", "ple", "din", "transformer", "hstu")
+MODELS = ("dlrm", "dcn_v2", "deepfm", "wide_deep", "mmoe", "ple", "din", "transformer", "hstu", "two_tower")
 _BESIDE = ("model.beside={history_item: [history_category]}",)
 _OF_MODEL = {"din": _BESIDE, "hstu": _BESIDE}
 _TASKS = {
@@ -49,6 +49,11 @@ _TASKS = {
 _ALL_TASKS = (
     "tasks.label={loss: binary}",
     "tasks.watch_s={loss: regression, weight: 0.3}",
+    "tasks.chosen={label: label, loss: softmax, no_positive: skip}",
+)
+_TASKS_OF_TOWERS = (
+    "tasks.label={loss: in_batch}",
+    "tasks.own={label: label, loss: in_batch, candidates: positives, negatives: rank, log_q: false, weight: 0.3}",
     "tasks.chosen={label: label, loss: softmax, no_positive: skip}",
 )
 _SGD = ("optim=sgd", "optim.tables.lr=1", "optim.dense.lr=0.05")
@@ -99,7 +104,7 @@ def find_cases() -> list[Case]:
     cases = []
     for model in MODELS:
         chosen = (f"model={model}", "model.dim=8", *_OF_MODEL.get(model, ()))
-        tasks = (*chosen, *_ALL_TASKS)
+        tasks = (*chosen, *(_TASKS_OF_TOWERS if model == "two_tower" else _ALL_TASKS))
         cases += [
             Case("Models, SGD", model, TIGHT, (*chosen, *_SGD), (1, 2, 4)),
             Case("Models, row-wise Adagrad and Adagrad, eps 1e-4", model, TIGHT, (*chosen, *_STEADY), (2, 4)),

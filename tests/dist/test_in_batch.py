@@ -20,6 +20,7 @@ from recd_dist.model.towers import Towers
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.train import build
 from recd_dist.train.evaluation import evaluate_run
+from recd_dist.train.prediction import predict_run
 from recd_dist.train.training import shard_model, start_pipeline, train
 
 NUM_STEPS = 20
@@ -199,6 +200,7 @@ def test_a_batch_in_parts_trains_the_same(two_ranks, table: list[str], tmp_path:
 
 def _train_and_evaluate(ranks: Ranks, overrides: list[str], run_dir: Path) -> tuple[dict, dict]:
     summary = train(load("train", overrides), ranks)
+    predict_run(load("predict", [f"run_dir={run_dir}", "vectors=true", "columns=[item]"]), ranks)
     return summary, evaluate_run(load("evaluate", [f"run_dir={run_dir}", "top=[1,5,12]"]), ranks)
 
 
@@ -215,3 +217,24 @@ def test_items_are_found(two_ranks, table: list[str], tmp_path: Path) -> None:
     assert evaluation["recall@12"] == pytest.approx(summary["recall@12"], rel=1e-6)
     assert set(evaluation) >= {"recall@1", "ndcg@5", "num_positives", "num_items", "gauc"}
     assert "recall@12" not in other  # rank 0 has the numbers
+    _assert_vectors(pq.read_table(run_dir / "scores" / "test"), evaluation)
+
+
+def _assert_vectors(scores: pa.Table, evaluation: dict) -> None:
+    """The vectors that were written give the scores, and the recall that was measured."""
+    query, vectors = (np.stack(scores[name].to_numpy()) for name in ("query_vector", "item_vector"))
+    np.testing.assert_allclose((query * vectors).sum(1), scores["score_bought"].to_numpy(), rtol=1e-3, atol=1e-4)
+    items, bought = scores["item"].to_numpy(), scores["bought"].to_numpy() == 1
+    ids, first = np.unique(items, return_index=True)
+    places, asked = query @ vectors[first].T, scores["request_id"].to_numpy()
+    hits, seen = [], set()
+    for sample in np.flatnonzero(bought):
+        if (asked[sample], items[sample]) in seen:
+            continue
+        seen.add((asked[sample], items[sample]))
+        others = set(items[bought & (asked == asked[sample])]) - {items[sample]}
+        competing = places[sample][[item not in others for item in ids]]
+        own = places[sample][np.searchsorted(ids, items[sample])]
+        hits.append((competing > own).sum() < 12)
+    assert len(hits) == evaluation["num_positives"]
+    assert np.mean(hits) == pytest.approx(evaluation["recall@12"], abs=0.02)  # weighted there

@@ -339,3 +339,4 @@ class PredictConfig(EvaluateConfig):
     out: str | None = None  # directory of the scores; None: RUN_DIR/scores/SPLIT
     overwrite: bool = False
     columns: list[str] = field(default_factory=list)  # columns of the table that stand beside the scores
+    vectors: bool = False  # of a model with towers: the vectors of query and item stand there, too

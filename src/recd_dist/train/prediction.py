@@ -10,7 +10,7 @@ Every sample is scored once, unique rows are computed once, and the files togeth
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from torch import Tensor
 
 from recd_dist.errors import ConfigError, DataError
 from recd_dist.job.config import from_yaml, load
-from recd_dist.job.options import PredictConfig
+from recd_dist.job.options import PredictConfig, TrainConfig
 from recd_dist.model.task import Task
+from recd_dist.model.tower_choice import TOWER_MODELS
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
 from recd_dist.reader.loader import Loader
@@ -34,12 +35,15 @@ from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.table.location import Location, location
 from recd_dist.table.schema import KEYS
 from recd_dist.train.score_directory import ScoreDirectory, require_free
-from recd_dist.train.trained_run import TrainedRun, logits_of, open_run, open_split
+from recd_dist.train.trained_run import TrainedRun, open_run, open_split, output_of
 
 logger = logging.getLogger(__name__)
 
 SCORE = "score"
 """The columns of scores begin with it: ``score_clicked`` is that of the task ``clicked``."""
+
+VECTORS = ("query_vector", "item_vector")
+"""The columns of a model with towers that ``vectors=true`` adds; a score is the product of the two."""
 
 _ROW_GROUP = 1 << 17  # samples of a row group of the scores
 
@@ -57,11 +61,14 @@ def check_prediction(config: PredictConfig, world_size: int) -> None:
         world_size: number of ranks.
 
     Raises:
-        ConfigError, DataError: there is no such run or split, it has fewer samples than there are ranks, or scores may
-            not be written there.
+        ConfigError, DataError: there is no such run or split, it has fewer samples than there are ranks, its model has
+            no vectors, or scores may not be written there.
     """
     require_free(scores_directory(config), config.overwrite)
-    table = open_split(config, from_yaml("train", Path(config.run_dir) / "config.yaml"))
+    trained: TrainConfig = from_yaml("train", Path(config.run_dir) / "config.yaml")
+    if config.vectors and (model := str(trained.model.get("name"))) not in TOWER_MODELS:
+        raise ConfigError(f"vectors=true: model '{model}' of {config.run_dir} has no towers; leave it out")
+    table = open_split(config, trained)
     if (num_samples := table.manifest.num_samples) < world_size:
         raise ConfigError(f"{table.path}: {num_samples} samples for {world_size} ranks, each needs at least one")
 
@@ -85,14 +92,14 @@ def predict_run(config: PredictConfig, ranks: Ranks, progress: bool = False) -> 
     run = open_run(config, ranks)
     labels = dict.fromkeys(task.label for task in run.job.tasks)
     keys = StoredColumns.of(run.job.table, (*KEYS, *labels, *config.columns))
-    names = [f"{SCORE}_{task.name}" for task in run.job.tasks]
+    names = [*(f"{SCORE}_{task.name}" for task in run.job.tasks), *(VECTORS if config.vectors else ())]
     for name in names:
         if name in keys.names:
             raise ConfigError(f"columns: '{name}' is the name of scores; leave it out")
     with PhaseProgress(progress and ranks.is_first) as bar, run.open_batches(ranks) as batches:
-        start, scores = score_samples(run, ranks, batches, bar)
+        start, columns = score_samples(run, ranks, batches, bar, config.vectors)
         with directory.open() as part:
-            write_scores(part, keys, names, start, scores)
+            write_scores(part, keys, dict(zip(names, columns, strict=True)), start)
             facts = {
                 "run_dir": config.run_dir,
                 "step": run.step,
@@ -106,8 +113,8 @@ def predict_run(config: PredictConfig, ranks: Ranks, progress: bool = False) -> 
 
 
 def score_samples(
-    run: TrainedRun, ranks: Ranks, batches: Loader, bar: PhaseProgress
-) -> tuple[int, NDArray[np.float32]]:
+    run: TrainedRun, ranks: Ranks, batches: Loader, bar: PhaseProgress, vectors: bool = False
+) -> tuple[int, list[NDArray[np.float32]]]:
     """Scores this rank's samples; a collective.
 
     Args:
@@ -115,11 +122,13 @@ def score_samples(
         ranks: this rank's place in the job.
         batches: this rank's batches, not shuffled.
         bar: shows how many samples of all ranks are scored, as far as this one can tell.
+        vectors: give the vectors of query and item as well, of a model with towers.
 
     Returns:
-        Where this rank's samples begin in the table's order; and their scores, float32 [samples, T]: of a binary task
-        the probability of label 1, of a regression the number, of a softmax the logit. With several workers their
-        batches take turns, so that scores are put in their places as they come.
+        Where this rank's samples begin in the table's order; and for each task their scores, float32 [samples]: of a
+        binary task the probability of label 1, of a regression the number, else the logit; then the vectors, float32
+        [samples, D]. With several workers their batches take turns, so that scores are put in their places as they
+        come.
 
     Raises:
         DataError: there is no sample.
@@ -128,20 +137,25 @@ def score_samples(
     if not tasks:
         raise DataError(f"{run.job.table.path}: holds no samples to score; choose another split=...")
     start, end = min(t.samples[0][0] for t in tasks), max(t.samples[-1][1] for t in tasks)
-    scores = np.full((end - start, len(run.job.tasks)), np.nan, np.float32)
+    width, columns = len(run.job.tasks), np.empty((0, 0), np.float32)
     bar.start_scoring(run.job.manifest.num_samples)
     num_shown = num_scored = 0
     for task, batch in zip(tasks, run.ids.known(batches), strict=True):
-        found = to_scores(logits_of(run.model, batch, ranks.device), run.job.tasks).cpu().numpy()
+        output = output_of(run.model, batch, ranks.device)
+        parts = [to_scores(output.logits.float(), run.job.tasks)]
+        parts += output.towers.plain() if vectors and output.towers is not None else ()
+        found = torch.cat(parts, 1).float().cpu().numpy()
+        if not len(columns):
+            columns = np.full((end - start, found.shape[1]), np.nan, np.float32)
         for first, last in task.samples:
-            scores[first - start : last - start], found = found[: last - first], found[last - first :]
+            columns[first - start : last - start], found = found[: last - first], found[last - first :]
         num_scored += batch.batch_size
-        shown = run.job.manifest.num_samples * num_scored // len(scores)
+        shown = run.job.manifest.num_samples * num_scored // len(columns)
         bar.advance(shown - num_shown)
         num_shown = shown
-    if bad := int(np.isnan(scores).sum()):
+    if bad := int(np.isnan(scores := columns[:, :width]).sum()):
         logger.warning("rank %d: %d of %d scores are nan: did training diverge?", ranks.rank, bad, scores.size)
-    return start, scores
+    return start, [*scores.T, *(np.split(columns[:, width:], 2, 1) if columns.shape[1] > width else ())]
 
 
 def to_scores(logits: Tensor, tasks: Sequence[Task]) -> Tensor:
@@ -158,25 +172,24 @@ def to_scores(logits: Tensor, tasks: Sequence[Task]) -> Tensor:
 
 
 def write_scores(
-    path: Path, keys: StoredColumns, names: Sequence[str], start: int, scores: NDArray[np.float32]
+    path: Path, keys: StoredColumns, scores: Mapping[str, NDArray[np.float32]], start: int
 ) -> None:
     """Writes a file of samples that follow each other in the table.
 
     Args:
         path: the file.
         keys: the columns that stand beside the scores.
-        names: the names of the columns of scores.
+        scores: the columns by name, float32 [samples], or [samples, D] for vectors.
         start: where the samples begin in the table's order.
-        scores: float32 [samples, T].
     """
     waiting: list[pa.Table] = []
     writer: pq.ParquetWriter | None = None
-    done, end = start, start + len(scores)
+    done, end = start, start + len(next(iter(scores.values())))
     try:
         for rows in keys.read(start, end):
-            chosen = scores[done - start : done - start + len(rows)]
-            for number, name in enumerate(names):
-                rows = rows.append_column(name, pa.array(chosen[:, number]))  # noqa: PLW2901
+            for name, column in scores.items():
+                chosen = to_arrow(column[done - start : done - start + len(rows)])
+                rows = rows.append_column(name, chosen)  # noqa: PLW2901
             waiting.append(rows)
             done += len(rows)
             if done == end or sum(map(len, waiting)) >= _ROW_GROUP:
@@ -187,6 +200,17 @@ def write_scores(
     finally:
         if writer is not None:
             writer.close()
+
+
+def to_arrow(numbers: NDArray[np.float32]) -> pa.Array:
+    """A column of numbers, or of vectors as lists of one length.
+
+    Args:
+        numbers: float32 [samples] or [samples, D].
+    """
+    if numbers.ndim == 1:
+        return pa.array(np.ascontiguousarray(numbers))
+    return pa.FixedSizeListArray.from_arrays(pa.array(numbers.reshape(-1)), numbers.shape[1])
 
 
 def report(result: dict[str, Any], out: Location) -> str:
