@@ -171,9 +171,7 @@ def to_scores(logits: Tensor, tasks: Sequence[Task]) -> Tensor:
     return torch.stack(columns, 1)
 
 
-def write_scores(
-    path: Path, keys: StoredColumns, scores: Mapping[str, NDArray[np.float32]], start: int
-) -> None:
+def write_scores(path: Path, keys: StoredColumns, scores: Mapping[str, NDArray[np.float32]], start: int) -> None:
     """Writes a file of samples that follow each other in the table.
 
     Args:
