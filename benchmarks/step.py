@@ -96,7 +96,7 @@ CASES = {
 
 def overrides(case: Case, directory: Path, num_samples: int) -> list[str]:
     """The overrides of the data config: which logs, how many, and the paths of the logs and the table."""
-    name = case.data[-1] if len(case.data) == 1 else case.data[1]
+    name = next((d for d in case.data if d.startswith("data.name=")), case.data[0])
     name = f"{name.partition('=')[2]}-{num_samples}"
     return [
         *case.data,
