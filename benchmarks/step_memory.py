@@ -21,7 +21,7 @@ import measure
 from step import BASELINE, CASES, Trainer, ensure_table, overrides
 
 LIMIT = 4 << 30
-SIZES = (256, 512)
+SIZES = (512, 2048)
 NUM_STEPS = 3
 
 

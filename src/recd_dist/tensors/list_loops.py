@@ -4,6 +4,9 @@ The lists of a batch are jagged: list u is ``values[starts[u] : starts[u] + leng
 ``order[bounds[u] : bounds[u + 1]]``. What is computed for each pair of a query and a vector of its list stands in a
 matrix [heads, pairs]: n numbers for each query, from ``offsets[query]``.
 
+Loops get whole arrays and a first line, not slices of lines: numba would not know that such a slice's numbers stand
+side by side, and a loop over them would not run in vectors.
+
 Inside, a list is turned, [dim, n], so that every inner loop runs along the list: it needs no padding, runs in vectors
 whatever the width, and a list is read once however many queries it has.
 """
@@ -23,8 +26,8 @@ Places = tuple[Integers, Integers, Integers, Integers, Integers]
 @jit_sums
 def turn(values: Floats, start: int, length: int, lines: Floats) -> None:
     """``lines[d, j] = values[start + j, d]``."""
-    for d in range(values.shape[1]):
-        for j in range(length):
+    for j in range(length):
+        for d in range(values.shape[1]):
             lines[d, j] = values[start + j, d]
 
 
@@ -37,37 +40,38 @@ def turn_back(lines: Floats, start: int, length: int, values: Floats) -> None:
 
 
 @jit_sums
-def add_products(factors: Floats, lines: Floats, row: Floats) -> None:
-    """``row[j] += sum over d of factors[d] * lines[d, j]``, four lines at a time: the row is read less often."""
+def add_products(factors: Floats, lines: Floats, low: int, row: Floats) -> None:
+    """``row[j] += sum over d of factors[d] * lines[low + d, j]``, four lines at a time: the row is read less often."""
     num, n = len(factors), len(row)
     whole = num - num % 4
     for d in range(0, whole, 4):
         a, b, c, e = factors[d], factors[d + 1], factors[d + 2], factors[d + 3]
+        k = low + d
         for j in range(n):
-            row[j] += a * lines[d, j] + b * lines[d + 1, j] + c * lines[d + 2, j] + e * lines[d + 3, j]
+            row[j] += a * lines[k, j] + b * lines[k + 1, j] + c * lines[k + 2, j] + e * lines[k + 3, j]
     for d in range(whole, num):
         a = factors[d]
         for j in range(n):
-            row[j] += a * lines[d, j]
+            row[j] += a * lines[low + d, j]
 
 
 @jit_sums
-def add_dots(lines: Floats, row: Floats, sums: Floats) -> None:
-    """``sums[d] += sum over j of lines[d, j] * row[j]``."""
+def add_dots(lines: Floats, low: int, row: Floats, sums: Floats) -> None:
+    """``sums[d] += sum over j of lines[low + d, j] * row[j]``."""
     for d in range(len(sums)):
         total = sums[d] * 0
         for j in range(len(row)):
-            total += lines[d, j] * row[j]
+            total += lines[low + d, j] * row[j]
         sums[d] += total
 
 
 @jit_sums
-def add_outer(factors: Floats, row: Floats, lines: Floats) -> None:
-    """``lines[d, j] += factors[d] * row[j]``."""
+def add_outer(factors: Floats, row: Floats, lines: Floats, low: int) -> None:
+    """``lines[low + d, j] += factors[d] * row[j]``."""
     for d in range(len(factors)):
         factor = factors[d]
         for j in range(len(row)):
-            lines[d, j] += factor * row[j]
+            lines[low + d, j] += factor * row[j]
 
 
 @jit_sums
@@ -96,7 +100,7 @@ def score_pairs(
                 row = scores[h, first : first + n]
                 for j in range(n):
                     row[j] = bias[h, n - 1 - j] if bias.shape[1] else 0
-                add_products(query[b, h * width : (h + 1) * width], lines[h * width : (h + 1) * width, :n], row)
+                add_products(query[b, h * width : (h + 1) * width], lines, h * width, row)
 
 
 @jit_sums
@@ -127,8 +131,8 @@ def score_pairs_backward(
                 if grad_bias.shape[1]:
                     for j in range(n):
                         grad_bias[h, n - 1 - j] += row[j]
-                add_dots(lines[low:high, :n], row, grad_query[b, low:high])
-                add_outer(query[b, low:high], row, grad_lines[low:high, :n])
+                add_dots(lines, low, row, grad_query[b, low:high])
+                add_outer(query[b, low:high], row, grad_lines, low)
         turn_back(grad_lines, starts[u], n, grad_key)
 
 
@@ -152,7 +156,7 @@ def sum_pairs(
             for h in range(heads):
                 first = offsets[b]
                 low, high = h * width, (h + 1) * width
-                add_dots(lines[low:high, :n], weights[h, first : first + n], sums[b, low:high])
+                add_dots(lines, low, weights[h, first : first + n], sums[b, low:high])
 
 
 @jit_sums
@@ -181,8 +185,8 @@ def sum_pairs_backward(
             b = order[i]
             for h in range(heads):
                 first, low, high = offsets[b], h * width, (h + 1) * width
-                add_products(grad[b, low:high], lines[low:high, :n], grad_weights[h, first : first + n])
-                add_outer(grad[b, low:high], weights[h, first : first + n], grad_lines[low:high, :n])
+                add_products(grad[b, low:high], lines, low, grad_weights[h, first : first + n])
+                add_outer(grad[b, low:high], weights[h, first : first + n], grad_lines, low)
         turn_back(grad_lines, starts[u], n, grad_value)
 
 
