@@ -1,14 +1,16 @@
 """A log whose ids change over time: rows that ids share by hashing, against rows that they get and lose. AUC of both.
 
     python benchmarks/moving_ids.py [--quick] [--json results.json]
+    python benchmarks/moving_ids.py --speed 4
 
 Items appear, are shown for a while, and are gone; one impression in eight shows an item that nobody sees again. Every
 side trains the same samples once, in the order of time, in a table of as many rows, and is judged on the last hours:
 
     hashed            rows by hash: an item shares its row with others, living and gone
+    hashed, 16x       the same in 16 times as many rows
     mapped            an item has a row of its own, and takes that of the one not seen for longest
     admitted          the same, after two lookups: items that come once take no row
-    a row for each    as many rows as there are items, which a log that never ends does not allow
+    a row for each    more rows than there are items, which a log that never ends does not allow
 """
 
 import argparse
@@ -23,6 +25,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from measure import alternate
 
 NUM_ROWS = 2048
 SEGMENTS, WIDTH = 16, 4
@@ -30,6 +33,7 @@ SHOWN_ONCE = 1 / 8
 HOURS = 200.0
 SIDES = {
     "hashed": f"{{num_embeddings: {NUM_ROWS}, hashed: true}}",
+    "hashed, 16x": f"{{num_embeddings: {16 * NUM_ROWS}, hashed: true}}",
     "mapped": f"{{num_embeddings: {NUM_ROWS}, mapped: true}}",
     "admitted": f"{{num_embeddings: {NUM_ROWS}, mapped: true, admit_after: 2}}",
     "a row for each": "{num_embeddings: 262144, mapped: true}",
@@ -93,11 +97,52 @@ def recd(*arguments: str) -> None:
 
 def train(directory: Path, data: list[str], side: str, seed: int) -> dict[str, Any]:
     """Trains one side, and returns its summary."""
-    run = directory / f"{side.replace(' ', '_')}-{seed}"
-    options = ["model=deepfm", "batch_size=512", "epochs=1", "reader.shuffle=false", f"seed={seed}", f"run_dir={run}"]
+    run = directory / f"{side.replace(' ', '_').replace(',', '')}-{seed}"
+    options = [
+        "model=deepfm",
+        "batch_size=512",
+        "epochs=1",
+        "reader.shuffle=false",
+        "optim.tables.lr=0.05",
+        f"seed={seed}",
+        f"run_dir={run}",
+    ]
     recd("train", *data, f"data.tables.item={SIDES[side]}", *options, "checkpoint.every=null", "--nproc", "2")
     summary: dict[str, Any] = json.loads((run / "summary.json").read_text())
     return summary
+
+
+def make_table(directory: Path, num_sessions: int) -> tuple[list[str], float]:
+    """Makes the log and its table; the overrides that name it, and the best possible AUC."""
+    best = make_log(directory / "log.parquet", num_sessions)
+    data = ["data=parquet", "data.name=moving", f"data.path={directory}/log.parquet", f"data.table={directory}/table"]
+    data += ["data.keys={session: session, timestamp: time}", "data.labels=[clicked]", f"data.split={SPLIT}"]
+    data += ["data.features={history: {table: item}, segment: {kind: id}}"]
+    recd("etl", *data, "data.groups={user: [history, segment]}")
+    return data, best
+
+
+def judge(found: dict[str, list[dict[str, Any]]]) -> None:
+    """Prints what each side has come to."""
+    print("| rows | AUC (lowest to highest) | NE | unknown lookups: training, evaluation | admitted | evicted |")
+    print("|---|---|---|---|---|---|")
+    for side, summaries in found.items():
+        aucs, ids = [s["auc"] for s in summaries], summaries[0].get("ids", {}).get("item", {})
+        shown = f"{statistics.median(aucs):.4f} ({min(aucs):.4f} to {max(aucs):.4f})"
+        ne = statistics.median(summary["ne"] for summary in summaries)
+        unknown = f"{ids['unknown_share']:.1%}, {ids['unknown_share_evaluated']:.1%}" if ids else "-"
+        print(f"| {side} | {shown} | {ne:.3f} | {unknown} | {ids.get('admitted', '-')} | {ids.get('evicted', '-')} |")
+
+
+def compare_speed(directory: Path, data: list[str], num_pairs: int) -> None:
+    """Prints how long a sample takes in a mapped table, against one of as many hashed rows, run by turns."""
+    steps = [*data, "max_steps=150", "evaluate.split=null", "resume=false"]
+    sides = ("admitted", "hashed")
+    measured = alternate(
+        *(lambda side=side: 1 / train(directory, steps, side, 0)["samples_per_s"] for side in sides), num_pairs
+    )
+    ratios = [ours / baseline for ours, baseline in measured]
+    print(f"time of a step, mapped / hashed: {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
 
 
 def main() -> None:
@@ -105,32 +150,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tenth of the log, one seed")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--speed", type=int, metavar="PAIRS", help="compares the speed instead, in so many pairs of runs"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
-        best = make_log(directory / "log.parquet", 6_000 if options.quick else 60_000)
-        data = ["data=parquet", "data.name=moving", f"data.path={directory}/log.parquet"]
-        data += [f"data.table={directory}/table", "data.keys={session: session, timestamp: time}"]
-        data += [
-            "data.labels=[clicked]",
-            f"data.split={SPLIT}",
-            "data.features={history: {table: item}, segment: {kind: id}}",
-        ]
-        recd("etl", *data, "data.groups={user: [history, segment]}")
+        data, best = make_table(directory, 6_000 if options.quick else 60_000)
+        if options.speed:
+            compare_speed(directory, data, options.speed)
+            return
         found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
         for seed in range(1 if options.quick else options.seeds):
             for side, summaries in found.items():  # by turns, on the same samples
                 summaries.append(train(directory, data, side, seed))
     print(f"best possible AUC {best:.4f}")
-    print("| rows | AUC (lowest to highest) | NE | samples/s | unknown lookups | evicted |")
-    print("|---|---|---|---|---|---|")
-    for side, summaries in found.items():
-        aucs, ids = [s["auc"] for s in summaries], summaries[0].get("ids", {}).get("item", {})
-        shown = f"{statistics.median(aucs):.4f} ({min(aucs):.4f} to {max(aucs):.4f})"
-        ne, speed = (statistics.median(s[name] for s in summaries) for name in ("ne", "samples_per_s"))
-        unknown = f"{ids['unknown_share']:.1%}" if ids else "-"
-        print(f"| {side} | {shown} | {ne:.3f} | {speed:,.0f} | {unknown} | {ids.get('evicted', '-')} |")
+    judge(found)
     if options.json:
         options.json.write_text(json.dumps({"best_auc": best, "sides": found}, indent=1))
 

@@ -29,7 +29,7 @@ SCHEMA = Schema(
 TABLES = {"item": Table("item", 4100, 4, mapped=IdRules(3)), "shop": Table("shop", 2100, 4, mapped=IdRules(1, "lru"))}
 
 
-def batches(num_steps: int = 20, num_samples: int = 240) -> list[list[tuple[list[int], int, int]]]:
+def batches(num_steps: int = 12, num_samples: int = 240) -> list[list[tuple[list[int], int, int]]]:
     """For each step samples (a, b, c): ids of which some come back, others come once, from all of int64."""
     random = np.random.default_rng(5)
     low, high = np.iinfo(np.int64).min, np.iinfo(np.int64).max
@@ -39,7 +39,7 @@ def batches(num_steps: int = 20, num_samples: int = 240) -> list[list[tuple[list
         samples = []
         for _ in range(num_samples):
             row = (first + random.zipf(1.3, random.integers(0, 8)) % 2000 - 500).tolist()
-            samples.append((row, int(random.integers(low, high)), int(2 * first + random.integers(0, 1500))))
+            samples.append((row, int(random.integers(low, high)), int(4 * first + random.integers(0, 1500))))
         samples[0] = ([0, -1, low, high, 0, 0], low, -1)
         steps.append(samples)
     return steps
@@ -79,7 +79,7 @@ def map_all(ranks: Ranks | None, expand: bool = False) -> tuple[list[Any], dict[
             tables.kept[table].apply(change)
             for name, value in vars(mapped.counts[table]).items():
                 counts[f"{table}.{name}"] = counts.get(f"{table}.{name}", 0) + value
-    kept = {f"{t}.{name}": values for t, k in tables.kept.items() for name, values in k._arrays().items()}
+    kept = {f"{t}.{name}": values for t, k in tables.kept.items() for name, values in k.arrays().items()}
     return rows, kept, counts
 
 
@@ -121,7 +121,7 @@ def _train(ranks: Ranks, runs: list[list[str]]) -> list[dict[str, Any]]:
     return [train(load("train", run), ranks) for run in runs]
 
 
-@pytest.mark.parametrize("plan", ["plan=row_wise", "plan.sharding=column_wise", "plan.sharding=data_parallel"])
+@pytest.mark.parametrize("plan", ["plan.sharding=column_wise", "plan.sharding=data_parallel"])
 def test_on_and_off_train_the_same(two_ranks, tiny: list[str], tmp_path: Path, plan: str) -> None:
     common = [*tiny, *MAPPED, plan, "batch_size=64", "max_steps=12", "optim.dense.eps=1e-4", "optim.tables.eps=1e-4"]
     common += ["model=dlrm", "model.dim=32"]
@@ -228,8 +228,9 @@ def _parts(model: Any, optimizer: Any) -> dict[tuple[str, str, int, int], torch.
     return parts
 
 
-@pytest.mark.parametrize("optimizer", ["rowwise_adagrad", "adagrad"])
-@pytest.mark.parametrize("places", PLACES)
+@pytest.mark.parametrize(
+    ("places", "optimizer"), [("one", "rowwise_adagrad"), ("two", "rowwise_adagrad"), ("two", "adagrad")]
+)
 def test_rows_are_reset_under_every_sharding(
     four_ranks, tiny: list[str], tmp_path: Path, places: str, optimizer: str
 ) -> None:

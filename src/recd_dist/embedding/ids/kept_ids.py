@@ -97,7 +97,7 @@ class KeptIds:
         """
         rows = [self.zones.rows_of(rank) for rank in range(self.zones.world_size)]
         size = self.zones.num_embeddings
-        return {name: _sharded(torch.from_numpy(values), rows, size) for name, values in self._arrays().items()}
+        return {name: _sharded(torch.from_numpy(values), rows, size) for name, values in self.arrays().items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Takes over the content of tensors like those of ``to_tensors``."""
@@ -105,16 +105,18 @@ class KeptIds:
             for _, part in parts_of(tensor):
                 getattr(self, name)[:] = part.numpy()
 
-    def _arrays(self) -> dict[str, Array]:
+    def arrays(self) -> dict[str, Array]:
+        """The content of the tensors by name."""
         arrays = {"row_ids": self.row_ids, "row_seen": self.row_seen}
         if self.rules.admit_after > 1:
-            names, firsts = ("waiting_ids", "waiting_seen", "waiting_counts"), self.zones.firsts - self.rows.start
-            arrays |= {name: getattr(self, name).copy() for name in names}
-            for zone in self.zones.mine:
-                part = slice(firsts[zone], firsts[zone + 1])
-                order = np.lexsort((self.waiting_ids[part], self.waiting_seen[part]))
-                for name in names:
-                    arrays[name][part] = arrays[name][part][order]
+            firsts, used = self.zones.firsts - self.rows.start, np.flatnonzero(self.waiting_seen != NEVER)
+            zone = np.searchsorted(firsts, used, "right") - 1
+            used = used[np.lexsort((self.waiting_ids[used], self.waiting_seen[used], zone))]
+            zone = np.sort(zone)
+            places = firsts[zone] + np.arange(len(used)) - np.searchsorted(zone, zone)
+            for name in ("waiting_ids", "waiting_seen", "waiting_counts"):
+                arrays[name] = np.full(len(self.waiting_ids), NEVER if name == "waiting_seen" else 0)
+                arrays[name][places] = getattr(self, name)[used]
         return arrays
 
 
