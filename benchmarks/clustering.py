@@ -19,7 +19,7 @@ import trained
 from trained import Run
 
 NUMBERS = ("auc", "auc_per_request", "ne")
-ALL = "reader.window=1000"
+ALL = "reader.window=64"
 """More row groups than any table here has: all sessions change places."""
 
 
@@ -61,17 +61,20 @@ ORDERS = (
 )
 """A step has 512 samples where nothing else is said."""
 
-SOURCES = {"synthetic": ("data=tiny", "model=dlrm", "batch_size=256"), "ebnerd": ("experiment=ebnerd", "model=dlrm")}
+SOURCES = {
+    "synthetic": ("data=tiny", "model=dlrm", "batch_size=256"),
+    "ebnerd": ("experiment=ebnerd", "model=dlrm", "epochs=1", "optim.ema=null"),
+}
 RATES = {"synthetic": 0.05, "ebnerd": 0.02}
-"""Rates of the tables in these configs."""
+"""Rates of the tables."""
 
 
 def find_runs(options: argparse.Namespace) -> Iterator[tuple[str, Order, list[Run]]]:
     """For each source and order the runs over the seeds."""
     for source in options.sources:
-        slow = f"optim.tables.lr={RATES[source] / 3:.4f}"
+        usual, slow = (f"optim.tables.lr={RATES[source] / share:.4f}" for share in (1, 3))
         for number, order in enumerate(ORDERS):
-            chosen = [slow if option == "{slow}" else option for option in order.overrides]
+            chosen = [usual, *(slow if option == "{slow}" else option for option in order.overrides)]
             own = (*SOURCES[source], f"data.table={options.dir / source / order.sessions}", *chosen)
             runs = [Run(f"{source}/runs/{number}-{seed}", (*own, f"seed={seed}")) for seed in range(options.seeds)]
             yield source, order, runs

@@ -7,11 +7,11 @@ ones, in the same processes. After the last step two numbers are judged, and the
 large: the largest relative difference of the losses of a step, and the largest difference of a weight (tables, dense
 layers, running statistics) over the largest number of its tensor. It also fails where a tensor has not moved.
 
-A sum in another order differs in its last bit. SGD keeps such a difference small, unless a ReLU lets the gradient of a
-sample through in one mode alone. Adagrad and Adam divide by the gradient's own size: where a gradient is nothing but
-rounding, a difference of the last bit becomes a whole step. With an eps above the rounding (1e-4 in place of 1e-8) that
-does not happen; so the bound is tight with it and wide without. The same cases in float64 (one process, unsharded
-tables) show that it is rounding.
+A sum in another order differs in its last bit. SGD keeps such a difference small, and its bound is tight. Adagrad and
+Adam divide by the gradient's own size: where a gradient is nothing but rounding, or a ReLU lets the only gradient of a
+unit through in one mode alone, a difference of the last bit becomes a whole step. An eps above the rounding (1e-4 in
+place of 1e-8) prevents the first and not the second, so that their bound is wide. The same in float64 (one process,
+unsharded tables), where the bound is tight again, shows that it is rounding.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from typing import Any
 
 import measure
 import trained
-from equality import build_in_float64, doubles, gather_weights, loss_difference, step_in_float64
+from equality import build_in_float64, doubles, gather_weights, step_in_float64
 
 from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
 
@@ -60,7 +60,7 @@ _SGD = ("optim=sgd", "optim.tables.lr=1", "optim.dense.lr=0.05")
 _STEADY = ("optim.tables.eps=1e-4", "optim.dense.eps=1e-4")
 _TABLE_OPTIMIZERS = {"sgd": 1, "adagrad": 0.02, "rowwise_adagrad": 0.05}
 _DENSE_OPTIMIZERS = {"sgd": 0.05, "adagrad": 0.01, "adam": 0.001, "adamw": 0.001}
-_FREE = ("logit.bias",)
+_FREE = ("logit.bias", "wide.bias", "first_order.bias")
 """A softmax over the candidates of a request does not change with a number that is added to all of their logits."""
 
 _WAYS = {
@@ -107,7 +107,7 @@ def find_cases() -> list[Case]:
         tasks = (*chosen, *(_TASKS_OF_TOWERS if model == "two_tower" else _ALL_TASKS))
         cases += [
             Case("Models, SGD", model, TIGHT, (*chosen, *_SGD), (1, 2, 4)),
-            Case("Models, row-wise Adagrad and Adagrad, eps 1e-4", model, TIGHT, (*chosen, *_STEADY), (2, 4)),
+            Case("Models, row-wise Adagrad and Adagrad, eps 1e-4", model, WIDE, (*chosen, *_STEADY), (2, 4)),
             Case("Models, row-wise Adagrad and Adagrad, eps 1e-8", model, WIDE, chosen, (2,)),
             Case("Models with three tasks, SGD", model, TIGHT, (*tasks, *_SGD), (2,), _FREE),
             Case("Models with three tasks, float64, Adagrad", model, DOUBLE, tasks, (1,), _FREE),
@@ -117,8 +117,9 @@ def find_cases() -> list[Case]:
         cases.append(Case("Tasks with weights, SGD", f"{model}, {task}", TIGHT, weighted, (1, 2, 4), free))
     for tables, dense in product(_TABLE_OPTIMIZERS, _DENSE_OPTIMIZERS):
         chosen, name = ("model=dlrm", *optimizer(tables, dense)), f"{tables}, {dense}"
+        kind = TIGHT if tables == dense == "sgd" else WIDE
         cases += [
-            Case("Optimizers of tables and dense layers, eps 1e-4", name, TIGHT, (*chosen, *_STEADY), (2, 4)),
+            Case("Optimizers of tables and dense layers, eps 1e-4", name, kind, (*chosen, *_STEADY), (2, 4)),
             Case("Optimizers of tables and dense layers, eps 1e-8", name, WIDE, chosen, (2,)),
             Case("Optimizers of tables and dense layers, float64, eps 1e-8", name, DOUBLE, chosen, (1,)),
         ]
@@ -183,7 +184,9 @@ def differences(
     apart = {n: float((ours[n] - plain[n]).abs().max() / plain[n].abs().max().clamp(min=1e-30)) for n in judged}
     moved = {n: float((ours[n] - start[n]).abs().max()) for n in judged}
     worst, least = max(apart, key=lambda n: apart[n]), min(moved, key=lambda n: moved[n])
-    found = {"loss": loss_difference(*losses), "weights": apart[worst], "where": worst}
+    size = sum(losses[1]) / len(losses[1])  # a rank whose samples all lack the label has a step with a loss of 0
+    apart_by = max(abs(a - b) for a, b in zip(*losses, strict=True)) / size
+    found = {"loss": apart_by, "weights": apart[worst], "where": worst}
     return {**found, "moved": moved[least], "unmoved": least, "losses": losses[1]}
 
 
@@ -282,7 +285,7 @@ def show(cases: list[Case], found: dict[tuple[Case, int], dict[str, Any]], *, ma
             on = [found[case, count] for count in case.ranks]
             cells = [f"{of['loss']:.0e}, {of['weights']:.0e}" for of in on]
             rows.append([case.name, *cells, f"{min(of['moved'] for of in on):.0e}"])
-        kind = members[0].kind
+        kind = members[-1].kind
         bound = f"{BOUNDS[kind][0]:.0e}, {BOUNDS[kind][1]:.0e}"
         sys.stdout.write(f"\n{part} (loss, weights; let pass: {bound})\n\n")
         words = [f"{count} rank{'s' if count > 1 else ''}" for count in counts]

@@ -1,9 +1,11 @@
 """What scripts share that train whole runs: each run once, in a directory of its own, and its numbers over seeds.
 
-A run is `recd train` on 2 ranks of one thread, as a user starts it. A run that is done is passed over, one that was
-stopped goes on, so that a script may be killed and started again at any time.
+A run is that of `recd train --nproc 2`, with the same options, files and numbers. All runs of a script share two ranks
+of one thread, so that libraries are loaded once. A run that is done is passed over, and one that was stopped goes on:
+a script may be killed and started again at any time.
 """
 
+import argparse
 import json
 import os
 import statistics
@@ -59,11 +61,31 @@ def train_missing(runs: Iterable[Run], directory: Path, most: int | None = None)
     """
     missing = [run for run in runs if run.summary(directory) is None]
     now = missing if most is None else missing[:most]
-    for number, run in enumerate(now, 1):
-        sys.stderr.write(f"[{number}/{len(now)}, {len(missing) - number} left] {run.name}\n")
-        fixed = (f"run_dir={directory / run.name}", "device=cpu", "checkpoint.every=null")
-        run_recd("train", *run.overrides, *fixed, "--nproc", str(measure.NUM_RANKS))
+    if now:
+        fixed = ("checkpoint.every=null", "log_every=100")
+        chosen = [[*run.overrides, *fixed, f"run_dir={directory / run.name}", "device=cpu"] for run in now]
+        measure.run_ranks(__file__, {"runs": chosen})
     return len(missing) - len(now)
+
+
+def rank_main(config: dict[str, Any]) -> None:
+    """One rank: trains run after run."""
+    import torch
+
+    from recd_dist.job.config import load
+    from recd_dist.ranks.process_group import process_group
+    from recd_dist.ranks.quiet import quiet_libraries
+    from recd_dist.train.training import train
+
+    torch.set_num_threads(1)
+    quiet_libraries()
+    with process_group("cpu") as ranks:
+        for number, overrides in enumerate(config["runs"], 1):
+            if ranks.is_first:
+                sys.stderr.write(f"[{number}/{len(config['runs'])}] {overrides[-2]}\n")
+            train(load("train", overrides), ranks)
+        if ranks.is_first:
+            Path(config["out"]).write_text("null")
 
 
 def run_recd(*arguments: str) -> None:
@@ -87,3 +109,10 @@ def quality_cells(runs: Sequence[Run], directory: Path, names: Sequence[str]) ->
     """For a row of a table: how many of the runs are done, then mean and spread of each number over them."""
     done = [summary for run in runs if (summary := run.summary(directory)) is not None]
     return [str(len(done)), *(mean_and_spread([float(summary[name]) for summary in done]) for name in names)]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rank", help="for the ranks that a script starts")
+    if given := parser.parse_args().rank:
+        rank_main(json.loads(given))

@@ -36,6 +36,7 @@ _HISTORIES = (
     "model.beside={history_article: [history_read_time, history_scroll]}",
     "model.max_length=50",
 )
+_ONCE = ("epochs=1",)
 MODELS: dict[str, tuple[str, ...]] = {
     "dlrm": (),
     "dcn_v2": (),
@@ -45,7 +46,7 @@ MODELS: dict[str, tuple[str, ...]] = {
     "ple": (),
     "din": _HISTORIES,
     "transformer": _HISTORIES,
-    "hstu": _HISTORIES,
+    "hstu": (*_HISTORIES, *_ONCE),
 }
 """The models, each with what differs from configs/experiment/ebnerd.yaml."""
 

@@ -20,13 +20,13 @@ def test_a_run_that_is_done_is_passed_over(trained: ModuleType, tmp_path: Path, 
     runs = [trained.Run(name, (f"seed={number}",)) for number, name in enumerate(("a", "b", "c"))]
     (tmp_path / "b").mkdir()
     (tmp_path / "b/summary.json").write_text(json.dumps({"auc": 0.5}))
-    started: list[tuple[str, ...]] = []
-    monkeypatch.setattr(trained, "run_recd", lambda *arguments: started.append(arguments))
+    started: list[str] = []
+    monkeypatch.setattr(trained.measure, "run_ranks", lambda _, config: started.extend(r[0] for r in config["runs"]))
 
     assert trained.train_missing(runs, tmp_path, most=1) == 1
-    assert started[0][:3] == ("train", "seed=0", f"run_dir={tmp_path / 'a'}")
+    assert started == ["seed=0"]
     assert trained.train_missing(runs, tmp_path) == 0
-    assert [arguments[1] for arguments in started] == ["seed=0", "seed=0", "seed=2"]
+    assert started == ["seed=0", "seed=0", "seed=2"]
     assert trained.quality_cells(runs, tmp_path, ["auc"]) == ["1", "0.5000"]
 
 
