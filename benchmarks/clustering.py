@@ -74,6 +74,8 @@ def find_runs(options: argparse.Namespace) -> Iterator[tuple[str, Order, list[Ru
     for source in options.sources:
         usual, slow = (f"optim.tables.lr={RATES[source] / share:.4f}" for share in (1, 3))
         for number, order in enumerate(ORDERS):
+            if options.orders and number not in options.orders:
+                continue
             chosen = [usual, *(slow if option == "{slow}" else option for option in order.overrides)]
             own = (*SOURCES[source], f"data.table={options.dir / source / order.sessions}", *chosen)
             runs = [Run(f"{source}/runs/{number}-{seed}", (*own, f"seed={seed}")) for seed in range(options.seeds)]
@@ -96,6 +98,7 @@ def main() -> None:
     parser.add_argument("--ebnerd", type=Path, metavar="DATA_DIR", help="behaviors.parquet and history.parquet")
     parser.add_argument("--dir", type=Path, default=Path(".bench/clustering"), help="tables and runs, kept")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--orders", type=int, nargs="+", metavar="N", help="only these, counted from 0")
     parser.add_argument("--most", type=int, metavar="N", help="train N runs at most, 0: only show what is there")
     options = parser.parse_args()
     options.dir = options.dir.resolve()

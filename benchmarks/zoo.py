@@ -1,14 +1,14 @@
 """Every model on EB-NeRD: quality on the last day over three seeds, deduplication on and off, beside trees; speed.
 
-    python benchmarks/zoo.py DATA_DIR [--day 6] [--models dlrm din] [--seeds 3] [--most 1] [--speed] [--markdown]
+    python benchmarks/zoo.py DATA_DIR [--day 6] [--models dlrm din] [--seeds 3] [--most 1] [--markdown]
 
 DATA_DIR holds behaviors.parquet and history.parquet. Table and runs lie below --dir and are made once: started again,
 the script goes on where it was. With --day 6 the seventh day is left out and the sixth is the test: by it the options
 of the models were chosen. The trees (scikit-learn, 300 iterations) see the eleven backward-looking numbers that a known
 solution used, or these and the four that this project's SQL adds; they see no ids and no history.
 
---speed measures steps, by benchmarks/step.py: both modes in the same processes and by turns, on the same batches in
-memory. Quality needs whole runs, whose speeds hours apart would say nothing.
+Speed is that of steps, by benchmarks/step.py: both modes in the same processes and by turns, on the same batches in
+memory. The runs that quality needs lie hours apart, so that their speeds say nothing.
 """
 
 import argparse
@@ -150,7 +150,7 @@ def measure_speed(options: argparse.Namespace, runs: dict[tuple[str, bool], list
     for model in options.models:
         kept = options.dir / f"speed-{model}.json"
         if not kept.is_file():
-            chosen = {"pairs": 7, "block": 4, "num_batches": 16}
+            chosen = {"pairs": 5, "block": 4, "num_batches": 8}
             found = measure.run_ranks(step.__file__, chosen, [*runs[model, True][0].overrides])
             kept.write_text(json.dumps(found))
 
@@ -179,7 +179,6 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS), metavar="MODEL")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--most", type=int, metavar="N", help="train N runs at most, 0: only show what is there")
-    parser.add_argument("--speed", action="store_true", help="measure steps instead of training runs")
     options = parser.parse_args()
     options.dir = (options.dir or Path(".bench", "zoo" if options.day == 7 else "zoo-day6")).resolve()
     return options
@@ -190,9 +189,8 @@ def main() -> None:
     options = read_options()
     table = prepare(options)
     runs = find_runs(options, table)
-    if options.speed:
+    if options.most != 0:
         measure_speed(options, runs)
-    else:
         trained.train_missing(in_order(runs, options.seeds), options.dir, options.most)
     sys.stdout.write(quality_table(options, table, runs) + "\n" + speed_table(options))
     sys.stdout.write(f"\n{measure.machine()}\n")
