@@ -166,6 +166,8 @@ def _extra_charge(work: Array, sizes: Array, enough: int) -> float:
         sizes: the number of samples of each piece.
         enough: samples that a piece must have for its mean to say something.
     """
+    if not work.sum():
+        return 1.0  # lists alone cost something, and all are empty
     large = sizes >= enough
     if not large.any():
         return 0.0

@@ -90,10 +90,10 @@ def cutter_of(job: Job, ranks: Ranks, model: Any, transforms: Transforms, state:
     if work is None:
         with progress.phase("measuring what samples cost"):
             work = measure_work(job, ranks, model, transforms, lists)
-        if ranks.is_first:
+        if ranks.is_first and work.depends_on_lists:
             logger.info("reader.batches=work: measured in microseconds; the same batches again: %s", work)
-            if not work.depends_on_lists:
-                logger.warning("reader.batches=work: lists cost nothing measurable; batches are cut by samples")
+        elif ranks.is_first:
+            logger.warning("reader.batches=work: lists cost nothing measurable; batches have as many samples each")
     of_samples = WorkReader(job.table, job.schema, lists, work, _shuffle_of(job))
     return Cutter(of_samples, ranks.rank, ranks.world_size, show_all_ranks)
 
@@ -135,7 +135,8 @@ def measure_work(job: Job, ranks: Ranks, model: Any, transforms: Transforms, lis
             batch = bring_into_range(batches.read(Task(0, samples)), job)
             parts.append(count_parts(batch, lists))
             seconds.append(min([_time_passes(model.module, batch.to(ranks.device)) for _ in range(REPEATS + 1)][1:]))
-    found = [fit_work({name: np.array([p[name] for p in parts]) for name in PARTS}, np.array(seconds))]
+    work = fit_work({name: np.array([p[name] for p in parts]) for name in PARTS}, np.array(seconds))
+    found = [work if work.depends_on_lists else Work(sample=1.0)]
     dist.broadcast_object_list(found, src=0)
     return found[0]
 
