@@ -32,7 +32,8 @@ def same(a, b):
         assert torch.equal(getattr(a.sparse, name), getattr(b.sparse, name))
     assert a.dense.keys() == b.dense.keys()
     assert all(torch.equal(a.dense[g], b.dense[g]) for g in a.dense)
-    assert all(torch.equal(getattr(a, n), getattr(b, n)) for n in ("labels", "sample_ids", "request_ids"))
+    names = "labels", "sample_ids", "request_ids", "session_ids"
+    assert all(torch.equal(getattr(a, n), getattr(b, n)) for n in names)
 
 
 def test_batches_hold_what_the_table_says(small):
@@ -49,6 +50,7 @@ def test_batches_hold_what_the_table_says(small):
             assert dense == [want["age"], want["price"]]
             assert batch.labels[place].tolist() == [want["clicked"]]
             assert batch.request_ids[place] == want["request"]
+            assert batch.session_ids[place] == small.samples[number].session
 
 
 def test_rows_of_a_batch_are_unique(small):

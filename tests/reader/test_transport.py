@@ -8,7 +8,7 @@ from recd_dist.tensors.ikjt import IKJT, GroupLayout
 GROUPS = (GroupLayout("history", ("item", "shop"), 2), GroupLayout("empty", (), 1), GroupLayout("sample", ("cand",), 4))
 
 
-def a_batch(dtype, dense, weights=None):
+def a_batch(dtype, dense, weights=None, sessions=None):
     ikjt = IKJT(
         groups=GROUPS,
         batch_size=4,
@@ -18,14 +18,15 @@ def a_batch(dtype, dense, weights=None):
         value_offsets=(0, 3, 4, 8),
         weights=weights,
     )
-    return Batch(ikjt, dense, torch.rand(4, 2), torch.arange(4), torch.arange(4) * 2)
+    return Batch(ikjt, dense, torch.rand(4, 2), torch.arange(4), torch.arange(4) * 2, sessions)
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
 @pytest.mark.parametrize("dense", [{}, {"empty": torch.rand(1, 3), "sample": torch.rand(4, 1)}])
 @pytest.mark.parametrize("weights", [None, torch.rand(8)])
-def test_the_other_side_has_the_same_batch(dtype, dense, weights):
-    batch = a_batch(dtype, dense, weights)
+@pytest.mark.parametrize("sessions", [None, torch.arange(4) * 3])
+def test_the_other_side_has_the_same_batch(dtype, dense, weights, sessions):
+    batch = a_batch(dtype, dense, weights, sessions)
     packed = pack(batch)
     assert packed.block.is_shared()
     found = packed.unpack()
@@ -33,11 +34,13 @@ def test_the_other_side_has_the_same_batch(dtype, dense, weights):
     assert found.sparse.value_offsets == (0, 3, 4, 8)
     assert found.dense.keys() == dense.keys()
     assert (found.sparse.weights is None) == (weights is None)
+    assert (found.session_ids is None) == (sessions is None)
     for a, b in [
         *((getattr(batch, n), getattr(found, n)) for n in ("labels", "sample_ids", "request_ids")),
         *((getattr(batch.sparse, n), getattr(found.sparse, n)) for n in ("values", "lengths", "inverse")),
         *((dense[g], found.dense[g]) for g in dense),
         *([] if weights is None else [(weights, found.sparse.weights)]),
+        *([] if sessions is None else [(sessions, found.session_ids)]),
     ]:
         assert a.dtype == b.dtype
         assert torch.equal(a, b)
