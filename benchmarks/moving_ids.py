@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def train(directory: Path, data: list[str], side: str, seed: int) -> dict[str, A
         f"seed={seed}",
         f"run_dir={run}",
     ]
-    recd("train", *data, f"data.tables.item={SIDES[side]}", *options, "checkpoint.every=null", "--nproc", "2")
+    recd("train", *options, *data, f"data.tables.item={SIDES[side]}", "checkpoint.every=null", "--nproc", "2")
     summary: dict[str, Any] = json.loads((run / "summary.json").read_text())
     return summary
 
@@ -135,14 +136,17 @@ def judge(found: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def compare_speed(directory: Path, data: list[str], num_pairs: int) -> None:
-    """Prints how long a sample takes in a mapped table, against one of as many hashed rows, run by turns."""
-    steps = [*data, "max_steps=150", "evaluate.split=null", "resume=false"]
-    sides = ("admitted", "hashed")
-    measured = alternate(
-        *(lambda side=side: 1 / train(directory, steps, side, 0)["samples_per_s"] for side in sides), num_pairs
-    )
-    ratios = [ours / baseline for ours, baseline in measured]
-    print(f"time of a step, mapped / hashed: {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+    """Prints how long a step takes with a mapped table, against one with as many hashed rows, run by turns."""
+
+    def seconds(side: str, size: int) -> float:
+        steps = [*data, "max_steps=150", "evaluate.split=null", "resume=false", f"batch_size={size}"]
+        return 1 / float(train(directory, steps, side, 0)["samples_per_s"])
+
+    for size in (512, 4096):
+        pairs = alternate(partial(seconds, "admitted", size), partial(seconds, "hashed", size), num_pairs)
+        ratios = [ours / baseline for ours, baseline in pairs]
+        found = f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+        print(f"time of a step of {size} samples a rank, mapped / hashed: {found}", flush=True)
 
 
 def main() -> None:
