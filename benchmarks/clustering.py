@@ -18,7 +18,7 @@ import measure
 import trained
 from trained import Run
 
-NUMBERS = ("auc", "auc_per_request", "ne")
+NUMBERS = ("auc", "auc_per_request", "ne", "calibration")
 ALL = "reader.window=64"
 """More row groups than any table here has: all sessions change places."""
 
@@ -58,6 +58,9 @@ ORDERS = (
     Order("128 a step: whole sessions, `reader.window=8`", "whole", ("reader.window=8", _SMALL)),
     Order("128 a step: the same, tables at a third of the rate", "whole", ("reader.window=8", _SMALL, "{slow}")),
     Order("128 a step: fully shuffled, tables at a third of the rate", "samples", (ALL, _SMALL, "{slow}")),
+    Order("whole sessions, `reader.window=8`, `optim.ema=0.98`", "whole", ("reader.window=8", "optim.ema=0.98")),
+    Order("1,024 a step: whole sessions, `reader.window=8`", "whole", ("reader.window=8", "batch_size=512")),
+    Order("fully shuffled, `optim.ema=0.98`", "samples", (ALL, "optim.ema=0.98")),
 )
 """A step has 512 samples where nothing else is said."""
 
@@ -98,11 +101,13 @@ def main() -> None:
     parser.add_argument("--ebnerd", type=Path, metavar="DATA_DIR", help="behaviors.parquet and history.parquet")
     parser.add_argument("--dir", type=Path, default=Path(".bench/clustering"), help="tables and runs, kept")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--sources", nargs="+", choices=list(SOURCES), default=list(SOURCES), help="only these")
     parser.add_argument("--orders", type=int, nargs="+", metavar="N", help="only these, counted from 0")
     parser.add_argument("--most", type=int, metavar="N", help="train N runs at most, 0: only show what is there")
     options = parser.parse_args()
     options.dir = options.dir.resolve()
-    options.sources = ["synthetic", *(["ebnerd"] if options.ebnerd else [])]
+    there = ["synthetic", *(["ebnerd"] if options.ebnerd else [])]
+    options.sources = [source for source in there if source in options.sources]
     options.ebnerd = options.ebnerd and options.ebnerd.resolve()
     prepare(options)
     runs = list(find_runs(options))
@@ -112,7 +117,7 @@ def main() -> None:
         rows = [[o.name, *trained.quality_cells(of, options.dir, NUMBERS)] for s, o, of in runs if s == source]
         best = [s["oracle_auc"] for _, _, of in runs for r in of if (s := r.summary(options.dir)) and "oracle_auc" in s]
         sys.stdout.write(f"\n{source}{f', best possible AUC {best[0]:.4f}' if best else ''}\n\n")
-        head = ["order of the samples", "seeds", "AUC", "AUC per request", "NE"]
+        head = ["order of the samples", "seeds", "AUC", "AUC per request", "NE", "calibration"]
         sys.stdout.write(measure.table(head, rows, markdown=options.markdown))
     sys.stdout.write(f"{measure.machine()}\n")
 
