@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "balance.py"
 
 
+@pytest.mark.slow
 def test_both_kinds_of_batches(tmp_path: Path) -> None:
     arguments = ["transformer.2", "--sessions", "80", "--rounds", "1", "--dir", str(tmp_path / "data")]
     command = [sys.executable, str(SCRIPT), *arguments, "--json", str(tmp_path / "found.json")]
