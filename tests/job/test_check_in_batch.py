@@ -72,6 +72,10 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         (["tasks.bought={loss: in_batch, candidates: none}"], "tasks.bought.candidates=none: unknown.*positives"),
         (["tasks.bought={loss: in_batch, negatives: ranks}"], r"unknown; did you mean 'rank'\?"),
         (["tasks.bought={loss: in_batch, user: usr}"], r"tasks.bought.user=usr: no single id.*'user'"),
+        (
+            ["tasks.bought={loss: in_batch, user: user}", "data.tables.user.mapped=true"],
+            "data.tables.user.mapped=true: tasks.bought.user=user tells users by it",
+        ),
         (["model=dlrm", "tasks.bought.user=user"], "is an option of tasks.bought.loss=in_batch"),
         (["batch_size=4"], "4 samples are compared at a time, and a session has 4.0.*at least batch_size=33"),
         (["model.query=[]"], "model two_tower needs a query"),

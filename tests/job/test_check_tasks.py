@@ -11,7 +11,7 @@ import pytest
 from recd_dist.errors import ConfigError, DataError
 from recd_dist.etl.flow import etl
 from recd_dist.etl.source.source import Source
-from recd_dist.job.check_tasks import check_tasks
+from recd_dist.job.check_tasks import check_measured, check_tasks
 from recd_dist.job.config import load
 from recd_dist.job.job import Job, resolve
 from recd_dist.job.options import TrainConfig
@@ -142,6 +142,8 @@ def test_tasks_in_their_order_with_the_statistics_of_their_labels(log: list[str]
             r"data\.label=liked: tasks names what is trained \(clicked\)",
         ),
         (["tasks.clicked.loss=softmax"], r"2 of 10 requests have no sample with clicked=1.*no_positive=skip"),
+        (["tasks.clicked={loss: softmax, no_positive: skp}"], r"no_positive=skp: unknown; did you mean 'skip'\?"),
+        (["tasks.clicked.no_positive=skip"], r"no_positive=skip: is an option of tasks\.clicked\.loss=softmax"),
         (["data.weight=heavy", "data.label=clicked"], r"weight 'heavy' goes down to -2; weights are at least 0"),
         (["data.weight=liked", "data.label=clicked"], r"weight 'liked' is missing in 20 samples; say what they weigh"),
         (["data.weight=wait"], r"data\.weight=wait: the table .* has no such column of weights; did you mean 'weight'"),
@@ -163,3 +165,38 @@ def test_a_negative_weight_ends_the_etl(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"weight 'w' is -0\.5 in row 1 .*weights are numbers of at least 0"):
         etl(Source.from_dict(named), tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
+
+
+def split_of(path: Path, **columns: list) -> ClusteredTable:
+    """The test split of a log whose training split is right: labels y, and w, which may be taken as weights."""
+    rows = {"session": [0, 0, 1, 1], "item": [1, 2, 1, 2], "is_test": [False, False, True, True]}
+    given = {"y": [0.0, 1.0, *columns.get("y", [0.0, 1.0])], "w": [1.0, 1.0, *columns.get("w", [1.0, 1.0])]}
+    pq.write_table(pa.table({**rows, **given}), path / "raw.parquet")
+    named = {"name": "log", "path": str(path / "raw.parquet"), "keys": {"session": "session"}, "labels": ["y", "w"]}
+    options = {"policy": {"unlabelled": "keep"}, "split": "is_test", "drop": ["is_test"]}
+    etl(Source.from_dict(named | options), path / "out", progress=False)
+    return ClusteredTable.load(path / "out" / "test")
+
+
+@pytest.mark.parametrize(
+    ("columns", "loss", "message"),
+    [
+        ({"y": [0.0, 2.0]}, "binary", r"out/test: label 'y' goes from 0 to 2"),
+        ({"y": [0.0, 2.0]}, "softmax", r"out/test: label 'y' goes from 0 to 2"),
+        ({"w": [1.0, -1.0]}, "binary", r"out/test: weight 'w' goes down to -1"),
+        ({"w": [1.0, None]}, "binary", r"out/test: weight 'w' is missing in 1 samples"),
+        ({"y": [0.0, 2.0]}, "regression", None),
+        ({"y": [1.0, 1.0]}, "binary", None),
+        ({"y": [None, None]}, "binary", None),
+        ({"w": [0.0, 0.0]}, "binary", None),
+    ],
+)
+def test_a_split_that_is_evaluated_has_labels_and_weights_that_can_be_measured(
+    tmp_path: Path, columns: dict[str, list], loss: str, message: str | None
+) -> None:
+    table = split_of(tmp_path, **columns)
+    if message is None:
+        check_measured(table, [Task("y", "y", loss)], "w")
+        return
+    with pytest.raises(DataError, match=message):
+        check_measured(table, [Task("y", "y", loss)], "w")

@@ -12,6 +12,10 @@ from recd_dist.job.config import load
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (["optim.dense.weight_decay=-1"], r"optim.dense.weight_decay=-1.0: must be at least 0, and finite"),
+        (["optim.dense.weight_decay=nan"], r"optim.dense.weight_decay=nan: must be at least 0, and finite"),
+        (["optim.tables.eps=0"], r"optim.tables.eps=0.0: must be above 0, and finite"),
+        (["optim.tables.lr=inf"], r"optim.tables.lr=inf: must be above 0, and finite"),
         (["optim.dense.lr=0"], r"optim.dense.lr=0.0: must be above 0"),
         (["optim.tables.weight_decay=0.1"], r"optim.tables.weight_decay=0.1: .* use optim.dense.weight_decay, or 0"),
         (["optim.clip_norm=0"], r"optim.clip_norm=0.0: must be above 0, or null"),

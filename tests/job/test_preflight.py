@@ -46,7 +46,7 @@ def test_a_good_job_is_resolved_against_its_table(tiny: list[str], tmp_path: Pat
         ("reader.num_workers=-1", "reader.num_workers=-1: must be at least 0"),
         ("evaluate.batch_size=0", "evaluate.batch_size=0: must be at least 1, or null"),
         ("reader.on_bad_id=drp", "reader.on_bad_id=drp: unknown; did you mean 'drop'?"),
-        ("optim.dense.lr=0", "optim.dense.lr=0.0: must be above 0"),
+        ("optim.dense.lr=0", "optim.dense.lr=0.0: must be above 0, and finite"),
         ("seed=18446744073709551616", "seed=18446744073709551616: must be from -9223372036854775808 to "
          "18446744073709551615, a number of 64 bits"),
         ("optim.tables.name=adagradd", "optim.tables.name=adagradd: unknown; did you mean 'adagrad'?"),
@@ -105,6 +105,7 @@ def test_options_that_do_not_fit(tiny: list[str], tmp_path: Path, override: str,
         (["evaluate.split=tst"], r"evaluate\.split=tst: the table .* has no such split; did you mean 'test'\?"),
         (["dedup=false", "optim.tables.kernel=recd"], r"kernel=recd: needs device=cpu and dedup=true; use auto or"),
         (["device=cpu", "optim.tables.name=adam"], r"fbgemm has no CPU kernel for it; use sgd"),
+        (["model=dcn_v2", "model.rank=-1"], r"model\.rank=-1: must be at least 1, or 0 for full matrices"),
         (["model=sequence", "model.heads=3"], r"model\.heads=3: must divide model\.dim, which is 16"),
         (["plan.sharding=planner", "plan.tables.item=RW"], r"the planner places every table itself"),
     ],
@@ -217,7 +218,14 @@ def test_a_run_that_is_complete(
 
 @pytest.mark.parametrize(
     ("override", "message"),
-    [("model.dim=8", "a run with model.dim=16, now 8"), ("seed=3", "seed=0, now 3"), ("dedup=false", "dedup=True")],
+    [
+        ("model.dim=8", "a run with model.dim=16, now 8"),
+        ("model=hstu", "a run with model.name=dlrm, now hstu; model=dlrm goes on with it"),
+        ("model.batch_norm=true", "now true; model.batch_norm=false goes on with it"),
+        ("optim.ema=0.9", "now 0.9; optim.ema=null goes on with it"),
+        ("seed=3", "seed=0, now 3"),
+        ("dedup=false", "dedup=true goes on with it"),
+    ],
 )
 def test_a_run_directory_of_another_run(tiny: list[str], tmp_path: Path, override: str, message: str) -> None:
     from recd_dist.job.config import to_yaml

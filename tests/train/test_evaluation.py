@@ -109,6 +109,12 @@ def test_another_split(alone: Ranks, trained: Path) -> None:
     assert found["num_samples"] > quality(alone, trained)["num_samples"]
 
 
+def test_the_report_has_recall_before_ndcg_and_short_lists_first() -> None:
+    numbers = dict.fromkeys(("ndcg@5", "ndcg@10", "recall@10", "recall@5"), 0.5)
+    table = report({"run_dir": "runs/a", "step": 1, "table": "tables/a/test", **numbers})
+    assert list(table.columns[0].cells) == ["recall@5", "recall@10", "ndcg@5", "ndcg@10"]
+
+
 def test_the_report_names_run_split_and_oracle(alone: Ranks, trained: Path) -> None:
     result = evaluate_run(EvaluateConfig(run_dir=str(trained), device="cpu"), alone)
     table = report(result)

@@ -150,5 +150,5 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(
 def test_an_average_does_not_begin_in_the_middle(alone: Ranks, tiny: list[str], tmp_path: Path) -> None:
     overrides = [*tiny, "batch_size=64", f"run_dir={tmp_path}"]
     train(load("train", [*overrides, "max_steps=1"]), alone)
-    with pytest.raises(ConfigError, match=r"holds a run with optim.ema=None, now 0.9; optim.ema=None goes on with it"):
+    with pytest.raises(ConfigError, match=r"holds a run with optim.ema=null, now 0.9; optim.ema=null goes on with it"):
         train(load("train", [*overrides, "max_steps=2", "optim.ema=0.9"]), alone)

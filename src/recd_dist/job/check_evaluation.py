@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recd_dist.errors import ConfigError, nearest
+from recd_dist.job.check_tasks import check_measured
 from recd_dist.job.job import Job
 from recd_dist.job.options import EvaluateInTraining, TrainConfig
 from recd_dist.model.task import Task
@@ -40,7 +41,7 @@ def find_evaluation_table(job: Job, world_size: int) -> ClusteredTable | None:
         world_size: the number of ranks.
 
     Raises:
-        ConfigError: there is no such split, or an option of ``evaluate`` does not fit.
+        ConfigError, DataError: there is no such split, an option of ``evaluate`` does not fit, or its labels do not.
     """
     wanted, root = job.config.evaluate.split, job.table.path.parent
     splits = splits_of(root)
@@ -55,6 +56,7 @@ def find_evaluation_table(job: Job, world_size: int) -> ClusteredTable | None:
             f"evaluate.split={wanted}: {table.manifest.num_samples} samples for {world_size} ranks, each needs at "
             "least one; start fewer ranks, or evaluate.split=null"
         )
+    check_measured(table, job.tasks, job.weight)
     return table
 
 

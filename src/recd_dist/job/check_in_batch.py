@@ -70,7 +70,13 @@ def _check_users(job: Job, task: Task, world_size: int) -> None:
         ids = [f.name for f in job.schema.sparse if f.kind is Kind.id]
         if task.user not in ids:
             raise ConfigError(f"{where}.user={task.user}: no single id of the table{nearest(task.user, ids)}")
-        known = table.whole.manifest.ids.get(str(job.schema[task.user].table))
+        name = str(job.schema[task.user].table)
+        if job.tables[name].mapped:
+            raise ConfigError(
+                f"data.tables.{name}.mapped=true: {where}.user={task.user} tells users by it, and all whose id has no "
+                "row would be one user; leave it out, or name another feature"
+            )
+        known = table.whole.manifest.ids.get(name)
         if known is not None and known.num_distinct < 2:
             raise DataError(
                 f"{table.path}: '{task.user}' is the same in every sample, and items of one user are no negatives of "

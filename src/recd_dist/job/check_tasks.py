@@ -1,7 +1,7 @@
 """What tasks, labels and weights must be for training to mean something: said before a rank starts."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,27 @@ def check_tasks(job: Job, world_size: int = 1) -> None:
         _check_weights(job.table, job.weight, _Values.of(job.table, job.weight))
 
 
+def check_measured(table: ClusteredTable, tasks: Sequence[Task], weight: str | None) -> None:
+    """Refuses labels by which a task cannot be measured, and weights that are none, in a split that is evaluated.
+
+    Labels of one class, and labels that are all missing, leave numbers undefined and are no error there.
+
+    Args:
+        table: the split.
+        tasks: the tasks, whose labels it has.
+        weight: the column of the samples' weights; None where each counts once.
+
+    Raises:
+        DataError: the message names the column, the value found and the remedy.
+    """
+    for task in tasks:
+        values = _Values.of(table, task.label)
+        if values.num and task.loss != "regression":
+            _check_zeros_and_ones(table, task, values)
+    if weight is not None and table.manifest.num_samples:
+        _check_weights(table, weight, _Values.of(table, weight), is_trained=False)
+
+
 @dataclass(frozen=True)
 class _Values:
     """The values of a label: by the manifest, or by its column in a table of an older release.
@@ -97,7 +118,7 @@ def _read_columns(table: ClusteredTable, *names: str) -> Iterator[list[NDArray[A
         yield [np.asarray(rows[name].to_numpy()) for name in names]
 
 
-def _check_binary(table: ClusteredTable, task: Task, values: _Values) -> None:
+def _check_zeros_and_ones(table: ClusteredTable, task: Task, values: _Values) -> None:
     label, low, high = task.label, values.low, values.high
     if not values.is_binary:
         number = f"{command_line(f'tasks.{task.name}.loss=regression')} predicts the number itself"
@@ -105,6 +126,11 @@ def _check_binary(table: ClusteredTable, task: Task, values: _Values) -> None:
             f"{table.path}: label '{label}' goes from {low:g} to {high:g}, training takes 0 and 1 only; "
             f"{binary_label_cure(label, low, high)}, {_AGAIN}; {number}"
         )
+
+
+def _check_binary(table: ClusteredTable, task: Task, values: _Values) -> None:
+    _check_zeros_and_ones(table, task, values)
+    label, low, high = task.label, values.low, values.high
     if low == high and (task.loss != "in_batch" or low == 0):
         raise DataError(
             f"{table.path}: label '{label}' is {low:g} in every sample, so there is nothing to learn; "
@@ -120,7 +146,7 @@ def _check_number(table: ClusteredTable, task: Task, values: _Values) -> None:
         )
 
 
-def _check_weights(table: ClusteredTable, weight: str, values: _Values) -> None:
+def _check_weights(table: ClusteredTable, weight: str, values: _Values, is_trained: bool = True) -> None:
     cure = f"such as select * replace (greatest(coalesce({weight}, 0), 0) as {weight}) in data.samples, {_AGAIN}"
     if values.num_missing:
         raise DataError(
@@ -128,7 +154,7 @@ def _check_weights(table: ClusteredTable, weight: str, values: _Values) -> None:
         )
     if values.low < 0:
         raise DataError(f"{table.path}: weight '{weight}' goes down to {values.low:g}; weights are at least 0, {cure}")
-    if not values.high > 0:
+    if is_trained and not values.high > 0:
         raise DataError(f"{table.path}: weight '{weight}' is 0 in every sample, so that none counts; choose another")
 
 

@@ -1,5 +1,6 @@
 """Optimizers, schedules, precision, micro-batches and batches by work: what is wrong is said before a rank starts."""
 
+import math
 from dataclasses import asdict
 
 from recd_dist.errors import ConfigError, nearest
@@ -30,8 +31,11 @@ def check_training(job: Job, world_size: int) -> None:
     optim = job.config.optim
     for part in ("tables", "dense"):
         given = getattr(optim, part)
-        if not given.lr > 0:
-            raise ConfigError(f"optim.{part}.lr={given.lr}: must be above 0")
+        for name, number in (("lr", given.lr), ("eps", given.eps)):
+            if not 0 < number < math.inf:
+                raise ConfigError(f"optim.{part}.{name}={number}: must be above 0, and finite")
+        if not 0 <= (decay := given.weight_decay) < math.inf:
+            raise ConfigError(f"optim.{part}.weight_decay={decay}: must be at least 0, and finite")
         samples = job.config.batch_size * world_size
         _check_schedule(f"optim.{part}.schedule", given.schedule, -(-job.manifest.num_samples // samples))
     _check_dense(optim)

@@ -29,15 +29,14 @@ from recd_dist.errors import ConfigError, UserError, nearest
 from recd_dist.files.json_text import json_text
 from recd_dist.files.whole_file import write_whole
 from recd_dist.job.check_evaluation import find_evaluation_table, is_out_of_patience
+from recd_dist.job.check_resume import check_resume
 from recd_dist.job.check_tasks import check_tasks
 from recd_dist.job.check_training import check_training
-from recd_dist.job.config import CUSTOM, config_dir, load, shipped_model
-from recd_dist.job.dotted_names import dotted_names, value_at
+from recd_dist.job.config import CUSTOM, config_dir, load
 from recd_dist.job.job import Job, require_writable, resolve
 from recd_dist.job.options import SOURCE_KINDS, TrainConfig
-from recd_dist.job.run_places import config_of_run, newest_readable, require_place, run_directory
+from recd_dist.job.run_places import newest_readable, require_place, run_directory
 from recd_dist.job.starting_run import begin_from, require_same_mappings
-from recd_dist.job.tasks import first_label, require_same_tasks
 from recd_dist.model.history_choice import check_histories
 from recd_dist.plan.machines import find_machine
 from recd_dist.plan.saved_plan import load_plan
@@ -90,7 +89,7 @@ def check(config: TrainConfig, world_size: int = 1) -> Job:
         )
     require_writable(run_directory(config.run_dir))
     require_place(config)
-    _check_resume(job)
+    check_resume(job)
     _check_work(job)
     return job
 
@@ -189,6 +188,8 @@ def _check_model(job: Job) -> None:
         raise ConfigError(f"model.dropout={dropout}: must be at least 0 and less than 1")
     if (pooling := model.get("pooling", "mean")) not in ("mean", "sum"):
         raise ConfigError(f"model.pooling={pooling}: unknown{nearest(str(pooling), ('mean', 'sum'))}")
+    if model.get("rank", 0) < 0:
+        raise ConfigError(f"model.rank={model['rank']}: must be at least 1, or 0 for full matrices")
     for option in _COUNTS:
         if not _is_count(model.get(option, 1)):
             raise ConfigError(f"model.{option}={model[option]}: must be a whole number, at least 1")
@@ -243,27 +244,6 @@ def _check_place(table: str, options: Mapping[str, Any], types: Sequence[str], w
             raise ConfigError(
                 f"plan.tables.{table}: rank {rank} is named, this job has {world_size} ranks (0 to "
                 f"{world_size - 1}); start more, or plan again"
-            )
-
-
-def _check_resume(job: Job) -> None:
-    """Refuses a run directory that holds a run of another model, label or table."""
-    config = job.config
-    before = config_of_run(config) if config.resume else None
-    if before is None:
-        return
-    now = asdict(config)
-    before["model"] = {**shipped_model(before["model"].get("name")), **before["model"]}
-    require_same_tasks(config.run_dir, before, now, first_label(job.manifest, job.weight))
-    for name in ("model", "seed", "dedup", "plan.expand", "data.weight", "run_from", "optim.ema"):
-        was, wanted = value_at(before, name), value_at(now, name)
-        if was != wanted:
-            keys = sorted({*dotted_names({name: was}), *dotted_names({name: wanted})})
-            changed = [k for k in keys if value_at(before, k) != value_at(now, k)] or [name]
-            raise ConfigError(
-                f"{config.run_dir} holds a run with {changed[0]}={value_at(before, changed[0])}, now "
-                f"{value_at(now, changed[0])}; {changed[0]}={value_at(before, changed[0])} goes on with it, another "
-                "run_dir=... begins beside it, resume=false starts it afresh"
             )
 
 

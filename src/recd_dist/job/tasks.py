@@ -8,7 +8,7 @@ from typing import Any
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.job.options import TrainConfig
 from recd_dist.job.task_options import TaskOptions
-from recd_dist.model.task import CANDIDATES, LOSSES, NEGATIVES, Task
+from recd_dist.model.task import CANDIDATES, LOSSES, NEGATIVES, NO_POSITIVE, Task
 from recd_dist.model.tower_choice import TOWER_MODELS
 from recd_dist.table.manifest import Manifest
 from recd_dist.table.schema import Schema
@@ -82,17 +82,27 @@ def _read_task(name: str, options: TaskOptions, manifest: Manifest, table: str) 
         raise ConfigError(f"{where}.negatives_kept={kept}: must be a share above 0 and at most 1, such as 0.1")
     if kept < 1 and options.loss != "binary":
         raise ConfigError(f"{where}.negatives_kept={kept}: {where}.loss={options.loss} has no negatives; leave it out")
-    _check_in_batch(where, options)
+    _check_choices(where, options)
     of_items = options.candidates, options.negatives, options.log_q, options.user
     task = Task(name, label, options.loss, options.weight, kept, 0.0, 1.0, *of_items)
     return _with_statistics(task, manifest, table) if task.loss == "regression" else task
 
 
-def _check_in_batch(where: str, options: TaskOptions) -> None:
-    for option, known in (("candidates", CANDIDATES), ("negatives", NEGATIVES), ("log_q", ()), ("user", ())):
+_OPTIONS_OF_LOSSES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "no_positive": ("softmax", NO_POSITIVE),
+    "candidates": ("in_batch", CANDIDATES),
+    "negatives": ("in_batch", NEGATIVES),
+    "log_q": ("in_batch", ()),
+    "user": ("in_batch", ()),
+}
+"""Options that only one loss has: which one, and what they may be; () for anything of their type."""
+
+
+def _check_choices(where: str, options: TaskOptions) -> None:
+    for option, (loss, known) in _OPTIONS_OF_LOSSES.items():
         value = getattr(options, option)
-        if options.loss != "in_batch" and value != getattr(TaskOptions(), option):
-            raise ConfigError(f"{where}.{option}={value}: is an option of {where}.loss=in_batch; leave it out")
+        if options.loss != loss and value != getattr(TaskOptions(), option):
+            raise ConfigError(f"{where}.{option}={value}: is an option of {where}.loss={loss}; leave it out")
         if known and value not in known:
             raise ConfigError(f"{where}.{option}={value}: unknown{nearest(value, known)}")
 

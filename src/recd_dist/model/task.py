@@ -11,6 +11,7 @@ item among those of the batch."""
 
 CANDIDATES = ("all", "positives")
 NEGATIVES = ("all_ranks", "rank")
+NO_POSITIVE = ("error", "skip")
 
 
 @dataclass(frozen=True)

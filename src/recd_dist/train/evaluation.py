@@ -12,6 +12,7 @@ from rich.text import Text
 from torch import nn
 
 from recd_dist.job.check_evaluation import check_lengths
+from recd_dist.job.check_tasks import check_measured
 from recd_dist.job.config import from_yaml, load
 from recd_dist.job.job import Job, resolve
 from recd_dist.job.options import EvaluateConfig, EvaluatedData, TrainConfig
@@ -104,6 +105,7 @@ def evaluate_run(config: EvaluateConfig, ranks: Ranks) -> dict[str, Any]:
     if config.top is not None:
         check_lengths("top", config.top)
     run = open_run(config, ranks)
+    check_measured(run.job.table, run.job.tasks, run.job.weight)
     with run.open_batches(ranks) as batches:
         top = config.top or run.job.config.evaluate.top
         measures = build.build_losses(run.job), ranks.device, retrieval_of(run.job, top)
@@ -190,9 +192,9 @@ def report(result: dict[str, Any]) -> Table:
     return table
 
 
-def _by_length(name: str) -> tuple[str, int]:
+def _by_length(name: str) -> tuple[bool, int]:
     number, _, length = name.partition("@")
-    return number[::-1], int(length)  # recall before ndcg
+    return number != "recall", int(length)  # recall before ndcg
 
 
 def _shown(value: float | None) -> str:
