@@ -114,3 +114,38 @@ def test_tables_of_dropped_features_may_be_named():
     manifest = Manifest("t", "train", SCHEMA, 0, 0, 0, {}, {}, {}, ())
     dense = Schema((Feature("price", Kind.dense),))
     assert infer_tables(manifest, dense, {"item": {"dim": 3}}, dim=8) == {}
+
+
+TIMES = Schema((Feature("seen", Kind.ids, "user", "seen"), Feature("now", Kind.id, "sample", "seen")))
+
+
+@pytest.mark.parametrize(
+    ("stats", "options", "rows"),
+    [
+        (IdStats(0, 9, 3), {}, 2**31 - 1),
+        (IdStats(0, 1_764_000_000, 300), {}, 2**31 - 1),  # seconds: sparse, and ids would be hashed
+        (IdStats(0, 1_764_000_000_000, 300), {}, 1_764_000_000_001),
+        (IdStats(0, 9, 3), {"num_embeddings": 10}, 10),
+    ],
+)
+def test_times_are_never_hashed(stats: IdStats, options: dict[str, int], rows: int) -> None:
+    manifest = Manifest("t", "train", TIMES, 0, 0, 0, {}, {}, {"seen": stats}, ())
+    found = infer_tables(manifest, TIMES, {"seen": options}, 8, times=("seen", "now"))
+    assert found == {"seen": Table("seen", rows, 8)}
+
+
+@pytest.mark.parametrize(
+    ("stats", "options", "times", "message"),
+    [
+        (IdStats(0, 9, 3), {"hashed": True}, ("seen", "now"), r"seen\.hashed=true: 'seen' is a time .*leave it out"),
+        (IdStats(0, 9, 3), {"mapped": True}, ("seen", "now"), r"seen\.mapped=true: 'seen' is a time .*leave it out"),
+        (IdStats(-4, 9, 3), {}, ("seen", "now"), r"'seen' is a time .* goes down to -4; .*an earlier start"),
+        (IdStats(0, 10**9, 3), {}, ("now",), r"'now' is a time .* is hashed; .*data\.features\.now\.table=now"),
+    ],
+)
+def test_times_that_could_not_stay_what_they_are(
+    stats: IdStats, options: dict[str, bool], times: tuple[str, ...], message: str
+) -> None:
+    manifest = Manifest("t", "train", TIMES, 0, 0, 0, {}, {}, {"seen": stats}, ())
+    with pytest.raises(ConfigError, match=message):
+        infer_tables(manifest, TIMES, {"seen": options}, 8, times=times)

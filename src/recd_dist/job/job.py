@@ -11,6 +11,7 @@ from recd_dist.errors import ConfigError, nearest
 from recd_dist.job.options import TrainConfig
 from recd_dist.job.table_sizes import infer_tables
 from recd_dist.job.tasks import find_tasks, read_order
+from recd_dist.model.history_choice import id_features
 from recd_dist.model.task import Task
 from recd_dist.reader.transform import Transforms
 from recd_dist.screen.command_line import command_line
@@ -169,7 +170,8 @@ def resolve(config: TrainConfig, split: str = "train") -> Job:
         raise ConfigError(f"data.tables: no table '{unknown[0]}'{nearest(unknown[0], manifest.schema.tables)}")
     transforms = Transforms.parse(schema, _transforms(config, schema, manifest))
     overrides = {n: v for n, v in overrides.items() if n in schema.tables}
-    tables = infer_tables(manifest, schema, overrides, dim, transforms.id_limits())
+    times = id_features(config.model.get("times"))
+    tables = infer_tables(manifest, schema, overrides, dim, transforms.id_limits(), times)
     return Job(config, table, schema, tables, transforms, groups, None, tasks, config.data.weight)
 
 

@@ -1,6 +1,6 @@
 """Sizes of embedding tables, inferred from the ids that the ETL counted."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from recd_dist.errors import ConfigError, nearest
@@ -12,6 +12,7 @@ _OPTIONS = ("num_embeddings", "dim", "hashed", "mapped", "admit_after", "evict",
 _OF_MAPPED = ("admit_after", "evict", "max_age")
 _MULTIPLE = 64  # the number of rows of a hashed table is a multiple of this
 _MAX_ROWS = 2**40
+_MOST_TIMES = 2**31 - 1  # times below it travel as int32; a table that is not looked up takes no memory
 
 
 def infer_tables(
@@ -20,6 +21,7 @@ def infer_tables(
     overrides: Mapping[str, Mapping[str, Any]],
     dim: int,
     limits: Mapping[str, int] | None = None,
+    times: Collection[str] = (),
 ) -> dict[str, Table]:
     """Infers the embedding tables that a schema needs.
 
@@ -33,6 +35,7 @@ def infer_tables(
         dim: width of the tables for which ``overrides`` names none.
         limits: features whose transforms bring every id into [0, limit), from ``Transforms.id_limits``. A table that
             only such features look up needs no more rows than the largest limit.
+        times: features that the model takes as times: their ids are not looked up, and never hashed.
 
     Returns:
         Tables by name, in order of first use.
@@ -63,7 +66,8 @@ def infer_tables(
             stats = IdStats(0, max(known_bounds) - 1, max(known_bounds))
         try:
             _check_limits(name, options, features, limits or {})
-            tables[name] = _table(name, stats, options, dim)
+            own_times = [feature for feature in features if feature in times]
+            tables[name] = _table_with_times(name, stats, options, dim, own_times, len(own_times) == len(features))
         except ConfigError as error:
             mistakes.append(str(error))
     if mistakes:
@@ -98,6 +102,33 @@ def _table(name: str, stats: IdStats, options: Mapping[str, Any], dim: int) -> T
             f"set num_embeddings={stats.max_id + 1} or more, or {hashed_line}, or mapped=true"
         )
     return Table(name, rows, width)
+
+
+def _table_with_times(
+    name: str, stats: IdStats, options: Mapping[str, Any], dim: int, times: Sequence[str], alone: bool
+) -> Table:
+    """A table of which some features are times, or all: these are not looked up, and stay what they are."""
+    if not times:
+        return _table(name, stats, options, dim)
+    if not alone:
+        if (table := _table(name, stats, options, dim)).hashed:
+            raise ConfigError(
+                f"data.tables.{name}: '{times[0]}' is a time (model.times), and the table that it shares with other "
+                f"features is hashed; give it one of its own in the ETL, data.features.{times[0]}.table={times[0]}"
+            )
+        return table
+    for option in ("hashed", "mapped"):
+        if options.get(option):
+            raise ConfigError(
+                f"data.tables.{name}.{option}=true: '{times[0]}' is a time (model.times), which is taken as it is; "
+                "leave it out"
+            )
+    if stats.min_id < 0:
+        raise ConfigError(
+            f"data.tables.{name}: '{times[0]}' is a time (model.times) and goes down to {stats.min_id}; times are at "
+            "least 0: count them from an earlier start in data.samples, and make the table again"
+        )
+    return _table(name, stats, {"num_embeddings": max(_MOST_TIMES, stats.max_id + 1), **options}, dim)
 
 
 def _round_up(rows: int) -> int:
