@@ -129,3 +129,21 @@ def test_weights_are_left_out_by_the_name_of_their_column(table: Path) -> None:
     assert resolved(table, "data.drop=[history]").schema.weights == {}
     with pytest.raises(ConfigError, match="has no feature 'heet'; did you mean 'heat'"):
         resolved(table, "data.drop=[heet]")
+
+
+@pytest.mark.parametrize(
+    ("options", "left_out"),
+    [
+        (["model=two_tower"], {"position"}),
+        (["model=two_tower", "model.query=[history_item]"], {"position", "region", "device"}),
+        (["model=dlrm"], set()),
+    ],
+)
+def test_tables_of_features_that_the_model_leaves_out_are_not_looked_up(
+    tiny: list[str], options: list[str], left_out: set[str]
+) -> None:
+    from recd_dist.train.build import build_embeddings
+
+    found = resolve(load("train", [*tiny, *options]))
+    assert set(found.tables) - set(found.looked_up) == left_out
+    assert set(found.looked_up) == set(build_embeddings(found).schema.tables)

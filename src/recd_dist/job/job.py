@@ -13,6 +13,7 @@ from recd_dist.job.table_sizes import infer_tables
 from recd_dist.job.tasks import find_tasks, read_order
 from recd_dist.model.history_choice import id_features
 from recd_dist.model.task import Task
+from recd_dist.model.tower_choice import TOWER_MODELS, find_towers
 from recd_dist.reader.transform import Transforms
 from recd_dist.screen.command_line import command_line
 from recd_dist.table.clustered import ClusteredTable
@@ -104,6 +105,16 @@ class Job:
     def manifest(self) -> Manifest:
         """The manifest of the table, as far as it is trained on."""
         return self.table.manifest
+
+    @property
+    def looked_up(self) -> dict[str, Table]:
+        """The tables that the model looks up; without those of times, and of features that no tower takes."""
+        model = self.config.model
+        left_out = set(id_features(model.get("times")))
+        if model.get("name") in TOWER_MODELS:
+            left_out |= set(find_towers(self.schema, model.get("query"), model.get("item")).unused(self.schema))
+        names = {str(feature.table) for feature in self.schema.sparse if feature.name not in left_out}
+        return {name: table for name, table in self.tables.items() if name in names}
 
     def load_table(self, path: Location) -> ClusteredTable:
         """Loads a table that the job is evaluated on; its own, with all partitions, is in memory already.

@@ -228,7 +228,8 @@ def _check_plan(job: Job, world_size: int) -> None:
             raise ConfigError(
                 f"plan.file={plan.file} places every table; leave plan.sharding=auto and plan.tables={{}}"
             )
-        load_plan(Path(plan.file)).check({t.name: (t.num_embeddings, t.dim) for t in job.tables.values()}, world_size)
+        sizes = {table.name: (table.num_embeddings, table.dim) for table in job.looked_up.values()}
+        load_plan(Path(plan.file)).check(sizes, world_size)
 
 
 def _check_place(table: str, options: Mapping[str, Any], types: Sequence[str], world_size: int) -> None:

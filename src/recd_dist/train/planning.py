@@ -165,5 +165,6 @@ def _saved_plan(job: Job, world: World) -> SavedPlan | None:
     if not job.config.plan.file:
         return None
     found = load_plan(Path(job.config.plan.file))
-    found.check({t.name: (t.num_embeddings, t.dim) for t in job.tables.values()}, world.size, world.host_size)
+    sizes = {table.name: (table.num_embeddings, table.dim) for table in job.looked_up.values()}
+    found.check(sizes, world.size, world.host_size)
     return found

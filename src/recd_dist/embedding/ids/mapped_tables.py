@@ -83,7 +83,8 @@ class MappedTables:
             for name in schema.tables
             if tables[name].mapped is not None
         }
-        largest = max((tables[name].num_embeddings for name in schema.tables), default=0)
+        # Also tables that are not looked up: their ids, such as times, are in the batch as they are.
+        largest = max((table.num_embeddings for table in tables.values()), default=0)
         self._dtype = np.dtype(np.int32 if largest < 2**31 else np.int64)
         self.kept: dict[str, KeptIds] = {}
         for name in self._features:
