@@ -284,3 +284,16 @@ def test_runs_are_sorted_and_filtered_by_the_numbers_of_a_task(
     diff = " ".join(runs(capsys, "--diff", str(tmp_path / "first"), str(tmp_path / "second")).split())
     assert "clicked.num_samples 1,200 1,200" in diff
     assert "liked.auc 0.6000 0.7000" in diff
+
+
+def test_runs_that_look_for_items_show_how_many_they_find(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, share in (("first", 0.2), ("second", 0.3)):
+        (tmp_path / name).mkdir()
+        numbers = {"steps": 3, "recall@10": share, "recall@100": 0.9}
+        (tmp_path / name / "summary.json").write_text(json.dumps(numbers))
+    shown = runs(capsys, str(tmp_path), "--sort", "recall@10", "--reverse")
+    assert "recall@10" in shown
+    assert "recall@100" not in shown
+    assert shown.index("second") < shown.index("first")
+    assert runs(capsys, str(tmp_path), "--filter", "recall@10>0.25").startswith("1 run\n")
+    assert "recall@100" in runs(capsys, "--diff", str(tmp_path / "first"), str(tmp_path / "second"))

@@ -21,7 +21,7 @@ NUMBERS = ("steps", "samples_per_s", "loss", "ne", "auc")
 _KNOWN = ("run", "state", "age", *NUMBERS)
 _EQUAL = ("=", "!=")
 _MOST_OPTIONS = 6
-_FILTER = re.compile(r"([\w.]+)(!=|<=|>=|=|<|>)(.*)", re.DOTALL)
+_FILTER = re.compile(r"([\w.@]+)(!=|<=|>=|=|<|>)(.*)", re.DOTALL)
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,
     "!=": operator.ne,
@@ -147,7 +147,9 @@ def _table(records: Sequence[RunRecord], roots: Sequence[Path], all_options: boo
     differing = differing_options(records)
     names = differing if all_options else differing[:_MOST_OPTIONS]
     labels = short_labels(names)
-    heads = ["run", *labels.values(), "state", "age", "steps", "samples/s", "loss", "NE", "AUC", "dedup", "note"]
+    found = _recall_names(records)[:1]
+    heads = ["run", *labels.values(), "state", "age", "steps", "samples/s", "loss", "NE", "AUC", *found]
+    heads += ["dedup", "note"]
     notes = any(record.message for record in records)
     table = PlainTable(
         f"{len(records)} run{'s'[: len(records) != 1]}",
@@ -162,11 +164,17 @@ def _table(records: Sequence[RunRecord], roots: Sequence[Path], all_options: boo
             *(_shown(record.config.get(name)) for name in names),
             str(record.state),
             _age(record.age_s),
-            *(_number(record, name) for name in NUMBERS),
+            *(_number(record, name) for name in (*NUMBERS, *found)),
             _dedup(record),
             *([record.message] if notes else []),
         )
     return table
+
+
+def _recall_names(records: Sequence[RunRecord]) -> list[str]:
+    """The names recall@K of what some runs have measured, the shortest list first."""
+    names = {name for record in records for name in record.numbers if name.startswith("recall@")}
+    return sorted(names, key=lambda name: (len(name), name))
 
 
 def _shown_path(path: Path, roots: Sequence[Path]) -> str:
@@ -216,7 +224,7 @@ def _differences(first: RunRecord, second: RunRecord) -> PlainTable:
     if differing:
         table.add_section()
     of_tasks = dict.fromkeys([*first.task_numbers, *second.task_numbers])
-    for name in (*NUMBERS, *of_tasks):
+    for name in (*NUMBERS, *_recall_names([first, second]), *of_tasks):
         table.add_row(name, _number(first, name), _number(second, name))
     table.add_row("dedup", _dedup(first), _dedup(second))
     table.add_row("state", str(first.state), str(second.state))
