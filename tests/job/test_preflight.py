@@ -65,7 +65,7 @@ def test_a_good_job_is_resolved_against_its_table(tiny: list[str], tmp_path: Pat
         ("data.tables.itm.num_embeddings=9999", "data.tables: no table 'itm'; did you mean 'item'?"),
         ("data.tables.item.num_embeddings=x", "data.tables.item.num_embeddings=x: must be a whole number or null"),
         ("data.tables.item.num_embeddings=50", "data.tables.item.num_embeddings=50: ids go up to 999; set "
-         "num_embeddings=1000 or more, or data.tables.item.hashed=true"),
+         "num_embeddings=1000 or more, or data.tables.item.hashed=true, or mapped=true"),
         ("data.features.price.transforms=[lg]", "feature 'price': unknown transform 'lg'; did you mean 'log'?"),
         ("plan.sharding=row_wis", "plan.sharding=row_wis: unknown; did you mean 'row_wise'?"),
         ("plan.tables.itm=RW", "plan.tables.itm: no such table; did you mean 'item'?"),

@@ -1,6 +1,7 @@
 """Sizes of embedding tables, inferred from the ids that the ETL counted."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from recd_dist.errors import ConfigError, nearest
@@ -128,7 +129,9 @@ def _table_with_times(
             f"data.tables.{name}: '{times[0]}' is a time (model.times) and goes down to {stats.min_id}; times are at "
             "least 0: count them from an earlier start in data.samples, and make the table again"
         )
-    return _table(name, stats, {"num_embeddings": max(_MOST_TIMES, stats.max_id + 1), **options}, dim)
+    if "num_embeddings" in options:
+        return _table(name, stats, options, dim)
+    return replace(_table(name, IdStats(0, -1, 0), options, dim), num_embeddings=max(_MOST_TIMES, stats.max_id + 1))
 
 
 def _round_up(rows: int) -> int:
