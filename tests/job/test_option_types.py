@@ -48,8 +48,9 @@ SHAPES = {
     "features: {a: {tabel: b}}": "unknown option 'data.features.a.tabel'; did you mean 'data.features.a.table'?",
     "features: {a: {window: 3}}": "data.features.a.window=3: must be true or false or null",
     "features: {a: {transforms: {log: 1}}}": f"data.features.a.transforms={{log: 1}}: must be {LISTED} or null",
-    "tables: 5": "data.tables=5: must be a map of names, each a map of num_embeddings, dim, hashed",
-    "tables: {a: 5}": "data.tables.a=5: must be a map of num_embeddings, dim, hashed",
+    "tables: 5": "data.tables=5: must be a map of names, each a map of num_embeddings, dim, hashed, mapped, "
+    "admit_after, evict, max_age",
+    "tables: {a: 5}": "data.tables.a=5: must be a map of num_embeddings, dim, hashed, mapped, admit_after, evict, max_age",
     "tables: {a: {num_embeddings: many}}": "data.tables.a.num_embeddings=many: must be a whole number or null",
     "keys: session": f"data.keys=session: must be {KEYS}",
     "keys: [session]": f"data.keys=[session]: must be {KEYS}",
@@ -92,7 +93,7 @@ def test_a_file_of_another_shape_names_the_option_and_the_shape(mine: Mine, text
         ("plan", "send: {a: [b]}", "plan.send.a=[b]: must be text"),
         ("plan", "expand: {a: 1}", f"plan.expand={{a: 1}}: must be {LISTED} or null"),
         ("experiment", "# @package _global_\nreader: 5", "reader=5: must be a map of num_workers, shuffle, window, "
-         "prefetch, on_bad_id, on_nan"),
+         "prefetch, batches, work, on_bad_id, on_nan"),
         ("experiment", "# @package _global_\ndata: 5", "data=5: must be a map"),
         ("experiment", "# @package _global_\nbatchsize: 5", "unknown option 'batchsize'; did you mean 'batch_size'?"),
     ],
