@@ -31,6 +31,7 @@ def refused(overrides: list[str]) -> str:
 
 
 MAP = "must be a map of"
+OF_TABLES = "num_embeddings, dim, hashed, mapped, admit_after, evict, max_age"
 LISTED = "a list such as [a, b]"
 GROUPS = f"{MAP} names, each {LISTED} or a map of features, key, sql, sql_spark or null"
 KEYS = "a map of session, request, timestamp, user, sample, order"
@@ -48,9 +49,8 @@ SHAPES = {
     "features: {a: {tabel: b}}": "unknown option 'data.features.a.tabel'; did you mean 'data.features.a.table'?",
     "features: {a: {window: 3}}": "data.features.a.window=3: must be true or false or null",
     "features: {a: {transforms: {log: 1}}}": f"data.features.a.transforms={{log: 1}}: must be {LISTED} or null",
-    "tables: 5": "data.tables=5: must be a map of names, each a map of num_embeddings, dim, hashed, mapped, "
-    "admit_after, evict, max_age",
-    "tables: {a: 5}": "data.tables.a=5: must be a map of num_embeddings, dim, hashed, mapped, admit_after, evict, max_age",
+    "tables: 5": f"data.tables=5: must be a map of names, each a map of {OF_TABLES}",
+    "tables: {a: 5}": f"data.tables.a=5: must be a map of {OF_TABLES}",
     "tables: {a: {num_embeddings: many}}": "data.tables.a.num_embeddings=many: must be a whole number or null",
     "keys: session": f"data.keys=session: must be {KEYS}",
     "keys: [session]": f"data.keys=[session]: must be {KEYS}",
