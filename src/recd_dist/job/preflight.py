@@ -188,14 +188,18 @@ def _check_model(job: Job) -> None:
         raise ConfigError(f"model.dropout={dropout}: must be at least 0 and less than 1")
     if (pooling := model.get("pooling", "mean")) not in ("mean", "sum"):
         raise ConfigError(f"model.pooling={pooling}: unknown{nearest(str(pooling), ('mean', 'sum'))}")
+    _check_counts(model)
+    if dim % model.get("heads", 1):
+        raise ConfigError(f"model.heads={model['heads']}: must divide model.dim, which is {dim}")
+    check_histories(str(model["name"]), job.schema, model)
+
+
+def _check_counts(model: Mapping[str, Any]) -> None:
     if model.get("rank", 0) < 0:
         raise ConfigError(f"model.rank={model['rank']}: must be at least 1, or 0 for full matrices")
     for option in _COUNTS:
         if not _is_count(model.get(option, 1)):
             raise ConfigError(f"model.{option}={model[option]}: must be a whole number, at least 1")
-    if dim % model.get("heads", 1):
-        raise ConfigError(f"model.heads={model['heads']}: must divide model.dim, which is {dim}")
-    check_histories(str(model["name"]), job.schema, model)
 
 
 def _is_count(value: object) -> bool:
