@@ -133,14 +133,12 @@ def test_another_mapping_is_refused(first, tiny: list[str], tmp_path: Path, tabl
             check(load("train", [*given, f"run_dir={first[0]}"]))
 
 
-def test_ids_that_a_model_takes_as_they_are_stay_so(alone: Ranks, tiny: list[str], tmp_path: Path) -> None:
+def test_ids_that_a_model_takes_as_they_are_stay_so(tiny: list[str], tmp_path: Path) -> None:
     overrides = [
         *tiny,
         "model=hstu",
         "model.times={history_item: [history_category, candidate_category]}",
         "data.tables.category.mapped=true",
     ]
-    job = check(load("train", [*overrides, f"run_dir={tmp_path / 'run'}"]))
-    model, _, _ = shard_model(job, alone)
-    with pytest.raises(ConfigError, match="takes the ids of 'history_category' as they are"):
-        MappedIds(job, alone, model)
+    with pytest.raises(ConfigError, match=r"'history_category' is a time .* taken as it is"):
+        check(load("train", [*overrides, f"run_dir={tmp_path / 'run'}"]))

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recd_dist.tensors.host_side import autocast_dtype
 from recd_dist.tensors.levels import Level, join_levels
 from recd_dist.tensors.row_tensors import Columns, Rows, Shared, level_of, rows_at, stand_beside
 
@@ -43,7 +44,7 @@ def add_product(total: Rows | None, rows: Tensor, weight: Tensor, bias: Tensor |
     if total is None:
         return Shared.of(F.linear(rows, weight, bias), level)
     joined = join_levels([level_of(total), level])
-    if joined is not level or torch.is_autocast_enabled(rows.device.type):
+    if joined is not level or autocast_dtype(rows) is not None:
         added: Rows = torch.add(total, Shared.of(F.linear(rows, weight), level))  # type: ignore[arg-type]
         return added
     # The product is added where the sum stands, which saves a pass over [rows, out].

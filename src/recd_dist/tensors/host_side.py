@@ -48,6 +48,17 @@ def host_integers(numbers: Sequence[int] | NDArray[np.int64], like: Tensor) -> T
     return integers if is_on_host(like) else integers.pin_memory().to(like.device, non_blocking=True)
 
 
+def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
+    """The dtype to which autocast brings the operands of products; None where it is off or the device has none.
+
+    Args:
+        tensor: a tensor on the device.
+    """
+    device = tensor.device.type
+    is_on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if is_on else None
+
+
 @lru_cache(maxsize=512)
 def constant(numbers: tuple[int, ...], device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
     """Integers of the plan as a tensor on a device, which are copied there once.

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from recd_dist.table.loops import jit
-from recd_dist.tensors.host_side import is_on_host
+from recd_dist.tensors.host_side import autocast_dtype, is_on_host
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +64,8 @@ def multiply_pairs(vectors: Tensor, places: PairPlaces) -> Tensor:
         vectors: float [R, N, D].
         places: which pairs.
     """
-    if torch.is_autocast_enabled(vectors.device.type):  # a function of one's own is not cast
-        vectors = vectors.to(torch.get_autocast_dtype(vectors.device.type))
+    if (dtype := autocast_dtype(vectors)) is not None:  # a function of one's own is not cast
+        vectors = vectors.to(dtype)
     products: Tensor = _MultiplyPairs.apply(vectors, places)  # type: ignore[no-untyped-call,unused-ignore]
     return products
 

@@ -30,8 +30,6 @@ from recd_dist.embedding.ids.kept_ids import KeptIds
 from recd_dist.embedding.ids.mapped_tables import Counts, Mapped, MappedTables
 from recd_dist.embedding.ids.reset_rows import RowReset
 from recd_dist.embedding.ids.row_owners import RowOwners
-from recd_dist.embedding.tables import Embeddings
-from recd_dist.errors import ConfigError
 from recd_dist.job.job import Job
 from recd_dist.metrics.gather import reduce_over_ranks
 from recd_dist.ranks.process_group import Ranks
@@ -76,14 +74,11 @@ class MappedIds:
         model: the sharded model, into whose state the kept ids go as ``ids``.
         optimizer: the StepOptimizer of the whole model, which says how many steps are done when training begins; None
             where nothing is trained.
-
-    Raises:
-        ConfigError: the model takes ids of a mapped table as they are.
     """
 
     def __init__(self, job: Job, ranks: Ranks, model: Any, optimizer: Any = None) -> None:
         self._ranks, self._seed, self._model, self._optimizer = ranks, job.config.seed, model, optimizer
-        schema = _looked_up(job, model.module.embeddings)
+        schema = model.module.embeddings.schema
         mapped = any(job.tables[name].mapped for name in schema.tables)
         group: Any = None
         if mapped and ranks.world_size > 1:
@@ -258,19 +253,3 @@ class MappedIds:
         if self._thread is not None:
             self._work.put(None)
             self._thread.join(None if error is None or isinstance(error, SystemExit) else _LEAVE_S)
-
-
-def _looked_up(job: Job, embeddings: Embeddings) -> Any:
-    """The features that tables are looked up by.
-
-    Raises:
-        ConfigError: the model takes other ids of a mapped table as they are, and mapping would change them.
-    """
-    schema = embeddings.schema
-    for feature in job.schema.sparse:
-        if feature.name not in schema and job.tables[str(feature.table)].mapped:
-            raise ConfigError(
-                f"data.tables.{feature.table}.mapped=true: the model takes the ids of '{feature.name}' as they are; "
-                "leave it out"
-            )
-    return schema
