@@ -49,7 +49,7 @@ DEVICE = torch.device("cuda:0" if CUDA_BUILD in installed_versions() and torch.v
 """``cuda`` where both are CUDA builds: pip may find a CUDA build of torch only, for fbgemm-gpu's CPU build."""
 
 DIM = 8
-# The loss in_batch reads the ids of items and sizes of other ranks' rows on the host: it waits, and docs/gpu.md says so.
+# The loss in_batch reads ids of items and numbers of other ranks on the host: it waits, and docs/gpu.md says so.
 TASKS = [Task(loss, "label", loss) for loss in LOSSES if loss != "in_batch"]
 SCHEMA = Schema(
     (
