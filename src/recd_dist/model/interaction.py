@@ -16,8 +16,7 @@ session and sample; where nothing is shared there is one, and this is a plain do
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
-from itertools import accumulate, pairwise
+from itertools import accumulate, combinations, pairwise, product
 from typing import NamedTuple
 
 import torch
@@ -35,8 +34,10 @@ MIN_SLOTTED = 4
 """With this many rows per shared row, products per slot are faster than expanding the shared vectors (measured)."""
 
 CALL_COST = 250_000
-"""What a tier costs for each row, in multiplications of a large product (measured: 6 us, forward and backward)."""
+"""What a tier costs for each row, in multiplications of a large product: small products take a call of some us a row.
 
+By this number rm2 and rm3 have one tier, which was faster on CPU than two, and the cases of benchmarks/compute.py two.
+"""
 
 _Tier = tuple[Level | None, list[int]]
 """A level, and the numbers of vectors that are multiplied at it: with each other and with those of tiers before."""
@@ -78,7 +79,7 @@ class DotInteraction(nn.Module):
     ) -> None:
         super().__init__()
         self.shared, self.sample, self.dim, self.extra = tuple(shared), tuple(sample), dim, extra
-        pairs = [*((s, j) for s in self.sample for j in self.shared), *_pairs(self.sample), *_pairs(self.shared)]
+        pairs = [*product(self.sample, self.shared), *combinations(self.sample, 2), *combinations(self.shared, 2)]
         first_pair = 0 if extra_is_shared else extra
         self.first_extra = len(pairs) if extra_is_shared else 0
         self.column = {frozenset(pair): first_pair + n for n, pair in enumerate(pairs)}
@@ -111,7 +112,7 @@ class DotInteraction(nn.Module):
 
     def _multiply_tier(
         self, own: Sequence[Vectors], level: Level | None, before: Sequence[Vectors], above: Level | None
-    ) -> list["_Block"]:
+    ) -> list[_Block]:
         """The products of a tier's vectors with each other and with those of the tiers before it.
 
         Args:
@@ -179,7 +180,7 @@ class DotInteraction(nn.Module):
         columns, places = self._chosen[key]
         return [_Block(columns, multiply_pairs(vectors, places), level)] if columns else []
 
-    def _run_layer(self, blocks: Sequence["_Block"]) -> Rows:
+    def _run_layer(self, blocks: Sequence[_Block]) -> Rows:
         """Multiplies each level's columns where they are unique, and adds up from the coarsest level to the finest."""
         of_level: dict[Level | None, list[_Block]] = {}
         for block in sorted(blocks, key=lambda block: (len(block.rows), block.columns[0])):
@@ -194,15 +195,6 @@ class DotInteraction(nn.Module):
         if total is None:
             raise ValueError("interaction: there is nothing to multiply")
         return total
-
-
-def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    return [(names[i], names[j]) for i, j in _upper(tuple(names))]
-
-
-@lru_cache(maxsize=64)
-def _upper(names: tuple[str, ...]) -> list[tuple[int, int]]:
-    return [(i, j) for i in range(len(names)) for j in range(i + 1, len(names))]
 
 
 def _split_columns(weight: Tensor, wanted: Sequence[list[int]]) -> list[Tensor]:
