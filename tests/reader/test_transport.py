@@ -1,7 +1,9 @@
+import json
+
 import pytest
 import torch
 
-from recd_dist.reader.transport import pack
+from recd_dist.reader.transport import BatchLayout, pack
 from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.ikjt import IKJT, GroupLayout
 
@@ -50,3 +52,11 @@ def test_the_other_side_has_the_same_batch(dtype, dense, weights, sessions):
 def test_every_tensor_takes_whole_cache_lines_of_the_block():
     assert pack(a_batch(torch.int32, {})).block.nbytes == 6 * 64
     assert pack(a_batch(torch.int32, {}, torch.rand(8))).block.nbytes == 7 * 64
+
+
+def test_a_layout_goes_through_json():
+    layout = BatchLayout.of(a_batch(torch.int64, {"sample": torch.rand(4, 1)}, torch.rand(8), torch.arange(4)))
+    assert BatchLayout.from_json(json.loads(json.dumps(layout.to_json()))) == layout
+    assert [place.name for place in layout.tensors] == [
+        "values", "lengths", "inverse", "weights", "labels", "sample_ids", "request_ids", "session_ids", "dense.sample",
+    ]  # fmt: skip

@@ -1,11 +1,16 @@
-"""Hands batches from worker processes to the trainer in shared memory.
+"""Hands batches on in one block of memory: from worker processes in shared memory, from servers over the network.
 
 torch hands over each tensor in a file of its own; a batch of ten tensors took 11 ms that way, as long as reading it
 (rm1, 4096 samples). One block takes one file, one copy and, for CUDA, one pinning.
+
+Tensors have names here. One that a batch may lack is absent by its name, so that whoever hands batches on carries it
+without knowing it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +19,130 @@ from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.ikjt import IKJT, GroupLayout
 
 _ALIGN = 64  # bytes, a cache line
+_DENSE = "dense."
+_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (torch.uint8, torch.int16, torch.int32, torch.int64, torch.float16, torch.float32, torch.float64)
+}
+
+
+def tensors_of(batch: Batch) -> dict[str, Tensor]:
+    """The tensors of a batch by name; those of dense features are ``dense.GROUP``."""
+    sparse = batch.sparse
+    named = {
+        "values": sparse.values,
+        "lengths": sparse.lengths,
+        "inverse": sparse.inverse,
+        "weights": sparse.weights,
+        "labels": batch.labels,
+        "sample_ids": batch.sample_ids,
+        "request_ids": batch.request_ids,
+        "session_ids": batch.session_ids,
+        **{_DENSE + group: tensor for group, tensor in batch.dense.items()},
+    }
+    return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+
+@dataclass(frozen=True)
+class TensorPlace:
+    """Where a tensor lies in a block.
+
+    Attributes:
+        name: its name in ``tensors_of``.
+        start: the byte of the block at which it begins, a multiple of 64.
+        dtype, shape: those of the tensor.
+    """
+
+    name: str
+    start: int
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the tensor."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def end(self) -> int:
+        """The byte at which the next tensor may begin."""
+        return self.start + -(-self.num_bytes // _ALIGN) * _ALIGN
+
+    def view(self, block: Tensor) -> Tensor:
+        """The tensor in a block, uint8 [bytes]."""
+        return block[self.start : self.start + self.num_bytes].view(self.dtype).view(self.shape)
+
+
+@dataclass(frozen=True)
+class BatchLayout:
+    """What a batch is beside the numbers in its tensors.
+
+    Attributes:
+        tensors: where each tensor lies in a block.
+        groups, batch_size, value_offsets: the attributes of the IKJT with these names.
+    """
+
+    tensors: tuple[TensorPlace, ...]
+    groups: tuple[GroupLayout, ...]
+    batch_size: int
+    value_offsets: tuple[int, ...]
+
+    @staticmethod
+    def of(batch: Batch) -> "BatchLayout":
+        """The layout of a batch."""
+        places, start = [], 0
+        for name, tensor in tensors_of(batch).items():
+            places.append(TensorPlace(name, start, tensor.dtype, tuple(tensor.shape)))
+            start = places[-1].end
+        sparse = batch.sparse
+        return BatchLayout(tuple(places), sparse.groups, sparse.batch_size, sparse.value_offsets)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of a block that holds the tensors."""
+        return self.tensors[-1].end if self.tensors else 0
+
+    def unpack(self, block: Tensor) -> Batch:
+        """Makes the batch out of views of a block, uint8 [at least num_bytes]."""
+        named = {place.name: place.view(block) for place in self.tensors}
+        sparse = IKJT(
+            self.groups,
+            self.batch_size,
+            named["values"],
+            named["lengths"],
+            named["inverse"],
+            self.value_offsets,
+            named.get("weights"),
+        )
+        dense = {name.removeprefix(_DENSE): tensor for name, tensor in named.items() if name.startswith(_DENSE)}
+        ids = (named["sample_ids"], named["request_ids"], named.get("session_ids"))
+        return Batch(sparse, dense, named["labels"], *ids)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict; ``BatchLayout.from_json`` is its inverse."""
+        return {
+            "tensors": [[p.name, p.start, str(p.dtype).removeprefix("torch."), list(p.shape)] for p in self.tensors],
+            "groups": [[g.name, list(g.keys), g.num_rows] for g in self.groups],
+            "batch_size": self.batch_size,
+            "value_offsets": list(self.value_offsets),
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> "BatchLayout":
+        """The layout that ``to_json`` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: something else wrote it.
+        """
+        return BatchLayout(
+            tuple(
+                TensorPlace(str(name), int(start), _DTYPES[dtype], tuple(map(int, shape)))
+                for name, start, dtype, shape in value["tensors"]
+            ),
+            tuple(GroupLayout(str(name), tuple(map(str, keys)), int(rows)) for name, keys, rows in value["groups"]),
+            int(value["batch_size"]),
+            tuple(map(int, value["value_offsets"])),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,22 +151,11 @@ class PackedBatch:
 
     Attributes:
         block: uint8, in shared memory; every tensor begins at a multiple of 64 bytes.
-        tensors: for each tensor the byte of the block at which it begins, its dtype and its shape; in the order of
-            ``_tensors_of``.
-        groups, batch_size, value_offsets: the attributes of the IKJT with these names.
-        dense: names of the groups that have dense features.
-        weighted: the IKJT has weights; they are the last tensor but for the sessions.
-        has_sessions: the batch has sessions; they are the last tensor.
+        layout: what lies where in it.
     """
 
     block: Tensor
-    tensors: tuple[tuple[int, torch.dtype, tuple[int, ...]], ...]
-    groups: tuple[GroupLayout, ...]
-    batch_size: int
-    value_offsets: tuple[int, ...]
-    dense: tuple[str, ...]
-    weighted: bool = False
-    has_sessions: bool = False
+    layout: BatchLayout
 
     def pin_memory(self) -> "PackedBatch":
         """Copies the block to page-locked memory."""
@@ -45,49 +163,14 @@ class PackedBatch:
 
     def unpack(self) -> Batch:
         """Makes the batch out of views of the block."""
-        values, lengths, inverse, labels, sample_ids, request_ids, *dense = map(self.view, range(len(self.tensors)))
-        sessions = dense.pop() if self.has_sessions else None
-        weights = dense.pop() if self.weighted else None
-        sparse = IKJT(self.groups, self.batch_size, values, lengths, inverse, self.value_offsets, weights)
-        return Batch(sparse, dict(zip(self.dense, dense, strict=True)), labels, sample_ids, request_ids, sessions)
-
-    def view(self, number: int) -> Tensor:
-        """A tensor of the batch in the block.
-
-        Args:
-            number: the place of the tensor in ``tensors``.
-        """
-        start, dtype, shape = self.tensors[number]
-        size = prod(shape) * dtype.itemsize
-        return self.block[start : start + size].view(dtype).view(shape)
-
-
-def _tensors_of(batch: Batch) -> list[Tensor]:
-    """The tensors of a batch in the order in which a block holds them."""
-    sparse = batch.sparse
-    first = [sparse.values, sparse.lengths, sparse.inverse, batch.labels, batch.sample_ids, batch.request_ids]
-    last = [tensor for tensor in (sparse.weights, batch.session_ids) if tensor is not None]
-    return [*first, *batch.dense.values(), *last]
+        return self.layout.unpack(self.block)
 
 
 def pack(batch: Batch) -> PackedBatch:
     """Copies a batch (on the CPU) into one block of shared memory."""
-    tensors, layout, size = _tensors_of(batch), [], 0
-    for tensor in tensors:
-        layout.append((size, tensor.dtype, tuple(tensor.shape)))
-        size += -(-tensor.nbytes // _ALIGN) * _ALIGN
-    block = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(max(size, 1)))
-    sparse = batch.sparse
-    packed = PackedBatch(
-        block,
-        tuple(layout),
-        sparse.groups,
-        sparse.batch_size,
-        sparse.value_offsets,
-        tuple(batch.dense),
-        sparse.weights is not None,
-        batch.session_ids is not None,
-    )
-    for number, tensor in enumerate(tensors):
-        packed.view(number).copy_(tensor)
-    return packed
+    layout = BatchLayout.of(batch)
+    block = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(max(layout.num_bytes, 1)))
+    tensors = tensors_of(batch)
+    for place in layout.tensors:
+        place.view(block).copy_(tensors[place.name])
+    return PackedBatch(block, layout)
