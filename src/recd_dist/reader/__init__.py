@@ -10,4 +10,6 @@ Every sample of an epoch is read exactly once.
 6. ``batching``           an interval of the epoch as a Batch; ``kernels`` has its loops.
 7. ``worker``             tasks in, batches out; ``transport`` hands them over in one block of shared memory.
 8. ``loader``             the loop over batches: worker processes or a ``reading_thread``, and the position.
+
+``stages`` is a stopwatch for all of them, whose sums ``reader_pace`` adds up.
 """

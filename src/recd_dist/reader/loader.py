@@ -16,6 +16,7 @@ from recd_dist.reader.cuts import Cutter
 from recd_dist.reader.defaults import PREFETCH, SHUFFLE_WINDOW
 from recd_dist.reader.intervals import Deal, Interval, Position
 from recd_dist.reader.order import Shuffle
+from recd_dist.reader.reader_pace import ReaderPace
 from recd_dist.reader.reading_thread import ThreadedResults
 from recd_dist.reader.transform import Transforms
 from recd_dist.reader.transport import PackedBatch
@@ -72,6 +73,7 @@ class Loader:
     Attributes:
         counts: for each feature the ids dropped and the dense values and weights set to zero. What two workers read,
             because a shuffle window lies on their border, counts twice.
+        pace: what reading has taken, by stage, since ``pace.take`` was called.
 
     Raises:
         ConfigError: options that do not fit each other, the table or the state.
@@ -114,6 +116,7 @@ class Loader:
         self._threaded: ThreadedResults | None = None
         self._dealt: Deal | None = None
         self.counts: Counter[str] = Counter()
+        self.pace = ReaderPace()
         start = Position.at_start(self._manifest, order)
         if state is None:
             self._begin(start)
@@ -195,18 +198,20 @@ class Loader:
         _ = self._deal  # in this thread: it may be a collective
         with self._open_results() as results:
             for result in results:
-                yield self._take_batch(*result)
+                yield self._take_batch(result)
 
-    def _take_batch(self, batch: Batch | PackedBatch | Failure, counts: Mapping[str, int]) -> Batch:
+    def _take_batch(self, result: Result) -> Batch:
         """Unpacks a batch, or raises its error; what was dropped is counted, and said once for each feature."""
+        batch, counts = result.batch, result.counts
         for name in counts.keys() - self.counts.keys():
             logger.warning("reader: %s: %d so far, dropped or set to 0", name, counts[name])
         self.counts.update(counts)
         if isinstance(batch, Failure):
             raise batch.error(batch.message)
-        if isinstance(batch, PackedBatch):
-            return batch.unpack()
-        return batch.pin_memory() if self._pin_memory else batch
+        is_packed = isinstance(batch, PackedBatch)  # then torch's loader has pinned it
+        batch = batch.unpack() if isinstance(batch, PackedBatch) else batch
+        self.pace.count(result, batch.batch_size)
+        return batch.pin_memory() if self._pin_memory and not is_packed else batch
 
     @contextmanager
     def _open_results(self) -> "Iterator[Iterator[Result]]":

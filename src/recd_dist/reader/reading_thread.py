@@ -4,6 +4,7 @@ import queue
 import threading
 from collections.abc import Iterator
 
+from recd_dist.reader.stages import measure
 from recd_dist.reader.worker import BatchReader, Result, Task
 
 
@@ -26,8 +27,10 @@ class ThreadedResults:
         """Reads the tasks until all are read or nobody takes results any more."""
         try:
             for task in tasks:
-                if not self._put(reader.read_result(task)):
-                    return
+                result = reader.read_result(task)
+                with reader.stopwatch.bound(), measure("queue"):
+                    if not self._put(result):
+                        return
             self._put(None)
         except BaseException as error:
             self._put(error)

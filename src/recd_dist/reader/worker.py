@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from multiprocessing import connection, parent_process
-from typing import Any
+from time import monotonic_ns, perf_counter_ns
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import Dataset
@@ -18,6 +19,7 @@ from recd_dist.reader.batching import Piece, to_batch
 from recd_dist.reader.intervals import Interval
 from recd_dist.reader.order import Shuffle, ShuffleWindow, shuffle_windows
 from recd_dist.reader.shuffle_window import ShuffleWindowCache, ShuffleWindowDecoder
+from recd_dist.reader.stages import Stage, Stopwatch, measure
 from recd_dist.reader.table_files import TableFiles
 from recd_dist.reader.transform import Transforms
 from recd_dist.reader.transport import PackedBatch, pack
@@ -54,8 +56,20 @@ class Failure:
     message: str
 
 
-Result = tuple[Batch | PackedBatch | Failure, dict[str, int]]
-"""A batch, and for each feature what was dropped or set to zero since the last one."""
+class Result(NamedTuple):
+    """What reading a task gives.
+
+    Attributes:
+        batch: the batch, or why there is none.
+        counts: for each feature what was dropped or set to zero since the last result.
+        spent_ns: nanoseconds of each stage of the reader since the last result, of all its threads.
+        ready_ns: when the batch was ready, on the machine's monotonic clock, which all its processes share.
+    """
+
+    batch: Batch | PackedBatch | Failure
+    counts: dict[str, int]
+    spent_ns: dict[Stage, int]
+    ready_ns: int
 
 
 @dataclass(frozen=True)
@@ -94,14 +108,18 @@ class BatchReader:
     Args:
         options: what to read and how.
 
+    Attributes:
+        stopwatch: what the threads that read for it have spent on each stage.
+
     Raises:
         ConfigError, DataError: options that do not fit the table.
     """
 
     def __init__(self, options: ReaderOptions) -> None:
+        self.stopwatch = Stopwatch()
         self._options, self._stored_schema = options, options.stored_schema
         self._decoder = _build_decoder(options)
-        self._cache = ShuffleWindowCache(self._decoder.decode)
+        self._cache = ShuffleWindowCache(self.stopwatch.timed("convert", self._decoder.decode))
         self._epoch = -1
         self._shuffle_windows: tuple[ShuffleWindow, ...] = ()
         self._starts: list[int] = []
@@ -130,7 +148,8 @@ class BatchReader:
                 decoded = self._cache.fetch(task.epoch, shuffle_window, self._following(task, number))
                 pieces.append((decoded, decoded.order[start - shuffle_window.start : stop - shuffle_window.start]))
                 start = stop  # noqa: PLW2901
-        return to_batch(pieces, self._options.schema, self._options.expand, self._stored_schema)
+        with self.stopwatch.bound(), measure("collate"):
+            return to_batch(pieces, self._options.schema, self._options.expand, self._stored_schema)
 
     def _following(self, task: Task, number: int) -> ShuffleWindow | None:
         """The shuffle window to decode ahead: the next one, when this worker goes on beyond the one of that number."""
@@ -144,10 +163,12 @@ class BatchReader:
 
     def read_result(self, task: Task) -> Result:
         """Reads the batch of a task; an error that the user can mend is returned instead."""
+        batch: Batch | Failure
         try:
-            return self.read(task), self.take_counts()
+            batch = self.read(task)
         except UserError as error:
-            return Failure(type(error), str(error)), self.take_counts()
+            batch = Failure(type(error), str(error))
+        return Result(batch, self.take_counts(), self.stopwatch.take_ns(), monotonic_ns())
 
     def close(self) -> None:
         """Ends the decoding thread."""
@@ -172,15 +193,24 @@ class TaskResults(Dataset[Result]):
 
     options: ReaderOptions
     _reader: BatchReader | None = field(default=None, repr=False)
+    _given_ns: int | None = field(default=None, repr=False)
+    """When the last result was given away; until the next task this process waits."""
 
     def __getitem__(self, task: Task) -> Result:
         if self._reader is None:
             try:
                 self._reader = BatchReader(self.options)
             except UserError as error:
-                return Failure(type(error), str(error)), {}
-        batch, counts = self._reader.read_result(task)
-        return pack(batch) if isinstance(batch, Batch) else batch, counts
+                return Result(Failure(type(error), str(error)), {}, {}, monotonic_ns())
+        stopwatch = self._reader.stopwatch
+        if self._given_ns is not None:
+            stopwatch.add("queue", perf_counter_ns() - self._given_ns)
+        result = self._reader.read_result(task)
+        if isinstance(result.batch, Batch):
+            packed = stopwatch.timed("collate", pack)(result.batch)  # counted with the next result
+            result = result._replace(batch=packed, ready_ns=monotonic_ns())
+        self._given_ns = perf_counter_ns()
+        return result
 
 
 def start_worker(_number: int) -> None:
