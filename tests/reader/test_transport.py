@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -60,3 +61,19 @@ def test_a_layout_goes_through_json():
     assert [place.name for place in layout.tensors] == [
         "values", "lengths", "inverse", "weights", "labels", "sample_ids", "request_ids", "session_ids", "dense.sample",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("weights", [None, torch.rand(8)])
+@pytest.mark.parametrize("sessions", [None, torch.arange(4) * 3])
+def test_windows_travel(weights, sessions):
+    batch = a_batch(torch.int32, {"empty": torch.rand(1, 3)}, weights, sessions)
+    starts = torch.tensor([1, 0, 0, 1], dtype=torch.int32)
+    windowed = replace(batch, sparse=replace(batch.sparse, windows=("item", "shop"), starts=starts))
+    layout = BatchLayout.of(windowed)
+    assert BatchLayout.from_json(json.loads(json.dumps(layout.to_json()))) == layout
+    found = pack(windowed).unpack()
+    assert found.sparse.windows == ("item", "shop")
+    assert torch.equal(found.sparse.starts, starts)
+    assert (found.sparse.weights is None) == (weights is None)
+    assert (found.session_ids is None) == (sessions is None)
+    assert found.sparse.as_lists("item", found.sparse.values_of("item")).tolist() == [8, 9, 7]

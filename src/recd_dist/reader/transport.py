@@ -33,6 +33,7 @@ def tensors_of(batch: Batch) -> dict[str, Tensor]:
         "values": sparse.values,
         "lengths": sparse.lengths,
         "inverse": sparse.inverse,
+        "starts": sparse.starts,
         "weights": sparse.weights,
         "labels": batch.labels,
         "sample_ids": batch.sample_ids,
@@ -79,13 +80,14 @@ class BatchLayout:
 
     Attributes:
         tensors: where each tensor lies in a block.
-        groups, batch_size, value_offsets: the attributes of the IKJT with these names.
+        groups, batch_size, value_offsets, windows: the attributes of the IKJT with these names.
     """
 
     tensors: tuple[TensorPlace, ...]
     groups: tuple[GroupLayout, ...]
     batch_size: int
     value_offsets: tuple[int, ...]
+    windows: tuple[str, ...] = ()
 
     @staticmethod
     def of(batch: Batch) -> "BatchLayout":
@@ -95,7 +97,7 @@ class BatchLayout:
             places.append(TensorPlace(name, start, tensor.dtype, tuple(tensor.shape)))
             start = places[-1].end
         sparse = batch.sparse
-        return BatchLayout(tuple(places), sparse.groups, sparse.batch_size, sparse.value_offsets)
+        return BatchLayout(tuple(places), sparse.groups, sparse.batch_size, sparse.value_offsets, sparse.windows)
 
     @property
     def num_bytes(self) -> int:
@@ -113,6 +115,8 @@ class BatchLayout:
             named["inverse"],
             self.value_offsets,
             named.get("weights"),
+            windows=self.windows,
+            starts=named.get("starts"),
         )
         dense = {name.removeprefix(_DENSE): tensor for name, tensor in named.items() if name.startswith(_DENSE)}
         ids = (named["sample_ids"], named["request_ids"], named.get("session_ids"))
@@ -125,6 +129,7 @@ class BatchLayout:
             "groups": [[g.name, list(g.keys), g.num_rows] for g in self.groups],
             "batch_size": self.batch_size,
             "value_offsets": list(self.value_offsets),
+            "windows": list(self.windows),
         }
 
     @staticmethod
@@ -142,6 +147,7 @@ class BatchLayout:
             tuple(GroupLayout(str(name), tuple(map(str, keys)), int(rows)) for name, keys, rows in value["groups"]),
             int(value["batch_size"]),
             tuple(map(int, value["value_offsets"])),
+            tuple(map(str, value["windows"])),
         )
 
 

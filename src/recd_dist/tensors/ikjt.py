@@ -12,22 +12,32 @@ candidate that is never deduplicated::
     lengths  2 1 | 1 0 | 1 1 1 1          key after key: U_history, U_history, B
     inverse  0 0 1 0                      one int32 [B] per deduplicated group
 
-The storage is flat: to move a batch is to move at most four tensors, and a group's slice is a KeyedJaggedTensor without
+The storage is flat: to move a batch is to move at most five tensors, and a group's slice is a KeyedJaggedTensor without
 a copy. "Unique" means deduplicated, not proven distinct: a row that is stored twice is wasteful and never wrong.
+
+Rows of a key may be windows (RecD's partial IKJT): a history that shifts shares its ids with the row before. Then the
+key's values are the ids that its rows share, and ``starts`` says where each row begins in them::
+
+    rows     [1, 2, 3]  [2, 3, 4]         values 1 2 3 4    lengths 3 3    starts 0 1
+
+Every stored id lies in a row, so that what is done to the values is done to the ids of the rows, and to no others.
+``lists`` makes lists of them, one row after the other.
 """
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from recd_dist.table.schema import SAMPLE
-from recd_dist.tensors.host_side import HostArray, is_on_host
-from recd_dist.tensors.jagged import gather_rows
+from recd_dist.tensors.host_side import HostArray, host_array, is_on_host
+from recd_dist.tensors.ikjt_checks import check_layout, check_windows
+from recd_dist.tensors.ikjt_conversions import expand_groups, picture, select_keys, with_lists
+from recd_dist.tensors.row_windows import Stored, lay_out
 
 if TYPE_CHECKING:
     from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
@@ -55,16 +65,19 @@ class IKJT:
     Attributes:
         groups: the groups' layouts in storage order.
         batch_size: B, the number of samples.
-        values: int32 or int64 [V], the ids of all keys, key after key, row after row.
+        values: int32 or int64 [V], the ids of all keys, key after key, row after row; of keys with windows the ids that
+            rows share.
         lengths: int32 [sum of len(keys) * U over the groups], the rows' list lengths, key after key.
         inverse: int32 [number of deduplicated groups * B], group after group, each element in [0, U).
         value_offsets: host integers [number of keys + 1], where each key's values begin, and V at the end.
         weights: float32 [V], a weight per id, 1 for the ids of keys without weights; None where no key has weights.
         on_host: lengths and inverse in the host's memory, from where the batch was moved; None if it was not moved.
+        windows: the keys whose rows are windows, in storage order.
+        starts: int32 [sum of U over these keys], where each row begins in ``values_of`` its key; None without windows.
 
     Raises:
-        ValueError: a shape or dtype does not fit the layout; the message names the tensor or group, what was found and
-            what is needed.
+        ValueError: a tensor does not fit the layout, a window leaves the ids of its key, or an id lies in no row; the
+            message names the tensor, group or key, what was found and what is needed.
     """
 
     groups: tuple[GroupLayout, ...]
@@ -75,34 +88,12 @@ class IKJT:
     value_offsets: tuple[int, ...]
     weights: Tensor | None = None
     on_host: tuple[HostArray, HostArray] | None = None
+    windows: tuple[str, ...] = ()
+    starts: Tensor | None = None
 
     def __post_init__(self) -> None:
-        keys = self.keys
-        if len(set(keys)) != len(keys):
-            raise ValueError(f"IKJT: keys must differ, found {keys}")
-        shapes = {
-            "value_offsets": (len(self.value_offsets), len(keys) + 1),
-            "values": (tuple(self.values.shape), (self.value_offsets[-1] if self.value_offsets else 0,)),
-            "lengths": (tuple(self.lengths.shape), (sum(len(g.keys) * g.num_rows for g in self.groups),)),
-            "inverse": (tuple(self.inverse.shape), (len(self.dedup_groups) * self.batch_size,)),
-        }
-        if self.weights is not None:
-            shapes["weights"] = (tuple(self.weights.shape), tuple(self.values.shape))
-        for name, (shape, needed) in shapes.items():
-            if shape != needed:
-                raise ValueError(f"IKJT: {name} has shape {shape}, the layout {self.groups} wants {needed}")
-        if self.values.dtype not in (torch.int32, torch.int64):
-            raise ValueError(f"IKJT: values are {self.values.dtype}, wanted int32 or int64")
-        for name in ("lengths", "inverse"):
-            if getattr(self, name).dtype != torch.int32:
-                raise ValueError(f"IKJT: {name} are {getattr(self, name).dtype}, wanted int32")
-        for g in self.groups:
-            if g.name == SAMPLE and g.num_rows != self.batch_size:
-                raise ValueError(
-                    f"IKJT: group 'sample' has {g.num_rows} rows, wanted one per sample: {self.batch_size}"
-                )
-            if g.num_rows == 0 and self.batch_size > 0:
-                raise ValueError(f"IKJT: group '{g.name}' has no rows for {self.batch_size} samples, wanted at least 1")
+        check_layout(self)
+        check_windows(self)
 
     # --- layout, on the host -----------------------------------------------------------------------------------------
 
@@ -150,6 +141,24 @@ class IKJT:
         number = self._find_key(key)[1]
         return self.value_offsets[number + 1] - self.value_offsets[number]
 
+    def num_list_values(self, key: str) -> int:
+        """The number of ids in a key's unique rows; windows store fewer."""
+        if key not in self._window_starts:
+            return self.num_values(key)
+        return int(host_array(self.lengths_of(key), self.known_lengths_of(key)).sum())
+
+    @cached_property
+    def _window_starts(self) -> dict[str, int]:
+        """For each key with windows where its ``starts`` begin."""
+        sizes = [self._find_key(k)[0].num_rows for k in self.windows]
+        return dict(zip(self.windows, accumulate(sizes, initial=0), strict=False))
+
+    def bounds_of(self, group: str) -> tuple[int, int, int]:
+        """Where the stored ids of a group that has keys begin and end in ``values``, and its lengths in ``lengths``."""
+        layout = self.group(group)
+        _, first, row = self._find_key(layout.keys[0])
+        return self.value_offsets[first], self.value_offsets[first + len(layout.keys)], row
+
     def _find_key(self, key: str) -> tuple[GroupLayout, int, int]:
         """A key's entry in ``_key_starts``."""
         if key not in self._key_starts:
@@ -159,7 +168,7 @@ class IKJT:
     # --- views -------------------------------------------------------------------------------------------------------
 
     def values_of(self, key: str) -> Tensor:
-        """A key's ids, [sum of its lengths], as a view."""
+        """A key's stored ids, [sum of its lengths] or, where its rows are windows, fewer; as a view."""
         number = self._find_key(key)[1]
         return self.values[self.value_offsets[number] : self.value_offsets[number + 1]]
 
@@ -173,6 +182,23 @@ class IKJT:
         """A key's list lengths, int32 [U], as a view."""
         group, _, start = self._find_key(key)
         return self.lengths[start : start + group.num_rows]
+
+    def starts_of(self, key: str) -> Tensor | None:
+        """Where each row of a key begins in ``values_of``, int32 [U], as a view; None if its rows are no windows."""
+        num_rows, start = self._find_key(key)[0].num_rows, self._window_starts.get(key)
+        return None if start is None or self.starts is None else self.starts[start : start + num_rows]
+
+    def as_lists(self, key: str, stored: Tensor) -> Tensor:
+        """What belongs to the ids of a key's rows, one row after the other; what was given if the rows are no windows.
+
+        Args:
+            key: the key.
+            stored: a number for each of its stored ids, such as ``values_of(key)`` or ``weights_of(key)``.
+
+        Returns:
+            [sum of the key's lengths].
+        """
+        return lay_out([Stored(stored, self.starts_of(key), self.lengths_of(key), self.num_list_values(key))])
 
     def inverse_of(self, group: str) -> Tensor | None:
         """For each sample its row in the group, int32 [B], as a view; None for ``sample``."""
@@ -218,34 +244,16 @@ class IKJT:
             groups: the deduplicated groups to move; all of them when absent.
         """
         kept = [g for g in self.groups if groups is not None and g.name not in (SAMPLE, *groups)]
-        moved = [g for g in self.groups if g not in kept]
-        parts = [self._copy_group(g, expand=g in moved) for g in (*kept, *moved) if g.keys]
-        inverses = [i for g in kept if (i := self.inverse_of(g.name)) is not None]
-        return IKJT(
-            groups=(*kept, GroupLayout(SAMPLE, tuple(k for g in moved for k in g.keys), self.batch_size)),
-            batch_size=self.batch_size,
-            values=torch.cat([p[0] for p in parts]) if parts else self.values,
-            lengths=torch.cat([p[1] for p in parts]) if parts else self.lengths[:0],
-            inverse=torch.cat(inverses) if inverses else self.inverse[:0],
-            value_offsets=tuple(accumulate((c for p in parts for c in p[3]), initial=0)),
-            weights=None if self.weights is None or not parts else torch.cat([p[2] for p in parts if p[2] is not None]),
-        )
+        keys = tuple(k for g in self.groups if g not in kept for k in g.keys)
+        return expand_groups(self, kept, GroupLayout(SAMPLE, keys, self.batch_size))
 
-    def _copy_group(self, group: GroupLayout, expand: bool) -> tuple[Tensor, Tensor, Tensor | None, list[int]]:
-        """One group's values, lengths, weights and number of values per key: of its rows, or of a row per sample."""
-        _, first, row = self._find_key(group.keys[0])
-        start, end = self.value_offsets[first], self.value_offsets[first + len(group.keys)]
-        values = self.values[start:end]
-        weights = None if self.weights is None else self.weights[start:end]
-        lengths = self.lengths[row : row + len(group.keys) * group.num_rows]
-        inverse = self.inverse_of(group.name) if expand else None
-        if inverse is None:
-            return values, lengths, weights, [self.num_values(k) for k in group.keys]
-        shift = torch.arange(len(group.keys), device=inverse.device)[:, None] * group.num_rows
-        rows = (inverse.long()[None, :] + shift).reshape(-1)
-        values, out_lengths, weights = gather_rows(values, lengths, rows, weights)
-        counts = out_lengths.view(len(group.keys), self.batch_size).sum(1, dtype=torch.int64).tolist()
-        return values, out_lengths, weights, counts
+    def lists(self, keys: Collection[str] | None = None) -> "IKJT":
+        """The same batch with the rows of keys as lists, one after the other, where they are windows.
+
+        Args:
+            keys: the keys, with windows or without; all of them when absent.
+        """
+        return with_lists(self, keys)
 
     def to_kjt(self, keys: Sequence[str] | None = None) -> "KeyedJaggedTensor":
         """The expanded KeyedJaggedTensor of stride B, in which every sample has its own copy.
@@ -259,21 +267,22 @@ class IKJT:
         return full.rows_as_kjt(SAMPLE)
 
     def rows_as_kjt(self, group: str) -> "KeyedJaggedTensor":
-        """A group's unique rows as a KeyedJaggedTensor of stride U, made of views: nothing is copied or expanded."""
+        """A group's unique rows as a KeyedJaggedTensor of stride U: views, but for windows, of which it makes lists."""
         from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
         layout = self.group(group)
         if not layout.keys:
             raise ValueError(f"IKJT: group '{group}' has no id features")
-        _, first, row = self._find_key(layout.keys[0])
-        offsets = self.value_offsets[first : first + len(layout.keys) + 1]
+        if any(k in self.windows for k in layout.keys):
+            return self.lists(layout.keys).rows_as_kjt(group)
+        start, end, row = self.bounds_of(group)
         return KeyedJaggedTensor(
             keys=list(layout.keys),
-            values=self.values[offsets[0] : offsets[-1]],
+            values=self.values[start:end],
             lengths=self.lengths[row : row + len(layout.keys) * layout.num_rows],
-            weights=None if self.weights is None else self.weights[offsets[0] : offsets[-1]],
+            weights=None if self.weights is None else self.weights[start:end],
             stride=layout.num_rows,
-            length_per_key=[b - a for a, b in pairwise(offsets)],
+            length_per_key=[self.num_values(k) for k in layout.keys],
         )
 
     def select(self, keys: Sequence[str]) -> "IKJT":
@@ -284,24 +293,9 @@ class IKJT:
         Args:
             keys: the keys to keep; each stays in its group, and keys of one group stand in the order given.
         """
-        groups = tuple(replace(g, keys=tuple(k for k in keys if self.group_of(k) == g.name)) for g in self.groups)
-        ordered = [k for g in groups for k in g.keys]
-        return IKJT(
-            groups=groups,
-            batch_size=self.batch_size,
-            values=torch.cat([self.values_of(k) for k in ordered]) if ordered else self.values[:0],
-            lengths=torch.cat([self.lengths_of(k) for k in ordered]) if ordered else self.lengths[:0],
-            inverse=self.inverse,
-            value_offsets=tuple(accumulate((self.num_values(k) for k in ordered), initial=0)),
-            weights=self._join_weights(ordered),
+        return select_keys(
+            self, [replace(g, keys=tuple(k for k in keys if self.group_of(k) == g.name)) for g in self.groups]
         )
-
-    def _join_weights(self, keys: Sequence[str]) -> Tensor | None:
-        """The weights of some keys, one key after the other; None when the batch has no weights."""
-        if self.weights is None:
-            return None
-        parts = [w for k in keys if (w := self.weights_of(k)) is not None]
-        return torch.cat(parts) if parts else self.weights[:0]
 
     # --- Pipelineable ------------------------------------------------------------------------------------------------
 
@@ -312,6 +306,7 @@ class IKJT:
             lengths=move(self.lengths),
             inverse=move(self.inverse),
             weights=None if self.weights is None else move(self.weights),
+            starts=None if self.starts is None else move(self.starts),
         )
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "IKJT":
@@ -325,20 +320,9 @@ class IKJT:
 
     def record_stream(self, stream: torch.Stream) -> None:
         """Tells CUDA's allocator that a stream uses these tensors."""
-        for tensor in (self.values, self.lengths, self.inverse, self.weights):
+        for tensor in (self.values, self.lengths, self.inverse, self.weights, self.starts):
             if tensor is not None and tensor.is_cuda:
                 tensor.record_stream(stream)
 
     def __repr__(self) -> str:
-        lines = [f"IKJT({self.batch_size} samples, {len(self.values)} {str(self.values.dtype)[6:]} ids)"]
-        for g in self.groups:
-            factor = f", {self.batch_size / g.num_rows:.2f} samples a row" if g.num_rows and g.name != SAMPLE else ""
-            lines.append(f"  {g.name}: {g.num_rows} rows{factor}")
-            for key in g.keys:
-                heads = torch.split(self.values_of(key), self.lengths_of(key).tolist())[:3]
-                shown = " ".join(str(h[:4].tolist())[:-1] + (", ..]" if len(h) > 4 else "]") for h in heads)
-                lines.append(f"    {key}: {shown}{' ..' if g.num_rows > len(heads) else ''}")
-            inverse = self.inverse_of(g.name)
-            if inverse is not None:
-                lines.append(f"    inverse: {inverse[:16].tolist()}{' ..' if self.batch_size > 16 else ''}")
-        return "\n".join(lines)
+        return picture(self)

@@ -42,9 +42,19 @@ def value_index(lengths: Tensor, rows: Tensor, out_lengths: Tensor, num_values: 
         num_values: their sum; when absent, the host waits for a device to tell it.
     """
     starts = torch.cumsum(lengths, 0, dtype=torch.int64) - lengths
-    ends = torch.cumsum(out_lengths, 0, dtype=torch.int64)
-    shift = starts[rows] - (ends - out_lengths)
-    shifts = torch.repeat_interleave(shift, out_lengths.long(), output_size=num_values)
+    return slice_index(starts[rows], out_lengths, num_values)
+
+
+def slice_index(starts: Tensor, lengths: Tensor, num_values: int | None = None) -> Tensor:
+    """The index of every value of some slices, slice after slice: int64 [sum of the lengths].
+
+    Args:
+        starts: int32 or int64 [N], where each slice begins.
+        lengths: int32 [N], how many values each has.
+        num_values: the sum of the lengths; when absent, the host waits for a device to tell it.
+    """
+    ends = torch.cumsum(lengths, 0, dtype=torch.int64)
+    shifts = torch.repeat_interleave(starts - (ends - lengths), lengths.long(), output_size=num_values)
     return shifts + torch.arange(len(shifts), device=shifts.device)
 
 
