@@ -66,8 +66,8 @@ def _shortest(values: Tensor, weights: Tensor | None, lengths: Tensor) -> tuple[
         places, starts = np.empty(len(values), np.int64), np.empty(len(lengths), np.int32)
         size = _share(values.numpy(), bits, offsets, rows, places, starts)
         found.append((torch.from_numpy(places[:size]), torch.from_numpy(starts)))
-    places, begin = min(found, key=lambda pair: len(pair[0]))
-    return values[places], None if weights is None else weights[places], begin
+    kept, begin = min(found, key=lambda pair: len(pair[0]))
+    return values[kept], None if weights is None else weights[kept], begin
 
 
 @jit
