@@ -1,18 +1,14 @@
 """What an IKJT refuses: tensors that do not fit its layout, and windows that do not fit what is stored."""
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from recd_dist.table.schema import SAMPLE
 from recd_dist.tensors.host_side import is_on_host
+from recd_dist.tensors.keyed_rows import KeyedRows
 from recd_dist.tensors.row_windows import find_fault
 
-if TYPE_CHECKING:
-    from recd_dist.tensors.ikjt import IKJT
 
-
-def check_layout(batch: "IKJT") -> None:
+def check_layout(batch: KeyedRows) -> None:
     """Refuses tensors that do not fit the layout.
 
     Raises:
@@ -50,7 +46,7 @@ def check_layout(batch: "IKJT") -> None:
             raise ValueError(f"IKJT: group '{g.name}' has no rows for {batch.batch_size} samples, wanted at least 1")
 
 
-def check_windows(batch: "IKJT") -> None:
+def check_windows(batch: KeyedRows) -> None:
     """Refuses windows that leave what is stored of their key, and stored ids that lie in no row.
 
     On a device they are not looked at, since the host would wait; they were when the batch was made.

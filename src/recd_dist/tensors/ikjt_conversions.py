@@ -3,20 +3,20 @@
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from recd_dist.table.schema import SAMPLE
 from recd_dist.tensors.jagged import gather_rows
+from recd_dist.tensors.keyed_rows import GroupLayout, KeyedRows
 from recd_dist.tensors.row_windows import Stored, lay_out
 
-if TYPE_CHECKING:
-    from recd_dist.tensors.ikjt import IKJT, GroupLayout
+R = TypeVar("R", bound=KeyedRows)
 
 
-def with_lists(batch: "IKJT", keys: Collection[str] | None = None) -> "IKJT":
+def with_lists(batch: R, keys: Collection[str] | None = None) -> R:
     """As ``IKJT.lists``."""
     chosen = [k for k in batch.windows if keys is None or k in keys]
     if not chosen:
@@ -39,7 +39,7 @@ def with_lists(batch: "IKJT", keys: Collection[str] | None = None) -> "IKJT":
     )
 
 
-def join_starts(batch: "IKJT", keys: Sequence[str]) -> Tensor | None:
+def join_starts(batch: KeyedRows, keys: Sequence[str]) -> Tensor | None:
     """Where the rows of some keys begin, one key after the other; None where none of them has windows.
 
     Args:
@@ -50,7 +50,7 @@ def join_starts(batch: "IKJT", keys: Sequence[str]) -> Tensor | None:
     return torch.cat(parts) if parts else None
 
 
-def expand_groups(batch: "IKJT", kept: "Sequence[GroupLayout]", sample: "GroupLayout") -> "IKJT":
+def expand_groups(batch: R, kept: Sequence[GroupLayout], sample: GroupLayout) -> R:
     """As ``IKJT.expand``.
 
     Args:
@@ -75,7 +75,9 @@ def expand_groups(batch: "IKJT", kept: "Sequence[GroupLayout]", sample: "GroupLa
     )
 
 
-def _copy_group(batch: "IKJT", group: "GroupLayout", expanded: bool) -> tuple[Tensor, Tensor, Tensor | None, list[int]]:
+def _copy_group(
+    batch: KeyedRows, group: GroupLayout, expanded: bool
+) -> tuple[Tensor, Tensor, Tensor | None, list[int]]:
     """One group's values, lengths, weights and number of values per key: of its rows, or of a row per sample."""
     start, end, row = batch.bounds_of(group.name)
     values = batch.values[start:end]
@@ -91,7 +93,7 @@ def _copy_group(batch: "IKJT", group: "GroupLayout", expanded: bool) -> tuple[Te
     return values, out_lengths, weights, counts
 
 
-def select_keys(batch: "IKJT", groups: "Sequence[GroupLayout]") -> "IKJT":
+def select_keys(batch: R, groups: Sequence[GroupLayout]) -> R:
     """As ``IKJT.select``.
 
     Args:
@@ -113,7 +115,7 @@ def select_keys(batch: "IKJT", groups: "Sequence[GroupLayout]") -> "IKJT":
     )
 
 
-def picture(batch: "IKJT") -> str:
+def picture(batch: KeyedRows) -> str:
     """As ``repr`` of an IKJT: its groups, the first rows of each key and the first samples of each inverse."""
     lines = [f"IKJT({batch.batch_size} samples, {len(batch.values)} {str(batch.values.dtype)[6:]} ids)"]
     for g in batch.groups:
