@@ -118,7 +118,7 @@ class Side:
         start, before = time.perf_counter(), time.thread_time()
         while (output := _progress(self._pipeline, feed)) is not None:
             now = time.thread_time()
-            steps.append([now - before, float(output.batch.sparse.value_offsets[-1])])
+            steps.append([now - before, float(output.batch.sparse.lists().value_offsets[-1])])
             before = now
         dist.barrier()
         self.computed.append(steps)

@@ -28,6 +28,7 @@ from recd_dist.ranks.process_group import Ranks
 from recd_dist.table.schema import Feature, Kind, Schema, Table
 from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.deduplicate import deduplicate
+from recd_dist.tensors.find_windows import find_windows
 from recd_dist.tensors.grouped import Embedded, Grouped
 
 GROUPS = {"user": ["history", "city", "clicks"], "request": ["device", "flag", "tags", "more_tags"]}
@@ -99,9 +100,17 @@ def schema_of(weighted: bool) -> Schema:
 
 
 def batches(
-    rank: int, num_steps: int, size: int, longest: int | tuple[int, ...] = 4, weighted: bool = False
+    rank: int,
+    num_steps: int,
+    size: int,
+    longest: int | tuple[int, ...] = 4,
+    weighted: bool = False,
+    shifting: bool = False,
 ) -> list[Batch]:
-    """A rank's batches, whose sizes and numbers of unique rows differ between ranks and steps."""
+    """A rank's batches, whose sizes and numbers of unique rows differ between ranks and steps.
+
+    With ``shifting`` each row of a list begins one id later than the one before.
+    """
     longest = longest[rank] if isinstance(longest, tuple) else longest
     random, drawn = np.random.default_rng(100 + rank), np.random.default_rng(200 + rank)
     out = []
@@ -112,15 +121,20 @@ def batches(
         lists, weights = {f: [] for f in KEYS}, []
         for f in SCHEMA.sparse:
             owner = {"user": users, "request": requests, "sample": np.arange(num_samples)}[f.group]
+            owners, high = sorted(set(owner.tolist())), TABLES[f.table].num_embeddings
             rows = {
-                o: random.integers(
-                    0, TABLES[f.table].num_embeddings, random.integers(0, longest + 1) if f.kind == Kind.ids else 1
-                )
-                for o in sorted(set(owner.tolist()))
+                o: random.integers(0, high, random.integers(0, longest + 1) if f.kind == Kind.ids else 1)
+                for o in owners
             }
+            stream = random.integers(0, high, len(owners) + longest) if shifting and f.kind == Kind.ids else None
+            if stream is not None:
+                rows = {o: stream[n : n + len(ids)] for n, (o, ids) in enumerate(rows.items())}
             lists[f.name] = [rows[o].tolist() for o in owner.tolist()]
             one = f.name not in WEIGHTED
             of_rows = {o: np.ones(len(ids)) if one else drawn.uniform(-1, 2, len(ids)) for o, ids in rows.items()}
+            if stream is not None and not one:
+                of_stream = drawn.uniform(-1, 2, len(stream))
+                of_rows = {o: of_stream[n : n + len(ids)] for n, (o, ids) in enumerate(rows.items())}
             weights += [of_rows[o] for o in owner.tolist()]
         flat = [row for k in KEYS for row in lists[k]]
         kjt = KeyedJaggedTensor(
@@ -194,10 +208,12 @@ def train(
 ) -> dict[str, object]:
     """Trains a few steps and returns outputs, losses, weights and optimizer states of this rank."""
     options = {"sequence_features": ["clicks"], **(options or {})}
-    weighted = bool(options.pop("weighted", False))
+    weighted, histories = bool(options.pop("weighted", False)), options.pop("histories", None)
     model, optimizer_ = build_model(ranks, dedup, sharding, optimizer, options, weighted)
     before = weight_parts(table_weights(model))
-    data = batches(ranks.rank, num_steps, sizes[ranks.rank], longest, weighted)
+    data = batches(ranks.rank, num_steps, sizes[ranks.rank], longest, weighted, histories is not None)
+    if histories == "windows":
+        data = [replace(b, sparse=find_windows(b.sparse)) for b in data]
     data = data if dedup else [b.expand() for b in data]
     outputs, num_pipelined = [], 0
     num_sharded = sum(isinstance(m, ShardedModule) for m in model.module.embeddings.modules())

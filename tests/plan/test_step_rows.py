@@ -7,9 +7,10 @@ import torch
 from tests.plan.small_tables import SCHEMA, STEP, TABLES, embeddings
 from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
-from recd_dist.plan.step_rows import StepRows, TableUse, length_bytes, table_uses
+from recd_dist.plan.step_rows import StepRows, TableUse, ids_and_rows, length_bytes, table_uses
 from recd_dist.table.manifest import FeatureStats, IdStats, Manifest
 from recd_dist.tensors.deduplicate import deduplicate
+from recd_dist.tensors.find_windows import find_windows
 
 
 def test_statistics_of_a_table() -> None:
@@ -39,6 +40,28 @@ def test_a_batch_is_counted() -> None:
     assert step.unique_ids == {"history": 3, "clicks": 1, "candidate": 3, "place": 3}
     assert step.expanded_ids == {"history": 5, "clicks": 2, "candidate": 3, "place": 3}
     assert step.distinct_ids == {"item": 4, "article": 1}  # 7, 8, 9 and 5; 1
+
+
+def test_windows_are_counted_where_their_ids_are_shared() -> None:
+    """Two samples of two users, whose histories and clicks shift by one id: what pools at home travels as lists."""
+    lists = [[7, 8], [8, 9], [1, 2, 3], [2, 3, 3], [7], [7], [0], [0]]
+    kjt = KeyedJaggedTensor(
+        [f.name for f in SCHEMA.sparse],
+        torch.tensor([i for row in lists for i in row], dtype=torch.int32),
+        lengths=torch.tensor([len(row) for row in lists], dtype=torch.int32),
+    )
+    batch = find_windows(deduplicate(kjt, {"user": ["history", "clicks"]}), ["history", "clicks"])
+    for send, article in (("rows", 4), ("ids", 3)):
+        uses = {use.table: use for use in table_uses(embeddings(send={"article": send}))}
+        step = StepRows.of_batch(batch, list(uses.values()), exact=True)
+        assert step.unique_ids == {"history": 4, "clicks": 6, "candidate": 2, "place": 2}
+        assert step.stored_ids == {"history": 3, "clicks": 4}
+        assert ids_and_rows(uses["item"], step, dedup=True) == (6, 4)
+        assert ids_and_rows(uses["article"], step, dedup=True) == (article, None)
+        assert sorted(step.ids["item"].tolist()) == [7, 7, 7, 8, 8, 9]
+        assert sorted(step.ids["article"].tolist()) == [1, 2, 3, 3][:article]
+    mean = StepRows.mean([step, StepRows.of_batch(batch.lists(), list(uses.values()), exact=True)])
+    assert mean.stored_ids == {"history": 3.5, "clicks": 5}
 
 
 @pytest.mark.parametrize(("longest", "num_bytes"), [(0, 1), (255, 1), (256, 2), (2**15 - 1, 2), (2**15, 4)])

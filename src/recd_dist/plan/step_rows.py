@@ -59,6 +59,11 @@ class TableUse:
     weighted: bool = False
     host_size: int = 0
 
+    @property
+    def shares_ids(self) -> bool:
+        """Whether rows that are windows share the ids that travel: where vectors come back, not sums of rows."""
+        return self.is_sequence or self.send == "ids"
+
     def weight_bytes(self, dedup: bool) -> int:
         """Bytes of the weight that travels with each id; 0 if vectors are multiplied where they arrive.
 
@@ -78,6 +83,8 @@ class StepRows:
         rows: for each feature the number of unique rows of its group, U.
         unique_ids: for each feature the number of ids in its unique rows.
         expanded_ids: for each feature the number of ids if every sample had its own copy of its row.
+        stored_ids: for each feature the number of ids that a batch stores of its unique rows, where these are windows
+            which share ids; a feature that is missing here stores its ``unique_ids``.
         id_bytes: bytes of an id, 4 or 8.
         distinct_ids: for each table the number of distinct ids, over all its features. A table that is missing here is
             treated as if all its ids were distinct.
@@ -100,6 +107,7 @@ class StepRows:
     length_bytes: int = LENGTH_BYTES
     distinct_of: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     ids: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    stored_ids: Mapping[str, float] = field(default_factory=dict)
     host_rows: Mapping[str, float] = field(default_factory=dict, compare=False)
     host_ids: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
@@ -130,6 +138,10 @@ class StepRows:
         """
         counts = self.unique_ids if dedup else self.expanded_ids
         return sum(counts[f] for f in features)
+
+    def num_stored_ids(self, features: Iterable[str]) -> float:
+        """How many ids a batch stores of some features' unique rows; windows share theirs."""
+        return sum(self.stored_ids.get(f, self.unique_ids[f]) for f in features)
 
     def num_distinct(self, use: TableUse) -> float:
         """How many distinct ids a table has in the batch."""
@@ -179,7 +191,8 @@ class StepRows:
         distinct: dict[str, float] = {}
         for use in uses:
             if exact or use.send == "ids":
-                all_ids = torch.cat([sparse.values_of(f) for f in use.features])
+                own = [(f, sparse.values_of(f)) for f in use.features]
+                all_ids = torch.cat([v if use.shares_ids else sparse.as_lists(f, v) for f, v in own])
                 once, _, counts = distinct_ids(all_ids, use.num_embeddings, 1)
                 distinct[use.table] = int(counts[0])
                 if exact:
@@ -188,7 +201,8 @@ class StepRows:
             distinct_ids=distinct,
             batch_size=sparse.batch_size,
             rows={k: sparse.num_rows(sparse.group_of(k)) for k in sparse.keys},
-            unique_ids={k: sparse.num_values(k) for k in sparse.keys},
+            unique_ids={k: sparse.num_list_values(k) for k in sparse.keys},
+            stored_ids={k: sparse.num_values(k) for k in sparse.windows},
             expanded_ids=sparse.count_expanded_values(),
             id_bytes=sparse.values.element_size(),
             length_bytes=length_bytes(int(sparse.lengths.max()) if len(sparse.lengths) else 0),
@@ -211,6 +225,7 @@ class StepRows:
             rows=mean_of([b.rows for b in batches]),
             unique_ids=mean_of([b.unique_ids for b in batches]),
             expanded_ids=mean_of([b.expanded_ids for b in batches]),
+            stored_ids=_mean_stored(batches),
             id_bytes=batches[0].id_bytes,
             distinct_ids=mean_of([b.distinct_ids for b in batches]),
             length_bytes=max(b.length_bytes for b in batches),
@@ -245,6 +260,12 @@ class StepRows:
         )
 
 
+def _mean_stored(batches: Sequence[StepRows]) -> dict[str, float]:
+    """The mean of ``stored_ids``; a feature may have windows in some of the batches only."""
+    names = {name for b in batches for name in b.stored_ids}
+    return {name: sum(b.num_stored_ids([name]) for b in batches) / len(batches) for name in sorted(names)}
+
+
 def table_uses(embeddings: Embeddings, host_size: int = 0) -> list[TableUse]:
     """How a model uses each of its tables, in the order of the schema.
 
@@ -275,5 +296,7 @@ def ids_and_rows(use: TableUse, step: StepRows, *, dedup: bool) -> tuple[float, 
     """
     if dedup and use.send == "ids":
         return step.num_distinct(use), None
+    if dedup and use.shares_ids:
+        return step.num_stored_ids(use.features), None
     ids = step.num_ids(use.features, dedup)
     return ids, None if use.is_sequence else step.num_rows(use.features, dedup)

@@ -94,7 +94,7 @@ class IKJT(KeyedRows):
         layout = self.group(group)
         if not layout.keys:
             raise ValueError(f"IKJT: group '{group}' has no id features")
-        if any(k in self.windows for k in layout.keys):
+        if self.windows_among(layout.keys):
             return self.lists(layout.keys).rows_as_kjt(group)
         start, end, row = self.bounds_of(group)
         return KeyedJaggedTensor(

@@ -18,7 +18,7 @@ R = TypeVar("R", bound=KeyedRows)
 
 def with_lists(batch: R, keys: Collection[str] | None = None) -> R:
     """As ``IKJT.lists``."""
-    chosen = [k for k in batch.windows if keys is None or k in keys]
+    chosen = batch.windows if keys is None else batch.windows_among(keys)
     if not chosen:
         return batch
     rest = tuple(k for k in batch.windows if k not in chosen)

@@ -1,5 +1,6 @@
 """Rows of groups, keyed by feature: what an IKJT stores, and views of it."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -107,6 +108,10 @@ class KeyedRows:
             return self.num_values(key)
         return int(host_array(self.lengths_of(key), self.known_lengths_of(key)).sum())
 
+    def windows_among(self, keys: Collection[str]) -> tuple[str, ...]:
+        """Those of some keys whose rows are windows, in storage order."""
+        return tuple(k for k in self.windows if k in keys)
+
     @cached_property
     def _window_starts(self) -> dict[str, int]:
         """For each key with windows where its ``starts`` begin."""
@@ -158,7 +163,11 @@ class KeyedRows:
         Returns:
             [sum of the key's lengths].
         """
-        return lay_out([Stored(stored, self.starts_of(key), self.lengths_of(key), self.num_list_values(key))])
+        return lay_out([self.column(key, stored)])
+
+    def column(self, key: str, stored: Tensor) -> Stored:
+        """A number for each stored id of a key, with the key's rows, for ``lay_out``."""
+        return Stored(stored, self.starts_of(key), self.lengths_of(key), self.num_list_values(key))
 
     def inverse_of(self, group: str) -> Tensor | None:
         """For each sample its row in the group, int32 [B], as a view; None for ``sample``."""

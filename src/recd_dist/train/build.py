@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recd_dist.embedding.exchange.assemble import list_of
+from recd_dist.embedding.exchange.assemble import ids_of
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.embedding.vocabulary.names import ExchangeName, Send
 from recd_dist.job.job import Job
@@ -99,7 +99,7 @@ class Head(nn.Module):
         """
         dense = {group: batch.dense_of(group) for group in batch.dense}
         if names := getattr(self.model, "ids", ()):  # over ranks, what was embedded is waited for where it is asked
-            ids = {n: list_of(batch.sparse, n, batch.sparse.values_of(n)) for n in names}
+            ids = {n: ids_of(batch.sparse, n) for n in names}
             embedded = Embedded(embedded.pooled, embedded.sequences, ids)
         if self.in_batch is None:
             return self.computation.logits(model, embedded, dense), None

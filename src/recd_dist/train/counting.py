@@ -138,7 +138,8 @@ class RunCounts:
     def add_step(self, output: Output) -> None:
         """Adds the result of a step: loss, logits and batch."""
         batch = output.batch
-        self._steps.append(self._ahead.popleft())
+        rows_of_step = self._ahead.popleft()
+        self._steps.append(rows_of_step)
         for group in batch.sparse.groups:
             self._rows[group.name] += group.num_rows
         self._rows["samples"] += batch.batch_size
@@ -153,7 +154,7 @@ class RunCounts:
         self._speed.count_step(batch.batch_size)
         if self._ranks.world_size > 1:
             rows = sum(group.num_rows for group in batch.sparse.groups)
-            ids = float(batch.sparse.value_offsets[-1])
+            ids = float(sum(rows_of_step.unique_ids.values()))
             self._imbalance.count_step({"samples": float(batch.batch_size), "ids": ids, "unique_rows": float(rows)})
 
     def pause(self) -> None:

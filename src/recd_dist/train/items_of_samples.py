@@ -10,7 +10,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recd_dist.embedding.exchange.assemble import list_of
+from recd_dist.embedding.exchange.assemble import ids_of
 from recd_dist.job.job import Job
 from recd_dist.model.in_batch import InBatchSoftmax, ItemsAndUsers
 from recd_dist.model.tower_choice import find_towers
@@ -68,7 +68,7 @@ def item_feature(job: Job) -> str:
 
 def items_of(batch: Batch, feature: str) -> NDArray[np.int64]:
     """The single id of each sample, int64 [B] on the host; -1 where it has none."""
-    return single_ids(list_of(batch.sparse, feature, batch.sparse.values_of(feature)))
+    return single_ids(ids_of(batch.sparse, feature))
 
 
 def whose_samples(batch: Batch, item: str, user: str | None) -> ItemsAndUsers:

@@ -63,7 +63,7 @@ class LookupResult:
     Attributes:
         table_class: the class; it says which features the rows of a key belong to.
         blocks: the vectors of all keys; each key is in one block.
-        index: for each id of the batch its row in the block, int64; None if the rows are in the order of the batch.
+        index: for each id that the batch stores its row in the block, int64; None if the rows are in their order.
     """
 
     table_class: TableClass
@@ -99,7 +99,7 @@ class Assemble(nn.Module):
                 blocks += row_blocks(sparse, result)
                 continue
             for name, index, vectors in self._features_of_ids(sparse, result):
-                weights = sparse.weights_of(name) if name in self.weighted else None
+                weights = list_weights(sparse, name) if name in self.weighted else None
                 if name in self.sequence_features:
                     gathered = multiply_vectors(vectors if index is None else expand_rows(vectors, index), weights)
                     sequences[name] = list_of(sparse, name, gathered)
@@ -113,12 +113,36 @@ class Assemble(nn.Module):
 
     @staticmethod
     def _features_of_ids(sparse: IKJT, result: LookupResult) -> list[tuple[str, Tensor | None, Tensor]]:
-        """For each feature the index of its ids and the vectors that it points to; without index its own vectors."""
+        """For each feature the index of its rows' ids and the vectors it points to; without index its own vectors."""
         ((block,), features) = result.blocks, result.table_class.features
         sizes = [sparse.num_values(f) for f in features]
         if result.index is not None:
-            return [(f, i, block.values) for f, i in zip(features, result.index.split(sizes), strict=True)]
-        return [(f, None, v) for f, v in zip(features, block.values.split(sizes), strict=True)]
+            stored = zip(features, result.index.split(sizes), strict=True)
+            return [(f, sparse.as_lists(f, i), block.values) for f, i in stored]
+        return [(f, list_index(sparse, f), v) for f, v in zip(features, block.values.split(sizes), strict=True)]
+
+
+def list_index(sparse: IKJT, feature: str) -> Tensor | None:
+    """For each id of a feature's rows the number of the stored id, int64; None if they are stored row after row.
+
+    Args:
+        sparse: the batch.
+        feature: name of the feature.
+    """
+    if feature not in sparse.windows:
+        return None
+    return sparse.as_lists(feature, torch.arange(sparse.num_values(feature), device=sparse.values.device))
+
+
+def list_weights(sparse: IKJT, feature: str) -> Tensor | None:
+    """The weights of the ids of a feature's rows, row after row, float32; None where the batch has none.
+
+    Args:
+        sparse: the batch.
+        feature: name of the feature.
+    """
+    weights = sparse.weights_of(feature)
+    return None if weights is None else sparse.as_lists(feature, weights)
 
 
 def pool_ids(vectors: Tensor, index: Tensor | None, lengths: Tensor, weights: Tensor | None) -> Tensor:
@@ -224,6 +248,16 @@ def list_of(sparse: IKJT, feature: str, vectors: Tensor) -> GroupedJagged:
     group = sparse.group_of(feature)
     known = sparse.known_lengths_of(feature), sparse.known_inverse_of(group)
     return GroupedJagged(vectors, sparse.lengths_of(feature), sparse.inverse_of(group), *known)
+
+
+def ids_of(sparse: IKJT, feature: str) -> GroupedJagged:
+    """The ids of a feature that is not looked up, with the lists that they belong to.
+
+    Args:
+        sparse: the batch.
+        feature: name of the feature.
+    """
+    return list_of(sparse, feature, sparse.as_lists(feature, sparse.values_of(feature)))
 
 
 def join_features(features: Sequence[str], blocks: Sequence[Block], sparse: IKJT, group: str) -> Grouped:

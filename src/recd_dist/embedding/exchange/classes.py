@@ -23,6 +23,7 @@ from torch import Tensor
 from recd_dist.embedding.vocabulary.names import Send
 from recd_dist.table.schema import Schema
 from recd_dist.tensors.ikjt import IKJT
+from recd_dist.tensors.row_windows import lay_out
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ class ClassRows:
 
     Attributes:
         num_rows: number of rows of each key; the number of ids if the class is not pooled.
-        values: the ids [N], key after key, row after row; int32 or int64, as in the batch.
+        values: the ids [N], key after key, row after row; int32 or int64, as in the batch. If the class is not pooled,
+            they are the ids that the batch stores, so that rows which are windows share theirs.
         lengths: number of ids of each row, int32 [keys * num_rows]; None if every row is one id.
         weights: weight of each id, float32 [N]; None if the class takes none.
     """
@@ -104,7 +106,8 @@ class ClassRows:
 def class_rows(sparse: IKJT, table_class: TableClass) -> ClassRows:
     """The rows of a class in a batch: for each key the rows of its features, one after the other.
 
-    The tensors are views if the features stand side by side in the batch, as they do for a class of a single group.
+    The tensors are views if the features stand side by side in the batch, as they do for a class of a single group, and
+    no row of a pooled class is a window: of windows lists are made, which the lookup sums up.
 
     Args:
         sparse: the deduplicated batch.
@@ -117,18 +120,18 @@ def class_rows(sparse: IKJT, table_class: TableClass) -> ClassRows:
     stack = next(iter(table_class.stacks.values()))
     num_rows = sum(sparse.num_rows(sparse.group_of(f)) for f in stack)
     first = sparse.keys.index(features[0])
-    if sparse.keys[first : first + len(features)] == features:
+    if sparse.keys[first : first + len(features)] == features and sparse.windows_among(features) == ():
         row = sum(sparse.num_rows(sparse.group_of(k)) for k in sparse.keys[:first])
         ids = slice(sparse.value_offsets[first], sparse.value_offsets[first + len(features)])
         lengths = sparse.lengths[row : row + num_rows * len(table_class.stacks)]
         weights = sparse.weights[ids] if table_class.weighted and sparse.weights is not None else None
         return ClassRows(num_rows, sparse.values[ids], lengths, weights)
-    parts = [w for f in features if table_class.weighted and (w := sparse.weights_of(f)) is not None]
+    weighted = [(f, w) for f in features if table_class.weighted and (w := sparse.weights_of(f)) is not None]
     return ClassRows(
         num_rows,
-        torch.cat([sparse.values_of(f) for f in features]),
+        lay_out([sparse.column(f, sparse.values_of(f)) for f in features]),
         torch.cat([sparse.lengths_of(f) for f in features]),
-        torch.cat(parts) if parts else None,
+        lay_out([sparse.column(f, w) for f, w in weighted]) if weighted else None,
     )
 
 

@@ -23,7 +23,8 @@ class UnitRows:
         counts: number of ids of each segment, int64 [segments].
         lengths: number of ids of each row, int32 [segments * num_rows]; None if every row is one id.
         weights: weight of each id, float32; None if there are none.
-        index: for each id of the batch where it stands in ``values``, int64; None if they stand in the same order.
+        index: for each id that the batch stores where it stands in ``values``, int64; None if they stand in the same
+            order.
     """
 
     num_rows: int
@@ -52,7 +53,7 @@ def unit_rows(sparse: IKJT, unit: Unit) -> UnitRows:
         values, lengths, weights = bucketize(rows.values, rows.lengths, rows.weights, unit.block_rows, unit.num_buckets)
         counts = lengths.view(unit.num_segments, rows.num_rows).sum(1, dtype=torch.int64)
         return UnitRows(rows.num_rows, values, counts, lengths, weights)
-    sizes = [sum(sparse.num_values(f) for f in stack) for stack in unit.table_class.stacks.values()]
+    sizes = [sum(sparse.num_list_values(f) for f in stack) for stack in unit.table_class.stacks.values()]
     return UnitRows(rows.num_rows, rows.values, host_integers(sizes, rows.values), rows.lengths, rows.weights)
 
 
