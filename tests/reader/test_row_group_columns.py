@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from recd_dist.errors import DataError
-from recd_dist.reader.row_group_columns import Origin, expand_windows, read_column
+from recd_dist.reader.row_group_columns import Origin, read_column, read_windows
 from recd_dist.table.column import Column
 from recd_dist.table.schema import Feature, Kind
 
@@ -21,11 +21,14 @@ def rows(starts: list[int], lengths: list[int], type_: str = "int32") -> pa.Tabl
 
 
 def test_windows_become_lists():
-    found = expand_windows(rows([0, 1, 0, 2], [3, 3, 2, 0]), np.array([0, 0, 1, 1]), HISTORY, ORIGIN, LISTS, STREAMS)
+    windows = read_windows(rows([0, 1, 0, 2], [3, 3, 2, 0]), np.array([0, 0, 1, 1]), HISTORY, ORIGIN, LISTS, STREAMS)
+    assert np.shares_memory(windows.values, LISTS.values)
+    found = windows.to_lists()
     assert found.values.tolist() == [5, 6, 7, 6, 7, 8, 9, 9]
     assert found.offsets.tolist() == [0, 3, 6, 8, 8]
     assert found.weights.tolist() == np.float32([0.5, 0.6, 0.7, 0.6, 0.7, 0.8, 0.9, 1.0]).tolist()
-    assert expand_windows(rows([], []), np.array([], int), HISTORY, ORIGIN, LISTS, STREAMS).offsets.tolist() == [0]
+    nothing = read_windows(rows([], []), np.array([], int), HISTORY, ORIGIN, LISTS, STREAMS)
+    assert nothing.to_lists().offsets.tolist() == [0]
 
 
 @pytest.mark.parametrize(
@@ -38,12 +41,12 @@ def test_windows_become_lists():
 )
 def test_windows_that_leave_their_stream(starts, lengths, message):
     with pytest.raises(DataError, match=message):
-        expand_windows(rows(starts, lengths), np.array([0, 0]), HISTORY, ORIGIN, LISTS, STREAMS)
+        read_windows(rows(starts, lengths), np.array([0, 0]), HISTORY, ORIGIN, LISTS, STREAMS)
 
 
 def test_starts_of_another_type():
     with pytest.raises(DataError, match="column 'history_start' is int64, wanted int32; make the table again"):
-        expand_windows(rows([0], [1], "int64"), np.array([0]), HISTORY, ORIGIN, LISTS, STREAMS)
+        read_windows(rows([0], [1], "int64"), np.array([0]), HISTORY, ORIGIN, LISTS, STREAMS)
 
 
 @pytest.mark.parametrize(

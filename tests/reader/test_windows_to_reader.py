@@ -130,7 +130,7 @@ def test_the_reader_gives_the_same_columns(tables, weights):
                 expected = rows[session, times[first + i]]
                 at = read.row_of_sample["user"][i]
                 for name, ids, heat in (("history", expected[3], None), ("recent", expected[4], expected[5])):
-                    column = read.columns[name]
+                    column = read.columns[name].to_lists()
                     piece = slice(column.offsets[at], column.offsets[at + 1])
                     assert column.values[piece].tolist() == ids
                     assert (column.weights is None) == (heat is None or not weights)

@@ -6,8 +6,8 @@ Every sample of an epoch is read exactly once.
 2. ``intervals``          the numbered samples of an epoch, dealt to ranks and workers; the position of a job.
 3. ``table_files``        one row group read from Parquet and checked; ``row_group_columns`` reads its columns.
 4. ``transform``          log, clamp, first_x, ... of ``transform_registry``, once per stored row.
-5. ``shuffle_window``     the decoded row groups of a shuffle window side by side.
-6. ``batching``           an interval of the epoch as a Batch; ``kernels`` has its loops.
+5. ``prepared_rows``      stored rows transformed and checked; ``shuffle_window`` knows where those of a window lie.
+6. ``batching``           an interval of the epoch as a Batch; ``kernels`` has its loops, which go by ``addresses``.
 7. ``worker``             tasks in, batches out; ``transport`` hands them over in one block of shared memory.
 8. ``loader``             the loop over batches: worker processes or a ``reading_thread``, and the position.
 

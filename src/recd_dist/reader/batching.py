@@ -2,170 +2,218 @@
 
 ::
 
-    samples of the batch     4 5 6 | 0 1        places in the shuffle window, sessions whole
+    samples of the batch     4 5 6 | 0 1        places in a row group, sessions whole: two runs
     their stored rows        7 7 8 | 2 2
-    unique rows              7 8 2              in order of first appearance
+    unique rows              7 8 | 2            in order of first appearance: two runs
     inverse                  0 0 1 | 2 2
 
-Unique rows are found by their stored row number, and their lists are gathered once.
+Unique rows are found by their stored row number. Every value is copied once, from where it was decoded into the batch,
+and all features of a batch in one call of a compiled loop.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate, groupby
 
 import numpy as np
 import torch
 
 from recd_dist.reader import kernels
+from recd_dist.reader.addresses import address_of
 from recd_dist.reader.shuffle_window import DecodedShuffleWindow
 from recd_dist.table.column import Array
 from recd_dist.table.schema import SAMPLE, Schema
 from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.ikjt import IKJT, GroupLayout
 
-Piece = tuple[DecodedShuffleWindow, Array]
-"""A shuffle window and int64 [n], the places of a batch's samples in it."""
-
-Rows = Mapping[str, Sequence[Array]]
-"""For each feature, and each piece, the rows of the feature to take, int32 or int64 [rows]."""
+Piece = tuple[DecodedShuffleWindow, int, int]
+"""A shuffle window and the samples [start, end) of its order."""
 
 
-def to_batch(pieces: Sequence[Piece], schema: Schema, expand: bool = False, stored: Schema | None = None) -> Batch:
-    """Makes a batch of samples of some shuffle windows.
+@dataclass(frozen=True)
+class _Chosen:
+    """The rows that a batch takes.
+
+    Attributes:
+        runs: int32 [sources, 3, capacity], rows side by side, see ``kernels``; a source is a deduplicated group, a
+            group that is read expanded, or the samples themselves.
+        num_runs: int64 [sources].
+        num_rows: int64 [sources].
+    """
+
+    runs: Array
+    num_runs: Array
+    num_rows: Array
+
+    def runs_of(self, source: int) -> Array:
+        """The runs of a source, int32 [3, runs]."""
+        return self.runs[source, :, : self.num_runs[source]]
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """Dense features that a batch takes of a group of the table.
+
+    Attributes:
+        source: the rows to take, see ``_Chosen``.
+        block: the number of the group among those with dense features.
+        stride: how many the group has.
+        columns: int64 [n], those to take.
+    """
+
+    source: int
+    block: int
+    stride: int
+    columns: Array
+
+
+class Batching:
+    """Makes batches of a schema's features.
 
     Args:
-        pieces: shuffle windows with the samples to take, in the order of the batch; at least one sample.
         schema: features in the order of keys and dense columns.
+        stored: the same features in the groups of the table, where ``schema`` has moved some of them to ``sample``.
         expand: deduplicate nothing and put every feature into the group ``sample``, as ``.expand()`` of the batch
             would.
-        stored: the same features in the groups of the table, where ``schema`` has moved some of them to ``sample``.
     """
-    stored = stored or schema
-    size = sum(len(picked) for _, picked in pieces)
-    groups = () if expand else schema.dedup_groups
-    inverse = np.empty((len(groups), size), np.int32)
-    unique = {g: _find_unique_rows(pieces, g, inverse[n]) for n, g in enumerate(groups)}
-    copies = {g: [decoded.row_of_sample[g][picked] for decoded, picked in pieces] for g in stored.dedup_groups}
-    copies[SAMPLE] = [picked for _, picked in pieces]
-    rows = {f.name: unique.get(f.group, copies[stored[f.name].group]) for f in schema.features}
-    dense = {g: _gather_dense(pieces, stored, schema.dense_of(g), rows) for g in schema.groups if schema.dense_of(g)}
-    if expand and dense:
-        dense = {SAMPLE: np.concatenate(list(dense.values()), 1)}
-    keys = {g: schema.sparse_of(g) for g in schema.groups}
-    layouts = tuple(
-        GroupLayout(g, names, sum(map(len, unique[g])) if g in unique else size) for g, names in keys.items()
-    )
-    if expand:
-        layouts = (GroupLayout(SAMPLE, tuple(key for names in keys.values() for key in names), size),)
-    return Batch(
-        sparse=_build_ikjt(pieces, layouts, rows, inverse, size),
-        dense={g: torch.from_numpy(x) for g, x in dense.items()},
-        labels=torch.from_numpy(np.concatenate([decoded.labels[picked] for decoded, picked in pieces])),
-        sample_ids=torch.from_numpy(np.concatenate([decoded.sample_ids[picked] for decoded, picked in pieces])),
-        request_ids=torch.from_numpy(np.concatenate([decoded.request_ids[picked] for decoded, picked in pieces])),
-        session_ids=torch.from_numpy(np.concatenate([decoded.session_ids[picked] for decoded, picked in pieces])),
-    )
+
+    def __init__(self, schema: Schema, stored: Schema | None = None, expand: bool = False) -> None:
+        stored = stored or schema
+        self._groups = () if expand else schema.dedup_groups
+        stored_groups = stored.dedup_groups
+        self._group_numbers = np.array([stored_groups.index(g) for g in self._groups], np.int64)
+        moved = [stored[f.name].group for f in schema.features if expand or f.group == SAMPLE]
+        self._expanded = [g for g in dict.fromkeys(moved) if g != SAMPLE]
+        self._expanded_numbers = [stored_groups.index(g) for g in self._expanded]
+        self._sources = [*self._groups, *(f"{g} of each sample" for g in self._expanded), SAMPLE]
+
+        def source_of(name: str) -> int:
+            home = stored[name].group
+            if home == SAMPLE or (not expand and schema[name].group != SAMPLE):
+                return self._sources.index(home)
+            return self._sources.index(f"{home} of each sample")
+
+        keys = {g: schema.sparse_of(g) for g in schema.groups}
+        self._layouts = list(keys.items())
+        if expand:
+            self._layouts = [(SAMPLE, tuple(key for names in keys.values() for key in names))]
+        columns = {f.name: n for n, f in enumerate(stored.sparse)}
+        ordered = [key for _, names in self._layouts for key in names]
+        self._columns = np.array([columns[key] for key in ordered], np.int64)
+        self._homes = np.array([source_of(key) for key in ordered], np.int64)
+        dense = {g: schema.dense_of(g) for g in schema.groups if schema.dense_of(g)}
+        if expand and dense:
+            dense = {SAMPLE: tuple(name for names in dense.values() for name in names)}
+        blocks = [g for g in stored.groups if stored.dense_of(g)]
+
+        def take(names: Sequence[str]) -> _Taken:
+            group = stored[names[0]].group
+            there = stored.dense_of(group)
+            columns = np.array([there.index(name) for name in names], np.int64)
+            return _Taken(source_of(names[0]), blocks.index(group), len(there), columns)
+
+        self._dense = {
+            g: [take(list(run)) for _, run in groupby(names, lambda name: stored[name].group)]
+            for g, names in dense.items()
+        }
+
+    def batch(self, pieces: Sequence[Piece]) -> Batch:
+        """Makes a batch of samples of some shuffle windows.
+
+        Args:
+            pieces: shuffle windows with the samples to take, in the order of the batch; at least one sample.
+        """
+        samples, size = self._join_runs(pieces), sum(end - start for _, start, end in pieces)
+        windows = [decoded for decoded, _, _ in pieces]
+        inverse = np.empty((len(self._groups), size), np.int32)
+        chosen = self._choose(windows, samples, inverse)
+        keys = np.empty((3, size), np.int64)
+        labels = np.empty((size, windows[0].num_labels), np.float32)
+        kernels.gather_blocks(
+            _join([w.blocks for w in windows]),
+            np.array([8, 8, 8, 4 * labels.shape[1]]),
+            samples,
+            np.array([*(address_of(key) for key in keys), address_of(labels)]),
+        )
+        sample_ids, request_ids, session_ids = map(torch.from_numpy, keys)
+        return Batch(
+            sparse=self._build_ikjt(windows, chosen, inverse, size),
+            dense=self._gather_dense(windows, chosen),
+            labels=torch.from_numpy(labels),
+            sample_ids=sample_ids,
+            request_ids=request_ids,
+            session_ids=session_ids,
+        )
+
+    @staticmethod
+    def _join_runs(pieces: Sequence[Piece]) -> Array:
+        """The samples of all pieces as runs, int32 [3, runs]; row groups are counted through all pieces."""
+        parts, first = [], 0
+        for decoded, start, end in pieces:
+            runs = decoded.runs_between(start, end)
+            runs[0] += first
+            parts.append(runs)
+            first += len(decoded.blocks)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
+
+    def _choose(self, windows: Sequence[DecodedShuffleWindow], samples: Array, inverse: Array) -> _Chosen:
+        """Finds the rows of every source, and fills the inverse."""
+        size, num_groups, last = int(samples[2].sum()), len(self._groups), len(self._sources) - 1
+        runs = np.empty((len(self._sources), 3, size), np.int32)
+        num_runs, num_rows = np.empty(last + 1, np.int64), np.full(last + 1, size)
+        rows, seen = _join([w.rows for w in windows]), _join([w.seen for w in windows])
+        rows_of_groups, seen_of_groups = (array.take(self._group_numbers, 1) for array in (rows, seen))
+        kernels.find_unique_rows(samples, rows_of_groups, seen_of_groups, inverse, runs, num_runs, num_rows)
+        for n, number in enumerate(self._expanded_numbers):
+            num_runs[num_groups + n] = kernels.list_rows(samples, rows[:, number].copy(), runs[num_groups + n])
+        runs[last, :, : samples.shape[1]], num_runs[last] = samples, samples.shape[1]
+        return _Chosen(runs, num_runs, num_rows)
+
+    def _gather_dense(self, windows: Sequence[DecodedShuffleWindow], chosen: _Chosen) -> dict[str, torch.Tensor]:
+        """The dense features of each group side by side, float32 [rows, n]."""
+        numbers = _join([w.numbers for w in windows])
+        result = {}
+        for group, members in self._dense.items():
+            width = sum(len(taken.columns) for taken in members)
+            out, place = np.empty((chosen.num_rows[members[0].source], width), np.float32), 0
+            for taken in members:
+                blocks, runs = numbers[:, taken.block].copy(), chosen.runs_of(taken.source)
+                kernels.gather_numbers(blocks, taken.stride, taken.columns, runs, out, place)
+                place += len(taken.columns)
+            result[group] = torch.from_numpy(out)
+        return result
+
+    def _build_ikjt(self, windows: Sequence[DecodedShuffleWindow], chosen: _Chosen, inverse: Array, size: int) -> IKJT:
+        """Gathers the id features of the chosen rows into flat storage."""
+        places = _join([w.places for w in windows]).take(self._columns, 1)
+        rows = (places, self._homes, chosen.runs, chosen.num_runs)
+        lengths = np.empty(int(chosen.num_rows[self._homes].sum()), np.int32)
+        counts = np.empty(len(self._homes), np.int64)
+        kernels.gather_lengths(*rows, lengths, counts)
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        values = np.empty(offsets[-1], windows[0].id_dtype)
+        self._gather(kernels.VALUES, rows, values, offsets)
+        weights = None
+        if any(w.has_weights for w in windows):
+            weights = np.ones(offsets[-1], np.float32)
+            self._gather(kernels.WEIGHTS, rows, weights, offsets)
+        group_sizes = dict(zip(self._sources, chosen.num_rows.tolist(), strict=True))
+        return IKJT(
+            groups=tuple(GroupLayout(g, names, group_sizes[g]) for g, names in self._layouts),
+            batch_size=size,
+            values=torch.from_numpy(values),
+            lengths=torch.from_numpy(lengths),
+            inverse=torch.from_numpy(inverse.reshape(-1)),
+            value_offsets=tuple(accumulate(counts.tolist(), initial=0)),
+            weights=None if weights is None else torch.from_numpy(weights),
+        )
+
+    @staticmethod
+    def _gather(column: int, rows: tuple[Array, Array, Array, Array], out: Array, offsets: Array) -> None:
+        """Copies values or weights of the chosen rows."""
+        kernels.gather_values(rows[0], column, *rows[1:], out.itemsize, address_of(out), offsets)
 
 
-def _gather_dense(pieces: Sequence[Piece], stored: Schema, names: Sequence[str], rows: Rows) -> Array:
-    """Some dense features side by side, float32 [rows, n]: neighbours that are stored together are taken together."""
-    blocks = []
-    for group, run in groupby(names, lambda name: stored[name].group):
-        members = list(run)
-        columns = stored.dense_of(group)
-        chosen: list[int] | slice = [columns.index(name) for name in members]
-        if chosen == list(range(len(columns))):
-            chosen = slice(None)  # a gather of whole rows
-        taken = [decoded.dense[group][r] for (decoded, _), r in zip(pieces, rows[members[0]], strict=True)]
-        blocks.append(np.concatenate(taken)[:, chosen])
-    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, 1)
-
-
-def _find_unique_rows(pieces: Sequence[Piece], group: str, inverse: Array) -> list[Array]:
-    """Finds the distinct stored rows of each piece and fills the batch's inverse. Shuffle windows share no rows."""
-    rows, start, shift = [], 0, 0
-    for decoded, picked in pieces:
-        seen = decoded.seen[group]
-        unique = np.empty(min(len(picked), len(seen)), np.int32)
-        end = start + len(picked)
-        row_of_sample = decoded.row_of_sample[group]
-        size = kernels.find_unique_rows(row_of_sample, picked, seen, shift, unique, inverse[start:end])
-        rows.append(unique[:size])
-        start, shift = end, shift + size
-    return rows
-
-
-def _build_ikjt(
-    pieces: Sequence[Piece], layouts: tuple[GroupLayout, ...], rows: Rows, inverse: Array, size: int
-) -> IKJT:
-    """Gathers the id features of some rows into flat storage."""
-    keys = [(key, layout.num_rows) for layout in layouts for key in layout.keys]
-    lengths = np.empty(sum(num_rows for _, num_rows in keys), np.int32)
-    counts, start = [], 0
-    for key, num_rows in keys:
-        counts.append(_fill_lengths(pieces, key, rows[key], lengths[start : start + num_rows]))
-        start += num_rows
-    offsets = tuple(accumulate(counts, initial=0))
-    dtype = pieces[0][0].ids[keys[0][0]].values.dtype if keys else np.dtype(np.int32)
-    values = np.empty(offsets[-1], dtype)
-    for number, (key, _) in enumerate(keys):
-        _fill_values(pieces, key, rows[key], values[offsets[number] : offsets[number + 1]])
-    weights = _gather_weights(pieces, [key for key, _ in keys], rows, offsets)
-    return IKJT(
-        groups=layouts,
-        batch_size=size,
-        values=torch.from_numpy(values),
-        lengths=torch.from_numpy(lengths),
-        inverse=torch.from_numpy(inverse.reshape(-1)),
-        value_offsets=offsets,
-        weights=None if weights is None else torch.from_numpy(weights),
-    )
-
-
-def _gather_weights(pieces: Sequence[Piece], keys: Sequence[str], rows: Rows, offsets: Sequence[int]) -> Array | None:
-    """A weight for each id, float32 [V]: 1 for keys that have none; None where no key has any.
-
-    Args:
-        pieces: shuffle windows with their samples.
-        keys: the keys, in the order of the values.
-        rows: the rows of each key, for each piece.
-        offsets: where the values of each key begin, and their number at the end.
-    """
-    columns = pieces[0][0].ids
-    if all(columns[key].weights is None for key in keys):
-        return None
-    weights = np.ones(offsets[-1], np.float32)
-    for number, key in enumerate(keys):
-        start = offsets[number]
-        for (decoded, _), chosen in zip(pieces, rows[key], strict=True):
-            column = decoded.ids[key]
-            if column.weights is not None and column.offsets is not None:
-                start += kernels.gather_lists(column.weights, column.offsets, chosen, weights[start:])
-    return weights
-
-
-def _fill_lengths(pieces: Sequence[Piece], key: str, rows: Sequence[Array], lengths: Array) -> int:
-    """Writes the lengths of a key's rows and returns their sum."""
-    total, start = 0, 0
-    for (decoded, _), chosen in zip(pieces, rows, strict=True):
-        column, out = decoded.ids[key], lengths[start : start + len(chosen)]
-        if column.offsets is None:
-            out.fill(1)
-            total += len(chosen)
-        else:
-            total += kernels.gather_lengths(column.offsets, chosen, out)
-        start += len(chosen)
-    return total
-
-
-def _fill_values(pieces: Sequence[Piece], key: str, rows: Sequence[Array], values: Array) -> None:
-    """Writes the ids of a key's rows."""
-    start = 0
-    for (decoded, _), chosen in zip(pieces, rows, strict=True):
-        column = decoded.ids[key]
-        if column.offsets is None:
-            end = start + len(chosen)
-            kernels.gather_scalars(column.values, chosen, values[start:end])
-            start = end
-        else:
-            start += kernels.gather_lists(column.values, column.offsets, chosen, values[start:])
+def _join(arrays: Sequence[Array]) -> Array:
+    """What several shuffle windows have for each row group, for the row groups of all of them."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

@@ -1,99 +1,311 @@
-"""Compiled loops that find the distinct rows of a batch and gather their values.
+"""Compiled loops that find the rows of a batch and gather their values.
 
-They take writable arrays only, since a read-only one would be compiled a second time. ``table.loops.gather_slices``
-gathers by slices; here the rows' own offsets do, so that a batch, the hot path, needs no array of starts and offsets.
+Rows lie where they were decoded, row group by row group, and are copied once, into the batch. Samples and rows of a
+batch are runs: some of them side by side in a row group, from a first one on. A session's samples are a run, and so are
+their rows of a group, so that mostly a few numbers say what to copy, and one copy takes many rows.
+
+``places`` is int64 [row groups, features, 6]: the addresses of a feature's values, offsets, starts, lengths and weights
+in each row group, 0 where there are none, and the number of its values, which only windows need. Single values have no
+offsets; lists have int32 offsets [rows + 1]; windows have int32 starts and lengths [rows].
 """
 
 import numpy as np
 
 from recd_dist.table.column import Array
-from recd_dist.table.loops import jit, splitmix64_one
+from recd_dist.table.loops import copy_bytes, floats_at, int32s_at, jit, splitmix64_one
+
+VALUES, OFFSETS, STARTS, LENGTHS, WEIGHTS, NUM_VALUES = range(6)
+"""The columns of ``places``."""
 
 
 @jit
-def find_unique_rows(
-    row_of_sample: Array, picked: Array, seen: Array, shift: int, unique: Array, inverse: Array
-) -> int:
-    """Finds the distinct rows of some samples, in order of first appearance.
+def split_into_runs(order: Array, ends: Array, runs: Array) -> int:
+    """Finds the runs of samples side by side.
 
     Args:
-        row_of_sample: int32 [N], the stored row of each sample.
-        picked: int64 [B], places of the samples to take.
-        seen: int32 [stored rows], all -1 before and after.
-        shift: added to what is written to inverse.
-        unique: int32 [at least min(B, stored rows)], receives the distinct rows.
-        inverse: int32 [B], receives for each sample the place of its row among the distinct ones.
+        order: int64 [N], places of samples in the row groups laid side by side.
+        ends: int64 [row groups], where each row group ends there.
+        runs: int32 [3, N], receives for each run its row group, its first sample in it and its length.
 
     Returns:
-        U, the number of distinct rows.
+        The number of runs.
     """
-    size = 0
-    for i in range(len(picked)):
-        row = row_of_sample[picked[i]]
-        if seen[row] < 0:
-            seen[row] = size
-            unique[size] = row
+    size, row_group, start, last = 0, 0, 0, -2
+    for i in range(len(order)):
+        place = order[i]
+        if place == last + 1 and place < ends[row_group]:
+            runs[2, size - 1] += 1
+        else:
+            row_group = np.searchsorted(ends, place, "right")
+            start = ends[row_group - 1] if row_group else 0
+            runs[0, size], runs[1, size], runs[2, size] = row_group, place - start, 1
             size += 1
-        inverse[i] = seen[row] + shift
-    for i in range(size):
-        seen[unique[i]] = -1
+        last = place
     return size
 
 
 @jit
-def gather_lengths(offsets: Array, rows: Array, lengths: Array) -> int:
-    """Writes the lengths of some rows.
+def find_unique_rows(
+    samples: Array, rows: Array, seen: Array, inverse: Array, chosen: Array, num_runs: Array, num_rows: Array
+) -> None:
+    """Finds the distinct rows of each group, in order of first appearance.
 
     Args:
-        offsets: int64 [stored rows + 1], where each row begins.
-        rows: int32 or int64 [R], the rows to take.
-        lengths: int32 [R], receives their lengths.
-
-    Returns:
-        Sum of the lengths.
+        samples: int32 [3, runs], the samples of the batch.
+        rows: int64 [row groups, G], addresses of the row of each sample, int32 [samples].
+        seen: int64 [row groups, G], addresses of int32 [rows], all -1 before and after.
+        inverse: int32 [G, B], receives for each sample the place of its row among the distinct ones.
+        chosen: int32 [at least G, 3, B], receives the runs of distinct rows.
+        num_runs: int64 [at least G], receives their number.
+        num_rows: int64 [at least G], receives the number of distinct rows.
     """
-    total = 0
-    for i in range(len(rows)):
-        length = offsets[rows[i] + 1] - offsets[rows[i]]
-        lengths[i] = length
-        total += length
-    return total
+    for g in range(rows.shape[1]):
+        size, last_run, sample = 0, -1, 0
+        for r in range(samples.shape[1]):
+            row_group, first, end = samples[0, r], samples[1, r], samples[1, r] + samples[2, r]
+            row_of, number_of = int32s_at(rows[row_group, g], end), int32s_at(seen[row_group, g], 1)
+            last, number = -1, 0
+            for i in range(first, end):
+                row = row_of[i]
+                if row != last:
+                    number = number_of[row]
+                    if number < 0:
+                        number = size
+                        number_of[row] = size
+                        size += 1
+                        last_run = _add_row(chosen[g], last_run, row_group, row)
+                    last = row
+                inverse[g, sample] = number
+                sample += 1
+        for k in range(last_run + 1):
+            number_of = int32s_at(seen[chosen[g, 0, k], g], 1)
+            for row in range(chosen[g, 1, k], chosen[g, 1, k] + chosen[g, 2, k]):
+                number_of[row] = -1
+        num_runs[g], num_rows[g] = last_run + 1, size
 
 
 @jit
-def gather_lists(values: Array, offsets: Array, rows: Array, out: Array) -> int:
-    """Writes the values of some rows, row after row (RecD's O6, JaggedIndexSelect).
+def _add_row(runs: Array, last: int, row_group: int, row: int) -> int:
+    """Adds a row to runs int32 [3, capacity] of which ``last`` is the last one, and returns the last one then."""
+    if last >= 0 and runs[0, last] == row_group and runs[1, last] + runs[2, last] == row:
+        runs[2, last] += 1
+        return last
+    runs[0, last + 1], runs[1, last + 1], runs[2, last + 1] = row_group, row, 1
+    return last + 1
+
+
+@jit
+def list_rows(samples: Array, rows: Array, chosen: Array) -> int:
+    """Lists the row of every sample, for a group that is read expanded.
 
     Args:
-        values: [V], ids or weights.
-        offsets: int64 [stored rows + 1], where each row begins in values.
-        rows: int32 or int64 [R], the rows to take.
-        out: receives their values from its beginning on.
+        samples: int32 [3, runs], the samples of the batch.
+        rows: int64 [row groups], addresses of the row of each sample, int32 [samples].
+        chosen: int32 [3, B], receives the runs of rows.
 
     Returns:
-        Number of values that were written.
+        The number of runs.
+    """
+    last = -1
+    for r in range(samples.shape[1]):
+        row_group, first, end = samples[0, r], samples[1, r], samples[1, r] + samples[2, r]
+        row_of = int32s_at(rows[row_group], end)
+        for i in range(first, end):
+            last = _add_row(chosen, last, row_group, row_of[i])
+    return last + 1
+
+
+@jit
+def gather_lengths(
+    places: Array, homes: Array, chosen: Array, num_runs: Array, lengths: Array, num_values: Array
+) -> None:
+    """Writes the lengths of the rows of all features, feature after feature.
+
+    Args:
+        places: see above.
+        homes: int64 [F], for each feature which of the chosen rows it has.
+        chosen: int32 [homes, 3, capacity], runs of rows.
+        num_runs: int64 [homes].
+        lengths: int32, receives the lengths.
+        num_values: int64 [F], receives the number of values of each feature, over its rows.
     """
     place = 0
-    for i in range(len(rows)):
-        start = offsets[rows[i]]
-        length = offsets[rows[i] + 1] - start
-        for j in range(length):
-            out[place + j] = values[start + j]
-        place += length
-    return place
+    for f in range(len(homes)):
+        runs, total = chosen[homes[f]], 0
+        for k in range(num_runs[homes[f]]):
+            row_group, first, size = runs[0, k], runs[1, k], runs[2, k]
+            offsets, starts = places[row_group, f, OFFSETS], places[row_group, f, STARTS]
+            if starts:
+                found = int32s_at(places[row_group, f, LENGTHS] + 4 * first, size)
+                for i in range(size):
+                    lengths[place + i] = found[i]
+                    total += found[i]
+            elif offsets:
+                bounds = int32s_at(offsets + 4 * first, size + 1)
+                for i in range(size):
+                    lengths[place + i] = bounds[i + 1] - bounds[i]
+                total += bounds[size] - bounds[0]
+            else:
+                lengths[place : place + size] = 1
+                total += size
+            place += size
+        num_values[f] = total
 
 
 @jit
-def gather_scalars(values: Array, rows: Array, out: Array) -> None:
-    """Writes the one value of each of some rows.
+def gather_values(
+    places: Array, column: int, homes: Array, chosen: Array, num_runs: Array, item: int, out: int, offsets: Array
+) -> None:
+    """Copies the values of the rows of all features (RecD's O6, JaggedIndexSelect).
 
     Args:
-        values: [stored rows].
-        rows: int32 or int64 [R], the rows to take.
-        out: [R], receives their values.
+        places: see above.
+        column: VALUES, or WEIGHTS, where features without weights are passed over.
+        homes: int64 [F], for each feature which of the chosen rows it has.
+        chosen: int32 [homes, 3, capacity], runs of rows.
+        num_runs: int64 [homes].
+        item: bytes of a value.
+        out: the address to which values are copied.
+        offsets: int64 [F + 1], where the values of each feature begin there, in values.
     """
-    for i in range(len(rows)):
-        out[i] = values[rows[i]]
+    for f in range(len(homes)):
+        runs, to = chosen[homes[f]], out + offsets[f] * item
+        for k in range(num_runs[homes[f]]):
+            row_group, first, size = runs[0, k], runs[1, k], runs[2, k]
+            values = places[row_group, f, column]
+            starts, bounds = places[row_group, f, STARTS], places[row_group, f, OFFSETS]
+            if not values:
+                continue
+            if starts:
+                to = _copy_windows(values, starts, places[row_group, f, LENGTHS], first, size, item, to)
+            elif bounds:
+                ends = int32s_at(bounds + 4 * first, size + 1)
+                num_bytes = int(ends[size] - ends[0]) * item
+                copy_bytes(to, values + int(ends[0]) * item, num_bytes)
+                to += num_bytes
+            else:
+                copy_bytes(to, values + int(first) * item, int(size) * item)
+                to += int(size) * item
+
+
+@jit
+def _copy_windows(values: int, starts: int, lengths: int, first: int, size: int, item: int, to: int) -> int:
+    """Copies the windows of some rows, one after the other, to an address, and returns that of their end."""
+    begins, sizes = int32s_at(starts + 4 * first, size), int32s_at(lengths + 4 * first, size)
+    for i in range(size):
+        num_bytes = int(sizes[i]) * item
+        copy_bytes(to, values + int(begins[i]) * item, num_bytes)
+        to += num_bytes
+    return to
+
+
+@jit
+def gather_numbers(blocks: Array, stride: int, columns: Array, runs: Array, out: Array, first_column: int) -> None:
+    """Copies rows of some dense features of a group side by side.
+
+    Args:
+        blocks: int64 [row groups], addresses of float32 [rows, stride].
+        stride: the dense features that a block has.
+        columns: int64 [n], those to take.
+        runs: int32 [3, runs], the rows to take.
+        out: float32 [rows, at least n], receives them.
+        first_column: the column of out that receives the first of them.
+    """
+    is_whole = len(columns) == stride == out.shape[1]  # nobody asks for the same ones in another order
+    place = 0
+    for k in range(runs.shape[1]):
+        first, size = int(runs[1, k]), int(runs[2, k])
+        address = blocks[runs[0, k]] + 4 * first * stride
+        if is_whole:
+            copy_bytes(out.ctypes.data + 4 * place * stride, address, 4 * size * stride)
+        else:
+            numbers = floats_at(address, size * stride)
+            for i in range(size):
+                for c in range(len(columns)):
+                    out[place + i, first_column + c] = numbers[i * stride + columns[c]]
+        place += size
+
+
+@jit
+def gather_blocks(columns: Array, items: Array, runs: Array, out: Array) -> None:
+    """Copies what samples have beside their features: keys and labels.
+
+    Args:
+        columns: int64 [row groups, n], addresses of an array of each row group.
+        items: int64 [n], bytes of a sample in each.
+        runs: int32 [3, runs], the samples to take.
+        out: int64 [n], the addresses to which each is copied.
+    """
+    for c in range(len(items)):
+        to, item = out[c], items[c]
+        for k in range(runs.shape[1]):
+            num_bytes = int(runs[2, k]) * item
+            copy_bytes(to, columns[runs[0, k], c] + int(runs[1, k]) * item, num_bytes)
+            to += num_bytes
+
+
+@jit
+def find_outside(places: Array, num_rows: Array, limits: Array) -> int:
+    """The first feature of a row group with an id outside [0, limit); -1 where there is none.
+
+    Args:
+        places: int64 [F, 6], see above; values are int32.
+        num_rows: int64 [F], rows of each feature.
+        limits: int64 [F], the rows of the features' tables; -1 for a feature that is not looked at.
+    """
+    for f in range(len(limits)):
+        if limits[f] < 0:
+            continue
+        first, end = 0, int(num_rows[f])
+        if places[f, STARTS]:
+            end = places[f, NUM_VALUES]
+        elif places[f, OFFSETS]:
+            ends = int32s_at(places[f, OFFSETS], num_rows[f] + 1)
+            first, end = int(ends[0]), int(ends[num_rows[f]])
+        values = int32s_at(places[f, VALUES] + 4 * first, end - first)
+        largest = np.uint32(0)  # as unsigned numbers, negative ones are the largest
+        for i in range(end - first):
+            largest = max(largest, np.uint32(values[i]))
+        if largest >= limits[f]:
+            return f
+    return -1
+
+
+@jit
+def standardize_numbers(columns: Array, moments: Array, out: Array) -> bool:
+    """Computes (x - mean) / deviation of dense features; returns whether all numbers are finite.
+
+    Args:
+        columns: int64 [n], addresses of float32 [rows].
+        moments: float32 [n, 2], mean and deviation of each.
+        out: float32 [rows, n], receives them side by side.
+    """
+    are_finite = True
+    for c in range(len(columns)):
+        numbers, mean, deviation = floats_at(columns[c], len(out)), moments[c, 0], moments[c, 1]
+        for i in range(len(out)):
+            number = (numbers[i] - mean) / deviation
+            out[i, c] = number
+            are_finite &= np.isfinite(number)
+    return are_finite
+
+
+@jit
+def count_from(numbers: Array, first: int, size: int, out: Array) -> bool:
+    """Counts numbers from the first row that they may refer to; returns whether all are in [0, size).
+
+    Args:
+        numbers: int64 [N].
+        first: what counts as 0.
+        size: the number of rows.
+        out: int32 [N], receives them.
+    """
+    are_there = True
+    for i in range(len(numbers)):
+        number = numbers[i] - first
+        are_there &= (number >= 0) & (number < size)
+        out[i] = number
+    return are_there
 
 
 @jit

@@ -1,12 +1,13 @@
 """Converts the stored columns of a row group to columns that fit the schema.
 
-The columns get the types of the schema and have no nulls; windows become lists again::
+The columns get the types of the schema and have no nulls. Windows stay windows, over the values of all streams::
 
     stream    0           1                  start, length    0, 3     1, 3     0, 2
     lists     5 6 7 8     9 9                stream              0        0        1
-                                             rows           [5 6 7]  [6 7 8]   [9 9]
+    values    5 6 7 8 9 9                    start in values     0        1        4
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ import pyarrow as pa
 
 from recd_dist.errors import DataError
 from recd_dist.table.clustered import REMEDY
-from recd_dist.table.column import Array, Column, gather_slices
+from recd_dist.table.column import Array, Column, Rows, Windows
 from recd_dist.table.location import Location
 from recd_dist.table.manifest import length_of, start_of
 from recd_dist.table.schema import Feature, Kind
@@ -38,6 +39,42 @@ class Origin:
         return f"{self.file}, row group {self.row_group}"
 
 
+class DecodedColumns(Mapping[str, Rows]):
+    """The rows of each feature of a row group.
+
+    Args:
+        plain: features whose Arrow arrays are what a batch copies from: int32, float32 or lists of int32 of one chunk,
+            that cannot hold nulls.
+        others: the rows of all other features.
+    """
+
+    def __init__(self, plain: Mapping[str, pa.Array], others: Mapping[str, Rows]) -> None:
+        self.plain, self._others = plain, others
+
+    def __getitem__(self, name: str) -> Rows:
+        array = self.plain.get(name)
+        if array is None:
+            return self._others[name]
+        return Column(*_read_lists(array)) if pa.types.is_list(array.type) else Column(array.to_numpy())
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.plain
+        yield from self._others
+
+    def __len__(self) -> int:
+        return len(self.plain) + len(self._others)
+
+
+def is_plain(feature: Feature, field: pa.Field) -> bool:
+    """Whether a feature's column in a file is one of those that ``DecodedColumns`` keeps as they are."""
+    kind = field.type
+    if field.nullable or feature.weights is not None or feature.window:
+        return False
+    if feature.kind is Kind.ids:
+        return pa.types.is_list(kind) and kind.value_type == pa.int32() and not kind.value_field.nullable
+    return kind == (pa.float32() if feature.kind is Kind.dense else pa.int32())
+
+
 def join_chunks(column: pa.ChunkedArray, name: str, origin: Origin) -> pa.Array:
     """A column as one array.
 
@@ -52,10 +89,9 @@ def join_chunks(column: pa.ChunkedArray, name: str, origin: Origin) -> pa.Array:
     if column.null_count:
         nulls = column.is_null().to_numpy()
         raise DataError(f"{origin}, row {int(nulls.argmax())}: column '{name}' is null, tables hold no nulls; {REMEDY}")
-    combined = column.combine_chunks()
-    if isinstance(combined, pa.ChunkedArray):  # pyarrow returns this for a column without rows
-        return combined.chunk(0) if combined.num_chunks else pa.array([], column.type)
-    return combined
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
 def read_column(table: pa.Table, feature: Feature, origin: Origin) -> Column:
@@ -81,7 +117,8 @@ def read_column(table: pa.Table, feature: Feature, origin: Origin) -> Column:
     array = join_chunks(chunks, feature.name, origin)
     if not is_list:
         return Column(array.to_numpy())
-    values, offsets = _read_lists(array, feature.name, origin)
+    _check_elements(array, feature.name, origin)
+    values, offsets = _read_lists(array)
     return Column(values, offsets, _read_weights(table, feature, offsets, origin) if feature.weights else None)
 
 
@@ -91,17 +128,19 @@ def _read_weights(table: pa.Table, feature: Feature, offsets: Array, origin: Ori
     chunks = table.column(name)
     if not pa.types.is_list(chunks.type) or chunks.type.value_type != pa.float32():
         raise DataError(f"{origin}: column '{name}' is {chunks.type}, weights are lists of float32; {REMEDY}")
-    weights, weight_offsets = _read_lists(join_chunks(chunks, name, origin), name, origin)
+    array = join_chunks(chunks, name, origin)
+    _check_elements(array, name, origin)
+    weights, weight_offsets = _read_lists(array)
     if not np.array_equal(offsets, weight_offsets):
         row = int(np.argmax(offsets != weight_offsets)) - 1
         raise DataError(f"{origin}, row {row}: '{feature.name}' and its weights '{name}' differ in length; {REMEDY}")
     return weights
 
 
-def expand_windows(
+def read_windows(
     table: pa.Table, stream_of_row: Array, feature: Feature, origin: Origin, streams: Column, stream_origin: Origin
-) -> Column:
-    """The rows of a feature, cut out of the streams that its windows lie in: what a plain list column would be.
+) -> Windows:
+    """The rows of a feature that is stored as windows over streams.
 
     Args:
         table: a row group of the feature's group, with the start and the length of each window.
@@ -117,28 +156,33 @@ def expand_windows(
     starts, lengths = (_read_int32s(table, name(feature.name), origin) for name in (start_of, length_of))
     ends = np.asarray(streams.offsets)
     sizes = np.diff(ends)[stream_of_row]
-    bad = (starts < 0) | (lengths < 0) | (starts + lengths > sizes)
+    bad = (starts < 0) | (lengths < 0) | (lengths > sizes - starts)
     if bad.any():
         row = int(bad.argmax())
         raise DataError(
             f"{origin}, row {row}: the window of '{feature.name}' is {lengths[row]} ids from {starts[row]}, its stream "
             f"in {stream_origin} holds {sizes[row]}; the files do not belong together, {REMEDY}"
         )
-    return gather_slices(streams, starts + ends[:-1][stream_of_row], lengths)
+    return Windows(streams.values, starts + ends[:-1][stream_of_row], lengths, streams.weights)
 
 
 def _read_int32s(table: pa.Table, name: str, origin: Origin) -> Array:
-    """A column of the starts or the lengths of windows, stored as int32, as int64 [rows]."""
+    """A column of the starts or the lengths of windows, stored int32 [rows]."""
     chunks = table.column(name)
     if chunks.type != pa.int32():
         raise DataError(f"{origin}: column '{name}' is {chunks.type}, wanted int32; {REMEDY}")
-    return join_chunks(chunks, name, origin).to_numpy().astype(np.int64)
+    return join_chunks(chunks, name, origin).to_numpy()
 
 
-def _read_lists(array: pa.Array, name: str, origin: Origin) -> tuple[Array, Array]:
-    """The values of lists, and their offsets from 0, int64 [rows + 1]."""
-    offsets = array.offsets.to_numpy().astype(np.int64)
-    values = array.values.slice(offsets[0], offsets[-1] - offsets[0]) if len(offsets) else array.values
-    if values.null_count:
-        raise DataError(f"{origin}: lists of '{name}' hold {values.null_count} nulls, tables hold none; {REMEDY}")
-    return values.to_numpy(), offsets - offsets[:1] if len(offsets) else np.zeros(1, np.int64)
+def _check_elements(array: pa.Array, name: str, origin: Origin) -> None:
+    """Refuses lists that hold nulls."""
+    if array.type.value_field.nullable and (nulls := array.flatten().null_count):
+        raise DataError(f"{origin}: lists of '{name}' hold {nulls} nulls, tables hold none; {REMEDY}")
+
+
+def _read_lists(array: pa.Array) -> tuple[Array, Array]:
+    """The values of lists, and their offsets from 0, int32 [rows + 1]."""
+    offsets = array.offsets.to_numpy()
+    if not len(offsets):
+        return array.values.to_numpy(), np.zeros(1, np.int32)
+    return array.values.slice(offsets[0], offsets[-1] - offsets[0]).to_numpy(), offsets - offsets[0]

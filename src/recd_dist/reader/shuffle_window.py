@@ -1,50 +1,83 @@
-"""The row groups of a shuffle window: decoded, checked, transformed, side by side.
+"""The row groups of a shuffle window: decoded, checked, transformed, and left where they are.
 
-Transforms, hashing and range checks see every stored row once in a shuffle window, so that their cost is that of unique
-rows, and an error can name file, row group and row.
+Nothing is copied together: a batch copies what it takes out of the row groups, by the addresses that stand here.
 """
 
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 
-from recd_dist.errors import ConfigError, DataError, nearest
 from recd_dist.reader import kernels
+from recd_dist.reader.addresses import address_of, address_of_arrow, addresses_of_lists
 from recd_dist.reader.order import Shuffle, ShuffleWindow, sample_order
-from recd_dist.reader.row_group_columns import Origin
+from recd_dist.reader.prepared_rows import RowPreparation
+from recd_dist.reader.row_group_columns import DecodedColumns, Origin
+from recd_dist.reader.stages import measure
 from recd_dist.reader.table_files import DecodedRowGroup, TableFiles
-from recd_dist.reader.transform import Transforms
-from recd_dist.screen.command_line import command_line, override
-from recd_dist.table.column import Array, Column, join_columns
-from recd_dist.table.schema import SAMPLE, Feature, Table
+from recd_dist.table.column import Array, Column, Rows, Windows
+from recd_dist.table.schema import SAMPLE, Feature, Kind
+
+Place = tuple[int, int, int, int, int, int]
+"""Where the rows of a feature lie in a row group: its numbers in ``places``, see ``kernels``."""
 
 
 @dataclass(frozen=True)
 class DecodedShuffleWindow:
-    """A shuffle window in memory.
+    """A shuffle window in memory: its row groups as they were decoded, and where everything lies in them.
 
     Attributes:
-        order: int64 [N], for each sample in the order of the epoch its place in the arrays below.
-        sample_ids, request_ids, session_ids: int64 [N], ids of each sample.
-        labels: float32 [N, number of labels].
-        row_of_sample: for each deduplicated group the stored row of each sample, int32 [N].
-        seen: for each deduplicated group int32 [stored rows] of -1, which ``kernels.find_unique_rows`` writes on.
-        ids: the rows of each id feature, ready for its embedding table.
-        dense: for each group with dense features float32 [stored rows, number of its dense features].
+        ends: int64 [runs], for each run of samples how many samples of the epoch's order it and those before it have.
+        runs: int32 [3, runs], samples side by side, in the order of the epoch: their row group, the first of them in
+            it, and their number.
+        blocks: int64 [row groups, 4], the addresses of ids of samples, requests and sessions, int64 [N], and of labels,
+            float32 [N, number of labels].
+        rows: int64 [row groups, G], for each deduplicated group the address of int32 [N], each sample's stored row.
+        seen: int64 [row groups, G], addresses of int32 [stored rows] of -1, which ``kernels.find_unique_rows`` uses.
+        places: int64 [row groups, id features, 6], see ``kernels``: their rows, ready for the embedding tables.
+        numbers: int64 [row groups, groups with dense features], the addresses of float32 [stored rows, n].
+        num_labels: labels of each sample.
+        id_dtype: of the values of id features, int32 or int64.
+        has_weights: some id feature has weights.
+        has_windows: bool [id features], whether all rows of a feature are windows.
+        owners: what keeps the memory at these addresses.
     """
 
-    order: Array
-    sample_ids: Array
-    request_ids: Array
-    session_ids: Array
-    labels: Array
-    row_of_sample: Mapping[str, Array]
-    seen: Mapping[str, Array]
-    ids: Mapping[str, Column]
-    dense: Mapping[str, Array]
+    ends: Array
+    runs: Array
+    blocks: Array
+    rows: Array
+    seen: Array
+    places: Array
+    numbers: Array
+    num_labels: int
+    id_dtype: np.dtype[Any]
+    has_weights: bool
+    has_windows: Array
+    owners: object
+
+    def runs_between(self, start: int, end: int) -> Array:
+        """The samples [start, end) of the window's order, as runs int32 [3, runs]."""
+        first, last = np.searchsorted(self.ends, (start, end - 1), "right")
+        runs = self.runs[:, first : last + 1].copy()
+        cut = start - int(self.ends[first] - self.runs[2, first])
+        runs[1, 0] += cut
+        runs[2, 0] -= cut
+        runs[2, -1] -= int(self.ends[last]) - end
+        return runs
+
+
+@dataclass
+class _Placed:
+    """Where a row group lies in memory: its rows of the arrays of a DecodedShuffleWindow, and what keeps them."""
+
+    blocks: list[int]
+    rows: list[int]
+    seen: list[int]
+    places: list[Place]
+    numbers: list[int]
+    owners: list[object]
 
 
 class ShuffleWindowDecoder:
@@ -52,44 +85,16 @@ class ShuffleWindowDecoder:
 
     Args:
         files: the table, with the features to read.
-        tables: the embedding tables that the features look up, by name.
-        transforms: fitted.
+        preparation: makes rows ready for batches.
         shuffle: how the epoch is ordered.
-        on_bad_id: ``error``, or ``drop`` an id outside its table (from its list; a single one becomes an empty list).
-        on_nan: ``error``, or ``zero`` for dense values and weights that are not finite.
-
-    Attributes:
-        counts: for each feature the ids dropped and the dense values and weights set to zero, so far.
-
-    Raises:
-        ConfigError: a feature without its table, transforms not fitted, an unknown policy.
     """
 
-    def __init__(
-        self,
-        files: TableFiles,
-        tables: Mapping[str, Table],
-        transforms: Transforms,
-        shuffle: Shuffle,
-        on_bad_id: str = "error",
-        on_nan: str = "error",
-    ) -> None:
-        for name, value, known in (("on_bad_id", on_bad_id, ("error", "drop")), ("on_nan", on_nan, ("error", "zero"))):
-            if value not in known:
-                raise ConfigError(f"reader.{name}={value}: unknown{nearest(value, known)}")
-        for feature in files.schema.sparse:
-            if feature.table not in tables:
-                raise ConfigError(
-                    f"feature '{feature.name}': no table '{feature.table}'{nearest(str(feature.table), tables)}"
-                )
-        if not transforms.is_fitted:
-            raise ConfigError("transforms: `standardize` has no mean and std; fit them on the training table first")
-        read = [tables[t] for t in files.schema.tables]
-        is_wide = any(table.mapped is not None or table.num_embeddings >= 2**31 for table in read)
-        self._id_dtype = np.dtype(np.int64 if is_wide else np.int32)
-        self.counts: Counter[str] = Counter()
-        self._files, self._tables, self._transforms, self._shuffle = files, tables, transforms, shuffle
-        self._on_bad_id, self._on_nan = on_bad_id, on_nan
+    def __init__(self, files: TableFiles, preparation: RowPreparation, shuffle: Shuffle) -> None:
+        self._files, self._preparation, self._shuffle = files, preparation, shuffle
+        schema = files.schema
+        self._limits = preparation.limits(schema)
+        self._dense = {g: fs for g in schema.groups if (fs := [f for f in schema.of_group(g) if not f.is_sparse])}
+        self._moments = {g: preparation.moments(fs) for g, fs in self._dense.items()}
 
     def decode(self, epoch: int, shuffle_window: ShuffleWindow) -> DecodedShuffleWindow:
         """Reads the row groups of a shuffle window and makes them ready for batches.
@@ -101,140 +106,110 @@ class ShuffleWindowDecoder:
         Raises:
             DataError: damaged files; labels, dense values, ids or weights that cannot be trained on.
         """
-        row_groups = [self._prepare(self._files.read(g)) for g in shuffle_window.row_groups]
-        schema = self._files.schema
-        sizes = {g: np.array([r.num_rows[g] for r in row_groups]) for g in schema.dedup_groups}
-        starts = {g: (np.cumsum(n) - n).astype(np.int32) for g, n in sizes.items()}
+        sessions, placed = [], []
+        for row_group in shuffle_window.row_groups:
+            decoded = self._files.read(row_group)
+            sessions.append(decoded.session_ids)
+            with measure("transform"):
+                placed.append(self._place(decoded))
+        order = sample_order(sessions, self._shuffle, epoch, shuffle_window.number)
+        runs = np.empty((3, len(order)), np.int32)
+        size = kernels.split_into_runs(order, np.cumsum([len(ids) for ids in sessions]), runs)
+        runs = runs[:, :size].copy()
+        shape, schema = len(placed), self._files.schema
+        places = np.array([p.places for p in placed], np.int64).reshape(shape, len(schema.sparse), 6)
         return DecodedShuffleWindow(
-            order=sample_order([r.session_ids for r in row_groups], self._shuffle, epoch, shuffle_window.number),
-            sample_ids=np.concatenate([r.sample_ids for r in row_groups]),
-            request_ids=np.concatenate([r.request_ids for r in row_groups]),
-            session_ids=np.concatenate([r.session_ids for r in row_groups]),
-            labels=np.concatenate([r.labels for r in row_groups]),
-            row_of_sample={
-                g: np.concatenate([r.row_of_sample[g] + starts[g][i] for i, r in enumerate(row_groups)]) for g in sizes
-            },
-            seen={g: np.full(n.sum(), -1, np.int32) for g, n in sizes.items()},
-            ids={f.name: join_columns([r.columns[f.name] for r in row_groups]) for f in schema.sparse},
-            dense={
-                g: np.concatenate([np.stack([r.columns[n].values for n in schema.dense_of(g)], 1) for r in row_groups])
-                for g in schema.groups
-                if schema.dense_of(g)
-            },
+            ends=np.cumsum(runs[2], dtype=np.int64),
+            runs=runs,
+            blocks=np.array([p.blocks for p in placed], np.int64),
+            rows=np.array([p.rows for p in placed], np.int64).reshape(shape, len(schema.dedup_groups)),
+            seen=np.array([p.seen for p in placed], np.int64).reshape(shape, len(schema.dedup_groups)),
+            places=places,
+            numbers=np.array([p.numbers for p in placed], np.int64).reshape(shape, len(self._dense)),
+            num_labels=len(schema.labels),
+            id_dtype=self._preparation.id_dtype,
+            has_weights=bool(places[:, :, kernels.WEIGHTS].any()),
+            has_windows=np.all(places[:, :, kernels.STARTS], axis=0),
+            owners=[p.owners for p in placed],
         )
 
-    def _prepare(self, row_group: DecodedRowGroup) -> DecodedRowGroup:
-        """Transforms the columns of a row group and makes them ready for their tables."""
-        columns = {}
-        for f in self._files.schema.features:
-            origin = row_group.origins[f.group if f.group in row_group.origins else SAMPLE]
-            prepare = self._prepare_ids if f.is_sparse else self._prepare_numbers
-            columns[f.name] = prepare(f, row_group.columns[f.name], origin)
-        return replace(row_group, columns=columns)
+    def _place(self, row_group: DecodedRowGroup) -> _Placed:
+        """Transforms the columns of a row group, makes them ready for their tables and says where they lie."""
+        blocks = [row_group.sample_ids, row_group.request_ids, row_group.session_ids, row_group.labels]
+        groups = self._files.schema.dedup_groups
+        rows = [np.ascontiguousarray(row_group.row_of_sample[g]) for g in groups]
+        seen = [np.full(row_group.num_rows[g], -1, np.int32) for g in groups]
+        blocks = [np.ascontiguousarray(block) for block in blocks]
+        owners: list[object] = [blocks, rows, seen]
+        places, numbers = self._place_ids(row_group, owners), self._place_numbers(row_group, owners)
+        of_samples, of_rows, of_seen = ([address_of(a) for a in arrays] for arrays in (blocks, rows, seen))
+        return _Placed(of_samples, of_rows, of_seen, places, numbers, owners)
 
-    def _prepare_numbers(self, feature: Feature, column: Column, origin: Origin) -> Column:
-        """Transforms dense values, which must be finite before and after."""
-        for when in ("", " after its transforms"):
-            bad = ~np.isfinite(column.values)
-            if bad.any():
-                row = int(bad.argmax())
-                if self._on_nan == "error":
-                    raise DataError(
-                        f"{origin}, row {row}: dense feature '{feature.name}' is {column.values[row]}{when}; mend it "
-                        "in the SQL, or set reader.on_nan=zero"
-                    )
-                self.counts[f"{feature.name}: not finite"] += int(bad.sum())
-                column = Column(np.where(bad, np.float32(0), column.values))
-            if not when:
-                column = self._transforms.apply(feature.name, column)
-        return Column(column.values.astype(np.float32, copy=False))
+    def _place_ids(self, row_group: DecodedRowGroup, owners: list[object]) -> list[Place]:
+        """Where the ids of each feature lie: as they were decoded, if that will do, else in new memory."""
+        columns = row_group.columns
+        plain = columns.plain if isinstance(columns, DecodedColumns) else {}
+        found = {}
+        for f in self._files.schema.sparse:
+            array = plain.get(f.name)
+            if array is None or f.name not in self._limits:
+                continue
+            single = f.kind is Kind.id
+            values, offsets = (address_of_arrow(array), 0) if single else addresses_of_lists(array)
+            found[f.name] = (values, offsets, 0, 0, 0, 0)
+            owners.append(array)
+        while found:
+            names = list(found)
+            sizes = [len(plain[name]) for name in names]
+            limits = [self._limits[name] for name in names]
+            wrong = kernels.find_outside(np.array([found[n] for n in names]), np.array(sizes), np.array(limits))
+            if wrong < 0:
+                break
+            del found[names[wrong]]  # the careful way names the id, or leaves it out
+        for f in self._files.schema.sparse:
+            if f.name not in found:
+                rows = self._preparation.ids(f, columns[f.name], self._origin(row_group, f))
+                owners.append(arrays := _arrays_of(rows))
+                found[f.name] = _place_of(arrays)
+        return [found[f.name] for f in self._files.schema.sparse]
 
-    def _prepare_ids(self, feature: Feature, column: Column, origin: Origin) -> Column:
-        """Transforms ids into [0, num_embeddings) of their table, unless it is mapped; weights must be finite."""
-        column = self._transforms.apply(feature.name, column)
-        if column.weights is not None:
-            column = self._check_weights(feature, column, column.weights, origin)
-        table = self._tables[str(feature.table)]
-        values = column.values
-        if table.hashed:
-            values = values.astype(np.int64)
-            kernels.hash_ids(values, table.num_embeddings, values)
-        elif table.mapped is None and len(values) and (values.min() < 0 or values.max() >= table.num_embeddings):
-            column = self._drop_bad_ids(feature, column, table, origin)
-            values = column.values
-        return Column(values.astype(self._id_dtype, copy=False), column.offsets, column.weights)
+    def _place_numbers(self, row_group: DecodedRowGroup, owners: list[object]) -> list[int]:
+        """Where the dense features of each group lie side by side, transformed and finite, in new memory."""
+        columns, addresses = row_group.columns, []
+        plain = columns.plain if isinstance(columns, DecodedColumns) else {}
+        for group, features in self._dense.items():
+            num_rows = row_group.num_rows.get(group, len(row_group.sample_ids))
+            block = np.empty((num_rows, len(features)), np.float32)
+            moments, is_done = self._moments.get(group), False
+            if moments is not None and all(f.name in plain for f in features):
+                arrays = np.array([address_of_arrow(plain[f.name]) for f in features], np.int64)
+                is_done = kernels.standardize_numbers(arrays, moments, block)
+            if not is_done:  # the careful way names the number, or sets it to zero
+                for n, f in enumerate(features):
+                    rows = columns[f.name]
+                    block[:, n] = self._preparation.numbers(f, cast(Column, rows), self._origin(row_group, f)).values
+            owners.append(block)
+            addresses.append(address_of(block))
+        return addresses
 
-    def _check_weights(self, feature: Feature, column: Column, weights: Array, origin: Origin) -> Column:
-        """Sets weights that are not finite to zero, or refuses the first of them."""
-        bad = ~np.isfinite(weights)
-        if not bad.any():
-            return column
-        if self._on_nan == "error":
-            first = int(bad.argmax())
-            raise DataError(
-                f"{origin}, row {column.row_of(first)}: a weight of feature '{feature.name}' in column "
-                f"'{feature.weights}' is {weights[first]}; mend it in the SQL, or set reader.on_nan=zero"
-            )
-        self.counts[f"{feature.name}: weight not finite"] += int(bad.sum())
-        return replace(column, weights=np.where(bad, np.float32(0), weights))
-
-    def _drop_bad_ids(self, feature: Feature, column: Column, table: Table, origin: Origin) -> Column:
-        """Drops ids (with their weights) that their table has no row for, or refuses the first of them."""
-        bad = (column.values < 0) | (column.values >= table.num_embeddings)
-        if self._on_bad_id == "error":
-            first = int(bad.argmax())
-            value = int(column.values[first])
-            where = ("data", "tables", table.name)
-            rows = command_line(override((*where, "num_embeddings"), value + 1))
-            grow = f"{rows} or more or " if value >= 0 else ""
-            raise DataError(
-                f"{origin}, row {column.row_of(first)}: feature '{feature.name}' holds id {value}, table "
-                f"'{table.name}' has rows 0..{table.num_embeddings - 1}; train with {grow}"
-                f"{command_line(override((*where, 'hashed'), True))}, or leave it out by reader.on_bad_id=drop"
-            )
-        self.counts[f"{feature.name}: id outside table '{table.name}'"] += int(bad.sum())
-        offsets = np.arange(len(bad) + 1) if column.offsets is None else column.offsets
-        weights = None if column.weights is None else column.weights[~bad]
-        return Column(column.values[~bad], np.concatenate([[0], np.cumsum(~bad)])[offsets], weights)
+    @staticmethod
+    def _origin(row_group: DecodedRowGroup, feature: Feature) -> Origin:
+        """Where the rows of a feature come from."""
+        return row_group.origins[feature.group if feature.group in row_group.origins else SAMPLE]
 
 
-class ShuffleWindowCache:
-    """The shuffle window in use and the next one, which a thread decodes meanwhile (decoding releases the GIL).
+def _arrays_of(rows: Rows) -> list[Array | None]:
+    """The arrays of rows as ``kernels`` want them, in the order of ``places``; None for those that there are not."""
+    weights = None if rows.weights is None else np.ascontiguousarray(rows.weights, np.float32)
+    values = np.ascontiguousarray(rows.values)
+    if isinstance(rows, Windows):
+        starts, lengths = (np.ascontiguousarray(a, np.int32) for a in (rows.starts, rows.lengths))
+        return [values, None, starts, lengths, weights]
+    offsets = None if rows.offsets is None else np.ascontiguousarray(rows.offsets, np.int32)
+    return [values, offsets, None, None, weights]
 
-    Args:
-        decode: reads a shuffle window of an epoch.
-        size: shuffle windows that are kept.
-    """
 
-    def __init__(self, decode: Callable[[int, ShuffleWindow], DecodedShuffleWindow], size: int = 2) -> None:
-        self._decode, self._size = decode, size
-        self._shuffle_windows: OrderedDict[tuple[int, int], Future[DecodedShuffleWindow]] = OrderedDict()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="recd-decode")
-
-    def fetch(
-        self, epoch: int, shuffle_window: ShuffleWindow, following: ShuffleWindow | None = None
-    ) -> DecodedShuffleWindow:
-        """Waits for a decoded shuffle window, which is in memory already where it was the following one before.
-
-        Args:
-            epoch: the epoch of the shuffle window, counted from 0.
-            shuffle_window: what to decode.
-            following: what will be asked for next; its decoding begins.
-        """
-        decoded = self._future(epoch, shuffle_window)
-        if following is not None:
-            self._future(epoch, following)
-        return decoded.result()
-
-    def _future(self, epoch: int, shuffle_window: ShuffleWindow) -> "Future[DecodedShuffleWindow]":
-        key = (epoch, shuffle_window.number)
-        if key not in self._shuffle_windows:
-            self._shuffle_windows[key] = self._thread.submit(self._decode, epoch, shuffle_window)
-        self._shuffle_windows.move_to_end(key)
-        while len(self._shuffle_windows) > self._size:
-            self._shuffle_windows.popitem(last=False)[1].cancel()
-        return self._shuffle_windows[key]
-
-    def close(self) -> None:
-        """Ends the thread; shuffle windows that wait are not decoded."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+def _place_of(arrays: Sequence[Array | None]) -> Place:
+    """A feature's numbers in ``places``."""
+    addresses = [0 if array is None else address_of(array) for array in arrays]
+    return (*addresses, len(arrays[0]))  # type: ignore[return-value, arg-type]

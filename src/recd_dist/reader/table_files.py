@@ -13,10 +13,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recd_dist.errors import ConfigError, DataError, nearest
+from recd_dist.reader import kernels
 from recd_dist.reader.order import RowGroup
-from recd_dist.reader.row_group_columns import Origin, expand_windows, join_chunks, read_column
+from recd_dist.reader.row_group_columns import (
+    DecodedColumns,
+    Origin,
+    is_plain,
+    join_chunks,
+    read_column,
+    read_windows,
+)
+from recd_dist.reader.stages import measure
 from recd_dist.table.clustered import REMEDY, ClusteredTable
-from recd_dist.table.column import Array, Column
+from recd_dist.table.column import Array, Rows
 from recd_dist.table.location import arrow_input, file_size, first_line, report_store_errors
 from recd_dist.table.manifest import ROW, STREAM, FileEntry, Manifest, Part, length_of, start_of
 from recd_dist.table.schema import REQUEST_ID, SAMPLE, SAMPLE_ID, SESSION_ID, Feature, Schema
@@ -43,7 +52,7 @@ class DecodedRowGroup:
     labels: Array
     row_of_sample: Mapping[str, Array]
     num_rows: Mapping[str, int]
-    columns: Mapping[str, Column]
+    columns: Mapping[str, Rows]
     origins: Mapping[str, Origin]
 
 
@@ -52,12 +61,14 @@ class _DecodedGroup:
     """One group of a row group in memory.
 
     Attributes:
-        columns: the rows of each feature.
+        plain: Arrow arrays of features that can stay as they are.
+        columns: the rows of each other feature.
         row_numbers: int64 [stored rows], the numbers that samples refer to.
         origin: where the rows come from.
     """
 
-    columns: Mapping[str, Column]
+    plain: Mapping[str, pa.Array]
+    columns: Mapping[str, Rows]
     row_numbers: Array
     origin: Origin
 
@@ -77,7 +88,10 @@ class TableFiles:
         self.table = table
         self.schema = schema or table.manifest.schema
         self._open_files: OrderedDict[str, pq.ParquetFile] = OrderedDict()
+        self._columns: dict[str, list[str]] = {}  # of each file that was opened: pyarrow builds them at every look
+        self._plain: dict[str, frozenset[str]] = {}  # of each file that was opened, the features that stay as they are
         _check_schema(self.schema, table.manifest)
+        self._features = {group: self._stored_features(group) for group in self.schema.groups}
 
     def check_sizes(self) -> None:
         """Refuses a table of which a file that the schema needs is missing or cut off; reads no file.
@@ -88,7 +102,7 @@ class TableFiles:
         entries = []
         for part in self.table.manifest.parts:
             groups = self.schema.dedup_groups
-            streamed = [g for g in groups if any(f.window for f in self._stored_features(g)) and g in part.streams]
+            streamed = [g for g in groups if any(f.window for f in self._features[g]) and g in part.streams]
             entries += [part.samples, *(part.groups[g] for g in groups), *(part.streams[g] for g in streamed)]
         self.table.check_sizes(entries)
 
@@ -101,13 +115,15 @@ class TableFiles:
         part = self.table.manifest.parts[row_group.part]
         keys = [SAMPLE_ID, SESSION_ID, REQUEST_ID]
         references = {group: f"{group}_{ROW}" for group in self.schema.dedup_groups}
-        own = self._stored_features(SAMPLE)
+        own = self._features[SAMPLE]
         names = [*keys, *self.schema.labels, *references.values(), *_column_names(own)]
         samples, origin = self.read_columns(part.samples, row_group.index, names)
-        columns, origins = {f.name: read_column(samples, f, origin) for f in own}, {SAMPLE: origin}
+        plain, columns = self._keep_plain(part.samples, samples, own, origin)
+        origins = {SAMPLE: origin}
         row_of_sample, num_rows = {}, {}
         for group, reference in references.items():
             stored = self._read_group(part, group, row_group.index)
+            plain |= stored.plain
             columns |= stored.columns
             origins[group] = stored.origin
             numbers = read_key(samples, reference, origin)
@@ -115,7 +131,8 @@ class TableFiles:
             num_rows[group] = len(stored.row_numbers)
         ids, sessions, requests = (read_key(samples, key, origin) for key in keys)
         labels = self._read_labels(samples, origin)
-        return DecodedRowGroup(ids, sessions, requests, labels, row_of_sample, num_rows, columns, origins)
+        decoded = DecodedColumns(plain, columns)
+        return DecodedRowGroup(ids, sessions, requests, labels, row_of_sample, num_rows, decoded, origins)
 
     def read_columns(self, entry: FileEntry, index: int, names: Sequence[str]) -> tuple[pa.Table, Origin]:
         """Reads some columns of a row group as they are stored.
@@ -133,12 +150,12 @@ class TableFiles:
         """
         origin = Origin(self.table.path / entry.path, index)
         file = self._open(entry)
-        there = file.schema_arrow.names  # pyarrow builds it anew at every look
+        there = self._columns[entry.path]
         absent = [name for name in names if name not in there]
         if absent:
             raise DataError(f"{origin.file}: no column '{absent[0]}'{nearest(absent[0], there)}; {REMEDY}")
         try:
-            with report_store_errors(origin.file):
+            with report_store_errors(origin.file), measure("decode"):
                 table = file.read_row_group(index, columns=list(names), use_threads=False)
         except FileNotFoundError as error:  # of a store: on a local disk an open file stays
             raise DataError(f"{origin.file}: gone; the table was replaced while it was read, start again") from error
@@ -148,12 +165,12 @@ class TableFiles:
 
     def _read_group(self, part: Part, group: str, index: int) -> _DecodedGroup:
         """Reads a row group of one group; its streams are opened only for features that are stored as windows."""
-        features = self._stored_features(group)
+        features = self._features[group]
         plain, windowed = ([f for f in features if f.window is window] for window in (False, True))
         names = [ROW, *_column_names(plain), *([STREAM] if windowed else [])]
         names += [name for f in windowed for name in (start_of(f.name), length_of(f.name))]
         stored, origin = self.read_columns(part.groups[group], index, names)
-        columns = {f.name: read_column(stored, f, origin) for f in plain}
+        arrays, columns = self._keep_plain(part.groups[group], stored, plain, origin)
         if windowed:
             if group not in part.streams:
                 raise DataError(f"{self.table.path}: the manifest names no streams of group '{group}'; {REMEDY}")
@@ -162,8 +179,18 @@ class TableFiles:
             stream_of_row = count_from_first(*numbers, STREAM, STREAM, origin)
             for f in windowed:
                 lists = read_column(streams, f, stream_origin)
-                columns[f.name] = expand_windows(stored, stream_of_row, f, origin, lists, stream_origin)
-        return _DecodedGroup(columns, read_key(stored, ROW, origin), origin)
+                columns[f.name] = read_windows(stored, stream_of_row, f, origin, lists, stream_origin)
+        return _DecodedGroup(arrays, columns, read_key(stored, ROW, origin), origin)
+
+    def _keep_plain(
+        self, entry: FileEntry, table: pa.Table, features: Sequence[Feature], origin: Origin
+    ) -> tuple[dict[str, pa.Array], dict[str, Rows]]:
+        """The Arrow arrays of the features that can stay as they are, and the rows of the others."""
+        names = self._plain[entry.path]
+        batches = table.to_batches()
+        arrays = dict(zip(table.column_names, batches[0].columns, strict=True)) if len(batches) == 1 else {}
+        plain = {f.name: arrays[f.name] for f in features if f.name in arrays and f.name in names}
+        return plain, {f.name: read_column(table, f, origin) for f in features if f.name not in plain}
 
     def _read_labels(self, samples: pa.Table, origin: Origin) -> Array:
         """The labels, float32 [N, number of labels]; nan where one is missing, which the manifest must know of."""
@@ -210,6 +237,10 @@ class TableFiles:
         if len(self._open_files) >= _MAX_OPEN_FILES:
             self._open_files.popitem(last=False)[1].close(force=True)
         self._open_files[entry.path] = file
+        fields = {field.name: field for field in file.schema_arrow}
+        stored = [feature for features in self._features.values() for feature in features]
+        self._columns[entry.path] = list(fields)
+        self._plain[entry.path] = frozenset(f.name for f in stored if f.name in fields and is_plain(f, fields[f.name]))
         return file
 
 
@@ -270,13 +301,14 @@ def count_from_first(numbers: Array, stored: Array, column: str, kind: str, orig
         DataError: a number of another row group.
     """
     first, size = (int(stored[0]), len(stored)) if len(stored) else (0, 0)
-    local = numbers - first
-    if len(local) and (local.min() < 0 or local.max() >= size or stored[-1] - first != size - 1):
+    local = np.empty(len(numbers), np.int32)
+    are_there = kernels.count_from(numbers, first, size, local)
+    if len(local) and (not are_there or stored[-1] - first != size - 1):
         raise DataError(
             f"{origin}: '{column}' goes from {numbers.min()} to {numbers.max()}, the {kind}'s row group holds {size} "
             f"rows from {first}; the files do not belong together, {REMEDY}"
         )
-    return local.astype(np.int32)
+    return local
 
 
 def _column_names(features: Sequence[Feature]) -> list[str]:

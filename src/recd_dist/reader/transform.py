@@ -7,7 +7,7 @@ checked against their table.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -175,7 +175,7 @@ def _measure_moments(feature: str, steps: Sequence[Step], table: ClusteredTable)
     count, total, squares = 0, 0.0, 0.0
     for row_group in row_groups[:: -(-len(row_groups) // _MAX_FITTED_ROW_GROUPS) or 1]:
         decoded = files.read(row_group)
-        values = _apply(steps, decoded.columns[feature]).values.astype(np.float64)
+        values = _apply(steps, cast(Column, decoded.columns[feature])).values.astype(np.float64)
         group = schema[feature].group
         values = values if group == SAMPLE else values[decoded.row_of_sample[group]]
         values = values[np.isfinite(values)]

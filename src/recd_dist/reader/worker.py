@@ -15,10 +15,12 @@ import torch
 from torch.utils.data import Dataset
 
 from recd_dist.errors import UserError
-from recd_dist.reader.batching import Piece, to_batch
+from recd_dist.reader.batching import Batching, Piece
+from recd_dist.reader.decode_ahead import ShuffleWindowCache
 from recd_dist.reader.intervals import Interval
 from recd_dist.reader.order import Shuffle, ShuffleWindow, shuffle_windows
-from recd_dist.reader.shuffle_window import ShuffleWindowCache, ShuffleWindowDecoder
+from recd_dist.reader.prepared_rows import RowPreparation
+from recd_dist.reader.shuffle_window import ShuffleWindowDecoder
 from recd_dist.reader.stages import Stage, Stopwatch, measure
 from recd_dist.reader.table_files import TableFiles
 from recd_dist.reader.transform import Transforms
@@ -117,9 +119,11 @@ class BatchReader:
 
     def __init__(self, options: ReaderOptions) -> None:
         self.stopwatch = Stopwatch()
-        self._options, self._stored_schema = options, options.stored_schema
-        self._decoder = _build_decoder(options)
-        self._cache = ShuffleWindowCache(self.stopwatch.timed("convert", self._decoder.decode))
+        self._options, self._preparation = options, _prepare(options)
+        files = TableFiles(options.table, options.stored_schema)
+        decoder = ShuffleWindowDecoder(files, self._preparation, options.shuffle)
+        self._cache = ShuffleWindowCache(self.stopwatch.timed("convert", decoder.decode))
+        self._batching = Batching(options.schema, options.stored_schema, options.expand)
         self._epoch = -1
         self._shuffle_windows: tuple[ShuffleWindow, ...] = ()
         self._starts: list[int] = []
@@ -131,8 +135,9 @@ class BatchReader:
         Raises:
             ConfigError, DataError: options that do not fit the table; files that are missing or cut off.
         """
-        _build_decoder(options)
-        TableFiles(options.table, options.stored_schema).check_sizes()
+        files = TableFiles(options.table, options.stored_schema)
+        _prepare(options)
+        files.check_sizes()
 
     def read(self, task: Task) -> Batch:
         """Reads the batch of a task."""
@@ -146,10 +151,10 @@ class BatchReader:
                 shuffle_window = self._shuffle_windows[number]
                 stop = min(end, shuffle_window.end)
                 decoded = self._cache.fetch(task.epoch, shuffle_window, self._following(task, number))
-                pieces.append((decoded, decoded.order[start - shuffle_window.start : stop - shuffle_window.start]))
+                pieces.append((decoded, start - shuffle_window.start, stop - shuffle_window.start))
                 start = stop  # noqa: PLW2901
         with self.stopwatch.bound(), measure("collate"):
-            return to_batch(pieces, self._options.schema, self._options.expand, self._stored_schema)
+            return self._batching.batch(pieces)
 
     def _following(self, task: Task, number: int) -> ShuffleWindow | None:
         """The shuffle window to decode ahead: the next one, when this worker goes on beyond the one of that number."""
@@ -158,7 +163,7 @@ class BatchReader:
 
     def take_counts(self) -> dict[str, int]:
         """For each feature what was dropped or set to zero since the last call."""
-        counts, self._decoder.counts = self._decoder.counts, Counter()
+        counts, self._preparation.counts = self._preparation.counts, Counter()
         return dict(counts)
 
     def read_result(self, task: Task) -> Result:
@@ -175,12 +180,9 @@ class BatchReader:
         self._cache.close()
 
 
-def _build_decoder(options: ReaderOptions) -> ShuffleWindowDecoder:
-    """The decoder of a table's shuffle windows."""
-    files = TableFiles(options.table, options.stored_schema)
-    return ShuffleWindowDecoder(
-        files, options.tables, options.transforms, options.shuffle, options.on_bad_id, options.on_nan
-    )
+def _prepare(options: ReaderOptions) -> RowPreparation:
+    """What makes the rows of a table ready."""
+    return RowPreparation(options.stored_schema, options.tables, options.transforms, options.on_bad_id, options.on_nan)
 
 
 @dataclass

@@ -50,12 +50,55 @@ class Column:
         return value if self.offsets is None else int(np.searchsorted(self.offsets, value, "right")) - 1
 
 
-def gather_slices(column: Column, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.integer]) -> Column:
+@dataclass(frozen=True)
+class Windows:
+    """Rows of one feature that share their values: each is a window over them. ``len`` is the number of rows.
+
+    ::
+
+        values    5 6 7 8 9 9
+        starts    0 1 4          rows [5 6 7]  [6 7 8]  [9 9]
+        lengths   3 3 2
+
+    Attributes:
+        values: ids int32 or int64 [V], of which a value may be in many rows or in none.
+        starts: int32 [rows], where each row begins in values.
+        lengths: int32 [rows].
+        weights: float32 [V], one for each value; None where there are none or they were not asked for.
+    """
+
+    values: Array
+    starts: npt.NDArray[np.int32]
+    lengths: npt.NDArray[np.int32]
+    weights: npt.NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def row_of(self, value: int) -> int:
+        """The first row that holds a value; 0 where none does.
+
+        Args:
+            value: place of the value in ``values``.
+        """
+        return int(np.argmax((self.starts <= value) & (value < self.starts + self.lengths)))
+
+    def to_lists(self) -> Column:
+        """The same rows, each with its own copy of its values."""
+        column = Column(self.values, None, self.weights)
+        return gather_slices(column, self.starts.astype(np.int64), self.lengths)
+
+
+Rows = Column | Windows
+"""The rows of a feature, as they are stored."""
+
+
+def gather_slices(column: Column, starts: npt.NDArray[np.integer], lengths: npt.NDArray[np.integer]) -> Column:
     """Rows that are slices of the values of a column, each id with its weight.
 
     Args:
         column: its values and weights; its own rows do not matter.
-        starts: int64 [R], the place in the values at which each row begins.
+        starts: [R], the place in the values at which each row begins.
         lengths: [R], values of each row.
 
     Returns:
@@ -67,7 +110,7 @@ def gather_slices(column: Column, starts: npt.NDArray[np.int64], lengths: npt.ND
     arrays = [column.values] if column.weights is None else [column.values, column.weights]
     gathered = [np.empty(offsets[-1], array.dtype) for array in arrays]
     for array, out in zip(arrays, gathered, strict=True):
-        loops.gather_slices(array, starts, offsets, out)
+        loops.gather_slices(array, starts.astype(np.int64, copy=False), offsets, out)
     return Column(gathered[0], offsets, *gathered[1:])
 
 

@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 import numba
 import numpy as np
 import numpy.typing as npt
+from numba.core import cgutils, types
 from numba.core.caching import FunctionCache
+from numba.extending import intrinsic
 
 from recd_dist.table.hash import GOLDEN, scramble
 
@@ -67,3 +69,44 @@ scramble_one = jit(scramble)
 def splitmix64_one(x: np.uint64) -> np.uint64:
     """``splitmix64`` of one number, for compiled loops."""
     return scramble_one(x + GOLDEN)
+
+
+@intrinsic
+def _pointer(_context: Any, _address: Any) -> Any:
+    """An address as a pointer."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), generate
+
+
+@intrinsic
+def copy_bytes(_context: Any, _to: Any, _source: Any, _num_bytes: Any) -> Any:
+    """Copies a number of bytes to one address from another, int64 all three; they must not overlap."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        target, origin, size = arguments
+        pointers = (builder.inttoptr(address, cgutils.voidptr_t) for address in (target, origin))
+        cgutils.raw_memcpy(builder, *pointers, size, 1)
+        return cgutils.get_null_value(cgutils.voidptr_t)
+
+    return types.voidptr(types.int64, types.int64, types.int64), generate
+
+
+@jit
+def int32s_at(address: int, size: int) -> npt.NDArray[Any]:
+    """The int32 [size] at an address, in compiled loops."""
+    return numba.carray(_pointer(address), size, np.int32)
+
+
+@jit
+def int64s_at(address: int, size: int) -> npt.NDArray[Any]:
+    """The int64 [size] at an address, in compiled loops."""
+    return numba.carray(_pointer(address), size, np.int64)
+
+
+@jit
+def floats_at(address: int, size: int) -> npt.NDArray[Any]:
+    """The float32 [size] at an address, in compiled loops."""
+    return numba.carray(_pointer(address), size, np.float32)

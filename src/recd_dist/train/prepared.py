@@ -36,9 +36,15 @@ def prepare() -> None:
 
 def _load_compiled() -> None:
     """Calls compiled loops once: numba sets itself up at the first call, and reads their code."""
-    lengths, rows = np.ones(1, np.int32), np.zeros(1, np.int32)
     starts, offsets = np.zeros(1, np.int64), np.array([0, 1], np.int64)
     for kind in (np.int64, np.float32):
         loops.gather_slices(np.zeros(1, kind), starts, offsets, np.zeros(1, kind))
-    kernels.find_unique_rows(rows, starts, np.full(1, -1, np.int32), 0, np.zeros(1, np.int32), np.zeros(1, np.int32))
-    kernels.gather_lengths(offsets, rows, lengths)
+    none, runs, few = np.zeros(0, np.int64), np.zeros((1, 3, 1), np.int32), np.zeros((1, 0), np.int64)
+    places, num_runs = np.zeros((1, 0, 6), np.int64), np.zeros(1, np.int64)
+    kernels.split_into_runs(starts, offsets[1:], runs[0])
+    kernels.find_unique_rows(runs[0], few, few, np.zeros((0, 1), np.int32), runs, num_runs, num_runs)
+    kernels.gather_lengths(places, none, runs, num_runs, np.zeros(0, np.int32), none)
+    kernels.gather_values(places, kernels.VALUES, none, runs, num_runs, 4, 0, starts)
+    kernels.gather_blocks(few, none, runs[0], none)
+    kernels.find_outside(places[0], none, none)
+    kernels.count_from(none, 0, 0, np.zeros(0, np.int32))
