@@ -1,0 +1,139 @@
+"""One stream of a rank: a thread asks servers for its tasks one after the other, and fills a queue of bounded length.
+
+A trainer that is slow lets the queue fill: the thread then asks for nothing, and the server reads nothing ahead but one
+batch. A task is asked for until it is answered, so that no answer is missing, and none comes twice.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Iterator
+
+from recd_dist.errors import ConfigError
+from recd_dist.reader.tier.addresses import Address
+from recd_dist.reader.tier.blocks import Blocks
+from recd_dist.reader.tier.server_choice import ServerChoice
+from recd_dist.reader.tier.server_connection import ServerConnection, ServerLost, find_reason
+from recd_dist.reader.tier.servers import Servers
+from recd_dist.reader.worker import Result, Task
+
+_LOOK_S = 0.1
+"""Seconds between two looks whether there is a server to ask, or room in the queue."""
+
+_END_S = 2.0
+"""What a thread may take to end; one that waits for a server longer is left alone, with its connections."""
+
+
+class RemoteStream:
+    """Results of some tasks, in their order.
+
+    Args:
+        servers: the servers of the job.
+        choice: how they do.
+        home: the number of the stream among those of all ranks.
+        opening: the message that opens a session.
+        tasks: what to ask for.
+        prefetch: results that may wait to be taken.
+        blocks: memory for batches.
+        connections: those of an earlier epoch.
+    """
+
+    def __init__(
+        self,
+        servers: Servers,
+        choice: ServerChoice,
+        home: int,
+        opening: bytes,
+        tasks: Iterator[Task],
+        prefetch: int,
+        blocks: Blocks,
+        connections: dict[Address, ServerConnection],
+    ) -> None:
+        self._servers, self._choice, self._home = servers, choice, home
+        self._opening, self._tasks, self._blocks = opening, tasks, blocks
+        self._connections = connections
+        self._stopped = threading.Event()
+        self._queue: queue.Queue[Result | BaseException | None] = queue.Queue(prefetch)
+        self._thread = threading.Thread(target=self._run, name="recd-remote", daemon=True)
+        self._thread.start()
+
+    def take(self) -> Result | None:
+        """The next result; None when all tasks are answered.
+
+        Raises:
+            ConfigError: no server has answered for too long; or one refuses this trainer.
+        """
+        result = self._queue.get()
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def _run(self) -> None:
+        """Asks for the tasks until all are answered or nobody takes results any more."""
+        try:
+            task = next(self._tasks, None)
+            while task is not None:
+                following = next(self._tasks, None)
+                if not self._put(self._ask(task, following)):
+                    return
+                task = following
+            self._put(None)
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: "Result | BaseException | None") -> bool:
+        """Waits for room and puts a result there; False when nobody takes results any more."""
+        while not self._stopped.is_set():
+            try:
+                self._queue.put(item, timeout=_LOOK_S)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def _ask(self, task: Task, following: Task | None) -> Result:
+        """Asks one server after the other until one answers."""
+        give_up, reason = time.monotonic() + self._servers.wait_s, "there is none"
+        while not self._stopped.is_set():
+            server = self._choice.choose(self._home)
+            if server is not None:
+                try:
+                    result = self._connect(server).read(self._opening, task, following, self._blocks)
+                except ServerLost as error:
+                    del self._connections[server]
+                    known = self._choice.has_answered(server)
+                    reason = str(error) if known else find_reason(server, self._servers.tls_ca)
+                    self._choice.report_failure(server, reason)
+                else:
+                    self._choice.report_answer(server)
+                    return result
+            if time.monotonic() > give_up:
+                raise ConfigError(self._explain(reason))
+            if server is None:
+                self._stopped.wait(_LOOK_S)
+        raise RuntimeError("reader: this iteration was ended")
+
+    def _connect(self, server: Address) -> ServerConnection:
+        """The connection to a server, made at the first call."""
+        if server not in self._connections:
+            self._connections[server] = ServerConnection(server, self._servers.access, self._servers.wait_s / 2)
+        return self._connections[server]
+
+    def _explain(self, reason: str) -> str:
+        asked = ", ".join(map(str, self._servers.find())) or f"none in {self._servers.directory}"
+        return (
+            f"reader: no server has sent a batch for {self._servers.wait_s:g} s (servers: {asked}; last: {reason}); start "
+            "them with `recd reader`, give them longer with timeouts.server_s, or read here: reader.servers=[]"
+        )
+
+    def stop(self) -> None:
+        """Tells the thread to end; whoever still takes results gets an error, not a hang."""
+        self._stopped.set()
+
+    def join(self) -> dict[Address, ServerConnection]:
+        """Waits for the thread, and returns the connections that another stream may use."""
+        self._thread.join(_END_S)
+        while not self._queue.empty():
+            self._queue.get_nowait()
+        self._queue.put(RuntimeError("reader: this iteration was ended by a newer one or by close()"))
+        return {} if self._thread.is_alive() else self._connections

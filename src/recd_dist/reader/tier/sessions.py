@@ -1,0 +1,199 @@
+"""Sessions of a server: each reads the batches of one stream of a trainer, and one batch ahead.
+
+What a server holds for a trainer is bounded by the trainer's questions: one batch that is sent, one that was read
+ahead, and the two shuffle windows of a BatchReader. A trainer that asks no more stops the reading.
+"""
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from recd_dist.errors import ConfigError
+from recd_dist.reader.tier.arrow_batches import count_bytes
+from recd_dist.reader.tier.served_counts import ServedCounts
+from recd_dist.reader.worker import BatchReader, ReaderOptions, Result, Task
+from recd_dist.tensors.batch import Batch
+
+logger = logging.getLogger(__name__)
+
+IDLE_S = 600.0
+"""A session of which nothing is asked for so long is closed; a trainer that comes back opens another one."""
+
+
+@dataclass
+class _Ahead:
+    """A batch that is read, or waits to be.
+
+    Attributes:
+        task: what it is.
+        result: what reading gives.
+        read_at: when it was read; 0 before.
+    """
+
+    task: Task
+    result: "Future[Result]"
+    read_at: float = 0.0
+
+
+class Session:
+    """Reads the tasks of one stream in the order in which they are asked for.
+
+    Args:
+        options: what to read and how.
+        client: who asks.
+        compression: of the bodies of batches.
+        total: counts of the whole server.
+
+    Raises:
+        ConfigError, DataError: options that do not fit the table.
+    """
+
+    def __init__(self, options: ReaderOptions, client: str, compression: str, total: ServedCounts) -> None:
+        BatchReader.check(options)
+        self.options, self.client, self.compression = options, client, compression
+        self.counts = ServedCounts(total)
+        self.last_used = time.monotonic()
+        self.is_closed = False
+        self._reader = BatchReader(options)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="recd-session")
+        self._ahead: _Ahead | None = None
+        self._lock = threading.Lock()
+
+    def answer(self, task: Task, following: Task | None) -> Result:
+        """Waits for the batch of a task.
+
+        Args:
+            task: what to read.
+            following: what will be asked for next; its reading begins.
+        """
+        asked = time.monotonic()
+        with self._lock:
+            wanted = self._ahead if self._ahead is not None and self._ahead.task == task else None
+            if wanted is not None and wanted.read_at:
+                self.counts.add(batch_waited_s=asked - wanted.read_at)
+            if wanted is None:
+                if self._ahead is not None:
+                    self._ahead.result.cancel()
+                wanted = self._begin(task)
+            self._ahead = self._begin(following) if following is not None else None
+        result = wanted.result.result()
+        self.last_used = time.monotonic()
+        self.counts.add(trainer_waited_s=self.last_used - asked)
+        return result
+
+    def _begin(self, task: Task) -> _Ahead:
+        """Begins to read a task after those that were begun before."""
+        ahead = _Ahead(task, self._thread.submit(self._read, task))
+        ahead.result.add_done_callback(lambda _: setattr(ahead, "read_at", time.monotonic()))
+        return ahead
+
+    def _read(self, task: Task) -> Result:
+        start = time.monotonic()
+        batch, counts = self._reader.read_result(task)
+        self.counts.add(decode_s=time.monotonic() - start)
+        return batch, counts
+
+    def count_sent(self, batch: Batch, seconds: float) -> None:
+        """Counts a batch that went out.
+
+        Args:
+            batch: the batch.
+            seconds: what sending took.
+        """
+        self.counts.add(batches=1, samples=batch.batch_size, bytes=count_bytes(batch), send_s=seconds)
+
+    def to_json(self) -> dict[str, Any]:
+        """What the server tells of it."""
+        manifest = self.options.table.manifest
+        return {
+            "client": self.client,
+            "table": f"{manifest.name}/{manifest.split}",
+            "counts": self.counts.to_json(),
+            "idle_s": time.monotonic() - self.last_used,
+        }
+
+    def close(self) -> None:
+        """Ends its threads after the batch that is being read."""
+        self.is_closed = True
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._ahead = None
+        self._reader.close()
+
+
+class Sessions:
+    """The sessions of a server, by names that nobody guesses.
+
+    Args:
+        most: sessions at a time.
+        idle_s: what a session may be idle before it is closed.
+    """
+
+    def __init__(self, most: int, idle_s: float = IDLE_S) -> None:
+        self.most, self.total = most, ServedCounts()
+        self._idle_s = idle_s
+        self._sessions: dict[str, Session] = {}
+        self._lock = threading.Lock()
+
+    def open(self, make: Callable[[ServedCounts], Session]) -> str:
+        """Opens a session.
+
+        Args:
+            make: makes it, with the counts of the server.
+
+        Returns:
+            Its name.
+
+        Raises:
+            ConfigError: there are as many as there may be; or it cannot be made.
+        """
+        self.close_idle()
+        with self._lock:
+            if len(self._sessions) >= self.most:
+                raise ConfigError(
+                    f"the server has {self.most} sessions, as many as --max-sessions allows; start another server, or "
+                    "this one with more"
+                )
+        session = make(self.total)
+        name = secrets.token_hex(16)
+        with self._lock:
+            self._sessions[name] = session
+        logger.info("reader: %s opens %s", session.client, session.to_json()["table"])
+        return name
+
+    def find(self, name: str) -> Session | None:
+        """The session of a name; None where it was closed, or belongs to a server that ran before."""
+        with self._lock:
+            return self._sessions.get(name)
+
+    def close(self, name: str) -> None:
+        """Closes a session that may be there."""
+        with self._lock:
+            session = self._sessions.pop(name, None)
+        if session is not None:
+            session.close()
+            logger.info("reader: %s leaves", session.client)
+
+    def close_idle(self) -> None:
+        """Closes sessions whose trainers are gone."""
+        now = time.monotonic()
+        with self._lock:
+            idle = [name for name, s in self._sessions.items() if now - s.last_used > self._idle_s]
+        for name in idle:
+            self.close(name)
+
+    def close_all(self) -> None:
+        """Closes all sessions."""
+        with self._lock:
+            names = list(self._sessions)
+        for name in names:
+            self.close(name)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """What the server tells of them."""
+        with self._lock:
+            return [session.to_json() for session in self._sessions.values()]
