@@ -1,7 +1,8 @@
 """The loader, which a training loop iterates over to get its batches.
 
 Batches come from worker processes (torch's DataLoader hands them tasks in turn and returns their batches in that
-order) or, with ``num_workers=0``, from one thread of this process. The main process does arithmetic only.
+order), from servers (``reader/tier``), or, with ``num_workers=0``, from one thread of this process. The main process
+does arithmetic only.
 """
 
 import logging
@@ -18,6 +19,7 @@ from recd_dist.reader.intervals import Deal, Interval, Position
 from recd_dist.reader.order import Shuffle
 from recd_dist.reader.reader_pace import ReaderPace
 from recd_dist.reader.reading_thread import ThreadedResults
+from recd_dist.reader.result_source import ResultSource
 from recd_dist.reader.transform import Transforms
 from recd_dist.reader.transport import PackedBatch
 from recd_dist.reader.worker import (
@@ -69,6 +71,7 @@ class Loader:
         pin_memory: put batches into page-locked memory, for CUDA.
         cutter: cuts batches by the work of their samples; ``batch_size`` is then their largest mean. Every rank needs
             one, and deals together with the others: where a loader is made, and where an epoch begins.
+        servers: read batches elsewhere; what ``num_workers`` processes would read, so many streams of them do.
 
     Attributes:
         counts: for each feature the ids dropped and the dense values and weights set to zero. What two workers read,
@@ -101,16 +104,19 @@ class Loader:
         on_nan: str = "error",
         pin_memory: bool = False,
         cutter: Cutter | None = None,
+        servers: ResultSource | None = None,
     ) -> None:
         order = Shuffle(seed, shuffle, window)
         self._manifest = table.manifest
         self._options = ReaderOptions(
             table, schema, tables, transforms or Transforms({}), order, expand, on_bad_id, on_nan
         )
-        BatchReader.check(self._options)
+        if servers is None:
+            BatchReader.check(self._options)
         self._rank, self._batch_size, self._prefetch = rank, batch_size, max(prefetch, 1)
-        self._world_size, self._num_workers = world_size, num_workers
-        self._pin_memory, self._cutter = pin_memory, cutter
+        self._world_size = world_size
+        self._num_workers = num_workers if servers is None else servers.num_streams(num_workers)
+        self._pin_memory, self._cutter, self._servers = pin_memory, cutter, servers
         self._loader: DataLoader[Result] | None = None
         self._reader: BatchReader | None = None
         self._threaded: ThreadedResults | None = None
@@ -182,10 +188,15 @@ class Loader:
         """Batches of this rank from where iterating starts to the end of the epoch."""
         return self._deal.num_batches - self._num_done
 
-    def tasks(self) -> Iterator[Task]:
-        """What this rank reads, one task for each batch."""
+    def tasks(self, first: int = 0, step: int = 1) -> Iterator[Task]:
+        """What this rank reads, one task for each batch.
+
+        Args:
+            first: the task to begin with, of those that are left.
+            step: 1 for all of them, n for every n-th.
+        """
         deal = self._deal
-        for number in range(self._num_done, deal.num_batches):
+        for number in range(self._num_done + first, deal.num_batches, step):
             yield Task(self.epoch, deal.batch(self._rank, number), deal.gapless_end(self._rank, number))
 
     def __iter__(self) -> Iterator[Batch]:
@@ -215,7 +226,13 @@ class Loader:
 
     @contextmanager
     def _open_results(self) -> "Iterator[Iterator[Result]]":
-        """The results of this epoch's tasks, from processes or from a thread."""
+        """The results of this epoch's tasks, from servers, processes or a thread."""
+        if self._servers is not None:
+            streams = self._deal.num_workers
+            tasks = [self.tasks(number, streams) for number in range(streams)]
+            with self._servers.results(self._options, tasks, self._prefetch, self._pin_memory) as results:
+                yield results
+            return
         if self._num_workers:
             yield self._read_in_processes()
             return
@@ -264,7 +281,9 @@ class Loader:
         return self._loader
 
     def close(self) -> None:
-        """Ends worker processes and threads."""
+        """Ends worker processes and threads, and leaves servers."""
+        if self._servers is not None:
+            self._servers.close()
         if self._threaded is not None:
             self._threaded.close()
         if self._reader is not None:

@@ -126,19 +126,25 @@ class FlightService(flight.FlightServerBase):
         if task is None:
             raise ValueError("no task")
         try:
-            batch, counts = session.answer(task, following)
+            result = session.answer(task, following)
         except (CancelledError, RuntimeError):
             if session.is_closed:  # meanwhile
                 return {"unknown": True}
             raise
+        batch, told = result.batch, {"counts": result.counts, "spent_ns": result.spent_ns}
         if isinstance(batch, Failure):
-            return {"failure": write_failure(batch), "counts": counts}
+            return {"failure": write_failure(batch), **told}
         if not isinstance(batch, Batch):
             raise TypeError(f"a reader's {type(batch).__name__}")
         if (size := count_bytes(batch)) > MAX_BYTES:
             raise ConfigError(f"a batch of {size:,} bytes, the network carries {MAX_BYTES:,}; lower batch_size")
         found.append((session, batch))
-        return {"layout": BatchLayout.of(batch).to_json(), "counts": counts}
+        return {"layout": BatchLayout.of(batch).to_json(), **told}
+
+    def end(self) -> None:
+        """Lets what is being answered finish, refuses what comes, and closes all sessions."""
+        self.shutdown()
+        self.sessions.close_all()
 
 
 def _answer(answer: Callable[[], dict[str, Any]]) -> dict[str, Any]:

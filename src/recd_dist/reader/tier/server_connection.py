@@ -6,6 +6,7 @@ A call has a time limit, so that a server that hangs is as good as one that is g
 import socket
 import ssl
 from pathlib import Path
+from time import monotonic_ns
 from typing import Any
 
 import pyarrow as pa
@@ -91,9 +92,9 @@ class ServerConnection:
         if told.get("unknown"):
             self._session = None
             raise ServerLost("it has started anew")
-        counts = {str(name): int(value) for name, value in told.get("counts", {}).items()}
+        counts, spent_ns = told.get("counts", {}), told.get("spent_ns", {})
         if "failure" in told:
-            return read_failure(told["failure"]), counts
+            return Result(read_failure(told["failure"]), counts, spent_ns, monotonic_ns())
         try:
             layout = BatchLayout.from_json(told["layout"])
             if layout.num_bytes > 2 * MAX_BYTES:
@@ -102,7 +103,7 @@ class ServerConnection:
             fill_block(block, layout, record)
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{self.address}: no batch as this version sends it ({error!r})") from error
-        return PackedBatch(block, layout), counts
+        return Result(PackedBatch(block, layout), counts, spent_ns, monotonic_ns())
 
     def stats(self) -> dict[str, Any]:
         """What the server tells of itself.

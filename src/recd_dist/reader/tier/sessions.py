@@ -94,9 +94,9 @@ class Session:
 
     def _read(self, task: Task) -> Result:
         start = time.monotonic()
-        batch, counts = self._reader.read_result(task)
+        result = self._reader.read_result(task)
         self.counts.add(decode_s=time.monotonic() - start)
-        return batch, counts
+        return result
 
     def count_sent(self, batch: Batch, seconds: float) -> None:
         """Counts a batch that went out.
