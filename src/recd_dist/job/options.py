@@ -242,6 +242,11 @@ class Reader:
     work: GivenWork = field(default_factory=GivenWork)
     on_bad_id: str = "error"  # or drop: ids outside their table
     on_nan: str = "error"  # or zero: dense values and weights that are not finite
+    servers: list[str] = field(default_factory=list)  # host:port of `recd reader`, grpc+tls://host:port with TLS
+    servers_dir: str | None = None  # instead: the directory in which servers announce themselves
+    token_file: str | None = None  # what is shown to servers; None: the environment variable RECD_READER_TOKEN
+    tls_ca: str | None = None  # certificates that servers must be signed by; None: those of the system
+    compression: str = "none"  # of batches on their way from servers: none, lz4 or zstd
 
 
 @dataclass

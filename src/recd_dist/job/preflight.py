@@ -30,6 +30,7 @@ from recd_dist.files.json_text import json_text
 from recd_dist.files.whole_file import write_whole
 from recd_dist.job.check_evaluation import find_evaluation_table, is_out_of_patience
 from recd_dist.job.check_resume import check_resume
+from recd_dist.job.check_servers import check_servers, has_servers
 from recd_dist.job.check_tasks import check_tasks
 from recd_dist.job.check_training import check_training
 from recd_dist.job.config import CUSTOM, config_dir, load
@@ -73,7 +74,9 @@ def check(config: TrainConfig, world_size: int = 1) -> Job:
     _check_numbers(config)
     config.timeouts.check(config.checkpoint.grace_s)
     job = begin_from(resolve(config))
-    job.table.check_sizes()
+    check_servers(config.reader)
+    if not has_servers(config.reader):  # else the table's files may lie elsewhere; its manifest is here
+        job.table.check_sizes()
     check_tasks(job, world_size)
     _check_steps(job, world_size)
     _check_names(config)

@@ -35,6 +35,7 @@ class Timeouts:
         more_s: further hosts, in an elastic job that has its fewest.
         join_s: all hosts, or a first host that comes back.
         exit_s: the last host to finish.
+        server_s: a batch from any of the reader's servers, where there are some.
     """
 
     step_s: float = 10.0
@@ -48,6 +49,7 @@ class Timeouts:
     more_s: float = 30.0
     join_s: float = 600.0
     exit_s: float = 300.0
+    server_s: float = 120.0
 
     def check(self, grace_s: float) -> None:
         """Refuses timeouts that end before what they wait for.
@@ -73,6 +75,7 @@ class Timeouts:
 
 ORDER = (
     ("timeouts.slow_s", "timeouts.step_s", "a checkpoint or a slow reader may take longer than a step"),
+    ("timeouts.slow_s", "timeouts.server_s", "that a rank waits for a server is said before the rank counts as hung"),
     ("timeouts.collective_s", "timeouts.slow_s", "ranks wait in a collective for one that reads or saves"),
     ("timeouts.collective_s", "timeouts.link_s", "a cut link is noticed before the collective gives up"),
     ("timeouts.collective_s", "timeouts.stopped_s", "a stopped rank is noticed before the collective gives up"),

@@ -5,3 +5,9 @@ SHUFFLE_WINDOW = 8
 
 PREFETCH = 4
 """Batches that each worker reads ahead."""
+
+COMPRESSIONS = ("none", "lz4", "zstd")
+"""How servers may compress the bodies of batches."""
+
+SERVER_PORT = 8815
+"""Where ``recd reader`` listens unless it is told otherwise."""

@@ -230,8 +230,8 @@ class Loader:
         if self._servers is not None:
             streams = self._deal.num_workers
             tasks = [self.tasks(number, streams) for number in range(streams)]
-            with self._servers.results(self._options, tasks, self._prefetch, self._pin_memory) as results:
-                yield results
+            with self._servers.results(self._options, tasks, self._prefetch, self._pin_memory) as remote:
+                yield remote
             return
         if self._num_workers:
             yield self._read_in_processes()

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from recd_dist.embedding.exchange.assemble import ids_of
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.embedding.vocabulary.names import ExchangeName, Send
+from recd_dist.job.check_servers import has_servers
 from recd_dist.job.job import Job
 from recd_dist.job.options import Optimizer
 from recd_dist.model.loss import TaskLosses
@@ -19,6 +21,7 @@ from recd_dist.model.towers import Towers
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.reader.cuts import Cutter
 from recd_dist.reader.loader import Loader
+from recd_dist.reader.tier.addresses import Address
 from recd_dist.reader.transform import Transforms
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.tensors.batch import Batch
@@ -27,6 +30,9 @@ from recd_dist.tensors.host_side import host_integers
 from recd_dist.train.averaged_weights import copy_to_average
 from recd_dist.train.dense_computation import DenseComputation
 from recd_dist.train.items_of_samples import InBatchLosses
+
+if TYPE_CHECKING:
+    from recd_dist.reader.tier.remote_reader import RemoteReader
 
 
 class Output(NamedTuple):
@@ -277,4 +283,27 @@ def build_loader(
         on_nan=reader.on_nan,
         pin_memory=ranks.device.type == "cuda",
         cutter=cutter,
+        servers=build_servers(job, ranks.rank),
     )
+
+
+def build_servers(job: Job, rank: int) -> "RemoteReader | None":
+    """What asks the servers of a job for batches; None where a rank reads itself.
+
+    Args:
+        job: resolved config.
+        rank: this rank.
+    """
+    reader = job.config.reader
+    if not has_servers(reader):
+        return None
+    from recd_dist.reader.tier.remote_reader import RemoteReader  # loads the network library
+    from recd_dist.reader.tier.servers import Servers
+
+    directory, token, trusted = (
+        None if path is None else Path(path).expanduser()
+        for path in (reader.servers_dir, reader.token_file, reader.tls_ca)
+    )
+    addresses = tuple(Address.parse(address) for address in reader.servers)
+    wait_s = job.config.timeouts.server_s
+    return RemoteReader(Servers(addresses, directory, token, trusted, reader.compression, wait_s, rank))

@@ -139,6 +139,8 @@ def _job_of(config: EvaluateConfig, trained: TrainConfig, stored: checkpoint.Che
     reader = replace(
         trained.reader,
         num_workers=config.num_workers,
+        servers=[],
+        servers_dir=None,
         on_bad_id=config.reader.on_bad_id or trained.reader.on_bad_id,
         on_nan=config.reader.on_nan or trained.reader.on_nan,
     )

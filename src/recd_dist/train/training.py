@@ -31,6 +31,7 @@ from recd_dist.embedding.distribute import (
 )
 from recd_dist.embedding.table_memory import table_bytes
 from recd_dist.embedding.vocabulary.placement import Placement
+from recd_dist.job.check_servers import has_servers
 from recd_dist.job.config import load, to_yaml
 from recd_dist.job.job import Job
 from recd_dist.job.options import TrainConfig
@@ -84,7 +85,7 @@ def main(overrides: Sequence[str] | None = None) -> None:
     log_to_screen()
     quiet_libraries()
     progress.start(config.timeouts)
-    if config.reader.num_workers:
+    if config.reader.num_workers and not has_servers(config.reader):
         fork_server()  # before this process has threads
     joins = process_group(config.device, config.timeouts)
     with joins as ranks, record_state(Path(config.run_dir), is_writer=ranks.is_first, summarize=summarize):

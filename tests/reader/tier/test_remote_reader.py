@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.reader.conftest import batches, ids_of, loader
+from tests.reader.conftest import batches, ids_of
 from tests.reader.tier.conftest import remote
 
 from recd_dist.reader.transport import BatchLayout, tensors_of

@@ -67,5 +67,3 @@ def empty_arrow() -> pa.RecordBatch:
 def count_bytes(batch: Batch) -> int:
     """Bytes of the tensors of a batch."""
     return sum(tensor.nbytes for tensor in tensors_of(batch).values())
-
-

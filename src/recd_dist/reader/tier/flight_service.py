@@ -15,11 +15,11 @@ from pyarrow import flight
 
 from recd_dist import __version__
 from recd_dist.errors import ConfigError, UserError
+from recd_dist.reader.defaults import COMPRESSIONS
 from recd_dist.reader.tier.addresses import Address
 from recd_dist.reader.tier.arrow_batches import MAX_BYTES, count_bytes, empty_arrow, to_arrow
 from recd_dist.reader.tier.messages import (
     CLOSE,
-    COMPRESSIONS,
     OPEN,
     STATS,
     WantedTable,

@@ -22,7 +22,6 @@ from recd_dist.table.schema import Schema, Table
 PROTOCOL = 1
 """The form of these messages; it changes with each change that an older side would misread."""
 
-COMPRESSIONS = ("none", "lz4", "zstd")
 MAX_MESSAGE_BYTES = 16 << 20
 """Of what a trainer sends: a schema of ten thousand features takes 2 MB."""
 
@@ -86,7 +85,7 @@ def write_opening(options: ReaderOptions, client: str, compression: str) -> dict
     Args:
         options: what to read and how; plain values of it are sent as they are.
         client: who asks, for the server's log.
-        compression: one of ``COMPRESSIONS``, of the bodies of batches.
+        compression: one of ``defaults.COMPRESSIONS``, of the bodies of batches.
     """
     plain = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in _OBJECTS}
     return {

@@ -1,7 +1,7 @@
 """Batches from servers: what a loader reads with in place of worker processes.
 
-The loader takes the streams in turn, as torch takes its workers, so that batches come in the order of the deal whichever
-server answers first.
+The loader takes the streams in turn, as torch takes its workers, so that batches come in the order of the deal,
+whichever server answers first.
 """
 
 import itertools

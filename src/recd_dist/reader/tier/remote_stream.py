@@ -122,8 +122,8 @@ class RemoteStream:
     def _explain(self, reason: str) -> str:
         asked = ", ".join(map(str, self._servers.find())) or f"none in {self._servers.directory}"
         return (
-            f"reader: no server has sent a batch for {self._servers.wait_s:g} s (servers: {asked}; last: {reason}); start "
-            "them with `recd reader`, give them longer with timeouts.server_s, or read here: reader.servers=[]"
+            f"reader: no server has sent a batch for {self._servers.wait_s:g} s (servers: {asked}; last: {reason}); "
+            "start them with `recd reader`, give them longer with timeouts.server_s, or read here: reader.servers=[]"
         )
 
     def stop(self) -> None:

@@ -4,8 +4,8 @@
 
     4 streams of 2 ranks on 3 servers     stream 0 1 2 3 of rank 0 -> server 0 1 2 0,  of rank 1 -> 1 2 0 1
 
-A server that does not answer is asked again after a while, which doubles from try to try. A stream stays with its server,
-since a server decodes whole shuffle windows.
+A server that does not answer is asked again after a while, which doubles from try to try. A stream stays with its
+server, since a server decodes whole shuffle windows.
 """
 
 import logging
@@ -91,10 +91,12 @@ class ServerChoice:
                 return  # another stream has said so
             state.num_failures += 1
             pause = min(_FIRST_PAUSE_S * 2 ** (state.num_failures - 1), _LONGEST_PAUSE_S)
-            state.ask_again = now + pause * random.uniform(0.75, 1.25)  # noqa: S311  (so that streams do not ask at once)
+            state.ask_again = now + pause * random.uniform(0.75, 1.25)
             is_news = state.num_failures == 1
         if is_news:
-            logger.warning("reader: %s does not answer (%s); its batches are asked for elsewhere, or again", server, reason)
+            logger.warning(
+                "reader: %s does not answer (%s); its batches are asked for elsewhere, or again", server, reason
+            )
 
     def describe(self) -> str:
         """The servers that there are, for messages."""

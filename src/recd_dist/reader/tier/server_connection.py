@@ -1,10 +1,12 @@
 """A trainer's connection to one server, for one stream: a session is opened, and each task is one call.
 
-A call has a time limit, so that a server that hangs is as good as one that is gone. A batch arrives whole or not at all.
+A call has a time limit, so that a server that hangs is as good as one that is gone. A batch arrives whole, or not at
+all.
 """
 
 import socket
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic_ns
 from typing import Any
@@ -145,10 +147,8 @@ class ServerConnection:
         if self._session is not None:
             quick = flight.FlightCallOptions(timeout=1.0, headers=self._access.headers())
             action = flight.Action(CLOSE, write_message({"session": self._session}))
-            try:
+            with suppress(flight.FlightError, pa.ArrowException, OSError):  # the server closes what is idle
                 list(self._client.do_action(action, quick))
-            except (flight.FlightError, pa.ArrowException, OSError):
-                pass  # the server closes what is idle
         self._session = None
         self._client.close()
 
@@ -173,8 +173,8 @@ def find_reason(address: Address, tls_ca: Path | None) -> str:
     except ssl.SSLCertVerificationError as error:
         trusted = "the system's certificates" if tls_ca is None else f"reader.tls_ca={tls_ca}"
         raise ConfigError(
-            f"{address}: its certificate is not trusted by {trusted} ({error.verify_message}); name the certificate, or "
-            "its authority's, that has this host's name: reader.tls_ca=FILE"
+            f"{address}: its certificate is not trusted by {trusted} ({error.verify_message}); name the certificate, "
+            "or its authority's, that has this host's name: reader.tls_ca=FILE"
         ) from error
     except (ssl.SSLError, ConnectionResetError) as error:
         if address.tls and not isinstance(error, ConnectionResetError):
