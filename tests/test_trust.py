@@ -20,7 +20,7 @@ SERVERS = (
     "bind|listen|create_server|create_unix_server|start_server|start_unix_server|serve_forever|socketserver|TCPServer|"
     "UDPServer|http.server|HTTPServer|ThreadingHTTPServer|make_server|run_simple|WerkzeugServer|TensorBoard|xmlrpc|"
     "wsgiref|uvicorn|waitress|gunicorn|flask|aiohttp|tornado|grpc|SyncManager|Manager|Listener|TCPStore|"
-    "init_process_group|init_rpc|get_rendezvous_handler"
+    "init_process_group|init_rpc|get_rendezvous_handler|FlightServerBase"
 )
 """Parts of names that make a process listen."""
 
@@ -113,6 +113,7 @@ def test_what_listens_is_known() -> None:
     - board_guard.py: TensorBoard, which asks for a token beyond loopback; board_server.py looks for a free port before.
     - process_group.py: the store of a job, on loopback for one host; gloo and NCCL, between its hosts.
     - host_ranks.py: where several hosts meet, through a file on one; a port of loopback that is held for rank 0.
+    - flight_service.py: servers of the reader, on loopback unless told otherwise; beyond it they ask for a token.
     - probe.py: the two ranks that `recd plan --probe` starts, which meet through a file and talk over loopback.
     - launcher.py, health/ports.py: whether a port is free.
     """
@@ -131,6 +132,15 @@ def test_what_listens_is_known() -> None:
         "ranks/process_group.py: dist.init_process_group",
         "ranks/process_group.py: socket.create_server",
     }
+    servers = {
+        m
+        for m, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        for base in node.bases
+        if has_part(ast.unparse(base), SERVERS)
+    }
+    assert servers == {"src/recd_dist/reader/tier/flight_service.py", "src/recd_dist/metrics/board_guard.py"}
 
 
 @pytest.mark.parametrize("place", ["", "model.", "data.", "optim.dense."])

@@ -11,5 +11,6 @@ Every sample of an epoch is read exactly once.
 7. ``worker``             tasks in, batches out; ``transport`` hands them over in one block of shared memory.
 8. ``loader``             the loop over batches: worker processes or a ``reading_thread``, and the position.
 
+Instead of 7, ``tier`` has servers that read for trainers in other processes and on other hosts.
 ``stages`` is a stopwatch for all of them, whose sums ``reader_pace`` adds up.
 """
