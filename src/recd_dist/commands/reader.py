@@ -9,7 +9,7 @@ from recd_dist.commands.command import Argument, Command
 from recd_dist.errors import ConfigError
 from recd_dist.job.config import load
 from recd_dist.reader.defaults import SERVER_PORT
-from recd_dist.reader.tier.addresses import Address
+from recd_dist.reader.tier.server_address import Address
 from recd_dist.table.location import Location, location
 
 if TYPE_CHECKING:

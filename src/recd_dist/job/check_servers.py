@@ -5,7 +5,7 @@ from pathlib import Path
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.job.options import Reader
 from recd_dist.reader.defaults import COMPRESSIONS
-from recd_dist.reader.tier.addresses import Address
+from recd_dist.reader.tier.server_address import Address
 
 
 def has_servers(reader: Reader) -> bool:

@@ -21,7 +21,7 @@ from recd_dist.model.towers import Towers
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.reader.cuts import Cutter
 from recd_dist.reader.loader import Loader
-from recd_dist.reader.tier.addresses import Address
+from recd_dist.reader.tier.server_address import Address
 from recd_dist.reader.transform import Transforms
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.tensors.batch import Batch

@@ -2,11 +2,11 @@
 
 import pytest
 
-from recd_dist.reader.tier.addresses import Address
 from recd_dist.reader.tier.flight_service import FlightService
 from recd_dist.reader.tier.remote_reader import RemoteReader
 from recd_dist.reader.tier.served_tables import ServedTables
 from recd_dist.reader.tier.server_access import ServerAccess
+from recd_dist.reader.tier.server_address import Address
 from recd_dist.reader.tier.servers import Servers
 
 

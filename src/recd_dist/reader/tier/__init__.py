@@ -12,6 +12,6 @@ trainer deals tasks by arithmetic, as it does to worker processes. A task whose 
 again, to the same server or to another one: nothing is lost and nothing is trained twice.
 
 Server: ``served_tables``, ``sessions``, ``flight_service``, ``served_counts``. Client: ``server_choice``,
-``server_connection``, ``remote_results``, ``blocks``. Both: ``messages``, ``arrow_batches``, ``addresses``,
+``server_connection``, ``remote_results``, ``blocks``. Both: ``messages``, ``arrow_batches``, ``server_address``,
 ``announcements``, ``server_access``.
 """

@@ -19,7 +19,7 @@ from pathlib import Path
 from recd_dist.errors import ConfigError
 from recd_dist.files.json_text import json_text
 from recd_dist.files.whole_file import write_whole
-from recd_dist.reader.tier.addresses import Address
+from recd_dist.reader.tier.server_address import Address
 
 _TOKEN = "token"  # noqa: S105  (a file's name)
 

@@ -16,7 +16,6 @@ from pyarrow import flight
 from recd_dist import __version__
 from recd_dist.errors import ConfigError, UserError
 from recd_dist.reader.defaults import COMPRESSIONS
-from recd_dist.reader.tier.addresses import Address
 from recd_dist.reader.tier.arrow_batches import MAX_BYTES, count_bytes, empty_arrow, to_arrow
 from recd_dist.reader.tier.messages import (
     CLOSE,
@@ -33,6 +32,7 @@ from recd_dist.reader.tier.messages import (
 from recd_dist.reader.tier.served_counts import ServedCounts
 from recd_dist.reader.tier.served_tables import ServedTables
 from recd_dist.reader.tier.server_access import ServerAccess, TokenCheck
+from recd_dist.reader.tier.server_address import Address
 from recd_dist.reader.tier.sessions import Session, Sessions
 from recd_dist.reader.transport import BatchLayout
 from recd_dist.reader.worker import Failure

@@ -9,10 +9,10 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from recd_dist.reader.tier.addresses import Address
 from recd_dist.reader.tier.blocks import Blocks
 from recd_dist.reader.tier.messages import write_message, write_opening
 from recd_dist.reader.tier.remote_stream import RemoteStream
+from recd_dist.reader.tier.server_address import Address
 from recd_dist.reader.tier.server_choice import ServerChoice
 from recd_dist.reader.tier.server_connection import ServerConnection
 from recd_dist.reader.tier.servers import Servers

@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 
 from recd_dist.errors import ConfigError
-from recd_dist.reader.tier.addresses import Address
 from recd_dist.reader.tier.blocks import Blocks
+from recd_dist.reader.tier.server_address import Address
 from recd_dist.reader.tier.server_choice import ServerChoice
 from recd_dist.reader.tier.server_connection import ServerConnection, ServerLost, find_reason
 from recd_dist.reader.tier.servers import Servers

@@ -14,7 +14,7 @@ from pyarrow import flight
 
 from recd_dist.errors import ConfigError
 from recd_dist.metrics.board_secrets import read_token, require_certificate
-from recd_dist.reader.tier.addresses import Address
+from recd_dist.reader.tier.server_address import Address
 
 TOKEN_VARIABLE = "RECD_READER_TOKEN"  # noqa: S105  (the name of one)
 """The environment variable with the token, for servers and trainers."""

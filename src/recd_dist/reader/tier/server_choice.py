@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from recd_dist.reader.tier.addresses import Address
+from recd_dist.reader.tier.server_address import Address
 
 logger = logging.getLogger(__name__)
 

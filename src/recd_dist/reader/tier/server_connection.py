@@ -15,7 +15,6 @@ import pyarrow as pa
 from pyarrow import flight
 
 from recd_dist.errors import ConfigError
-from recd_dist.reader.tier.addresses import TLS, Address
 from recd_dist.reader.tier.arrow_batches import MAX_BYTES, fill_block
 from recd_dist.reader.tier.blocks import Blocks
 from recd_dist.reader.tier.messages import (
@@ -28,6 +27,7 @@ from recd_dist.reader.tier.messages import (
     write_task,
 )
 from recd_dist.reader.tier.server_access import TrainerAccess
+from recd_dist.reader.tier.server_address import TLS, Address
 from recd_dist.reader.transport import BatchLayout, PackedBatch
 from recd_dist.reader.worker import Result, Task
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recd_dist.reader.tier.addresses import Address
 from recd_dist.reader.tier.announcements import announced, token_of
 from recd_dist.reader.tier.server_access import TrainerAccess
+from recd_dist.reader.tier.server_address import Address
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from recd_dist.reader.tier.addresses import Address
 from recd_dist.reader.tier.announcements import announce
 from recd_dist.reader.tier.flight_service import FlightService
 from recd_dist.reader.tier.served_counts import describe_counts
 from recd_dist.reader.tier.served_tables import ServedTables
 from recd_dist.reader.tier.server_access import ServerAccess
+from recd_dist.reader.tier.server_address import Address
 
 logger = logging.getLogger(__name__)
 

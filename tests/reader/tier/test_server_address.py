@@ -1,7 +1,7 @@
 import pytest
 
 from recd_dist.errors import ConfigError
-from recd_dist.reader.tier.addresses import Address
+from recd_dist.reader.tier.server_address import Address
 
 
 @pytest.mark.parametrize(
