@@ -62,12 +62,12 @@ def test_single_values_lists_and_windows_are_copied(stored, order) -> None:
             address_of(shared[g]), address_of(starts[g]), address_of(lengths[g])
         )  # fmt: skip
     runs = runs_of(order)
-    rows = (places, np.zeros(3, np.int64), runs[None], np.array([runs.shape[1]]))
+    rows = (np.zeros(3, np.int64), runs[None], np.array([runs.shape[1]]))
     found_lengths, counts = np.empty(3 * len(order), np.int32), np.empty(3, np.int64)
-    kernels.gather_lengths(*rows, found_lengths, counts)
+    kernels.gather_lengths(places, *rows, found_lengths, counts)
     ends = np.concatenate([[0], np.cumsum(counts)])
     values = np.empty(ends[-1], np.int32)
-    kernels.gather_values(rows[0], kernels.VALUES, *rows[1:], 4, address_of(values), ends)
+    kernels.gather_values(places, kernels.VALUES, np.zeros(3, bool), *rows, 4, address_of(values), ends)
     wanted = [
         [[int(shared[i // 5][i % 5])] for i in order],
         [lists[i // 5][i % 5] for i in order],

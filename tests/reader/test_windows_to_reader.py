@@ -9,16 +9,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recd_dist.errors import DataError
 from recd_dist.etl.flow import etl
 from recd_dist.etl.source.source import Source
+from recd_dist.reader.loader import Loader
 from recd_dist.reader.order import RowGroup
 from recd_dist.reader.table_files import TableFiles
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.flat import flat_view
+from recd_dist.table.schema import Table
 from recd_dist.table.stats.table_stats import measure_table
 
 KEYS = {"session": "session", "timestamp": "t"}
@@ -138,6 +141,48 @@ def test_the_reader_gives_the_same_columns(tables, weights):
                         assert column.weights[piece].tolist() == np.float32(heat).tolist()
             first, seen = first + size, seen + size
     assert seen == raw.num_rows
+
+
+@pytest.mark.parametrize("options", [{}, {"num_workers": 1}, {"shuffle": False}])
+@pytest.mark.parametrize("kept", [("history", "recent"), ("recent",)])
+def test_windows_stay_windows_in_a_batch(tables, kept, options):
+    path, _, made = tables
+    sizes = {"item": Table("item", 1000, 4, hashed=True), "device": Table("device", 3, 4)}
+    whole, shared = (
+        Loader(ClusteredTable.load(path / "on/train"), made.schema, sizes, batch_size=64, windows=windows, **options)
+        for windows in ((), kept)
+    )
+    try:
+        pairs = list(zip(whole, shared, strict=True))
+    finally:
+        whole.close()
+        shared.close()
+    for a, b in pairs:
+        assert a.sparse.windows == ()
+        assert b.sparse.windows == kept
+        lists = b.sparse.lists()
+        for name in ("values", "lengths", "inverse", "weights"):
+            assert torch.equal(getattr(lists, name), getattr(a.sparse, name))
+    assert sum(b.sparse.num_values("recent") for _, b in pairs) < 0.4 * sum(
+        a.sparse.num_values("recent") for a, _ in pairs
+    )
+
+
+def test_windows_become_lists_where_single_ids_are_left_out(tables):
+    path, _, made = tables
+    sizes = {"item": Table("item", 2**39, 4), "device": Table("device", 3, 4)}
+    table, options = ClusteredTable.load(path / "on/train"), {"batch_size": 64, "on_bad_id": "drop"}
+    loader = Loader(table, made.schema, sizes, windows=("history",), **options)
+    lists = Loader(ClusteredTable.load(path / "off/train"), made.schema, sizes, **options)
+    try:
+        for batch in loader:
+            assert batch.sparse.windows == ()
+            assert batch.sparse.values.max() < 2**39
+        list(lists)
+    finally:
+        loader.close()
+        lists.close()
+    assert loader.counts == lists.counts
 
 
 def test_streams_are_not_opened_for_other_features(tables, tmp_path):

@@ -11,14 +11,14 @@ Unique rows are found by their stored row number. Every value is copied once, fr
 and all features of a batch in one call of a compiled loop.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 
 import numpy as np
 import torch
 
-from recd_dist.reader import kernels
+from recd_dist.reader import kernels, window_kernels
 from recd_dist.reader.addresses import address_of
 from recd_dist.reader.shuffle_window import DecodedShuffleWindow
 from recd_dist.table.column import Array
@@ -73,11 +73,14 @@ class Batching:
     Args:
         schema: features in the order of keys and dense columns.
         stored: the same features in the groups of the table, where ``schema`` has moved some of them to ``sample``.
+        windows: features whose rows stay windows where they are stored as such; those of all others become lists.
         expand: deduplicate nothing and put every feature into the group ``sample``, as ``.expand()`` of the batch
             would.
     """
 
-    def __init__(self, schema: Schema, stored: Schema | None = None, expand: bool = False) -> None:
+    def __init__(
+        self, schema: Schema, stored: Schema | None = None, expand: bool = False, windows: Collection[str] = ()
+    ) -> None:
         stored = stored or schema
         self._groups = () if expand else schema.dedup_groups
         stored_groups = stored.dedup_groups
@@ -98,8 +101,10 @@ class Batching:
         if expand:
             self._layouts = [(SAMPLE, tuple(key for names in keys.values() for key in names))]
         columns = {f.name: n for n, f in enumerate(stored.sparse)}
+        self._windows = () if expand else tuple(windows)
         ordered = [key for _, names in self._layouts for key in names]
         self._columns = np.array([columns[key] for key in ordered], np.int64)
+        self._keys = ordered
         self._homes = np.array([source_of(key) for key in ordered], np.int64)
         dense = {g: schema.dense_of(g) for g in schema.groups if schema.dense_of(g)}
         if expand and dense:
@@ -186,17 +191,29 @@ class Batching:
     def _build_ikjt(self, windows: Sequence[DecodedShuffleWindow], chosen: _Chosen, inverse: Array, size: int) -> IKJT:
         """Gathers the id features of the chosen rows into flat storage."""
         places = _join([w.places for w in windows]).take(self._columns, 1)
-        rows = (places, self._homes, chosen.runs, chosen.num_runs)
+        rows = (self._homes, chosen.runs, chosen.num_runs)
         lengths = np.empty(int(chosen.num_rows[self._homes].sum()), np.int32)
         counts = np.empty(len(self._homes), np.int64)
-        kernels.gather_lengths(*rows, lengths, counts)
+        kernels.gather_lengths(places, *rows, lengths, counts)
+        is_shared = self._are_shared(windows)
+        shared = np.flatnonzero(is_shared)
+        starts = np.empty(int(chosen.num_rows[self._homes[shared]].sum()), np.int32)
+        segments = np.empty((4, len(starts)), np.int64)
+        if len(shared):
+            num_segments = window_kernels.share_windows(places, shared, *rows, starts, segments, counts)
+            segments = segments[:, :num_segments]
         offsets = np.concatenate([[0], np.cumsum(counts)])
-        values = np.empty(offsets[-1], windows[0].id_dtype)
-        self._gather(kernels.VALUES, rows, values, offsets)
+
+        def gather(column: int, out: Array) -> Array:
+            to = (out.itemsize, address_of(out), offsets)
+            kernels.gather_values(places, column, is_shared, *rows, *to)
+            window_kernels.gather_segments(places, column, segments, *to)
+            return out
+
+        values = gather(kernels.VALUES, np.empty(offsets[-1], windows[0].id_dtype))
         weights = None
         if any(w.has_weights for w in windows):
-            weights = np.ones(offsets[-1], np.float32)
-            self._gather(kernels.WEIGHTS, rows, weights, offsets)
+            weights = gather(kernels.WEIGHTS, np.ones(offsets[-1], np.float32))
         group_sizes = dict(zip(self._sources, chosen.num_rows.tolist(), strict=True))
         return IKJT(
             groups=tuple(GroupLayout(g, names, group_sizes[g]) for g, names in self._layouts),
@@ -206,12 +223,14 @@ class Batching:
             inverse=torch.from_numpy(inverse.reshape(-1)),
             value_offsets=tuple(accumulate(counts.tolist(), initial=0)),
             weights=None if weights is None else torch.from_numpy(weights),
+            windows=tuple(self._keys[f] for f in shared),
+            starts=torch.from_numpy(starts) if len(shared) else None,
         )
 
-    @staticmethod
-    def _gather(column: int, rows: tuple[Array, Array, Array, Array], out: Array, offsets: Array) -> None:
-        """Copies values or weights of the chosen rows."""
-        kernels.gather_values(rows[0], column, *rows[1:], out.itemsize, address_of(out), offsets)
+    def _are_shared(self, windows: Sequence[DecodedShuffleWindow]) -> Array:
+        """The features whose rows stay windows in this batch, bool [F]."""
+        wanted = np.array([key in self._windows for key in self._keys], bool)
+        return wanted & np.all([w.has_windows[self._columns] for w in windows], axis=0)
 
 
 def _join(arrays: Sequence[Array]) -> Array:

@@ -154,13 +154,22 @@ def gather_lengths(
 
 @jit
 def gather_values(
-    places: Array, column: int, homes: Array, chosen: Array, num_runs: Array, item: int, out: int, offsets: Array
+    places: Array,
+    column: int,
+    is_shared: Array,
+    homes: Array,
+    chosen: Array,
+    num_runs: Array,
+    item: int,
+    out: int,
+    offsets: Array,
 ) -> None:
     """Copies the values of the rows of all features (RecD's O6, JaggedIndexSelect).
 
     Args:
         places: see above.
         column: VALUES, or WEIGHTS, where features without weights are passed over.
+        is_shared: bool [F], features that ``window_kernels`` copies.
         homes: int64 [F], for each feature which of the chosen rows it has.
         chosen: int32 [homes, 3, capacity], runs of rows.
         num_runs: int64 [homes].
@@ -169,6 +178,8 @@ def gather_values(
         offsets: int64 [F + 1], where the values of each feature begin there, in values.
     """
     for f in range(len(homes)):
+        if is_shared[f]:
+            continue
         runs, to = chosen[homes[f]], out + offsets[f] * item
         for k in range(num_runs[homes[f]]):
             row_group, first, size = runs[0, k], runs[1, k], runs[2, k]

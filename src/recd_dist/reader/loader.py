@@ -7,7 +7,7 @@ does arithmetic only.
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,6 +66,7 @@ class Loader:
         state: what ``state()`` returned in an earlier run, perhaps of another number of ranks and workers.
         expand: deduplicate nothing (``dedup=off``); batches are expanded where they are read.
         prefetch: batches that each worker reads ahead.
+        windows: features whose rows stay windows in a batch where they are stored as such; of others it has lists.
         on_bad_id: ``error`` or ``drop``, for an id outside its table.
         on_nan: ``error`` or ``zero``, for a dense value or a weight that is not finite.
         pin_memory: put batches into page-locked memory, for CUDA.
@@ -100,6 +101,7 @@ class Loader:
         state: Mapping[str, Any] | None = None,
         expand: bool = False,
         prefetch: int = PREFETCH,
+        windows: Collection[str] = (),
         on_bad_id: str = "error",
         on_nan: str = "error",
         pin_memory: bool = False,
@@ -109,7 +111,7 @@ class Loader:
         order = Shuffle(seed, shuffle, window)
         self._manifest = table.manifest
         self._options = ReaderOptions(
-            table, schema, tables, transforms or Transforms({}), order, expand, on_bad_id, on_nan
+            table, schema, tables, transforms or Transforms({}), order, expand, on_bad_id, on_nan, frozenset(windows)
         )
         if servers is None:
             BatchReader.check(self._options)

@@ -81,7 +81,7 @@ class ReaderOptions:
     Attributes:
         table: one split, perhaps some of its partitions only.
         shuffle: how an epoch is ordered.
-        schema, tables, transforms, expand, on_bad_id, on_nan: the arguments of ``loader.Loader``.
+        schema, tables, transforms, expand, on_bad_id, on_nan, windows: the arguments of ``loader.Loader``.
     """
 
     table: ClusteredTable
@@ -92,6 +92,7 @@ class ReaderOptions:
     expand: bool = False
     on_bad_id: str = "error"
     on_nan: str = "error"
+    windows: frozenset[str] = frozenset()
 
     @property
     def stored_schema(self) -> Schema:
@@ -123,7 +124,7 @@ class BatchReader:
         files = TableFiles(options.table, options.stored_schema)
         decoder = ShuffleWindowDecoder(files, self._preparation, options.shuffle)
         self._cache = ShuffleWindowCache(self.stopwatch.timed("convert", decoder.decode))
-        self._batching = Batching(options.schema, options.stored_schema, options.expand)
+        self._batching = Batching(options.schema, options.stored_schema, options.expand, options.windows)
         self._epoch = -1
         self._shuffle_windows: tuple[ShuffleWindow, ...] = ()
         self._starts: list[int] = []

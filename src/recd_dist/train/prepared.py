@@ -44,7 +44,7 @@ def _load_compiled() -> None:
     kernels.split_into_runs(starts, offsets[1:], runs[0])
     kernels.find_unique_rows(runs[0], few, few, np.zeros((0, 1), np.int32), runs, num_runs, num_runs)
     kernels.gather_lengths(places, none, runs, num_runs, np.zeros(0, np.int32), none)
-    kernels.gather_values(places, kernels.VALUES, none, runs, num_runs, 4, 0, starts)
+    kernels.gather_values(places, kernels.VALUES, np.zeros(0, bool), none, runs, num_runs, 4, 0, starts)
     kernels.gather_blocks(few, none, runs[0], none)
     kernels.find_outside(places[0], none, none)
     kernels.count_from(none, 0, 0, np.zeros(0, np.int32))
