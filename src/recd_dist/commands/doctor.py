@@ -92,13 +92,13 @@ def _local(text: str | None) -> Path | None:
 def _check_data(config: Any) -> Finding:
     """Whether the table opens, and a row group of it can be read."""
     from recd_dist.job.job import resolve
+    from recd_dist.reader.open_files import open_files
     from recd_dist.reader.order import RowGroup
-    from recd_dist.reader.table_files import TableFiles
 
     try:
         started_s = time.perf_counter()
         job = resolve(config)
-        rows = TableFiles(job.table, job.schema).read(RowGroup(0, 0, 0))
+        rows = open_files(job.table, job.schema).read(RowGroup(0, 0, 0))
         took_s = time.perf_counter() - started_s
     except UserError as error:
         return Finding("data", Level.FAIL, str(error))

@@ -9,8 +9,7 @@ from recd_dist.job.check_tasks import check_measured
 from recd_dist.job.job import Job
 from recd_dist.job.options import EvaluateInTraining, TrainConfig
 from recd_dist.model.task import Task
-from recd_dist.table.clustered import ClusteredTable
-from recd_dist.table.manifest import splits_of
+from recd_dist.reader.open_files import AnyTable
 
 BEST_BY = {"ne": -1, "loss": -1, "auc": 1, "auc_per_request": 1, "gauc": 1, "ndcg": 1, "rmse": -1, "mae": -1, "r2": 1}
 """Numbers by which evaluations are compared: 1 where more is better, -1 where less is."""
@@ -31,7 +30,7 @@ VALIDATION = "validation"
 """Key of a checkpoint's extra values under which the state of the evaluations stands."""
 
 
-def find_evaluation_table(job: Job, world_size: int) -> ClusteredTable | None:
+def find_evaluation_table(job: Job, world_size: int) -> AnyTable | None:
     """The split to evaluate, with a sample for every rank: what is wrong is said before training.
 
     A table made without a test split is trained without evaluation.
@@ -43,14 +42,15 @@ def find_evaluation_table(job: Job, world_size: int) -> ClusteredTable | None:
     Raises:
         ConfigError, DataError: there is no such split, an option of ``evaluate`` does not fit, or its labels do not.
     """
-    wanted, root = job.config.evaluate.split, job.table.path.parent
-    splits = splits_of(root)
+    wanted, splits = job.config.evaluate.split, job.table.splits
     _check_options(job.config.evaluate, job.tasks, has_split=wanted is not None and wanted in splits)
     if wanted is not None and wanted not in splits and not (wanted == "test" and splits == ["train"]):
-        raise ConfigError(f"evaluate.split={wanted}: the table {root} has no such split{nearest(wanted, splits)}")
+        raise ConfigError(
+            f"evaluate.split={wanted}: the table {job.table.root} has no such split{nearest(wanted, splits)}"
+        )
     if wanted is None or wanted not in splits:
         return None
-    table = job.load_table(root / wanted)
+    table = job.table.of_split(wanted)
     if table.manifest.num_samples < world_size:
         raise ConfigError(
             f"evaluate.split={wanted}: {table.manifest.num_samples} samples for {world_size} ranks, each needs at "

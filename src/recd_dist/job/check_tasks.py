@@ -14,9 +14,9 @@ from recd_dist.job.check_in_batch import check_in_batch
 from recd_dist.job.job import Job
 from recd_dist.job.task_options import TaskOptions
 from recd_dist.model.task import Task
+from recd_dist.reader.open_files import AnyTable
 from recd_dist.screen.command_line import command_line
 from recd_dist.table.binary_label import binary_label_cure
-from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.location import arrow_input, report_store_errors
 from recd_dist.table.schema import REQUEST_ID
 
@@ -51,7 +51,7 @@ def check_tasks(job: Job, world_size: int = 1) -> None:
         _check_weights(job.table, job.weight, _Values.of(job.table, job.weight))
 
 
-def check_measured(table: ClusteredTable, tasks: Sequence[Task], weight: str | None) -> None:
+def check_measured(table: AnyTable, tasks: Sequence[Task], weight: str | None) -> None:
     """Refuses labels by which a task cannot be measured, and weights that are none, in a split that is evaluated.
 
     Labels of one class, and labels that are all missing, leave numbers undefined and are no error there.
@@ -89,7 +89,7 @@ class _Values:
     is_binary: bool
 
     @staticmethod
-    def of(table: ClusteredTable, label: str) -> "_Values":
+    def of(table: AnyTable, label: str) -> "_Values":
         stats = table.manifest.labels.get(label)
         if stats is None:
             return _Values._read(table, label)
@@ -99,7 +99,7 @@ class _Values:
         return _Values(num, stats.num_null, stats.min, stats.max, is_binary)
 
     @staticmethod
-    def _read(table: ClusteredTable, label: str) -> "_Values":
+    def _read(table: AnyTable, label: str) -> "_Values":
         num, low, high, is_binary = 0, math.inf, -math.inf, True
         for (values,) in _read_columns(table, label):
             low, high, num = min(low, float(values.min())), max(high, float(values.max())), num + len(values)
@@ -109,7 +109,7 @@ class _Values:
         return _Values(num, 0, low, high, is_binary)
 
 
-def _read_columns(table: ClusteredTable, *names: str) -> Iterator[list[NDArray[Any]]]:
+def _read_columns(table: AnyTable, *names: str) -> Iterator[list[NDArray[Any]]]:
     """Some columns of the samples, part by part."""
     for part in table.manifest.parts[:_NUM_PARTS]:
         path = table.path / part.samples.path
@@ -118,7 +118,7 @@ def _read_columns(table: ClusteredTable, *names: str) -> Iterator[list[NDArray[A
         yield [np.asarray(rows[name].to_numpy()) for name in names]
 
 
-def _check_zeros_and_ones(table: ClusteredTable, task: Task, values: _Values) -> None:
+def _check_zeros_and_ones(table: AnyTable, task: Task, values: _Values) -> None:
     label, low, high = task.label, values.low, values.high
     if not values.is_binary:
         number = f"{command_line(f'tasks.{task.name}.loss=regression')} predicts the number itself"
@@ -128,7 +128,7 @@ def _check_zeros_and_ones(table: ClusteredTable, task: Task, values: _Values) ->
         )
 
 
-def _check_binary(table: ClusteredTable, task: Task, values: _Values) -> None:
+def _check_binary(table: AnyTable, task: Task, values: _Values) -> None:
     _check_zeros_and_ones(table, task, values)
     label, low, high = task.label, values.low, values.high
     if low == high and (task.loss != "in_batch" or low == 0):
@@ -138,7 +138,7 @@ def _check_binary(table: ClusteredTable, task: Task, values: _Values) -> None:
         )
 
 
-def _check_number(table: ClusteredTable, task: Task, values: _Values) -> None:
+def _check_number(table: AnyTable, task: Task, values: _Values) -> None:
     if values.low == values.high:
         raise DataError(
             f"{table.path}: label '{task.label}' is {values.low:g} in every sample, so there is nothing to learn; "
@@ -146,7 +146,7 @@ def _check_number(table: ClusteredTable, task: Task, values: _Values) -> None:
         )
 
 
-def _check_weights(table: ClusteredTable, weight: str, values: _Values, is_trained: bool = True) -> None:
+def _check_weights(table: AnyTable, weight: str, values: _Values, is_trained: bool = True) -> None:
     cure = f"such as select * replace (greatest(coalesce({weight}, 0), 0) as {weight}) in data.samples, {_AGAIN}"
     if values.num_missing:
         raise DataError(
@@ -158,7 +158,7 @@ def _check_weights(table: ClusteredTable, weight: str, values: _Values, is_train
         raise DataError(f"{table.path}: weight '{weight}' is 0 in every sample, so that none counts; choose another")
 
 
-def _check_requests(table: ClusteredTable, task: Task) -> None:
+def _check_requests(table: AnyTable, task: Task) -> None:
     """Refuses requests without a candidate that is chosen: a softmax over them says nothing."""
     num_requests = num_empty = 0
     example = None

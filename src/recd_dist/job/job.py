@@ -8,17 +8,17 @@ from typing import Any
 
 from recd_dist.embedding.vocabulary.names import Codecs
 from recd_dist.errors import ConfigError, nearest
+from recd_dist.job.open_table import open_table
 from recd_dist.job.options import TrainConfig
 from recd_dist.job.table_sizes import infer_tables
 from recd_dist.job.tasks import find_tasks, read_order
 from recd_dist.model.history_choice import id_features
 from recd_dist.model.task import Task
 from recd_dist.model.tower_choice import TOWER_MODELS, find_towers
+from recd_dist.reader.open_files import AnyTable
 from recd_dist.reader.transform import Transforms
-from recd_dist.screen.command_line import command_line
-from recd_dist.table.clustered import ClusteredTable
-from recd_dist.table.location import Location, location
-from recd_dist.table.manifest import Manifest, is_table
+from recd_dist.table.location import Location
+from recd_dist.table.manifest import Manifest
 from recd_dist.table.schema import Schema, Table
 
 WORTH_DEDUP = 1.1
@@ -92,12 +92,12 @@ class Job:
     """
 
     config: TrainConfig
-    table: ClusteredTable
+    table: AnyTable
     schema: Schema
     tables: dict[str, Table]
     transforms: Transforms
     groups: tuple[GroupChoice, ...] = ()
-    evaluation: ClusteredTable | None = None
+    evaluation: AnyTable | None = None
     tasks: tuple[Task, ...] = ()
     weight: str | None = None
 
@@ -116,17 +116,6 @@ class Job:
         names = {str(feature.table) for feature in self.schema.sparse if feature.name not in left_out}
         return {name: table for name, table in self.tables.items() if name in names}
 
-    def load_table(self, path: Location) -> ClusteredTable:
-        """Loads a table that the job is evaluated on; its own, with all partitions, is in memory already.
-
-        Args:
-            path: directory of one split.
-
-        Raises:
-            DataError: there is no table, or one that this release cannot read.
-        """
-        return self.table.whole if path == self.table.path else ClusteredTable.load(path)
-
     @property
     def codecs(self) -> Codecs:
         """How vectors and gradients travel; float32 where batches are trained expanded."""
@@ -142,26 +131,19 @@ class Job:
         return self.config.dedup and bool(self.schema.dedup_groups)
 
 
-def resolve(config: TrainConfig, split: str = "train") -> Job:
+def resolve(config: TrainConfig, table: AnyTable | None = None) -> Job:
     """Reads the manifest of the table and decides on features, sizes of embedding tables and transforms.
 
     Args:
         config: the config as loaded.
-        split: the split to train on.
+        table: the split to train on, where it was opened before.
 
     Raises:
         ConfigError, DataError: something does not fit; the message names it and the remedy.
     """
-    path = location(config.data.table) / split
-    if not is_table(path):
-        line = command_line("recd", "etl", f"data={config.data.name}")
-        raise ConfigError(
-            f"data.table={config.data.table}: no clustered table at '{path}'; make it with `{line}` (the same data "
-            "overrides), or correct data.table"
-        )
     _check_codec(config)
-    table = ClusteredTable.load(path).of_partitions(config.data.partitions)
-    manifest = table.manifest
+    table = table or open_table(config)
+    path, manifest = table.path, table.manifest
     weights = manifest.schema.weights.values()
     stored = manifest.schema.without(n for n in config.data.drop if n in manifest.schema or n in weights)
     tasks = find_tasks(config, manifest, str(path))

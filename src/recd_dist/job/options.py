@@ -109,6 +109,7 @@ class Data:
     path: str | None = None  # raw input: file, directory or glob
     table: str = "tables/${data.name}"  # directory of the clustered tables, one per split
     source: str = "sql"  # sql | synthetic | synthetic_events
+    reader: str = "auto"  # table: what `recd etl` made; direct: the Parquet files themselves; auto: the table
     samples: str | None = None  # DuckDB SQL, one row per sample
     samples_spark: str | None = None  # the same query in Spark SQL, where engine=spark cannot translate it
     keys: Keys = field(default_factory=Keys)
@@ -240,6 +241,7 @@ class Reader:
     prefetch: int = PREFETCH  # batches per worker
     batches: str = "samples"  # or work: batches of nearly equal work, of which batch_size is the mean size
     work: GivenWork = field(default_factory=GivenWork)
+    equal_rows: str = "auto"  # data.reader=direct: neighbours or hash finds them; auto: found by measuring
     on_bad_id: str = "error"  # or drop: ids outside their table
     on_nan: str = "error"  # or zero: dense values and weights that are not finite
     servers: list[str] = field(default_factory=list)  # host:port of `recd reader`, grpc+tls://host:port with TLS

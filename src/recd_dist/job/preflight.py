@@ -42,6 +42,7 @@ from recd_dist.model.history_choice import check_histories
 from recd_dist.plan.machines import find_machine
 from recd_dist.plan.saved_plan import load_plan
 from recd_dist.ranks.timeouts import TIMEOUTS_FILE
+from recd_dist.reader.open_files import AnyTable
 from recd_dist.table.module_names import is_taken
 
 SUMMARY = "summary.json"
@@ -58,12 +59,13 @@ _PROBE = "recd_dist.train.probe_model"
 DENSE_OPTIMIZERS = ("adagrad", "adam", "adamw", "sgd")
 
 
-def check(config: TrainConfig, world_size: int = 1) -> Job:
+def check(config: TrainConfig, world_size: int = 1, table: AnyTable | None = None) -> Job:
     """Checks a job without starting it.
 
     Args:
         config: the config as loaded.
         world_size: number of ranks that the job will run on.
+        table: the split to train on, where it was opened before.
 
     Returns:
         The job, resolved against its table.
@@ -73,7 +75,7 @@ def check(config: TrainConfig, world_size: int = 1) -> Job:
     """
     _check_numbers(config)
     config.timeouts.check(config.checkpoint.grace_s)
-    job = begin_from(resolve(config))
+    job = begin_from(resolve(config, table))
     check_servers(config.reader)
     if not has_servers(config.reader):  # else the table's files may lie elsewhere; its manifest is here
         job.table.check_sizes()

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 from recd_dist.reader.cuts import Cutter
 from recd_dist.reader.defaults import PREFETCH, SHUFFLE_WINDOW
 from recd_dist.reader.intervals import Deal, Interval, Position
+from recd_dist.reader.open_files import AnyTable
 from recd_dist.reader.order import Shuffle
 from recd_dist.reader.reader_pace import ReaderPace
 from recd_dist.reader.reading_thread import ThreadedResults
@@ -33,7 +34,6 @@ from recd_dist.reader.worker import (
     start_worker,
 )
 from recd_dist.reader.worker_process import WorkerContext
-from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.schema import Schema, Table
 from recd_dist.tensors.batch import Batch
 
@@ -86,7 +86,7 @@ class Loader:
 
     def __init__(  # noqa: PLR0913  (each is an option of the reader; they have nothing to group by)
         self,
-        table: ClusteredTable,
+        table: AnyTable,
         schema: Schema,
         tables: Mapping[str, Table],
         transforms: Transforms | None = None,

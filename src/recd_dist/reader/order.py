@@ -11,7 +11,7 @@ Neither ranks nor workers nor the batch size change it. Permutations are the sor
 do not change with a release of numpy.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,13 +92,25 @@ def shuffle_windows(manifest: Manifest, shuffle: Shuffle, epoch: int) -> tuple[S
         if size
     ]
     if shuffle.enabled:
-        row_groups = [row_groups[i] for i in permutation(len(row_groups), shuffle.seed, epoch)]
+        runs = _runs_of(row_groups, manifest.sequences)
+        row_groups = [g for i in permutation(len(runs), shuffle.seed, epoch) for g in runs[i]]
     result: list[ShuffleWindow] = []
     for first in range(0, len(row_groups), shuffle.window_size):
         members = tuple(row_groups[first : first + shuffle.window_size])
         start = result[-1].end if result else 0
         result.append(ShuffleWindow(len(result), members, start, start + sum(g.num_samples for g in members)))
     return tuple(result)
+
+
+def _runs_of(row_groups: Sequence[RowGroup], sequences: Collection[int]) -> list[list[RowGroup]]:
+    """The row groups that change places together: those of a sequence, and every other one by itself."""
+    runs: list[list[RowGroup]] = []
+    for row_group in row_groups:
+        if runs and row_group.part in sequences and runs[-1][0].part == row_group.part:
+            runs[-1].append(row_group)
+        else:
+            runs.append([row_group])
+    return runs
 
 
 def sample_order(sessions: Sequence[Int64s], shuffle: Shuffle, epoch: int, number: int) -> Int64s:

@@ -11,11 +11,12 @@ import numpy as np
 
 from recd_dist.reader import kernels
 from recd_dist.reader.addresses import address_of, address_of_arrow, addresses_of_lists
+from recd_dist.reader.open_files import AnyFiles
 from recd_dist.reader.order import Shuffle, ShuffleWindow, sample_order
 from recd_dist.reader.prepared_rows import RowPreparation
 from recd_dist.reader.row_group_columns import DecodedColumns, Origin
 from recd_dist.reader.stages import measure
-from recd_dist.reader.table_files import DecodedRowGroup, TableFiles
+from recd_dist.reader.table_files import DecodedRowGroup
 from recd_dist.table.column import Array, Column, Rows, Windows
 from recd_dist.table.schema import SAMPLE, Feature, Kind
 
@@ -89,7 +90,7 @@ class ShuffleWindowDecoder:
         shuffle: how the epoch is ordered.
     """
 
-    def __init__(self, files: TableFiles, preparation: RowPreparation, shuffle: Shuffle) -> None:
+    def __init__(self, files: AnyFiles, preparation: RowPreparation, shuffle: Shuffle) -> None:
         self._files, self._preparation, self._shuffle = files, preparation, shuffle
         schema = files.schema
         self._limits = preparation.limits(schema)

@@ -12,10 +12,9 @@ from typing import Any, cast
 import numpy as np
 
 from recd_dist.errors import ConfigError, nearest
+from recd_dist.reader.open_files import AnyTable, open_files
 from recd_dist.reader.order import RowGroup
-from recd_dist.reader.table_files import TableFiles
 from recd_dist.reader.transform_registry import REGISTRY
-from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.column import Column
 from recd_dist.table.schema import SAMPLE, Feature, Schema
 
@@ -98,7 +97,7 @@ class Transforms:
                     limits[name] = int(step.arguments["max"]) + 1
         return limits
 
-    def fit(self, table: ClusteredTable) -> "Transforms":
+    def fit(self, table: AnyTable) -> "Transforms":
         """Gives every ``standardize`` its mean and deviation over the samples of a table.
 
         A ``standardize`` that comes first takes them from the manifest. For one that comes after another transform
@@ -147,7 +146,7 @@ def _apply(steps: Iterable[Step], column: Column) -> Column:
     return column
 
 
-def _fit_steps(feature: str, steps: tuple[Step, ...], table: ClusteredTable) -> tuple[Step, ...]:
+def _fit_steps(feature: str, steps: tuple[Step, ...], table: AnyTable) -> tuple[Step, ...]:
     """Fills mean and deviation into the transforms of one feature."""
     fitted: list[Step] = []
     for step in steps:
@@ -162,11 +161,11 @@ def _fit_steps(feature: str, steps: tuple[Step, ...], table: ClusteredTable) -> 
     return tuple(fitted)
 
 
-def _measure_moments(feature: str, steps: Sequence[Step], table: ClusteredTable) -> tuple[float, float]:
+def _measure_moments(feature: str, steps: Sequence[Step], table: AnyTable) -> tuple[float, float]:
     """Measures mean and deviation over samples, after some transforms, in evenly spaced row groups."""
     stored = table.manifest.schema
     schema = Schema((stored[feature],), stored.labels)
-    files = TableFiles(table, schema)
+    files = open_files(table, schema)
     row_groups = [
         RowGroup(part, index, size)
         for part, entry in enumerate(table.manifest.parts)

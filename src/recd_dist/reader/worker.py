@@ -18,14 +18,13 @@ from recd_dist.errors import UserError
 from recd_dist.reader.batching import Batching, Piece
 from recd_dist.reader.decode_ahead import ShuffleWindowCache
 from recd_dist.reader.intervals import Interval
+from recd_dist.reader.open_files import AnyTable, open_files
 from recd_dist.reader.order import Shuffle, ShuffleWindow, shuffle_windows
 from recd_dist.reader.prepared_rows import RowPreparation
 from recd_dist.reader.shuffle_window import ShuffleWindowDecoder
 from recd_dist.reader.stages import Stage, Stopwatch, measure
-from recd_dist.reader.table_files import TableFiles
 from recd_dist.reader.transform import Transforms
 from recd_dist.reader.transport import PackedBatch, pack
-from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.schema import SAMPLE, Schema, Table
 from recd_dist.tensors.batch import Batch
 
@@ -84,7 +83,7 @@ class ReaderOptions:
         schema, tables, transforms, expand, on_bad_id, on_nan, windows: the arguments of ``loader.Loader``.
     """
 
-    table: ClusteredTable
+    table: AnyTable
     schema: Schema
     tables: Mapping[str, Table]
     transforms: Transforms
@@ -121,7 +120,7 @@ class BatchReader:
     def __init__(self, options: ReaderOptions) -> None:
         self.stopwatch = Stopwatch()
         self._options, self._preparation = options, _prepare(options)
-        files = TableFiles(options.table, options.stored_schema)
+        files = open_files(options.table, options.stored_schema)
         decoder = ShuffleWindowDecoder(files, self._preparation, options.shuffle)
         self._cache = ShuffleWindowCache(self.stopwatch.timed("convert", decoder.decode))
         self._batching = Batching(options.schema, options.stored_schema, options.expand, options.windows)
@@ -136,7 +135,7 @@ class BatchReader:
         Raises:
             ConfigError, DataError: options that do not fit the table; files that are missing or cut off.
         """
-        files = TableFiles(options.table, options.stored_schema)
+        files = open_files(options.table, options.stored_schema)
         _prepare(options)
         files.check_sizes()
 

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from recd_dist.etl.write.flat_columns import flag_array_changes
 from recd_dist.etl.write.history_windows import num_stream_values
 from recd_dist.etl.write.repeating_features import RepeatingFeature, chance_of_same
 from recd_dist.suggest.sample_columns import SampleColumns, as_column
 from recd_dist.suggest.shifts import count_shifts
+from recd_dist.table.flat_columns import flag_array_changes
 
 HISTORY_LENGTH = 4
 """Mean length from which a list counts as a history, for attention and windows."""

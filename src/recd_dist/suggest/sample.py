@@ -22,11 +22,11 @@ from recd_dist.etl.etl_run import Options
 from recd_dist.etl.raw import duckdb_sql as engine
 from recd_dist.etl.source.inspection import SESSION, TIMESTAMP, Inspection, link_column
 from recd_dist.etl.source.source import Source
-from recd_dist.etl.write.flat_columns import flag_number_changes
 from recd_dist.suggest.choose_sessions import KeyCounts, take_usable
 from recd_dist.suggest.dealing import Dealing
 from recd_dist.suggest.linked_rows import BATCH_ROWS, add_linked_rows, find_rows, read_linked_rows
 from recd_dist.suggest.table_order import OrderRules, TableOrder
+from recd_dist.table.flat_columns import flag_number_changes
 from recd_dist.table.schema import Schema
 
 SAMPLES = 200_000

@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from recd_dist.etl.deal.value_range import ValueRange
 from recd_dist.etl.source.inspection import SESSION, Inspection
-from recd_dist.etl.write.flat_columns import flag_array_changes, flag_number_changes
 from recd_dist.etl.write.stored_types import convert_column, stored_type
 from recd_dist.suggest.sample import SessionSample
 from recd_dist.table.column import Column
+from recd_dist.table.flat_columns import flag_array_changes, flag_number_changes
 from recd_dist.table.schema import Feature, Kind
 
 Flags = npt.NDArray[np.bool_]

@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 
 from recd_dist.etl.source.inspection import REQUEST, SESSION, TIMESTAMP
 from recd_dist.etl.write.column_encodings import choose_encodings
-from recd_dist.etl.write.flat_columns import to_arrow
 from recd_dist.etl.write.history_windows import build_streams
 from recd_dist.etl.write.part_files import PartWriter, required_table
 from recd_dist.etl.write.stored_types import WEIGHTS, convert_column
 from recd_dist.suggest.features import SampledFeature
 from recd_dist.suggest.sample_columns import Flags, SampleColumns, as_column
 from recd_dist.table.column import Column
+from recd_dist.table.flat_columns import to_arrow
 from recd_dist.table.manifest import ROW, STREAM, length_of, start_of
 from recd_dist.table.schema import REQUEST_ID, SAMPLE_ID, SESSION_ID
 from recd_dist.table.schema import TIMESTAMP as TIMESTAMP_COLUMN

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from recd_dist.errors import DataError
 from recd_dist.table.location import Location, file_size, file_sizes, report_store_errors
-from recd_dist.table.manifest import FileEntry, Manifest
+from recd_dist.table.manifest import FileEntry, Manifest, splits_of
 
 REMEDY = "make the table again with `recd etl ... overwrite=true`"
 """What mends a file that is not as it was written."""
@@ -72,6 +72,28 @@ class ClusteredTable:
     def whole(self) -> "ClusteredTable":
         """The table with all its partitions, whichever of them are to be read."""
         return self._all_partitions or self
+
+    @property
+    def root(self) -> Location:
+        """The directory that holds the splits."""
+        return self.path.parent
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits that lie beside this one, itself included, sorted."""
+        return splits_of(self.root)
+
+    def of_split(self, name: str) -> "ClusteredTable":
+        """Another split beside this one, with all its partitions; this one is in memory already.
+
+        Args:
+            name: the name of the split.
+
+        Raises:
+            DataError: there is no such table, or one that this release cannot read.
+        """
+        path = self.root / name
+        return self.whole if path == self.path else ClusteredTable.load(path)
 
     @property
     def files(self) -> list[FileEntry]:

@@ -222,6 +222,11 @@ class Manifest:
         return self.num_samples / rows if rows else 1.0
 
     @property
+    def sequences(self) -> frozenset[int]:
+        """Places of the parts whose row groups an epoch keeps one after another; a clustered table has none."""
+        return frozenset()
+
+    @property
     def partitions(self) -> tuple[str, ...]:
         """Names of the partitions that have parts, sorted."""
         return tuple(sorted({part.partition for part in self.parts if part.partition}))

@@ -21,9 +21,9 @@ from recd_dist.model.towers import Towers
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.reader.cuts import Cutter
 from recd_dist.reader.loader import Loader
+from recd_dist.reader.open_files import AnyTable
 from recd_dist.reader.tier.server_address import Address
 from recd_dist.reader.transform import Transforms
-from recd_dist.table.clustered import ClusteredTable
 from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.grouped import Embedded
 from recd_dist.tensors.host_side import host_integers
@@ -245,7 +245,7 @@ def build_loader(
     ranks: Ranks,
     transforms: Transforms,
     *,
-    table: ClusteredTable | None = None,
+    table: AnyTable | None = None,
     batch_size: int | None = None,
     state: Mapping[str, Any] | None = None,
     shuffle: bool | None = None,

@@ -28,6 +28,7 @@ from recd_dist.ranks.process_group import Ranks
 from recd_dist.reader.cuts import Cutter
 from recd_dist.reader.intervals import Interval
 from recd_dist.reader.loader import WORK
+from recd_dist.reader.open_files import require_clustered
 from recd_dist.reader.order import Shuffle
 from recd_dist.reader.sample_work import WorkReader
 from recd_dist.reader.transform import Transforms
@@ -85,7 +86,7 @@ def cutter_of(job: Job, ranks: Ranks, model: Any, transforms: Transforms, state:
         logger.info("reader.batches=%s: what is left of the epoch is cut anew", reader.batches)
     if reader.batches != "work":
         return None
-    lists = counted_lists(job)
+    lists, clustered = counted_lists(job), require_clustered(job.table, "reader.batches=work")
     work = Work.of(reader.work) or before
     if work is None:
         with progress.phase("measuring what samples cost"):
@@ -94,7 +95,7 @@ def cutter_of(job: Job, ranks: Ranks, model: Any, transforms: Transforms, state:
             logger.info("reader.batches=work: measured in microseconds; the same batches again: %s", work)
         elif ranks.is_first:
             logger.warning("reader.batches=work: lists cost nothing measurable; batches have as many samples each")
-    of_samples = WorkReader(job.table, job.schema, lists, work, _shuffle_of(job))
+    of_samples = WorkReader(clustered, job.schema, lists, work, _shuffle_of(job))
     return Cutter(of_samples, ranks.rank, ranks.world_size, show_all_ranks)
 
 
@@ -125,7 +126,8 @@ def measure_work(job: Job, ranks: Ranks, model: Any, transforms: Transforms, lis
     Raises:
         DataError: the table cannot be read.
     """
-    reader = WorkReader(job.table, job.schema, lists, Work(id=1.0), _shuffle_of(job))
+    clustered = require_clustered(job.table, "reader.batches=work")
+    reader = WorkReader(clustered, job.schema, lists, Work(id=1.0), _shuffle_of(job))
     bad = job.config.reader.on_bad_id, job.config.reader.on_nan
     options = ReaderOptions(job.table, job.schema, job.tables, transforms, _shuffle_of(job), not job.dedup, *bad)
     model.eval()

@@ -29,6 +29,7 @@ from recd_dist.model.tower_choice import TOWER_MODELS
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
 from recd_dist.reader.loader import Loader
+from recd_dist.reader.open_files import require_clustered
 from recd_dist.reader.stored_columns import StoredColumns
 from recd_dist.screen.console import console
 from recd_dist.screen.phase_progress import PhaseProgress
@@ -91,7 +92,7 @@ def predict_run(config: PredictConfig, ranks: Ranks, progress: bool = False) -> 
     directory = ScoreDirectory(scores_directory(config), ranks)
     run = open_run(config, ranks)
     labels = dict.fromkeys(task.label for task in run.job.tasks)
-    keys = StoredColumns.of(run.job.table, (*KEYS, *labels, *config.columns))
+    keys = StoredColumns.of(require_clustered(run.job.table, "recd predict"), (*KEYS, *labels, *config.columns))
     names = [*(f"{SCORE}_{task.name}" for task in run.job.tasks), *(VECTORS if config.vectors else ())]
     for name in names:
         if name in keys.names:

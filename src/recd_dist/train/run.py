@@ -85,7 +85,7 @@ def finish(
     saves.wait()
     summary = {**watch.summary(step), **saves.costs(watch.train_s), **results}
     if job.evaluation is not None:
-        split = job.evaluation.path.name
+        split = job.evaluation.manifest.split
         summary |= {"split": split, **oracle(job, split)}
     summary |= {"samples": num_samples, "steps": step, "checkpoint": str(saves.path), "world_size": ranks.world_size}
     watch.add_results(step, summary)

@@ -61,6 +61,7 @@ from recd_dist.train.measured_work import cutter_of
 from recd_dist.train.prepared import prepare
 from recd_dist.train.run import finish, resume, samples_trained
 from recd_dist.train.saves import Saves
+from recd_dist.train.shared_table import agree_on_table
 from recd_dist.train.step_optimizer import StepOptimizer, moving_average
 from recd_dist.train.trained_run import tables_to_json
 from recd_dist.train.validation import Validation
@@ -102,7 +103,7 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     Returns:
         The content of summary.json.
     """
-    job = check(config, ranks.world_size)
+    job = check(config, ranks.world_size, agree_on_table(config, ranks))
     transforms = job.transforms.fit(job.table)
     model, optimizer, placed = shard_model(job, ranks, plan := agree_on_plan(job, ranks))
     ids, start = MappedIds(job, ranks, model, optimizer), resume(job, ranks, model, optimizer)

@@ -11,6 +11,7 @@ from recd_dist.etl.raw.pin_reads import PinnedQuery
 from recd_dist.etl.raw.sql_errors import WrittenSql, describe_written, explain_sql_error
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.source.source_queries import group_query, samples_query
+from recd_dist.table.announcement import Announcement
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,16 @@ def describe_groups(source: Source, connection: duckdb.DuckDBPyConnection) -> di
         if group.sql is not None:
             described[name] = _describe(connection, group_query(source, name), f"data.groups.{name}.sql")
     return described
+
+
+def saved_index(column: str) -> Announcement:
+    """Says that a column in which pandas has saved the index of a data frame is no feature."""
+    return Announcement(
+        f"column '{column}' is the saved index of a pandas data frame and was left out",
+        1,
+        f"data.drop=[{column}] says the same, data.features.{column}.kind=id makes it a feature",
+        suspicious=False,
+    )
 
 
 def check_split(source: Source, connection: duckdb.DuckDBPyConnection, samples: str) -> None:

@@ -36,7 +36,7 @@ from recd_dist.etl.source.column_sql import (
     time_sql,
     weights_sql,
 )
-from recd_dist.etl.source.described_queries import RawQuery, check_split, describe_groups, describe_samples
+from recd_dist.etl.source.described_queries import RawQuery, check_split, describe_groups, describe_samples, saved_index
 from recd_dist.etl.source.shared_tables import mixed_tables
 from recd_dist.etl.source.source import Source
 from recd_dist.etl.source.source_groups import FeatureSource, misfit_of_window
@@ -73,6 +73,7 @@ class Inspection:
         texts: for each column of the normalised samples query that is a text upstream its name there.
         queries: the query of each group that has its own, and that of the samples under ``sample``.
         announcements: what was found in names and types of columns that people may not expect.
+        select: the columns of the normalised query of the samples, each as ``expression as "name"``.
     """
 
     schema: Schema
@@ -83,6 +84,7 @@ class Inspection:
     announcements: tuple[Announcement, ...] = ()
     texts: Mapping[str, str] = field(default_factory=dict)
     queries: Mapping[str, RawQuery] = field(default_factory=dict)
+    select: tuple[str, ...] = ()
 
 
 def inspect(source: Source, connection: duckdb.DuckDBPyConnection | None = None) -> Inspection:
@@ -98,20 +100,33 @@ def inspect(source: Source, connection: duckdb.DuckDBPyConnection | None = None)
     if connection is None:
         with engine.connect() as opened:
             return inspect(source, opened)
-    raw = describe_samples(source, connection)
-    raw_groups = describe_groups(source, connection)
-    sql, columns = raw.sql, raw.types
+    inspection = inspect_columns(source, describe_samples(source, connection), describe_groups(source, connection))
+    check_split(source, connection, inspection.queries[SAMPLE].sql)
+    groups = ((f"group '{group}'", query) for group, query in inspection.groups.items())
+    for name, query in (("samples", inspection.samples), *groups):
+        engine.describe_query(connection, query, f"data source '{source.name}', {name}")
+    return inspection
+
+
+def inspect_columns(source: Source, raw: RawQuery, raw_groups: Mapping[str, RawQuery]) -> Inspection:
+    """Looks at columns whose types are known, as :func:`inspect` does; asks no engine.
+
+    Args:
+        source: names the columns.
+        raw: the query of the samples.
+        raw_groups: the query of each group that has its own.
+    """
+    columns = raw.types
     group_columns = {name: group.types for name, group in raw_groups.items()}
     resolver = _Resolver(source, columns, group_columns)
     for described in (raw, *raw_groups.values()):
         resolver.durations |= described.durations
     features, select = resolver.resolve_samples()
-    samples = f"select {select} from ({sql}\n)"  # a query may end in a comment
     groups = {}
     for name, raw_group in raw_groups.items():
-        group_features, select = resolver.resolve_group(name)
+        group_features, group_select = resolver.resolve_group(name)
         features += group_features
-        groups[name] = f"select {select} from ({raw_group.sql}\n)"
+        groups[name] = f"select {', '.join(group_select)} from ({raw_group.sql}\n)"
     types = {(group, name): kind for group, given in group_columns.items() for name, kind in given.items()}
     types |= {(f.group, f.name): columns[f.name] for f in features if f.group not in group_columns}
     resolver.mistakes += mixed_tables(features, types)
@@ -121,21 +136,18 @@ def inspect(source: Source, connection: duckdb.DuckDBPyConnection | None = None)
         )
     if resolver.mistakes:
         raise DataError(f"data source '{source.name}': " + "\n  ".join(dict.fromkeys(resolver.mistakes)))
-    check_split(source, connection, sql)
-    for name, query in (("samples", samples), *((f"group '{group}'", query) for group, query in groups.items())):
-        engine.describe_query(connection, query, f"data source '{source.name}', {name}")
     order = {name: i for i, name in enumerate((*(source.groups or {}), SAMPLE))}
     features.sort(key=lambda feature: order[feature.group])
-    timed = is_time(columns.get(source.keys.get("timestamp", ""), ""))
     return Inspection(
         schema=Schema(tuple(features), source.labels),
-        samples=samples,
+        samples=f"select {', '.join(select)} from ({raw.sql}\n)",  # a query may end in a comment
         groups=groups,
         automatic=source.groups is None,
-        timed=timed,
+        timed=is_time(columns.get(source.keys.get("timestamp", ""), "")),
         announcements=tuple(resolver.found),
         texts=_hashed_texts(source, features, types, columns),
-        queries={SAMPLE: raw} | raw_groups,
+        queries={SAMPLE: raw, **raw_groups},
+        select=tuple(select),
     )
 
 
@@ -171,8 +183,8 @@ class _Resolver:
         every = {*columns, *(column for given in group_columns.values() for column in given)}
         self.is_weights_misnamed = not every >= self.feature_of_weights.keys()
 
-    def resolve_samples(self) -> tuple[list[Feature], str]:
-        """The features among the samples' columns, and the select list of the normalised samples query."""
+    def resolve_samples(self) -> tuple[list[Feature], list[str]]:
+        """The features among the samples' columns, and the columns of the normalised samples query."""
         source = self.source
         select = [*self._key_columns()]
         self._check_time()
@@ -187,7 +199,7 @@ class _Resolver:
             if group.sql is not None and key:
                 select.append(self._alias(where, link_column(name), link_sql, key))
         features, expressions = self._resolve_features(self._group_of_columns(), self.columns, "samples query")
-        return features, ", ".join([*select, *expressions])
+        return features, [*select, *expressions]
 
     def _key_columns(self) -> list[str]:
         source = self.source
@@ -218,8 +230,8 @@ class _Resolver:
                 f"TIMESTAMP: make one in the SQL, such as to_timestamp({column}) of seconds"
             )
 
-    def resolve_group(self, name: str) -> tuple[list[Feature], str]:
-        """The features of a group with its own query, and the select list of its normalised query."""
+    def resolve_group(self, name: str) -> tuple[list[Feature], list[str]]:
+        """The features of a group with its own query, and the columns of its normalised query."""
         group = (self.source.groups or {})[name]
         columns = self.group_columns[name]
         self._check_group(name)
@@ -228,7 +240,7 @@ class _Resolver:
         features, expressions = self._resolve_features(group_of, columns, f"query of group '{name}'")
         key = {column: columns[column] for column in group.key if column in columns}
         key_expression = self._alias(f"groups.{name}.key", ROW_KEY, link_sql, key) if key else f"0 as {ROW_KEY}"
-        return features, ", ".join([key_expression, *expressions])
+        return features, [key_expression, *expressions]
 
     def _check_group(self, name: str) -> None:
         group, columns = (self.source.groups or {})[name], self.group_columns[name]
@@ -277,15 +289,7 @@ class _Resolver:
         """Columns in which pandas has saved the index of a data frame, which are no features unless named as such."""
         indexes = [c for c in self.columns if _INDEX.match(c) and c not in (*chosen, *self.source.features)]
         indexes = [c for c in indexes if c not in (*self.source.keys.values(), *self.source.labels, *self.source.drop)]
-        self.found += [
-            Announcement(
-                f"column '{column}' is the saved index of a pandas data frame and was left out",
-                1,
-                f"data.drop=[{column}] says the same, data.features.{column}.kind=id makes it a feature",
-                suspicious=False,
-            )
-            for column in indexes
-        ]
+        self.found += map(saved_index, indexes)
         return indexes
 
     def _resolve_features(

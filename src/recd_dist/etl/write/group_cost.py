@@ -9,8 +9,8 @@ The cost adds up what is read, what is sent, what is looked up, and the vectors 
 
 from collections.abc import Iterable, Sequence
 
-from recd_dist.etl.write.flat_columns import Flags
 from recd_dist.etl.write.repeating_features import RepeatingFeature
+from recd_dist.table.flat_columns import Flags
 from recd_dist.table.stats.batch_cost import LENGTH_BYTES, VECTOR_BYTES
 
 SAMPLE_BYTES = 16

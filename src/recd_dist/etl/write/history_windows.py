@@ -20,8 +20,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from recd_dist.etl.write.flat_columns import Flags, Numbers, Order, bits, slice_of
 from recd_dist.table.column import Column, gather_slices, join_columns
+from recd_dist.table.flat_columns import Flags, Numbers, Order, bits, slice_of
 from recd_dist.table.loops import jit
 
 Starts = npt.NDArray[np.int32]

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from recd_dist.etl.source.source_options import NEWEST
 from recd_dist.etl.write.column_encodings import choose_encodings, writer_options
-from recd_dist.etl.write.flat_columns import Order
+from recd_dist.table.flat_columns import Order
 from recd_dist.table.manifest import FileEntry, Part, stream_directory
 
 PART_SHIFT = 40

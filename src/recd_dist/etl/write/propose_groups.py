@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from recd_dist.etl.write.flat_columns import Flags
 from recd_dist.etl.write.group_cost import (
     GROUP_BYTES,
     ROW_BYTES,
@@ -29,6 +28,7 @@ from recd_dist.etl.write.group_cost import (
 )
 from recd_dist.etl.write.group_names import name_groups
 from recd_dist.etl.write.repeating_features import RepeatingFeature
+from recd_dist.table.flat_columns import Flags
 from recd_dist.table.schema import SAMPLE
 
 MIN_FACTOR = 1.25

@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recd_dist.etl.write.fill_nulls import fill_nulls
-from recd_dist.etl.write.flat_columns import Flags, Order, flag_changes, take_rows
 from recd_dist.etl.write.history_windows import num_stream_values
 from recd_dist.etl.write.row_groups import Samples
 from recd_dist.etl.write.windows_and_encodings import WORTH_WINDOWS
 from recd_dist.table.column import Column
+from recd_dist.table.fill_nulls import fill_nulls
+from recd_dist.table.flat_columns import Flags, Order, flag_changes, take_rows
 from recd_dist.table.schema import Feature
 
 _ROW_GROUPS = 8

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recd_dist.etl.source.inspection import REQUEST, SESSION, TIMESTAMP
-from recd_dist.etl.write.flat_columns import Flags, Order, flag_number_changes, in_one_chunk
+from recd_dist.table.flat_columns import Flags, Order, flag_number_changes, in_one_chunk
 
 MAX_SESSION_ROW_GROUPS = 8
 """A session with more samples than this many row groups is cut."""

@@ -21,11 +21,11 @@ import pyarrow as pa
 
 from recd_dist.etl.deal.lookup import Lookup
 from recd_dist.etl.source.inspection import link_column
-from recd_dist.etl.write.fill_nulls import FilledColumn, fill_nulls
-from recd_dist.etl.write.flat_columns import Flags, Order, flag_changes, flag_number_changes, take_rows
 from recd_dist.etl.write.row_groups import Samples
 from recd_dist.etl.write.stored_types import value_dtype
 from recd_dist.table.column import Column
+from recd_dist.table.fill_nulls import FilledColumn, fill_nulls
+from recd_dist.table.flat_columns import Flags, Order, flag_changes, flag_number_changes, take_rows
 from recd_dist.table.schema import Feature
 
 Types = Mapping[str, pa.DataType]

@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow as pa
 
 from recd_dist.etl.source.inspection import REQUEST, SESSION, TIMESTAMP
-from recd_dist.etl.write.flat_columns import Order, to_arrow
 from recd_dist.etl.write.history_windows import Streams, build_streams
 from recd_dist.etl.write.part_files import required_table
 from recd_dist.etl.write.row_groups import Samples
@@ -14,6 +13,7 @@ from recd_dist.etl.write.stored_rows import StoredRows, keep_all_rows, look_up_r
 from recd_dist.etl.write.stored_types import WEIGHTS
 from recd_dist.etl.write.table_form import TableForm
 from recd_dist.table.column import Column
+from recd_dist.table.flat_columns import Order, to_arrow
 from recd_dist.table.manifest import ROW, STREAM, length_of, start_of, stream_directory
 from recd_dist.table.schema import REQUEST_ID, SAMPLE, SAMPLE_ID, SESSION_ID, Feature
 from recd_dist.table.schema import TIMESTAMP as TIMESTAMP_COLUMN

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from recd_dist.etl.deal.value_range import ValueRange
-from recd_dist.etl.write.fill_nulls import fill_nulls
-from recd_dist.etl.write.flat_columns import take_rows, to_arrow
+from recd_dist.table.fill_nulls import fill_nulls
+from recd_dist.table.flat_columns import take_rows, to_arrow
 from recd_dist.table.schema import Feature, Kind
 
 _INT32 = np.iinfo(np.int32)

@@ -13,12 +13,12 @@ import pyarrow as pa
 from recd_dist.errors import ConfigError
 from recd_dist.etl.source.source_groups import misfit_of_window
 from recd_dist.etl.write.column_encodings import choose_encodings
-from recd_dist.etl.write.flat_columns import Order
 from recd_dist.etl.write.history_windows import num_stream_values
 from recd_dist.etl.write.row_groups import Samples
 from recd_dist.etl.write.stored_rows import StoredRows
 from recd_dist.etl.write.stored_tables import find_rows, find_streams, group_tables, sample_table
 from recd_dist.etl.write.table_form import TableForm
+from recd_dist.table.flat_columns import Order
 from recd_dist.table.manifest import ROW, STREAM, length_of, start_of
 from recd_dist.table.schema import SAMPLE, Feature, Kind, Schema
 

@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from recd_dist.etl.write.distinct_ids import DistinctIds
 from recd_dist.etl.write.feature_sums import FeatureSums
-from recd_dist.etl.write.flat_columns import Order
 from recd_dist.etl.write.history_windows import Streams
 from recd_dist.etl.write.part_files import PART_SHIFT, PartWriter
 from recd_dist.etl.write.part_result import PartResult
@@ -21,6 +20,7 @@ from recd_dist.etl.write.row_groups import Samples
 from recd_dist.etl.write.stored_rows import StoredRows
 from recd_dist.etl.write.stored_tables import find_rows, find_streams, group_tables, sample_table
 from recd_dist.etl.write.table_form import TableForm
+from recd_dist.table.flat_columns import Order
 from recd_dist.table.schema import SAMPLE, Feature, Schema
 
 

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from recd_dist.errors import DataError
-from recd_dist.etl.write.fill_nulls import fill_nulls
 from recd_dist.etl.write.stored_types import convert_column, list_type
+from recd_dist.table.fill_nulls import fill_nulls
 from recd_dist.table.schema import Feature, Kind
 
 LISTS, WEIGHTS = pa.list_(pa.int64()), pa.list_(pa.float32())

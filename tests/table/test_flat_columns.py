@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recd_dist.etl.write.flat_columns import flag_array_changes, flag_changes
 from recd_dist.table.column import Column
+from recd_dist.table.flat_columns import flag_array_changes, flag_changes
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Raw columns of a shard without nulls, as flat arrays.
+"""Raw columns without nulls, as flat arrays.
 
 A missing list becomes an empty one. A missing element of a list is dropped, with its weight. A number or a weight that
 is missing or infinite becomes 0. Whatever was missing is counted.
@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recd_dist.errors import DataError
-from recd_dist.etl.write.flat_columns import Flags, in_one_chunk
 from recd_dist.table.column import Column, offsets_of
+from recd_dist.table.flat_columns import Flags, in_one_chunk
 from recd_dist.table.schema import Feature, Kind
 
 

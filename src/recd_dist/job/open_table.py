@@ -1,0 +1,65 @@
+"""Opens the table of a config: what the ETL made, or flat Parquet files as they are."""
+
+from dataclasses import asdict
+
+from recd_dist.errors import ConfigError, nearest
+from recd_dist.job.options import TrainConfig
+from recd_dist.reader.open_files import AnyTable
+from recd_dist.screen.command_line import command_line
+from recd_dist.table.clustered import ClusteredTable
+from recd_dist.table.location import location
+from recd_dist.table.manifest import is_table
+
+READERS = ("auto", "table", "direct")
+
+
+def is_direct(config: TrainConfig) -> bool:
+    """Whether a config reads flat Parquet files directly.
+
+    Raises:
+        ConfigError: ``data.reader`` is something else.
+    """
+    if config.data.reader not in READERS:
+        raise ConfigError(f"data.reader={config.data.reader}: unknown{nearest(config.data.reader, READERS)}")
+    return config.data.reader == "direct"
+
+
+def open_table(config: TrainConfig) -> AnyTable:
+    """Opens the split that is trained on, as far as the config names its partitions.
+
+    Args:
+        config: the config as loaded.
+
+    Raises:
+        ConfigError, DataError: there is no table, or files that do not fit; the message says what to type.
+    """
+    if is_direct(config):
+        from recd_dist.direct.open_direct import open_direct
+
+        _refuse_unable(config)
+        return open_direct(asdict(config.data), config.reader.equal_rows)
+    path = location(config.data.table) / "train"
+    if not is_table(path):
+        line = command_line("recd", "etl", f"data={config.data.name}")
+        is_raw = config.data.path and config.data.source == "sql" and not config.data.samples
+        direct = "; data.reader=direct trains on its Parquet files as they are" if is_raw else ""
+        raise ConfigError(
+            f"data.table={config.data.table}: no clustered table at '{path}'; make it with `{line}` (the same data "
+            f"overrides), or correct data.table{direct}"
+        )
+    return ClusteredTable.load(path).of_partitions(config.data.partitions)
+
+
+def _refuse_unable(config: TrainConfig) -> None:
+    """Refuses options of training that look at all samples before the first is trained."""
+    if config.reader.batches != "samples":
+        raise ConfigError(
+            f"reader.batches={config.reader.batches}: the work of samples is told by a table of `recd etl`; read "
+            "directly, take reader.batches=samples"
+        )
+    for name, task in config.tasks.items():
+        if (task or {}).get("loss") == "softmax" and (task or {}).get("no_positive", "error") == "error":
+            raise ConfigError(
+                f"tasks.{name}.no_positive=error: needs all requests of a table of `recd etl`; read directly, take "
+                f"tasks.{name}.no_positive=skip"
+            )
