@@ -13,6 +13,7 @@ from recd_dist import __version__
 from recd_dist.errors import ConfigError, DataError, UserError
 from recd_dist.files.json_text import json_text
 from recd_dist.reader.intervals import fingerprint
+from recd_dist.reader.open_files import require_clustered
 from recd_dist.reader.order import Shuffle
 from recd_dist.reader.transform import Transforms
 from recd_dist.reader.worker import Failure, ReaderOptions, Task
@@ -93,7 +94,7 @@ def write_opening(options: ReaderOptions, client: str, compression: str) -> dict
         "version": __version__,
         "client": client,
         "compression": compression,
-        "table": asdict(WantedTable.of(options.table)),
+        "table": asdict(WantedTable.of(require_clustered(options.table, "reader.servers"))),
         "schema": options.schema.to_json(),
         "tables": [table.to_json() for table in options.tables.values()],
         "transforms": options.transforms.to_json(),
