@@ -14,7 +14,7 @@ another feature of such a table has no weights, its weights are 1. A table whose
 class of its own. Its rows are its ids, one id each: the sum over one id is its vector.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -83,6 +83,17 @@ def table_classes(
         tables = {**known.tables, table: tuple(stacks)}
         classes[groups, weighted] = replace(known, stacks={**known.stacks, **stacks}, tables=tables)
     return (*classes.values(), *alone)
+
+
+def shared_features(classes: Iterable[TableClass]) -> frozenset[str]:
+    """The features of which a batch gains by windows: rows share the ids that are looked up, and their vectors.
+
+    Of tables that pool where they lie lists are sent: their lists may as well be made where they are read.
+
+    Args:
+        classes: the classes of the tables.
+    """
+    return frozenset(f for each in classes if not each.pooled for f in each.features)
 
 
 @dataclass(frozen=True, eq=False)
