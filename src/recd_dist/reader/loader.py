@@ -111,7 +111,15 @@ class Loader:
         order = Shuffle(seed, shuffle, window)
         self._manifest = table.manifest
         self._options = ReaderOptions(
-            table, schema, tables, transforms or Transforms({}), order, expand, on_bad_id, on_nan, frozenset(windows)
+            table,
+            schema,
+            tables,
+            transforms or Transforms({}),
+            order,
+            expand,
+            on_bad_id,
+            on_nan,
+            tuple(sorted(windows)),
         )
         if servers is None:
             BatchReader.check(self._options)

@@ -91,7 +91,7 @@ class ReaderOptions:
     expand: bool = False
     on_bad_id: str = "error"
     on_nan: str = "error"
-    windows: frozenset[str] = frozenset()
+    windows: tuple[str, ...] = ()
 
     @property
     def stored_schema(self) -> Schema:

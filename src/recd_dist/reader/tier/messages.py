@@ -131,9 +131,8 @@ def read_options(opening: Mapping[str, Any], table: ClusteredTable) -> ReaderOpt
     schema = Schema.from_json(opening["schema"])
     tables = [Table.from_json(value) for value in opening["tables"]]
     transforms = Transforms.parse(schema, opening["transforms"])
-    return ReaderOptions(
-        table, schema, {t.name: t for t in tables}, transforms, Shuffle(**opening["shuffle"]), **opening["options"]
-    )
+    plain = {**opening["options"], "windows": tuple(map(str, opening["options"]["windows"]))}
+    return ReaderOptions(table, schema, {t.name: t for t in tables}, transforms, Shuffle(**opening["shuffle"]), **plain)
 
 
 def write_task(task: Task | None) -> list[Any] | None:
