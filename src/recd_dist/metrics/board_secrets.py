@@ -45,18 +45,29 @@ def read_token(file: Path, make: bool = False) -> str:
         token = file.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--token-file {file}: {getattr(error, 'strerror', None) or 'no text'}") from error
+    return require_token(f"--token-file {file}", token)
+
+
+def require_token(where: str, token: str) -> str:
+    """Refuses a text that is no token, and returns one that is.
+
+    Args:
+        where: where it stands, for the message.
+        token: the text.
+
+    Raises:
+        ConfigError: it is empty or short, has several lines, or letters that no header has.
+    """
     if not token:
-        raise ConfigError(f"--token-file {file}: it is empty; {_MAKE_ONE}")
+        raise ConfigError(f"{where}: it is empty; {_MAKE_ONE}")
     if num_lines := len(token.splitlines()) - 1:
-        raise ConfigError(f"--token-file {file}: {num_lines + 1} lines, a token is one line; {_MAKE_ONE}")
+        raise ConfigError(f"{where}: {num_lines + 1} lines, a token is one line; {_MAKE_ONE}")
     if not (token.isascii() and token.isprintable()):
         raise ConfigError(
-            f"--token-file {file}: a token has letters, digits and signs of ASCII, as headers of HTTP have; {_MAKE_ONE}"
+            f"{where}: a token has letters, digits and signs of ASCII, as headers of HTTP have; {_MAKE_ONE}"
         )
     if len(token) < MIN_TOKEN_LENGTH:
-        raise ConfigError(
-            f"--token-file {file}: {len(token)} characters, a token has at least {MIN_TOKEN_LENGTH}; {_MAKE_ONE}"
-        )
+        raise ConfigError(f"{where}: {len(token)} characters, a token has at least {MIN_TOKEN_LENGTH}; {_MAKE_ONE}")
     return token
 
 

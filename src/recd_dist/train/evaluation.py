@@ -133,7 +133,7 @@ def oracle(job: Job, split: str) -> dict[str, float]:
     """The quality that the best possible model reaches; only synthetic logs know it (oracle.json)."""
     path = Path(str(job.config.data.path or "")) / "oracle.json"
     data = job.config.data
-    knows_label = data.label in (None, data.labels[0])
+    knows_label = data.label in (None, *data.labels[:1])
     if data.source == "sql" or not knows_label or not path.is_file():
         return {}
     known = json.loads(path.read_text()).get(split, {})

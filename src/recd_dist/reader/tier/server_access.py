@@ -13,7 +13,7 @@ from pathlib import Path
 from pyarrow import flight
 
 from recd_dist.errors import ConfigError
-from recd_dist.metrics.board_secrets import read_token, require_certificate
+from recd_dist.metrics.board_secrets import read_token, require_certificate, require_token
 from recd_dist.reader.tier.server_address import Address
 
 TOKEN_VARIABLE = "RECD_READER_TOKEN"  # noqa: S105  (the name of one)
@@ -123,7 +123,8 @@ class TrainerAccess:
 
 
 def _variable() -> str | None:
-    return os.environ.get(TOKEN_VARIABLE, "").strip() or None
+    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    return require_token(TOKEN_VARIABLE, token) if token else None
 
 
 class TokenCheck(flight.ServerMiddlewareFactory):
