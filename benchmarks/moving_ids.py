@@ -103,7 +103,7 @@ def train(directory: Path, data: list[str], side: str, seed: int) -> dict[str, A
         "model=deepfm",
         "batch_size=512",
         "epochs=1",
-        "reader.shuffle=false",
+        "reader.order=table",
         "optim.tables.lr=0.05",
         f"seed={seed}",
         f"run_dir={run}",

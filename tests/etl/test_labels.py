@@ -42,7 +42,7 @@ def labels_of(path: Path) -> np.ndarray:
     """The labels of all samples as a batch has them, in the order of the log."""
     table = ClusteredTable.load(path)
     files = TableFiles(table)
-    (window,) = shuffle_windows(table.manifest, Shuffle(enabled=False, window_size=9), epoch=0)
+    (window,) = shuffle_windows(table.manifest, Shuffle(order="table", window_size=9), epoch=0)
     return np.concatenate([files.read(group).labels for group in window.row_groups])
 
 

@@ -48,26 +48,3 @@ def test_what_is_wrong(tiny: list[str], tmp_path: Path, overrides: list[str], me
 def test_what_is_right(tiny: list[str], tmp_path: Path) -> None:
     right = ["optim.dense.schedule.decay=cosine", "optim.dense.schedule.decay_steps=9", "optim.clip_norm=1"]
     preflight.check(load("train", [*tiny, f"run_dir={tmp_path}", *right, "optim.ema=0.99"]))
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["reader.batches=works"], r"reader.batches=works: unknown.*did you mean 'work'"),
-        (["reader.work.id=0.1"], r"reader.work.id=0.1: is for reader.batches=work only; add that, or null"),
-        (["reader.batches=work", "reader.work.id=-1"], r"reader.work.id=-1.0: must be a number, at least 0"),
-        (["reader.batches=work", "reader.work.sample=1"], r"only samples cost something"),
-        (
-            ["reader.batches=work", "reader.work.look=1"],
-            r"reader.work.look: model 'dlrm' pools its lists.*use reader.work.id",
-        ),
-        (
-            ["reader.batches=work", "data.drop=[history_item,history_category]"],
-            r"reader.batches=work: .* has no lists.*use reader.batches=samples",
-        ),
-    ],
-)
-def test_batches_by_work(tiny: list[str], tmp_path: Path, overrides: list[str], message: str) -> None:
-    config = load("train", [*tiny, f"run_dir={tmp_path}", *overrides])
-    with pytest.raises(ConfigError, match=message):
-        preflight.check(config)

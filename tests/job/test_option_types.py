@@ -92,8 +92,7 @@ def test_a_file_of_another_shape_names_the_option_and_the_shape(mine: Mine, text
          "'plan.tables.a.ranks'?"),
         ("plan", "send: {a: [b]}", "plan.send.a=[b]: must be text"),
         ("plan", "expand: {a: 1}", f"plan.expand={{a: 1}}: must be {LISTED} or null"),
-        ("experiment", "# @package _global_\nreader: 5", "reader=5: must be a map of num_workers, shuffle, window, "
-         "prefetch, batches, work, equal_rows, on_bad_id, on_nan"),
+        ("experiment", "# @package _global_\nreader: 5", "reader=5: must be a map of num_workers, order, "),
         ("experiment", "# @package _global_\ndata: 5", "data=5: must be a map"),
         ("experiment", "# @package _global_\nbatchsize: 5", "unknown option 'batchsize'; did you mean 'batch_size'?"),
     ],

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recd_dist.reader.loader import Loader
+from recd_dist.reader.order import permutation
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.manifest import FeatureStats, FileEntry, IdStats, Manifest, Part
 from recd_dist.table.schema import Feature, Kind, Schema, Table
@@ -44,6 +45,7 @@ class Sample:
     tags: list[int]
     price: float
     clicked: float
+    time: int | None = None
 
 
 def samples_of(num_sessions: int, seed: int = 0) -> list[Sample]:
@@ -107,7 +109,9 @@ def row_group_columns(
         "sample_id": pa.array(numbers, pa.int64()),
         "session_id": pa.array([s.session for s in samples], pa.int64()),
         "request_id": pa.array(numbers // 2, pa.int64()),
-        "timestamp": pa.array(numbers, pa.int64()),
+        "timestamp": pa.array(
+            [n if s.time is None else s.time for n, s in zip(numbers, samples, strict=True)], pa.int64()
+        ),
         "clicked": pa.array([s.clicked for s in samples], pa.float32()),
         "user_row": columns["user"],
         "profile_row": columns["profile"],
@@ -205,6 +209,20 @@ def small(tmp_path_factory) -> SmallTable:
     samples = samples_of(60)
     path = tmp_path_factory.mktemp("small")
     return SmallTable(path, samples, write_table(path, samples))
+
+
+@pytest.fixture(scope="session")
+def dated(tmp_path_factory) -> SmallTable:
+    """The same samples at times that go across parts, some of them equal, and parts of three days. Read only."""
+    started = permutation(60, 1)
+    samples = [replace(s, time=int(started[s.session]) * 3 + n % 7) for n, s in enumerate(samples_of(60))]
+    path = tmp_path_factory.mktemp("dated")
+    manifest = write_table(path, samples)
+    days = ["2026-11-27", "2026-11-25", "2026-11-26"]
+    parts = tuple(replace(part, partition=days[n % 3]) for n, part in enumerate(manifest.parts))
+    manifest = replace(manifest, parts=parts, partition="day", source={"keys": {"timestamp": "at"}})
+    manifest.save(path)
+    return SmallTable(path, samples, manifest)
 
 
 @pytest.fixture

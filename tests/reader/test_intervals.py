@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recd_dist.errors import ConfigError
-from recd_dist.reader.intervals import Deal, Position, merge_intervals
+from recd_dist.reader.intervals import Deal, merge_intervals
 from recd_dist.reader.order import Shuffle
+from recd_dist.reader.position import Position
 
 
 def test_deal_picture():
@@ -101,7 +102,7 @@ def test_position_survives_json(small):
     [
         ({"table": "0000"}, "another table than 'small/train'.*start a new run directory"),
         ({"seed": 4}, "has seed=4, this run seed=3.*Set seed=4"),
-        ({"shuffle": False}, "has shuffle=False"),
+        ({"order": "table"}, "has order=table, this run order=sessions.*Set reader.order=table"),
         ({"window": 2}, "has window=2, this run window=8"),
         ({"remaining": [[0, 5], [4, 6]]}, "damaged reader position"),
         ({"remaining": [[0, 10**6]]}, "damaged reader position"),

@@ -63,7 +63,7 @@ def test_rows_of_a_batch_are_unique(small):
 
 
 def test_without_shuffle_samples_come_in_table_order(small):
-    assert ids_of(batches(small, shuffle=False)) == list(range(len(small.samples)))
+    assert ids_of(batches(small, order="table")) == list(range(len(small.samples)))
 
 
 def test_epochs_differ_and_seeds_repeat(small):

@@ -27,10 +27,10 @@ def test_sessions_stay_whole_and_move():
 
 
 def test_without_shuffle_the_table_keeps_its_order(small):
-    windows = shuffle_windows(small.manifest, Shuffle(enabled=False, window_size=4), epoch=3)
+    windows = shuffle_windows(small.manifest, Shuffle(order="table", window_size=4), epoch=3)
     places = [(g.part, g.index) for w in windows for g in w.row_groups]
     assert places == sorted(places)
-    assert sample_order([np.array([5, 4, 5])], Shuffle(enabled=False), 0, 0).tolist() == [0, 1, 2]
+    assert sample_order([np.array([5, 4, 5])], Shuffle(order="table"), 0, 0).tolist() == [0, 1, 2]
 
 
 def test_shuffle_windows_cover_the_table_once(small):

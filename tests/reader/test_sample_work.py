@@ -39,16 +39,16 @@ def expected(table, numbers, expanded=False) -> list[tuple[float, float, bool]]:
     return result
 
 
-@pytest.mark.parametrize("shuffle", [Shuffle(seed=3, window_size=3), Shuffle(enabled=False, window_size=2)])
+@pytest.mark.parametrize("shuffle", [Shuffle(seed=3, window_size=3), Shuffle(order="table", window_size=2)])
 def test_each_row_counts_once_where_it_begins(small, shuffle):
-    options = {"seed": shuffle.seed, "shuffle": shuffle.enabled, "window": shuffle.window_size}
+    options = {"seed": shuffle.seed, "order": shuffle.order, "window": shuffle.window_size}
     numbers = ids_of(loader(small, batch_size=10_000, **options))
     assert work_of(small, shuffle) == expected(small, numbers)
 
 
 def test_a_group_that_is_trained_expanded_costs_each_sample(small):
-    numbers = ids_of(loader(small, batch_size=10_000, shuffle=False))
-    shuffle = Shuffle(enabled=False)
+    numbers = ids_of(loader(small, batch_size=10_000, order="table"))
+    shuffle = Shuffle(order="table")
     assert work_of(small, shuffle, small.schema.expand(["user"])) == expected(small, numbers, expanded=True)
 
 
@@ -72,7 +72,7 @@ def test_a_shuffle_window_is_read_once(small):
 
 def test_a_missing_file_is_named(spoiled):
     table = spoiled()
-    reader = WorkReader(table.clustered, table.schema, LISTS, WORK, Shuffle(enabled=False))
+    reader = WorkReader(table.clustered, table.schema, LISTS, WORK, Shuffle(order="table"))
     (table.path / "user/part-00000.parquet").unlink()
     with pytest.raises(DataError, match=r"user/part-00000\.parquet"):
         reader.read(0, reader.shuffle_windows(0)[0])

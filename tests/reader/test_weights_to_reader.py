@@ -72,7 +72,7 @@ def written(
 
 
 def batches(path: Path, manifest: Manifest, **options: Any) -> list[Batch]:
-    given_ = {"batch_size": 8, "shuffle": False, "schema": manifest.schema, "tables": TABLES, **options}
+    given_ = {"batch_size": 8, "order": "table", "schema": manifest.schema, "tables": TABLES, **options}
     loader = Loader(ClusteredTable.load(path / "table/train"), given_.pop("schema"), given_.pop("tables"), **given_)
     try:
         return list(loader)
@@ -142,7 +142,7 @@ def test_automatic_groups_are_measured_with_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize("expand", [False, True])
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_however_it_is_read(made: tuple[Path, Manifest], num_workers: int, expand: bool) -> None:
-    found = batches(*made, num_workers=num_workers, expand=expand, batch_size=4, shuffle=True)
+    found = batches(*made, num_workers=num_workers, expand=expand, batch_size=4, order="sessions")
     assert len(found) == 2
     assert by_sample(found) == wanted()
     for batch in found:
@@ -245,7 +245,7 @@ def test_whatever_the_rows_are(rows: list[Any], window: bool, batch_size: int, k
         path = Path(directory)
         manifest = written(path, flat, window, row_group_samples=4)
         transforms = Transforms.parse(manifest.schema, {"history": [{"last_x": keep}]})
-        options = {"batch_size": batch_size, "window": 2, "expand": expand, "shuffle": True}
+        options = {"batch_size": batch_size, "window": 2, "expand": expand, "order": "sessions"}
         found = by_sample(batches(path, manifest, transforms=transforms, **options))
     want = wanted(flat)
     assert found == {n: {**sample, "history": sample["history"][-keep:]} for n, sample in want.items()}

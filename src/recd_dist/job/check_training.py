@@ -1,15 +1,10 @@
-"""Optimizers, schedules, precision, micro-batches and batches by work: what is wrong is said before a rank starts."""
+"""Optimizers, schedules, precision and micro-batches: what is wrong is said before a rank starts."""
 
 import math
-from dataclasses import asdict
 
 from recd_dist.errors import ConfigError, nearest
-from recd_dist.job.config import CUSTOM
 from recd_dist.job.job import Job
 from recd_dist.job.options import Optim, Schedule, TrainConfig
-from recd_dist.model.history_choice import HISTORY_MODELS
-from recd_dist.reader.work import BATCHES, Work
-from recd_dist.table.schema import Kind
 
 DECAYS = ("none", "linear", "quadratic", "cosine", "exponential", "inverse_root")
 """How a learning rate falls. All but ``inverse_root`` reach the share ``end`` after ``decay_steps``."""
@@ -40,7 +35,6 @@ def check_training(job: Job, world_size: int) -> None:
         _check_schedule(f"optim.{part}.schedule", given.schedule, -(-job.manifest.num_samples // samples))
     _check_dense(optim)
     _check_computation(job.config)
-    _check_batches(job)
 
 
 def _check_schedule(name: str, given: Schedule, epoch_steps: int) -> None:
@@ -100,27 +94,4 @@ def _check_computation(config: TrainConfig) -> None:
         raise ConfigError(
             f"micro_batches={parts}: with model.batch_norm=true each part would be normalised by itself, which is "
             "another model; choose one of them"
-        )
-
-
-def _check_batches(job: Job) -> None:
-    reader, model = job.config.reader, str(job.config.model["name"])
-    if reader.batches not in BATCHES:
-        raise ConfigError(f"reader.batches={reader.batches}: unknown{nearest(reader.batches, BATCHES)}")
-    given = {name: value for name, value in asdict(reader.work).items() if value is not None}
-    if reader.batches != "work":
-        if given:
-            name, value = next(iter(given.items()))
-            raise ConfigError(f"reader.work.{name}={value}: is for reader.batches=work only; add that, or null")
-        return
-    Work.of(reader.work)
-    if not any(feature.kind is Kind.ids for feature in job.schema.sparse):
-        raise ConfigError(
-            f"reader.batches=work: {job.table.path} has no lists (histories), so that every sample is as much work as "
-            "another; use reader.batches=samples"
-        )
-    if model not in (*HISTORY_MODELS, CUSTOM) and (of_histories := {"look", "pair"} & given.keys()):
-        raise ConfigError(
-            f"reader.work.{sorted(of_histories)[0]}: model '{model}' pools its lists, no sample looks at them; use "
-            "reader.work.id"
         )

@@ -29,6 +29,7 @@ from recd_dist.errors import ConfigError, UserError, nearest
 from recd_dist.files.json_text import json_text
 from recd_dist.files.whole_file import write_whole
 from recd_dist.job.check_evaluation import find_evaluation_table, is_out_of_patience
+from recd_dist.job.check_reading import check_reading
 from recd_dist.job.check_resume import check_resume
 from recd_dist.job.check_servers import check_servers, has_servers
 from recd_dist.job.check_tasks import check_tasks
@@ -83,6 +84,7 @@ def check(config: TrainConfig, world_size: int = 1, table: AnyTable | None = Non
     _check_steps(job, world_size)
     _check_names(config)
     check_training(job, world_size)
+    check_reading(job)
     _check_tables(job)
     _check_model(job)
     _check_plan(job, world_size)

@@ -3,7 +3,7 @@
 Every sample of an epoch is read exactly once.
 
 1. ``order``              the order of an epoch: which row groups are shuffled together, and their sessions.
-2. ``intervals``          the numbered samples of an epoch, dealt to ranks and workers; the position of a job.
+2. ``intervals``          the numbered samples of an epoch, dealt to ranks and workers; ``position`` of a job.
 3. ``table_files``        one row group read from Parquet and checked; ``row_group_columns`` reads its columns.
 4. ``transform``          log, clamp, first_x, ... of ``transform_registry``, once per stored row.
 5. ``prepared_rows``      stored rows transformed and checked; ``shuffle_window`` knows where those of a window lie.

@@ -17,7 +17,7 @@ of all ranks. The cuts of an epoch are 8 bytes a batch.
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -39,7 +39,7 @@ Gather = Callable[[Any], list[Any]]
 
 
 @dataclass(frozen=True)
-class _Piece:
+class Piece:
     """Samples of one shuffle window, side by side, that remain.
 
     Attributes:
@@ -55,7 +55,19 @@ class _Piece:
 
     @property
     def num_samples(self) -> int:
+        """Samples of the piece."""
         return self.end - self.start
+
+
+class BatchCutter(Protocol):
+    """Cuts batches by a rule; ``Cutter`` by work, ``fill.Filler`` up to a number of ids or where sessions begin."""
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """What a deal says of how it was cut, JSON-ready."""
+
+    def cut(self, epoch: int, deal: Deal) -> Deal:
+        """The same samples for the same ranks, with as many batches for each of them; a collective."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,11 @@ class Cutter:
         """The costs by which it cuts."""
         return self.reader.work
 
+    @property
+    def rule(self) -> dict[str, Any]:
+        """What a deal says of how it was cut, JSON-ready."""
+        return {"work": self.work.to_json()}
+
     def cut(self, epoch: int, deal: Deal) -> Deal:
         """The same samples for the same ranks in as many batches, of nearly equal work; a collective.
 
@@ -92,9 +109,9 @@ class Cutter:
             DataError: damaged files.
         """
         num_batches = deal.num_all_batches
-        pieces = _find_pieces(deal.remaining, self.reader.shuffle_windows(epoch))
+        pieces = find_pieces(deal.remaining, self.reader.shuffle_windows(epoch))
         if not pieces:
-            return replace(deal, work=self.work)
+            return replace(deal, rule=self.rule)
         mine = range(self.rank, len(pieces), self.world_size)
         totals = self._join({n: self._total(epoch, pieces[n]) for n in mine})
         work, sizes = np.array(totals), np.array([piece.num_samples for piece in pieces])
@@ -106,18 +123,18 @@ class Cutter:
         wanted = {n: targets[owners == n] - starts[n] for n in mine}
         cuts = self._join({n: self._cut_piece(epoch, pieces[n], wanted[n], charge) for n in mine})
         inner = np.concatenate([np.zeros(0, np.int64), *cuts])
-        return replace(deal, work=self.work, cuts=bound_cuts(inner, deal.num_samples, LARGEST * deal.batch_size))
+        return replace(deal, rule=self.rule, cuts=bound_cuts(inner, deal.num_samples, LARGEST * deal.batch_size))
 
     def _join(self, mine: dict[int, Any]) -> list[Any]:
         """What all ranks have found, in the order of the pieces."""
         found = {number: value for part in self.gather(mine) for number, value in part.items()}
         return [found[number] for number in range(len(found))]
 
-    def _total(self, epoch: int, piece: _Piece) -> float:
+    def _total(self, epoch: int, piece: Piece) -> float:
         before = self.reader.read(epoch, piece.window).before
         return float(before[piece.end] - before[piece.start])
 
-    def _cut_piece(self, epoch: int, piece: _Piece, targets: Array, charge: float) -> Array:
+    def _cut_piece(self, epoch: int, piece: Piece, targets: Array, charge: float) -> Array:
         """Where to cut a piece for some amounts of work before the cut, int64, counted in the samples that remain."""
         if not len(targets):
             return np.zeros(0, np.int64)
@@ -145,14 +162,19 @@ def _place(work: SampleWork, target: float, start: int, end: int) -> int:
     return first + int(np.argmin(np.abs(work.before[chosen] - target) + work.repeated[chosen]))
 
 
-def _find_pieces(remaining: Sequence[Interval], windows: Sequence[ShuffleWindow]) -> list[_Piece]:
-    """Cuts what remains where shuffle windows end."""
-    starts, pieces, first = [window.start for window in windows], list[_Piece](), 0
+def find_pieces(remaining: Sequence[Interval], windows: Sequence[ShuffleWindow]) -> list[Piece]:
+    """Cuts what remains where shuffle windows end.
+
+    Args:
+        remaining: samples that are left, in order.
+        windows: the shuffle windows of the epoch.
+    """
+    starts, pieces, first = [window.start for window in windows], list[Piece](), 0
     for start, end in remaining:
         while start < end:
             window = windows[bisect_right(starts, start) - 1]
             stop = min(end, window.end)
-            pieces.append(_Piece(window, start - window.start, stop - window.start, first))
+            pieces.append(Piece(window, start - window.start, stop - window.start, first))
             first += stop - start
             start = stop  # noqa: PLW2901
     return pieces

@@ -13,14 +13,17 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Sampler
 
-from recd_dist.reader.cuts import Cutter
+from recd_dist.reader.cuts import BatchCutter
 from recd_dist.reader.defaults import PREFETCH, SHUFFLE_WINDOW
-from recd_dist.reader.intervals import Deal, Interval, Position
+from recd_dist.reader.intervals import Deal, Dealt, Interval
 from recd_dist.reader.open_files import AnyTable
-from recd_dist.reader.order import Shuffle
+from recd_dist.reader.order import PARTITIONS, SESSIONS, TIME, Shuffle, partition_ends
+from recd_dist.reader.position import Position
 from recd_dist.reader.reader_pace import ReaderPace
 from recd_dist.reader.reading_thread import ThreadedResults
 from recd_dist.reader.result_source import ResultSource
+from recd_dist.reader.segments import SegmentedDeal
+from recd_dist.reader.time_slices import order_of, tell_cost
 from recd_dist.reader.transform import Transforms
 from recd_dist.reader.transport import PackedBatch
 from recd_dist.reader.worker import (
@@ -61,7 +64,7 @@ class Loader:
         world_size: ranks of the job.
         num_workers: reading processes of this rank; 0 reads in a thread.
         seed: one number from which the order of every epoch follows.
-        shuffle: False keeps the order of the table.
+        order: in which order the samples of an epoch come, one of ``order.ORDERS``.
         window: row groups of a shuffle window, whose sessions are mixed.
         state: what ``state()`` returned in an earlier run, perhaps of another number of ranks and workers.
         expand: deduplicate nothing (``dedup=off``); batches are expanded where they are read.
@@ -70,8 +73,9 @@ class Loader:
         on_bad_id: ``error`` or ``drop``, for an id outside its table.
         on_nan: ``error`` or ``zero``, for a dense value or a weight that is not finite.
         pin_memory: put batches into page-locked memory, for CUDA.
-        cutter: cuts batches by the work of their samples; ``batch_size`` is then their largest mean. Every rank needs
-            one, and deals together with the others: where a loader is made, and where an epoch begins.
+        cutter: cuts batches by the work of their samples (``batch_size`` is then their largest mean), by ids, or where
+            sessions begin. Every rank needs one, and deals together with the others: where a loader is made, and where
+            an epoch begins.
         servers: read batches elsewhere; what ``num_workers`` processes would read, so many streams of them do.
 
     Attributes:
@@ -96,7 +100,7 @@ class Loader:
         world_size: int = 1,
         num_workers: int = 0,
         seed: int = 0,
-        shuffle: bool = True,
+        order: str = SESSIONS,
         window: int = SHUFFLE_WINDOW,
         state: Mapping[str, Any] | None = None,
         expand: bool = False,
@@ -105,21 +109,15 @@ class Loader:
         on_bad_id: str = "error",
         on_nan: str = "error",
         pin_memory: bool = False,
-        cutter: Cutter | None = None,
+        cutter: BatchCutter | None = None,
         servers: ResultSource | None = None,
     ) -> None:
-        order = Shuffle(seed, shuffle, window)
+        shuffle = order_of(table, Shuffle(seed, order, window))
+        if rank == 0:
+            tell_cost(shuffle)
         self._manifest = table.manifest
         self._options = ReaderOptions(
-            table,
-            schema,
-            tables,
-            transforms or Transforms({}),
-            order,
-            expand,
-            on_bad_id,
-            on_nan,
-            tuple(sorted(windows)),
+            table, schema, tables, transforms or Transforms({}), shuffle, expand, on_bad_id, on_nan
         )
         if servers is None:
             BatchReader.check(self._options)
@@ -130,14 +128,15 @@ class Loader:
         self._loader: DataLoader[Result] | None = None
         self._reader: BatchReader | None = None
         self._threaded: ThreadedResults | None = None
-        self._dealt: Deal | None = None
+        self._dealt: Dealt | None = None
         self.counts: Counter[str] = Counter()
         self.pace = ReaderPace()
-        start = Position.at_start(self._manifest, order)
+        self._partition_ends = partition_ends(self._manifest, shuffle)
+        start = Position.at_start(self._manifest, shuffle)
         if state is None:
             self._begin(start)
         else:
-            self._begin(Position.from_json(state, self._manifest, order), state.get(_DEAL))
+            self._begin(Position.from_json(state, self._manifest, shuffle), state.get(_DEAL))
 
     def _begin(self, position: Position, dealt: Mapping[str, Any] | None = None) -> None:
         """Deals what remains at a position, or goes on with a deal of the same shape; iterating starts there."""
@@ -149,17 +148,19 @@ class Loader:
                 return
         self._dealt = self._cut(self._deal_out(position.remaining))
 
-    def _deal_out(self, intervals: tuple[Interval, ...]) -> Deal:
+    def _deal_out(self, intervals: tuple[Interval, ...]) -> Dealt:
         """Samples of the epoch, dealt to the ranks and workers of this job by their number."""
-        shape = (self._world_size, max(self._num_workers, 1), self._batch_size)
-        return Deal(intervals, *shape, work=self._cutter.work if self._cutter else None)
+        order, shape = self._options.shuffle.order, (self._world_size, max(self._num_workers, 1), self._batch_size)
+        deal = Deal(intervals, *shape, order == TIME, self._cutter.rule if self._cutter else {})
+        return SegmentedDeal.of(deal, self._partition_ends) if order == PARTITIONS else deal
 
-    def _cut(self, deal: Deal) -> Deal:
-        """The deal, cut into batches by work where this loader has a cutter; a collective then."""
-        return self._cutter.cut(self.epoch, deal) if self._cutter else deal
+    def _cut(self, dealt: Dealt) -> Dealt:
+        """The deal with its batches cut by the rule of the cutter, where this loader has one; a collective then."""
+        cutter = self._cutter
+        return dealt.cut_by(lambda deal: cutter.cut(self.epoch, deal)) if cutter else dealt
 
     @property
-    def _deal(self) -> Deal:
+    def _deal(self) -> Dealt:
         """The deal of the epoch; a new epoch is dealt when its first batch is wanted, and the last one has none."""
         if self._dealt is None:
             self._begin(self._position)
@@ -186,7 +187,7 @@ class Loader:
             A small JSON-ready dict, which ``state`` of a later Loader takes.
         """
         num_done = self._num_done + num_trained
-        work = {WORK: self._cutter.work.to_json()} if self._cutter else {}
+        work = {WORK: self._cutter.rule[WORK]} if self._cutter and WORK in self._cutter.rule else {}
         left = self._deal.remaining_after(num_done) if num_done else self._position.remaining
         if not left:
             return {**Position.at_start(self._manifest, self._options.shuffle, self.epoch + 1).to_json(), **work}

@@ -12,11 +12,12 @@ import numpy as np
 from recd_dist.reader import kernels
 from recd_dist.reader.addresses import address_of, address_of_arrow, addresses_of_lists
 from recd_dist.reader.open_files import AnyFiles
-from recd_dist.reader.order import Shuffle, ShuffleWindow, sample_order
+from recd_dist.reader.order import Shuffle, ShuffleWindow, order_in_time, sample_order
 from recd_dist.reader.prepared_rows import RowPreparation
 from recd_dist.reader.row_group_columns import DecodedColumns, Origin
 from recd_dist.reader.stages import measure
-from recd_dist.reader.table_files import DecodedRowGroup
+from recd_dist.reader.table_files import DecodedRowGroup, TableFiles
+from recd_dist.reader.time_slices import times_of
 from recd_dist.table.column import Array, Column, Rows, Windows
 from recd_dist.table.schema import SAMPLE, Feature, Kind
 
@@ -113,7 +114,7 @@ class ShuffleWindowDecoder:
             sessions.append(decoded.session_ids)
             with measure("transform"):
                 placed.append(self._place(decoded))
-        order = sample_order(sessions, self._shuffle, epoch, shuffle_window.number)
+        order = self._order(epoch, shuffle_window, sessions)
         runs = np.empty((3, len(order)), np.int32)
         size = kernels.split_into_runs(order, np.cumsum([len(ids) for ids in sessions]), runs)
         runs = runs[:, :size].copy()
@@ -133,6 +134,13 @@ class ShuffleWindowDecoder:
             has_windows=np.all(places[:, :, kernels.STARTS], axis=0),
             owners=[p.owners for p in placed],
         )
+
+    def _order(self, epoch: int, shuffle_window: ShuffleWindow, sessions: Sequence[Array]) -> Array:
+        """The samples of a shuffle window in the order of the epoch, int64 places in its row groups side by side."""
+        if shuffle_window.times is None:
+            return sample_order(sessions, self._shuffle, epoch, shuffle_window.number)
+        files = cast(TableFiles, self._files)  # of files that are read directly nobody makes slices
+        return order_in_time([times_of(files, g) for g in shuffle_window.row_groups], shuffle_window)
 
     def _place(self, row_group: DecodedRowGroup) -> _Placed:
         """Transforms the columns of a row group, makes them ready for their tables and says where they lie."""

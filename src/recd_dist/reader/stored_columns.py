@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recd_dist.errors import ConfigError, nearest
-from recd_dist.reader.order import RowGroup, Shuffle, shuffle_windows
+from recd_dist.reader.order import TABLE, RowGroup, Shuffle, shuffle_windows
 from recd_dist.reader.table_files import TableFiles
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.manifest import ROW
 from recd_dist.table.schema import KEYS, REQUEST_ID, SAMPLE, SESSION_ID, TIMESTAMP, Schema
 
-_IN_ORDER = Shuffle(enabled=False, window_size=1)
+_IN_ORDER = Shuffle(order=TABLE, window_size=1)
 
 
 @dataclass(frozen=True)

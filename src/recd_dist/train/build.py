@@ -19,7 +19,7 @@ from recd_dist.model.loss import TaskLosses
 from recd_dist.model.models import build_named_model, id_features, sequence_features
 from recd_dist.model.towers import Towers
 from recd_dist.ranks.process_group import Ranks
-from recd_dist.reader.cuts import Cutter
+from recd_dist.reader.cuts import BatchCutter
 from recd_dist.reader.loader import Loader
 from recd_dist.reader.open_files import AnyTable
 from recd_dist.reader.tier.server_address import Address
@@ -182,7 +182,7 @@ def build_losses(job: Job) -> TaskLosses:
     weight = None if job.weight is None else job.schema.labels.index(job.weight)
     stats = job.table.whole.manifest.labels
     has_gaps = any(task.label in stats and stats[task.label].num_null > 0 for task in job.tasks)
-    is_uneven = job.config.reader.batches == "work"  # ranks have more or fewer samples: each sample counts the same
+    is_uneven = job.config.reader.is_uneven  # ranks have more or fewer samples: each sample counts the same
     return TaskLosses(job.tasks, columns, weight, over_ranks=has_gaps or is_uneven)
 
 
@@ -248,8 +248,8 @@ def build_loader(
     table: AnyTable | None = None,
     batch_size: int | None = None,
     state: Mapping[str, Any] | None = None,
-    shuffle: bool | None = None,
-    cutter: Cutter | None = None,
+    order: str | None = None,
+    cutter: BatchCutter | None = None,
 ) -> Loader:
     """Builds the loader of this rank's batches.
 
@@ -260,8 +260,8 @@ def build_loader(
         table: another table than the job's (evaluation).
         batch_size: another batch size than the job's.
         state: position to go on from.
-        shuffle: instead of the config's.
-        cutter: cuts batches by work.
+        order: instead of the config's.
+        cutter: cuts batches otherwise than by the number of their samples.
     """
     reader = job.config.reader
     return Loader(
@@ -274,7 +274,7 @@ def build_loader(
         world_size=ranks.world_size,
         num_workers=reader.num_workers,
         seed=job.config.seed,
-        shuffle=reader.shuffle if shuffle is None else shuffle,
+        order=order or reader.read_order,
         window=reader.window,
         state=state,
         expand=not job.dedup,

@@ -26,6 +26,7 @@ from recd_dist.model.models import id_features, sequence_features
 from recd_dist.ranks import progress
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.reader.cuts import Cutter
+from recd_dist.reader.fill import Filler
 from recd_dist.reader.intervals import Interval
 from recd_dist.reader.loader import WORK
 from recd_dist.reader.open_files import require_clustered
@@ -61,16 +62,17 @@ def counted_lists(job: Job) -> tuple[CountedList, ...]:
     counted = []
     for feature in job.schema.sparse:
         if feature.kind is Kind.ids and feature.name not in not_looked_up:
-            steps = job.transforms.steps.get(feature.name, ())
-            limits = [int(step.arguments["x"]) for step in steps if "x" in step.arguments]
             is_history = feature.name in histories
-            limits += [int(options["max_length"])] if is_history and "max_length" in options else []
-            counted.append(CountedList(feature.name, is_history, min(limits, default=None)))
+            limits = [_limit(job, feature.name), options.get("max_length") if is_history else None]
+            longest = min((int(limit) for limit in limits if limit is not None), default=None)
+            counted.append(CountedList(feature.name, is_history, longest))
     return tuple(counted)
 
 
-def cutter_of(job: Job, ranks: Ranks, model: Any, transforms: Transforms, state: Mapping[str, Any]) -> Cutter | None:
-    """What cuts the batches of a job by work; None where they are cut by samples. A collective.
+def cutter_of(
+    job: Job, ranks: Ranks, model: Any, transforms: Transforms, state: Mapping[str, Any]
+) -> Cutter | Filler | None:
+    """What cuts the batches of a job by work, by ids or where sessions begin; None: by samples. A collective.
 
     A run that goes on keeps the costs that its checkpoint has, unless the config gives others.
 
@@ -85,7 +87,7 @@ def cutter_of(job: Job, ranks: Ranks, model: Any, transforms: Transforms, state:
     if state and (before is not None) != (reader.batches == "work") and ranks.is_first:
         logger.info("reader.batches=%s: what is left of the epoch is cut anew", reader.batches)
     if reader.batches != "work":
-        return None
+        return _filler_of(job, ranks) if reader.is_filled else None
     lists, clustered = counted_lists(job), require_clustered(job.table, "reader.batches=work")
     work = Work.of(reader.work) or before
     if work is None:
@@ -100,7 +102,31 @@ def cutter_of(job: Job, ranks: Ranks, model: Any, transforms: Transforms, state:
 
 
 def _shuffle_of(job: Job) -> Shuffle:
-    return Shuffle(job.config.seed, job.config.reader.shuffle, job.config.reader.window)
+    return Shuffle(job.config.seed, job.config.reader.read_order, job.config.reader.window)
+
+
+def _filler_of(job: Job, ranks: Ranks) -> Filler:
+    """What fills the batches of a job up to a number of ids, or with whole sessions; users are sessions then."""
+    reader, schema = job.config.reader, job.schema if job.dedup else job.schema.expand(job.schema.dedup_groups)
+    clustered = require_clustered(job.table, "reader.batch_ids" if reader.whole is None else "reader.whole")
+    lists = stored_ids(job) if reader.batch_ids is not None else ()
+    of_samples = WorkReader(clustered, schema, lists, Work(id=1.0), _shuffle_of(job))
+    return Filler(of_samples, reader.batch_ids, reader.whole is not None, ranks.rank, ranks.world_size, show_all_ranks)
+
+
+def stored_ids(job: Job) -> tuple[CountedList, ...]:
+    """The features of a job whose ids a batch stores: all that hold ids.
+
+    Args:
+        job: resolved config.
+    """
+    return tuple(CountedList(f.name, longest=_limit(job, f.name)) for f in job.schema.sparse)
+
+
+def _limit(job: Job, name: str) -> int | None:
+    """The most ids of a list that its transforms leave; None: all."""
+    steps = job.transforms.steps.get(name, ())
+    return min((int(step.arguments["x"]) for step in steps if "x" in step.arguments), default=None)
 
 
 def show_all_ranks(mine: Any) -> list[Any]:

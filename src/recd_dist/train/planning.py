@@ -123,7 +123,7 @@ def count_rows(job: Job) -> StepRows:
             transforms,
             batch_size=size,
             seed=job.config.seed,
-            shuffle=job.config.reader.shuffle,
+            order=job.config.reader.read_order,
             window=job.config.reader.window,
             prefetch=1,
             on_bad_id=job.config.reader.on_bad_id,

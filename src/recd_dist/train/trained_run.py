@@ -34,6 +34,7 @@ from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.reader.loader import Loader
+from recd_dist.reader.order import TABLE
 from recd_dist.reader.transform import Transforms
 from recd_dist.screen.command_line import command_line, override
 from recd_dist.table.clustered import ClusteredTable
@@ -68,7 +69,7 @@ class TrainedRun:
     @contextmanager
     def open_batches(self, ranks: Ranks) -> Iterator[Loader]:
         """This rank's batches of the split, each sample once and in the order of the table; for ``ids`` to map."""
-        with self.ids, closing(build.build_loader(self.job, ranks, self.transforms, shuffle=False)) as batches:
+        with self.ids, closing(build.build_loader(self.job, ranks, self.transforms, order=TABLE)) as batches:
             yield batches
 
 

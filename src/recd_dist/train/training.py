@@ -50,6 +50,7 @@ from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
 from recd_dist.ranks.stop import Stop, Stopped
 from recd_dist.reader.loader import Loader
+from recd_dist.reader.order import TABLE
 from recd_dist.reader.transform import Transforms
 from recd_dist.reader.worker_process import fork_server
 from recd_dist.tensors.batch import Batch
@@ -271,7 +272,7 @@ def shard_model(job: Job, ranks: Ranks, plan: TablePlan | None = None) -> tuple[
 def count_items(job: Job, ranks: Ranks, losses: InBatchLosses) -> None:
     """Tells the losses ``in_batch`` how often the training table has each item; a collective that reads it once."""
     if any(task.loss == "in_batch" and task.log_q for task in job.tasks):
-        transforms, options = job.transforms.fit(job.table), {"batch_size": COUNTED_AT_ONCE, "shuffle": False}
+        transforms, options = job.transforms.fit(job.table), {"batch_size": COUNTED_AT_ONCE, "order": TABLE}
         loader = build.build_loader(narrow_to_items(job), ranks, transforms, **options)  # type: ignore[arg-type]
         losses.take_shares(count_item_shares(job, ranks, loader))
 

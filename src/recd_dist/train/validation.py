@@ -22,6 +22,7 @@ from recd_dist.job.job import Job
 from recd_dist.job.run_places import best_of
 from recd_dist.ranks import progress
 from recd_dist.ranks.process_group import Ranks
+from recd_dist.reader.order import TABLE
 from recd_dist.reader.transform import Transforms
 from recd_dist.train import build
 from recd_dist.train.evaluation import quality_of
@@ -114,7 +115,7 @@ class Validation:
 
     def _measure(self, model: nn.Module) -> dict[str, Any]:
         options: dict[str, Any] = {"table": self._job.evaluation, "batch_size": self._options.batch_size}
-        with closing(build.build_loader(self._job, self._ranks, self._transforms, shuffle=False, **options)) as batches:
+        with closing(build.build_loader(self._job, self._ranks, self._transforms, order=TABLE, **options)) as batches:
             mapped = batches if self._ids is None else self._ids.known(batches)
             measures = build.build_losses(self._job), self._ranks.device, retrieval_of(self._job, self._options.top)
             quality = quality_of(model, mapped, *measures)

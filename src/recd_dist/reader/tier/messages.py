@@ -15,6 +15,7 @@ from recd_dist.files.json_text import json_text
 from recd_dist.reader.intervals import fingerprint
 from recd_dist.reader.open_files import require_clustered
 from recd_dist.reader.order import Shuffle
+from recd_dist.reader.time_slices import order_of
 from recd_dist.reader.transform import Transforms
 from recd_dist.reader.worker import Failure, ReaderOptions, Task
 from recd_dist.table.clustered import ClusteredTable
@@ -27,6 +28,7 @@ MAX_MESSAGE_BYTES = 16 << 20
 """Of what a trainer sends: a schema of ten thousand features takes 2 MB."""
 
 OPEN, CLOSE, STATS = "open", "close", "stats"
+_SHUFFLE = ("seed", "order", "window_size")
 _OBJECTS = ("table", "schema", "tables", "transforms", "shuffle")
 _ERRORS: dict[str, type[UserError]] = {"ConfigError": ConfigError, "DataError": DataError}
 
@@ -98,7 +100,7 @@ def write_opening(options: ReaderOptions, client: str, compression: str) -> dict
         "schema": options.schema.to_json(),
         "tables": [table.to_json() for table in options.tables.values()],
         "transforms": options.transforms.to_json(),
-        "shuffle": asdict(options.shuffle),
+        "shuffle": {name: getattr(options.shuffle, name) for name in _SHUFFLE},
         "options": plain,
     }
 
@@ -132,7 +134,8 @@ def read_options(opening: Mapping[str, Any], table: ClusteredTable) -> ReaderOpt
     tables = [Table.from_json(value) for value in opening["tables"]]
     transforms = Transforms.parse(schema, opening["transforms"])
     plain = {**opening["options"], "windows": tuple(map(str, opening["options"]["windows"]))}
-    return ReaderOptions(table, schema, {t.name: t for t in tables}, transforms, Shuffle(**opening["shuffle"]), **plain)
+    shuffle = order_of(table, Shuffle(**opening["shuffle"]))
+    return ReaderOptions(table, schema, {t.name: t for t in tables}, transforms, shuffle, **plain)
 
 
 def write_task(task: Task | None) -> list[Any] | None:
