@@ -23,7 +23,7 @@ CUT = {"row_group_size": 100}
 def contents(job: Job, **options: Any) -> list[tuple[Any, ...]]:
     """Every sample of an epoch in its order: the ids and numbers of each feature, its label and its session."""
     found = []
-    loader = Loader(job.table, job.schema, job.tables, **({"batch_size": 64, "shuffle": False} | options))
+    loader = Loader(job.table, job.schema, job.tables, **({"batch_size": 64, "order": "table"} | options))
     for batch in loader:
         flat = batch.expand()
         places = [torch.split(flat.sparse.values_of(k), flat.sparse.lengths_of(k).tolist()) for k in flat.sparse.keys]
@@ -120,7 +120,7 @@ def test_unclustered_rows_are_found_by_hash(write, configure, caplog):
 
 def items_of(job: Job, **options: Any) -> list[int]:
     """The item of each sample of an epoch, in its order."""
-    loader = Loader(job.table, job.schema, job.tables, **({"batch_size": 4096, "shuffle": False} | options))
+    loader = Loader(job.table, job.schema, job.tables, **({"batch_size": 4096, "order": "table"} | options))
     found = [item for batch in loader for item in batch.sparse.values_of("item").tolist()]
     loader.close()
     return found
@@ -138,7 +138,7 @@ def test_row_groups_of_one_row_and_large_ones(write, configure):
     assert (len(sizes), max(sizes) <= 8192, large.manifest.sequences) == (-(-len(table) // 8192), True, {0})
     items = [row["item"] for row in rows] * times
     assert items_of(tiny) * times == items_of(large) == items
-    shuffled = items_of(large, shuffle=True, seed=3, window=1)
+    shuffled = items_of(large, order="sessions", seed=3, window=1)
     assert (shuffled != items, sorted(shuffled) == sorted(items)) == (True, True)
 
 

@@ -143,7 +143,7 @@ def test_the_reader_gives_the_same_columns(tables, weights):
     assert seen == raw.num_rows
 
 
-@pytest.mark.parametrize("options", [{}, {"num_workers": 1}, {"shuffle": False}])
+@pytest.mark.parametrize("options", [{}, {"num_workers": 1}, {"order": "table"}])
 @pytest.mark.parametrize("kept", [("history", "recent"), ("recent",)])
 def test_windows_stay_windows_in_a_batch(tables, kept, options):
     path, _, made = tables

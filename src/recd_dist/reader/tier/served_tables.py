@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from recd_dist.errors import ConfigError
-from recd_dist.reader.intervals import fingerprint
+from recd_dist.reader.position import fingerprint
 from recd_dist.reader.tier.messages import WantedTable
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.location import Location, directories
