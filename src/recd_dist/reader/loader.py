@@ -117,7 +117,15 @@ class Loader:
             tell_cost(shuffle)
         self._manifest = table.manifest
         self._options = ReaderOptions(
-            table, schema, tables, transforms or Transforms({}), shuffle, expand, on_bad_id, on_nan, frozenset(windows)
+            table,
+            schema,
+            tables,
+            transforms or Transforms({}),
+            shuffle,
+            expand,
+            on_bad_id,
+            on_nan,
+            tuple(sorted(windows)),
         )
         if servers is None:
             BatchReader.check(self._options)

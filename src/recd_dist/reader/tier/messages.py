@@ -12,9 +12,9 @@ from typing import Any
 from recd_dist import __version__
 from recd_dist.errors import ConfigError, DataError, UserError
 from recd_dist.files.json_text import json_text
-from recd_dist.reader.position import fingerprint
 from recd_dist.reader.open_files import require_clustered
 from recd_dist.reader.order import Shuffle
+from recd_dist.reader.position import fingerprint
 from recd_dist.reader.time_slices import order_of
 from recd_dist.reader.transform import Transforms
 from recd_dist.reader.worker import Failure, ReaderOptions, Task
