@@ -2,7 +2,7 @@ import pytest
 
 from recd_dist.errors import ConfigError
 from recd_dist.job.check_servers import check_servers, has_servers
-from recd_dist.job.options import Reader
+from recd_dist.job.reader_options import Reader
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from recd_dist.errors import ConfigError, nearest
-from recd_dist.job.options import Reader
+from recd_dist.job.reader_options import Reader
 from recd_dist.reader.defaults import COMPRESSIONS
 from recd_dist.reader.tier.server_address import Address
 
