@@ -40,6 +40,7 @@ from recd_dist.plan.world import World
 from recd_dist.ranks.health.release_lines import CUDA_BUILD, installed_versions
 from recd_dist.table.schema import Feature, Kind, Schema, Table
 from recd_dist.tensors.batch import Batch
+from recd_dist.tensors.find_windows import find_windows
 from recd_dist.tensors.host_side import constant, host_integers
 from recd_dist.tensors.ikjt import IKJT, GroupLayout
 from recd_dist.train import build
@@ -151,6 +152,19 @@ def random_batch(weighted: bool = False) -> Batch:
     return Batch(sparse, dense, torch.ones(32, 1), torch.arange(32), torch.arange(32) // 4)
 
 
+def with_windows(batch: Batch) -> Batch:
+    """The batch with histories that shift by one id, as windows."""
+    sparse = batch.sparse
+    lists = [
+        torch.cat([torch.arange(r, r + n) for r, n in enumerate(sparse.lengths_of(k).tolist())]) for k in sparse.keys
+    ]
+    values = torch.cat(lists).to(sparse.values.dtype)
+    weights = None if sparse.weights is None else values / 64
+    shared = find_windows(replace(sparse, values=values, weights=weights), ["history", "seen", "tags", "place"])
+    assert len(shared.windows) == 4
+    return replace(batch, sparse=shared)
+
+
 @contextmanager
 def imagined_ranks(world_size: int) -> Iterator[None]:
     """A process group of ranks that are not there; its all-to-all looks at what it is given, and moves nothing."""
@@ -236,6 +250,7 @@ class FakeStep:
         options: of the embeddings.
         model_options: of the model.
         weighted: whether ids have weights.
+        windows: whether rows of lists are windows.
     """
 
     model: str
@@ -245,11 +260,12 @@ class FakeStep:
     options: dict[str, Any] = field(default_factory=dict)
     model_options: dict[str, Any] = field(default_factory=dict)
     weighted: bool = False
+    windows: bool = False
 
     def __post_init__(self) -> None:
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.schema = schema_of(self.weighted)
-        self.batch = random_batch(self.weighted)
+        self.batch = with_windows(random_batch(self.weighted)) if self.windows else random_batch(self.weighted)
         self.batch.sparse.known_lengths_of("history")  # outside of the mode, inside which numpy would see no numbers
         constant.cache_clear()  # those of another mode are of no use
         env = ShardingEnv.from_process_group(dist.group.WORLD)

@@ -69,8 +69,10 @@ def test_the_host_waits_for_sizes_alone(step_of: Callable[..., FakeStep], shardi
         {"options": {"send": {"tag": "ids", "place": "ids"}}},
         {"options": {"codecs": Codecs("int8", "bf16")}},
         {"model_options": {"max_length": 3, "history_layers": 1}},
+        {"windows": True, "options": {"send": {"item": "rows"}}},
+        {"windows": True, "weighted": True, "options": {"send": {"tag": "ids", "place": "ids"}}},
     ],
-    ids=["mean", "weights", "ids", "codecs", "history layers"],
+    ids=["mean", "weights", "ids", "codecs", "history layers", "windows", "weighted windows by ids"],
 )
 def test_options(step_of: Callable[..., FakeStep], options: dict[str, Any]) -> None:
     assert len(step_of("sequence", "RW", **options).run()) == 1

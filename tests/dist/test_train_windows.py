@@ -1,4 +1,7 @@
-"""A whole job on two ranks whose batches hold windows, against the same job with lists: the same checkpoints."""
+"""A whole job on two ranks whose batches hold windows, against the same job with lists: the same checkpoints.
+
+Windows come from the reader, which keeps those of tables whose ids travel, or from ``find_windows``, for every feature.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -35,26 +38,41 @@ NEARLY = {
 }
 
 
-def _train(ranks: Ranks, overrides: list[str], windows: bool) -> dict[str, Any]:
+FROM_READER = ("sequence", "transformer", "mapped", "dlrm, ids", "hstu, rows")
+
+
+def _train(ranks: Ranks, overrides: list[str], everywhere: bool) -> dict[str, Any]:
     taken, stored = Loader._take_batch, list[int]()
 
     def with_windows(loader: Loader, result: Any) -> Batch:
         batch = taken(loader, result)
-        sparse = find_windows(batch.sparse)
+        sparse = find_windows(batch.sparse.lists()) if everywhere else batch.sparse
         stored.append(sum(sparse.num_list_values(k) - sparse.num_values(k) for k in sparse.windows))
         return Batch(**{**vars(batch), "sparse": sparse})
 
-    with patch.object(Loader, "_take_batch", with_windows if windows else taken):
+    with patch.object(Loader, "_take_batch", with_windows):
         summary = train(load("train", overrides), ranks)
     return {**summary, "shared": sum(stored)}
 
 
-@pytest.mark.parametrize("name", [*EXACT, *NEARLY])
+SLOW = ("transformer", "without deduplication", "dlrm, ids", "sequence, expanded")
+CASES = [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in (*EXACT, *NEARLY)]
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_checkpoints_are_alike(two_ranks, tiny: list[str], tmp_path: Path, name: str) -> None:
     # Adagrad would make a whole step of the rounding of a gradient near 0, unless eps is above it.
     common = [*tiny, *(EXACT.get(name) or NEARLY[name]), "batch_size=64", "max_steps=8", "checkpoint.every=4"]
     common += ["plan.sharding=row_wise", "optim.dense.eps=1e-4", "optim.tables.eps=1e-4"]
-    windows, lists = (two_ranks(_train, [*common, f"run_dir={tmp_path / str(on)}"], on)[0] for on in (True, False))
+    of_reader = name in FROM_READER
+    windows, lists = (
+        two_ranks(
+            _train,
+            [*common, f"run_dir={tmp_path / str(on)}", f"reader.windows={str(on and of_reader).lower()}"],
+            on and not of_reader,
+        )[0]
+        for on in (True, False)
+    )
     assert windows["shared"] > 1000
     assert lists["shared"] == 0
     assert windows["dedup_factor"] == lists["dedup_factor"]

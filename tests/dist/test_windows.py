@@ -55,12 +55,16 @@ def test_the_batches_share_ids() -> None:
 
 
 CASES = [
-    *((sharding, "ids, weighted", True) for sharding in TWO),
-    *((sharding, "pooled at home", True) for sharding in ("TW", "RW", "mixed")),
-    *((sharding, "un-pooled rows", True) for sharding in ("CW", "mixed")),
-    ("RW", "mean", True),
-    ("mixed", "ids", True),
-    ("TW", "ids, weighted", False),  # it is expanded before any table sees it
+    ("mixed", "pooled at home", True),
+    ("RW", "ids, weighted", True),
+    ("DP", "ids, weighted", True),
+    ("mixed", "un-pooled rows", True),
+    ("CW", "mean", True),
+    *(pytest.param(s, "pooled at home", True, marks=pytest.mark.slow) for s in ("TW", "RW", "CW")),
+    *(pytest.param(s, "ids, weighted", True, marks=pytest.mark.slow) for s in ("TW", "CW", "mixed")),
+    pytest.param("CW", "un-pooled rows", True, marks=pytest.mark.slow),
+    pytest.param("mixed", "ids", True, marks=pytest.mark.slow),
+    pytest.param("TW", "ids, weighted", False, marks=pytest.mark.slow),  # it is expanded before any table sees it
 ]
 
 
@@ -104,7 +108,7 @@ def test_four_ranks_of_two_hosts(four_ranks, sharding: str, exchange: str) -> No
     sequences=st.sampled_from([[], ["clicks"], ["clicks", "target"]]),
     weighted=st.booleans(),
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_shape(two_ranks, sizes, longest, kinds, send, sequences, weighted) -> None:
     options = {
         "send": {t: s for t, s in send.items() if kinds.get(t) != "DP"},

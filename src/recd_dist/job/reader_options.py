@@ -20,6 +20,7 @@ class Reader:
     whole: str | None = None  # sessions or users: what is not cut between two batches where it fits into one
     work: GivenWork = field(default_factory=GivenWork)
     equal_rows: str = "auto"  # data.reader=direct: neighbours or hash finds them; auto: found by measuring
+    windows: bool = True  # histories that are stored as windows stay so in batches, for tables whose ids travel
     on_bad_id: str = "error"  # or drop: ids outside their table
     on_nan: str = "error"  # or zero: dense values and weights that are not finite
     servers: list[str] = field(default_factory=list)  # host:port of `recd reader`, grpc+tls://host:port with TLS

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from recd_dist.embedding.exchange.assemble import ids_of
+from recd_dist.embedding.exchange.classes import shared_features
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.embedding.vocabulary.names import ExchangeName, Send
 from recd_dist.job.check_servers import has_servers
@@ -250,6 +251,7 @@ def build_loader(
     state: Mapping[str, Any] | None = None,
     order: str | None = None,
     cutter: BatchCutter | None = None,
+    model: Any = None,
 ) -> Loader:
     """Builds the loader of this rank's batches.
 
@@ -262,8 +264,11 @@ def build_loader(
         state: position to go on from.
         order: instead of the config's.
         cutter: cuts batches otherwise than by the number of their samples.
+        model: a TrainModel, sharded or not, whose tables gain by histories that stay windows; batches hold lists when
+            absent.
     """
     reader = job.config.reader
+    is_windowed = reader.windows and job.dedup and model is not None
     return Loader(
         table or job.table,
         job.schema,
@@ -279,6 +284,7 @@ def build_loader(
         state=state,
         expand=not job.dedup,
         prefetch=reader.prefetch,
+        windows=shared_features(getattr(model, "module", model).embeddings.classes) if is_windowed else (),
         on_bad_id=reader.on_bad_id,
         on_nan=reader.on_nan,
         pin_memory=ranks.device.type == "cuda",

@@ -69,7 +69,8 @@ class TrainedRun:
     @contextmanager
     def open_batches(self, ranks: Ranks) -> Iterator[Loader]:
         """This rank's batches of the split, each sample once and in the order of the table; for ``ids`` to map."""
-        with self.ids, closing(build.build_loader(self.job, ranks, self.transforms, order=TABLE)) as batches:
+        loader = build.build_loader(self.job, ranks, self.transforms, order=TABLE, model=self.model)
+        with self.ids, closing(loader) as batches:
             yield batches
 
 

@@ -110,7 +110,7 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     ids, start = MappedIds(job, ranks, model, optimizer), resume(job, ranks, model, optimizer)
     validation = Validation(job, ranks, transforms, start, saves := Saves(job), ids)
     cutter = cutter_of(job, ranks, model, transforms, start.get("reader", {}))
-    loader = build.build_loader(job, ranks, transforms, state=start.get("reader"), cutter=cutter)
+    loader = build.build_loader(job, ranks, transforms, state=start.get("reader"), cutter=cutter, model=model)
     step = first = optimizer.steps_done = int(start.get("step", 0))
     require_work(config, step, loader.epoch, validation.is_over)
     last, num_trained = config.max_steps or sys.maxsize, 0  # batches of this epoch and attempt

@@ -114,7 +114,11 @@ class Validation:
         return numbers
 
     def _measure(self, model: nn.Module) -> dict[str, Any]:
-        options: dict[str, Any] = {"table": self._job.evaluation, "batch_size": self._options.batch_size}
+        options: dict[str, Any] = {
+            "table": self._job.evaluation,
+            "batch_size": self._options.batch_size,
+            "model": model,
+        }
         with closing(build.build_loader(self._job, self._ranks, self._transforms, order=TABLE, **options)) as batches:
             mapped = batches if self._ids is None else self._ids.known(batches)
             measures = build.build_losses(self._job), self._ranks.device, retrieval_of(self._job, self._options.top)
