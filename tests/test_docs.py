@@ -58,8 +58,8 @@ def test_configuration_names_every_argument_of_the_models() -> None:
     assert named == arguments
 
 
-def test_data_page_names_every_transform() -> None:
-    text = (DOCS / "data.md").read_text()
+def test_the_page_of_transforms_names_every_one() -> None:
+    text = (DOCS / "transforms.md").read_text()
     assert [name for name in REGISTRY if f"`{name}`" not in text] == []
 
 

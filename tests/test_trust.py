@@ -71,7 +71,7 @@ def test_the_lists_find_what_they_name() -> None:
 
 
 def test_code_is_imported_by_name_only_where_this_program_says_the_name() -> None:
-    """A config says a name in one place, model/custom.py, which imports what the environment trusts and nothing else.
+    """A config says a name in one place, ranks/trusted_code.py, which imports only what the environment trusts.
 
     ranks/rank.py, rank_server.py: the launcher's --module; libraries.py: those of a job; prepared.py: its own list.
     """
@@ -79,7 +79,7 @@ def test_code_is_imported_by_name_only_where_this_program_says_the_name() -> Non
         "ranks/rank.py: importlib.import_module",
         "ranks/rank_server.py: importlib.import_module",
         "ranks/health/libraries.py: importlib.import_module",
-        "model/custom.py: importlib.import_module",
+        "ranks/trusted_code.py: importlib.import_module",
         "train/prepared.py: import_module",
         "train/prepared.py: importlib.import_module",
     }
@@ -116,6 +116,7 @@ def test_what_listens_is_known() -> None:
     - flight_service.py: servers of the reader, on loopback unless told otherwise; beyond it they ask for a token.
     - probe.py: the two ranks that `recd plan --probe` starts, which meet through a file and talk over loopback.
     - launcher.py, health/ports.py: whether a port is free.
+    - user_transform.py: whether a function takes its arguments; nothing listens.
     """
     assert uses(SERVERS) == {
         "metrics/board_guard.py: TensorBoard",
@@ -131,6 +132,7 @@ def test_what_listens_is_known() -> None:
         "ranks/process_group.py: dist.TCPStore",
         "ranks/process_group.py: dist.init_process_group",
         "ranks/process_group.py: socket.create_server",
+        "reader/user_transform.py: inspect.signature(function).bind",
     }
     servers = {
         m

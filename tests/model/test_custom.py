@@ -8,8 +8,8 @@ from tests.model.batches import assert_on_equals_off, heavy_tailed_inverse, rand
 
 from recd_dist.errors import ConfigError
 from recd_dist.job import preflight
-from recd_dist.model.custom import TRUSTED
 from recd_dist.model.models import build_named_model, sequence_features
+from recd_dist.ranks.trusted_code import TRUSTED
 
 SCHEMA = schema_of(user="u1:id u2:ids h:ids ud:dense", page="p1:id", sample="c:id d:dense")
 MODULE = '''

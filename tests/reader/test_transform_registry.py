@@ -1,11 +1,14 @@
 """Each transform on a column, in literals."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 
-from recd_dist.reader import transform_registry as t
+from recd_dist.reader import list_transforms, value_transforms
 from recd_dist.table.column import Column
+
+t = SimpleNamespace(**vars(value_transforms) | vars(list_transforms))
 
 
 def lists(*rows, dtype=np.int64):
@@ -71,3 +74,31 @@ def test_hash_spreads_any_integer_over_all_rows():
 
 def test_hash_never_changes():
     assert t.hash_ids(Column(np.array([-1, 0, 1, 2**40])), 1000).values.tolist() == [936, 535, 465, 641]
+
+
+def test_modulus_is_never_negative():
+    assert rows(t.modulus(lists([-1, 7], [], [2**40]), 5)) == [[4, 2], [], [2**40 % 5]]
+
+
+def test_fill():
+    assert rows(t.fill(lists([1, 2], [], [3], []), 9)) == [[1, 2], [9], [3], [9]]
+    assert t.fill(dense(1, np.nan, -np.inf), 5).values.tolist() == [1, 5, 5]
+    weighted = replace(lists([1], []), weights=np.array([0.5], np.float32))
+    assert t.fill(weighted, 9).weights.tolist() == [0.5, 1]
+    whole = lists([1], [2])
+    assert t.fill(whole, 9) is whole
+
+
+def test_min_max():
+    assert t.min_max(dense(2, 4, 6, 8), min=2, max=6).values.tolist() == [0, 0.5, 1, 1.5]
+    assert t.min_max(dense(3, 3), min=3, max=3).values.tolist() == [0, 0]
+
+
+def test_normalize_weights():
+    column = replace(lists([1, 2], [], [3], [4, 5]), weights=np.array([3, -4, 2, 0, 0], np.float32))
+    for by, wanted in (
+        ("sum", [3 / 7, -4 / 7, 1, 0, 0]),
+        ("l2", [0.6, -0.8, 1, 0, 0]),
+        ("max", [0.75, -1, 1, 0, 0]),
+    ):
+        np.testing.assert_allclose(t.normalize_weights(column, by).weights, wanted, rtol=1e-6)

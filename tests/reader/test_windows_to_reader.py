@@ -1,7 +1,9 @@
 """Windows and weights through the ETL, the files, the reader and SQL: what comes out is what went in."""
 
 import tempfile
+from contextlib import closing
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import duckdb
@@ -17,8 +19,10 @@ from recd_dist.errors import DataError
 from recd_dist.etl.flow import etl
 from recd_dist.etl.source.source import Source
 from recd_dist.reader.loader import Loader
+from recd_dist.reader.made_features import MadeFeatures
 from recd_dist.reader.order import RowGroup
 from recd_dist.reader.table_files import TableFiles
+from recd_dist.reader.transform import Transforms
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.flat import flat_view
 from recd_dist.table.schema import Table
@@ -316,3 +320,38 @@ def test_stats_count_the_bytes_of_streams(tables):
     assert (user.num_bytes, features["recent"].num_bytes) == (sizes["user"], sizes["recent"])
     assert features["recent"].id_bytes == 8
     assert features["recent"].num_stored == made.features["recent"].num_values_unique
+
+
+@pytest.mark.parametrize("expand", [False, True])
+def test_transforms_of_windows_are_those_of_lists(tables, expand):
+    """Cut, filled and hashed as windows, and crossed: what batches hold is what lists give."""
+    specs = {
+        "history": [{"last_x": 5}, {"modulus": 1000}],
+        "recent": [{"first_x": 3}, {"hash": 1000}],
+        "both": [{"cross": {"of": [{"history": [{"last_x": 1}]}, "device"], "n": 500}}],
+        "first": [{"copy": "history"}, {"first_x": 1}, {"fill": 7}, {"hash": 1000}],
+    }
+    path, _, _ = tables
+    found = []
+    for name in ("on", "off"):
+        table = ClusteredTable.load(path / name / "train")
+        stored = table.manifest.schema
+        assert stored["history"].window == (name == "on")
+        options = {n: {"transforms": specs[n], "table": "item"} for n in ("both", "first")}
+        schema = replace(stored, features=(*stored.features, *MadeFeatures.of(options, stored).features))
+        transforms = Transforms.parse(schema, specs, stored)
+        sizes = {"item": Table("item", 1000, 4), "device": Table("device", 3, 4)}
+        loader = Loader(table, schema, sizes, transforms, batch_size=50, shuffle=False, expand=expand)
+        with closing(loader):
+            whole = [batch.expand() for batch in loader]
+        columns = [b.session_ids.tolist() for b in whole], *([lists_of(b.sparse, key) for b in whole] for key in specs)
+        found.append(
+            sorted(zip(*(chain.from_iterable(column) for column in columns), strict=True))
+        )  # parts differ in order
+    assert found[0] == found[1]
+    assert any(len(history) == 5 for _, history, *_ in found[0])
+
+
+def lists_of(sparse, key):
+    values, ends = sparse.values_of(key).tolist(), sparse.lengths_of(key).cumsum(0).tolist()
+    return [values[a:b] for a, b in zip([0, *ends], ends, strict=False)]

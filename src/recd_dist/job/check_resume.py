@@ -29,6 +29,7 @@ def check_resume(job: Job) -> None:
     if before is None:
         return
     now = asdict(config)
+    _require_same_transforms(config.run_dir, before, now)
     before["model"] = {**shipped_model(before["model"].get("name")), **before["model"]}
     require_same_tasks(config.run_dir, before, now, first_label(job.manifest, job.weight))
     for kept in _KEPT:
@@ -40,6 +41,25 @@ def check_resume(job: Job) -> None:
                 f"{config.run_dir} holds a run with {name}={was}, now {wanted}; {same} goes on with it, another "
                 "run_dir=... begins beside it, resume=false starts it afresh"
             )
+
+
+def _require_same_transforms(run_dir: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuses features that are transformed in another way: weights were learnt from what transforms gave."""
+    was, wanted = (_transforms_of(config) for config in (before, now))
+    for name in sorted({*was, *wanted}):
+        if was.get(name) != wanted.get(name):
+            raise ConfigError(
+                f"{run_dir} holds a run with data.features.{name}.transforms={_as_typed(was.get(name))}, now "
+                f"{_as_typed(wanted.get(name))}; the same transforms go on with it, another run_dir=... begins beside "
+                "it, resume=false starts it afresh"
+            )
+
+
+def _transforms_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The transforms of each feature for which a config names some, none at all included."""
+    features = value_at(config, "data.features") or {}
+    given = {name: (options or {}).get("transforms") for name, options in features.items()}
+    return {name: transforms for name, transforms in given.items() if transforms is not None}
 
 
 def _first_difference(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

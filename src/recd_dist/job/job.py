@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from recd_dist.job.tasks import find_tasks, read_order
 from recd_dist.model.history_choice import id_features
 from recd_dist.model.task import Task
 from recd_dist.model.tower_choice import TOWER_MODELS, find_towers
+from recd_dist.reader.made_features import MadeFeatures
 from recd_dist.reader.open_files import AnyTable
 from recd_dist.reader.transform import Transforms
 from recd_dist.table.location import Location
@@ -145,12 +146,15 @@ def resolve(config: TrainConfig, table: AnyTable | None = None) -> Job:
     table = table or open_table(config)
     path, manifest = table.path, table.manifest
     weights = manifest.schema.weights.values()
-    stored = manifest.schema.without(n for n in config.data.drop if n in manifest.schema or n in weights)
+    made = MadeFeatures.of(config.data.features, manifest.schema)
+    known = replace(manifest.schema, features=(*manifest.schema.features, *made.features))
+    drop = [name for given in config.data.drop for name in made.names.get(given, (given,))]
+    stored = known.without(n for n in drop if n in known or n in weights)
     tasks = find_tasks(config, manifest, str(path))
     stored = read_order(stored, tasks)
     groups = choose_groups(manifest, stored, config.plan.expand)
     schema = stored.expand([g.group for g in groups if g.expanded])
-    columns = [*(f.name for f in manifest.schema.features), *weights, *manifest.schema.labels]
+    columns = [*(f.name for f in known.features), *weights, *manifest.schema.labels, *made.names]
     columns += manifest.source.get("drop", [])
     for name in [*config.data.features, *config.data.drop]:
         if name not in columns and name not in manifest.source.get("columns", []):
@@ -158,10 +162,11 @@ def resolve(config: TrainConfig, table: AnyTable | None = None) -> Job:
     _check_against_table(config, path, manifest)
     dim = _embedding_width(config)
     overrides = {name: dict(value or {}) for name, value in config.data.tables.items()}
-    unknown = [n for n in overrides if n not in manifest.schema.tables]
+    unknown = [n for n in overrides if n not in known.tables]
     if unknown:
-        raise ConfigError(f"data.tables: no table '{unknown[0]}'{nearest(unknown[0], manifest.schema.tables)}")
-    transforms = Transforms.parse(schema, _transforms(config, schema, manifest))
+        raise ConfigError(f"data.tables: no table '{unknown[0]}'{nearest(unknown[0], known.tables)}")
+    specs = {**_transforms(config, schema, manifest), **{n: s for n, s in made.specs.items() if n in schema}}
+    transforms = Transforms.parse(schema, specs, manifest.schema)
     overrides = {n: v for n, v in overrides.items() if n in schema.tables}
     times = id_features(config.model.get("times"))
     tables = infer_tables(manifest, schema, overrides, dim, transforms.id_limits(), times)
@@ -222,8 +227,10 @@ def _as_config(value: object) -> str:
 
 def _transforms(config: TrainConfig, schema: Schema, manifest: Manifest) -> dict[str, list[Any]]:
     """The transforms of the config. Dense features without any are standardised, those with heavy tails after a log."""
-    given = {n: list((f or {}).get("transforms") or []) for n, f in config.data.features.items() if n in schema}
-    for feature in schema.dense:
+    stored = manifest.schema
+    given = {n: list((f or {}).get("transforms") or []) for n, f in config.data.features.items() if n in stored}
+    given = {name: steps for name, steps in given.items() if name in schema}
+    for feature in (f for f in schema.dense if not f.made_from):
         if "transforms" not in (config.data.features.get(feature.name) or {}):
             stats = manifest.features[feature.name]
             heavy = stats.min >= 0 and stats.max > stats.mean + 10 * stats.std

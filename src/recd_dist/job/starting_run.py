@@ -78,7 +78,7 @@ def begin_from(job: Job) -> Job:
     grown = {name: _grow(job, tables[name], table) if name in tables else table for name, table in job.tables.items()}
     steps = {name: given for name, given in extra["transforms"].items() if name in job.schema}
     tasks = keep_statistics(job.tasks, tasks_of(extra, job.schema.labels[0]), f"run_from={config.run_from}")
-    return replace(job, tables=grown, transforms=Transforms.parse(job.schema, steps), tasks=tasks)
+    return replace(job, tables=grown, transforms=Transforms.parse(job.schema, steps, job.manifest.schema), tasks=tasks)
 
 
 def _require_same_model(job: Job, trained: dict[str, Any]) -> None:

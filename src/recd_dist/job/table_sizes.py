@@ -7,7 +7,7 @@ from typing import Any
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.screen.command_line import command_line, override
 from recd_dist.table.manifest import IdStats, Manifest
-from recd_dist.table.schema import EVICTIONS, IdRules, Schema, Table
+from recd_dist.table.schema import EVICTIONS, Feature, IdRules, Schema, Table
 
 _OPTIONS = ("num_embeddings", "dim", "hashed", "mapped", "admit_after", "evict", "max_age")
 _OF_MAPPED = ("admit_after", "evict", "max_age")
@@ -66,6 +66,7 @@ def infer_tables(
         if len(known_bounds) == len(bounds):
             stats = IdStats(0, max(known_bounds) - 1, max(known_bounds))
         try:
+            _require_bound(name, options, [f for f in schema.sparse if f.table == name], limits or {})
             _check_limits(name, options, features, limits or {})
             own_times = [feature for feature in features if feature in times]
             tables[name] = _table_with_times(name, stats, options, dim, own_times, len(own_times) == len(features))
@@ -136,6 +137,18 @@ def _table_with_times(
 
 def _round_up(rows: int) -> int:
     return max(-(-rows // _MULTIPLE) * _MULTIPLE, _MULTIPLE)
+
+
+def _require_bound(
+    name: str, options: Mapping[str, Any], features: Sequence[Feature], bounds: Mapping[str, int]
+) -> None:
+    """Refuses a table of features that are made, of whose ids the manifest says nothing, where nobody else does."""
+    unbounded = [f.name for f in features if f.name not in bounds]
+    if unbounded and all(f.made_from for f in features) and "num_embeddings" not in options:
+        raise ConfigError(
+            f"data.tables.{name}: nothing tells how many ids '{unbounded[0]}' has; end its transforms with "
+            f"{{hash: ROWS}}, or set data.tables.{name}.num_embeddings=ROWS"
+        )
 
 
 def _check_limits(name: str, options: Mapping[str, Any], features: list[str], limits: Mapping[str, int]) -> None:

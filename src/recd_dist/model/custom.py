@@ -11,10 +11,7 @@ With ``inputs: expanded`` it gets plain tensors with a row per sample, with ``in
 hold unique rows; the code of a module may stay as it is (tensors/shared.py).
 """
 
-import importlib
 import inspect
-import os
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,15 +22,10 @@ from torch import Tensor, nn
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.model.made_up_batch import make_up_batch
 from recd_dist.model.model_inputs import Inputs
+from recd_dist.ranks.trusted_code import describe_error, import_trusted
 from recd_dist.table.schema import SAMPLE, Kind, Schema
 from recd_dist.tensors.grouped import Embedded, Grouped
 from recd_dist.tensors.shared import Rows, RowTensor, expand
-
-TRUSTED = "RECD_TRUSTED_PACKAGES"
-"""The environment variable that lists, with commas, the packages from which a config may name a class.
-
-Importing a module runs its code. So a config, which may come from somebody else, cannot do it by itself.
-"""
 
 _GIVEN = ("schema", "dim", "num_features", "num_columns", "num_dense", "num_tasks")
 _FED = ("vectors", "dense", "features", "histories", "inputs")
@@ -190,21 +182,7 @@ def import_class(path: str) -> type[nn.Module]:
     module, _, name = path.rpartition(".")
     if not module or not all(part.isidentifier() for part in path.split(".")):
         raise ConfigError(f"model.class={path}: names no class; write model.class=my_package.my_module.MyClass")
-    package = module.partition(".")[0]
-    if package not in [word.strip() for word in os.environ.get(TRUSTED, "").split(",")]:
-        raise ConfigError(
-            f"model.class={path}: a config may run code of packages alone that you trust; if you trust '{package}', "
-            f"start the job with {TRUSTED}={package} in its environment, on every host"
-        )
-    try:
-        found = getattr(importlib.import_module(module), name, None)
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"model.class={path}: there is no module '{error.name}'; install its package, or name its folder in "
-            "PYTHONPATH (the working directory is not searched)"
-        ) from error
-    except Exception as error:
-        raise ConfigError(f"model.class={path}: importing {module} fails with {_describe(error)}") from error
+    found = import_trusted(f"model.class={path}", module, name)
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise ConfigError(f"model.class={path}: {module} has no nn.Module '{name}'")
     return found
@@ -235,11 +213,4 @@ def _run(path: str, what: str, function: Callable[[], Any]) -> Any:
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(f"model.class={path}: its {what} fails with {_describe(error)}") from error
-
-
-def _describe(error: Exception) -> str:
-    """An error in one line, with the place where it was raised in the user's code."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename]
-    place = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}{place}"
+        raise ConfigError(f"model.class={path}: its {what} fails with {describe_error(error)}") from error

@@ -244,7 +244,8 @@ class StepRows:
         share = batch_size / max(1, manifest.num_samples)
         rows = {g: max(1.0, manifest.group_rows[g] * share) for g in schema.dedup_groups}
         rows[SAMPLE] = float(batch_size)
-        stats = {f.name: manifest.features[f.name] for f in schema.sparse}
+        # Of a feature that is made nothing is known but what it is made from.
+        stats = {f.name: manifest.features[f.made_from[0] if f.made_from else f.name] for f in schema.sparse}
         expanded = {n: s.num_values_expanded * share for n, s in stats.items()}
         unique = {
             f.name: expanded[f.name] if f.group == SAMPLE else stats[f.name].num_values_unique * share

@@ -13,6 +13,7 @@ import numpy as np
 from recd_dist.errors import ConfigError, DataError, nearest
 from recd_dist.reader import kernels
 from recd_dist.reader.row_group_columns import Origin
+from recd_dist.reader.table_files import DecodedRowGroup
 from recd_dist.reader.transform import Transforms
 from recd_dist.screen.command_line import command_line, override
 from recd_dist.table.column import Array, Column, Rows, Windows
@@ -23,7 +24,8 @@ class RowPreparation:
     """Makes the rows of features ready for batches.
 
     Args:
-        schema: the features that are read.
+        schema: the features to make ready, in the groups of the table.
+        stored: the features that are read; some of ``schema`` may be made from them.
         tables: the embedding tables that the features look up, by name.
         transforms: fitted.
         on_bad_id: ``error``, or ``drop`` an id outside its table (from its list; a single one becomes an empty list).
@@ -38,7 +40,13 @@ class RowPreparation:
     """
 
     def __init__(
-        self, schema: Schema, tables: Mapping[str, Table], transforms: Transforms, on_bad_id: str, on_nan: str
+        self,
+        schema: Schema,
+        stored: Schema,
+        tables: Mapping[str, Table],
+        transforms: Transforms,
+        on_bad_id: str,
+        on_nan: str,
     ) -> None:
         for name, value, known in (("on_bad_id", on_bad_id, ("error", "drop")), ("on_nan", on_nan, ("error", "zero"))):
             if value not in known:
@@ -49,12 +57,14 @@ class RowPreparation:
                     f"feature '{feature.name}': no table '{feature.table}'{nearest(str(feature.table), tables)}"
                 )
         if not transforms.is_fitted:
-            raise ConfigError("transforms: `standardize` has no mean and std; fit them on the training table first")
+            raise ConfigError(
+                "transforms: some have no mean and std, or min and max; fit them on the training table first"
+            )
         read = [tables[t] for t in schema.tables]
         is_wide = any(table.mapped is not None or table.num_embeddings >= 2**31 for table in read)
         self.id_dtype = np.dtype(np.int64 if is_wide else np.int32)
         self.counts: Counter[str] = Counter()
-        self._tables, self._transforms = tables, transforms
+        self._tables, self._transforms, self._stored = tables, transforms, stored
         self._on_bad_id, self._on_nan = on_bad_id, on_nan
 
     def limits(self, schema: Schema) -> dict[str, int]:
@@ -77,50 +87,59 @@ class RowPreparation:
             found[n] = (steps[0].arguments["mean"], steps[0].arguments["std"] or 1.0) if steps else (0.0, 1.0)
         return found
 
-    def numbers(self, feature: Feature, column: Column, origin: Origin) -> Column:
-        """Transforms dense values, which must be finite before and after.
+    def numbers(self, feature: Feature, row_group: DecodedRowGroup, origin: Origin) -> Column:
+        """Transforms dense values, which must be finite before and after, unless a transform fills in what is not.
 
         Args:
             feature: a dense feature.
-            column: its rows, as they are stored.
-            origin: where the rows come from, for messages.
+            row_group: the rows, as they are stored.
+            origin: where they come from, for messages.
 
         Raises:
             DataError: a value that is not finite.
         """
-        for when in ("", " after its transforms"):
-            bad = ~np.isfinite(column.values)
-            if bad.any():
-                row = int(bad.argmax())
-                if self._on_nan == "error":
-                    raise DataError(
-                        f"{origin}, row {row}: dense feature '{feature.name}' is {column.values[row]}{when}; mend it "
-                        "in the SQL, or set reader.on_nan=zero"
-                    )
-                self.counts[f"{feature.name}: not finite"] += int(bad.sum())
-                column = Column(np.where(bad, np.float32(0), column.values))
-            if not when:
-                column = self._transforms.apply(feature.name, column)
-        return Column(column.values.astype(np.float32, copy=False))
+        if not feature.made_from and not self._transforms.fills(feature.name):
+            stored = row_group.columns[feature.name]
+            finite = self._check_numbers(feature, stored, origin, "")
+            if finite is not stored:
+                row_group = replace(row_group, columns={feature.name: finite})
+        rows = self._transforms.rows(feature, row_group, self._stored, self.counts)
+        found = self._check_numbers(feature, rows, origin, " after its transforms")
+        return Column(found.values.astype(np.float32, copy=False))
 
-    def ids(self, feature: Feature, rows: Rows, origin: Origin) -> Rows:
+    def _check_numbers(self, feature: Feature, rows: Rows, origin: Origin, when: str) -> Rows:
+        """The same numbers where they are finite; otherwise with zeros, or an error that names the first."""
+        bad = ~np.isfinite(rows.values)
+        if not bad.any():
+            return rows
+        row = int(bad.argmax())
+        if self._on_nan == "error":
+            raise DataError(
+                f"{origin}, row {row}: dense feature '{feature.name}' is {rows.values[row]}{when}; mend it "
+                "in the SQL, or set reader.on_nan=zero"
+            )
+        self.counts[f"{feature.name}: not finite"] += int(bad.sum())
+        return Column(np.where(bad, np.float32(0), rows.values))
+
+    def ids(self, feature: Feature, row_group: DecodedRowGroup, origin: Origin) -> Rows:
         """Transforms ids into [0, num_embeddings) of their table, unless it is mapped; weights must be finite.
 
         Windows stay windows as long as each value can be looked at by itself.
 
         Args:
             feature: an id feature.
-            rows: its rows, as they are stored.
-            origin: where the rows come from, for messages.
+            row_group: the rows, as they are stored.
+            origin: where they come from, for messages.
 
         Raises:
             DataError: an id outside its table, or a weight that is not finite.
         """
+        rows = self._transforms.rows(feature, row_group, self._stored, self.counts)
         if isinstance(rows, Windows):
-            if feature.name not in self._transforms.steps and self._are_fine(feature, rows):
+            if self._are_fine(feature, rows):
                 return replace(rows, values=self._to_rows(feature, rows.values))
             rows = rows.to_lists()
-        column = self._transforms.apply(feature.name, rows)
+        column = rows
         if column.weights is not None:
             column = self._check_weights(feature, column, column.weights, origin)
         if not self._are_fine(feature, column):

@@ -18,8 +18,8 @@ from recd_dist.reader.row_group_columns import DecodedColumns, Origin
 from recd_dist.reader.stages import measure
 from recd_dist.reader.table_files import DecodedRowGroup, TableFiles
 from recd_dist.reader.time_slices import times_of
-from recd_dist.table.column import Array, Column, Rows, Windows
-from recd_dist.table.schema import SAMPLE, Feature, Kind
+from recd_dist.table.column import Array, Rows, Windows
+from recd_dist.table.schema import SAMPLE, Feature, Kind, Schema
 
 Place = tuple[int, int, int, int, int, int]
 """Where the rows of a feature lie in a row group: its numbers in ``places``, see ``kernels``."""
@@ -87,13 +87,13 @@ class ShuffleWindowDecoder:
 
     Args:
         files: the table, with the features to read.
+        schema: the features to make ready, in the groups of the table; some may be made from those that are read.
         preparation: makes rows ready for batches.
         shuffle: how the epoch is ordered.
     """
 
-    def __init__(self, files: AnyFiles, preparation: RowPreparation, shuffle: Shuffle) -> None:
-        self._files, self._preparation, self._shuffle = files, preparation, shuffle
-        schema = files.schema
+    def __init__(self, files: AnyFiles, schema: Schema, preparation: RowPreparation, shuffle: Shuffle) -> None:
+        self._files, self._schema, self._preparation, self._shuffle = files, schema, preparation, shuffle
         self._limits = preparation.limits(schema)
         self._dense = {g: fs for g in schema.groups if (fs := [f for f in schema.of_group(g) if not f.is_sparse])}
         self._moments = {g: preparation.moments(fs) for g, fs in self._dense.items()}
@@ -118,7 +118,7 @@ class ShuffleWindowDecoder:
         runs = np.empty((3, len(order)), np.int32)
         size = kernels.split_into_runs(order, np.cumsum([len(ids) for ids in sessions]), runs)
         runs = runs[:, :size].copy()
-        shape, schema = len(placed), self._files.schema
+        shape, schema = len(placed), self._schema
         places = np.array([p.places for p in placed], np.int64).reshape(shape, len(schema.sparse), 6)
         return DecodedShuffleWindow(
             ends=np.cumsum(runs[2], dtype=np.int64),
@@ -145,7 +145,7 @@ class ShuffleWindowDecoder:
     def _place(self, row_group: DecodedRowGroup) -> _Placed:
         """Transforms the columns of a row group, makes them ready for their tables and says where they lie."""
         blocks = [row_group.sample_ids, row_group.request_ids, row_group.session_ids, row_group.labels]
-        groups = self._files.schema.dedup_groups
+        groups = self._schema.dedup_groups
         rows = [np.ascontiguousarray(row_group.row_of_sample[g]) for g in groups]
         seen = [np.full(row_group.num_rows[g], -1, np.int32) for g in groups]
         blocks = [np.ascontiguousarray(block) for block in blocks]
@@ -159,7 +159,7 @@ class ShuffleWindowDecoder:
         columns = row_group.columns
         plain = columns.plain if isinstance(columns, DecodedColumns) else {}
         found = {}
-        for f in self._files.schema.sparse:
+        for f in self._schema.sparse:
             array = plain.get(f.name)
             if array is None or f.name not in self._limits:
                 continue
@@ -175,12 +175,12 @@ class ShuffleWindowDecoder:
             if wrong < 0:
                 break
             del found[names[wrong]]  # the careful way names the id, or leaves it out
-        for f in self._files.schema.sparse:
+        for f in self._schema.sparse:
             if f.name not in found:
-                rows = self._preparation.ids(f, columns[f.name], self._origin(row_group, f))
+                rows = self._preparation.ids(f, row_group, self._origin(row_group, f))
                 owners.append(arrays := _arrays_of(rows))
                 found[f.name] = _place_of(arrays)
-        return [found[f.name] for f in self._files.schema.sparse]
+        return [found[f.name] for f in self._schema.sparse]
 
     def _place_numbers(self, row_group: DecodedRowGroup, owners: list[object]) -> list[int]:
         """Where the dense features of each group lie side by side, transformed and finite, in new memory."""
@@ -195,8 +195,7 @@ class ShuffleWindowDecoder:
                 is_done = kernels.standardize_numbers(arrays, moments, block)
             if not is_done:  # the careful way names the number, or sets it to zero
                 for n, f in enumerate(features):
-                    rows = columns[f.name]
-                    block[:, n] = self._preparation.numbers(f, cast(Column, rows), self._origin(row_group, f)).values
+                    block[:, n] = self._preparation.numbers(f, row_group, self._origin(row_group, f)).values
             owners.append(block)
             addresses.append(address_of(block))
         return addresses

@@ -1,109 +1,24 @@
 """The transforms that a config may name, each with the parser of its argument."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from recd_dist.table.column import Array, Column, gather_slices
+from recd_dist.reader import list_transforms as of_lists
+from recd_dist.reader import made_columns as making
+from recd_dist.reader import transform_arguments as arguments
+from recd_dist.reader import user_transform
+from recd_dist.reader import value_transforms as of_values
+from recd_dist.table.column import Rows
 from recd_dist.table.schema import Kind
 
-
-def hash_ids(column: Column, n: int) -> Column:
-    """Maps ids, negative ones too, into [0, n): splitmix64, then modulo. Distinct ids may share a row."""
-    from recd_dist.reader import kernels  # loads numba, which the check before a job does without
-
-    ids = column.values.astype(np.int64)
-    kernels.hash_ids(ids, n, ids)
-    return replace(column, values=ids)
+Bound = Callable[[Mapping[str, Any], int | None], int | None]
+"""From the arguments, and the limit before, to the limit after: ids then lie in [0, limit); None: nothing is known."""
 
 
-def first_x(column: Column, x: int) -> Column:
-    """Keeps the first x ids of each list. Lists stand as the SQL made them; histories by custom oldest first."""
-    return _cut_lists(column, lambda starts, lengths: (starts, np.minimum(lengths, x)))
-
-
-def last_x(column: Column, x: int) -> Column:
-    """Keeps the last x ids of each list: the most recent ones of a history that is stored oldest first."""
-    return _cut_lists(column, lambda starts, lengths: (starts + np.maximum(lengths - x, 0), np.minimum(lengths, x)))
-
-
-def _cut_lists(column: Column, cut: Callable[[Array, Array], tuple[Array, Array]]) -> Column:
-    """Keeps a piece of every list, each id with its weight.
-
-    Args:
-        column: lists; single ids stay as they are.
-        cut: computes the starts and lengths of the pieces from those of the lists, int64 [rows].
-    """
-    if column.offsets is None:
-        return column
-    starts, lengths = cut(column.offsets[:-1], np.diff(column.offsets))
-    if lengths.sum() == len(column.values):
-        return column
-    return gather_slices(column, starts, lengths)
-
-
-def clamp(column: Column, min: float | None = None, max: float | None = None) -> Column:
-    """Raises numbers or ids below min to min, and lowers those above max to max."""
-    return replace(column, values=np.clip(column.values, min, max).astype(column.values.dtype))
-
-
-def log(column: Column) -> Column:
-    """The natural logarithm of 1 + |x| with the sign of x: counts and prices on a readable scale."""
-    return replace(column, values=np.sign(column.values) * np.log1p(np.abs(column.values)))
-
-
-def bucketize(column: Column, boundaries: Sequence[float]) -> Column:
-    """The number of boundaries that are at most the value. Ids stay ids, dense numbers stay float32."""
-    buckets = np.searchsorted(np.asarray(boundaries), column.values, side="right")
-    return replace(column, values=buckets.astype(column.values.dtype))
-
-
-def standardize(column: Column, mean: float, std: float) -> Column:
-    """(x - mean) / std. Where a config leaves them out, ``Transforms.fit`` takes both from the training table."""
-    return replace(column, values=((column.values - np.float32(mean)) / np.float32(std or 1.0)).astype(np.float32))
-
-
-def _parse_count(name: str, argument: Any) -> dict[str, Any]:
-    """Reads a whole number above 0, given alone or by name."""
-    value = argument[name] if isinstance(argument, Mapping) and set(argument) == {name} else argument
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"wanted a whole number above 0, found {argument}")
-    return {name: value}
-
-
-def _parse_nothing(argument: Any) -> dict[str, Any]:
-    """Refuses any argument."""
-    if argument not in (None, {}):
-        raise ValueError(f"takes no argument, found {argument}")
-    return {}
-
-
-def _parse_numbers(argument: Any, names: Sequence[str], needed: int) -> dict[str, Any]:
-    """Reads numbers, given by name or as a list, of which ``needed`` must be there."""
-    if isinstance(argument, Sequence) and not isinstance(argument, str) and len(argument) <= len(names):
-        argument = dict(zip(names, argument, strict=False))
-    if not isinstance(argument, Mapping) or set(argument) - set(names):
-        raise ValueError(f"wanted {{{', '.join(f'{n}: number' for n in names)}}}, found {argument}")
-    numbers = {name: value for name, value in argument.items() if value is not None}
-    if len(numbers) < needed or any(isinstance(v, bool) or not isinstance(v, int | float) for v in numbers.values()):
-        raise ValueError(f"wanted {{{', '.join(f'{n}: number' for n in names)}}}, found {dict(argument)}")
-    return numbers
-
-
-def _parse_boundaries(argument: Any) -> dict[str, Any]:
-    """Reads a rising list of numbers, given alone or by name."""
-    value = argument["boundaries"] if isinstance(argument, Mapping) and set(argument) == {"boundaries"} else argument
-    if not isinstance(value, Sequence) or isinstance(value, str) or not value or list(value) != sorted(set(value)):
-        raise ValueError(f"wanted a rising list of numbers, found {argument}")
-    return {"boundaries": list(value)}
-
-
-def _parse_moments(argument: Any) -> dict[str, Any]:
-    """Reads mean and deviation: both, or neither where they are to be fitted."""
-    return {} if argument in (None, {}) else _parse_numbers(argument, ("mean", "std"), 2)
+def _keep(_: Mapping[str, Any], before: int | None) -> int | None:
+    return before
 
 
 @dataclass(frozen=True)
@@ -111,23 +26,71 @@ class Transform:
     """A transform that a config may name.
 
     Attributes:
-        apply: computes the transformed column from a column and the arguments by name.
+        apply: computes the transformed rows from rows and the arguments by name; one that makes a feature gets a list
+            of rows.
         parse: turns the argument in the config into arguments by name; raises ValueError for a wrong one.
         kinds: kinds of feature that it takes.
+        bound: the limit of ids after it.
+        fit: the numbers of the training table that it takes where a config leaves its arguments out.
+        makes: it makes a feature from others.
     """
 
-    apply: Callable[..., Column]
+    apply: Callable[..., Rows]
     parse: Callable[[Any], dict[str, Any]]
     kinds: frozenset[Kind]
+    bound: Bound = _keep
+    fit: tuple[str, ...] = ()
+    makes: bool = False
 
 
-_IDS, _DENSE = frozenset({Kind.id, Kind.ids}), frozenset({Kind.dense})
+def _bound_of_clamp(given: Mapping[str, Any], before: int | None) -> int | None:
+    least, most = given.get("min"), given.get("max")
+    if before is None:
+        return int(most) + 1 if most is not None and least is not None and least >= 0 else None
+    bound = before if most is None else min(before, int(most) + 1)
+    return bound if least is None else max(bound, int(least) + 1)
+
+
+_N: Bound = lambda given, _: int(given["n"])  # noqa: E731
+_IDS, _LISTS, _DENSE = frozenset({Kind.id, Kind.ids}), frozenset({Kind.ids}), frozenset({Kind.dense})
 REGISTRY: dict[str, Transform] = {
-    "hash": Transform(hash_ids, partial(_parse_count, "n"), _IDS),
-    "first_x": Transform(first_x, partial(_parse_count, "x"), frozenset({Kind.ids})),
-    "last_x": Transform(last_x, partial(_parse_count, "x"), frozenset({Kind.ids})),
-    "clamp": Transform(clamp, partial(_parse_numbers, names=("min", "max"), needed=1), _IDS | _DENSE),
-    "log": Transform(log, _parse_nothing, _DENSE),
-    "bucketize": Transform(bucketize, _parse_boundaries, _IDS | _DENSE),
-    "standardize": Transform(standardize, _parse_moments, _DENSE),
+    "hash": Transform(of_values.hash_ids, partial(arguments.parse_count, "n"), _IDS, _N),
+    "modulus": Transform(of_values.modulus, partial(arguments.parse_count, "n"), _IDS, _N),
+    "vocabulary": Transform(
+        of_values.look_up, arguments.parse_vocabulary, _IDS, lambda given, _: int(given["size"]) + 1
+    ),
+    "first_x": Transform(of_lists.first_x, partial(arguments.parse_count, "x"), _LISTS),
+    "last_x": Transform(of_lists.last_x, partial(arguments.parse_count, "x"), _LISTS),
+    "fill": Transform(
+        of_lists.fill,
+        arguments.parse_fill,
+        _LISTS | _DENSE,
+        lambda given, before: None if before is None else max(before, int(given["value"]) + 1),
+    ),
+    "normalize_weights": Transform(of_lists.normalize_weights, arguments.parse_way, _LISTS),
+    "clamp": Transform(
+        of_values.clamp,
+        partial(arguments.parse_numbers, names=("min", "max"), needed=1),
+        _IDS | _DENSE,
+        _bound_of_clamp,
+    ),
+    "bucketize": Transform(
+        of_values.bucketize,
+        arguments.parse_boundaries,
+        _IDS | _DENSE,
+        lambda given, _: len(given["boundaries"]) + 1,
+    ),
+    "log": Transform(of_values.log, arguments.parse_nothing, _DENSE),
+    "standardize": Transform(
+        of_values.standardize, partial(arguments.parse_fitted, names=("mean", "std")), _DENSE, fit=("mean", "std")
+    ),
+    "min_max": Transform(
+        of_values.min_max, partial(arguments.parse_fitted, names=("min", "max")), _DENSE, fit=("min", "max")
+    ),
+    "apply": Transform(
+        user_transform.apply, user_transform.parse_apply, _IDS | _DENSE, lambda given, _: given["limit"]
+    ),
+    "copy": Transform(making.copy, arguments.parse_copy, _IDS | _DENSE, makes=True),
+    "cross": Transform(making.cross, arguments.parse_cross, _IDS, _N, makes=True),
+    "one_hot": Transform(making.one_hot, arguments.parse_one_hot, _DENSE, makes=True),
 }

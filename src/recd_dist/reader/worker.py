@@ -18,6 +18,7 @@ from recd_dist.errors import UserError
 from recd_dist.reader.batching import Batching, Piece
 from recd_dist.reader.decode_ahead import ShuffleWindowCache
 from recd_dist.reader.intervals import Interval
+from recd_dist.reader.made_features import group_of
 from recd_dist.reader.open_files import AnyTable, open_files
 from recd_dist.reader.order import Shuffle, ShuffleWindow, shuffle_windows
 from recd_dist.reader.prepared_rows import RowPreparation
@@ -98,10 +99,18 @@ class ReaderOptions:
         """The features in the groups of the table; ``schema`` may have moved some of them to ``sample``."""
         stored = self.table.manifest.schema
         features = tuple(
-            replace(f, group=stored[f.name].group) if f.group == SAMPLE and f.name in stored else f
+            replace(f, group=group_of(f, stored)) if f.group == SAMPLE and (f.name in stored or f.made_from) else f
             for f in self.schema.features
         )
         return replace(self.schema, features=features)
+
+    @property
+    def read_schema(self) -> Schema:
+        """The features that are read from the table: those of ``schema``, and those from which others are made."""
+        features = {f.name: f for f in self.stored_schema.features if not f.made_from}
+        for name in (name for f in self.schema.features for name in f.made_from):
+            features.setdefault(name, replace(self.table.manifest.schema[name], weights=None))
+        return replace(self.schema, features=tuple(features.values()))
 
 
 class BatchReader:
@@ -120,8 +129,8 @@ class BatchReader:
     def __init__(self, options: ReaderOptions) -> None:
         self.stopwatch = Stopwatch()
         self._options, self._preparation = options, _prepare(options)
-        files = open_files(options.table, options.stored_schema)
-        decoder = ShuffleWindowDecoder(files, self._preparation, options.shuffle)
+        files = open_files(options.table, options.read_schema)
+        decoder = ShuffleWindowDecoder(files, options.stored_schema, self._preparation, options.shuffle)
         self._cache = ShuffleWindowCache(self.stopwatch.timed("convert", decoder.decode))
         self._batching = Batching(options.schema, options.stored_schema, options.expand, options.windows)
         self._epoch = -1
@@ -135,7 +144,7 @@ class BatchReader:
         Raises:
             ConfigError, DataError: options that do not fit the table; files that are missing or cut off.
         """
-        files = open_files(options.table, options.stored_schema)
+        files = open_files(options.table, options.read_schema)
         _prepare(options)
         files.check_sizes()
 
@@ -182,7 +191,8 @@ class BatchReader:
 
 def _prepare(options: ReaderOptions) -> RowPreparation:
     """What makes the rows of a table ready."""
-    return RowPreparation(options.stored_schema, options.tables, options.transforms, options.on_bad_id, options.on_nan)
+    schemas = options.stored_schema, options.read_schema
+    return RowPreparation(*schemas, options.tables, options.transforms, options.on_bad_id, options.on_nan)
 
 
 @dataclass

@@ -46,6 +46,7 @@ class Feature:
         expanded_from: the group that it had before ``Schema.expand`` moved it into ``sample``.
         weights: the column with a float32 for each id, in lists as long as those of the ids; None for unweighted ids.
         window: True where rows are stored as windows (start, length) over a stream of ids, for histories that shift.
+        made_from: the features of the table that a transform makes it from; empty where it is stored itself.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Feature:
     expanded_from: str | None = None
     weights: str | None = None
     window: bool = False
+    made_from: tuple[str, ...] = ()
 
     @property
     def home(self) -> str:
@@ -221,8 +223,9 @@ class Schema:
         return Schema((*kept, *moved, *self.of_group(SAMPLE)), self.labels) if moved else self
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dict; ``Schema.from_json`` is its inverse."""
-        return {"features": [asdict(f) for f in self.features], "labels": list(self.labels)}
+        """A JSON-ready dict; ``Schema.from_json`` is its inverse. Of stored features it says nothing of making."""
+        features = [{k: v for k, v in asdict(f).items() if k != "made_from" or v} for f in self.features]
+        return {"features": features, "labels": list(self.labels)}
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> "Schema":
@@ -236,6 +239,7 @@ class Schema:
                 f.get("expanded_from"),
                 f.get("weights"),
                 f.get("window", False),
+                tuple(f.get("made_from", ())),
             )
             for f in value["features"]
         )

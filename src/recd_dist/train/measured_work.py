@@ -61,7 +61,8 @@ def counted_lists(job: Job) -> tuple[CountedList, ...]:
     not_looked_up = id_features(name, job.schema, options)
     counted = []
     for feature in job.schema.sparse:
-        if feature.kind is Kind.ids and feature.name not in not_looked_up:
+        is_stored = not feature.made_from  # the lengths of others are no column of the table
+        if feature.kind is Kind.ids and is_stored and feature.name not in not_looked_up:
             is_history = feature.name in histories
             limits = [_limit(job, feature.name), options.get("max_length") if is_history else None]
             longest = min((int(limit) for limit in limits if limit is not None), default=None)
@@ -120,7 +121,7 @@ def stored_ids(job: Job) -> tuple[CountedList, ...]:
     Args:
         job: resolved config.
     """
-    return tuple(CountedList(f.name, longest=_limit(job, f.name)) for f in job.schema.sparse)
+    return tuple(CountedList(f.name, longest=_limit(job, f.name)) for f in job.schema.sparse if not f.made_from)
 
 
 def _limit(job: Job, name: str) -> int | None:

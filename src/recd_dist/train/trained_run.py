@@ -34,13 +34,14 @@ from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.reader.loader import Loader
+from recd_dist.reader.made_features import group_of
 from recd_dist.reader.order import TABLE
 from recd_dist.reader.transform import Transforms
 from recd_dist.screen.command_line import command_line, override
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.location import location
 from recd_dist.table.manifest import is_table, splits_of
-from recd_dist.table.schema import Schema, Table
+from recd_dist.table.schema import Feature, Schema, Table
 from recd_dist.tensors.batch import Batch
 from recd_dist.train import build, planning
 from recd_dist.train.mapped_ids import MappedIds
@@ -147,7 +148,7 @@ def _job_of(config: EvaluateConfig, trained: TrainConfig, stored: checkpoint.Che
         on_nan=config.reader.on_nan or trained.reader.on_nan,
     )
     options = replace(trained, batch_size=config.batch_size or trained.batch_size, reader=reader)
-    transforms = Transforms.parse(schema, stored.extra["transforms"])
+    transforms = Transforms.parse(schema, stored.extra["transforms"], table.manifest.schema)
     return Job(options, table, schema, _tables_of(trained, stored), transforms, tasks=tasks, weight=weight)
 
 
@@ -223,6 +224,9 @@ def require_same_features(trained: Schema, table: ClusteredTable) -> None:
     """
     known = {f.name: f for f in table.manifest.schema.features}
     for feature in trained.features:
+        if feature.made_from:
+            _require_inputs(feature, known, table)
+            continue
         there = known.get(feature.name)
         wanted = feature.kind, feature.home, feature.table  # an expanded group is one of its own in the table
         fits = there is not None and wanted == (there.kind, there.group, there.table)
@@ -233,3 +237,18 @@ def require_same_features(trained: Schema, table: ClusteredTable) -> None:
                 f"'{feature.home}'{weights}), the table has {known.get(feature.name, 'none of that name')}; "
                 "make it by the same ETL"
             )
+
+
+def _require_inputs(feature: Feature, known: Mapping[str, Feature], table: ClusteredTable) -> None:
+    """Refuses a table that lacks what a feature of the model is made from, or has it in other groups."""
+    for name in feature.made_from:
+        if name not in known:
+            raise ConfigError(
+                f"table {table.path}: the model was trained on feature '{feature.name}', made from '{name}', which "
+                "the table does not have; make it by the same ETL"
+            )
+    if (group := group_of(feature, table.manifest.schema)) != feature.home:
+        raise ConfigError(
+            f"table {table.path}: the model was trained on feature '{feature.name}' in group '{feature.home}', what it "
+            f"is made from is in '{group}' there; make the table by the same ETL"
+        )

@@ -31,6 +31,7 @@ from recd_dist.etl.source.source_options import (
     read_share,
     read_split,
 )
+from recd_dist.table.makers import made_names
 
 _OPTIONS = (
     *("name", "path", "samples", "samples_spark", "keys", "labels", "weight", "split", "groups", "features", "drop"),
@@ -178,7 +179,8 @@ class Source:
         split = read_split(value.get("split"), mistakes)
         groups = read_groups(value.get("groups"), mistakes)
         features = read_features(value.get("features") or {}, mistakes)
-        drop = read_names(value.get("drop"), "drop", mistakes)
+        made = made_names(value.get("features"))
+        drop = tuple(name for name in read_names(value.get("drop"), "drop", mistakes) if name not in made)
         features = {n: replace(f, weights=None) if f.weights in drop else f for n, f in features.items()}
         sample = read_share(value.get("sample"), mistakes)
         partition = read_partition(value.get("partition"), keys, mistakes)

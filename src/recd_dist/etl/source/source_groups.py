@@ -14,6 +14,7 @@ from typing import Any
 
 from recd_dist.errors import nearest
 from recd_dist.etl.source.source_options import read_names
+from recd_dist.table.makers import maker_of
 from recd_dist.table.schema import SAMPLE, Kind
 
 _GROUP_OPTIONS = ("features", "sql", "key", "sql_spark")
@@ -102,12 +103,14 @@ def _read_group(name: str, options: Any, mistakes: list[str]) -> GroupSource:
 
 
 def read_features(value: Any, mistakes: list[str]) -> dict[str, FeatureSource]:
-    """Reads ``features``: the options of each feature, by column name."""
+    """Reads ``features``: the options of each feature, by column name; those that the reader makes are none of it."""
     if not isinstance(value, Mapping):
         mistakes.append(f"features must map column names to {{table: ..., kind: ...}}, found {value!r}")
         return {}
     features = {}
     for name, options in value.items():
+        if maker_of(options):
+            continue
         if isinstance(options or {}, Mapping):
             features[str(name)] = _read_feature(str(name), options or {}, mistakes)
         else:

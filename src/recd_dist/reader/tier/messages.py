@@ -132,7 +132,7 @@ def read_options(opening: Mapping[str, Any], table: ClusteredTable) -> ReaderOpt
     """
     schema = Schema.from_json(opening["schema"])
     tables = [Table.from_json(value) for value in opening["tables"]]
-    transforms = Transforms.parse(schema, opening["transforms"])
+    transforms = Transforms.parse(schema, opening["transforms"], table.manifest.schema)
     plain = {**opening["options"], "windows": tuple(map(str, opening["options"]["windows"]))}
     shuffle = order_of(table, Shuffle(**opening["shuffle"]))
     return ReaderOptions(table, schema, {t.name: t for t in tables}, transforms, shuffle, **plain)
