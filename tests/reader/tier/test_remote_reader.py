@@ -31,7 +31,7 @@ def test_batches_are_those_of_as_many_workers(serve, small, num_servers, compres
     assert sorted(ids_of(found)) == list(range(len(small.samples)))
 
 
-@pytest.mark.parametrize("options", [{"expand": True}, {"shuffle": False}, {"num_workers": 4}, {"batch_size": 1000}])
+@pytest.mark.parametrize("options", [{"expand": True}, {"order": "table"}, {"order": "time"}, {"num_workers": 4}])
 def test_options_are_those_of_the_trainer(serve, small, options):
     found = batches(small, servers=remote(serve(small.path), serve(small.path)), **options)
     for a, b in zip(local_batches(small, **{"num_workers": 2} | options), found, strict=True):
