@@ -26,6 +26,9 @@ FIRST_PORT = 29500
 MEETING_PORT = "meeting_port"
 """The shell variable of the port at which the hosts of a job meet."""
 
+LISTEN = "listen"
+"""The shell variable of the address at which a server of a job listens: loopback where all hosts are this machine."""
+
 _PYTHON = {"PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
 """Lines of a log appear at once; modules come from the installation, never from the working directory."""
 
@@ -190,6 +193,8 @@ def _script(words: Sequence[str], variables: Mapping[str, str], python: str) -> 
         # Jobs of Slurm may share a host: each of them meets at a port of its own. Only there are their names numbers.
         chosen = f"let {MEETING_PORT}+={macros.app_id}%1000"
         lines.append(f'{MEETING_PORT}={FIRST_PORT}; [ -z "$${{SLURM_JOB_ID:-}}" ] || {chosen}')
+    if any(f"$${LISTEN}" in word for word in words):
+        lines.append(f'{LISTEN}=0.0.0.0; [ "$${{TORCHX_JOB_ID%%:*}}" != local_cwd ] || {LISTEN}=127.0.0.1')
     if python:
         interpreter = quote(python)
     else:

@@ -3,18 +3,24 @@
     torchx run -s local_cwd launch/train.py:train -j 1x2 -- data=tiny model=dlrm
     torchx run -s slurm launch/train.py:train -j 4x8 --gpu 8 --run runs/big -- data=ebnerd
     torchx run -s slurm launch/train.py:train -j 4x8 --gpu 8 --run runs/big --board_port 6006 -- data=ebnerd
+    torchx run -s local_cwd launch/train.py:train -j 1x2 --readers 2 -- data=tiny
 
 Each host runs one ``recd_dist.ranks.launcher``. It checks the input, starts the ranks of its host and reports their
-failures. With ``--board_port`` the job has a second role, one host that serves the curves until the training has ended.
+failures. With ``--board_port`` the job has a further role, one host that serves the curves until the training ends.
+With ``--readers`` it has hosts that read batches for the ranks (``recd reader``) until then. These announce themselves
+in a directory of this job below the run's, which all hosts share; ranks look for them there, and find a token there.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torchx import specs
 from torchx.specs import macros
 from torchx.specs.finder import ComponentValidationException
 
-from .host import IMAGE, Place, Shape, Shell, launcher_words, quote, role
+from .host import IMAGE, LISTEN, Place, Shape, Shell, launcher_words, quote, role
+
+_CLI = "recd_dist.cli"
 
 
 def train(
@@ -22,6 +28,7 @@ def train(
     j: str = "1x2",
     run: str = "",
     board_port: int = 0,
+    readers: int = 0,
     image: str = IMAGE,
     name: str = "recd",
     cpu: int = 2,
@@ -44,6 +51,7 @@ def train(
         j: number of hosts x ranks on each, as 1x2; for an elastic job fewest:most hosts x ranks, as 2:4x8
         run: run directory, which all hosts share; by default the config names it
         board_port: also serve the curves of --run at this port of one more host until the training has ended; 0: no
+        readers: number of further hosts, without GPUs, that read batches for the ranks; 0: ranks read themselves
         image: container image, for schedulers that use one
         name: name of the job
         cpu: number of CPU cores of a host
@@ -64,14 +72,39 @@ def train(
     place = Place(image, cpu, gpu, memMB, max_retries, env, mounts, pod, python)
     variables = {"RECD_RUN_DIR": run} if run else {}
     options: list[str] = ["--max-restarts", str(max_restarts)] if max_restarts else []
-    # Only this job and attempt know the name: one that ended before does not end the board of the next.
-    ended = Shell(f"{quote(f'{run}/logs/ended-')}{macros.app_id}$${{SLURM_RESTART_COUNT:+-$$SLURM_RESTART_COUNT}}")
-    if board_port:
-        options += ["--ended", ended]
+    ended, found = _of_job(run, "ended"), _of_job(run, "readers")
+    more = [_board(board_port, ended, run, place)] if board_port else []
+    if readers:
+        more.append(_readers(readers, ended, found, _data_of(args), place))
+        # The user's own reader.num_workers comes later, and counts.
+        args = (Shell(f"reader.servers_dir={found}"), f"reader.num_workers={readers}", *args)
+    options += ["--ended", ended] if more else []
     words, ports = launcher_words(shape, rdzv_port, options, args)
     hosts = role("train", words, place, variables, num_replicas=shape.hosts, min_replicas=shape.least, port_map=ports)
-    roles = [hosts]
-    if board_port:
-        words = ["-m", "recd_dist.cli", "board", "--port", str(board_port), "--until", ended, run]
-        roles.append(role("board", words, replace(place, cpu=1, gpu=0, memMB=2048), {}))
-    return specs.AppDef(name=name, roles=roles)
+    return specs.AppDef(name=name, roles=[hosts, *more])
+
+
+def _board(port: int, ended: Shell, run: str, place: Place) -> specs.Role:
+    """The host that serves the curves of a run until a job has ended."""
+    words = ["-m", _CLI, "board", "--port", str(port), "--until", ended, run]
+    return role("board", words, replace(place, cpu=1, gpu=0, memMB=2048), {})
+
+
+def _readers(num: int, ended: Shell, found: Shell, data: Sequence[str], place: Place) -> specs.Role:
+    """The hosts that read batches until a job has ended, and are found in a directory."""
+    words = ["-m", _CLI, "reader", "--announce", found, "--until", ended, "--listen", Shell(f'"$${LISTEN}:0"'), *data]
+    return role("readers", words, replace(place, gpu=0), {}, num_replicas=num)
+
+
+def _of_job(run: str, name: str) -> Shell:
+    """A path that only this job and attempt know: what ended before does not end a role of the next."""
+    place = f"{run}/logs/{name}-" if run else f"runs/.jobs/{name}-"
+    return Shell(f"{quote(place)}{macros.app_id}$${{SLURM_RESTART_COUNT:+-$$SLURM_RESTART_COUNT}}")
+
+
+def _data_of(overrides: Sequence[str]) -> list[str]:
+    """What servers must know of the overrides: which table they read, and where configs lie."""
+    chosen = [word for word in overrides if word.lstrip("+~").startswith(("data=", "data.", "hydra.searchpath="))]
+    if not any(word.lstrip("+").startswith(("data=", "data.table=")) for word in chosen):
+        raise ComponentValidationException("--readers: name the data that they read after --, as -- data=tiny")
+    return chosen

@@ -100,8 +100,8 @@ def test_every_scheduler_takes_two_hosts(scheduler: str, config: dict[str, objec
         pytest.importorskip("kubernetes")
     with get_runner("test") as runner:
         # The printed request folds long lines wherever the job's random name moves them.
-        request = " ".join(str(runner.dryrun(train("data=tiny", j="2x1"), scheduler, config)).split())
-    assert request.count("--node 0") == request.count("--node 1") == 1
+        request = " ".join(str(runner.dryrun(train("data=tiny", j="2x1", readers=1), scheduler, config)).split())
+    assert request.count("--node 0") == request.count("--node 1") == request.count("--announce") == 1
     assert "data=tiny" in request
 
 
@@ -129,3 +129,28 @@ def test_the_board_of_a_job_ends_with_it(tmp_path: Path) -> None:
 def test_a_board_needs_the_name_of_its_run() -> None:
     with pytest.raises(ComponentValidationException, match="--board_port 6007: name the run directory too: --run"):
         train(board_port=6007)
+
+
+def test_readers_of_a_job_are_found_by_its_ranks_and_end_with_it(tmp_path: Path) -> None:
+    overrides = ("data=tiny", "data.table=t/a b", "batch_size=64", "reader.num_workers=3")
+    app = train(*overrides, run="runs/a b", readers=4, gpu=2, cpu=8, python="THE_PYTHON")
+    assert [(role.name, role.num_replicas, role.resource.gpu, role.resource.cpu) for role in app.roles] == [
+        ("train", 1, 2, 8),
+        ("readers", 4, 0, 8),
+    ]
+    ended, found = "runs/a b/logs/ended-job-7", "runs/a b/logs/readers-job-7"
+    assert command(app, tmp_path)[-9:] == [
+        *("--ended", ended, "--", f"reader.servers_dir={found}", "reader.num_workers=4", *overrides)
+    ]
+    app.roles = app.roles[1:]
+    server = ["-m", "recd_dist.cli", "reader", "--announce", found, "--until", ended, "--listen"]
+    for job, address in (("slurm://x/job-7", "0.0.0.0:0"), ("local_cwd://x/job-7", "127.0.0.1:0")):
+        assert command(app, tmp_path, {"TORCHX_JOB_ID": job}) == [*server, address, "data=tiny", "data.table=t/a b"]
+
+
+def test_readers_need_no_name_of_a_run_but_of_the_data(tmp_path: Path) -> None:
+    assert "reader.servers_dir=runs/.jobs/readers-job-7" in command(
+        train("data=tiny", readers=1, python="THE_PYTHON"), tmp_path
+    )
+    with pytest.raises(ComponentValidationException, match="--readers: name the data that they read"):
+        train("lr=1", readers=1)

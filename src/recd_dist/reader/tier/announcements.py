@@ -57,6 +57,10 @@ def announce(directory: Path, address: Address) -> Iterator[None]:
         yield
     finally:
         file.unlink(missing_ok=True)
+        if not any(directory.glob("server-*.json")):
+            (directory / _TOKEN).unlink(missing_ok=True)
+            with suppress(OSError):  # a server that begins
+                directory.rmdir()
 
 
 def announced(directory: Path) -> list[Address]:

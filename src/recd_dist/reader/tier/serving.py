@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from recd_dist.ranks.timeouts import GRACE_S
 from recd_dist.reader.tier.announcements import announce
 from recd_dist.reader.tier.flight_service import FlightService
 from recd_dist.reader.tier.served_counts import describe_counts
@@ -38,7 +39,8 @@ class Serving:
         address: where it listens; port 0 chooses a free one.
         max_sessions: sessions at a time; each holds two shuffle windows and two batches.
         announce_in: the directory in which trainers look for it.
-        until: it ends when this file appears.
+        until: it ends when this file appears. A signal then ends it only after ``GRACE_S``, since schedulers send one
+            to all processes of a job, and trainers want some more batches before they save.
         log_s: seconds between two lines of what was served.
     """
 
@@ -66,15 +68,15 @@ def serve(serving: Serving, tables: ServedTables, access: ServerAccess, report: 
     """
     if warning := access.check(serving.address):
         logger.warning("reader: %s", warning)
-    stopped = threading.Event()
+    wish = _Wish(serving.until)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
+        signal.signal(number, lambda *_: wish.hear())
     service = FlightService(serving.address, tables, access, serving.max_sessions)
     with ExitStack() as stack:
         if serving.announce_in is not None:
             stack.enter_context(announce(serving.announce_in, _reachable(service.address)))
         report(f"recd reader: ready at {service.address}, tables {', '.join(tables.names)}")
-        _wait(service, stopped, serving)
+        _wait(service, wish, serving)
     logger.info("reader: ending; %s", describe_counts(service.sessions.total.to_json()))
     ending = threading.Thread(target=service.end, daemon=True)
     ending.start()
@@ -86,10 +88,27 @@ def serve(serving: Serving, tables: ServedTables, access: ServerAccess, report: 
     return 0
 
 
-def _wait(service: FlightService, stopped: threading.Event, serving: Serving) -> None:
+class _Wish:
+    """When a server is to end: at a signal, or when a file appears."""
+
+    def __init__(self, until: Path | None) -> None:
+        self._until, self._ends_at = until, float("inf")
+
+    def hear(self) -> None:
+        """Takes a signal; the second one ends it at once. Takes no lock, which the interrupted thread might hold."""
+        is_first = self._ends_at == float("inf")
+        self._ends_at = time.monotonic() + (GRACE_S if self._until is not None and is_first else 0.0)
+
+    def is_due(self) -> bool:
+        """Waits a moment, and says whether the end has come."""
+        time.sleep(_LOOK_S)
+        return time.monotonic() >= self._ends_at or (self._until is not None and self._until.exists())
+
+
+def _wait(service: FlightService, wish: _Wish, serving: Serving) -> None:
     """Waits for the end, and tells what is served."""
     told, told_at = service.sessions.total.to_json(), time.monotonic()
-    while not stopped.wait(_LOOK_S) and (serving.until is None or not serving.until.exists()):
+    while not wish.is_due():
         if time.monotonic() - told_at < serving.log_s:
             continue
         service.sessions.close_idle()
