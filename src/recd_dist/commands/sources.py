@@ -9,7 +9,7 @@ from typing import Any
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.etl.source.source import Source
 from recd_dist.job.options import SOURCE_KINDS, Data
-from recd_dist.screen.command_line import command_line
+from recd_dist.screen.command_line import command_line, override
 
 
 def source_of(data: Data, seed: int = 0) -> Source:
@@ -35,6 +35,9 @@ def no_table(data: Data, overrides: Sequence[str], config_dir: str | None) -> Co
         overrides: the overrides from which it came.
         config_dir: the directory of the user's own configs.
     """
+    if data.reader == "direct":
+        line = command_line("recd", "stats", "raw", "--suggest", override("data.path", str(data.path)))
+        return ConfigError(f"data.reader=direct: there is no table to look at; `{line}` looks at the files themselves")
     of_data = [o for o in overrides if re.match(r"\+*(data[.=]|hydra\.searchpath=)", o)]
     line = command_line("recd", "etl", *(["--config-dir", config_dir] if config_dir else []), *of_data)
     return ConfigError(f"data.table={data.table}: no clustered table there; make it with `{line}`")

@@ -82,7 +82,8 @@ def open_direct(
     found = {group: measured.measure_group(schema, group) for group in schema.dedup_groups}
     ways = {group: _choose_way(equal_rows, of) for group, of in found.items()}
     factors = {g: of.by_hash if ways[g] == HASH else of.by_neighbours for g, of in found.items()}
-    _report(source.path, schema, measured, found, ways)
+    if groups is None:
+        _report(source.path, schema, measured, found, ways)
     result = {}
     for name, split in tables.items():
         manifest = replace(split.manifest, schema=schema)

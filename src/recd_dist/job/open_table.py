@@ -1,14 +1,17 @@
 """Opens the table of a config: what the ETL made, or flat Parquet files as they are."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from recd_dist.errors import ConfigError, nearest
+from recd_dist.job.check_servers import has_servers
 from recd_dist.job.options import TrainConfig
+from recd_dist.reader.direct_table import DirectTable
 from recd_dist.reader.open_files import AnyTable
 from recd_dist.screen.command_line import command_line
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.location import location
 from recd_dist.table.manifest import is_table
+from recd_dist.table.schema import SAMPLE, Schema
 
 READERS = ("auto", "table", "direct")
 
@@ -50,12 +53,47 @@ def open_table(config: TrainConfig) -> AnyTable:
     return ClusteredTable.load(path).of_partitions(config.data.partitions)
 
 
+def open_split_directly(
+    trained: TrainConfig, schema: Schema | None, split: str, path: str | None, partitions: list[str] | None
+) -> DirectTable:
+    """Opens flat Parquet files to evaluate or score a run that was trained on such files.
+
+    Args:
+        trained: the config of the run.
+        schema: the features of the run; the files must have them. None takes what is there, in no groups.
+        split: the split of the run's own files.
+        path: other files, of which all samples are taken; None for the run's own.
+        partitions: values of folders to take; None for all.
+
+    Raises:
+        ConfigError, DataError: there is no such split, or files that do not fit.
+    """
+    from recd_dist.direct.open_direct import open_direct
+
+    groups: dict[str, list[str]] = {}
+    for feature in schema.features if schema is not None else ():
+        if feature.home != SAMPLE:
+            groups.setdefault(feature.home, []).append(feature.name)
+    data = asdict(trained.data) | {"partitions": None}
+    if path is not None:
+        data |= {"path": path, "split": None}
+    table = open_direct(data, trained.reader.equal_rows, groups)
+    if path is None:
+        return table.of_split(split).of_partitions(partitions)
+    return replace(table, manifest=replace(table.manifest, split=split)).of_partitions(partitions)
+
+
 def _refuse_unable(config: TrainConfig) -> None:
     """Refuses options of training that look at all samples before the first is trained."""
     if config.reader.batches != "samples":
         raise ConfigError(
             f"reader.batches={config.reader.batches}: the work of samples is told by a table of `recd etl`; read "
             "directly, take reader.batches=samples"
+        )
+    if has_servers(config.reader):
+        raise ConfigError(
+            "reader.servers: servers of batches have tables of `recd etl`; read directly, leave reader.servers and "
+            "reader.servers_dir out"
         )
     for name, task in config.tasks.items():
         if (task or {}).get("loss") == "softmax" and (task or {}).get("no_positive", "error") == "error":

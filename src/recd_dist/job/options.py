@@ -291,6 +291,7 @@ class EvaluatedData:
 
     name: str | None = None
     table: str | None = None  # directory of the splits; None: the run's own
+    path: str | None = None  # of a run that reads files directly: other files; None: the run's own
     partitions: list[str] | None = None  # None: all
     label: str | None = None  # None: the one that the run was trained on
 

@@ -1,5 +1,6 @@
 """Reads units of flat Parquet files as row groups of unique rows, as ``TableFiles`` does of a clustered table."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -25,12 +26,13 @@ class DirectFiles:
     Args:
         table: one split.
         schema: the features to read: all of the manifest's, or fewer.
+        columns: the columns to read in place of those of the schema, for ``read_normalised`` alone.
 
     Raises:
         ConfigError: a feature, label or weights that the files do not have.
     """
 
-    def __init__(self, table: DirectTable, schema: Schema | None = None) -> None:
+    def __init__(self, table: DirectTable, schema: Schema | None = None, columns: Sequence[str] | None = None) -> None:
         self.table = table
         self.schema = schema or table.manifest.schema
         features = self.schema.features
@@ -38,11 +40,11 @@ class DirectFiles:
         names += [name for f in features for name in (f.name, f.weights) if name is not None]
         known = table.conversions
         for name in names[2:]:
-            if name not in known:
+            if name not in known and columns is None:
                 raise ConfigError(f"column '{name}': {table.path} has none that is read{nearest(name, known)}")
+        names = names if columns is None else list(columns)
         self._normaliser = Normaliser({name: known[name] for name in names if name in known})
         self._rows = RawRows(table.raw_files, self._normaliser.raw_columns, self._normaliser.texts)
-        self._first_samples = [part.first_sample for part in table.manifest.parts]
 
     def check_sizes(self) -> None:
         """Refuses files that are gone or were changed since the table was opened; reads none.
@@ -81,7 +83,7 @@ class DirectFiles:
             row_of_sample[group], first = find_equal_rows(list(filled.values()), by_hash)
             num_rows[group] = len(first)
             columns |= {name: take_rows(c, first, c.values.dtype, name) for name, c in filled.items()}
-        ids = self._first_sample(row_group) + np.arange(len(rows))
+        ids = self.sample_ids(row_group)
         sessions = _read_key(rows, SESSION_ID, ids)
         origins = dict.fromkeys(self.schema.groups, origin)
         return DecodedRowGroup(
@@ -95,10 +97,12 @@ class DirectFiles:
             origins=origins,
         )
 
-    def _first_sample(self, row_group: RowGroup) -> int:
-        """The number of a unit's first sample in the whole table."""
-        sizes = self.table.manifest.parts[row_group.part].samples.row_groups
-        return self._first_samples[row_group.part] + sum(sizes[: row_group.index])
+    def sample_ids(self, row_group: RowGroup) -> Array:
+        """The numbers of a unit's samples in the whole table, int64 [N]."""
+        part = self.table.manifest.parts[row_group.part]
+        sizes = part.samples.row_groups
+        first = part.first_sample + sum(sizes[: row_group.index])
+        return np.arange(first, first + sizes[row_group.index])
 
     def _read_labels(self, rows: pa.Table, origin: Origin) -> Array:
         """The labels, float32 [N, number of labels]; nan where one is missing, if that is allowed."""

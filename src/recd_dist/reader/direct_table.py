@@ -72,8 +72,8 @@ class RawFile:
         if num_bytes is None:
             raise DataError(f"{self.name}: gone since this job has opened it; {CHANGED}")
         if (num_bytes, version) != (self.num_bytes, self.version):
-            told = f"{num_bytes:,} bytes, {self.num_bytes:,}" if num_bytes != self.num_bytes else "written anew; it was"
-            raise DataError(f"{self.name}: {told} when this job opened it: it was changed since; {CHANGED}")
+            told = f"{num_bytes:,} bytes, it had {self.num_bytes:,}" if num_bytes != self.num_bytes else "written anew"
+            raise DataError(f"{self.name}: {told} since this job has opened it; {CHANGED}")
 
 
 @dataclass(frozen=True)

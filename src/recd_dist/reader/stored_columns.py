@@ -95,7 +95,7 @@ class StoredColumns:
             first = rows.column(ROW)[0].as_py() if len(rows) else 0
             places = pc.subtract(samples.column(f"{group}_{ROW}"), first)
             columns |= {name: rows.column(name).take(places) for name in names}
-        return pa.table({name: _in_64_bits(columns[name]) for name in self.names})
+        return pa.table({name: in_64_bits(columns[name]) for name in self.names})
 
 
 def _remedy(name: str, table: ClusteredTable, known: Collection[str]) -> str:
@@ -111,7 +111,7 @@ def _remedy(name: str, table: ClusteredTable, known: Collection[str]) -> str:
     return nearest(name, known)
 
 
-def _in_64_bits(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def in_64_bits(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """The column with 64-bit integers: one part of a table may store in 32 bits what another needs 64 for."""
     if pa.types.is_integer(column.type):
         return column.cast(pa.int64())

@@ -28,8 +28,8 @@ from recd_dist.model.task import Task
 from recd_dist.model.tower_choice import TOWER_MODELS
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
+from recd_dist.reader.direct_columns import DirectColumns, open_columns
 from recd_dist.reader.loader import Loader
-from recd_dist.reader.open_files import require_clustered
 from recd_dist.reader.stored_columns import StoredColumns
 from recd_dist.screen.console import console
 from recd_dist.screen.phase_progress import PhaseProgress
@@ -92,7 +92,7 @@ def predict_run(config: PredictConfig, ranks: Ranks, progress: bool = False) -> 
     directory = ScoreDirectory(scores_directory(config), ranks)
     run = open_run(config, ranks)
     labels = dict.fromkeys(task.label for task in run.job.tasks)
-    keys = StoredColumns.of(require_clustered(run.job.table, "recd predict"), (*KEYS, *labels, *config.columns))
+    keys = open_columns(run.job.table, (*KEYS, *labels, *config.columns))
     names = [*(f"{SCORE}_{task.name}" for task in run.job.tasks), *(VECTORS if config.vectors else ())]
     for name in names:
         if name in keys.names:
@@ -172,7 +172,9 @@ def to_scores(logits: Tensor, tasks: Sequence[Task]) -> Tensor:
     return torch.stack(columns, 1)
 
 
-def write_scores(path: Path, keys: StoredColumns, scores: Mapping[str, NDArray[np.float32]], start: int) -> None:
+def write_scores(
+    path: Path, keys: StoredColumns | DirectColumns, scores: Mapping[str, NDArray[np.float32]], start: int
+) -> None:
     """Writes a file of samples that follow each other in the table.
 
     Args:

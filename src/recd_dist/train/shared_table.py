@@ -1,32 +1,44 @@
 """One look at the files for all ranks.
 
-Flat Parquet files are opened by rank 0, which tells the others what it has found. If every rank looked for itself, one
-could see a file that another one does not see yet, and their samples would have other numbers.
+Rank 0 opens the table and tells the others what it has found. If every rank looked for itself, one could see a file
+that another one does not see yet, and their samples would have other numbers.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch.distributed as dist
 
-from recd_dist.job.open_table import is_direct, open_table
+from recd_dist.errors import UserError
+from recd_dist.job.open_table import open_table
 from recd_dist.job.options import TrainConfig
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.reader.open_files import AnyTable
 
 
-def agree_on_table(config: TrainConfig, ranks: Ranks) -> AnyTable | None:
-    """The table of a job that reads flat files, the same on every rank; a collective then.
+def agree_on(look: Callable[[], AnyTable], ranks: Ranks) -> AnyTable:
+    """A table, the same on every rank; a collective.
 
     Args:
-        config: the config of the job.
+        look: opens it; called on rank 0 alone.
         ranks: this rank.
 
-    Returns:
-        None for a clustered table, of which the manifest says the same to every rank.
+    Raises:
+        ConfigError, DataError: rank 0 cannot open it; every rank says so.
     """
-    if not is_direct(config):
-        return None
-    told: list[Any] = [open_table(config) if ranks.is_first else None]
+    told: list[Any] = [None]
+    if ranks.is_first:
+        try:
+            told = [look()]
+        except UserError as error:
+            told = [error]
     dist.broadcast_object_list(told, src=0)
+    if isinstance(told[0], UserError):
+        raise told[0]
     table: AnyTable = told[0]
     return table
+
+
+def agree_on_table(config: TrainConfig, ranks: Ranks) -> AnyTable:
+    """The table of a job that is trained on; a collective."""
+    return agree_on(lambda: open_table(config), ranks)

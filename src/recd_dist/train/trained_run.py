@@ -25,6 +25,7 @@ from recd_dist.embedding.tables import portable_name
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.job.config import from_yaml
 from recd_dist.job.job import Job, resolve
+from recd_dist.job.open_table import is_direct, open_split_directly
 from recd_dist.job.options import EvaluateConfig, TrainConfig
 from recd_dist.job.run_places import best_of, checkpoints_of
 from recd_dist.job.starting_run import TABLES
@@ -35,6 +36,7 @@ from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.reader.loader import Loader
 from recd_dist.reader.made_features import group_of
+from recd_dist.reader.open_files import AnyTable
 from recd_dist.reader.order import TABLE
 from recd_dist.reader.transform import Transforms
 from recd_dist.screen.command_line import command_line, override
@@ -45,6 +47,7 @@ from recd_dist.table.schema import Feature, Schema, Table
 from recd_dist.tensors.batch import Batch
 from recd_dist.train import build, planning
 from recd_dist.train.mapped_ids import MappedIds
+from recd_dist.train.shared_table import agree_on
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +122,7 @@ def open_run(config: EvaluateConfig, ranks: Ranks) -> TrainedRun:
         where = command_line(override("run_dir", str(run_dir)))
         raise ConfigError(f"{run_dir}: no checkpoint in it; train first: `recd train ... {where}`")
     stored = checkpoint.read_description(path)
-    job = _job_of(config, trained, stored)
+    job = _job_of(config, trained, stored, ranks)
     with build.seeded(job):  # the weights drawn here give way to the checkpoint's
         model = build.build_model(job, job.dedup)
     wanted = planning.wanted_sharding(job, with_places=False)  # other ranks than in training, perhaps
@@ -132,9 +135,9 @@ def open_run(config: EvaluateConfig, ranks: Ranks) -> TrainedRun:
     return TrainedRun(job, parallel, job.transforms, stored.step, ids)
 
 
-def _job_of(config: EvaluateConfig, trained: TrainConfig, stored: checkpoint.Checkpoint) -> Job:
-    """The job that reads a split as the run read its training table."""
-    table = open_split(config, trained)
+def _job_of(config: EvaluateConfig, trained: TrainConfig, stored: checkpoint.Checkpoint, ranks: Ranks) -> Job:
+    """The job that reads a split as the run read its training table; a collective."""
+    table = agree_on(lambda: open_split(config, trained, stored.schema), ranks)
     require_same_features(stored.schema, table)
     tasks, weight = _tasks_of(config, trained, stored, table)
     labels = dict.fromkeys([*(task.label for task in tasks), *([weight] if weight else [])])
@@ -153,7 +156,7 @@ def _job_of(config: EvaluateConfig, trained: TrainConfig, stored: checkpoint.Che
 
 
 def _tasks_of(
-    config: EvaluateConfig, trained: TrainConfig, stored: checkpoint.Checkpoint, table: ClusteredTable
+    config: EvaluateConfig, trained: TrainConfig, stored: checkpoint.Checkpoint, table: AnyTable
 ) -> tuple[tuple[Task, ...], str | None]:
     """The tasks of a run, judged by the labels of a table, and the column by which samples count there, if it has it.
 
@@ -186,16 +189,25 @@ def _tables_of(trained: TrainConfig, stored: checkpoint.Checkpoint) -> dict[str,
     return resolve(trained).tables
 
 
-def open_split(config: EvaluateConfig, trained: TrainConfig) -> ClusteredTable:
+def open_split(config: EvaluateConfig, trained: TrainConfig, schema: Schema | None = None) -> AnyTable:
     """The split that is evaluated or scored, as far as its partitions are asked for.
 
     Args:
         config: names the split, perhaps with another table than that of the run, or some partitions.
         trained: the config of the run.
+        schema: the features of the run, whose groups files have that are read directly; None where only their number
+            of samples matters.
 
     Raises:
         ConfigError, DataError: there is no such table, split or partition.
     """
+    data = config.data
+    if is_direct(trained) and data.table is None:
+        return open_split_directly(trained, schema, config.split, data.path, data.partitions)
+    if data.path is not None:
+        raise ConfigError(
+            f"data.path={data.path}: files are read for runs with data.reader=direct; name a table by data.table=..."
+        )
     root = location(config.data.table or trained.data.table)
     if not is_table(root / config.split):
         if is_table(root):
@@ -212,7 +224,7 @@ def open_split(config: EvaluateConfig, trained: TrainConfig) -> ClusteredTable:
     return ClusteredTable.load(root / config.split).of_partitions(config.data.partitions)
 
 
-def require_same_features(trained: Schema, table: ClusteredTable) -> None:
+def require_same_features(trained: Schema, table: AnyTable) -> None:
     """Refuses a table that lacks what the model reads.
 
     Args:
