@@ -251,7 +251,7 @@ def require_same_features(trained: Schema, table: AnyTable) -> None:
             )
 
 
-def _require_inputs(feature: Feature, known: Mapping[str, Feature], table: ClusteredTable) -> None:
+def _require_inputs(feature: Feature, known: Mapping[str, Feature], table: AnyTable) -> None:
     """Refuses a table that lacks what a feature of the model is made from, or has it in other groups."""
     for name in feature.made_from:
         if name not in known:
