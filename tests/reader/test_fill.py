@@ -64,7 +64,7 @@ sessions = st.lists(st.lists(st.integers(0, 9).map(float), min_size=1, max_size=
 runs = st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(2, 20), st.floats(0, 1)), max_size=4)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(sessions, min_size=1, max_size=5), runs, st.none() | st.integers(10, 60), st.booleans(), st.booleans())
 def test_every_sample_exactly_once_whatever_the_sequence_of_runs(windows, stops, max_ids, keeps_sessions, in_turn):
     """World size, workers and batch size change at every stop; the last run goes to the end."""

@@ -70,7 +70,7 @@ shapes = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(2, 60))
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("order", ORDERS)
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(st.integers(0, 1), st.lists(st.tuples(shapes, st.integers(0, 6)), max_size=3))
 def test_one_stream_for_all_shapes_and_wherever_a_job_goes_on(dated, readers, streams, order, rule, epoch, stops):
     batch_reader, cutter = readers(order, rule)
