@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from recd_dist.commands import (
+    bench,
     board,
     check,
     checkpoints,
@@ -51,6 +52,7 @@ COMMANDS = {
         runs,
         checkpoints,
         board,
+        bench,
         seen,
         doctor,
     )

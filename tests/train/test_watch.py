@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from recd_dist.errors import UserError
 from recd_dist.job.config import load
 from recd_dist.job.preflight import check
 from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.ranks.process_group import Ranks, process_group
+from recd_dist.reader.stages import STAGES
 from recd_dist.train import build
 from recd_dist.train.evaluation import report
 from recd_dist.train.summary_text import render
@@ -63,6 +65,26 @@ def test_a_step_counts_samples_rows_and_bytes(tiny: list[str], tmp_path: Path, r
     assert summary["sent_bytes"] == summary["expanded_bytes"] == 0  # one rank sends nothing
     assert list((tmp_path / "run/board").rglob("events*"))
     assert batch.sample_ids.tolist() == seen_first(tmp_path / "run", batch.batch_size)
+
+
+def test_the_board_shows_what_reading_took(tiny: list[str], tmp_path: Path, ranks: Ranks) -> None:
+    (tmp_path / "few.txt").write_text("1\n2\n")
+    few = f"data.features.candidate_item.transforms=[{{vocabulary: {tmp_path / 'few.txt'}}}]"
+    watch, outputs = watched([*tiny, few], tmp_path, ranks)
+    with TrafficCounter() as traffic, watch:
+        for step, output in enumerate(outputs, start=1):
+            watch.step(0, step, output)
+        watch.point(len(outputs), traffic)
+        summary = watch.summary(len(outputs))
+    (file,) = (tmp_path / "run/board").glob("*tfevents*")
+    board = EventAccumulator(str(file))
+    board.Reload()
+    last = {tag: board.Scalars(tag)[-1].value for tag in board.Tags()["scalars"] if tag.startswith("reader/")}
+    assert {f"reader/stage_ms/{stage}" for stage in STAGES} <= set(last)
+    assert min(last[f"reader/{name}"] for name in ("stage_ms/decode", "stage_ms/collate", "samples_per_busy_s")) > 0
+    assert last["reader/skipped/candidate_item"] > 0
+    assert "reader/skipped/device" not in last
+    assert summary["reader_s"]["decode"] > 0
 
 
 def seen_first(run_dir: Path, num: int) -> list[int]:

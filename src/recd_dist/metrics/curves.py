@@ -1,6 +1,7 @@
 """A run's curves in TensorBoard, with a ready dashboard.
 
-Tags are ``subject/name``; the subjects are quality, optim, ids, speed, dedup, traffic, memory and alarms. Curves that
+Tags are ``subject/name``; the subjects are quality, optim, ids, speed, reader, dedup, traffic, memory
+and alarms. Curves that
 share a chart (train and eval; the groups; sent and expanded) differ in a third part of the tag: ``quality/loss``,
 ``quality/loss/eval``. With several tasks ``quality/loss`` is their sum, and ``quality/auc/liked`` and
 ``quality/auc/liked/eval`` are those of one. A training is one run of TensorBoard, with one colour: beyond 500 runs
@@ -52,6 +53,15 @@ _LAYOUT: dict[str, dict[str, list[str]]] = {
         "imbalance of ranks: most over mean, 1 is even": ["speed/imbalance/.*"],
         "waiting for checkpoints, share of time": ["speed/checkpoint_share$"],
     },
+    "reader": {
+        "wait of the trainer for it, share of time": ["speed/reader_wait_share$"],
+        "work for a batch, ms by stage, threads added up": ["reader/stage_ms/(io|decode|convert|transform|collate)$"],
+        "the reader waits for room, ms a batch": ["reader/stage_ms/queue$"],
+        "batches of a rank that lie ready": ["reader/batches_ready$"],
+        "samples/s of one thread or worker, while it works": ["reader/samples_per_busy_s$"],
+        "values dropped, set to zero or unknown, so far": ["reader/skipped/.*"],
+        "dedup factor of its batches, by group": ["dedup/factor/.*"],
+    },
     "what deduplication saves": {
         "dedup factor by group": ["dedup/factor/.*"],
         "bytes a step: sent, expanded": ["traffic/bytes/.*"],
@@ -92,7 +102,7 @@ class CurveWriter:
 
         Args:
             step: the number of optimizer steps done.
-            subject: ``quality``, ``optim``, ``ids``, ``speed``, ``dedup``, ``traffic``, ``memory`` or ``alarms``.
+            subject: the first part of the tags.
             numbers: the points' values by the names of the curves.
             line: the line, such as ``eval``, where several share a chart; absent for those of training.
         """
@@ -105,7 +115,7 @@ class CurveWriter:
 
         Args:
             step: the number of optimizer steps done.
-            subject: ``quality``, ``optim``, ``speed``, ``dedup``, ``traffic``, ``memory`` or ``alarms``.
+            subject: the first part of the tags.
             name: the name that the lines share.
             numbers: the points' values by line, such as ``{"sent": 4.3e5, "expanded": 6.9e6}`` for the bytes that were
                 sent and those that the expanded batch would have sent.

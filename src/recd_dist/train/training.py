@@ -60,6 +60,7 @@ from recd_dist.train.items_of_samples import COUNTED_AT_ONCE, InBatchLosses, cou
 from recd_dist.train.mapped_ids import MappedIds
 from recd_dist.train.measured_work import cutter_of
 from recd_dist.train.prepared import prepare
+from recd_dist.train.reader_counts import ReaderCounts
 from recd_dist.train.run import finish, resume, samples_trained
 from recd_dist.train.saves import Saves
 from recd_dist.train.shared_table import agree_on_table
@@ -217,7 +218,8 @@ def watch_of(
     last = min(step + left, job.config.max_steps or sys.maxsize)
     uses = table_uses(model.module.embeddings, ranks.local_world_size)
     reduced = step_bytes.all_reduce_bytes(num_replicated_parameters(model), ranks.world_size)
-    return Watch(job, ranks, uses, placed, last, step, reduced, facts)
+    reader = ReaderCounts(loader, tuple(f.name for f in job.schema.features), ranks.device)
+    return Watch(job, ranks, uses, placed, last, step, reduced, reader, facts)
 
 
 def agree_on_plan(job: Job, ranks: Ranks) -> TablePlan:

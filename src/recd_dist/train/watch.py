@@ -26,6 +26,7 @@ from recd_dist.tensors.batch import Batch
 from recd_dist.train.alarms import Alarms, Limits
 from recd_dist.train.build import Output
 from recd_dist.train.counting import Point, RunCounts
+from recd_dist.train.reader_counts import ReaderCounts, ReaderPoint
 from recd_dist.train.seen_records import SeenRecords
 from recd_dist.train.summary_text import render
 
@@ -43,6 +44,7 @@ class Watch:
         num_steps: steps of the whole run, as far as known.
         step: steps that were done before this attempt.
         all_reduce_bytes: bytes that a rank sends a step for replicated parameters, by formula.
+        reader: what the readers of all ranks do.
         facts: numbers known at the start, for the summary.
     """
 
@@ -55,6 +57,7 @@ class Watch:
         num_steps: int,
         step: int,
         all_reduce_bytes: float,
+        reader: ReaderCounts,
         facts: Mapping[str, float] | None = None,
     ) -> None:
         self._job, self._facts = job, dict(facts or {})
@@ -62,6 +65,7 @@ class Watch:
         self._board = CurveWriter(self._run_dir, step, ranks.is_first)
         self._progress = TrainingProgress(num_steps, step) if ranks.is_first else None
         self._counts = RunCounts(job, ranks, uses, placement, step, all_reduce_bytes)
+        self._reader = reader
         self._seen = SeenRecords(self._run_dir, step) if job.config.record_samples else None
         self._alarms = Alarms(self._limits(ranks)) if ranks.is_first else None
         self._latest: dict[str, float] = {}  # numbers of the last point, for the progress bar
@@ -136,9 +140,10 @@ class Watch:
         Raises:
             UserError: the loss is no number any more.
         """
-        point = self._counts.measure(step, traffic)
+        point, read = self._counts.measure(step, traffic), self._reader.measure()
         with progress.phase(_WRITING):
             self._write_point(step, point)
+            self._write_reader(step, read)
             self._board.add_points(step, "optim", optim or {})
             for name, of_tables in (ids or {}).items():
                 self._board.add_points_by_line(step, "ids", name, of_tables)
@@ -159,6 +164,11 @@ class Watch:
         board.add_points(step, "memory", point.memory)
         if self._alarms:
             board.add_points(step, "alarms", self._alarms.look(step, point))
+
+    def _write_reader(self, step: int, read: ReaderPoint) -> None:
+        self._board.add_points(step, "reader", read.numbers)
+        self._board.add_points_by_line(step, "reader", "stage_ms", read.stage_ms)
+        self._board.add_points_by_line(step, "reader", "skipped", read.skipped)
 
     def evaluation(self, step: int, numbers: Mapping[str, Any], traffic: TrafficCounter) -> None:
         """Adds a point to the curves of the evaluation; what it took is no training: neither time nor bytes count.
@@ -201,7 +211,8 @@ class Watch:
         """
         alarms = self._alarms.summary() if self._alarms else {}
         board = str(self._run_dir / BOARD_DIRECTORY)
-        return {**self._counts.totals(step), "tensorboard": board, **self._facts, **alarms}
+        reader = {"reader_s": self._reader.totals()}
+        return {**self._counts.totals(step), **reader, "tensorboard": board, **self._facts, **alarms}
 
     def add_results(self, step: int, summary: Mapping[str, Any]) -> None:
         """Adds the evaluation and the run's line in the table of runs to the board."""
