@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
 
     log_s = LOG_S if options.log_every is None else options.log_every
     serving = Serving(address, options.max_sessions, options.announce, options.until, log_s)
-    return serve(serving, ServedTables(roots), _access(options, address), _say)
+    return serve(serving, ServedTables(roots, options.vocabularies), _access(options, address), _say)
 
 
 def _say(line: str) -> None:
@@ -103,6 +103,11 @@ COMMAND = Command(
             "--tables",
             "serve the tables in or below DIR; may be given again",
             {"action": "append", "metavar": "DIR", "dest": "roots"},
+        ),
+        Argument(
+            "--vocabularies",
+            "also read vocabulary files of transforms below DIR",
+            {"action": "append", "metavar": "DIR", "type": _path, "default": []},
         ),
         Argument(
             "--listen",

@@ -312,4 +312,4 @@ def build_servers(job: Job, rank: int) -> "RemoteReader | None":
     )
     addresses = tuple(Address.parse(address) for address in reader.servers)
     wait_s = job.config.timeouts.server_s
-    return RemoteReader(Servers(addresses, directory, token, trusted, reader.compression, wait_s, rank))
+    return RemoteReader(Servers(addresses, directory, token, trusted, reader.compression, wait_s, rank=rank))

@@ -26,7 +26,7 @@ def test_servers_that_go_for_good_are_replaced_by_those_that_stay(serve, small):
     """One is killed, one hangs, one ends as it is told to; the fourth reads what they have not sent."""
     killed, hung, ended = servers = [ServerProcess(small.path, wait=False) for _ in range(3)]
     with killed, hung, ended:
-        source = remote(*(server.wait() for server in servers), serve(small.path), wait_s=2.0)
+        source = remote(*(server.wait() for server in servers), serve(small.path), wait_s=60.0, call_s=2.0)
         with closing(loader(small, servers=source, batch_size=4, prefetch=1)) as reader:
             seen = []
             for count, batch in enumerate(reader):

@@ -11,6 +11,7 @@ from recd_dist.errors import ConfigError
 from recd_dist.reader.order import Shuffle
 from recd_dist.reader.tier import messages
 from recd_dist.reader.tier.messages import read_message, write_message, write_opening
+from recd_dist.reader.tier.served_tables import ServedTables
 from recd_dist.reader.tier.server_access import TOKEN_VARIABLE, ServerAccess, TrainerAccess
 from recd_dist.reader.tier.server_address import Address
 from recd_dist.reader.tier.server_connection import ServerConnection
@@ -109,6 +110,25 @@ def test_another_table_is_refused(serve, small, tmp_path):
         batches(small, servers=remote(service))
 
 
+def test_a_server_reads_no_vocabulary_but_below_its_folders(small, tmp_path):
+    tables = ServedTables([small.path], [tmp_path / "words"])
+    for file in (f"{small.path}/words.txt", f"{tmp_path}/words/colours.txt"):
+        tables.require_file(file)
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "link").symlink_to("/etc")
+    for file in ("/etc/hostname", f"{small.path}/../x", f"{tmp_path}/words/link/hostname", "~/x"):
+        with pytest.raises(ConfigError, match=r"the server reads below .* alone; start it with .* --vocabularies DIR"):
+            tables.require_file(file)
+
+
+def test_a_vocabulary_elsewhere_is_refused_before_it_is_read(serve, small):
+    opening = write_opening(options_of(small), "a trainer", "none")
+    for argument in ("/etc/hostname", {"file": "/etc/hostname"}):
+        opening["transforms"] = {"candidate": [{"vocabulary": argument}]}
+        with pytest.raises(ConfigError, match="vocabulary /etc/hostname: the server reads below"):
+            ask(serve(small.path), "open", opening)
+
+
 def test_a_table_that_comes_later_is_found(serve, small, tmp_path):
     write_table(tmp_path / "a", samples_of(20, seed=1))
     service = serve(tmp_path)
@@ -158,7 +178,7 @@ def test_messages_have_bounds():
 
 
 def options_of(table):
-    return ReaderOptions(ClusteredTable.load(table.path), SCHEMA, TABLES, Transforms({}), Shuffle(0, True, 3))
+    return ReaderOptions(ClusteredTable.load(table.path), SCHEMA, TABLES, Transforms({}), Shuffle(0, window_size=3))
 
 
 def ask(service, action, message):

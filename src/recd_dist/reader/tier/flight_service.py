@@ -26,6 +26,7 @@ from recd_dist.reader.tier.messages import (
     read_message,
     read_options,
     read_task,
+    vocabularies_of,
     write_failure,
     write_message,
 )
@@ -87,6 +88,8 @@ class FlightService(flight.FlightServerBase):
         if (compression := opening["compression"]) not in COMPRESSIONS:
             raise ConfigError(f"compression {compression}: the server knows {', '.join(COMPRESSIONS)}")
         table = self._tables.find(WantedTable.from_json(opening["table"]))
+        for file in vocabularies_of(opening):
+            self._tables.require_file(file)
         options = read_options(opening, table)
 
         def make(total: ServedCounts) -> Session:

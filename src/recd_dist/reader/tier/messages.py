@@ -138,6 +138,17 @@ def read_options(opening: Mapping[str, Any], table: ClusteredTable) -> ReaderOpt
     return ReaderOptions(table, schema, {t.name: t for t in tables}, transforms, shuffle, **plain)
 
 
+def vocabularies_of(opening: Mapping[str, Any]) -> list[str]:
+    """The files that the transforms of an opening name, which the server would read.
+
+    Args:
+        opening: the message, before its transforms are read.
+    """
+    specs = [spec for listed in opening["transforms"].values() for spec in listed if isinstance(spec, Mapping)]
+    arguments = [spec["vocabulary"] for spec in specs if "vocabulary" in spec]
+    return [str(a["file"] if isinstance(a, Mapping) else a) for a in arguments]
+
+
 def write_task(task: Task | None) -> list[Any] | None:
     """A task as JSON has it."""
     return None if task is None else [task.epoch, [list(interval) for interval in task.samples], task.gapless_end]

@@ -116,7 +116,8 @@ class RemoteStream:
     def _connect(self, server: Address) -> ServerConnection:
         """The connection to a server, made at the first call."""
         if server not in self._connections:
-            self._connections[server] = ServerConnection(server, self._servers.access, self._servers.wait_s / 2)
+            call_s = self._servers.call_s or self._servers.wait_s / 2
+            self._connections[server] = ServerConnection(server, self._servers.access, call_s)
         return self._connections[server]
 
     def _explain(self, reason: str) -> str:

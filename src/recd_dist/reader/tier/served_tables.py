@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from recd_dist.errors import ConfigError
 from recd_dist.reader.position import fingerprint
@@ -19,13 +20,15 @@ class ServedTables:
 
     Args:
         roots: directories of tables, or of one.
+        vocabularies: further directories, of files that transforms name.
 
     Raises:
         ConfigError: no table lies below a root.
     """
 
-    def __init__(self, roots: Sequence[Location]) -> None:
+    def __init__(self, roots: Sequence[Location], vocabularies: Sequence[Path] = ()) -> None:
         self._roots, self._lock = tuple(roots), threading.Lock()
+        self._folders = [root.resolve() for root in (*self._roots, *vocabularies) if isinstance(root, Path)]
         self._paths: dict[str, Location] = {}
         for root in self._roots:
             if next(_tables_below(root), None) is None:
@@ -62,6 +65,22 @@ class ServedTables:
                 if table is None:
                     raise ConfigError(_not_here(wanted, list(tables.values())))
         return table.of_partitions(wanted.partitions)
+
+    def require_file(self, file: str) -> None:
+        """Refuses a file that a trainer names, unless it lies where this server may read.
+
+        Args:
+            file: a vocabulary, as a config names it.
+
+        Raises:
+            ConfigError: it lies elsewhere.
+        """
+        path = Path(file).expanduser().resolve()
+        if not any(path.is_relative_to(folder) for folder in self._folders):
+            raise ConfigError(
+                f"vocabulary {file}: the server reads below {', '.join(map(str, self._folders))} alone; start it with "
+                "recd reader --vocabularies DIR"
+            )
 
 
 def _tables_below(root: Location, depth: int = _DEPTH) -> Iterator[Location]:

@@ -83,13 +83,13 @@ class ServerConnection:
             reader = self._client.do_get(flight.Ticket(write_message(asked)), self._options)
             chunk = reader.read_chunk()
             told = read_message(chunk.app_metadata.to_pybytes())
-            result = self._receive(told, chunk.data, blocks)
+            result = self._receive(told, chunk.data, task, blocks)
             reader.read_all()  # the end of the call: nothing follows
         except (flight.FlightError, pa.ArrowException, StopIteration, OSError) as error:
             raise self._lost(error) from error
         return result
 
-    def _receive(self, told: dict[str, Any], record: pa.RecordBatch, blocks: Blocks) -> Result:
+    def _receive(self, told: dict[str, Any], record: pa.RecordBatch, task: Task, blocks: Blocks) -> Result:
         """What the server answers to a task."""
         if told.get("unknown"):
             self._session = None
@@ -101,6 +101,8 @@ class ServerConnection:
             layout = BatchLayout.from_json(told["layout"])
             if layout.num_bytes > 2 * MAX_BYTES:
                 raise ValueError(f"a batch of {layout.num_bytes:,} bytes")
+            if layout.batch_size != (wanted := sum(end - start for start, end in task.samples)):
+                raise ValueError(f"{layout.batch_size} samples, {wanted} were asked for")
             block = blocks.take(layout.num_bytes)
             fill_block(block, layout, record)
         except (KeyError, TypeError, ValueError) as error:

@@ -19,6 +19,7 @@ class Servers:
         token_file, tls_ca: what ``TrainerAccess`` takes.
         compression: of the bodies of batches.
         wait_s: a batch that no server has sent for so long ends the run.
+        call_s: a server that takes longer for a batch is taken for one that hangs; None: half of ``wait_s``.
         rank: this rank; streams of different ranks begin at different servers.
     """
 
@@ -28,6 +29,7 @@ class Servers:
     tls_ca: Path | None = None
     compression: str = "none"
     wait_s: float = 120.0
+    call_s: float | None = None
     rank: int = 0
 
     def num_streams(self, num_workers: int) -> int:

@@ -1,6 +1,6 @@
 """Sessions of a server: each reads the batches of one stream of a trainer, and one batch ahead.
 
-What a server holds for a trainer is bounded by the trainer's questions: one batch that is sent, one that was read
+What a server holds for a trainer is bounded by the trainer's questions: the batch that was sent last, one that was read
 ahead, and the two shuffle windows of a BatchReader. A trainer that asks no more stops the reading.
 """
 
@@ -25,19 +25,21 @@ IDLE_S = 600.0
 """A session of which nothing is asked for so long is closed; a trainer that comes back opens another one."""
 
 
-@dataclass
-class _Ahead:
+@dataclass(eq=False)
+class _Reading:
     """A batch that is read, or waits to be.
 
     Attributes:
         task: what it is.
         result: what reading gives.
         read_at: when it was read; 0 before.
+        is_asked: whether the trainer has asked for it.
     """
 
     task: Task
     result: "Future[Result]"
     read_at: float = 0.0
+    is_asked: bool = False
 
 
 class Session:
@@ -61,11 +63,11 @@ class Session:
         self.is_closed = False
         self._reader = BatchReader(options)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="recd-session")
-        self._ahead: _Ahead | None = None
+        self._readings: list[_Reading] = []  # of the task that was asked for last, and of the one after it
         self._lock = threading.Lock()
 
     def answer(self, task: Task, following: Task | None) -> Result:
-        """Waits for the batch of a task.
+        """Waits for the batch of a task. The last one can be asked for again: its answer may not have arrived.
 
         Args:
             task: what to read.
@@ -73,24 +75,26 @@ class Session:
         """
         asked = time.monotonic()
         with self._lock:
-            wanted = self._ahead if self._ahead is not None and self._ahead.task == task else None
-            if wanted is not None and wanted.read_at:
+            known = {reading.task: reading for reading in self._readings}
+            wanted = known.get(task) or self._begin(task)
+            if wanted.read_at and not wanted.is_asked:
                 self.counts.add(batch_waited_s=asked - wanted.read_at)
-            if wanted is None:
-                if self._ahead is not None:
-                    self._ahead.result.cancel()
-                wanted = self._begin(task)
-            self._ahead = self._begin(following) if following is not None else None
+            wanted.is_asked = True
+            readings = [wanted, *([known.get(following) or self._begin(following)] if following is not None else [])]
+            for reading in self._readings:
+                if reading not in readings:
+                    reading.result.cancel()
+            self._readings = readings
         result = wanted.result.result()
         self.last_used = time.monotonic()
         self.counts.add(trainer_waited_s=self.last_used - asked)
         return result
 
-    def _begin(self, task: Task) -> _Ahead:
+    def _begin(self, task: Task) -> _Reading:
         """Begins to read a task after those that were begun before."""
-        ahead = _Ahead(task, self._thread.submit(self._read, task))
-        ahead.result.add_done_callback(lambda _: setattr(ahead, "read_at", time.monotonic()))
-        return ahead
+        reading = _Reading(task, self._thread.submit(self._read, task))
+        reading.result.add_done_callback(lambda _: setattr(reading, "read_at", time.monotonic()))
+        return reading
 
     def _read(self, task: Task) -> Result:
         start = time.monotonic()
@@ -121,7 +125,7 @@ class Session:
         """Ends its threads after the batch that is being read."""
         self.is_closed = True
         self._thread.shutdown(wait=True, cancel_futures=True)
-        self._ahead = None
+        self._readings = []
         self._reader.close()
 
 
