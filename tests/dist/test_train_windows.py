@@ -38,7 +38,7 @@ NEARLY = {
 }
 
 
-FROM_READER = ("sequence", "transformer", "mapped", "dlrm, ids", "hstu, rows")
+FROM_READER = ("sequence", "transformer", "mapped", "dlrm, ids", "hstu, rows", "sequence, expanded")
 
 
 def _train(ranks: Ranks, overrides: list[str], everywhere: bool) -> dict[str, Any]:

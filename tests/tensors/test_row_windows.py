@@ -3,7 +3,6 @@
 import pickle
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -14,7 +13,7 @@ from recd_dist.tensors.deduplicate import deduplicate
 from recd_dist.tensors.find_windows import find_windows
 from recd_dist.tensors.ikjt import IKJT, GroupLayout
 from recd_dist.tensors.jagged import slice_index
-from recd_dist.tensors.row_windows import Stored, gather_windows, lay_out
+from recd_dist.tensors.row_windows import Stored, lay_out
 
 SAMPLES = {
     "item": [[1, 2, 3], [1, 2, 3], [2, 3, 4], [9], []],
@@ -88,25 +87,6 @@ def assert_alike(found: IKJT, wanted: IKJT) -> None:
     assert (found.weights is None) == (wanted.weights is None)
     if wanted.weights is not None and found.weights is not None:
         assert torch.equal(found.weights.view(torch.int32), wanted.weights.view(torch.int32))
-
-
-windows = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 4)), max_size=6)
-
-
-@given(windows, st.booleans(), st.integers(0, 3))
-def test_gathered_windows_hold_what_rows_ask_for_and_no_more(
-    rows: list[tuple[int, int]], ordered: bool, shift: int
-) -> None:
-    rows = sorted(rows) if ordered else rows
-    values = np.arange(100, 112)
-    starts, lengths = (np.array([row[n] for row in rows], np.int64) for n in (0, 1))
-    out, out_starts = np.empty(lengths.sum(), np.int64), np.empty(len(rows), np.int32)
-    size = gather_windows(values, starts, lengths, shift, out, out_starts)
-    batch = one_key(out[:size].tolist(), (out_starts - shift).tolist(), lengths.tolist())
-    found = batch.lists().values.split(lengths.tolist())
-    assert [f.tolist() for f in found] == [values[s : s + n].tolist() for s, n in rows]
-    if ordered:
-        assert size == len({place for s, n in rows for place in range(s, s + n)})
 
 
 def one_key(values: list[int], starts: list[int], lengths: list[int]) -> IKJT:

@@ -1,5 +1,6 @@
 """What an IKJT refuses: tensors that do not fit its layout, and windows that do not fit what is stored."""
 
+import numpy as np
 import torch
 
 from recd_dist.table.schema import SAMPLE
@@ -56,15 +57,15 @@ def check_windows(batch: KeyedRows) -> None:
     """
     if batch.starts is None or not batch.windows or not is_on_host(batch.starts):
         return
-    sizes = [batch.num_values(k) for k in batch.windows]
-    fault = find_fault(batch.starts, [batch.lengths_of(k) for k in batch.windows], sizes)
-    if fault is None:
+    rows = np.array([batch.row_bounds_of(k) for k in batch.windows], np.int64)
+    number, row, place = find_fault(batch.starts.numpy(), batch.lengths.numpy(), rows)
+    if number < 0:
         return
-    key, size = batch.windows[fault.key], sizes[fault.key]
+    key, size = batch.windows[number], int(rows[number, 2])
     starts = batch.starts_of(key)
-    if fault.row >= 0 and starts is not None:
-        start, length = int(starts[fault.row]), int(batch.lengths_of(key)[fault.row])
+    if row >= 0 and starts is not None:
+        start, length = int(starts[row]), int(batch.lengths_of(key)[row])
         raise ValueError(
-            f"IKJT: row {fault.row} of key '{key}' is {length} ids from {start}, wanted a window of {size} stored ids"
+            f"IKJT: row {row} of key '{key}' is {length} ids from {start}, wanted a window of {size} stored ids"
         )
-    raise ValueError(f"IKJT: stored id {fault.place} of {size} of key '{key}' lies in no row, wanted only ids of rows")
+    raise ValueError(f"IKJT: stored id {place} of {size} of key '{key}' lies in no row, wanted only ids of rows")

@@ -104,9 +104,13 @@ class KeyedRows:
 
     def num_list_values(self, key: str) -> int:
         """The number of ids in a key's unique rows; windows store fewer."""
-        if key not in self._window_starts:
-            return self.num_values(key)
-        return int(host_array(self.lengths_of(key), self.known_lengths_of(key)).sum())
+        return self._list_sizes[key] if key in self._list_sizes else self.num_values(key)
+
+    @cached_property
+    def _list_sizes(self) -> dict[str, int]:
+        """For each key with windows the number of ids in its unique rows."""
+        lengths = {k: host_array(self.lengths_of(k), self.known_lengths_of(k)) for k in self.windows}
+        return {k: int(of_key.sum()) for k, of_key in lengths.items()}
 
     def windows_among(self, keys: Collection[str]) -> tuple[str, ...]:
         """Those of some keys whose rows are windows, in storage order."""
@@ -123,6 +127,11 @@ class KeyedRows:
         layout = self.group(group)
         _, first, row = self._find_key(layout.keys[0])
         return self.value_offsets[first], self.value_offsets[first + len(layout.keys)], row
+
+    def row_bounds_of(self, key: str) -> tuple[int, int, int]:
+        """Where a key's lengths begin in ``lengths``, its number of rows, and its number of stored ids."""
+        group, _, start = self._find_key(key)
+        return start, group.num_rows, self.num_values(key)
 
     def _find_key(self, key: str) -> tuple[GroupLayout, int, int]:
         """A key's entry in ``_key_starts``."""

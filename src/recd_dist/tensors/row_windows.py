@@ -77,71 +77,6 @@ def _copy_rows(values: Array, starts: Array, lengths: Array, out: Array) -> None
 
 
 @jit
-def gather_windows(values: Array, starts: Array, lengths: Array, shift: int, out: Array, out_starts: Array) -> int:
-    """Stores rows that are windows of a longer column anew, without the values that no row holds.
-
-    Rows that begin where the row before them lies share its values. Others are stored apart, so that rows in another
-    order than that of the column may be stored twice.
-
-    Args:
-        values: ids or weights.
-        starts: int32 or int64 [R], where each row begins in the values.
-        lengths: int32 or int64 [R], the rows' lengths.
-        shift: values that are stored already, of rows before these; it is added to what is written to ``out_starts``.
-        out: receives the values from its beginning on; at most the sum of the lengths.
-        out_starts: int32 [R], receives where each row begins now.
-
-    Returns:
-        How many values were written.
-    """
-    first = end = size = 0  # [first, end) of the column was stored last, and its end stands at ``size``
-    for row in range(len(starts)):
-        start, stop = starts[row], starts[row] + lengths[row]
-        if start == stop:
-            out_starts[row] = shift + size
-            continue
-        if start < first or start > end:
-            first = end = start
-        out_starts[row] = shift + size - (end - start)
-        for place in range(end, stop):
-            out[size] = values[place]
-            size += 1
-        end = max(end, stop)
-    return size
-
-
-class Fault(NamedTuple):
-    """What is wrong with windows.
-
-    Attributes:
-        key: number of the key among those with windows.
-        row: the row that leaves the stored values; -1 where a value lies in no row.
-        place: the value that lies in no row; -1 where a row leaves them.
-    """
-
-    key: int
-    row: int
-    place: int
-
-
-def find_fault(starts: Tensor, lengths: Sequence[Tensor], sizes: Sequence[int]) -> Fault | None:
-    """Finds a row that leaves the stored values of its key, or a stored value that lies in no row.
-
-    Args:
-        starts: int32, on the host: where the rows begin, key after key.
-        lengths: for each key its rows' lengths, int32, on the host.
-        sizes: for each key the number of its stored values.
-    """
-    at, array = 0, starts.numpy()
-    for key, (of_key, size) in enumerate(zip(lengths, sizes, strict=True)):
-        row, place = _find_fault(array[at : at + len(of_key)], of_key.numpy(), size)
-        if row >= 0 or place >= 0:
-            return Fault(key, row, place)
-        at += len(of_key)
-    return None
-
-
-@jit
 def _find_fault(starts: Array, lengths: Array, size: int) -> tuple[int, int]:
     """The first row that leaves ``size`` values, and the first value that lies in no row; -1 for none."""
     end, is_in_order = 0, True
@@ -165,3 +100,25 @@ def _find_fault(starts: Array, lengths: Array, size: int) -> tuple[int, int]:
         if rows == 0:
             return -1, place
     return -1, -1
+
+
+@jit
+def find_fault(starts: Array, lengths: Array, keys: Array) -> tuple[int, int, int]:
+    """Finds a row that leaves the stored values of its key, or a stored value that lies in no row.
+
+    Args:
+        starts: int32, where the rows of keys with windows begin, key after key.
+        lengths: int32, the rows' lengths, of other keys too.
+        keys: int64 [keys with windows, 3], for each key where its lengths begin, its rows, and its stored values.
+
+    Returns:
+        The number of the key among those with windows, the row or -1, and the value or -1; three times -1 for no fault.
+    """
+    at = 0
+    for key in range(len(keys)):
+        first, num_rows, size = keys[key]
+        row, place = _find_fault(starts[at : at + num_rows], lengths[first : first + num_rows], size)
+        if row >= 0 or place >= 0:
+            return key, row, place
+        at += num_rows
+    return -1, -1, -1
