@@ -64,7 +64,7 @@ class Epochs:
         self.model, self.optimizer, _ = training.shard_model(job, ranks)
         self.model.train()
         self.pipeline = training.start_pipeline(self.model, self.optimizer, ranks.device)
-        self.loader = build.build_loader(job, ranks, job.transforms.fit(job.table))
+        self.loader = build.build_loader(job, ranks, job.transforms.fit(job.table), model=self.model)
 
     def run(self) -> float:
         """Trains the next epoch; returns the seconds from all ranks being ready to all ranks being done."""

@@ -60,14 +60,21 @@ def lay_out(columns: Sequence[Stored]) -> Tensor:
         if starts is None:
             own.copy_(values)
         else:
-            _copy_rows(values.numpy(), starts.numpy(), lengths.numpy(), own.numpy())
+            copy_rows(values.numpy(), starts.numpy(), lengths.numpy(), own.numpy())
         at += size
     return out
 
 
 @jit
-def _copy_rows(values: Array, starts: Array, lengths: Array, out: Array) -> None:
-    """Writes the values of windows, row after row."""
+def copy_rows(values: Array, starts: Array, lengths: Array, out: Array) -> None:
+    """Writes the values of windows, row after row.
+
+    Args:
+        values: [V], what is stored.
+        starts: int32 [R], where each row begins in it.
+        lengths: int32 [R], the rows' lengths.
+        out: [their sum], receives the values.
+    """
     place = 0
     for row in range(len(starts)):
         start, length = starts[row], lengths[row]
