@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "windows.py"
 
 
+@pytest.mark.slow
 def test_windows_train_what_lists_do_and_store_fewer_ids(tmp_path: Path) -> None:
     found = tmp_path / "found.json"
     options = ["tiny", "--samples", "2000", "--rounds", "1", "--dir", str(tmp_path / "data"), "--json", str(found)]

@@ -49,9 +49,9 @@ def _load_compiled() -> None:
     kernels.gather_blocks(few, none, runs[0], none)
     kernels.find_outside(places[0], none, none)
     kernels.count_from(none, 0, 0, np.zeros(0, np.int32))
-    int32s, segments = np.zeros(0, np.int32), np.zeros((4, 1), np.int64)
+    int32s, segments = np.zeros(0, np.int32), np.zeros((4, 2), np.int64)
     window_kernels.share_windows(places, none, none, runs, num_runs, int32s, segments, none)
-    window_kernels.gather_segments(places, kernels.VALUES, segments[:, :0], 4, 0, starts)
+    window_kernels.gather_segments(np.zeros((1, 1, 6), np.int64), kernels.VALUES, segments[:, :1], 4, 0, starts)
     row_windows.find_fault(int32s, int32s, np.zeros((0, 3), np.int64))
     for kind in (np.int32, np.int64):
         row_windows.copy_rows(np.zeros(0, kind), int32s, int32s, np.zeros(0, kind))
