@@ -53,5 +53,5 @@ def _load_compiled() -> None:
     window_kernels.share_windows(places, none, none, runs, num_runs, int32s, segments, none)
     window_kernels.gather_segments(np.zeros((1, 1, 6), np.int64), kernels.VALUES, segments[:, :1], 4, 0, starts)
     row_windows.find_fault(int32s, int32s, np.zeros((0, 3), np.int64))
-    for kind in (np.int32, np.int64):
-        row_windows.copy_rows(np.zeros(0, kind), int32s, int32s, np.zeros(0, kind))
+    for ids in (np.zeros(0, np.int32), np.zeros(0, np.int64)):
+        row_windows.copy_rows(ids, int32s, int32s, ids)
