@@ -306,12 +306,13 @@ def run_killed(root: Path, source: Source, reading: str, kills: int, dice: rando
     order = dice.choice([o for o in source.orders if not (o == "time" and rule == "whole sessions")])
     small = ["batch_size=16", f"epochs={EPOCHS}", "checkpoint.every=20", "record_samples=true", "evaluate.split=null"]
     fixed = [*source.overrides(root), *RULES[rule], f"reader.order={order}", "reader.window=2", "device=cpu", *small]
-    job, told = RealJob(source, run_dir, fixed), list[str]()
+    job, told, ranks = RealJob(source, run_dir, fixed), list[str](), 0
     with ExitStack() as stack:
         if reading == "servers":
             job.server = stack.enter_context(Serving(root / "table"))
         for number in range(kills + 1):
-            ranks, workers = dice.randint(1, 3), dice.randint(1, 2) if reading == "workers" else 0
+            ranks = dice.choice([num for num in (1, 2, 3) if num != ranks])
+            workers = dice.randint(1, 2) if reading == "workers" else 0
             process = job.start(ranks, workers)
             shape = f"{ranks} ranks" + (f" x {workers}" if workers else "")
             if number == kills:
