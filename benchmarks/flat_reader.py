@@ -103,10 +103,10 @@ def read_batches(
             columns = {name: rows.column(name).chunk(0) for name in rows.column_names}
             for start in range(0, rows.num_rows, batch_size):
                 size = min(batch_size, rows.num_rows - start)
-                yield _batch_of(columns, keys, dense, labels, start, size)
+                yield batch_of(columns, keys, dense, labels, start, size)
 
 
-def _batch_of(
+def batch_of(
     columns: dict[str, pa.Array],
     keys: tuple[str, ...],
     dense: tuple[str, ...],

@@ -164,9 +164,9 @@ def child_main(config: dict[str, Any]) -> None:
 def first_batch(config: dict[str, Any]) -> float:
     """Seconds from ``Loader(...)`` to its first batch; ``first`` is the share of the epoch that is trained already."""
     from recd_dist.job.table_sizes import infer_tables
-    from recd_dist.reader.intervals import Position
     from recd_dist.reader.loader import Loader
     from recd_dist.reader.order import Shuffle
+    from recd_dist.reader.position import Position
     from recd_dist.table.clustered import ClusteredTable
 
     table = ClusteredTable.load(Path(config["table"]))
