@@ -11,26 +11,22 @@ samples and the rule by which batches are cut are drawn for each job; one kill i
 
 import argparse
 import json
-import os
 import random
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from killed_jobs import REAL_HEAD, run_real
 from measure import machine, table
+from sample_sources import EPOCHS, MOST_IDS, SOURCES, Source, make_logs
 
 from recd_dist.job.config import load
 from recd_dist.job.job import Job, resolve
-from recd_dist.ranks import progress
 from recd_dist.reader.cuts import BatchCutter, Cutter
 from recd_dist.reader.fill import Filler
 from recd_dist.reader.loader import Loader
@@ -46,69 +42,8 @@ from recd_dist.reader.work import CountedList, Work
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.schema import Kind
 
-ROOT = Path(__file__).parents[1]
-EPOCHS = 2
-TIMEOUT_S = 180.0
-MOST_IDS = 1500
 WEIGHTS = {"workers": 6}
 """Jobs with worker processes, which take seconds to start, are killed so many times less often than others."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Samples to train on.
-
-    Attributes:
-        name: what they are, for people.
-        overrides: of the job, for a directory with the raw logs and the table.
-        orders: the orders that it can be read in.
-        rules: by what batches can be cut.
-        readings: who reads: a thread of the rank, worker processes, or servers.
-    """
-
-    name: str
-    overrides: Callable[[Path], list[str]]
-    orders: tuple[str, ...]
-    rules: tuple[str, ...]
-    readings: tuple[str, ...]
-
-
-_FLAT = ["data.keys.session=session_id", "data.keys.request=request_id", "data.keys.timestamp=timestamp"]
-SOURCES = (
-    Source(
-        "clustered table",
-        lambda root: ["data=tiny", f"data.path={root / 'raw'}", f"data.table={root / 'table'}"],
-        ("sessions", "partitions", "table", "time"),
-        ("samples", "work", "ids", "whole sessions"),
-        ("thread", "workers", "servers"),
-    ),
-    Source(
-        "flat files, read directly",
-        lambda root: [
-            *("data=parquet", "data.reader=direct", f"data.path={root / 'raw'}", "data.labels=[label]"),
-            *(f"data.table={root / 'none'}", "data.split=null", *_FLAT),
-        ],
-        ("sessions", "table"),
-        ("samples",),
-        ("thread", "workers"),
-    ),
-)
-"""A further kind of source is an entry here; everything below takes it as it comes."""
-
-RULES = {
-    "samples": [],
-    "work": ["reader.batches=work", "reader.work.id=1"],
-    "ids": [f"reader.batch_ids={MOST_IDS}"],
-    "whole sessions": ["reader.whole=sessions"],
-}
-
-
-def make_logs(root: Path, num_samples: int) -> None:
-    """Makes the raw logs and the clustered table of them, a partition a day."""
-    sizes = [f"data.synthetic.num_samples={num_samples}", f"data.synthetic.num_users={num_samples // 20}"]
-    options = [*sizes, "row_group_samples=128", "data.partition=day", "data.split=null"]
-    command = [sys.executable, "-m", "recd_dist.cli", "etl", *SOURCES[0].overrides(root), *options]
-    subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 @dataclass
@@ -238,14 +173,21 @@ def cutter_of(job: Job, rule: str, fixed: dict[str, Any]) -> BatchCutter | None:
     return Filler(reader, MOST_IDS if rule == "ids" else None, keeps_sessions)
 
 
-def run_simulated(root: Path, points: int, seed: int) -> list[list[str]]:
+def run_simulated(root: Path, points: int, seed: int, out: Path | None) -> list[list[str]]:
     """Runs jobs of every source and reader in turn until they were killed so often in all; the lines of a table."""
-    dice = random.Random(seed)
     counts = {(source, reading): Count() for source in SOURCES for reading in source.readings}
+    if out is not None and out.exists():
+        for (source, reading), count in counts.items():
+            vars(count).update(json.loads(out.read_text())[f"{source.name}, {reading}"])
+            count.ranks = set(count.ranks)
+    dice = random.Random(f"{seed} {sum(count.jobs for count in counts.values())}")
     with closing(SimulatedJobs(root, dice)) as jobs:
         while (done := sum(count.points for count in counts.values())) < points:
             source, reading = min(counts, key=lambda kind: counts[kind].points * WEIGHTS.get(kind[1], 1))
             jobs.run(source, reading, counts[source, reading])
+            if out is not None:
+                told = {f"{source.name}, {reading}": vars(count) for (source, reading), count in counts.items()}
+                out.write_text(json.dumps(told, default=sorted))
             print(f"\r{done:,} of {points:,} kills", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     total = Count()
@@ -256,122 +198,13 @@ def run_simulated(root: Path, points: int, seed: int) -> list[list[str]]:
     return [*(count.row(source.name, reading) for (source, reading), count in counts.items()), total.row("all", "")]
 
 
-@dataclass
-class RealJob:
-    """A job of `recd train`, in processes of its own.
-
-    Attributes:
-        source: what it trains on.
-        run_dir: its run.
-        fixed: overrides that do not change while it goes on.
-        server: the process of a server, where it reads from one.
-    """
-
-    source: Source
-    run_dir: Path
-    fixed: list[str]
-    server: str | None = None
-
-    def start(self, ranks: int, workers: int) -> subprocess.Popen[bytes]:
-        """Gives the command, with its processes in a group of their own."""
-        scratch = self.run_dir.with_name(f"{self.run_dir.name}-tmp")
-        scratch.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "recd_dist.cli", "train", "--nproc", str(ranks), *self.fixed]
-        command += [f"run_dir={self.run_dir}", f"reader.num_workers={workers}"]
-        command += [f"reader.servers=[{self.server}]"] if self.server else []
-        env = {**os.environ, "TMPDIR": str(scratch), "OMP_NUM_THREADS": "1"}
-        log = (scratch / "log.txt").open("ab")
-        return subprocess.Popen(command, env=env, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
-
-    def step(self) -> int:
-        """The step that a rank of the job has come to; 0 while none runs."""
-        files = self.run_dir.with_name(f"{self.run_dir.name}-tmp").glob("recd_progress_*/*")
-        marks = [mark for path in files if not path.suffix and (mark := progress.read_mark(path))]
-        return max((mark.step for mark in marks if Path("/proc", str(mark.pid)).exists()), default=0)
-
-
-def run_real(root: Path, kills: int, seed: int, each: int = 2) -> list[list[str]]:
-    """Runs jobs that are killed ``each`` times and then end; the lines of a table."""
-    dice, rows = random.Random(seed), []
-    kinds = [(source, reading) for source in SOURCES for reading in source.readings]
-    for number in range(-(-kills // each)):
-        source, reading = kinds[number % len(kinds)]
-        rows.append(run_killed(root, source, reading, each, dice, root / f"run-{number:02d}"))
-        print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
-    return rows
-
-
-def run_killed(root: Path, source: Source, reading: str, kills: int, dice: random.Random, run_dir: Path) -> list[str]:
-    """Kills a job with kill -9 again and again, lets it end, and counts: a line of a table."""
-    rule = dice.choice(source.rules)
-    order = dice.choice([o for o in source.orders if not (o == "time" and rule == "whole sessions")])
-    small = ["batch_size=16", f"epochs={EPOCHS}", "checkpoint.every=20", "record_samples=true", "evaluate.split=null"]
-    fixed = [*source.overrides(root), *RULES[rule], f"reader.order={order}", "reader.window=2", "device=cpu", *small]
-    job, told, ranks = RealJob(source, run_dir, fixed), list[str](), 0
-    with ExitStack() as stack:
-        if reading == "servers":
-            job.server = stack.enter_context(Serving(root / "table"))
-        for number in range(kills + 1):
-            ranks = dice.choice([num for num in (1, 2, 3) if num != ranks])
-            workers = dice.randint(1, 2) if reading == "workers" else 0
-            process = job.start(ranks, workers)
-            shape = f"{ranks} ranks" + (f" x {workers}" if workers else "")
-            if number == kills:
-                if process.wait(TIMEOUT_S):
-                    raise RuntimeError(f"{run_dir}-tmp/log.txt says why the job ended with {process.returncode}")
-                told.append(f"to the end on {shape}")
-                break
-            step = wait_for_step(job, process, dice.randint(30, 150))
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            told.append(f"{shape}, killed at step {step}")
-    seen = [sys.executable, "-m", "recd_dist.cli", "seen", str(run_dir)]
-    counted = subprocess.run(seen, capture_output=True, text=True, check=False, cwd=ROOT)
-    return [source.name, reading, f"{order}, {rule}", "; ".join(told), counted.stdout.strip().replace("\n", "; ")]
-
-
-def wait_for_step(job: RealJob, process: subprocess.Popen[bytes], more: int) -> int:
-    """Waits until a job has done some steps since it has started; the step that it has come to."""
-    deadline, first = time.monotonic() + TIMEOUT_S, 0
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"{job.run_dir}-tmp/log.txt says why the job ended with {process.returncode}")
-        step = job.step()
-        first = first or step
-        if step and step >= first + more:
-            return step
-        time.sleep(0.005)
-    raise TimeoutError(f"{job.run_dir}: no step")
-
-
-class Serving:
-    """A `recd reader` in a process of its own.
-
-    Args:
-        tables: what it serves.
-    """
-
-    def __init__(self, tables: Path) -> None:
-        command = [sys.executable, "-m", "recd_dist.cli", "reader", "--listen", "127.0.0.1:0", "--tables", str(tables)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-
-    def __enter__(self) -> str:
-        ready = self._process.stdout.readline() if self._process.stdout else ""
-        return ready.split()[4].rstrip(",")
-
-    def __exit__(self, *_: object) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(20)
-        self._process.kill()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=0, help="kills of simulated jobs")
     parser.add_argument("--real", type=int, default=0, help="kills of real jobs")
     parser.add_argument("--samples", type=int, default=1500, help="samples of the log; ten times as many for real jobs")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="keep the counts of simulated jobs here, and go on from them")
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args()
     parts = (
@@ -379,7 +212,7 @@ def main() -> None:
         (
             options.real,
             10 * options.samples,
-            ("samples", "read by", "order, batches by", "kills", "`recd seen`"),
+            REAL_HEAD,
             run_real,
         ),
     )
@@ -387,7 +220,7 @@ def main() -> None:
         if kills:
             with tempfile.TemporaryDirectory() as directory:
                 make_logs(Path(directory), num_samples)
-                print(table(head, run(Path(directory), kills, options.seed), markdown=options.markdown))
+                print(table(head, run(Path(directory), kills, options.seed, options.out), markdown=options.markdown))
     print(machine())
 
 
