@@ -63,5 +63,7 @@ echo "make env: installing, 2-4 minutes (1.6 GB where pip finds a CPU build of t
 if [ -n "${TORCH_INDEX:-}" ]; then install --no-deps --index-url "$TORCH_INDEX" torch; fi
 install "${packages[@]}"
 $VENV/bin/python -m pip check >>"$LOG" || fail "the installed versions do not fit together: $(tail -n 1 "$LOG")"
+# Loops that every run would otherwise wait for at its first batch; where they cannot be kept, each process compiles them.
+$VENV/bin/python -c "from recd_dist.train.prepared import prepare; prepare()" >>"$LOG" 2>&1 || true
 echo "$VARIANT" >$READY
 echo "make env: ready"

@@ -159,7 +159,7 @@ def test_unknown_values_are_counted(small, tmp_path):
     (tmp_path / "v.txt").write_text("\n".join(map(str, range(5))))
     transforms = Transforms.parse(small.schema, {"tags": [{"vocabulary": str(tmp_path / "v.txt")}]})
     assert transforms.id_limits() == {"tags": 6}
-    reader = loader(small, transforms=transforms, shuffle=False)
+    reader = loader(small, transforms=transforms, order="table")
     assert {i for b in reader for i in b.sparse.values_of("tags").tolist()} == set(range(6))
     assert reader.counts == {"tags: not in its vocabulary": sum(t >= 5 for s in small.samples for t in s.tags)}
     reader.close()

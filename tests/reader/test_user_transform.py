@@ -72,7 +72,7 @@ def test_a_function_runs_with_its_arguments(small, package):
 
 def test_it_runs_where_batches_are_read(small, package):
     transforms = parse(small, {"apply": f"{package}:drop_odd"})
-    found = batches(small, transforms=transforms, shuffle=False)
+    found = batches(small, transforms=transforms, order="table")
     seen = [i for b in found for i in b.sparse.values_of("tags").tolist()]
     assert seen == [t for s in small.samples for t in s.tags if t % 2 == 0]
 

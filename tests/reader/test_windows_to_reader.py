@@ -341,7 +341,7 @@ def test_transforms_of_windows_are_those_of_lists(tables, expand):
         schema = replace(stored, features=(*stored.features, *MadeFeatures.of(options, stored).features))
         transforms = Transforms.parse(schema, specs, stored)
         sizes = {"item": Table("item", 1000, 4), "device": Table("device", 3, 4)}
-        loader = Loader(table, schema, sizes, transforms, batch_size=50, shuffle=False, expand=expand)
+        loader = Loader(table, schema, sizes, transforms, batch_size=50, order="table", expand=expand)
         with closing(loader):
             whole = [batch.expand() for batch in loader]
         columns = [b.session_ids.tolist() for b in whole], *([lists_of(b.sparse, key) for b in whole] for key in specs)

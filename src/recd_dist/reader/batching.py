@@ -207,7 +207,8 @@ class Batching:
         def gather(column: int, out: Array) -> Array:
             to = (out.itemsize, address_of(out), offsets)
             kernels.gather_values(places, column, is_shared, *rows, *to)
-            window_kernels.gather_segments(places, column, segments, *to)
+            if len(shared):
+                window_kernels.gather_segments(places, column, segments, *to)
             return out
 
         values = gather(kernels.VALUES, np.empty(offsets[-1], windows[0].id_dtype))

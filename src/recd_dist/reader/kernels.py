@@ -12,7 +12,7 @@ offsets; lists have int32 offsets [rows + 1]; windows have int32 starts and leng
 import numpy as np
 
 from recd_dist.table.column import Array
-from recd_dist.table.loops import copy_bytes, floats_at, int32s_at, jit, splitmix64_one
+from recd_dist.table.loops import copy_bytes, jit, load_float, load_int32, splitmix64_one, store_int32
 
 VALUES, OFFSETS, STARTS, LENGTHS, WEIGHTS, NUM_VALUES = range(6)
 """The columns of ``places``."""
@@ -30,14 +30,17 @@ def split_into_runs(order: Array, ends: Array, runs: Array) -> int:
     Returns:
         The number of runs.
     """
-    size, row_group, start, last = 0, 0, 0, -2
+    size, row_group, start, end, last = 0, 0, 0, 0, -2
     for i in range(len(order)):
         place = order[i]
-        if place == last + 1 and place < ends[row_group]:
+        if place == last + 1 and place < end:
             runs[2, size - 1] += 1
         else:
-            row_group = np.searchsorted(ends, place, "right")
-            start = ends[row_group - 1] if row_group else 0
+            if place < start or place >= end:
+                row_group = 0
+                while ends[row_group] <= place:
+                    row_group += 1
+                start, end = ends[row_group - 1] if row_group else 0, ends[row_group]
             runs[0, size], runs[1, size], runs[2, size] = row_group, place - start, 1
             size += 1
         last = place
@@ -60,38 +63,32 @@ def find_unique_rows(
         num_rows: int64 [at least G], receives the number of distinct rows.
     """
     for g in range(rows.shape[1]):
-        size, last_run, sample = 0, -1, 0
+        size, run, sample = 0, -1, 0
         for r in range(samples.shape[1]):
             row_group, first, end = samples[0, r], samples[1, r], samples[1, r] + samples[2, r]
-            row_of, number_of = int32s_at(rows[row_group, g], end), int32s_at(seen[row_group, g], 1)
+            row_of, number_of = rows[row_group, g], seen[row_group, g]
             last, number = -1, 0
             for i in range(first, end):
-                row = row_of[i]
+                row = load_int32(row_of, i)
                 if row != last:
-                    number = number_of[row]
+                    number = load_int32(number_of, row)
                     if number < 0:
                         number = size
-                        number_of[row] = size
+                        store_int32(number_of, row, size)
                         size += 1
-                        last_run = _add_row(chosen[g], last_run, row_group, row)
+                        if run >= 0 and chosen[g, 0, run] == row_group and chosen[g, 1, run] + chosen[g, 2, run] == row:
+                            chosen[g, 2, run] += 1
+                        else:
+                            run += 1
+                            chosen[g, 0, run], chosen[g, 1, run], chosen[g, 2, run] = row_group, row, 1
                     last = row
                 inverse[g, sample] = number
                 sample += 1
-        for k in range(last_run + 1):
-            number_of = int32s_at(seen[chosen[g, 0, k], g], 1)
+        for k in range(run + 1):
+            number_of = seen[chosen[g, 0, k], g]
             for row in range(chosen[g, 1, k], chosen[g, 1, k] + chosen[g, 2, k]):
-                number_of[row] = -1
-        num_runs[g], num_rows[g] = last_run + 1, size
-
-
-@jit
-def _add_row(runs: Array, last: int, row_group: int, row: int) -> int:
-    """Adds a row to runs int32 [3, capacity] of which ``last`` is the last one, and returns the last one then."""
-    if last >= 0 and runs[0, last] == row_group and runs[1, last] + runs[2, last] == row:
-        runs[2, last] += 1
-        return last
-    runs[0, last + 1], runs[1, last + 1], runs[2, last + 1] = row_group, row, 1
-    return last + 1
+                store_int32(number_of, row, -1)
+        num_runs[g], num_rows[g] = run + 1, size
 
 
 @jit
@@ -106,13 +103,17 @@ def list_rows(samples: Array, rows: Array, chosen: Array) -> int:
     Returns:
         The number of runs.
     """
-    last = -1
+    run = -1
     for r in range(samples.shape[1]):
         row_group, first, end = samples[0, r], samples[1, r], samples[1, r] + samples[2, r]
-        row_of = int32s_at(rows[row_group], end)
         for i in range(first, end):
-            last = _add_row(chosen, last, row_group, row_of[i])
-    return last + 1
+            row = load_int32(rows[row_group], i)
+            if run >= 0 and chosen[0, run] == row_group and chosen[1, run] + chosen[2, run] == row:
+                chosen[2, run] += 1
+            else:
+                run += 1
+                chosen[0, run], chosen[1, run], chosen[2, run] = row_group, row, 1
+    return run + 1
 
 
 @jit
@@ -131,23 +132,18 @@ def gather_lengths(
     """
     place = 0
     for f in range(len(homes)):
-        runs, total = chosen[homes[f]], 0
-        for k in range(num_runs[homes[f]]):
-            row_group, first, size = runs[0, k], runs[1, k], runs[2, k]
-            offsets, starts = places[row_group, f, OFFSETS], places[row_group, f, STARTS]
-            if starts:
-                found = int32s_at(places[row_group, f, LENGTHS] + 4 * first, size)
-                for i in range(size):
-                    lengths[place + i] = found[i]
-                    total += found[i]
-            elif offsets:
-                bounds = int32s_at(offsets + 4 * first, size + 1)
-                for i in range(size):
-                    lengths[place + i] = bounds[i + 1] - bounds[i]
-                total += bounds[size] - bounds[0]
-            else:
-                lengths[place : place + size] = 1
-                total += size
+        home, total = homes[f], 0
+        for k in range(num_runs[home]):
+            row_group, first, size = chosen[home, 0, k], chosen[home, 1, k], chosen[home, 2, k]
+            offsets, windows = places[row_group, f, OFFSETS], places[row_group, f, LENGTHS]
+            for i in range(size):
+                length = 1
+                if windows:
+                    length = load_int32(windows, first + i)
+                elif offsets:
+                    length = load_int32(offsets, first + i + 1) - load_int32(offsets, first + i)
+                lengths[place + i] = length
+                total += length
             place += size
         num_values[f] = total
 
@@ -180,34 +176,25 @@ def gather_values(
     for f in range(len(homes)):
         if is_shared[f]:
             continue
-        runs, to = chosen[homes[f]], out + offsets[f] * item
-        for k in range(num_runs[homes[f]]):
-            row_group, first, size = runs[0, k], runs[1, k], runs[2, k]
+        home, to = homes[f], out + offsets[f] * item
+        for k in range(num_runs[home]):
+            row_group, first, size = chosen[home, 0, k], chosen[home, 1, k], chosen[home, 2, k]
             values = places[row_group, f, column]
             starts, bounds = places[row_group, f, STARTS], places[row_group, f, OFFSETS]
             if not values:
                 continue
             if starts:
-                to = _copy_windows(values, starts, places[row_group, f, LENGTHS], first, size, item, to)
-            elif bounds:
-                ends = int32s_at(bounds + 4 * first, size + 1)
-                num_bytes = int(ends[size] - ends[0]) * item
-                copy_bytes(to, values + int(ends[0]) * item, num_bytes)
-                to += num_bytes
+                lengths = places[row_group, f, LENGTHS]
+                for i in range(first, first + size):
+                    num_bytes = load_int32(lengths, i) * item
+                    copy_bytes(to, values + load_int32(starts, i) * item, num_bytes)
+                    to += num_bytes
             else:
-                copy_bytes(to, values + int(first) * item, int(size) * item)
-                to += int(size) * item
-
-
-@jit
-def _copy_windows(values: int, starts: int, lengths: int, first: int, size: int, item: int, to: int) -> int:
-    """Copies the windows of some rows, one after the other, to an address, and returns that of their end."""
-    begins, sizes = int32s_at(starts + 4 * first, size), int32s_at(lengths + 4 * first, size)
-    for i in range(size):
-        num_bytes = int(sizes[i]) * item
-        copy_bytes(to, values + int(begins[i]) * item, num_bytes)
-        to += num_bytes
-    return to
+                begin, end = int(first), int(first) + size
+                if bounds:
+                    begin, end = int(load_int32(bounds, begin)), int(load_int32(bounds, end))
+                copy_bytes(to, values + begin * item, (end - begin) * item)
+                to += (end - begin) * item
 
 
 @jit
@@ -226,14 +213,13 @@ def gather_numbers(blocks: Array, stride: int, columns: Array, runs: Array, out:
     place = 0
     for k in range(runs.shape[1]):
         first, size = int(runs[1, k]), int(runs[2, k])
-        address = blocks[runs[0, k]] + 4 * first * stride
+        block = blocks[runs[0, k]]
         if is_whole:
-            copy_bytes(out.ctypes.data + 4 * place * stride, address, 4 * size * stride)
+            copy_bytes(out.ctypes.data + 4 * place * stride, block + 4 * first * stride, 4 * size * stride)
         else:
-            numbers = floats_at(address, size * stride)
             for i in range(size):
                 for c in range(len(columns)):
-                    out[place + i, first_column + c] = numbers[i * stride + columns[c]]
+                    out[place + i, first_column + c] = load_float(block, (first + i) * stride + columns[c])
         place += size
 
 
@@ -250,8 +236,8 @@ def gather_blocks(columns: Array, items: Array, runs: Array, out: Array) -> None
     for c in range(len(items)):
         to, item = out[c], items[c]
         for k in range(runs.shape[1]):
-            num_bytes = int(runs[2, k]) * item
-            copy_bytes(to, columns[runs[0, k], c] + int(runs[1, k]) * item, num_bytes)
+            num_bytes = runs[2, k] * item
+            copy_bytes(to, columns[runs[0, k], c] + runs[1, k] * item, num_bytes)
             to += num_bytes
 
 
@@ -265,19 +251,15 @@ def find_outside(places: Array, num_rows: Array, limits: Array) -> int:
         limits: int64 [F], the rows of the features' tables; -1 for a feature that is not looked at.
     """
     for f in range(len(limits)):
-        if limits[f] < 0:
-            continue
-        first, end = 0, int(num_rows[f])
+        first, end, limit, is_outside = 0, int(num_rows[f]), limits[f], False
         if places[f, STARTS]:
             end = places[f, NUM_VALUES]
         elif places[f, OFFSETS]:
-            ends = int32s_at(places[f, OFFSETS], num_rows[f] + 1)
-            first, end = int(ends[0]), int(ends[num_rows[f]])
-        values = int32s_at(places[f, VALUES] + 4 * first, end - first)
-        largest = np.uint32(0)  # as unsigned numbers, negative ones are the largest
-        for i in range(end - first):
-            largest = max(largest, np.uint32(values[i]))
-        if largest >= limits[f]:
+            first, end = int(load_int32(places[f, OFFSETS], 0)), int(load_int32(places[f, OFFSETS], end))
+        for i in range(first, end if limit >= 0 else first):
+            value = load_int32(places[f, VALUES], i)
+            is_outside |= (value < 0) | (value >= limit)
+        if is_outside:
             return f
     return -1
 
@@ -293,11 +275,11 @@ def standardize_numbers(columns: Array, moments: Array, out: Array) -> bool:
     """
     are_finite = True
     for c in range(len(columns)):
-        numbers, mean, deviation = floats_at(columns[c], len(out)), moments[c, 0], moments[c, 1]
+        mean, deviation = moments[c, 0], moments[c, 1]
         for i in range(len(out)):
-            number = (numbers[i] - mean) / deviation
+            number = (load_float(columns[c], i) - mean) / deviation
             out[i, c] = number
-            are_finite &= np.isfinite(number)
+            are_finite &= number - number == 0  # neither nan nor infinite
     return are_finite
 
 

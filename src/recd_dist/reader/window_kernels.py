@@ -11,7 +11,7 @@ Every value of a segment lies in a row, so that a batch holds none that nobody l
 
 from recd_dist.reader.kernels import LENGTHS, STARTS
 from recd_dist.table.column import Array
-from recd_dist.table.loops import copy_bytes, int32s_at, jit
+from recd_dist.table.loops import copy_bytes, jit, load_int32
 
 
 @jit
@@ -43,23 +43,19 @@ def share_windows(
     """
     last, place = -1, 0
     for f in features:
-        runs, first_segment = chosen[homes[f]], last + 1
-        for k in range(num_runs[homes[f]]):
-            row_group, first, size = runs[0, k], runs[1, k], runs[2, k]
-            begins = int32s_at(places[row_group, f, STARTS] + 4 * first, size)
-            sizes = int32s_at(places[row_group, f, LENGTHS] + 4 * first, size)
-            for i in range(size):
-                begin, end = int(begins[i]), int(begins[i]) + sizes[i]
-                meets = (
-                    last >= first_segment
-                    and segments[1, last] == row_group
-                    and begin <= segments[3, last]
-                    and end >= segments[2, last]
-                )
-                if sizes[i] and meets:
-                    segments[2, last] = min(segments[2, last], begin)
-                    segments[3, last] = max(segments[3, last], end)
-                elif sizes[i]:
+        home, first_segment, first_place = homes[f], last + 1, place
+        for k in range(num_runs[home]):
+            row_group, first, size = chosen[home, 0, k], chosen[home, 1, k], chosen[home, 2, k]
+            begins, sizes = places[row_group, f, STARTS], places[row_group, f, LENGTHS]
+            for i in range(first, first + size):
+                begin = int(load_int32(begins, i))
+                end = begin + load_int32(sizes, i)
+                starts[place] = 0
+                place += 1
+                if begin == end:
+                    continue
+                is_new = last < first_segment or segments[1, last] != row_group
+                if is_new or begin > segments[3, last] or end < segments[2, last]:
                     last += 1
                     segments[0, last], segments[1, last], segments[2, last], segments[3, last] = (
                         f,
@@ -67,38 +63,29 @@ def share_windows(
                         begin,
                         end,
                     )
-        num_values[f] = _place_windows(
-            places, runs[:, : num_runs[homes[f]]], segments[:, first_segment : last + 1], f, starts[place:]
-        )
-        for k in range(num_runs[homes[f]]):
-            place += runs[2, k]
-    return last + 1
-
-
-@jit
-def _place_windows(places: Array, runs: Array, segments: Array, feature: int, starts: Array) -> int:
-    """Writes where the windows of a feature begin in its segments, laid side by side, and returns their length."""
-    number, before, place = 0, 0, 0
-    for k in range(runs.shape[1]):
-        row_group, first, size = runs[0, k], runs[1, k], runs[2, k]
-        begins = int32s_at(places[row_group, feature, STARTS] + 4 * first, size)
-        sizes = int32s_at(places[row_group, feature, LENGTHS] + 4 * first, size)
-        for i in range(size):
-            starts[place + i] = 0
-            if sizes[i]:
-                # Rows come in the order in which they were put into segments.
-                while not (
-                    segments[1, number] == row_group
-                    and segments[2, number] <= begins[i]
-                    and begins[i] + sizes[i] <= segments[3, number]
+                else:
+                    segments[2, last] = min(segments[2, last], begin)
+                    segments[3, last] = max(segments[3, last], end)
+        num_values[f] = 0
+        for k in range(first_segment, last + 1):
+            num_values[f] += segments[3, k] - segments[2, k]
+        # A segment may have grown at its beginning: only now it is known where its windows begin.
+        segment, before, place = first_segment, 0, first_place
+        for k in range(num_runs[home]):
+            row_group, first, size = chosen[home, 0, k], chosen[home, 1, k], chosen[home, 2, k]
+            begins, sizes = places[row_group, f, STARTS], places[row_group, f, LENGTHS]
+            for i in range(first, first + size):
+                begin = int(load_int32(begins, i))
+                end = begin + load_int32(sizes, i)
+                while begin < end and (
+                    segments[1, segment] != row_group or begin < segments[2, segment] or end > segments[3, segment]
                 ):
-                    before += segments[3, number] - segments[2, number]
-                    number += 1
-                starts[place + i] = before + begins[i] - segments[2, number]
-        place += size
-    for k in range(number, segments.shape[1]):
-        before += segments[3, k] - segments[2, k]
-    return before
+                    before += segments[3, segment] - segments[2, segment]
+                    segment += 1
+                if begin < end:
+                    starts[place] = before + begin - segments[2, segment]
+                place += 1
+    return last + 1
 
 
 @jit

@@ -72,16 +72,6 @@ def splitmix64_one(x: np.uint64) -> np.uint64:
 
 
 @intrinsic
-def _pointer(_context: Any, _address: Any) -> Any:
-    """An address as a pointer."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
-
-    return types.voidptr(types.int64), generate
-
-
-@intrinsic
 def copy_bytes(_context: Any, _to: Any, _source: Any, _num_bytes: Any) -> Any:
     """Copies a number of bytes to one address from another, int64 all three; they must not overlap."""
 
@@ -94,19 +84,38 @@ def copy_bytes(_context: Any, _to: Any, _source: Any, _num_bytes: Any) -> Any:
     return types.voidptr(types.int64, types.int64, types.int64), generate
 
 
-@jit
-def int32s_at(address: int, size: int) -> npt.NDArray[Any]:
-    """The int32 [size] at an address, in compiled loops."""
-    return numba.carray(_pointer(address), size, np.int32)
+def _element(context: Any, builder: Any, kind: Any, address: Any, place: Any) -> Any:
+    """A pointer to an element of an array at an address."""
+    return builder.gep(builder.inttoptr(address, context.get_value_type(kind).as_pointer()), [place])
 
 
-@jit
-def int64s_at(address: int, size: int) -> npt.NDArray[Any]:
-    """The int64 [size] at an address, in compiled loops."""
-    return numba.carray(_pointer(address), size, np.int64)
+def _load(kind: Any) -> Any:
+    """An intrinsic that reads an element of an array at an address.
+
+    An array made by ``numba.carray`` would do, and takes ten times as long to compile.
+    """
+
+    @intrinsic
+    def load(_context: Any, _address: Any, _place: Any) -> Any:
+        def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            return builder.load(_element(context, builder, kind, *arguments))
+
+        return kind(types.int64, types.int64), generate
+
+    return load
 
 
-@jit
-def floats_at(address: int, size: int) -> npt.NDArray[Any]:
-    """The float32 [size] at an address, in compiled loops."""
-    return numba.carray(_pointer(address), size, np.float32)
+load_int32, load_float = _load(types.int32), _load(types.float32)
+"""The int32, or float32, at a place of an array at an address, in compiled loops: ``load_int32(address, place)``."""
+
+
+@intrinsic
+def store_int32(_context: Any, _address: Any, _place: Any, _value: Any) -> Any:
+    """Writes an int32 to a place of an array at an address, in compiled loops."""
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        address, place, value = arguments
+        builder.store(value, _element(context, builder, types.int32, address, place))
+        return cgutils.get_null_value(cgutils.voidptr_t)
+
+    return types.voidptr(types.int64, types.int64, types.int32), generate
