@@ -99,7 +99,10 @@ def _hints(speed: ReaderSpeed, num_workers: int, codec: str | None, cores: int) 
 
 _REMEDIES = {
     "io": ": a nearer or faster disk; several workers read at once",
-    "decode": ": leave out features that the model does not need (data.drop)",
+    "decode": (
+        ": leave out features that the model does not need (data.drop); row groups of `recd etl ... "
+        "row_group_samples=32768 overwrite=true`, read with reader.window=2, are fewer and larger pieces"
+    ),
     "convert": ": features with weights or of 64 bits are copied; leave out what the model does not need (data.drop)",
     "transform": ": `recd stats` shows what each transform does; what every run needs belongs into the SQL of the ETL",
     "collate": ": larger batches take less of it for each sample",
