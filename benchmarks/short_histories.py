@@ -12,7 +12,7 @@ TorchRec on expanded KeyedJaggedTensors. What a user must not meet is a ratio be
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,13 +50,39 @@ CASES = {
 NUM_SAMPLES = 35_000
 
 
+class Waited:
+    """An iterator that counts the seconds in which it is waited for.
+
+    Args:
+        batches: what is iterated.
+    """
+
+    def __init__(self, batches: Iterator[Any]) -> None:
+        self._batches, self.seconds = batches, 0.0
+
+    def __iter__(self) -> "Waited":
+        return self
+
+    def __next__(self) -> Any:
+        start = time.perf_counter()
+        try:
+            return next(self._batches)
+        finally:
+            self.seconds += time.perf_counter() - start
+
+
 class Epochs:
     """One mode, trained epoch after epoch.
 
     Args:
         job: the job to train; its ``dedup`` is the mode.
         ranks: this rank.
+
+    Attributes:
+        waited: the share of the last epoch's time in which this rank waited for the reader.
     """
+
+    waited = 0.0
 
     def __init__(self, job: Any, ranks: Any) -> None:
         from recd_dist.train import build, training
@@ -72,13 +98,23 @@ class Epochs:
 
         dist.barrier()
         start = time.perf_counter()
-        batches = iter(self.loader)
-        for _ in range(len(self.loader)):
-            self.pipeline.progress(batches)
+        batches, num_batches = self._begin()
+        waited = Waited(batches)
+        for _ in range(num_batches):
+            self.pipeline.progress(waited)
         dist.barrier()
         seconds = time.perf_counter() - start
-        self.loader.start_epoch(self.loader.epoch + 1)
+        self.waited = waited.seconds / seconds
+        self._end()
         return seconds
+
+    def _begin(self) -> tuple[Iterator[Any], int]:
+        """The batches of an epoch, and their number."""
+        return iter(self.loader), len(self.loader)
+
+    def _end(self) -> None:
+        """Goes to the next epoch."""
+        self.loader.start_epoch(self.loader.epoch + 1)
 
 
 def rank_main(config: dict[str, Any]) -> None:
