@@ -9,6 +9,10 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from recd_dist.table.loops import jit
 from recd_dist.tensors.host_side import is_on_host
+from recd_dist.tensors.row_windows import Stored, lay_out
+
+Places = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""For each stored id its vector, and where rows that are windows begin and how long they are."""
 
 
 def expand_rows(values: Tensor, inverse: Tensor) -> Tensor:
@@ -23,6 +27,25 @@ def expand_rows(values: Tensor, inverse: Tensor) -> Tensor:
         inverse: int32 or int64 [B] in [0, U), for each sample its row.
     """
     expanded: Tensor = _Expand.apply(values, inverse)  # type: ignore[no-untyped-call,unused-ignore]
+    return expanded
+
+
+def expand_windows(values: Tensor, index: Tensor, windows: Stored) -> Tensor:
+    """The vectors of rows that are windows, one after the other: ``expand_rows`` by the index laid out as lists.
+
+    On the host no such index is made: it would have a number for each id of the lists, the stored one has far fewer.
+
+    Args:
+        values: vectors, [N, D].
+        index: int64 [V] in [0, N), the vector of each stored id.
+        windows: the rows, over the stored ids.
+
+    Returns:
+        [sum of the lengths, D]; the gradient sums over the places of a vector, in the order of the rows.
+    """
+    if windows.starts is None or not is_on_host(values) or values.dtype not in (torch.float32, torch.float64):
+        return expand_rows(values, lay_out([windows._replace(values=index)]))
+    expanded: Tensor = _ExpandWindows.apply(values, index, windows)  # type: ignore[no-untyped-call,unused-ignore]
     return expanded
 
 
@@ -85,6 +108,32 @@ def _copy_rows(values: np.ndarray, inverse: np.ndarray, out: np.ndarray, start: 
 
 
 @jit
+def _copy_windows(values: np.ndarray, places: Places, out: np.ndarray) -> None:
+    """Writes ``values[index[place]]`` for each place of each window, row after row."""
+    index, starts, lengths = places
+    at = 0
+    for window in range(len(starts)):
+        for place in range(starts[window], starts[window] + lengths[window]):
+            row = index[place]
+            for column in range(values.shape[1]):
+                out[at, column] = values[row, column]
+            at += 1
+
+
+@jit
+def _add_windows(values: np.ndarray, places: Places, sums: np.ndarray) -> None:
+    """Adds what stands at each place of each window, row after row, to ``sums[index[place]]``."""
+    index, starts, lengths = places
+    at = 0
+    for window in range(len(starts)):
+        for place in range(starts[window], starts[window] + lengths[window]):
+            row = index[place]
+            for column in range(values.shape[1]):
+                sums[row, column] += values[at, column]
+            at += 1
+
+
+@jit
 def _add_rows(values: np.ndarray, inverse: np.ndarray, sums: np.ndarray) -> None:
     """``sums[inverse[b]] += values[b]``, in the order of b."""
     for sample in range(len(inverse)):
@@ -105,6 +154,23 @@ class _Expand(torch.autograd.Function):
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
         (inverse,) = ctx.saved_tensors  # type: ignore[attr-defined]
         return sum_rows(grad, inverse, ctx.num_rows), None  # type: ignore[attr-defined]
+
+
+class _ExpandWindows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, values: Tensor, index: Tensor, windows: Stored) -> Tensor:
+        ctx.places = index.numpy(), windows.starts.numpy(), windows.lengths.numpy()  # type: ignore[attr-defined,union-attr]
+        ctx.num_rows = values.shape[0]  # type: ignore[attr-defined]
+        out = values.new_empty(windows.num_list_values, values.shape[1])
+        _copy_windows(values.detach().contiguous().numpy(), ctx.places, out.numpy())  # type: ignore[attr-defined]
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
+        sums = grad.new_zeros(ctx.num_rows, grad.shape[1])  # type: ignore[attr-defined]
+        _add_windows(grad.contiguous().numpy(), ctx.places, sums.numpy())  # type: ignore[attr-defined]
+        return sums, None, None
 
 
 class _ExpandBeside(torch.autograd.Function):

@@ -14,13 +14,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recd_dist.embedding.exchange.classes import TableClass
 from recd_dist.embedding.exchange.return_index import Bundle
+from recd_dist.embedding.exchange.row_vectors import (
+    gather_vectors,
+    list_index,
+    list_weights,
+    multiply_vectors,
+    pool_ids,
+)
 from recd_dist.table.schema import SAMPLE, Schema
-from recd_dist.tensors.expansion import expand_rows
 from recd_dist.tensors.grouped import Embedded, Grouped, GroupedJagged
 from recd_dist.tensors.ikjt import IKJT
 
@@ -101,10 +106,11 @@ class Assemble(nn.Module):
             for name, index, vectors in self._features_of_ids(sparse, result):
                 weights = list_weights(sparse, name) if name in self.weighted else None
                 if name in self.sequence_features:
-                    gathered = multiply_vectors(vectors if index is None else expand_rows(vectors, index), weights)
-                    sequences[name] = list_of(sparse, name, gathered)
+                    sequences[name] = list_of(
+                        sparse, name, multiply_vectors(gather_vectors(sparse, name, index, vectors), weights)
+                    )
                 else:
-                    rows = pool_ids(vectors, index, sparse.lengths_of(name), weights)
+                    rows = pool_ids(vectors, list_index(sparse, name, index), sparse.lengths_of(name), weights)
                     blocks.append(Block((name,), (rows.shape[1],), rows))
         if self.mean:
             blocks = [b.divide(sparse.lengths_of) for b in blocks]
@@ -113,70 +119,12 @@ class Assemble(nn.Module):
 
     @staticmethod
     def _features_of_ids(sparse: IKJT, result: LookupResult) -> list[tuple[str, Tensor | None, Tensor]]:
-        """For each feature the index of its rows' ids and the vectors it points to; without index its own vectors."""
+        """For each feature the index of its stored ids and the vectors it points to; without index its own vectors."""
         ((block,), features) = result.blocks, result.table_class.features
         sizes = [sparse.num_values(f) for f in features]
         if result.index is not None:
-            stored = zip(features, result.index.split(sizes), strict=True)
-            return [(f, sparse.as_lists(f, i), block.values) for f, i in stored]
-        return [(f, list_index(sparse, f), v) for f, v in zip(features, block.values.split(sizes), strict=True)]
-
-
-def list_index(sparse: IKJT, feature: str) -> Tensor | None:
-    """For each id of a feature's rows the number of the stored id, int64; None if they are stored row after row.
-
-    Args:
-        sparse: the batch.
-        feature: name of the feature.
-    """
-    if feature not in sparse.windows:
-        return None
-    return sparse.as_lists(feature, torch.arange(sparse.num_values(feature), device=sparse.values.device))
-
-
-def list_weights(sparse: IKJT, feature: str) -> Tensor | None:
-    """The weights of the ids of a feature's rows, row after row, float32; None where the batch has none.
-
-    Args:
-        sparse: the batch.
-        feature: name of the feature.
-    """
-    weights = sparse.weights_of(feature)
-    return None if weights is None else sparse.as_lists(feature, weights)
-
-
-def pool_ids(vectors: Tensor, index: Tensor | None, lengths: Tensor, weights: Tensor | None) -> Tensor:
-    """Sums up the vectors of each row.
-
-    Args:
-        vectors: the vectors, float32 [N, D].
-        index: for each id of the rows the number of its vector, int64 [M]; None if M = N and the vectors are in order.
-        lengths: number of ids of each row, int32 [R]; they sum to M.
-        weights: weight of each id, float32 [M], or None.
-
-    Returns:
-        The sums, float32 [R, D]; zero for an empty row.
-    """
-    if index is None:
-        index = torch.arange(len(vectors), device=vectors.device)
-    if not len(index):
-        # The result depends on the vectors even so, because every rank must take part in the backward exchange.
-        return vectors.sum(0, keepdim=True).expand(len(lengths), -1) * 0.0
-    starts = torch.cumsum(lengths, 0, dtype=torch.int64) - lengths
-    return F.embedding_bag(index, vectors, starts, mode="sum", per_sample_weights=weights)
-
-
-def multiply_vectors(vectors: Tensor, weights: Tensor | None) -> Tensor:
-    """Multiplies each vector by its weight, which TorchRec does not do where vectors stay un-pooled.
-
-    Args:
-        vectors: the vectors, float32 [N, D].
-        weights: weight of each vector, float32 [N]; None leaves the vectors as they are.
-
-    Returns:
-        The products, float32 [N, D].
-    """
-    return vectors if weights is None else vectors * weights[:, None]
+            return [(f, i, block.values) for f, i in zip(features, result.index.split(sizes), strict=True)]
+        return [(f, None, v) for f, v in zip(features, block.values.split(sizes), strict=True)]
 
 
 def merge_matrices(parts: Sequence[tuple[Bundle, Tensor]], by_rows: bool) -> tuple[Block, ...]:
