@@ -7,7 +7,8 @@ Both kinds of batches come from the reader, once, and are held in memory. The si
 
 | claim | measures |
 |---|---|
-| windows.search.B | the distinct ids of tables whose ids travel, and the index of each row's vectors, of B samples |
+| windows.search.B | the distinct ids of tables whose ids travel, of B samples |
+| windows.vectors.B | the same, then the vectors of their rows, of 32 numbers, and the sums of the gradients by id |
 | windows.mapped.B | distinct raw ids of a mapped table, and how often each is looked up |
 | windows.count.B | what training counts of each batch: rows, ids and distinct ids |
 | windows.pack.B | a batch into the block that workers and servers hand over |
@@ -86,8 +87,11 @@ def measure_steps(job: Any, ranks: Any, config: dict[str, Any]) -> dict[str, Any
 
 def measure_parts(job: Any, ranks: Any, config: dict[str, Any]) -> dict[str, Any]:
     """Times the host's work on both kinds of batches, part by part; batches are new objects each time."""
+    import torch
+
     from recd_dist.embedding.exchange.classes import class_rows
     from recd_dist.embedding.exchange.distinct import distinct_ids
+    from recd_dist.embedding.exchange.row_vectors import gather_vectors
     from recd_dist.embedding.ids.distinct_of_batch import find_distinct
     from recd_dist.plan.step_rows import StepRows, table_uses
     from recd_dist.reader.transport import pack
@@ -99,15 +103,20 @@ def measure_parts(job: Any, ranks: Any, config: dict[str, Any]) -> dict[str, Any
     shared = [c for c in classes if not c.pooled]
     items = next(c.features for c in shared if set(c.features) & set(windows[0].sparse.windows))
 
-    def search(batch: Any) -> None:
-        for each in shared:
-            _, index, _ = distinct_ids(class_rows(batch.sparse, each).values, 1 << 30, 1)
+    def search(batch: Any) -> list[tuple[Any, Any, Any]]:
+        return [(each, *distinct_ids(class_rows(batch.sparse, each).values, 1 << 30, 1)[:2]) for each in shared]
+
+    def gather(batch: Any) -> None:
+        for each, once, index in search(batch):
+            vectors = torch.zeros(len(once), 32, requires_grad=True)
             sizes = [batch.sparse.num_values(f) for f in each.features]
-            for feature, part in zip(each.features, index.split(sizes), strict=True):
-                batch.sparse.as_lists(feature, part)
+            parts = zip(each.features, index.split(sizes), strict=True)
+            rows = [gather_vectors(batch.sparse, feature, part, vectors) for feature, part in parts]
+            torch.autograd.backward(rows, [row.detach() for row in rows])
 
     parts: dict[str, Callable[[Any], object]] = {
         "search": search,
+        "vectors": gather,
         "mapped": lambda batch: find_distinct(batch.sparse, items),
         "count": lambda batch: StepRows.of_batch(batch.sparse, uses),
         "pack": pack,

@@ -20,7 +20,9 @@ def test_windows_train_what_lists_do_and_store_fewer_ids(tmp_path: Path) -> None
 
     assert shown.returncode == 0, shown.stderr
     results = {result["claim"]: result for result in json.loads(found.read_text())}
-    parts = [f"windows.{part}.{size}" for size in (512, 4096) for part in ("search", "mapped", "count", "pack")]
+    parts = [
+        f"windows.{part}.{size}" for size in (512, 4096) for part in ("search", "vectors", "mapped", "count", "pack")
+    ]
     assert list(results) == [*parts, "windows.step.tiny", "windows.tables.tiny"]
     assert results["windows.step.tiny"]["loss_difference_first_pass"] < 1e-5
     assert all(r["stored_ids"] < 0.8 * r["list_ids"] for r in results.values())
