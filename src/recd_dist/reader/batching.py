@@ -200,7 +200,7 @@ class Batching:
         starts = np.empty(int(chosen.num_rows[self._homes[shared]].sum()), np.int32)
         segments = np.empty((4, len(starts)), np.int64)
         if len(shared):
-            num_segments = window_kernels.share_windows(places, shared, *rows, starts, segments, counts)
+            num_segments = window_kernels.share_windows(places, shared, rows, starts, segments, counts)
             segments = segments[:, :num_segments]
         offsets = np.concatenate([[0], np.cumsum(counts)])
 

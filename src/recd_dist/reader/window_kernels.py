@@ -13,34 +13,24 @@ from recd_dist.reader.kernels import LENGTHS, STARTS
 from recd_dist.table.column import Array
 from recd_dist.table.loops import copy_bytes, jit, load_int32
 
+Rows = tuple[Array, Array, Array]
+"""homes, chosen and num_runs, as in ``kernels``."""
+
 
 @jit
-def share_windows(
-    places: Array,
-    features: Array,
-    homes: Array,
-    chosen: Array,
-    num_runs: Array,
-    starts: Array,
-    segments: Array,
-    num_values: Array,
-) -> int:
-    """Finds what to copy of features whose rows stay windows: windows that meet share a segment of values.
+def share_windows(places: Array, features: Array, rows: Rows, starts: Array, segments: Array, num_values: Array) -> int:
+    """Finds what to copy of features whose rows stay windows, and returns the number of segments.
 
     Args:
-        places: see ``kernels``.
-        features: int64 [W], the features, by their number.
-        homes: int64 [F], for each feature which of the chosen rows it has.
-        chosen: int32 [homes, 3, capacity], runs of rows.
-        num_runs: int64 [homes].
+        places: as in ``kernels``.
+        features: int64 [W], the features, by their number. Windows that meet share a segment of their values.
+        rows: the rows that were chosen.
         starts: int32 [rows of these features], receives where each row begins in the values of its feature.
         segments: int64 [4, at least as many], receives for each segment its feature, its row group, and where in the
             values of that it begins and ends.
         num_values: int64 [F], receives the number of values of these features.
-
-    Returns:
-        The number of segments.
     """
+    homes, chosen, num_runs = rows
     last, place = -1, 0
     for f in features:
         home, first_segment, first_place = homes[f], last + 1, place
@@ -57,12 +47,8 @@ def share_windows(
                 is_new = last < first_segment or segments[1, last] != row_group
                 if is_new or begin > segments[3, last] or end < segments[2, last]:
                     last += 1
-                    segments[0, last], segments[1, last], segments[2, last], segments[3, last] = (
-                        f,
-                        row_group,
-                        begin,
-                        end,
-                    )
+                    segments[0, last], segments[1, last] = f, row_group
+                    segments[2, last], segments[3, last] = begin, end
                 else:
                     segments[2, last] = min(segments[2, last], begin)
                     segments[3, last] = max(segments[3, last], end)

@@ -55,7 +55,7 @@ def _load_compiled() -> None:
     kernels.standardize_numbers(none, np.zeros((0, 2), np.float32), numbers)
     kernels.gather_numbers(few[0], 0, none, runs[0, :, :1], numbers, 0)
     int32s, segments = np.zeros(0, np.int32), np.zeros((4, 2), np.int64)
-    window_kernels.share_windows(places, none, none, runs, num_runs, int32s, segments, none)
+    window_kernels.share_windows(places, none, (none, runs, num_runs), int32s, segments, none)
     window_kernels.gather_segments(np.zeros((1, 1, 6), np.int64), kernels.VALUES, segments[:, :1], 4, 0, starts)
     row_windows.find_fault(int32s, int32s, np.zeros((0, 3), np.int64))
     for ids in (np.zeros(0, np.int32), np.zeros(0, np.int64)):
