@@ -14,19 +14,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from recd_dist.direct.table_snapshots import snapshot_files
 from recd_dist.errors import DataError
 from recd_dist.etl.raw.common_types import arrow_type_name, common_types
 from recd_dist.etl.raw.duckdb_sql import resolve_path
 from recd_dist.etl.raw.found_files import FoundFile, find_files
 from recd_dist.etl.raw.table_formats import refuse_files_of_tables
 from recd_dist.reader.direct_table import RawFile
-from recd_dist.table.location import arrow_input, first_line, report_store_errors
+from recd_dist.table.location import arrow_input, first_line, is_remote, report_store_errors
 
 logger = logging.getLogger(__name__)
 
-_SUFFIXES = (".parquet", ".pq", ".parq")
+SUFFIXES = (".parquet", ".pq", ".parq")
 _FOLDER = re.compile(r"([^/=]+)=([^/]*)/")
 _THREADS = 8
+_MAGIC = b"PAR1"
 
 
 @dataclass(frozen=True)
@@ -88,20 +90,27 @@ class FlatFiles:
         return ColumnRange(low, high, nulls if counts_nulls else None)
 
 
-def read_flat_files(path: str, drop: Sequence[str] = ()) -> FlatFiles:
+def read_flat_files(
+    path: str, drop: Sequence[str] = (), *, only_whole: bool = False, snapshot: str | None = None
+) -> FlatFiles:
     """Finds the files of a path, and reads their footers.
 
     Args:
         path: a file, a folder or a pattern, here or in a store.
         drop: columns that nobody asks for, which may differ between files.
+        only_whole: pass over files that have no footer yet, since they are being written.
+        snapshot: of an Iceberg or Delta table; None for the newest.
 
     Raises:
-        ConfigError: the store cannot be opened.
+        ConfigError: the store cannot be opened, or the library of a table is not installed.
         DataError: nothing is there, a file is no Parquet, or the columns of two files do not go together; the message
             names file and column.
     """
-    found = find_files(resolve_path(path))
-    kept = tuple(file for file in found if file.suffix in _SUFFIXES)
+    place = resolve_path(path)
+    if (of_table := snapshot_files(place, snapshot)) is not None:
+        return flat_files_of(of_table, path, drop)
+    found = find_files(place)
+    kept = tuple(file for file in found if file.suffix in SUFFIXES)
     if not found:
         raise DataError(f"data.path={path}: no files there; the folder is empty")
     if not kept and len(found) == 1:
@@ -119,6 +128,8 @@ def read_flat_files(path: str, drop: Sequence[str] = ()) -> FlatFiles:
             path, len(found) - len(kept), PurePosixPath(other.name).name,
         )  # fmt: skip
     refuse_files_of_tables(kept)
+    if only_whole and not (kept := tuple(file for file in kept if has_footer(file))):
+        raise DataError(f"data.path={path}: no file there is whole yet; a stream begins with at least one part")
     return flat_files_of(kept, path, drop)
 
 
@@ -181,6 +192,19 @@ def _folder_types(files: Sequence[RawFile]) -> dict[str, str]:
         is_day = all(re.fullmatch(r"\d{4}-\d{2}-\d{2}", file.folders[name]) for file in files)
         types[name] = "BIGINT" if is_whole else "DATE" if is_day else "VARCHAR"
     return types
+
+
+def has_footer(file: FoundFile) -> bool:
+    """Whether a file ends as Parquet files do; an object in a store is there only when it is whole."""
+    path = file.path
+    if is_remote(path):
+        return True
+    try:
+        with path.open("rb") as stream:
+            stream.seek(-min(len(_MAGIC), file.num_bytes), 2)
+            return stream.read() == _MAGIC
+    except FileNotFoundError:
+        return False
 
 
 def _read_footer(file: FoundFile) -> pq.FileMetaData:

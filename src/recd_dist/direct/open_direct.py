@@ -47,6 +47,8 @@ def open_direct(
     data: Mapping[str, Any],
     equal_rows: str = "auto",
     groups: Mapping[str, Sequence[str]] | None = None,
+    *,
+    only_whole: bool = False,
 ) -> DirectTable:
     """Opens the files that ``path`` names; reads footers and a few units.
 
@@ -54,6 +56,7 @@ def open_direct(
         data: the data config as plain values, which the ETL could read as well.
         equal_rows: how equal rows are found: ``neighbours``, ``hash``, or ``auto`` by measuring.
         groups: the features of each group as an earlier run has them; None takes those of the config, or measures.
+        only_whole: pass over files that have no footer yet, since they are being written.
 
     Returns:
         The split ``train``, with the others beside it.
@@ -66,7 +69,7 @@ def open_direct(
     given = {} if groups is None else {"groups": {name: list(of) for name, of in groups.items()}}
     source = Source.from_dict({**data, **given})
     refuse_unable(source)
-    flat = read_flat_files(source.path, source.drop)
+    flat = read_flat_files(source.path, source.drop, only_whole=only_whole, snapshot=data.get("snapshot"))
     raw = RawQuery(f"select * from '{source.path}'", flat.types, flat.durations)
     inspection = inspect_columns(replace(source, split=None), raw, {})
     announce(inspection.announcements, strict=False)
@@ -108,11 +111,18 @@ def _table_of(
         features={},
         ids={},
         parts=manifest_parts(flat.files, parts, flat.root),
-        source={"columns": list(flat.types), "drop": list(source.drop), "keys": source.keys, "weight": source.weight},
+        source=_source_of(source, flat),
         sessions=source.session_words,
         sequences=sequences_of(parts),
     )
     return DirectTable(location(source.path), manifest, flat.files, tuple(parts), conversions, {})
+
+
+def _source_of(source: Source, flat: FlatFiles) -> dict[str, Any]:
+    """What the manifest says of its source: columns, and the types of those that stand in the files themselves."""
+    types = {name: kind for name, kind in flat.types.items() if name not in flat.files[0].folders}
+    known = {"drop": list(source.drop), "keys": source.keys, "weight": source.weight}
+    return {"columns": list(flat.types), "types": types, **known}
 
 
 def _settle_missing(schema: Schema, conversions: Mapping[str, Conversion], flat: FlatFiles) -> Schema:

@@ -1,6 +1,7 @@
 """Opens the table of a config: what the ETL made, or flat Parquet files as they are."""
 
 from dataclasses import asdict, replace
+from pathlib import Path
 
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.job.check_servers import has_servers
@@ -40,7 +41,11 @@ def open_table(config: TrainConfig) -> AnyTable:
         from recd_dist.direct.open_direct import open_direct
 
         _refuse_unable(config)
+        if config.reader.follow:
+            return _open_stream(config)
         return open_direct(asdict(config.data), config.reader.equal_rows)
+    if config.reader.follow:
+        raise ConfigError("reader.follow=true: parts that come are read with data.reader=direct; add it, or leave out")
     path = location(config.data.table) / "train"
     if not is_table(path):
         line = command_line("recd", "etl", f"data={config.data.name}")
@@ -51,6 +56,30 @@ def open_table(config: TrainConfig) -> AnyTable:
             f"overrides), or correct data.table{direct}"
         )
     return ClusteredTable.load(path).of_partitions(config.data.partitions)
+
+
+def _open_stream(config: TrainConfig) -> DirectTable:
+    """The parts of a stream that are there, in the form that the run began with where it goes on.
+
+    Raises:
+        ConfigError: options that a stream has no use for.
+        DataError: no part is there yet.
+    """
+    from recd_dist.direct.open_direct import open_direct
+    from recd_dist.direct.stream_form import load_form
+    from recd_dist.direct.stream_parts import table_of_present_parts
+
+    for name, value, wanted in (("data.split", config.data.split, None), ("epochs", config.epochs, 1)):
+        if value != wanted:
+            raise ConfigError(
+                f"reader.follow=true: {name}={value}: a stream has no end; write {name}={wanted or 'null'}"
+            )
+    if config.data.partitions is not None:
+        raise ConfigError("reader.follow=true: data.partitions: all folders are followed; name them in data.path")
+    form = load_form(Path(config.run_dir)) if config.resume else None
+    if form is None:
+        return open_direct(asdict(config.data), config.reader.equal_rows, only_whole=True)
+    return table_of_present_parts(form, str(config.data.path))
 
 
 def open_split_directly(

@@ -106,6 +106,7 @@ class Data:
 
     name: str = "data"
     path: str | None = None  # raw input: file, directory or glob
+    snapshot: str | None = None  # data.reader=direct: of an Iceberg or Delta table; None: the newest
     table: str = "tables/${data.name}"  # directory of the clustered tables, one per split
     source: str = "sql"  # sql | synthetic | synthetic_events
     reader: str = "auto"  # table: what `recd etl` made; direct: the Parquet files themselves; auto: the table

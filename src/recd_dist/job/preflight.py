@@ -288,9 +288,8 @@ def require_work(config: TrainConfig, step: int, epoch: int, is_out_of_patience:
     Raises:
         ConfigError: nothing is left to do, and how to go on.
     """
-    is_trained = (
-        is_out_of_patience or epoch >= config.epochs or (config.max_steps is not None and step >= config.max_steps)
-    )
+    has_epochs = epoch < config.epochs or config.reader.follow
+    is_trained = is_out_of_patience or not has_epochs or (config.max_steps is not None and step >= config.max_steps)
     if is_trained and _summarized_step(Path(config.run_dir)) == step:
         more = f"max_steps={step + 1000}" if epoch < config.epochs else f"epochs={epoch + 1}"
         more = "a larger evaluate.patience, or null" if is_out_of_patience else more

@@ -19,6 +19,8 @@ class Reader:
     batch_ids: int | None = None  # unique ids that a batch may store, beside batch_size; None: any number
     whole: str | None = None  # sessions or users: what is not cut between two batches where it fits into one
     work: GivenWork = field(default_factory=GivenWork)
+    follow: bool = False  # data.reader=direct: train the parts of a folder as they come
+    follow_idle_s: float | None = None  # with follow: end when no part has come for so long; None: never
     equal_rows: str = "auto"  # data.reader=direct: neighbours or hash finds them; auto: found by measuring
     windows: bool = True  # histories that are stored as windows stay so in batches, for tables whose ids travel
     on_bad_id: str = "error"  # or drop: ids outside their table

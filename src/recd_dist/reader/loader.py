@@ -179,6 +179,11 @@ class Loader:
         """The epoch that iterating reads, counted from 0."""
         return self._position.epoch
 
+    @property
+    def num_samples(self) -> int:
+        """Samples of an epoch, of all ranks."""
+        return self._manifest.num_samples
+
     def start_epoch(self, epoch: int) -> None:
         """Goes to the beginning of an epoch; workers stay alive."""
         self._position, self._num_done = Position.at_start(self._manifest, self._options.shuffle, epoch), 0

@@ -38,7 +38,7 @@ class TrainingProgress:
                 progress.show(step, {"loss": loss.value(), "samples_per_s": rate})
 
     Args:
-        num_steps: the number of steps of the whole run.
+        num_steps: the number of steps of the whole run; ``sys.maxsize`` where nobody knows.
         start_step: the number of steps that earlier attempts have done.
         every_s: seconds between two lines in a pipe; a terminal is redrawn four times a second.
         stream: the stream to write to; stderr when absent.
@@ -58,6 +58,7 @@ class TrainingProgress:
         self._bar = _build_bar(self._stream) if self._stream.isatty() else None
         self._every_s = 0.25 if self._bar else every_s
         self._began = clock()
+        self._total = f"/{num_steps}" if num_steps < sys.maxsize else ""
         self._shown_at_s: float | None = None
         self._latest: dict[str, float] = {}
 
@@ -81,19 +82,21 @@ class TrainingProgress:
         now = self._clock()
         self._latest |= numbers
         done = step - self._first
-        eta_s = (self._num_steps - step) * (now - self._began) / done if done > 1 else math.nan
+        eta_s = (self._num_steps - step) * (now - self._began) / done if done > 1 and self._total else math.nan
         shown = {**self._latest, "eta_s": eta_s}
         parts = [text(shown[name]) for name, text in _FORMATS.items() if math.isfinite(shown.get(name, math.nan))]
         self._shown_at_s = now
         if self._bar:
             self._bar.update(self._bar.task_ids[0], completed=step, text="  ".join(parts))
         else:
-            self._stream.write("  ".join([f"step {step}/{self._num_steps}", *parts]) + "\n")
+            self._stream.write("  ".join([f"step {step}{self._total}", *parts]) + "\n")
             self._stream.flush()
 
     def __enter__(self) -> "TrainingProgress":
         if self._bar:
-            self._bar.add_task("", total=self._num_steps, completed=self._first, text="starting")
+            self._bar.add_task(
+                "", total=self._num_steps if self._total else None, completed=self._first, text="starting"
+            )
             self._bar.start()
         return self
 

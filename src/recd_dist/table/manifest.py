@@ -297,7 +297,7 @@ class Manifest:
                 f"{_REMEDY} or use the release that wrote it"
             )
         try:
-            return _from_json(value)
+            return manifest_from_json(value)
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}: incomplete manifest ({error!r}); {_REMEDY}") from error
 
@@ -322,7 +322,8 @@ def _stats_from_json(value: Mapping[str, Any]) -> dict[str, FeatureStats]:
     }
 
 
-def _from_json(value: Mapping[str, Any]) -> Manifest:
+def manifest_from_json(value: Mapping[str, Any]) -> Manifest:
+    """The manifest whose attributes JSON has kept."""
     return Manifest(
         name=value["name"],
         split=value["split"],

@@ -16,6 +16,7 @@ from recd_dist.job.check_tasks import check_measured
 from recd_dist.job.config import from_yaml, load
 from recd_dist.job.job import Job, resolve
 from recd_dist.job.options import EvaluateConfig, EvaluatedData, TrainConfig
+from recd_dist.job.run_places import newest_readable
 from recd_dist.metrics.gather import gather_on_first_rank
 from recd_dist.metrics.quality import measure_task
 from recd_dist.model.loss import TaskLosses
@@ -125,8 +126,17 @@ def count_seen(run_dir: Path) -> list[EpochCount]:
         ConfigError, DataError: there is no such run, or it has recorded no samples.
     """
     trained: TrainConfig = from_yaml("train", run_dir / "config.yaml")
+    if trained.reader.follow:
+        return count_trained(run_dir, _num_of_stream(trained), is_stream=True)
     parts = resolve(trained).manifest.parts
     return count_trained(run_dir, [(part.first_sample, part.first_sample + part.num_samples) for part in parts])
+
+
+def _num_of_stream(trained: TrainConfig) -> int:
+    """Samples of all parts that a run has taken from a stream, by its newest checkpoint."""
+    found = newest_readable(trained)
+    parts = found.extra["reader"]["stream"]["parts"] if found else []
+    return sum(int(part["num_rows"]) for part in parts)
 
 
 def oracle(job: Job, split: str) -> dict[str, float]:

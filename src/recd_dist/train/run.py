@@ -11,6 +11,7 @@ import torch.distributed as dist
 from recd_dist.checkpoint import checkpoint
 from recd_dist.checkpoint.catalog import remove_all
 from recd_dist.checkpoint.soundness import require_sound
+from recd_dist.direct.stream_form import NAME as STREAM_FORM
 from recd_dist.embedding.tables import portable_name
 from recd_dist.files.json_text import json_text
 from recd_dist.files.whole_file import write_whole
@@ -75,7 +76,8 @@ def start_afresh(config: TrainConfig) -> None:
         remove_all(directory)
     for name in (BOARD_DIRECTORY, "seen"):
         shutil.rmtree(run_dir / name, ignore_errors=True)
-    (run_dir / SUMMARY).unlink(missing_ok=True)
+    for name in (SUMMARY, STREAM_FORM):
+        (run_dir / name).unlink(missing_ok=True)
 
 
 def finish(

@@ -109,12 +109,15 @@ class EpochCount:
         return self.num_once == self.num_samples
 
 
-def count_trained(run_dir: Path, samples: int | Sequence[tuple[int, int]]) -> list[EpochCount]:
+def count_trained(
+    run_dir: Path, samples: int | Sequence[tuple[int, int]], *, is_stream: bool = False
+) -> list[EpochCount]:
     """Counts, epoch by epoch, how often each sample was trained by the steps that count.
 
     Args:
         run_dir: the directory of the run.
         samples: number N of samples of the table, whose ids are 0..N-1; or intervals of ids, where parts were replaced.
+        is_stream: count all epochs as one, since each has other samples.
 
     Raises:
         DataError: there are no records, or an id lies outside the table.
@@ -138,8 +141,9 @@ def count_trained(run_dir: Path, samples: int | Sequence[tuple[int, int]]) -> li
                         f"{path}: step {step}: sample ids {ids.min()}..{ids.max()} leave the table of {there.sum()} "
                         "samples; name the table that was trained on"
                     )
-                times.setdefault(epoch, np.zeros(len(there), np.int64))
-                times[epoch] += np.bincount(ids, minlength=len(there))
+                number = 0 if is_stream else epoch
+                times.setdefault(number, np.zeros(len(there), np.int64))
+                times[number] += np.bincount(ids, minlength=len(there))
     return [_epoch_count(epoch, times[epoch][there]) for epoch in sorted(times)]
 
 

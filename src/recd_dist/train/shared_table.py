@@ -5,7 +5,7 @@ that another one does not see yet, and their samples would have other numbers.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 
@@ -15,16 +15,18 @@ from recd_dist.job.options import TrainConfig
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.reader.open_files import AnyTable
 
+T = TypeVar("T")
 
-def agree_on(look: Callable[[], AnyTable], ranks: Ranks) -> AnyTable:
-    """A table, the same on every rank; a collective.
+
+def agree_on(look: Callable[[], T], ranks: Ranks) -> T:
+    """What rank 0 sees, the same on every rank; a collective.
 
     Args:
-        look: opens it; called on rank 0 alone.
+        look: opens a table, or looks for files; called on rank 0 alone.
         ranks: this rank.
 
     Raises:
-        ConfigError, DataError: rank 0 cannot open it; every rank says so.
+        ConfigError, DataError: rank 0 cannot; every rank says so.
     """
     told: list[Any] = [None]
     if ranks.is_first:
@@ -35,8 +37,8 @@ def agree_on(look: Callable[[], AnyTable], ranks: Ranks) -> AnyTable:
     dist.broadcast_object_list(told, src=0)
     if isinstance(told[0], UserError):
         raise told[0]
-    table: AnyTable = told[0]
-    return table
+    seen: T = told[0]
+    return seen
 
 
 def agree_on_table(config: TrainConfig, ranks: Ranks) -> AnyTable:

@@ -8,7 +8,6 @@
 """
 
 import logging
-import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -49,19 +48,19 @@ from recd_dist.ranks.failures import summarize
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
 from recd_dist.ranks.stop import Stop, Stopped
-from recd_dist.reader.loader import Loader
 from recd_dist.reader.order import TABLE
 from recd_dist.reader.transform import Transforms
 from recd_dist.reader.worker_process import fork_server
 from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.ikjt import IKJT
 from recd_dist.train import build, planning
+from recd_dist.train.epochs import Epochs, fit_transforms, open_epochs
 from recd_dist.train.items_of_samples import COUNTED_AT_ONCE, InBatchLosses, count_item_shares, narrow_to_items
 from recd_dist.train.mapped_ids import MappedIds
 from recd_dist.train.measured_work import cutter_of
 from recd_dist.train.prepared import prepare
 from recd_dist.train.reader_counts import ReaderCounts
-from recd_dist.train.run import finish, resume, samples_trained
+from recd_dist.train.run import finish, resume
 from recd_dist.train.saves import Saves
 from recd_dist.train.shared_table import agree_on_table
 from recd_dist.train.step_optimizer import StepOptimizer, moving_average
@@ -106,35 +105,36 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
         The content of summary.json.
     """
     job = check(config, ranks.world_size, agree_on_table(config, ranks))
-    transforms = job.transforms.fit(job.table)
+    transforms = fit_transforms(job)
     model, optimizer, placed = shard_model(job, ranks, plan := agree_on_plan(job, ranks))
     ids, start = MappedIds(job, ranks, model, optimizer), resume(job, ranks, model, optimizer)
     validation = Validation(job, ranks, transforms, start, saves := Saves(job), ids)
     cutter = cutter_of(job, ranks, model, transforms, start.get("reader", {}))
-    loader = build.build_loader(job, ranks, transforms, state=start.get("reader"), cutter=cutter, model=model)
+    epochs = open_epochs(job, ranks, transforms, start.get("reader"), cutter, model)
     step = first = optimizer.steps_done = int(start.get("step", 0))
-    require_work(config, step, loader.epoch, validation.is_over)
+    require_work(config, step, epochs.number, validation.is_over)
     last, num_trained = config.max_steps or sys.maxsize, 0  # batches of this epoch and attempt
     pipeline = start_pipeline(model, optimizer, ranks.device)
     extra = {**(known := describe(job, transforms)), **start}
     facts = memory_of(model, optimizer, plan, ranks)
-    with saves, ids, TrafficCounter() as traffic, watch_of(job, ranks, model, placed, loader, step, facts) as watch:
+    with saves, ids, TrafficCounter() as traffic, watch_of(job, ranks, model, placed, epochs, step, facts) as watch:
         if validation.is_owed(step):
             watch.evaluation(step, validation.look(detach(pipeline), optimizer, step, extra), traffic)
             saves.save(step, model, optimizer, {**extra, **validation.state()}, watch, must=True)
         with Stop(step) as stop:
-            while loader.epoch < config.epochs and step < last and not (stop.asked or validation.is_over):
+            while step < last and not (stop.asked or validation.is_over) and epochs.begin(stop, step):
+                loader = epochs.loader
                 model.train()
                 batches, num_trained = watch.reader(ids.ahead(progress.reading(iter(loader)))), 0
                 for output in train_batches(pipeline, batches, step, validation.every):
                     step, num_trained = step + 1, num_trained + 1
-                    watch.step(loader.epoch, step, output)
+                    watch.step(epochs.number, step, output)
                     stop.agree(step, votes=saves.votes())
                     due = num_trained == len(loader) or step == last or saves.is_due(step, stop.votes)
                     looks = validation.is_due(step) and not stop.asked  # a scheduler waits 30 s: save first
                     if due or looks or stop.asked or step == first + 1 or step % config.log_every == 0:
                         watch.point(step, traffic, optimizer.numbers(), ids.numbers())  # refuses a loss of nan
-                    extra = {**known, "reader": loader.state(num_trained)}
+                    extra = {**known, "reader": epochs.state(num_trained)}
                     if looks:
                         watch.evaluation(step, validation.look(detach(pipeline), optimizer, step, extra), traffic)
                     watch.show(step)
@@ -145,14 +145,14 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
                     if ends:
                         break
                 if num_trained == len(loader):
-                    loader.start_epoch(loader.epoch + 1)
+                    epochs.end()
                     num_trained = 0
             saves.wait()  # from here on SIGTERM ends a rank at once
             stop.agree(step, now=True)
         if stop.asked:
             raise Stopped(f"stopped by SIGTERM after step {step}; the same command goes on from {saves.path}")
-        num_samples, trained = samples_trained(job, loader.state(num_trained)), detach(pipeline)
-        loader.close()
+        num_samples, trained = epochs.num_samples(num_trained), detach(pipeline)
+        epochs.close()
         evaluated = validation.finish(trained, optimizer, step, extra)
         return finish(job, ranks, watch, step, num_samples, saves, {**evaluated, **ids.summary()})
 
@@ -207,14 +207,12 @@ def watch_of(
     ranks: Ranks,
     model: Any,
     placed: Placement,
-    loader: Loader,
+    epochs: Epochs,
     step: int,
     facts: Mapping[str, float] | None = None,
 ) -> Watch:
     """Makes the watch of a run from the run's length, its tables and the facts for its summary."""
-    left = len(loader) + (job.config.epochs - loader.epoch - 1) * math.ceil(
-        job.manifest.num_samples / (job.config.batch_size * ranks.world_size)
-    )
+    left = epochs.num_steps_left(job.config.batch_size * ranks.world_size)
     last = min(step + left, job.config.max_steps or sys.maxsize)
     uses = table_uses(model.module.embeddings, ranks.local_world_size)
     reduced = step_bytes.all_reduce_bytes(num_replicated_parameters(model), ranks.world_size)

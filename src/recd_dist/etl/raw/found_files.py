@@ -64,7 +64,7 @@ def find_files(pattern: str) -> tuple[FoundFile, ...]:
         files = [FoundFile(str(file), stat.st_size, stat.st_mtime_ns) for file, stat in stats]
     else:
         files = [FoundFile(str(file.path), file.num_bytes, file.version, file.content) for file in stored_files(place)]
-    root = _fixed_part(str(place))
+    root = fixed_part(str(place))
     shown = PurePosixPath(pattern).name.startswith(("_", "."))
     kept = [file for file in files if file.name == str(place) or shown or not is_marker(file.name, root)]
     return tuple(sorted(kept, key=lambda file: file.name))
@@ -104,7 +104,7 @@ def _local_files(path: Path, pattern: str) -> list[Path]:
     return [file for found in named for file in _local_files(found, str(found))]
 
 
-def _fixed_part(pattern: str) -> str:
+def fixed_part(pattern: str) -> str:
     """The beginning of a pattern, up to the first directory whose name is a pattern."""
     fixed: list[str] = []
     for part in pattern.split("/"):

@@ -50,7 +50,7 @@ class ForeignTable:
                 "the engine that made it, such as spark.read.format('hudi').load(...).write.parquet(...)"
             )
         _load_extension(self, extension)
-        place = self.root if self.kind == "Delta" else _newest_metadata(self.root)
+        place = self.root if self.kind == "Delta" else newest_metadata(self.root)
         return f"select * from {extension}_scan({string_literal(place)})"
 
 
@@ -104,7 +104,7 @@ def _metadata_files(place: Location) -> list[str]:
     return [name for name in names if name.endswith(".metadata.json")]
 
 
-def _newest_metadata(root: str) -> str:
+def newest_metadata(root: str) -> str:
     """The newest description of an Iceberg table: the one with the largest number."""
     names = _metadata_files(location(root))
     newest = max(names, key=lambda name: int(match[1]) if (match := _NUMBER.match(name)) else -1)

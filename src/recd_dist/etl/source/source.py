@@ -37,7 +37,7 @@ _OPTIONS = (
     *("name", "path", "samples", "samples_spark", "keys", "labels", "weight", "split", "groups", "features", "drop"),
     *("sessions", "policy", "sample", "partition", "readable_by", "null_values", "csv"),
 )
-_ELSEWHERE = ("source", "reader", "table", "tables", "synthetic", "synthetic_events", "partitions", "label")
+_ELSEWHERE = ("source", "reader", "snapshot", "table", "tables", "synthetic", "synthetic_events", "partitions", "label")
 """Options of the data config that other rooms read."""
 
 _TRAIN, _TEST = "train", "test"
