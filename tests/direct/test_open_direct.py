@@ -84,6 +84,7 @@ def test_types_become_what_the_etl_makes_of_them(write, configure, tmp_path):
         "pair": pa.array([[i // 8 % 5, 7] for i in range(n)], pa.list_(pa.int32(), 2)),
         "city": pa.array([["Oslo", "Rome"][i // 20 % 2] for i in range(n)]).dictionary_encode(),
         "big": pa.array([2**63 + i // 10 for i in range(n)], pa.uint64()),
+        "seen_in": pa.array([["web", "app"][i // 12 % 2] for i in range(n)], pa.string_view()),
         "flag": pa.array([bool(i // 15 % 2) for i in range(n)]),
         "maybe": pa.array([None if i % 7 == 0 else i % 50 for i in range(n)], pa.int64()),
         "cost": pa.array([None if i % 9 == 0 else i / 4 for i in range(n)], pa.float32()),

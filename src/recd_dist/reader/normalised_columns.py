@@ -91,6 +91,8 @@ class Normaliser:
         if pa.types.is_list(array.type):
             ids = self._convert_texts(pa.chunked_array([array.values]), sql)
             return pa.ListArray.from_arrays(array.offsets, ids, mask=array.is_null() if array.null_count else None)
+        if pa.types.is_string_view(array.type):
+            array = array.cast(pa.string())  # Arrow makes no dictionaries of views
         encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
         texts = pa.table({"x": encoded.dictionary})
         ids = in_one_chunk(self._select(texts, {"x": sql})["x"])

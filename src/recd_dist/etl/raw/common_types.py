@@ -36,8 +36,10 @@ _ARROW = {
     pa.bool_(): "BOOLEAN",
     pa.string(): "VARCHAR",
     pa.large_string(): "VARCHAR",
+    pa.string_view(): "VARCHAR",
     pa.binary(): "BLOB",
     pa.large_binary(): "BLOB",
+    pa.binary_view(): "BLOB",
     pa.null(): NOTHING,
     pa.date32(): "DATE",
 }
