@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from recd_dist.reader.cuts import Cutter
 from recd_dist.reader.direct_table import DirectTable
 from recd_dist.reader.fill import Filler
 from recd_dist.reader.loader import Loader
+from recd_dist.reader.reader_pace import ReaderPace
 from recd_dist.reader.transform import Transforms
 from recd_dist.train import build
 from recd_dist.train.run import samples_trained
@@ -98,6 +100,16 @@ class RepeatedTable:
         """The epoch, counted from 0."""
         return self.loader.epoch
 
+    @property
+    def pace(self) -> ReaderPace:
+        """What reading has taken."""
+        return self.loader.pace
+
+    @property
+    def counts(self) -> Counter[str]:
+        """For each feature the values that were dropped or set to zero."""
+        return self.loader.counts
+
     def begin(self, stop: Stop, step: int) -> bool:
         """Whether an epoch is left to train."""
         del stop, step
@@ -145,6 +157,7 @@ class FollowedParts:
 
     Attributes:
         number: the epoch, counted from 0.
+        pace, counts: those of all loaders, see ``Loader``.
     """
 
     def __init__(
@@ -162,6 +175,7 @@ class FollowedParts:
         self._watcher = PartWatcher(path, self._base, taken) if ranks.is_first else None
         self._waiting: tuple[list[StreamPart], FlatFiles] | None = None
         self._loader: Loader | None = None
+        self.pace, self.counts = ReaderPace(), Counter[str]()
         if self._open:
             self._read(agree_on(self._reopen, ranks), state)
 
@@ -242,6 +256,7 @@ class FollowedParts:
         self._loader = build.build_loader(
             self._job, self._ranks, self._transforms, table=table, state=state, model=self._model
         )
+        self._loader.pace, self._loader.counts = self.pace, self.counts
         if state is None:
             self._loader.start_epoch(self.number)
         if self._ranks.is_first:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 
 from recd_dist.metrics.gather import reduce_over_ranks
-from recd_dist.reader.loader import Loader
+from recd_dist.reader.reader_pace import ReaderPace
 from recd_dist.reader.stages import STAGES
 
 _STAGE = "stage/"
@@ -29,6 +30,18 @@ class ReaderPoint:
     skipped: Mapping[str, float] = field(default_factory=dict)
 
 
+class Counted(Protocol):
+    """What reads, and counts it: a loader, or what goes from one loader to the next."""
+
+    @property
+    def pace(self) -> ReaderPace:
+        """What reading has taken, by stage."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """For each feature the values that were dropped or set to zero."""
+
+
 class ReaderCounts:
     """Adds up what the loaders of all ranks tell.
 
@@ -38,7 +51,7 @@ class ReaderCounts:
         device: where the collectives of the process group run.
     """
 
-    def __init__(self, loader: Loader, features: tuple[str, ...], device: torch.device) -> None:
+    def __init__(self, loader: Counted, features: tuple[str, ...], device: torch.device) -> None:
         self._loader, self._features, self._device = loader, features, device
         self._total_s = dict.fromkeys(STAGES, 0.0)
         loader.pace.take()  # what was read before the first step begins a run, and says nothing of its pace

@@ -216,7 +216,7 @@ def watch_of(
     last = min(step + left, job.config.max_steps or sys.maxsize)
     uses = table_uses(model.module.embeddings, ranks.local_world_size)
     reduced = step_bytes.all_reduce_bytes(num_replicated_parameters(model), ranks.world_size)
-    reader = ReaderCounts(loader, tuple(f.name for f in job.schema.features), ranks.device)
+    reader = ReaderCounts(epochs, tuple(f.name for f in job.schema.features), ranks.device)
     return Watch(job, ranks, uses, placed, last, step, reduced, reader, facts)
 
 
