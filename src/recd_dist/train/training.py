@@ -123,9 +123,8 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
             saves.save(step, model, optimizer, {**extra, **validation.state()}, watch, must=True)
         with Stop(step) as stop:
             while step < last and not (stop.asked or validation.is_over) and epochs.begin(stop, step):
-                loader = epochs.loader
                 model.train()
-                batches, num_trained = watch.reader(ids.ahead(progress.reading(iter(loader)))), 0
+                batches, num_trained = watch.reader(ids.ahead(progress.reading(iter(loader := epochs.loader)))), 0
                 for output in train_batches(pipeline, batches, step, validation.every):
                     step, num_trained = step + 1, num_trained + 1
                     watch.step(epochs.number, step, output)
