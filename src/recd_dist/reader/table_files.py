@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from recd_dist.errors import ConfigError, DataError, nearest
 from recd_dist.reader import kernels
@@ -23,10 +22,10 @@ from recd_dist.reader.row_group_columns import (
     read_column,
     read_windows,
 )
-from recd_dist.reader.stages import measure
+from recd_dist.reader.row_group_file import RowGroupFile
 from recd_dist.table.clustered import REMEDY, ClusteredTable
 from recd_dist.table.column import Array, Rows
-from recd_dist.table.location import arrow_input, file_size, first_line, report_store_errors
+from recd_dist.table.location import file_size, first_line, report_store_errors
 from recd_dist.table.manifest import ROW, STREAM, FileEntry, Manifest, Part, length_of, start_of
 from recd_dist.table.schema import REQUEST_ID, SAMPLE, SAMPLE_ID, SESSION_ID, Feature, Schema
 
@@ -87,7 +86,7 @@ class TableFiles:
     def __init__(self, table: ClusteredTable, schema: Schema | None = None) -> None:
         self.table = table
         self.schema = schema or table.manifest.schema
-        self._open_files: OrderedDict[str, pq.ParquetFile] = OrderedDict()
+        self._open_files: OrderedDict[str, RowGroupFile] = OrderedDict()
         self._columns: dict[str, list[str]] = {}  # of each file that was opened: pyarrow builds them at every look
         self._plain: dict[str, frozenset[str]] = {}  # of each file that was opened, the features that stay as they are
         _check_schema(self.schema, table.manifest)
@@ -155,8 +154,8 @@ class TableFiles:
         if absent:
             raise DataError(f"{origin.file}: no column '{absent[0]}'{nearest(absent[0], there)}; {REMEDY}")
         try:
-            with report_store_errors(origin.file), measure("decode"):
-                table = file.read_row_group(index, columns=list(names), use_threads=False)
+            with report_store_errors(origin.file):
+                table = file.read(index, names)
         except FileNotFoundError as error:  # of a store: on a local disk an open file stays
             raise DataError(f"{origin.file}: gone; the table was replaced while it was read, start again") from error
         except (pa.ArrowException, OSError) as error:
@@ -216,7 +215,7 @@ class TableFiles:
         stored = self.table.manifest.schema
         return tuple(replace(stored[f.name], weights=f.weights) for f in self.schema.of_group(group))
 
-    def _open(self, entry: FileEntry) -> pq.ParquetFile:
+    def _open(self, entry: FileEntry) -> RowGroupFile:
         """Opens a file once; the least recently used is closed when too many are open."""
         if entry.path in self._open_files:
             self._open_files.move_to_end(entry.path)
@@ -225,9 +224,10 @@ class TableFiles:
         self.table.check_size(entry, file_size(path))
         try:
             with report_store_errors(path):
-                file = pq.ParquetFile(arrow_input(path))
+                opened = RowGroupFile(path)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path}: not a readable Parquet file ({first_line(error)}); {REMEDY}") from error
+        file = opened.parquet
         row_groups = tuple(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
         if row_groups != entry.row_groups:
             raise DataError(
@@ -235,13 +235,13 @@ class TableFiles:
                 f"{len(entry.row_groups)} with {sum(entry.row_groups)}; the file was replaced, {REMEDY}"
             )
         if len(self._open_files) >= _MAX_OPEN_FILES:
-            self._open_files.popitem(last=False)[1].close(force=True)
-        self._open_files[entry.path] = file
+            self._open_files.popitem(last=False)[1].close()
+        self._open_files[entry.path] = opened
         fields = {field.name: field for field in file.schema_arrow}
         stored = [feature for features in self._features.values() for feature in features]
         self._columns[entry.path] = list(fields)
         self._plain[entry.path] = frozenset(f.name for f in stored if f.name in fields and is_plain(f, fields[f.name]))
-        return file
+        return opened
 
 
 def _check_schema(schema: Schema, manifest: Manifest) -> None:
