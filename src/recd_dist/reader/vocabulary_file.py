@@ -26,6 +26,7 @@ from recd_dist.table.column import Array
 UNKNOWN = 0
 """The id of a value that a vocabulary does not have."""
 
+_MOST_SPREAD = 8  # numbers for each key up to which all of them stand in a table
 _TABLES = {".parquet": "Parquet", ".pq": "Parquet", ".csv": "CSV", ".tsv": "CSV"}
 
 
@@ -36,10 +37,28 @@ class Vocabulary:
     Attributes:
         keys: int64 [N], the ids that the table has for its values, rising.
         ids: int64 [N], the new id of each, in [1, N].
+        table: int64, where the keys lie close together: the new id of each number from the first key to the last, 0
+            for those that are no key, and 0 at the end.
     """
 
     keys: npt.NDArray[np.int64]
     ids: npt.NDArray[np.int64]
+    table: npt.NDArray[np.int64] | None = None
+
+    @staticmethod
+    def of(keys: npt.NDArray[np.int64], ids: npt.NDArray[np.int64]) -> "Vocabulary":
+        """A vocabulary; keys that lie close together are looked up in one step, others by halving.
+
+        Args:
+            keys: int64 [N], rising.
+            ids: int64 [N], the new id of each.
+        """
+        span = int(keys[-1]) - int(keys[0]) + 1 if len(keys) else 0
+        if not span or span > _MOST_SPREAD * len(keys):
+            return Vocabulary(keys, ids)
+        table = np.zeros(span + 1, np.int64)
+        table[keys - keys[0]] = ids
+        return Vocabulary(keys, ids, table)
 
     def places(self, values: Array) -> npt.NDArray[np.int64]:
         """The new ids of some values.
@@ -52,6 +71,9 @@ class Vocabulary:
         """
         if not len(self.keys):
             return np.zeros(len(values), np.int64)
+        if self.table is not None:
+            is_inside = (values >= self.keys[0]) & (values <= self.keys[-1])
+            return self.table[np.where(is_inside, values - self.keys[0], len(self.table) - 1)]
         places = np.searchsorted(self.keys, values)
         places[places == len(self.keys)] = 0
         return np.where(self.keys[places] == values, self.ids[places], UNKNOWN)
@@ -157,4 +179,4 @@ def _parse(values: pa.Array, text: bool, path: Path) -> Vocabulary:
             f"vocabulary {path}: '{values[first]}' stands there twice, as value {first + 1} and {second + 1}; name "
             "each value once"
         )
-    return Vocabulary(keys[order], order + 1)
+    return Vocabulary.of(keys[order], order + 1)
