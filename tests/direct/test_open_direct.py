@@ -102,6 +102,17 @@ def test_types_become_what_the_etl_makes_of_them(write, configure, tmp_path):
     assert by_session(made) == by_session(direct)
 
 
+@pytest.mark.usefixtures("own_logging")
+@pytest.mark.parametrize("unit", ["s", "ms", "ns"])
+def test_timestamps_of_other_units(write, configure, tmp_path, unit):
+    """Nanoseconds are a second key of the ETL, for samples of one microsecond; the files are in order already."""
+    rows = samples(10)
+    rows = [dict(row, at=row["at"] // 10**6 + i) for i, row in enumerate(rows)]
+    at = pa.array([row["at"] for row in rows], pa.timestamp("s")).cast(pa.timestamp(unit))
+    path = write(flat_table(rows).drop_columns("at").append_column("at", at), **CUT)
+    assert by_session(table_job(tmp_path, path)) == by_session(resolve(configure(path)))
+
+
 def test_unclustered_rows_are_found_by_hash(write, configure, caplog):
     rows = samples()
     by_time = sorted(rows, key=lambda row: hash((row["visit"], row["at"])) % 997)
@@ -169,6 +180,17 @@ def test_the_share_of_the_last_samples_begins_with_a_session(write, configure):
     assert contents(job) + contents(test) == contents(whole)
     assert contents(job)[-1][-1] != contents(test)[0][-1]
     assert test.manifest.num_samples == pytest.approx(0.2 * len(rows), abs=12)
+
+
+def test_a_column_of_the_files_is_left_out(write, configure):
+    """Also one that only some files have, and one whose type drifts; a name that no file has is an error."""
+    rows = flat_table(samples(20))
+    write(rows.append_column("new", pa.array([1] * len(rows))), "a.parquet")
+    folder = write(rows.set_column(0, "visit", pa.array(range(len(rows)))), "b.parquet").parent
+    job = resolve(configure(folder, "data.drop=[visit,new,price]", "data.keys.session=region"))
+    assert {f.name for f in job.schema.features} == {"history", "age", "item"}
+    with pytest.raises(DataError, match=r"drop: no column 'prize'; did you mean 'price'\?"):
+        resolve(configure(folder, "data.drop=[visit,new,prize]", "data.keys.session=region"))
 
 
 def test_other_files_are_passed_over_and_counted(write, configure, caplog):

@@ -34,8 +34,9 @@ def conversions_of(source: Source, inspection: Inspection, types: Mapping[str, s
     }
     found = {}
     for selected in inspection.select:
-        sql, _, quoted = selected.rpartition(" as ")
-        alias = quoted[1:-1].replace('""', '"')
+        sql, _, alias = selected.rpartition(" as ")
+        if alias.startswith('"'):
+            alias = alias[1:-1].replace('""', '"')
         raw = keys.get(alias, (alias,))
         if alias in _KEYS or not alias.startswith("__"):
             found[_KEYS.get(alias, alias)] = _conversion(sql, raw, types)

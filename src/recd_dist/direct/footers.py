@@ -152,6 +152,8 @@ def flat_files_of(found: Sequence[FoundFile], path: str, drop: Sequence[str] = (
         for file, schema in zip(found, schemas, strict=True)
     ]
     types = _common(known)
+    for schema in schemas:
+        types |= {f.name: arrow_type_name(f.type) for f in schema if f.name in drop and f.name not in types}
     root = _root_of([file.name for file in found])
     files = []
     for file, metadata in zip(found, footers, strict=True):
