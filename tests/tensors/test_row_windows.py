@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.tensors.kjts import assert_same, batches, flat, kjt_of
 
 from recd_dist.tensors.deduplicate import deduplicate
+from recd_dist.tensors.expansion import expand_rows, expand_windows
 from recd_dist.tensors.find_windows import find_windows
 from recd_dist.tensors.ikjt import IKJT, GroupLayout
 from recd_dist.tensors.jagged import slice_index
@@ -157,3 +158,19 @@ def test_an_index_of_a_device_gives_what_the_loop_gives(rows: list[list[int]]) -
         index = slice_index(column.starts, lengths, column.num_list_values)
         assert torch.equal(batch.values[index], lay_out([column]))
     assert torch.equal(lay_out([column]), values)
+
+
+@given(st.lists(st.lists(st.integers(0, 2), max_size=4), min_size=1, max_size=6), st.integers(0, 9))
+def test_vectors_of_windows_and_their_gradients_are_those_of_lists(rows: list[list[int]], seed: int) -> None:
+    """Bit for bit: gradients are summed in the order of the rows."""
+    values, lengths = flat(rows)
+    starts = (torch.cumsum(lengths, 0) - lengths).tolist()
+    batch = find_windows(one_key(values.tolist(), starts, lengths.tolist()))
+    random = torch.Generator().manual_seed(seed)
+    index = torch.randint(0, 3, (len(batch.values),), generator=random)
+    vectors = torch.randn(3, 5, generator=random, requires_grad=True)
+    column = batch.column("item", index)
+    gradient = torch.randn(len(values), 5, generator=random)
+    found, wanted = expand_windows(vectors, index, column), expand_rows(vectors, lay_out([column]))
+    assert torch.equal(found, wanted)
+    assert torch.equal(*(torch.autograd.grad(x, vectors, gradient)[0] for x in (found, wanted)))
