@@ -60,6 +60,12 @@ def environment() -> dict[str, str]:
     return {**rank_environment(1, 1), **os.environ, "PYTHONSAFEPATH": ""}  # a script imports those beside it
 
 
+def keep_memory() -> None:
+    """Starts this process anew with that environment: it counts where a process begins."""
+    if "MALLOC_TRIM_THRESHOLD_" not in os.environ:
+        os.execve(sys.executable, [sys.executable, *sys.argv], environment())
+
+
 def serve_ready() -> None:
     """A server in which nothing is read after the first batch."""
     from recd_dist.cli import main
@@ -199,8 +205,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if "MALLOC_TRIM_THRESHOLD_" not in os.environ:  # it counts where a process begins
-        os.execve(sys.executable, [sys.executable, *sys.argv], environment())
+    keep_memory()
     if sys.argv[1:2] == ["--serve"]:
         serve_ready()
     main()

@@ -1,5 +1,6 @@
 """Servers that die, hang, end or are not there: no sample is lost, none comes twice, nothing waits for ever."""
 
+import logging
 import signal
 from contextlib import closing
 
@@ -11,7 +12,8 @@ from recd_dist.errors import ConfigError
 from recd_dist.reader.tier.server_address import Address
 
 
-def test_a_server_is_killed_and_started_anew(small):
+def test_a_server_is_killed_and_started_anew(small, caplog):
+    caplog.set_level(logging.INFO, "recd_dist")
     with ServerProcess(small.path) as server, closing(loader(small, servers=remote(server), batch_size=8)) as reader:
         seen = []
         for number, batch in enumerate(reader):
@@ -20,6 +22,10 @@ def test_a_server_is_killed_and_started_anew(small):
                 server.end()
                 server.start()
     assert seen == ids_of(batches(small, batch_size=8))
+    said = [record.getMessage() for record in caplog.records]
+    assert any("does not answer (" in line for line in said)
+    assert any(line.endswith("answers again") for line in said)
+    assert not any("gRPC client debug" in line for line in said)
 
 
 def test_servers_that_go_for_good_are_replaced_by_those_that_stay(serve, small):

@@ -4,6 +4,7 @@ A call has a time limit, so that a server that hangs is as good as one that is g
 all.
 """
 
+import re
 import socket
 import ssl
 from contextlib import suppress
@@ -38,6 +39,8 @@ _CHANNEL = [
     ("grpc.use_local_subchannel_pool", 1),  # a connection of its own: streams do not share one
 ]
 _CONNECT_S = 5.0
+_REASON = re.compile(r"message: (.{1,160}?)\.? gRPC client debug context")
+"""What an error of Flight says, without what it says about itself."""
 
 
 class ServerLost(Exception):
@@ -142,7 +145,8 @@ class ServerConnection:
             )
         if isinstance(error, flight.FlightTimedOutError):
             return ServerLost(f"no answer within {self._options.timeout:g} s")
-        return ServerLost(str(error).splitlines()[0][:160])
+        said = _REASON.search(str(error))
+        return ServerLost(said[1] if said else str(error).splitlines()[0][:160])
 
     def close(self) -> None:
         """Leaves the session, if the server is there to hear it."""
