@@ -81,6 +81,7 @@ def test_types_become_what_the_etl_makes_of_them(write, configure, tmp_path):
     n = len(rows)
     extra = {
         "words": pa.array([["a", None, "b"] if i % 3 else None for i in range(n)]),
+        "tags": pa.array([[str(i // 8), "x"] for i in range(n)], pa.list_(pa.dictionary(pa.int32(), pa.string()))),
         "pair": pa.array([[i // 8 % 5, 7] for i in range(n)], pa.list_(pa.int32(), 2)),
         "city": pa.array([["Oslo", "Rome"][i // 20 % 2] for i in range(n)]).dictionary_encode(),
         "big": pa.array([2**63 + i // 10 for i in range(n)], pa.uint64()),
@@ -93,7 +94,7 @@ def test_types_become_what_the_etl_makes_of_them(write, configure, tmp_path):
     for name, column in extra.items():
         table = table.append_column(name, column)
     path = write(table, **CUT)
-    options = ["data.features.history.weights=taste", "data.groups.user=[history,city,words,pair]"]
+    options = ["data.features.history.weights=taste", "data.groups.user=[history,city,words,tags,pair]"]
     made, direct = table_job(tmp_path, path, *options), resolve(configure(path, *options))
     kinds = {f.name: f.kind for f in direct.schema.features}
     assert kinds == {f.name: f.kind for f in made.schema.features}

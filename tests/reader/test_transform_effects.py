@@ -1,12 +1,14 @@
 """What transforms change on a table, in numbers that are counted by hand."""
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from recd_dist.errors import ConfigError
-from recd_dist.reader.transform_effects import measure_effects
+from recd_dist.reader.transform_effects import Effect, Looks, measure_effects
 from recd_dist.reader.transform_effects_text import render_effects
 from recd_dist.table.clustered import ClusteredTable
+from recd_dist.table.column import Windows
 
 from .conftest import samples_of, write_table
 
@@ -46,6 +48,18 @@ def test_effects_are_counted(table, tmp_path):
     shown = captured.get()
     assert "vocabulary" in shown
     assert "made" in shown
+
+
+def test_unknown_values_of_windows_are_a_share_of_the_values_that_were_looked_up():
+    """Short windows over many values, as `last_x` leaves them: each value is looked up once, in however many rows."""
+    starts, lengths = np.array([2], np.int32), np.array([1], np.int32)
+    effect = Effect("history", "vocabulary file=few.txt", Looks(), Looks())
+    values = np.array([5, 6, 7, 8], np.int32)
+    effect.add(Windows(values, starts, lengths), Windows(np.array([0, 0, 1, 0], np.int32), starts, lengths))
+    console = Console(width=120, no_color=True)
+    with console.capture() as captured:
+        console.print(render_effects([effect]))
+    assert "75.0%" in captured.get()
 
 
 def test_a_config_without_transforms_has_no_effects(table):

@@ -97,8 +97,7 @@ class RawRows:
         try:
             with report_store_errors(raw.path):
                 if _is_whole(first, self._files):
-                    row_groups = [piece.row_group for piece in run]
-                    table = file.read_row_groups(row_groups, columns=there, use_threads=False)
+                    table = _read_row_groups(file, [piece.row_group for piece in run], there)
                 else:
                     table = self._read_rows(file, first, there)
         except FileNotFoundError as error:
@@ -154,6 +153,25 @@ class RawRows:
             self._open_files.popitem(last=False)[1].close(force=True)
         self._open_files[number] = file
         return file
+
+
+def _read_row_groups(file: pq.ParquetFile, row_groups: Sequence[int], columns: Sequence[str]) -> pa.Table:
+    """Whole row groups; one by one where pyarrow cannot join them, that is, with dictionaries in lists."""
+    kinds = [(field.name, field.type) for field in file.schema_arrow if field.name in columns]
+    plain = {
+        name: pa.list_(kind.value_type.value_type)
+        for name, kind in kinds
+        if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_dictionary(kind.value_type)
+    }
+    if not plain:
+        return file.read_row_groups(row_groups, columns=columns, use_threads=False)
+    tables = []
+    for row_group in row_groups:
+        table = file.read_row_group(row_group, columns=columns, use_threads=False)
+        for name, kind in plain.items():
+            table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(kind))
+        tables.append(table)
+    return pa.concat_tables(tables, promote_options="permissive")
 
 
 def _runs_of(unit: Unit, files: Sequence[RawFile]) -> list[list[Piece]]:

@@ -15,8 +15,7 @@ def render_effects(effects: Sequence[Effect]) -> PlainTable:
     before = ""
     for effect in effects:
         changed = f"{100 * effect.num_changed / effect.num_compared:.1f}%" if effect.num_compared else "made"
-        known = effect.before.num_values if effect.before else 0
-        unknown = f"{100 * effect.num_unknown / known:.1f}%" if known and effect.num_unknown else ""
+        unknown = f"{100 * effect.num_unknown / effect.num_compared:.1f}%" if effect.num_unknown else ""
         table.add_row(
             effect.feature if effect.feature != before else "",
             changed,
