@@ -1,5 +1,7 @@
 """Flat Parquet files of samples whose histories, texts and numbers repeat inside sessions."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,12 @@ def flat_table(rows: list[dict[str, Any]], **types: pa.DataType) -> pa.Table:
     """The samples as Arrow has them, with other types for some columns."""
     known = {"at": pa.timestamp("us"), "history": pa.list_(pa.int32()), "item": pa.uint16()} | types
     return pa.table({name: pa.array([row[name] for row in rows], known.get(name)) for name in rows[0]})
+
+
+def recd(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs recd as a process of its own: the launcher starts ranks, and sets environment variables for them."""
+    command = [sys.executable, "-m", "recd_dist.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture

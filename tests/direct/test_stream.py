@@ -4,9 +4,8 @@ import os
 from dataclasses import asdict
 
 import pytest
-from tests.direct.conftest import KEYS, flat_table, samples
+from tests.direct.conftest import KEYS, flat_table, recd, samples
 
-from recd_dist.cli import main
 from recd_dist.direct import stream_parts
 from recd_dist.direct.open_direct import open_direct
 from recd_dist.direct.stream_form import load_form, save_form
@@ -109,8 +108,7 @@ def test_what_a_stream_has_no_use_for(write, configure, option, message):
         resolve(configure(write(samples(5)).parent, *STREAM, option))
 
 
-@pytest.mark.usefixtures("own_logging")
-def test_each_sample_is_trained_once_over_stops_parts_and_ranks(write, tmp_path, capsys):
+def test_each_sample_is_trained_once_over_stops_parts_and_ranks(write, tmp_path):
     """A run that ends in the middle of a part; more parts; two ranks; a part that was written anew."""
     for n in range(2):
         path = write(samples(30, seed=n), f"day={n}/a.parquet")
@@ -119,10 +117,9 @@ def test_each_sample_is_trained_once_over_stops_parts_and_ranks(write, tmp_path,
     sizes = [f"data.tables.{table}.num_embeddings=300" for table in ("item", "history")]
     data = ["data=parquet", f"data.path={path.parents[1]}", "data.reader=direct", *KEYS, *STREAM, *sizes]
     command = ["train", *data, "batch_size=32", f"run_dir={run}", "record_samples=true"]
-    assert main([*command, "max_steps=3"]) == 0
+    assert recd(*command, "max_steps=3").returncode == 0
     os.utime(write(samples(40, seed=2), "day=2/a.parquet"), (1, 1))
-    assert main([*command, "--nproc", "2"]) == 0
-    assert main(["seen", str(run)]) == 0
-    assert "trained once, 0 never, 0 more than once" in capsys.readouterr().out
+    assert recd(*command, "--nproc", "2").returncode == 0
+    assert "trained once, 0 never, 0 more than once" in recd("seen", str(run)).stdout
     write(samples(30, seed=9), "day=0/a.parquet")
-    assert main(command) != 0
+    assert recd(*command).returncode != 0

@@ -15,6 +15,7 @@ from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.reader.stages import STAGES
 from recd_dist.train import build
+from recd_dist.train.epochs import RepeatedTable
 from recd_dist.train.evaluation import report
 from recd_dist.train.summary_text import render
 from recd_dist.train.training import shard_model, watch_of
@@ -43,7 +44,7 @@ def watched(tiny: list[str], tmp_path: Path, ranks: Ranks) -> tuple[Watch, list]
     job = check(load("train", [*tiny, f"run_dir={tmp_path / 'run'}", "batch_size=500", "record_samples=true"]))
     model, _, placed = shard_model(job, ranks)
     loader = build.build_loader(job, ranks, job.transforms.fit(job.table))
-    watch = watch_of(job, ranks, model, placed, loader, 0)
+    watch = watch_of(job, ranks, model, placed, RepeatedTable(job, loader), 0)
     batches = list(watch.reader(iter(loader)))
     half = torch.tensor(0.5)
     return watch, [build.Output(half, torch.zeros(batch.batch_size, 1), batch, half[None]) for batch in batches]

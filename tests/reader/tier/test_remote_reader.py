@@ -131,5 +131,7 @@ def test_an_iteration_that_is_left_early_ends(serve, small):
 
 def test_no_more_sessions_than_allowed(serve, small):
     service = serve(small.path, max_sessions=1)
-    with pytest.raises(ConfigError, match=r"has 1 sessions, as many as --max-sessions allows"):
-        batches(small, servers=remote(service), num_workers=2)
+    with closing(loader(small, servers=remote(service))) as reader:
+        assert ids_of(reader)  # its session stays open for the next epoch
+        with pytest.raises(ConfigError, match=r"has 1 sessions, as many as --max-sessions allows"):
+            batches(small, servers=remote(service))
