@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recd_dist.reader import kernels
-from recd_dist.reader.addresses import address_of
+from recd_dist.table.addresses import address_of
 
 # Three row groups of 5 samples, with the stored row of each: in any order, as in files that nobody has sorted.
 stored_rows = st.lists(st.lists(st.integers(0, 3), min_size=5, max_size=5), min_size=3, max_size=3)

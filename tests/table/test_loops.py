@@ -57,3 +57,19 @@ def test_code_is_kept_and_a_full_disk_is_no_error(tmp_path: Path, monkeypatch: p
 
 def full_disk(*_: object) -> None:
     raise OSError(28, os.strerror(28))
+
+
+def test_compiled_code_is_old_when_a_loop_that_it_calls_has_changed(tmp_path) -> None:
+    """numba looks at the file of a loop alone; the loops that it calls are compiled into it."""
+    (tmp_path / "caller.py").write_text(
+        "from called import one\nfrom recd_dist.table.loops import jit\n\n@jit\ndef two():\n    return one() + 1\n"
+    )
+    for number in (1, 10):
+        (tmp_path / "called.py").write_text(
+            f"from recd_dist.table.loops import jit\n\n@jit\ndef one():\n    return {number}\n"
+        )
+        command = [sys.executable, "-c", "import caller; print(caller.two())"]
+        paths = os.pathsep.join([str(tmp_path), *sys.path])
+        environment = os.environ | {"PYTHONPATH": paths, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+        found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=tmp_path)
+        assert int(found.stdout) == number + 1

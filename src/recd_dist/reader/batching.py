@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from recd_dist.reader import kernels, window_kernels
-from recd_dist.reader.addresses import address_of
 from recd_dist.reader.shuffle_window import DecodedShuffleWindow
+from recd_dist.table.addresses import address_of
 from recd_dist.table.column import Array
 from recd_dist.table.schema import SAMPLE, Schema
 from recd_dist.tensors.batch import Batch

@@ -12,8 +12,7 @@ from recd_dist.reader.equal_rows import find_equal_rows
 from recd_dist.reader.normalised_columns import Normaliser
 from recd_dist.reader.order import RowGroup
 from recd_dist.reader.raw_rows import RawRows
-from recd_dist.reader.row_group_columns import Origin
-from recd_dist.reader.table_files import DecodedRowGroup
+from recd_dist.reader.row_group_columns import DecodedRowGroup, Origin
 from recd_dist.table.column import Array, Column
 from recd_dist.table.fill_nulls import fill_nulls
 from recd_dist.table.flat_columns import in_one_chunk, take_rows

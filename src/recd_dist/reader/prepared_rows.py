@@ -12,8 +12,7 @@ import numpy as np
 
 from recd_dist.errors import ConfigError, DataError, nearest
 from recd_dist.reader import kernels
-from recd_dist.reader.row_group_columns import Origin
-from recd_dist.reader.table_files import DecodedRowGroup
+from recd_dist.reader.row_group_columns import DecodedRowGroup, Origin
 from recd_dist.reader.transform import Transforms
 from recd_dist.screen.command_line import command_line, override
 from recd_dist.table.column import Array, Column, Rows, Windows

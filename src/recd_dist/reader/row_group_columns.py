@@ -7,13 +7,15 @@ The columns get the types of the schema and have no nulls. Windows stay windows,
     values    5 6 7 8 9 9                    start in values     0        1        4
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from recd_dist.errors import DataError
+from recd_dist.table.addresses import address_of_arrow, addresses_of_lists
 from recd_dist.table.clustered import REMEDY
 from recd_dist.table.column import Array, Column, Rows, Windows
 from recd_dist.table.location import Location
@@ -39,23 +41,45 @@ class Origin:
         return f"{self.file}, row group {self.row_group}"
 
 
+class PlainColumn(NamedTuple):
+    """Rows that a batch can copy from where they were decoded: int32, float32 or lists of int32, without nulls.
+
+    Attributes:
+        values: the address of the values.
+        offsets: the address of int32 offsets into them [rows + 1]; 0 for single values.
+        num_rows: the number of rows.
+        rows: the same rows as arrays.
+        owner: what keeps the memory.
+    """
+
+    values: int
+    offsets: int
+    num_rows: int
+    rows: Callable[[], Column]
+    owner: object
+
+    @staticmethod
+    def of_arrow(array: pa.Array) -> "PlainColumn":
+        """The rows of an Arrow array that ``is_plain`` allows."""
+        if pa.types.is_list(array.type):
+            return PlainColumn(*addresses_of_lists(array), len(array), lambda: Column(*_read_lists(array)), array)
+        return PlainColumn(address_of_arrow(array), 0, len(array), lambda: Column(array.to_numpy()), array)
+
+
 class DecodedColumns(Mapping[str, Rows]):
     """The rows of each feature of a row group.
 
     Args:
-        plain: features whose Arrow arrays are what a batch copies from: int32, float32 or lists of int32 of one chunk,
-            that cannot hold nulls.
+        plain: features that stay where they were decoded.
         others: the rows of all other features.
     """
 
-    def __init__(self, plain: Mapping[str, pa.Array], others: Mapping[str, Rows]) -> None:
+    def __init__(self, plain: Mapping[str, PlainColumn], others: Mapping[str, Rows]) -> None:
         self.plain, self._others = plain, others
 
     def __getitem__(self, name: str) -> Rows:
-        array = self.plain.get(name)
-        if array is None:
-            return self._others[name]
-        return Column(*_read_lists(array)) if pa.types.is_list(array.type) else Column(array.to_numpy())
+        plain = self.plain.get(name)
+        return self._others[name] if plain is None else plain.rows()
 
     def __iter__(self) -> Iterator[str]:
         yield from self.plain
@@ -63,6 +87,29 @@ class DecodedColumns(Mapping[str, Rows]):
 
     def __len__(self) -> int:
         return len(self.plain) + len(self._others)
+
+
+@dataclass(frozen=True)
+class DecodedRowGroup:
+    """A row group in memory.
+
+    Attributes:
+        sample_ids, session_ids, request_ids: int64 [N], ids of each sample.
+        labels: float32 [N, number of labels]; nan where one is missing.
+        row_of_sample: for each deduplicated group the stored row of each sample, int32 [N] in [0, num_rows).
+        num_rows: number of stored rows of each deduplicated group.
+        columns: the rows of each feature; a feature of ``sample`` has a row for each sample.
+        origins: for each group where its rows come from.
+    """
+
+    sample_ids: Array
+    session_ids: Array
+    request_ids: Array
+    labels: Array
+    row_of_sample: Mapping[str, Array]
+    num_rows: Mapping[str, int]
+    columns: Mapping[str, Rows]
+    origins: Mapping[str, Origin]
 
 
 def is_plain(feature: Feature, field: pa.Field) -> bool:
@@ -154,6 +201,32 @@ def read_windows(
         DataError: a window leaves its stream.
     """
     starts, lengths = (_read_int32s(table, name(feature.name), origin) for name in (start_of, length_of))
+    return place_windows(starts, lengths, stream_of_row, feature, origin, streams, stream_origin)
+
+
+def place_windows(
+    starts: Array,
+    lengths: Array,
+    stream_of_row: Array,
+    feature: Feature,
+    origin: Origin,
+    streams: Column,
+    stream_origin: Origin,
+) -> Windows:
+    """Windows over all streams of a row group, from windows over single ones.
+
+    Args:
+        starts: int32 [rows], where each window begins in its stream.
+        lengths: int32 [rows].
+        stream_of_row: int32 [rows], for each row the place of its stream in ``streams``.
+        feature: stored as windows.
+        origin: where the windows come from, for messages.
+        streams: one list for each stream.
+        stream_origin: where the streams come from, for messages.
+
+    Raises:
+        DataError: a window leaves its stream.
+    """
     ends = np.asarray(streams.offsets)
     sizes = np.diff(ends)[stream_of_row]
     bad = (starts < 0) | (lengths < 0) | (lengths > sizes - starts)

@@ -10,16 +10,16 @@ from typing import Any, cast
 import numpy as np
 
 from recd_dist.reader import kernels
-from recd_dist.reader.addresses import address_of, address_of_arrow, addresses_of_lists
 from recd_dist.reader.open_files import AnyFiles
 from recd_dist.reader.order import Shuffle, ShuffleWindow, order_in_time, sample_order
 from recd_dist.reader.prepared_rows import RowPreparation
-from recd_dist.reader.row_group_columns import DecodedColumns, Origin
+from recd_dist.reader.row_group_columns import DecodedColumns, DecodedRowGroup, Origin
 from recd_dist.reader.stages import measure
-from recd_dist.reader.table_files import DecodedRowGroup, TableFiles
+from recd_dist.reader.table_files import TableFiles
 from recd_dist.reader.time_slices import times_of
+from recd_dist.table.addresses import address_of
 from recd_dist.table.column import Array, Rows, Windows
-from recd_dist.table.schema import SAMPLE, Feature, Kind, Schema
+from recd_dist.table.schema import SAMPLE, Feature, Schema
 
 Place = tuple[int, int, int, int, int, int]
 """Where the rows of a feature lie in a row group: its numbers in ``places``, see ``kernels``."""
@@ -163,13 +163,11 @@ class ShuffleWindowDecoder:
             array = plain.get(f.name)
             if array is None or f.name not in self._limits:
                 continue
-            single = f.kind is Kind.id
-            values, offsets = (address_of_arrow(array), 0) if single else addresses_of_lists(array)
-            found[f.name] = (values, offsets, 0, 0, 0, 0)
-            owners.append(array)
+            found[f.name] = (array.values, array.offsets, 0, 0, 0, 0)
+            owners.append(array.owner)
         while found:
             names = list(found)
-            sizes = [len(plain[name]) for name in names]
+            sizes = [plain[name].num_rows for name in names]
             limits = [self._limits[name] for name in names]
             wrong = kernels.find_outside(np.array([found[n] for n in names]), np.array(sizes), np.array(limits))
             if wrong < 0:
@@ -191,7 +189,7 @@ class ShuffleWindowDecoder:
             block = np.empty((num_rows, len(features)), np.float32)
             moments, is_done = self._moments.get(group), False
             if moments is not None and all(f.name in plain for f in features):
-                arrays = np.array([address_of_arrow(plain[f.name]) for f in features], np.int64)
+                arrays = np.array([plain[f.name].values for f in features], np.int64)
                 is_done = kernels.standardize_numbers(arrays, moments, block)
             if not is_done:  # the careful way names the number, or sets it to zero
                 for n, f in enumerate(features):

@@ -13,10 +13,13 @@ import pyarrow as pa
 
 from recd_dist.errors import ConfigError, DataError, nearest
 from recd_dist.reader import kernels
+from recd_dist.reader.chunked_row_groups import ChunkedRowGroups
 from recd_dist.reader.order import RowGroup
 from recd_dist.reader.row_group_columns import (
     DecodedColumns,
+    DecodedRowGroup,
     Origin,
+    PlainColumn,
     is_plain,
     join_chunks,
     read_column,
@@ -33,40 +36,17 @@ _MAX_OPEN_FILES = 64
 
 
 @dataclass(frozen=True)
-class DecodedRowGroup:
-    """A row group in memory.
-
-    Attributes:
-        sample_ids, session_ids, request_ids: int64 [N], ids of each sample.
-        labels: float32 [N, number of labels]; nan where one is missing.
-        row_of_sample: for each deduplicated group the stored row of each sample, int32 [N] in [0, num_rows).
-        num_rows: number of stored rows of each deduplicated group.
-        columns: the rows of each feature; a feature of ``sample`` has a row for each sample.
-        origins: for each group where its rows come from.
-    """
-
-    sample_ids: Array
-    session_ids: Array
-    request_ids: Array
-    labels: Array
-    row_of_sample: Mapping[str, Array]
-    num_rows: Mapping[str, int]
-    columns: Mapping[str, Rows]
-    origins: Mapping[str, Origin]
-
-
-@dataclass(frozen=True)
 class _DecodedGroup:
     """One group of a row group in memory.
 
     Attributes:
-        plain: Arrow arrays of features that can stay as they are.
+        plain: features that can stay as they are.
         columns: the rows of each other feature.
         row_numbers: int64 [stored rows], the numbers that samples refer to.
         origin: where the rows come from.
     """
 
-    plain: Mapping[str, pa.Array]
+    plain: Mapping[str, PlainColumn]
     columns: Mapping[str, Rows]
     row_numbers: Array
     origin: Origin
@@ -91,6 +71,11 @@ class TableFiles:
         self._plain: dict[str, frozenset[str]] = {}  # of each file that was opened, the features that stay as they are
         _check_schema(self.schema, table.manifest)
         self._features = {group: self._stored_features(group) for group in self.schema.groups}
+        stats = table.manifest.labels
+        may_miss = [name in stats and stats[name].num_null > 0 for name in self.schema.labels]
+        self._chunks = ChunkedRowGroups(
+            table.path, lambda entry: self._open(entry).parquet, self._features, self.schema, may_miss
+        )
 
     def check_sizes(self) -> None:
         """Refuses a table of which a file that the schema needs is missing or cut off; reads no file.
@@ -112,6 +97,8 @@ class TableFiles:
             DataError: damaged files, missing columns, changed types, labels that are not numbers.
         """
         part = self.table.manifest.parts[row_group.part]
+        if (quickly := self._chunks.read(part, row_group.index)) is not None:
+            return quickly
         keys = [SAMPLE_ID, SESSION_ID, REQUEST_ID]
         references = {group: f"{group}_{ROW}" for group in self.schema.dedup_groups}
         own = self._features[SAMPLE]
@@ -183,12 +170,12 @@ class TableFiles:
 
     def _keep_plain(
         self, entry: FileEntry, table: pa.Table, features: Sequence[Feature], origin: Origin
-    ) -> tuple[dict[str, pa.Array], dict[str, Rows]]:
-        """The Arrow arrays of the features that can stay as they are, and the rows of the others."""
+    ) -> tuple[dict[str, PlainColumn], dict[str, Rows]]:
+        """The features that can stay as they are, and the rows of the others."""
         names = self._plain[entry.path]
         batches = table.to_batches()
         arrays = dict(zip(table.column_names, batches[0].columns, strict=True)) if len(batches) == 1 else {}
-        plain = {f.name: arrays[f.name] for f in features if f.name in arrays and f.name in names}
+        plain = {f.name: PlainColumn.of_arrow(arrays[f.name]) for f in features if f.name in arrays and f.name in names}
         return plain, {f.name: read_column(table, f, origin) for f in features if f.name not in plain}
 
     def _read_labels(self, samples: pa.Table, origin: Origin) -> Array:
@@ -235,7 +222,9 @@ class TableFiles:
                 f"{len(entry.row_groups)} with {sum(entry.row_groups)}; the file was replaced, {REMEDY}"
             )
         if len(self._open_files) >= _MAX_OPEN_FILES:
-            self._open_files.popitem(last=False)[1].close()
+            closed, oldest = self._open_files.popitem(last=False)
+            oldest.close()
+            self._chunks.close(closed)
         self._open_files[entry.path] = opened
         fields = {field.name: field for field in file.schema_arrow}
         stored = [feature for features in self._features.values() for feature in features]

@@ -18,7 +18,7 @@ import numpy as np
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.reader.fitted_transforms import fit_steps
 from recd_dist.reader.open_files import AnyTable
-from recd_dist.reader.table_files import DecodedRowGroup
+from recd_dist.reader.row_group_columns import DecodedRowGroup
 from recd_dist.reader.transform_registry import REGISTRY
 from recd_dist.reader.transform_spec import Spec, parse_steps
 from recd_dist.reader.transform_steps import Step, compute, waits

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from recd_dist.reader.list_transforms import take_rows
-from recd_dist.reader.table_files import DecodedRowGroup
+from recd_dist.reader.row_group_columns import DecodedRowGroup
 from recd_dist.reader.transform_registry import REGISTRY
 from recd_dist.reader.vocabulary_file import UNKNOWN
 from recd_dist.table.column import Rows

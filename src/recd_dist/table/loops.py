@@ -4,6 +4,7 @@ They are compiled on first use (about 0.3 s each, then kept on disk), release th
 0.35 s to load, so that a module which a light command imports loads this one where it runs a loop.
 """
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -21,11 +22,32 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 class _Cache(FunctionCache):
-    """Compiled code on disk. That it cannot be kept, because a disk is full, is no error."""
+    """Compiled code on disk. That it cannot be kept, because a disk is full, is no error.
+
+    Code of the loops that a loop calls is compiled into it. Numba looks at the file of the loop alone, and would go on
+    with old code after an update of another file; here the files of all of them count.
+    """
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        super().__init__(function)
+        files = sorted(_files_of(function, set()) | {__file__})
+        stamps = [(file, status.st_mtime_ns, status.st_size) for file in files for status in [os.stat(file)]]
+        self._cache_file._source_stamp = (self._cache_file._source_stamp, stamps)
 
     def save_overload(self, sig: Any, data: Any) -> None:
         with suppress(OSError):
             super().save_overload(sig, data)
+
+
+def _files_of(function: Callable[..., object], seen: set[int]) -> set[str]:
+    """The files of a function and of the compiled loops that its module knows."""
+    seen.add(id(function))
+    files = {function.__code__.co_filename}
+    for value in function.__globals__.values():
+        called = getattr(value, "py_func", None)
+        if called is not None and id(called) not in seen:
+            files |= _files_of(called, seen)
+    return files
 
 
 def jit(function: F) -> F:
@@ -105,17 +127,35 @@ def _load(kind: Any) -> Any:
     return load
 
 
-load_int32, load_float = _load(types.int32), _load(types.float32)
-"""The int32, or float32, at a place of an array at an address, in compiled loops: ``load_int32(address, place)``."""
+load_int32, load_int64, load_float = map(_load, (types.int32, types.int64, types.float32))
+"""The element at a place of an array at an address, in compiled loops: ``load_int32(address, place)``."""
 
 
 @intrinsic
-def store_int32(_context: Any, _address: Any, _place: Any, _value: Any) -> Any:
-    """Writes an int32 to a place of an array at an address, in compiled loops."""
+def load_byte(_context: Any, _address: Any, _place: Any) -> Any:
+    """The byte at a place of an array at an address, as int64: with uint64 numba would compute in floats."""
 
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        address, place, value = arguments
-        builder.store(value, _element(context, builder, types.int32, address, place))
-        return cgutils.get_null_value(cgutils.voidptr_t)
+        byte = builder.load(_element(context, builder, types.uint8, *arguments))
+        return builder.zext(byte, context.get_value_type(types.int64))
 
-    return types.voidptr(types.int64, types.int64, types.int32), generate
+    return types.int64(types.int64, types.int64), generate
+
+
+def _store(kind: Any) -> Any:
+    """An intrinsic that writes an element of an array at an address."""
+
+    @intrinsic
+    def store(_context: Any, _address: Any, _place: Any, _value: Any) -> Any:
+        def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            address, place, value = arguments
+            builder.store(value, _element(context, builder, kind, address, place))
+            return cgutils.get_null_value(cgutils.voidptr_t)
+
+        return types.voidptr(types.int64, types.int64, kind), generate
+
+    return store
+
+
+store_int32, store_int64 = map(_store, (types.int32, types.int64))
+"""Writes an element to a place of an array at an address, in compiled loops: ``store_int32(address, place, value)``."""

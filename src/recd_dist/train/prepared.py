@@ -13,6 +13,7 @@ import numpy as np
 from recd_dist.errors import UserError
 from recd_dist.job.config import load
 from recd_dist.reader import kernels, window_kernels
+from recd_dist.reader.chunks import pages, thrift
 from recd_dist.table import loops
 from recd_dist.tensors import row_windows
 
@@ -51,6 +52,10 @@ def _load_compiled() -> None:
     stored = np.zeros(0, np.int64)
     stored.flags.writeable = False  # as Arrow gives it, for which numba compiles apart
     kernels.count_from(stored, 0, 0, np.zeros(0, np.int32))
+    thrift.read_footer(0, 0, np.zeros((1, 1, 6), np.int64))
+    found = np.zeros((1, 7), np.int64)
+    pages.find_pages(0, 0, 0, np.zeros((1, 6), np.int64), none, found)
+    pages.decode_pages(found[:0], none, none, none, none, none, 0, np.zeros(0, np.int32))
     numbers = np.zeros((0, 0), np.float32)
     kernels.standardize_numbers(none, np.zeros((0, 2), np.float32), numbers)
     kernels.gather_numbers(few[0], 0, none, runs[0, :, :1], numbers, 0)
