@@ -1,4 +1,6 @@
+import gc
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -131,3 +133,19 @@ def test_feature_of_another_kind(small):
 def test_unknown_label(small):
     with pytest.raises(ConfigError, match=r"label 'clickd': .* did you mean 'clicked'"):
         TableFiles(small.clustered, Schema(small.schema.features, ("clickd",)))
+
+
+def test_files_are_closed_when_nobody_reads_any_more(small):
+    def count_files() -> tuple[int, int]:
+        """The open files while a table is read, and afterwards."""
+        files = TableFiles(small.clustered)
+        files.read(RowGroup(0, 0, 0))
+        while_read = len(list(Path("/proc/self/fd").iterdir()))
+        del files
+        gc.collect()
+        return while_read, len(list(Path("/proc/self/fd").iterdir()))
+
+    count_files()  # what libraries open once stays open
+    first, second = count_files(), count_files()
+    assert first[1] < first[0]
+    assert second == first

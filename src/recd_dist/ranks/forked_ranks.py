@@ -31,6 +31,10 @@ def open_server(module: str) -> "Iterator[RankServer | None]":
         server.close()
 
 
+_LONGEST_MS = 1 << 30
+"""Poll takes no more milliseconds than fit into 31 bits."""
+
+
 class RankServer:
     """The launcher's side of ``ranks/rank_server.py``. It begins to import at once.
 
@@ -78,7 +82,9 @@ class RankServer:
         deadline = time.monotonic() + wait_s
         while pid not in self._ended:
             left_s = max(0.0, deadline - time.monotonic())
-            if not select.select([self._connection], [], [], left_s)[0]:
+            watched = select.poll()  # select() refuses files whose number is above 1023
+            watched.register(self._connection, select.POLLIN)
+            if not watched.poll(min(1000 * left_s, _LONGEST_MS)):
                 return None
             if self._take(left_s) is None:
                 return -signal.SIGKILL  # its server is gone, and it with it

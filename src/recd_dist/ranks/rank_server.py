@@ -44,8 +44,11 @@ def serve(connection: socket.socket, module: str) -> int:
     with suppress(Exception):  # the rank imports it again, and says what is wrong with it
         importlib.import_module("recd_dist.ranks.rank")
         getattr(importlib.import_module(module), "prepare", lambda: None)()  # what it loads only when it runs
+    watched = select.poll()  # select() refuses files whose number is above 1023
+    for number in (connection.fileno(), awake):
+        watched.register(number, select.POLLIN)
     while True:
-        ready, _, _ = select.select([connection.fileno(), awake], [], [])
+        ready = {number for number, _ in watched.poll()}
         if awake in ready:
             os.read(awake, 4096)
             _report_ended(connection)

@@ -14,6 +14,7 @@ it decodes.
 
 import mmap
 import os
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ class RowGroupFile:
             metadata = pq.read_metadata(source)
         if isinstance(source, Path):
             self._fd = os.open(source, os.O_RDONLY)
+            self._close = weakref.finalize(self, os.close, self._fd)
             size = os.fstat(self._fd).st_size
         else:
             self._file, size = source, source.seek(0, os.SEEK_END)
@@ -124,7 +126,6 @@ class RowGroupFile:
     def close(self) -> None:
         """Closes the file; its memory goes when nobody refers to it any more."""
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+            self._close()
         if self._file is not None:
             self._file.close()

@@ -11,6 +11,7 @@ ids does. What it can read and this cannot (nulls, other types, encodings and co
 """
 
 import os
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,7 @@ class ChunkReader:
 
     Attributes:
         numbers: for each column its number in what is decoded.
+        close: closes the file; it is closed, too, when nobody refers to this reader any more.
 
     Raises:
         ValueError: the columns are not what this decodes.
@@ -96,6 +98,7 @@ class ChunkReader:
         self._lists = tuple(self._is_list.tolist())
         self._num_rows = [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
         self._descriptor = os.open(path, os.O_RDONLY)
+        self.close = weakref.finalize(self, os.close, self._descriptor)
         size = os.fstat(self._descriptor).st_size
         length = int.from_bytes(os.pread(self._descriptor, 4, size - 8), "little")
         footer = np.frombuffer(os.pread(self._descriptor, length, size - 8 - length), np.uint8)
@@ -113,10 +116,6 @@ class ChunkReader:
         self._types = tuple(dtypes[int(kind)] for kind in kinds)
         self._pages = np.empty((4 * len(names) + 64, 7), np.int64)
         self._scratch = np.empty(1 << 16, np.int32)
-
-    def close(self) -> None:
-        """Closes the file."""
-        os.close(self._descriptor)
 
     def fetch(self, row_group: int) -> tuple[int, bytes]:
         """Reads the bytes of a row group's columns: the place in the file of the first of them, and the bytes.
