@@ -10,6 +10,8 @@ the time for bytes is known apart from that for decoding (``stages``), and both 
 for the 88 row groups of a table of 3.5 MiB (2 cores of an AMD EPYC, page cache warm). The region is as large as the
 file, but memory is taken only for what was fetched, and given back when the row group is decoded; pyarrow copies what
 it decodes.
+
+A table's own files on a local disk are decoded by ``chunks``; this is for stores, and for what that does not take.
 """
 
 import mmap
