@@ -106,6 +106,7 @@ class ChunkReader:
         if not thrift.read_footer(address_of(footer), len(footer), self._chunks):
             raise ValueError("a footer of another kind")
         own = self._chunks[:, self._columns]
+        _check_bounds(own, np.array(self._num_rows, np.int64), size)
         codecs, kinds = np.unique(own[:, :, thrift.CODEC]), own[0, :, thrift.TYPE]
         if len(codecs) != 1 or int(codecs[0]) not in (0, 6, 7) or any(int(kind) not in _ITEMS for kind in kinds):
             raise ValueError("another codec or type")
@@ -174,9 +175,32 @@ class ChunkReader:
         """Unpacks pages: the addresses of their bytes, int64 [P], and what keeps them."""
         codec = self._codec
         if codec is None:
+            if (pages[:, page_loops.SIZE] != pages[:, page_loops.UNPACKED_SIZE]).any():
+                raise ValueError("a page that tells of more bytes than it has")
             return buffer.address + pages[:, page_loops.PLACE], []
         kept = [
             codec.decompress(buffer.slice(place, size), unpacked) if unpacked else buffer
             for place, size, unpacked in pages[:, page_loops.PLACE :].tolist()
         ]
         return np.array([one.address for one in kept], np.int64), kept
+
+
+def _check_bounds(chunks: Array, num_rows: Array, size: int) -> None:
+    """Refuses a footer whose numbers do not fit the file, so that no address is computed from them.
+
+    Args:
+        chunks: int64 [row groups, columns, 6], see ``thrift``.
+        num_rows: int64 [row groups].
+        size: the bytes of the file.
+
+    Raises:
+        ValueError: columns lie outside of the file, or have fewer values than rows, or none, or more than offsets take.
+    """
+    if not chunks.size:
+        raise ValueError("no row group")
+    _, _, num_values, num_bytes, data, dictionaries = np.moveaxis(chunks, 2, 0)
+    starts = np.where(dictionaries < 0, data, dictionaries)
+    if (starts < 0).any() or (num_bytes < 0).any() or (starts > size - num_bytes).any():
+        raise ValueError("columns outside of the file")
+    if (num_rows <= 0).any() or (num_values < num_rows[:, None]).any() or num_values.max() > np.iinfo(np.int32).max:
+        raise ValueError("another number of values")

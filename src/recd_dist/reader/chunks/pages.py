@@ -108,7 +108,7 @@ def decode_pages(
             column, place, row, left, dictionary, dictionary_size = page[COLUMN], 0, 0, num_values[page[COLUMN]], 0, 0
         item = items[column]
         if page[PAGE_KIND] == DICTIONARY:
-            if encoding not in (PLAIN, PLAIN_DICTIONARY) or count * item > end - start:
+            if encoding not in (PLAIN, PLAIN_DICTIONARY) or count > (end - start) // item:
                 return column
             dictionary, dictionary_size = start, count
             continue
