@@ -27,6 +27,21 @@ files = [os.readlink(f) for f in Path(f"/proc/{server}/fd").iterdir() if int(f.n
 print(json.dumps([forked, said, worker.exitcode, os.path.realpath(sys.executable) in files, server]))
 """
 
+_FIRST_LOOP = """
+import os, sys
+import recd_dist.reader.forkserver
+there = set(sys.modules)
+import numpy as np
+from recd_dist.reader import kernels
+kernels.count_from(np.arange(3), 0, 3, np.empty(3, np.int32))
+sys.exit(" ".join(sorted(set(sys.modules) - there)) or 0)
+"""
+
+
+def test_workers_import_nothing_for_their_first_loop() -> None:
+    done = subprocess.run([sys.executable, "-c", _FIRST_LOOP], capture_output=True, text=True, check=False)
+    assert not done.stderr
+
 
 def test_the_server_is_forked_and_ends_with_its_process() -> None:
     for argument, is_forked in (("alone", True), ("thread", False)):
