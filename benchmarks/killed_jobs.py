@@ -10,11 +10,13 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sample_sources import EPOCHS, ROOT, RULES, SOURCES, Source
+from sample_sources import NUM_PARTS, ROOT, RULES, SOURCES, GrowingFolder, Source
 
 from recd_dist.ranks import progress
 
 TIMEOUT_S = 180.0
+MOST_STEPS, STEPS_A_PART = 150, 15
+"""Steps up to a kill, and those in which a stream gets a part."""
 REAL_HEAD = ("samples", "read by", "order, batches by", "kills", "`recd seen`")
 
 
@@ -27,12 +29,14 @@ class RealJob:
         run_dir: its run.
         fixed: overrides that do not change while it goes on.
         server: the process of a server, where it reads from one.
+        folder: the folder that it follows, if it follows one.
     """
 
     source: Source
     run_dir: Path
     fixed: list[str]
     server: str | None = None
+    folder: GrowingFolder | None = None
 
     def start(self, ranks: int, workers: int) -> subprocess.Popen[bytes]:
         """Gives the command, with its processes in a group of their own."""
@@ -67,9 +71,13 @@ def run_killed(root: Path, source: Source, reading: str, kills: int, dice: rando
     """Kills a job with kill -9 again and again, lets it end, and counts: a line of a table."""
     rule = dice.choice(source.rules)
     order = dice.choice([o for o in source.orders if not (o == "time" and rule == "whole sessions")])
-    small = ["batch_size=16", f"epochs={EPOCHS}", "checkpoint.every=20", "record_samples=true", "evaluate.split=null"]
-    fixed = [*source.overrides(root), *RULES[rule], f"reader.order={order}", "reader.window=2", "device=cpu", *small]
+    own = run_dir.with_name(f"{run_dir.name}-own")
+    small = ["batch_size=16", "checkpoint.every=20", "record_samples=true", "evaluate.split=null", "device=cpu"]
+    fixed = [*source.overrides(root, own), *RULES[rule], f"reader.order={order}", "reader.window=2", *small]
     job, told, ranks = RealJob(source, run_dir, fixed), list[str](), 0
+    if source.grows:
+        job.folder = GrowingFolder(root, own, dice)
+        job.folder.grow(3)
     with ExitStack() as stack:
         if reading == "servers":
             job.server = stack.enter_context(Serving(root / "table"))
@@ -79,11 +87,13 @@ def run_killed(root: Path, source: Source, reading: str, kills: int, dice: rando
             process = job.start(ranks, workers)
             shape = f"{ranks} ranks" + (f" x {workers}" if workers else "")
             if number == kills:
+                if job.folder is not None:
+                    job.folder.grow(NUM_PARTS)
                 if process.wait(TIMEOUT_S):
                     raise RuntimeError(f"{run_dir}-tmp/log.txt says why the job ended with {process.returncode}")
                 told.append(f"to the end on {shape}")
                 break
-            step = wait_for_step(job, process, dice.randint(30, 150))
+            step = wait_for_step(job, process, dice.randint(30, MOST_STEPS if job.folder is None else MOST_STEPS // 2))
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             told.append(f"{shape}, killed at step {step}")
@@ -93,13 +103,16 @@ def run_killed(root: Path, source: Source, reading: str, kills: int, dice: rando
 
 
 def wait_for_step(job: RealJob, process: subprocess.Popen[bytes], more: int) -> int:
-    """Waits until a job has done some steps since it has started; the step that it has come to."""
-    deadline, first = time.monotonic() + TIMEOUT_S, 0
+    """Waits until a job has done some steps since it has started, while its stream grows; the step it has come to."""
+    deadline, first, num_grown = time.monotonic() + TIMEOUT_S, 0, 0
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"{job.run_dir}-tmp/log.txt says why the job ended with {process.returncode}")
         step = job.step()
         first = first or step
+        if job.folder is not None and step // STEPS_A_PART > num_grown:
+            job.folder.grow(1)
+            num_grown += 1
         if step and step >= first + more:
             return step
         time.sleep(0.005)

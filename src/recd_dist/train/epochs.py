@@ -4,7 +4,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,8 @@ from recd_dist.job.job import Job
 from recd_dist.ranks import progress
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.ranks.stop import Stop
-from recd_dist.reader.cuts import Cutter
+from recd_dist.reader.cuts import BatchCutter
 from recd_dist.reader.direct_table import DirectTable
-from recd_dist.reader.fill import Filler
 from recd_dist.reader.loader import Loader
 from recd_dist.reader.reader_pace import ReaderPace
 from recd_dist.reader.transform import Transforms
@@ -41,6 +40,8 @@ STREAM = "stream"
 """Where the position of a reader has the parts of a stream that were taken."""
 
 Taken = tuple[DirectTable, tuple[StreamPart, ...]]
+Agree = Callable[[Callable[[], Any], Ranks], Any]
+"""Calls a function on rank 0, and returns its result on every rank."""
 
 
 def fit_transforms(job: Job) -> Transforms:
@@ -54,8 +55,9 @@ def open_epochs(
     ranks: Ranks,
     transforms: Transforms,
     state: Mapping[str, Any] | None,
-    cutter: Cutter | Filler | None,
+    cutter: BatchCutter | None,
     model: Any,
+    agree: "Agree" = agree_on,
 ) -> "Epochs":
     """What a run trains, from a position on; a collective.
 
@@ -65,7 +67,8 @@ def open_epochs(
         transforms: fitted.
         state: the position in the checkpoint that the run goes on from; None at its start.
         cutter: cuts batches by work.
-        model: the sharded model.
+        model: the sharded model; None where nothing is trained.
+        agree: shows all ranks what rank 0 sees; a collective.
 
     Raises:
         ConfigError, DataError: a position of another table, or files that have changed.
@@ -78,7 +81,7 @@ def open_epochs(
         )
     if ranks.is_first and isinstance(job.table, DirectTable) and TRANSFORMS not in job.manifest.source:
         save_form(Path(job.config.run_dir), job.table, transforms.to_json())
-    return FollowedParts(job, ranks, transforms, state, model)
+    return FollowedParts(job, ranks, transforms, state, model, agree)
 
 
 class RepeatedTable:
@@ -153,7 +156,7 @@ class FollowedParts:
         ranks: this rank.
         transforms: fitted on the first parts.
         state: the position of an earlier attempt.
-        model: the sharded model.
+        model, agree: as for ``open_epochs``.
 
     Attributes:
         number: the epoch, counted from 0.
@@ -161,9 +164,15 @@ class FollowedParts:
     """
 
     def __init__(
-        self, job: Job, ranks: Ranks, transforms: Transforms, state: Mapping[str, Any] | None, model: Any
+        self,
+        job: Job,
+        ranks: Ranks,
+        transforms: Transforms,
+        state: Mapping[str, Any] | None,
+        model: Any,
+        agree: "Agree" = agree_on,
     ) -> None:
-        self._job, self._ranks, self._transforms, self._model = job, ranks, transforms, model
+        self._job, self._ranks, self._transforms, self._model, self._agree = job, ranks, transforms, model, agree
         stream = (state or {}).get(STREAM, {})
         taken = [part_from_json(part) for part in stream.get("parts", ())]
         num_done = len(taken) - int(stream.get("open", 0))
@@ -177,7 +186,7 @@ class FollowedParts:
         self._loader: Loader | None = None
         self.pace, self.counts = ReaderPace(), Counter[str]()
         if self._open:
-            self._read(agree_on(self._reopen, ranks), state)
+            self._read(agree(self._reopen, ranks), state)
 
     @property
     def loader(self) -> Loader:
@@ -202,7 +211,7 @@ class FollowedParts:
         began_s = said_s = time.monotonic()
         while self._loader is None:
             with progress.phase("waiting for new parts"):
-                taken, waited_s = agree_on(lambda: (self._look(), time.monotonic() - began_s), self._ranks)
+                taken, waited_s = self._agree(lambda: (self._look(), time.monotonic() - began_s), self._ranks)
             if taken is not None:
                 self._read(taken, None)
                 break
