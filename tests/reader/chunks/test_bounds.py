@@ -136,7 +136,7 @@ def test_a_damaged_footer_makes_nothing_read_beyond(tmp_path, memory, is_list) -
     path, memory.codec = tmp_path / "x.parquet", False
     whole, refused = made(path, "RLE_DICTIONARY", "none", is_list), 0
     file = pq.ParquetFile(path)
-    for place, byte in product(range(start_of_footer(whole), len(whole) - 8), (0, 1, 0xFF)):
+    for place, byte in product(range(start_of_footer(whole), len(whole) - 8), (0, 0xFF)):
         damage(path, whole, place, byte)
         try:
             reader = ChunkReader(path, file, ["x"])

@@ -64,7 +64,7 @@ def decode_hybrid(start: int, end: int, width: int, count: int, out: Array) -> b
             return False
         if header & 1:
             taken, bit = min((header >> 1) * 8, count - done), 8 * place
-            if (taken * width + 7) // 8 > size - place:
+            if (header >> 1) * width > size - place:
                 return False
             safe = max(0, min(taken, ((size - place - 8) * 8) // width))
             for i in range(safe):
@@ -103,7 +103,7 @@ def find_zeros(start: int, end: int, count: int, out: Array) -> int:
             return -1
         if header & 1:
             taken, num_bytes = min((header >> 1) * 8, count - done), header >> 1
-            if (taken + 7) // 8 > size - place:
+            if num_bytes > size - place:
                 return -1
             for k in range((taken + 7) // 8):
                 byte = load_byte(start, place + k)
@@ -115,7 +115,7 @@ def find_zeros(start: int, end: int, count: int, out: Array) -> int:
             place += num_bytes
         else:
             taken = min(header >> 1, count - done)
-            if place >= size:
+            if place >= size or load_byte(start, place) > 1:
                 return -1
             if not load_byte(start, place):
                 for i in range(taken):
@@ -141,7 +141,8 @@ def decode_delta(start: int, end: int, count: int, item: int, to: int) -> bool:
         or num_parts > 512
         or block <= 0
         or block >> _MAX_BITS
-        or block % num_parts
+        or block % 128
+        or block % (32 * num_parts)
     ):
         return False
     per_part, done = block // num_parts, min(count, 1)
@@ -154,7 +155,7 @@ def decode_delta(start: int, end: int, count: int, item: int, to: int) -> bool:
             return False
         for part in range(num_parts):
             width, taken = load_byte(start, widths + part), min(per_part, count - done)
-            if width > 64 or (taken * width + 7) // 8 > size - place:
+            if width > 8 * item or (taken * width + 7) // 8 > size - place:
                 return False
             value = _add_up(start + place, end, width, taken, least, value, item, to, done)
             place += (per_part * width + 7) // 8

@@ -160,18 +160,21 @@ def _decode_levels(
     if values < definition or values > end:
         return -1, 0, row
     begins = find_zeros(repetition, repetition + size, count, scratch)
-    if begins < 0 or begins > num_rows - row:
+    if begins < 0 or begins > num_rows - row or (not row and count and (not begins or scratch[0])):
         return -1, 0, row
     for i in range(begins):
         store_int32(offsets, row + i, place + scratch[i])
     empty = find_zeros(definition, values, count, scratch)
     if empty < 0:
         return -1, 0, row
-    # Each empty list stands among the levels and not among the values: rows behind it begin one value earlier.
+    # Each empty list stands among the levels and not among the values: rows behind it begin one value earlier. It has
+    # one level, with which its row begins.
     passed = 0
     for i in range(begins if empty else 0):
         at = load_int32(offsets, row + i) - place
-        while passed < empty and scratch[passed] < at:
-            passed += 1
         store_int32(offsets, row + i, place + at - passed)
+        if passed < empty and scratch[passed] == at:
+            passed += 1
+    if passed < empty:
+        return -1, 0, row
     return values, count - empty, row + begins

@@ -28,7 +28,7 @@ KIND, UNPACKED, PACKED, COUNT, ENCODING, HEADER_END = range(6)
 DATA, DICTIONARY = 0, 2
 """Kinds of page; others are newer, and the ETL writes none."""
 
-_DATA_HEADER, _DICTIONARY_HEADER, _INTEGERS = 5, 7, (4, 5, 6)
+_DATA_HEADER, _DICTIONARY_HEADER, _INTEGERS, _RUNS = 5, 7, (4, 5, 6), 3
 
 
 @jit
@@ -230,7 +230,7 @@ def read_page_header(address: int, place: int, end: int, page: Array) -> int:
 
 @jit
 def _read_inner_header(address: int, place: int, end: int, page: Array) -> int:
-    """Reads what a header says of the values of a page: their number and their encoding."""
+    """Reads what a header says of the values of a page: their number and their encoding; levels must be in runs."""
     field = 0
     while True:
         field, kind, place = next_field(address, place, end, field)
@@ -238,5 +238,9 @@ def _read_inner_header(address: int, place: int, end: int, page: Array) -> int:
             return place
         if field in (1, 2) and kind in _INTEGERS:
             page[COUNT if field == 1 else ENCODING], place = read_zigzag(address, place, end)
+        elif field in (3, 4) and kind in _INTEGERS:
+            levels, place = read_zigzag(address, place, end)
+            if levels != _RUNS:
+                return -1
         else:
             place = skip(address, place, end, kind)
