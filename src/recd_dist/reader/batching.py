@@ -11,9 +11,10 @@ Unique rows are found by their stored row number. Every value is copied once, fr
 and all features of a batch in one call of a compiled loop.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,9 @@ from recd_dist.tensors.ikjt import IKJT, GroupLayout
 
 Piece = tuple[DecodedShuffleWindow, int, int]
 """A shuffle window and the samples [start, end) of its order."""
+
+Empty = Callable[[Any, Any], Array]
+"""Gives an array of a shape and a dtype whose content is anything, as ``np.empty`` does."""
 
 
 @dataclass(frozen=True)
@@ -122,18 +126,19 @@ class Batching:
             for g, names in dense.items()
         }
 
-    def batch(self, pieces: Sequence[Piece]) -> Batch:
+    def batch(self, pieces: Sequence[Piece], empty: Empty = np.empty) -> Batch:
         """Makes a batch of samples of some shuffle windows.
 
         Args:
             pieces: shuffle windows with the samples to take, in the order of the batch; at least one sample.
+            empty: gives the memory of each tensor of the batch.
         """
         samples, size = self._join_runs(pieces), sum(end - start for _, start, end in pieces)
         windows = [decoded for decoded, _, _ in pieces]
-        inverse = np.empty((len(self._groups), size), np.int32)
+        inverse = empty((len(self._groups), size), np.int32)
         chosen = self._choose(windows, samples, inverse)
-        keys = np.empty((3, size), np.int64)
-        labels = np.empty((size, windows[0].num_labels), np.float32)
+        keys = [empty(size, np.int64) for _ in range(3)]
+        labels = empty((size, windows[0].num_labels), np.float32)
         kernels.gather_blocks(
             _join([w.blocks for w in windows]),
             np.array([8, 8, 8, 4 * labels.shape[1]]),
@@ -142,8 +147,8 @@ class Batching:
         )
         sample_ids, request_ids, session_ids = map(torch.from_numpy, keys)
         return Batch(
-            sparse=self._build_ikjt(windows, chosen, inverse, size),
-            dense=self._gather_dense(windows, chosen),
+            sparse=self._build_ikjt(windows, chosen, inverse, size, empty),
+            dense=self._gather_dense(windows, chosen, empty),
             labels=torch.from_numpy(labels),
             sample_ids=sample_ids,
             request_ids=request_ids,
@@ -174,13 +179,15 @@ class Batching:
         runs[last, :, : samples.shape[1]], num_runs[last] = samples, samples.shape[1]
         return _Chosen(runs, num_runs, num_rows)
 
-    def _gather_dense(self, windows: Sequence[DecodedShuffleWindow], chosen: _Chosen) -> dict[str, torch.Tensor]:
+    def _gather_dense(
+        self, windows: Sequence[DecodedShuffleWindow], chosen: _Chosen, empty: Empty
+    ) -> dict[str, torch.Tensor]:
         """The dense features of each group side by side, float32 [rows, n]."""
         numbers = _join([w.numbers for w in windows])
         result = {}
         for group, members in self._dense.items():
             width = sum(len(taken.columns) for taken in members)
-            out, place = np.empty((chosen.num_rows[members[0].source], width), np.float32), 0
+            out, place = empty((chosen.num_rows[members[0].source], width), np.float32), 0
             for taken in members:
                 blocks, runs = numbers[:, taken.block].copy(), chosen.runs_of(taken.source)
                 kernels.gather_numbers(blocks, taken.stride, taken.columns, runs, out, place)
@@ -188,16 +195,18 @@ class Batching:
             result[group] = torch.from_numpy(out)
         return result
 
-    def _build_ikjt(self, windows: Sequence[DecodedShuffleWindow], chosen: _Chosen, inverse: Array, size: int) -> IKJT:
+    def _build_ikjt(
+        self, windows: Sequence[DecodedShuffleWindow], chosen: _Chosen, inverse: Array, size: int, empty: Empty
+    ) -> IKJT:
         """Gathers the id features of the chosen rows into flat storage."""
         places = _join([w.places for w in windows]).take(self._columns, 1)
         rows = (self._homes, chosen.runs, chosen.num_runs)
-        lengths = np.empty(int(chosen.num_rows[self._homes].sum()), np.int32)
+        lengths = empty(int(chosen.num_rows[self._homes].sum()), np.int32)
         counts = np.empty(len(self._homes), np.int64)
         kernels.gather_lengths(places, *rows, lengths, counts)
         is_shared = self._are_shared(windows)
         shared = np.flatnonzero(is_shared)
-        starts = np.empty(int(chosen.num_rows[self._homes[shared]].sum()), np.int32)
+        starts = empty(int(chosen.num_rows[self._homes[shared]].sum()), np.int32)
         segments = np.empty((4, len(starts)), np.int64)
         if len(shared):
             num_segments = window_kernels.share_windows(places, shared, rows, starts, segments, counts)
@@ -211,10 +220,12 @@ class Batching:
                 window_kernels.gather_segments(places, column, segments, *to)
             return out
 
-        values = gather(kernels.VALUES, np.empty(offsets[-1], windows[0].id_dtype))
+        values = gather(kernels.VALUES, empty(int(offsets[-1]), windows[0].id_dtype))
         weights = None
         if any(w.has_weights for w in windows):
-            weights = gather(kernels.WEIGHTS, np.ones(offsets[-1], np.float32))
+            weights = empty(int(offsets[-1]), np.float32)
+            weights.fill(1.0)
+            gather(kernels.WEIGHTS, weights)
         group_sizes = dict(zip(self._sources, chosen.num_rows.tolist(), strict=True))
         return IKJT(
             groups=tuple(GroupLayout(g, names, group_sizes[g]) for g, names in self._layouts),
