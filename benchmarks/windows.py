@@ -94,7 +94,7 @@ def measure_parts(job: Any, ranks: Any, config: dict[str, Any]) -> dict[str, Any
     from recd_dist.embedding.exchange.row_vectors import gather_vectors
     from recd_dist.embedding.ids.distinct_of_batch import find_distinct
     from recd_dist.plan.step_rows import StepRows, table_uses
-    from recd_dist.reader.transport import pack
+    from recd_dist.reader.shared_blocks import SharedBlocks
     from recd_dist.train import build
 
     model = build.build_model(job, job.dedup)
@@ -119,7 +119,7 @@ def measure_parts(job: Any, ranks: Any, config: dict[str, Any]) -> dict[str, Any
         "vectors": gather,
         "mapped": lambda batch: find_distinct(batch.sparse, items),
         "count": lambda batch: StepRows.of_batch(batch.sparse, uses),
-        "pack": pack,
+        "pack": lambda batch: (blocks := SharedBlocks()).pack(batch, blocks.open()),
     }
 
     def run(part: Callable[[Any], object], batches: Sequence[Any]) -> float:

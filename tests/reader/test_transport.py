@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from recd_dist.reader.transport import BatchLayout, pack
+from recd_dist.reader.transport import BatchLayout, PackedBatch, tensors_of
 from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.ikjt import IKJT, GroupLayout
 
@@ -24,35 +24,33 @@ def a_batch(dtype, dense, weights=None, sessions=None):
     return Batch(ikjt, dense, torch.rand(4, 2), torch.arange(4), torch.arange(4) * 2, sessions)
 
 
+def assert_same(batch, found):
+    assert found.sparse.groups == batch.sparse.groups
+    assert found.sparse.value_offsets == batch.sparse.value_offsets
+    assert found.dense.keys() == batch.dense.keys()
+    mine, theirs = tensors_of(batch), tensors_of(found)
+    assert mine.keys() == theirs.keys()
+    for name, tensor in mine.items():
+        assert tensor.dtype == theirs[name].dtype
+        assert torch.equal(tensor, theirs[name]), name
+
+
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
 @pytest.mark.parametrize("dense", [{}, {"empty": torch.rand(1, 3), "sample": torch.rand(4, 1)}])
 @pytest.mark.parametrize("weights", [None, torch.rand(8)])
 @pytest.mark.parametrize("sessions", [None, torch.arange(4) * 3])
 def test_the_other_side_has_the_same_batch(dtype, dense, weights, sessions):
     batch = a_batch(dtype, dense, weights, sessions)
-    packed = pack(batch)
-    assert packed.block.is_shared()
-    found = packed.unpack()
-    assert found.sparse.groups == GROUPS
-    assert found.sparse.value_offsets == (0, 3, 4, 8)
-    assert found.dense.keys() == dense.keys()
-    assert (found.sparse.weights is None) == (weights is None)
-    assert (found.session_ids is None) == (sessions is None)
-    for a, b in [
-        *((getattr(batch, n), getattr(found, n)) for n in ("labels", "sample_ids", "request_ids")),
-        *((getattr(batch.sparse, n), getattr(found.sparse, n)) for n in ("values", "lengths", "inverse")),
-        *((dense[g], found.dense[g]) for g in dense),
-        *([] if weights is None else [(weights, found.sparse.weights)]),
-        *([] if sessions is None else [(sessions, found.session_ids)]),
-    ]:
-        assert a.dtype == b.dtype
-        assert torch.equal(a, b)
-        assert b.data_ptr() % 64 == 0
+    layout = BatchLayout.of(batch)
+    block = torch.empty(layout.num_bytes, dtype=torch.uint8)
+    layout.fill(block, batch)
+    assert_same(batch, PackedBatch(block, layout).unpack())
+    assert all(place.start % 64 == 0 for place in layout.tensors)
 
 
 def test_every_tensor_takes_whole_cache_lines_of_the_block():
-    assert pack(a_batch(torch.int32, {})).block.nbytes == 6 * 64
-    assert pack(a_batch(torch.int32, {}, torch.rand(8))).block.nbytes == 7 * 64
+    assert BatchLayout.of(a_batch(torch.int32, {})).num_bytes == 6 * 64
+    assert BatchLayout.of(a_batch(torch.int32, {}, torch.rand(8)), first=64).num_bytes == 8 * 64
 
 
 def test_a_layout_goes_through_json():
@@ -71,7 +69,9 @@ def test_windows_travel(weights, sessions):
     windowed = replace(batch, sparse=replace(batch.sparse, windows=("item", "shop"), starts=starts))
     layout = BatchLayout.of(windowed)
     assert BatchLayout.from_json(json.loads(json.dumps(layout.to_json()))) == layout
-    found = pack(windowed).unpack()
+    block = torch.empty(layout.num_bytes, dtype=torch.uint8)
+    layout.fill(block, windowed)
+    found = layout.unpack(block)
     assert found.sparse.windows == ("item", "shop")
     assert torch.equal(found.sparse.starts, starts)
     assert (found.sparse.weights is None) == (weights is None)

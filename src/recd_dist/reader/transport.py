@@ -1,14 +1,14 @@
-"""Hands batches on in one block of memory: from worker processes in shared memory, from servers over the network.
+"""A batch in one block of memory, as worker processes hand it on in shared memory, and servers over the network.
 
 torch hands over each tensor in a file of its own; a batch of ten tensors took 11 ms that way, as long as reading it
-(rm1, 4096 samples). One block takes one file, one copy and, for CUDA, one pinning.
+(rm1, 4096 samples). One block takes one file and, for CUDA, one pinning.
 
 Tensors have names here. One that a batch may lack is absent by its name, so that whoever hands batches on carries it
 without knowing it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -18,7 +18,9 @@ from torch import Tensor
 from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.ikjt import IKJT, GroupLayout
 
-_ALIGN = 64  # bytes, a cache line
+ALIGN = 64
+"""Bytes of a cache line; each tensor of a block begins with one."""
+
 _DENSE = "dense."
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -67,7 +69,7 @@ class TensorPlace:
     @property
     def end(self) -> int:
         """The byte at which the next tensor may begin."""
-        return self.start + -(-self.num_bytes // _ALIGN) * _ALIGN
+        return self.start + -(-self.num_bytes // ALIGN) * ALIGN
 
     def view(self, block: Tensor) -> Tensor:
         """The tensor in a block, uint8 [bytes]."""
@@ -90,19 +92,32 @@ class BatchLayout:
     windows: tuple[str, ...] = ()
 
     @staticmethod
-    def of(batch: Batch) -> "BatchLayout":
-        """The layout of a batch."""
-        places, start = [], 0
+    def of(batch: Batch, starts: Mapping[str, int] | None = None, first: int = 0) -> "BatchLayout":
+        """The layout of a batch.
+
+        Args:
+            batch: the batch.
+            starts: for each tensor the byte at which it begins; None lays them one after another.
+            first: the byte from which on they are laid.
+        """
+        places = []
         for name, tensor in tensors_of(batch).items():
+            start = first if starts is None else starts[name]
             places.append(TensorPlace(name, start, tensor.dtype, tuple(tensor.shape)))
-            start = places[-1].end
+            first = places[-1].end
         sparse = batch.sparse
         return BatchLayout(tuple(places), sparse.groups, sparse.batch_size, sparse.value_offsets, sparse.windows)
 
     @property
     def num_bytes(self) -> int:
         """Bytes of a block that holds the tensors."""
-        return self.tensors[-1].end if self.tensors else 0
+        return max((place.end for place in self.tensors), default=0)
+
+    def fill(self, block: Tensor, batch: Batch) -> None:
+        """Copies the tensors of a batch (on the CPU) into a block, uint8 [at least num_bytes]."""
+        tensors = tensors_of(batch)
+        for place in self.tensors:
+            place.view(block).copy_(tensors[place.name])
 
     def unpack(self, block: Tensor) -> Batch:
         """Makes the batch out of views of a block, uint8 [at least num_bytes]."""
@@ -156,7 +171,7 @@ class PackedBatch:
     """A batch in one block.
 
     Attributes:
-        block: uint8, in shared memory; every tensor begins at a multiple of 64 bytes.
+        block: uint8; every tensor begins at a multiple of 64 bytes.
         layout: what lies where in it.
     """
 
@@ -164,19 +179,9 @@ class PackedBatch:
     layout: BatchLayout
 
     def pin_memory(self) -> "PackedBatch":
-        """Copies the block to page-locked memory."""
-        return replace(self, block=self.block.pin_memory())
+        """Copies the batch to page-locked memory."""
+        return PackedBatch(self.block[: self.layout.num_bytes].pin_memory(), self.layout)
 
     def unpack(self) -> Batch:
         """Makes the batch out of views of the block."""
         return self.layout.unpack(self.block)
-
-
-def pack(batch: Batch) -> PackedBatch:
-    """Copies a batch (on the CPU) into one block of shared memory."""
-    layout = BatchLayout.of(batch)
-    block = torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(max(layout.num_bytes, 1)))
-    tensors = tensors_of(batch)
-    for place in layout.tensors:
-        place.view(block).copy_(tensors[place.name])
-    return PackedBatch(block, layout)

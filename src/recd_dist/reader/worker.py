@@ -11,21 +11,23 @@ from multiprocessing import connection, parent_process
 from time import monotonic_ns, perf_counter_ns
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from recd_dist.errors import UserError
-from recd_dist.reader.batching import Batching, Piece
+from recd_dist.reader.batching import Batching, Empty, Piece
 from recd_dist.reader.decode_ahead import ShuffleWindowCache
 from recd_dist.reader.intervals import Interval
 from recd_dist.reader.made_features import group_of
 from recd_dist.reader.open_files import AnyTable, open_files
 from recd_dist.reader.order import Shuffle, ShuffleWindow, shuffle_windows
 from recd_dist.reader.prepared_rows import RowPreparation
+from recd_dist.reader.shared_blocks import SharedBlocks
 from recd_dist.reader.shuffle_window import ShuffleWindowDecoder
 from recd_dist.reader.stages import Stage, Stopwatch, measure
 from recd_dist.reader.transform import Transforms
-from recd_dist.reader.transport import PackedBatch, pack
+from recd_dist.reader.transport import PackedBatch
 from recd_dist.table.schema import SAMPLE, Schema, Table
 from recd_dist.tensors.batch import Batch
 
@@ -148,8 +150,13 @@ class BatchReader:
         _prepare(options)
         files.check_sizes()
 
-    def read(self, task: Task) -> Batch:
-        """Reads the batch of a task."""
+    def read(self, task: Task, empty: Empty = np.empty) -> Batch:
+        """Reads the batch of a task.
+
+        Args:
+            task: what to read.
+            empty: gives the memory of each tensor of the batch.
+        """
         if task.epoch != self._epoch:
             self._shuffle_windows = shuffle_windows(self._options.table.manifest, self._options.shuffle, task.epoch)
             self._starts, self._epoch = [s.start for s in self._shuffle_windows], task.epoch
@@ -163,7 +170,7 @@ class BatchReader:
                 pieces.append((decoded, start - shuffle_window.start, stop - shuffle_window.start))
                 start = stop  # noqa: PLW2901
         with self.stopwatch.bound(), measure("collate"):
-            return self._batching.batch(pieces)
+            return self._batching.batch(pieces, empty)
 
     def _following(self, task: Task, number: int) -> ShuffleWindow | None:
         """The shuffle window to decode ahead: the next one, when this worker goes on beyond the one of that number."""
@@ -175,11 +182,11 @@ class BatchReader:
         counts, self._preparation.counts = self._preparation.counts, Counter()
         return dict(counts)
 
-    def read_result(self, task: Task) -> Result:
-        """Reads the batch of a task; an error that the user can mend is returned instead."""
+    def read_result(self, task: Task, empty: Empty = np.empty) -> Result:
+        """Reads the batch of a task; an error that the user can mend is returned instead. Arguments are as above."""
         batch: Batch | Failure
         try:
-            batch = self.read(task)
+            batch = self.read(task, empty)
         except UserError as error:
             batch = Failure(type(error), str(error))
         return Result(batch, self.take_counts(), self.stopwatch.take_ns(), monotonic_ns())
@@ -205,6 +212,7 @@ class TaskResults(Dataset[Result]):
 
     options: ReaderOptions
     _reader: BatchReader | None = field(default=None, repr=False)
+    _blocks: SharedBlocks = field(default_factory=SharedBlocks, repr=False)
     _given_ns: int | None = field(default=None, repr=False)
     """When the last result was given away; until the next task this process waits."""
 
@@ -217,9 +225,10 @@ class TaskResults(Dataset[Result]):
         stopwatch = self._reader.stopwatch
         if self._given_ns is not None:
             stopwatch.add("queue", perf_counter_ns() - self._given_ns)
-        result = self._reader.read_result(task)
+        block = self._blocks.open()
+        result = self._reader.read_result(task, block.empty)
         if isinstance(result.batch, Batch):
-            packed = stopwatch.timed("collate", pack)(result.batch)  # counted with the next result
+            packed = stopwatch.timed("collate", self._blocks.pack)(result.batch, block)  # counted with the next result
             result = result._replace(batch=packed, ready_ns=monotonic_ns())
         self._given_ns = perf_counter_ns()
         return result
