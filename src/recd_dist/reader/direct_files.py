@@ -1,22 +1,25 @@
 """Reads units of flat Parquet files as row groups of unique rows, as ``TableFiles`` does of a clustered table."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
 from recd_dist.errors import ConfigError, DataError, nearest
-from recd_dist.reader.direct_table import HASH, DirectTable
+from recd_dist.reader.chunked_units import ChunkedUnits
+from recd_dist.reader.direct_table import HASH, DirectTable, Unit
 from recd_dist.reader.equal_rows import find_equal_rows
 from recd_dist.reader.normalised_columns import Normaliser
 from recd_dist.reader.order import RowGroup
 from recd_dist.reader.raw_rows import RawRows
-from recd_dist.reader.row_group_columns import DecodedRowGroup, Origin
-from recd_dist.table.column import Array, Column
+from recd_dist.reader.row_group_columns import DecodedColumns, DecodedRowGroup, Origin, PlainColumn
+from recd_dist.reader.stages import measure
+from recd_dist.reader.taken_rows import take_columns
+from recd_dist.table.column import Array, Column, Rows
 from recd_dist.table.fill_nulls import fill_nulls
-from recd_dist.table.flat_columns import in_one_chunk, take_rows
-from recd_dist.table.schema import REQUEST_ID, SAMPLE, SESSION_ID, Feature, Schema
+from recd_dist.table.flat_columns import in_one_chunk
+from recd_dist.table.schema import REQUEST_ID, SAMPLE, SESSION_ID, Feature, Kind, Schema
 
 
 class DirectFiles:
@@ -44,6 +47,13 @@ class DirectFiles:
         names = names if columns is None else list(columns)
         self._normaliser = Normaliser({name: known[name] for name in names if name in known})
         self._rows = RawRows(table.raw_files, self._normaliser.raw_columns, self._normaliser.texts)
+        weighted = {name for f in features if f.weights is not None for name in (f.name, f.weights)}
+        self._as_they_are = {
+            name: conversion.raw[0]
+            for name, conversion in self._normaliser.conversions.items()
+            if not conversion.sql and name not in weighted and not conversion.cast.startswith("list")
+        }
+        self._chunks = ChunkedUnits(self._rows, list(dict.fromkeys(self._as_they_are.values())))
 
     def check_sizes(self) -> None:
         """Refuses files that are gone or were changed since the table was opened; reads none.
@@ -59,8 +69,19 @@ class DirectFiles:
         Raises:
             DataError: damaged, changed or missing files; keys that are missing, values that do not fit.
         """
-        raw, origin = self._rows.read(self.table.units[row_group.part][row_group.index])
-        rows = self._normaliser.normalise(raw, origin)
+        unit = self.table.units[row_group.part][row_group.index]
+        return self._read_normalised(unit, self._normaliser.conversions)
+
+    def _read_normalised(self, unit: Unit, names: Collection[str]) -> tuple[pa.Table, Origin]:
+        """Some columns of a unit."""
+        origin = self._rows.origin_of(unit)
+        if not names:
+            self._rows.check(unit)
+            return pa.table({}), origin
+        with measure("decode"):
+            raw = self._rows.read(unit, self._normaliser.raw_columns_of(names))
+        with measure("convert"):
+            rows = self._normaliser.normalise(raw, origin, names)
         _check_keys(rows, origin)
         return rows, origin
 
@@ -70,30 +91,35 @@ class DirectFiles:
         Raises:
             DataError: damaged, changed or missing files; keys or labels that are missing, values that do not fit.
         """
-        rows, origin = self.read_normalised(row_group)
-        columns, row_of_sample, num_rows = dict[str, Column](), dict[str, Array](), dict[str, int]()
-        for group in self.schema.groups:
-            features = self.schema.of_group(group)
-            filled = {f.name: _fill(rows, f, origin) for f in features}
-            if group == SAMPLE:
-                columns |= {name: from_zero(column) for name, column in filled.items()}
-                continue
-            by_hash = self.table.ways.get(group) == HASH
-            row_of_sample[group], first = find_equal_rows(list(filled.values()), by_hash)
-            num_rows[group] = len(first)
-            columns |= {name: take_rows(c, first, c.values.dtype, name) for name, c in filled.items()}
+        unit = self.table.units[row_group.part][row_group.index]
+        decoded = self._chunks.read(unit)
+        ready = {name: decoded[raw] for name, raw in self._as_they_are.items() if raw in decoded}
+        rows, origin = self._read_normalised(unit, [n for n in self._normaliser.conversions if n not in ready])
+        samples = _Samples(ready, rows, origin, row_group.num_samples)
+        plain, others, row_of_sample, num_rows = dict[str, PlainColumn](), dict[str, Rows](), {}, {}
+        with measure("convert"):
+            for group in self.schema.groups:
+                columns = {f.name: samples.feature(f) for f in self.schema.of_group(group)}
+                if group == SAMPLE:
+                    first = np.arange(row_group.num_samples)
+                else:
+                    by_hash = self.table.ways.get(group) == HASH
+                    row_of_sample[group], first = find_equal_rows(list(columns.values()), by_hash)
+                    num_rows[group] = len(first)
+                taken = take_columns(columns, first)
+                plain |= taken.plain
+                others |= {name: taken[name] for name in columns if name not in taken.plain}
         ids = self.sample_ids(row_group)
-        sessions = _read_key(rows, SESSION_ID, ids)
-        origins = dict.fromkeys(self.schema.groups, origin)
+        sessions = samples.key(SESSION_ID, ids)
         return DecodedRowGroup(
             sample_ids=ids,
             session_ids=sessions,
-            request_ids=_read_key(rows, REQUEST_ID, sessions),
-            labels=self._read_labels(rows, origin),
+            request_ids=samples.key(REQUEST_ID, sessions),
+            labels=self._read_labels(samples),
             row_of_sample=row_of_sample,
             num_rows=num_rows,
-            columns=columns,
-            origins=origins,
+            columns=DecodedColumns(plain, others),
+            origins=dict.fromkeys(self.schema.groups, origin),
         )
 
     def sample_ids(self, row_group: RowGroup) -> Array:
@@ -103,28 +129,66 @@ class DirectFiles:
         first = part.first_sample + sum(sizes[: row_group.index])
         return np.arange(first, first + sizes[row_group.index])
 
-    def _read_labels(self, rows: pa.Table, origin: Origin) -> Array:
+    def _read_labels(self, samples: "_Samples") -> Array:
         """The labels, float32 [N, number of labels]; nan where one is missing, if that is allowed."""
         stats = self.table.manifest.labels
-        labels = np.empty((len(rows), len(self.schema.labels)), np.float32)
+        labels = np.empty((samples.size, len(self.schema.labels)), np.float32)
         for number, name in enumerate(self.schema.labels):
-            values = in_one_chunk(rows[name]).to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+            values = samples.numbers(name)
             may_miss = name in stats and stats[name].num_null > 0
             bad = np.isinf(values) if may_miss else ~np.isfinite(values)
             if bad.any():
                 row = int(bad.argmax())
                 found = "missing" if np.isnan(values[row]) else str(values[row])
                 raise DataError(
-                    f"{origin}, row {row}: label '{name}' is {found}; data.policy.unlabelled=keep trains each task on "
+                    f"{samples.origin}, row {row}: label '{name}' is {found}; data.policy.unlabelled=keep trains each task on "
                     "the samples that have its label; `recd etl` can leave such samples out"
                 )
             labels[:, number] = values
         return labels
 
 
-def _fill(rows: pa.Table, feature: Feature, origin: Origin) -> Column:
-    """A feature without nulls, as the ETL stores it."""
-    return fill_nulls(rows, feature, lambda row: f"{origin}, row {row}").column
+@dataclass(frozen=True)
+class _Samples:
+    """The columns of a unit, in whichever way they were read.
+
+    Attributes:
+        decoded: those that need no conversion and have no gaps.
+        rows: the others, as the ETL's query would return them.
+        origin: where they come from, for messages.
+        size: the number of samples.
+    """
+
+    decoded: Mapping[str, Column]
+    rows: pa.Table
+    origin: Origin
+    size: int
+
+    def feature(self, feature: Feature) -> Column:
+        """A feature without nulls, as the ETL stores it; offsets need not begin at 0."""
+        column = self.decoded.get(feature.name)
+        if column is None:
+            return fill_nulls(self.rows, feature, lambda row: f"{self.origin}, row {row}").column
+        if feature.kind is Kind.dense:
+            numbers = column.values.astype(np.float32, copy=False)
+            is_finite = np.isfinite(numbers)
+            return Column(numbers if is_finite.all() else np.where(is_finite, numbers, np.float32(0)))
+        if feature.kind is Kind.ids and column.offsets is None:
+            return Column(column.values, np.arange(self.size + 1, dtype=np.int32))
+        return column
+
+    def numbers(self, name: str) -> Array:
+        """A column of single numbers, float32 [N]; nan where one is missing."""
+        if (column := self.decoded.get(name)) is not None:
+            return column.values.astype(np.float32, copy=False)
+        numbers: Array = in_one_chunk(self.rows[name]).to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+        return numbers
+
+    def key(self, name: str, absent: Array) -> Array:
+        """A key, int64 [N]; where the source names none, what stands for it."""
+        if (column := self.decoded.get(name)) is not None:
+            return column.values.astype(np.int64)
+        return in_one_chunk(self.rows[name]).to_numpy() if name in self.rows.column_names else absent
 
 
 def from_zero(column: Column) -> Column:
@@ -141,11 +205,6 @@ def from_zero(column: Column) -> Column:
         offsets=column.offsets - start,
         weights=weights if weights is None or len(weights) == end - start else weights[start:end],
     )
-
-
-def _read_key(rows: pa.Table, name: str, absent: Array) -> Array:
-    """A key, int64 [N]; where the source names none, what stands for it."""
-    return in_one_chunk(rows[name]).to_numpy() if name in rows.column_names else absent
 
 
 def _check_keys(rows: pa.Table, origin: Origin) -> None:

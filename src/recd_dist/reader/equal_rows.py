@@ -18,12 +18,17 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from recd_dist.table.addresses import address_of
 from recd_dist.table.column import Array, Column
-from recd_dist.table.flat_columns import Flags, bits
+from recd_dist.table.flat_columns import Flags
 from recd_dist.table.hash import GOLDEN, MIX_1
-from recd_dist.table.loops import jit, scramble_one
+from recd_dist.table.loops import jit, load_int32, load_int64, scramble_one
 
 Rows = npt.NDArray[np.int64]
+
+_BLOCK = 64
+"""Words of 8 bytes that are compared before one looks whether they differ."""
+_HALF, _USED_BITS = np.uint64(0xFFFFFFFF), np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 def flag_changed_rows(columns: Sequence[Column]) -> Flags:
@@ -37,15 +42,27 @@ def flag_changed_rows(columns: Sequence[Column]) -> Flags:
     """
     changed = np.zeros(len(columns[0]), np.bool_)
     changed[:1] = True
-    for column in columns:
-        values = bits(column.values)
-        if column.offsets is None:
-            _flag_numbers(values, changed)
-            continue
-        _flag_lists(values, column.offsets, changed)
-        if column.weights is not None:
-            _flag_lists(bits(column.weights), column.offsets, changed)
+    arrays, _owners = _arrays_of(columns)
+    _flag_rows(arrays, changed)
     return changed
+
+
+def _arrays_of(columns: Sequence[Column]) -> tuple[Array, list[Array]]:
+    """Where the values and weights of columns lie, and what keeps them.
+
+    For each int64: its address, bytes of a value, the address of its offsets (0 for single values), and bytes of an
+    offset. Single values stand first, since they are the cheapest to compare.
+    """
+    arrays, owners = list[tuple[int, int, int, int]](), list[Array]()
+    for column in sorted(columns, key=lambda column: column.offsets is not None):
+        offsets = None if column.offsets is None else np.ascontiguousarray(column.offsets)
+        of_offsets = (0, 0) if offsets is None else (address_of(offsets), offsets.itemsize)
+        for numbers in (column.values, column.weights):
+            if numbers is not None:
+                values = np.ascontiguousarray(numbers)
+                owners += [values] if offsets is None else [values, offsets]
+                arrays.append((address_of(values), values.itemsize, *of_offsets))
+    return np.array(arrays, np.int64).reshape(-1, 4), owners
 
 
 def find_equal_rows(columns: Sequence[Column], by_hash: bool) -> tuple[Array, Rows]:
@@ -65,103 +82,129 @@ def find_equal_rows(columns: Sequence[Column], by_hash: bool) -> tuple[Array, Ro
     if not by_hash or len(first) < 2:
         return run_of_sample, first
     representative = _find_representatives(columns, first)
-    is_own = representative == np.arange(len(first))
-    row_of_run = (np.cumsum(is_own) - 1).astype(np.int32)[representative]
+    is_own = representative == np.arange(len(first), dtype=np.int32)
+    row_of_run = (np.cumsum(is_own, dtype=np.int32) - np.int32(1))[representative]
     return row_of_run[run_of_sample], first[is_own]
 
 
-def _find_representatives(columns: Sequence[Column], rows: Rows) -> Rows:
-    """For each of some rows the first of them that equals it, by its place among them; int64 [n]."""
-    hashes = np.zeros(len(rows), np.uint64)
-    for number, column in enumerate(columns):
-        seed = np.uint64(number * 2 + 1)
-        if column.offsets is None:
-            _hash_numbers(bits(column.values), rows, seed, hashes)
+def _find_representatives(columns: Sequence[Column], rows: Rows) -> Array:
+    """For each of some rows the first of them that equals it, by its place among them; int32 [n]."""
+    arrays, _owners = _arrays_of(columns)
+    slots = np.full(1 << max(len(rows) * 2 - 1, 1).bit_length(), -1, np.int32)
+    representative = np.empty(len(rows), np.int32)
+    _find_first_equals(arrays, rows, _USED_BITS, np.empty(len(rows), np.uint64), slots, representative)
+    return representative
+
+
+@jit
+def _flag_rows(arrays: Array, changed: Flags) -> None:
+    """Flags the rows that differ from the row before."""
+    for k in range(len(arrays)):
+        values, item, offsets, size = arrays[k, 0], arrays[k, 1], arrays[k, 2], arrays[k, 3]
+        if not offsets:
+            if item == 4:
+                for i in range(1, len(changed)):
+                    changed[i] |= load_int32(values, i) != load_int32(values, i - 1)
+            else:
+                for i in range(1, len(changed)):
+                    changed[i] |= load_int64(values, i) != load_int64(values, i - 1)
             continue
-        _hash_lists(bits(column.values), column.offsets, rows, seed, hashes)
-        if column.weights is not None:
-            _hash_lists(bits(column.weights), column.offsets, rows, seed + np.uint64(1), hashes)
-    size = 1 << max(len(rows) * 2 - 1, 1).bit_length()
-    candidate = np.empty(len(rows), np.int64)
-    _find_candidates(hashes, np.full(size, -1, np.int64), candidate)
-    differs = np.zeros(len(rows), np.bool_)
-    for column in columns:
-        if column.offsets is None:
-            values = column.values if column.values.dtype.kind == "i" else bits(column.values)
-            differs |= values[rows] != values[rows[candidate]]
-            continue
-        _compare_lists(bits(column.values), column.offsets, rows, candidate, differs)
-        if column.weights is not None:
-            _compare_lists(bits(column.weights), column.offsets, rows, candidate, differs)
-    return np.where(differs, np.arange(len(rows)), candidate)
+        before, start = np.int64(0), _load_offset(offsets, size, 0)
+        end = _load_offset(offsets, size, 1)
+        for i in range(1, len(changed)):
+            before, start, end = start, end, _load_offset(offsets, size, i + 1)
+            if not changed[i]:
+                length = end - start
+                changed[i] = length != start - before or _differ(
+                    values + before * item, values + start * item, length * item
+                )
 
 
 @jit
-def _flag_numbers(values: Array, changed: Flags) -> None:
-    for i in range(1, len(values)):
-        changed[i] |= values[i] != values[i - 1]
+def _load_offset(offsets: int, size: int, place: int) -> int:
+    """An offset of 4 or 8 bytes."""
+    return np.int64(load_int32(offsets, place)) if size == 4 else load_int64(offsets, place)
 
 
 @jit
-def _flag_lists(values: Array, offsets: Array, changed: Flags) -> None:
-    for i in range(1, len(changed)):
-        if changed[i]:
-            continue
-        before, start, end = np.int64(offsets[i - 1]), np.int64(offsets[i]), np.int64(offsets[i + 1])
-        length = end - start
-        if length != start - before:
-            changed[i] = True
-            continue
-        # Slices and no early exit: both are what lets the loop run in vectors, 9 times as fast.
-        current, previous, differs = values[start:end], values[before:start], np.int8(0)
-        for j in range(length):
-            differs |= np.int8(current[j] != previous[j])
-        changed[i] = differs != 0
+def _differ(one: int, other: int, num_bytes: int) -> bool:
+    """Whether bytes differ, a multiple of 4 of them."""
+    words, place = num_bytes >> 3, 0
+    while place < words:
+        # No exit inside a block: that is what lets the loop run in vectors.
+        end, differs = min(words, place + _BLOCK), np.int64(0)
+        for j in range(place, end):
+            differs |= load_int64(one, j) ^ load_int64(other, j)
+        if differs:
+            return True
+        place = end
+    return num_bytes & 4 != 0 and load_int32(one, 2 * words) != load_int32(other, 2 * words)
 
 
 @jit
-def _hash_numbers(values: Array, rows: Rows, seed: np.uint64, hashes: Array) -> None:
-    for i in range(len(rows)):
-        hashes[i] = scramble_one(hashes[i] * MIX_1 + np.uint64(values[rows[i]]) + seed * GOLDEN)
+def _find_first_equals(
+    arrays: Array, rows: Rows, used_bits: np.uint64, hashes: Array, slots: Array, representative: Array
+) -> None:
+    """Finds for each row the first one of its hash, if it equals it, by its place among the rows; else itself.
 
+    A row is compared while it is near: its bytes were just hashed.
 
-@jit
-def _hash_lists(values: Array, offsets: Array, rows: Rows, seed: np.uint64, hashes: Array) -> None:
-    """Adds to the hash of each row one of a list: a sum of products with odd factors that depend on the place."""
-    for i in range(len(rows)):
-        start, end = np.int64(offsets[rows[i]]), np.int64(offsets[rows[i] + 1])
-        row, total = values[start:end], np.uint64(end - start)
-        for j in range(end - start):
-            mixed = (np.uint64(row[j]) ^ (np.uint64(j) * MIX_1)) * (np.uint64(j) * GOLDEN | np.uint64(1))
-            total += mixed ^ (mixed >> np.uint64(32))
-        hashes[i] = scramble_one(hashes[i] * MIX_1 + total + seed * GOLDEN)
-
-
-@jit
-def _find_candidates(hashes: Array, slots: Array, candidate: Rows) -> None:
-    """For each hash the place of the first one like it; slots: int64 of -1, a power of 2 of them, twice as many."""
+    Args:
+        arrays: see ``_arrays_of``.
+        rows: int64 [n].
+        used_bits: those of the hash that count.
+        hashes: uint64 [n], receives them.
+        slots: int32 of -1, a power of 2 of them, at least twice as many as rows.
+        representative: int32 [n], receives the places.
+    """
     mask = np.uint64(len(slots) - 1)
-    for i in range(len(hashes)):
-        slot = hashes[i] & mask
-        while slots[slot] >= 0 and hashes[slots[slot]] != hashes[i]:
+    for i in range(len(rows)):
+        total = np.uint64(0)
+        for k in range(len(arrays)):
+            address, num_bytes = _bytes_of(arrays, k, rows[i])
+            total = scramble_one(total * MIX_1 + _hash_bytes(address, num_bytes) + np.uint64(k + 1) * GOLDEN)
+        total &= used_bits
+        slot = total & mask
+        while slots[slot] >= 0 and hashes[slots[slot]] != total:
             slot = (slot + np.uint64(1)) & mask
+        hashes[i], representative[i] = total, i
         if slots[slot] < 0:
             slots[slot] = i
-        candidate[i] = slots[slot]
+        else:
+            first, is_equal = slots[slot], True
+            for k in range(len(arrays)):
+                address, num_bytes = _bytes_of(arrays, k, rows[i])
+                other, other_bytes = _bytes_of(arrays, k, rows[first])
+                if num_bytes != other_bytes or _differ(address, other, num_bytes):
+                    is_equal = False
+                    break
+            if is_equal:
+                representative[i] = first
 
 
 @jit
-def _compare_lists(values: Array, offsets: Array, rows: Rows, candidate: Rows, differs: Flags) -> None:
-    for i in range(len(rows)):
-        if candidate[i] == i or differs[i]:
-            continue
-        row, other = rows[i], rows[candidate[i]]
-        start, before = np.int64(offsets[row]), np.int64(offsets[other])
-        length = np.int64(offsets[row + 1]) - start
-        if length != np.int64(offsets[other + 1]) - before:
-            differs[i] = True
-            continue
-        own, others, is_other = values[start : start + length], values[before : before + length], np.int8(0)
-        for j in range(length):
-            is_other |= np.int8(own[j] != others[j])
-        differs[i] = is_other != 0
+def _bytes_of(arrays: Array, number: int, row: int) -> tuple[int, int]:
+    """The address of a row's part of an array, and its bytes."""
+    values, item, offsets, size = arrays[number, 0], arrays[number, 1], arrays[number, 2], arrays[number, 3]
+    if not offsets:
+        return values + row * item, item
+    start, end = _load_offset(offsets, size, row), _load_offset(offsets, size, row + 1)
+    return values + start * item, (end - start) * item
+
+
+@jit
+def _hash_bytes(address: int, num_bytes: int) -> np.uint64:
+    """A hash of bytes, a multiple of 4 of them: the halves of each 8, with a key of their place, multiplied (NH).
+
+    A product of halves is one instruction for four words, which one of 64 bits is not.
+    """
+    words = num_bytes >> 3
+    total, key = np.uint64(num_bytes), GOLDEN
+    for j in range(words):
+        word = np.uint64(load_int64(address, j)) ^ key
+        total += (word & _HALF) * (word >> np.uint64(32)) + word
+        key += GOLDEN
+    if num_bytes & 4:
+        word = np.uint64(load_int32(address, 2 * words)) ^ key
+        total += (word & _HALF) * (word >> np.uint64(32)) + word
+    return total

@@ -10,7 +10,7 @@ Columns whose types fit already are passed on as pyarrow has decoded them. All o
 itself runs, so that both ways come to the same ids. Texts come as dictionaries, and each text is hashed once a unit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import duckdb
 import numpy as np
@@ -52,18 +52,25 @@ class Normaliser:
         """The raw columns of which each text is converted once."""
         return [conversion.raw[0] for conversion in self.conversions.values() if conversion.per_value]
 
-    def normalise(self, raw: pa.Table, origin: Origin) -> pa.Table:
+    def raw_columns_of(self, names: Iterable[str]) -> set[str]:
+        """The raw columns that some columns need."""
+        return {raw for name in names for raw in self.conversions[name].raw}
+
+    def normalise(self, raw: pa.Table, origin: Origin, names: Iterable[str] | None = None) -> pa.Table:
         """The columns, each in one chunk.
 
         Args:
             raw: the raw columns, N rows.
             origin: where they come from, for messages.
+            names: the columns to make; None for all.
 
         Raises:
             DataError: a value that does not fit, such as a number beyond 64 bits.
         """
         columns, in_sql = dict[str, pa.Array](), dict[str, str]()
-        for name, conversion in self.conversions.items():
+        wanted = list(self.conversions if names is None else names)
+        for name in wanted:
+            conversion = self.conversions[name]
             try:
                 if conversion.per_value:
                     columns[name] = self._convert_texts(raw[conversion.raw[0]], conversion.sql)
@@ -82,7 +89,7 @@ class Normaliser:
                 names = ", ".join(needed)
                 raise DataError(f"{origin}: columns {names} cannot be converted ({first_line(error)})") from error
             columns |= {name: in_one_chunk(found[name]) for name in in_sql}
-        return pa.table({name: columns[name] for name in self.conversions})
+        return pa.table({name: columns[name] for name in wanted})
 
     def _convert_texts(self, column: pa.ChunkedArray, sql: str) -> pa.Array:
         """The ids of texts, or of lists of texts: each distinct text is converted once."""

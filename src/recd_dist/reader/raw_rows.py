@@ -5,7 +5,7 @@ it is an error that names it, and what was read of it is not trained.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -68,35 +68,52 @@ class RawRows:
     """
 
     def __init__(self, files: Sequence[RawFile], columns: Sequence[str], texts: Sequence[str] = ()) -> None:
-        self._files, self._texts = files, frozenset(texts)
+        self.files, self._texts = files, frozenset(texts)
         self._columns = list(dict.fromkeys(columns))
         self._open_files: OrderedDict[int, pq.ParquetFile] = OrderedDict()
-        self._cursor: tuple[tuple[int, int], _RowGroupCursor] | None = None
+        self._cursor: tuple[tuple[int, int, tuple[str, ...]], _RowGroupCursor] | None = None
+        self._close_also: Callable[[int], None] = lambda _: None
 
-    def read(self, unit: Unit) -> tuple[pa.Table, Origin]:
+    def on_close(self, close: Callable[[int], None]) -> None:
+        """What closes the file of a number wherever else it is open, when this closes it."""
+        self._close_also = close
+
+    def read(self, unit: Unit, columns: Collection[str] | None = None) -> pa.Table:
         """Reads a unit.
 
+        Args:
+            unit: rows of the files.
+            columns: some of the raw columns; None for all.
+
         Returns:
-            The raw columns, with those that names of folders give, and where they come from.
+            The raw columns, with those that names of folders give.
 
         Raises:
             DataError: a file is gone, was changed, is damaged or lacks a column.
         """
-        origin = self._origin_of(unit)
-        tables = [self._read_run(run, origin) for run in _runs_of(unit, self._files)]
-        for number in dict.fromkeys(piece.file for piece in unit):
-            self._files[number].check()
-        return tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="permissive"), origin
+        names, origin = [c for c in self._columns if columns is None or c in columns], self.origin_of(unit)
+        tables = [self._read_run(run, names, origin) for run in _runs_of(unit, self.files)]
+        self.check(unit)
+        return tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="permissive")
 
-    def _read_run(self, run: Sequence[Piece], origin: Origin) -> pa.Table:
+    def check(self, unit: Unit) -> None:
+        """Refuses files of a unit that are gone or were changed.
+
+        Raises:
+            DataError: the message names the first such file.
+        """
+        for number in dict.fromkeys(piece.file for piece in unit):
+            self.files[number].check()
+
+    def _read_run(self, run: Sequence[Piece], names: Sequence[str], origin: Origin) -> pa.Table:
         """Reads pieces of one file: whole row groups at once, or rows of one."""
         first = run[0]
-        raw = self._files[first.file]
-        file = self._open(first.file)
-        there = [name for name in self._columns if name not in raw.folders]
+        raw = self.files[first.file]
+        file = self.open(first.file)
+        there = [name for name in names if name not in raw.folders]
         try:
             with report_store_errors(raw.path):
-                if _is_whole(first, self._files):
+                if _is_whole(first, self.files):
                     table = _read_row_groups(file, [piece.row_group for piece in run], there)
                 else:
                     table = self._read_rows(file, first, there)
@@ -107,34 +124,35 @@ class RawRows:
             raise DataError(f"{origin}: cannot be decoded ({first_line(error)}); fetch the file again") from error
         if missing := [name for name in there if name not in table.column_names]:
             raise DataError(f"{raw.name}: no column '{missing[0]}', which it had when this job opened it; {CHANGED}")
-        for name in self._columns:
+        for name in names:
             if name in raw.folders:
                 table = table.append_column(name, pa.repeat(raw.folders[name], len(table)))
         return table
 
     def _read_rows(self, file: pq.ParquetFile, piece: Piece, columns: Sequence[str]) -> pa.Table:
         """Some rows of a row group; decoding goes on where it stopped, or begins anew where they lie before that."""
-        key = (piece.file, piece.row_group)
+        key = (piece.file, piece.row_group, tuple(columns))
         if self._cursor is None or self._cursor[0] != key or self._cursor[1].place > piece.start:
             self._cursor = (key, _RowGroupCursor(file, piece.row_group, columns))
         return self._cursor[1].read(piece.start, piece.end)
 
-    def _origin_of(self, unit: Unit) -> Origin:
+    def origin_of(self, unit: Unit) -> Origin:
+        """Where the rows of a unit come from, for messages."""
         first, last = unit[0], unit[-1]
-        raw = self._files[first.file]
+        raw = self.files[first.file]
         if len(unit) > 1:
-            of = f" of {self._files[last.file].name}" if last.file != first.file else ""
+            of = f" of {self.files[last.file].name}" if last.file != first.file else ""
             return UnitOrigin(raw.path, first.row_group, f" to {last.row_group}{of}, rows counted from its first")
         if first.end - first.start < raw.row_groups[first.row_group]:
             return UnitOrigin(raw.path, first.row_group, f", rows counted from its row {first.start:,}")
         return Origin(raw.path, first.row_group)
 
-    def _open(self, number: int) -> pq.ParquetFile:
+    def open(self, number: int) -> pq.ParquetFile:
         """Opens a file once; the least recently used is closed when too many are open."""
         if number in self._open_files:
             self._open_files.move_to_end(number)
             return self._open_files[number]
-        raw = self._files[number]
+        raw = self.files[number]
         raw.check()
         try:
             with report_store_errors(raw.path):
@@ -150,7 +168,9 @@ class RawRows:
         if row_groups != raw.row_groups:
             raise DataError(f"{raw.name}: other row groups than when this job opened it: it was changed; {CHANGED}")
         if len(self._open_files) >= _MAX_OPEN_FILES:
-            self._open_files.popitem(last=False)[1].close(force=True)
+            closed, oldest = self._open_files.popitem(last=False)
+            oldest.close(force=True)
+            self._close_also(closed)
         self._open_files[number] = file
         return file
 
