@@ -141,8 +141,8 @@ class DirectFiles:
                 row = int(bad.argmax())
                 found = "missing" if np.isnan(values[row]) else str(values[row])
                 raise DataError(
-                    f"{samples.origin}, row {row}: label '{name}' is {found}; data.policy.unlabelled=keep trains each task on "
-                    "the samples that have its label; `recd etl` can leave such samples out"
+                    f"{samples.origin}, row {row}: label '{name}' is {found}; data.policy.unlabelled=keep trains each "
+                    "task on the samples that have its label; `recd etl` can leave such samples out"
                 )
             labels[:, number] = values
         return labels

@@ -22,7 +22,7 @@ from recd_dist.table.addresses import address_of
 from recd_dist.table.column import Array, Column
 from recd_dist.table.flat_columns import Flags
 from recd_dist.table.hash import GOLDEN, MIX_1
-from recd_dist.table.loops import jit, load_int32, load_int64, scramble_one
+from recd_dist.table.loops import jit, load_int32, load_int64, load_offset, scramble_one
 
 Rows = npt.NDArray[np.int64]
 
@@ -109,21 +109,15 @@ def _flag_rows(arrays: Array, changed: Flags) -> None:
                 for i in range(1, len(changed)):
                     changed[i] |= load_int64(values, i) != load_int64(values, i - 1)
             continue
-        before, start = np.int64(0), _load_offset(offsets, size, 0)
-        end = _load_offset(offsets, size, 1)
+        before, start = 0, load_offset(offsets, size, 0)
+        end = load_offset(offsets, size, 1)
         for i in range(1, len(changed)):
-            before, start, end = start, end, _load_offset(offsets, size, i + 1)
+            before, start, end = start, end, load_offset(offsets, size, i + 1)
             if not changed[i]:
                 length = end - start
                 changed[i] = length != start - before or _differ(
                     values + before * item, values + start * item, length * item
                 )
-
-
-@jit
-def _load_offset(offsets: int, size: int, place: int) -> int:
-    """An offset of 4 or 8 bytes."""
-    return np.int64(load_int32(offsets, place)) if size == 4 else load_int64(offsets, place)
 
 
 @jit
@@ -188,7 +182,7 @@ def _bytes_of(arrays: Array, number: int, row: int) -> tuple[int, int]:
     values, item, offsets, size = arrays[number, 0], arrays[number, 1], arrays[number, 2], arrays[number, 3]
     if not offsets:
         return values + row * item, item
-    start, end = _load_offset(offsets, size, row), _load_offset(offsets, size, row + 1)
+    start, end = load_offset(offsets, size, row), load_offset(offsets, size, row + 1)
     return values + start * item, (end - start) * item
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from recd_dist.reader.row_group_columns import DecodedColumns, PlainColumn
 from recd_dist.table.addresses import address_of
 from recd_dist.table.column import Array, Column, Rows
-from recd_dist.table.loops import copy_bytes, jit, load_int32, load_int64, store_int32, store_int64
+from recd_dist.table.loops import copy_bytes, jit, load_int64, load_offset, store_int32
 
 _ALIGN = 64
 _VALUES, _ITEM, _OFFSETS, _OFFSET_ITEM, _OUT_ITEM = range(5)
@@ -63,7 +63,7 @@ def take_columns(columns: Mapping[str, Column], rows: Array) -> DecodedColumns:
         taken = of_block()
         if column.weights is not None:
             of_weights = take_columns({"": Column(column.weights, column.offsets)}, rows)
-            taken = Column(taken.values, taken.offsets, of_weights[""].values)  # type: ignore[arg-type]
+            taken = Column(taken.values, taken.offsets, of_weights[""].values)
         others[name] = taken
     return DecodedColumns(plain, others)
 
@@ -79,7 +79,12 @@ def _block_for(sources: Array, counts: Array, num_rows: int) -> tuple[Array, Arr
 
 
 def _column_in(
-    block: Array, values: int, offsets: int, dtype: np.dtype, num_values: int, num_rows: int  # type: ignore[type-arg]
+    block: Array,
+    values: int,
+    offsets: int,
+    dtype: np.dtype,
+    num_values: int,
+    num_rows: int,
 ) -> Column:
     """The rows of a column, as arrays over its block."""
     place, bounds = values - address_of(block), offsets - address_of(block)
@@ -87,12 +92,6 @@ def _column_in(
         block[place : place + num_values * dtype.itemsize].view(dtype),
         block[bounds : bounds + 4 * (num_rows + 1)].view(np.int32) if offsets else None,
     )
-
-
-@jit
-def _load_offset(offsets: int, size: int, place: int) -> int:
-    """An offset of 4 or 8 bytes."""
-    return np.int64(load_int32(offsets, place)) if size == 4 else load_int64(offsets, place)
 
 
 @jit
@@ -104,7 +103,7 @@ def _count_values(sources: Array, rows: Array, counts: Array) -> None:
         if offsets:
             total = 0
             for i in range(len(rows)):
-                total += _load_offset(offsets, size, rows[i] + 1) - _load_offset(offsets, size, rows[i])
+                total += load_offset(offsets, size, rows[i] + 1) - load_offset(offsets, size, rows[i])
         counts[n] = total
 
 
@@ -112,7 +111,12 @@ def _count_values(sources: Array, rows: Array, counts: Array) -> None:
 def _copy_rows(sources: Array, rows: Array, values: Array, offsets: Array) -> int:
     """Copies the chosen rows; returns -1, or the first column with an id that does not fit into 32 bits."""
     for n in range(len(sources)):
-        source, item, bounds, size = sources[n, _VALUES], sources[n, _ITEM], sources[n, _OFFSETS], sources[n, _OFFSET_ITEM]
+        source, item, bounds, size = (
+            sources[n, _VALUES],
+            sources[n, _ITEM],
+            sources[n, _OFFSETS],
+            sources[n, _OFFSET_ITEM],
+        )
         narrow, place, i = item != sources[n, _OUT_ITEM], 0, 0
         while i < len(rows):
             run = i + 1
@@ -120,9 +124,9 @@ def _copy_rows(sources: Array, rows: Array, values: Array, offsets: Array) -> in
                 run += 1
             start, end = rows[i], rows[run - 1] + 1
             if bounds:
-                start, end = _load_offset(bounds, size, start), _load_offset(bounds, size, end)
+                start, end = load_offset(bounds, size, start), load_offset(bounds, size, end)
                 for k in range(i, run):
-                    store_int32(offsets[n], k, place + _load_offset(bounds, size, rows[k]) - start)
+                    store_int32(offsets[n], k, place + load_offset(bounds, size, rows[k]) - start)
             if narrow:
                 wide = np.int64(0)
                 for j in range(end - start):

@@ -131,6 +131,12 @@ load_int32, load_int64, load_float = map(_load, (types.int32, types.int64, types
 """The element at a place of an array at an address, in compiled loops: ``load_int32(address, place)``."""
 
 
+@jit
+def load_offset(offsets: int, num_bytes: int, place: int) -> int:
+    """The element at a place of an array of int32 (4 bytes) or int64 (8 bytes) at an address, in compiled loops."""
+    return int(load_int32(offsets, place) if num_bytes == 4 else load_int64(offsets, place))
+
+
 @intrinsic
 def load_byte(_context: Any, _address: Any, _place: Any) -> Any:
     """The byte at a place of an array at an address, as int64: with uint64 numba would compute in floats."""

@@ -28,8 +28,8 @@ from recd_dist.table.addresses import address_of
 from recd_dist.table.column import Array, Column
 
 _CODECS = {0: None, 1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
-_INT32 = (1, np.dtype(np.int32))
-_TYPES = {
+_INT32: "tuple[int, np.dtype[Any]]" = (1, np.dtype(np.int32))
+_TYPES: "dict[pa.DataType, tuple[int, np.dtype[Any]]]" = {
     pa.int8(): _INT32,
     pa.int16(): _INT32,
     pa.int32(): _INT32,
@@ -132,7 +132,7 @@ class FlatFile:
     def _read(self, out: Array, start: int) -> None:
         done = 0
         while done < len(out):
-            size = os.preadv(self._descriptor, [out[done:]], start + done)
+            size = os.preadv(self._descriptor, [out.data[done:]], start + done)
             if size <= 0:
                 raise OSError("the file ends before its columns do")
             done += size
@@ -149,7 +149,7 @@ def _leaf_of(file: pq.ParquetFile, name: str) -> _Leaf | None:
     known, column = arrow.field(place), schema.column(mine[0])
     kind = known.type
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    physical, dtype = _TYPES.get(kind.value_type if is_list else kind, (-1, np.dtype(np.int32)))
+    physical, dtype = _TYPES.get(kind.value_type if is_list else kind, (-1, _INT32[1]))
     most = int(known.nullable) + (1 + int(kind.value_field.nullable) if is_list else 0)
     if physical < 0 or (column.max_repetition_level, column.max_definition_level) != (int(is_list), most):
         return None
@@ -187,7 +187,7 @@ class FlatRows:
             np.searchsorted(self._pages[:, page_loops.COLUMN], np.arange(len(names)), side)
             for side in ("left", "right")
         )
-        self._columns = np.zeros((len(names), 10), np.int64)
+        self._columns = np.zeros((len(names), flat_pages.FAILED + 1), np.int64)
         for n, leaf in enumerate(leaves):
             self._columns[n, : flat_pages.VALUES] = leaf.dtype.itemsize, leaf.most, leaf.empty
         self._is_list = self._columns[:, flat_pages.EMPTY] >= 0
@@ -244,9 +244,7 @@ class FlatRows:
                     self._make_room(n, int(self._pages[number, page_loops.PAGE_COUNT]))
                     break
                 self._dictionaries[n] = page
-        flat_pages.decode_flat_pages(
-            self._pages[numbers], np.array(unpacked, np.int64), self._columns, self._scratch
-        )
+        flat_pages.decode_flat_pages(self._pages[numbers], np.array(unpacked, np.int64), self._columns, self._scratch)
 
     def _unpack(self, number: int, codec: str | None) -> pa.Buffer:
         """The bytes of a page."""
@@ -283,7 +281,7 @@ class FlatRows:
         column[flat_pages.VALUES] = address_of(space.values)
         if self._is_list[n]:
             space.offsets = _grow(space.offsets, num_rows, min(count, self._num_rows) + 1)
-            column[flat_pages.OFFSETS] = address_of(space.offsets)
+            column[flat_pages.OFFSETS], column[flat_pages.ROOM] = address_of(space.offsets), len(space.offsets)
 
 
 @dataclass

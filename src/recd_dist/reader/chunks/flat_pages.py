@@ -17,10 +17,11 @@ from recd_dist.table.loops import jit, load_byte, load_int32, load_int64, store_
 
 _MAX_BITS = 32
 
-ITEM, MOST, EMPTY, VALUES, OFFSETS, NUM_VALUES, NUM_ROWS, DICTIONARY_AT, DICTIONARY_SIZE, FAILED = range(10)
+ITEM, MOST, EMPTY, VALUES, OFFSETS, ROOM, NUM_VALUES, NUM_ROWS, DICTIONARY_AT, DICTIONARY_SIZE, FAILED = range(11)
 """Of a column that is being decoded: bytes of a value; the level of a value that is there, and of an empty list (-1 for
-single values); where its values and the int32 offsets of its lists lie; values and rows that were decoded, the last of
-which may go on; where its dictionary lies and how large it is; whether it cannot be decoded."""
+single values); where its values and the int32 offsets of its lists lie, and how many offsets there is room for; values
+and rows that were decoded, the last of which may go on; where its dictionary lies and how large it is; whether it
+cannot be decoded."""
 
 
 @jit
@@ -40,47 +41,50 @@ def find_lower(start: int, end: int, most: int, allowed: int, count: int, out: A
     """
     place, done, found, size = 0, 0, 0, end - start
     width = 1 if most == 1 else 2
-    each = 8 // width
-    usual = 255 if most != 2 else 0b10101010
-    eight = -1 if most != 2 else -0x5555555555555556
-    while done < count:
+    while done < count and found >= 0:
         header, place = read_varint(start, place, size)
         if place < 0 or header < 2 or header >> _MAX_BITS:
             return -1
         if header & 1:
-            taken, num_bytes = min((header >> 1) * 8, count - done), (header >> 1) * width
-            used = (taken + each - 1) // each
-            if used > size - place:
+            taken = min((header >> 1) * 8, count - done)
+            if (taken * width + 7) // 8 > size - place:
                 return -1
-            k = 0
-            while k < used:
-                if k + 8 <= used and load_int64(start + place + k, 0) == eight:
-                    k += 8
-                    continue
-                byte = load_byte(start, place + k)
-                if byte != usual:
-                    for i in range(each * k, min(each * (k + 1), taken)):
-                        level = (byte >> ((i - each * k) * width)) & ((1 << width) - 1)
-                        if level != most:
-                            if level != allowed:
-                                return -1
-                            out[found] = done + i
-                            found += 1
-                k += 1
-            place += num_bytes
+            found = _find_packed(start + place, taken, done, found, most, allowed, out)
+            place += (header >> 1) * width
         else:
             taken = min(header >> 1, count - done)
             if place >= size:
                 return -1
             level = load_byte(start, place)
             if level != most:
-                if level != allowed:
-                    return -1
-                for i in range(taken):
+                for i in range(taken if level == allowed else 0):
                     out[found + i] = done + i
-                found += taken
+                found = found + taken if level == allowed else -1
             place += 1
         done += taken
+    return found
+
+
+@jit
+def _find_packed(start: int, count: int, first: int, found: int, most: int, allowed: int, out: Array) -> int:
+    """Finds lower levels among bit-packed ones, and returns how many there are with those that were found before."""
+    width = 1 if most == 1 else 2
+    each = 8 // width
+    usual, eight = (255, -1) if most != 2 else (0b10101010, -0x5555555555555556)
+    used, k = (count + each - 1) // each, 0
+    while k < used:
+        if k + 8 <= used and load_int64(start + k, 0) == eight:
+            k += 8
+            continue
+        byte = load_byte(start, k)
+        for i in range(each * k, min(each * (k + 1), count) if byte != usual else 0):
+            level = (byte >> ((i - each * k) * width)) & ((1 << width) - 1)
+            if level != most:
+                if level != allowed:
+                    return -1
+                out[found] = first + i
+                found += 1
+        k += 1
     return found
 
 
@@ -91,7 +95,7 @@ def decode_flat_pages(pages: Array, unpacked: Array, columns: Array, scratch: Ar
     Args:
         pages: int64 [P, 7], see ``pages``.
         unpacked: int64 [P], the addresses of their bytes, unpacked.
-        columns: int64 [C, 10], see above; there is room for the values and rows of the pages.
+        columns: int64 [C, 11], see above; there is room for the values and rows of the pages.
         scratch: int32 [at least the values of the largest page].
     """
     for p in range(len(pages)):
@@ -156,8 +160,9 @@ def _begin_lists(start: int, end: int, count: int, column: Array, scratch: Array
     if begins < 0 or values < 0:
         return -1, 0
     offsets, row, place = column[OFFSETS], column[NUM_ROWS], column[NUM_VALUES]
-    if not row and count and (not begins or scratch[0]):
-        return -1, 0  # the first row has no beginning
+    is_headless = not row and count and (not begins or scratch[0])
+    if is_headless or row + begins >= column[ROOM]:
+        return -1, 0
     for i in range(begins):
         store_int32(offsets, row + i, place + scratch[i])
     empty = find_lower(levels, values, column[MOST], column[EMPTY], count, scratch)
