@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 from tests.reader.chunks.test_column_chunks import ENCODINGS, required, write
 
-from recd_dist.reader.chunks import encodings, pages, thrift
+from recd_dist.reader.chunks import encodings, flat_pages, pages, thrift
 from recd_dist.reader.chunks.column_chunks import ChunkReader
+from recd_dist.reader.chunks.flat_chunks import FlatFile, FlatRows
 
 
 class BeyondError(Exception):
@@ -29,6 +30,8 @@ class Memory:
     def __init__(self) -> None:
         self.spans: list[tuple[int, int]] = []
         self.codec = True
+        self.dictionaries: list[tuple[int, int]] = []
+        self.spaces: Callable[[], list[tuple[int, int]]] = list
 
     def allow(self, *spans: tuple[int, int]) -> None:
         self.spans = [(int(start), int(start) + int(size)) for start, size in spans]
@@ -55,6 +58,10 @@ class Memory:
             ctypes.memmove(self.check(to, int(size)), self.check(source, int(size)), int(size))
 
 
+def span_of(array: np.ndarray) -> tuple[int, int]:
+    return array.ctypes.data, array.nbytes
+
+
 @pytest.fixture
 def memory(monkeypatch) -> Memory:
     """Runs the loops uncompiled, over memory that is looked at."""
@@ -64,6 +71,7 @@ def memory(monkeypatch) -> Memory:
     own |= {"store_int64": memory.store(ctypes.c_int64), "copy_bytes": memory.copy}
     read_varint, read_footer = thrift.read_varint.py_func, thrift.read_footer.py_func
     find_pages, decode_pages = pages.find_pages.py_func, pages.decode_pages.py_func
+    decode_flat_pages = flat_pages.decode_flat_pages.py_func
 
     def read_signed(*arguments: int) -> tuple[int, int]:
         value, place = read_varint(*arguments)
@@ -80,10 +88,16 @@ def memory(monkeypatch) -> Memory:
     def decode_given(found, unpacked, items, num_values, values, offsets, num_rows, scratch) -> int:
         given = zip(unpacked, found[:, pages.UNPACKED_SIZE if memory.codec else pages.SIZE], strict=True)
         lists = [(start, 4 * (num_rows + 1)) for start in offsets if start]
-        memory.allow(*given, *zip(values, num_values * items, strict=True), *lists)
+        memory.allow(*given, *zip(values, num_values * items, strict=True), *lists, span_of(scratch))
         return decode_pages(found, unpacked, items, num_values, values, offsets, num_rows, scratch)
 
-    for module in (thrift, encodings, pages):
+    def decode_flat_given(found, unpacked, columns, scratch) -> None:
+        given = list(zip(unpacked, found[:, pages.UNPACKED_SIZE], strict=True))
+        memory.dictionaries += [span for span, page in zip(given, found, strict=True) if page[1] == thrift.DICTIONARY]
+        memory.allow(*given, *memory.dictionaries, *memory.spaces(), span_of(scratch))
+        decode_flat_pages(found, unpacked, columns, scratch)
+
+    for module in (thrift, encodings, pages, flat_pages):
         for name, value in list(vars(module).items()):
             if name in own or hasattr(value, "py_func"):
                 monkeypatch.setattr(module, name, own.get(name) or value.py_func)
@@ -91,6 +105,7 @@ def memory(monkeypatch) -> Memory:
     monkeypatch.setattr(thrift, "read_footer", read_given)
     monkeypatch.setattr(pages, "find_pages", find_in_given)
     monkeypatch.setattr(pages, "decode_pages", decode_given)
+    monkeypatch.setattr(flat_pages, "decode_flat_pages", decode_flat_given)
     return memory
 
 
@@ -103,11 +118,12 @@ def start_of_footer(whole: bytes) -> int:
     return len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
 
 
-def made(path: Path, encoding: str, codec: str, is_list: bool) -> bytes:
+def made(path: Path, encoding: str, codec: str, is_list: bool, nullable: bool = False) -> bytes:
     rng = np.random.default_rng(1)
     lists = [rng.integers(0, 9, n).tolist() for n in rng.integers(0, 4, 20)]
     array = pa.array(lists, pa.list_(pa.int64())) if is_list else pa.array(range(20), pa.int64())
-    write(path, {"x": (required("x", pa.int64(), is_list), array, encoding)}, codec, data_page_size=100)
+    field = pa.field("x", array.type) if nullable else required("x", pa.int64(), is_list)
+    write(path, {"x": (field, array, encoding)}, codec, data_page_size=100)
     return path.read_bytes()
 
 
@@ -127,6 +143,29 @@ def test_damaged_pages_are_left_within_their_bytes(tmp_path, memory, encoding, c
             except (ValueError, OSError, OverflowError):
                 refused += 1
     reader.close()
+    assert refused
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("encoding", ["PLAIN", "RLE_DICTIONARY"])
+@pytest.mark.parametrize("codec", ["none", "snappy"])
+@pytest.mark.parametrize("is_list", [False, True])
+def test_damaged_pages_of_foreign_files_are_left_within_their_bytes(tmp_path, memory, encoding, codec, is_list) -> None:
+    path = tmp_path / "x.parquet"
+    whole, refused, spaces = made(path, encoding, codec, is_list, nullable=True), 0, {}
+    memory.spaces = lambda: [span_of(array) for s in spaces.values() for array in (s.values, s.offsets)]
+    file = FlatFile(path, pq.ParquetFile(path), ["x"])
+    for place in range(4, start_of_footer(whole)):
+        damage(path, whole, place, (0xFF, whole[place] ^ 0x80, 0x7F, whole[place] ^ 2)[place % 4])
+        memory.dictionaries = []
+        try:
+            rows = FlatRows(file, 0, ["x"], spaces)
+            rows.read(2, 5)
+            rows.read(7, 10)
+            refused += bool(rows.failed)
+        except (ValueError, OSError, OverflowError):
+            refused += 1
+    file.close()
     assert refused
 
 

@@ -40,45 +40,74 @@ def read_bits(start: int, end: int, bit: int, width: int) -> int:
 
 
 @jit
-def decode_hybrid(start: int, end: int, width: int, count: int, out: Array) -> bool:
-    """Decodes runs and bit-packed groups of small numbers.
+def unpack_bits(start: int, end: int, width: int, count: int, out: int) -> None:
+    """Writes bit-packed numbers as int32; the bytes [start, end) have all of them, and perhaps more.
+
+    Up to 16 bits, 8 numbers come of two words: their shifts are the same for all, so that none is computed.
+    """
+    mask, done = (1 << width) - 1, 0
+    if width <= 16:
+        half, shift = (4 * width) >> 3, (4 * width) & 7
+        groups = max(0, min(count >> 3, (end - start - half - 8) // width + 1))
+        for g in range(groups):
+            low = load_int64(start + g * width, 0)
+            high = load_int64(start + g * width + half, 0) >> shift
+            for k in range(4):
+                store_int32(out, 8 * g + k, (low >> (k * width)) & mask)
+                store_int32(out, 8 * g + 4 + k, (high >> (k * width)) & mask)
+        done = 8 * groups
+    for i in range(done, count):
+        at = start + ((i * width) >> 3)
+        if at + 8 <= end:
+            store_int32(out, i, (load_int64(at, 0) >> ((i * width) & 7)) & mask)
+        else:
+            store_int32(out, i, read_bits(start, end, i * width, width))
+
+
+@jit
+def decode_indices(
+    start: int, end: int, width: int, count: int, dictionary: int, size: int, item: int, to: int, scratch: Array
+) -> bool:
+    """Decodes runs and bit-packed groups of places in a dictionary, and copies the values that stand there.
 
     Args:
         start: the address of the bytes.
         end: the address behind them.
-        width: bits of a number, at most 32.
-        count: the numbers that are wanted.
-        out: int32 [at least count].
+        width: bits of a place, at most 32.
+        count: the values that are wanted.
+        dictionary: the address of the values.
+        size: the number of the values.
+        item: bytes of a value, 4 or 8.
+        to: the address that receives them.
+        scratch: int32 [at least count].
 
     Returns:
-        Whether there were enough numbers.
+        Whether there were enough places, all of them in the dictionary.
     """
-    place, done, size = 0, 0, end - start
-    if width == 0:
-        out[:count] = 0
-        return True
-    mask = (1 << width) - 1
+    place, done, num_bytes = 0, 0, end - start
     while done < count:
-        header, place = read_varint(start, place, size)
-        if place < 0 or header < 2 or header >> _MAX_BITS:
-            return False
-        if header & 1:
-            taken, bit = min((header >> 1) * 8, count - done), 8 * place
-            if (header >> 1) * width > size - place:
+        header, taken = 0, count - done  # without a bit, all of them are the first
+        if width:
+            header, place = read_varint(start, place, num_bytes)
+            if place < 0 or header < 2 or header >> _MAX_BITS:
                 return False
-            safe = max(0, min(taken, ((size - place - 8) * 8) // width))
-            for i in range(safe):
-                at = bit + i * width
-                out[done + i] = (load_int64(start + (at >> 3), 0) >> (at & 7)) & mask
-            for i in range(safe, taken):
-                out[done + i] = read_bits(start, end, bit + i * width, width)
+            taken = min((header >> 1) * (8 if header & 1 else 1), taken)
+        if header & 1:
+            if (header >> 1) * width > num_bytes - place:
+                return False
+            unpack_bits(start + place, end, width, taken, scratch.ctypes.data)
+            if not _take(dictionary, size, scratch, taken, item, to + done * item):
+                return False
             place += (header >> 1) * width
         else:
-            taken, num_bytes = min(header >> 1, count - done), (width + 7) >> 3
-            if num_bytes > size - place:
+            step = (width + 7) >> 3
+            if step > num_bytes - place:
                 return False
-            out[done : done + taken] = read_bits(start, end, 8 * place, width)
-            place += num_bytes
+            index = read_bits(start, end, 8 * place, width) if width else 0
+            if index >= size:
+                return False
+            _repeat(dictionary, index, taken, item, to + done * item)
+            place += step
         done += taken
     return True
 
@@ -210,11 +239,13 @@ def join_streams(start: int, count: int, item: int, to: int) -> None:
 
 
 @jit
-def take_from_dictionary(dictionary: int, size: int, indices: Array, count: int, item: int, to: int) -> bool:
+def _take(dictionary: int, size: int, indices: Array, count: int, item: int, to: int) -> bool:
     """Copies the values that indices name; returns whether all are there."""
-    for i in range(count):
-        if indices[i] < 0 or indices[i] >= size:
-            return False
+    outside = 0
+    for index in indices[:count]:
+        outside |= index | (size - 1 - index)  # below 0 where an index is negative, or too large
+    if outside < 0:
+        return False
     if item == 4:
         for i in range(count):
             store_int32(to, i, load_int32(dictionary, indices[i]))
@@ -222,6 +253,16 @@ def take_from_dictionary(dictionary: int, size: int, indices: Array, count: int,
         for i in range(count):
             store_int64(to, i, load_int64(dictionary, indices[i]))
     return True
+
+
+@jit
+def _repeat(dictionary: int, index: int, count: int, item: int, to: int) -> None:
+    """Writes a value of a dictionary many times."""
+    for i in range(count):
+        if item == 4:
+            store_int32(to, i, load_int32(dictionary, index))
+        else:
+            store_int64(to, i, load_int64(dictionary, index))
 
 
 @jit
@@ -252,6 +293,5 @@ def decode_values(
         is_done = decode_delta(start, end, count, item, to)
     elif encoding in (RLE_DICTIONARY, PLAIN_DICTIONARY) and end > start:
         width = load_byte(start, 0)
-        is_done = width <= 32 and decode_hybrid(start + 1, end, width, count, scratch)
-        is_done = is_done and take_from_dictionary(dictionary, size, scratch, count, item, to)
+        is_done = width <= 32 and decode_indices(start + 1, end, width, count, dictionary, size, item, to, scratch)
     return is_done or not count

@@ -105,7 +105,7 @@ def decode_flat_pages(pages: Array, unpacked: Array, columns: Array, scratch: Ar
         if column[FAILED]:
             continue
         if page[PAGE_KIND] == DICTIONARY:
-            column[FAILED] = encoding not in (PLAIN, PLAIN_DICTIONARY) or count * column[ITEM] > end - start
+            column[FAILED] = encoding not in (PLAIN, PLAIN_DICTIONARY) or count > (end - start) // column[ITEM]
             column[DICTIONARY_AT], column[DICTIONARY_SIZE] = start, count
             continue
         if count > len(scratch):
