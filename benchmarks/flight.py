@@ -82,8 +82,8 @@ def serve_ready() -> None:
     sys.exit(main(["reader", *sys.argv[2:]]))
 
 
-def loader_of(table: Path, address: str | None, **options: Any) -> Any:
-    """A loader over the training split, that reads here or asks a server."""
+def loader_of(table: Path, address: str | None, shared: bool = False, **options: Any) -> Any:
+    """A loader over the training split, that reads here or asks a server, over a socket or with shared memory."""
     from recd_dist.job.config import load
     from recd_dist.job.job import resolve
     from recd_dist.reader.loader import Loader
@@ -92,7 +92,7 @@ def loader_of(table: Path, address: str | None, **options: Any) -> Any:
     from recd_dist.reader.tier.servers import Servers
 
     job = resolve(load("train", ["data=rm1", f"data.table={table}"]))
-    servers = None if address is None else RemoteReader(Servers((Address.parse(address),)))
+    servers = None if address is None else RemoteReader(Servers((Address.parse(address),), shared_memory=shared))
     transforms = job.transforms.fit(job.table)
     return Loader(job.table, job.schema, job.tables, transforms, servers=servers, **options)
 

@@ -30,6 +30,7 @@ class Reader:
     token_file: str | None = None  # what is shown to servers; None: the environment variable RECD_READER_TOKEN
     tls_ca: str | None = None  # certificates that servers must be signed by; None: those of the system
     compression: str = "none"  # of batches on their way from servers: none, lz4 or zstd
+    shared_memory: bool = True  # servers on the same host write batches into memory of the trainer, not to a socket
 
     @property
     def read_order(self) -> str:

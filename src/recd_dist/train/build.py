@@ -312,4 +312,6 @@ def build_servers(job: Job, rank: int) -> "RemoteReader | None":
     )
     addresses = tuple(Address.parse(address) for address in reader.servers)
     wait_s = job.config.timeouts.server_s
-    return RemoteReader(Servers(addresses, directory, token, trusted, reader.compression, wait_s, rank=rank))
+    return RemoteReader(
+        Servers(addresses, directory, token, trusted, reader.compression, reader.shared_memory, wait_s, rank=rank)
+    )

@@ -149,7 +149,7 @@ def test_paths_in_an_opening_are_not_read(serve, small):
     service = serve(small.path)
     opening = write_opening(options_of(small), "a trainer", "none")
     opening["table"]["path"] = "/etc"
-    assert set(ask(service, "open", opening)) == {"session"}
+    assert set(ask(service, "open", opening)) == {"session", "near"}
     opening["options"]["table"] = "/etc"
     with pytest.raises(ConfigError, match="could not answer"):
         ask(service, "open", opening)
@@ -162,9 +162,22 @@ def test_tasks_that_cannot_be_are_refused(serve, small, task):
     service = serve(small.path)
     session = ask(service, "open", write_opening(options_of(small), "a trainer", "none"))["session"]
     found = []
-    with pytest.raises((TypeError, ValueError)):
-        service._read({"session": session, "task": task, "following": None}, found)
+    question = {"session": session, "tasks": [task], "following": [], "blocks": [None]}
+    for asked in (question, question | {"tasks": [[0, [[0, 5]], 0]], "following": [task], "blocks": [None, None]}):
+        with pytest.raises((TypeError, ValueError)):
+            service._understand(asked, found)
     assert found == []
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"tasks": []}, {"blocks": []}, {"tasks": [[0, [[0, 5]], 0]] * 65, "blocks": [None] * 65}]
+)
+def test_questions_that_cannot_be_are_refused(serve, small, wrong):
+    service = serve(small.path)
+    session = ask(service, "open", write_opening(options_of(small), "a trainer", "none"))["session"]
+    question = {"session": session, "tasks": [[0, [[0, 5]], 0]], "following": [], "blocks": [None]}
+    with pytest.raises(ValueError, match="tasks"):
+        service._understand(question | wrong, [])
 
 
 def test_messages_have_bounds():

@@ -21,11 +21,12 @@ def same(a, b):
         assert others[name].data_ptr() % 64 == 0
 
 
-@pytest.mark.parametrize("compression", ["none", "lz4", "zstd"])
+@pytest.mark.parametrize("way", ["none", "lz4", "zstd", "shared memory"])
 @pytest.mark.parametrize("num_servers", [1, 2, 3])
-def test_batches_are_those_of_as_many_workers(serve, small, num_servers, compression):
+def test_batches_are_those_of_as_many_workers(serve, small, num_servers, way):
     services = [serve(small.path) for _ in range(num_servers)]
-    found = batches(small, servers=remote(*services, compression=compression), seed=3)
+    options = {"shared_memory": True} if way == "shared memory" else {"compression": way, "shared_memory": False}
+    found = batches(small, servers=remote(*services, **options), seed=3)
     for a, b in zip(local_batches(small, num_servers, seed=3), found, strict=True):
         same(a, b)
     assert sorted(ids_of(found)) == list(range(len(small.samples)))
@@ -87,7 +88,7 @@ def test_a_value_that_cannot_be_trained_on_is_the_same_error(serve, spoiled):
         batches(table, servers=remote(serve(table.path)))
 
 
-def test_a_server_reads_one_batch_ahead_of_a_trainer_that_stops(serve, small):
+def test_a_server_reads_two_batches_ahead_of_a_trainer_that_stops(serve, small):
     service = serve(small.path)
     with closing(loader(small, servers=remote(service), batch_size=8, prefetch=2)) as reader:
         iterator = iter(reader)
@@ -103,16 +104,19 @@ def test_a_server_reads_one_batch_ahead_of_a_trainer_that_stops(serve, small):
         assert session._thread._work_queue.qsize() == 0
 
 
-def test_memory_of_batches_is_used_again(serve, small):
-    places = set()
-    with closing(loader(small, servers=remote(serve(small.path)), batch_size=8, prefetch=1)) as reader:
+@pytest.mark.parametrize("shared", [True, False])
+def test_memory_of_batches_is_used_again(serve, small, shared):
+    places, source = set(), remote(serve(small.path), shared_memory=shared)
+    with closing(loader(small, servers=source, batch_size=8, prefetch=1)) as reader:
         for batch in reader:
             places.add(batch.sparse.values.data_ptr())
     assert len(places) < 8
 
 
-def test_a_batch_that_is_kept_keeps_its_memory(serve, small):
-    with closing(loader(small, servers=remote(serve(small.path)), batch_size=8, prefetch=1)) as reader:
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_batch_that_is_kept_keeps_its_memory(serve, small, shared):
+    source = remote(serve(small.path), shared_memory=shared)
+    with closing(loader(small, servers=source, batch_size=8, prefetch=1)) as reader:
         kept = list(reader)
     gc.collect()
     for a, b in zip(local_batches(small, 0, batch_size=8), kept, strict=True):

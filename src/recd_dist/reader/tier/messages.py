@@ -21,11 +21,17 @@ from recd_dist.reader.worker import Failure, ReaderOptions, Task
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.schema import Schema, Table
 
-PROTOCOL = 1
+PROTOCOL = 2
 """The form of these messages; it changes with each change that an older side would misread."""
 
 MAX_MESSAGE_BYTES = 16 << 20
 """Of what a trainer sends: a schema of ten thousand features takes 2 MB."""
+
+AHEAD = 2
+"""Batches that a session reads before they are asked for: one while the last one is sent, one while it is received."""
+
+MAX_TASKS = 64
+"""Of one question, so that nobody makes a server read without end."""
 
 OPEN, CLOSE, STATS = "open", "close", "stats"
 _SHUFFLE = ("seed", "order", "window_size")
@@ -82,13 +88,16 @@ class WantedTable:
         return WantedTable(str(value["name"]), str(value["split"]), str(value["fingerprint"]), known)
 
 
-def write_opening(options: ReaderOptions, client: str, compression: str) -> dict[str, Any]:
+def write_opening(
+    options: ReaderOptions, client: str, compression: str, block: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """What opens a session.
 
     Args:
         options: what to read and how; plain values of it are sent as they are.
         client: who asks, for the server's log.
         compression: one of ``defaults.COMPRESSIONS``, of the bodies of batches.
+        block: names memory of the trainer; a server that finds it may be given more of it.
     """
     plain = {f.name: getattr(options, f.name) for f in fields(options) if f.name not in _OBJECTS}
     return {
@@ -96,6 +105,7 @@ def write_opening(options: ReaderOptions, client: str, compression: str) -> dict
         "version": __version__,
         "client": client,
         "compression": compression,
+        "block": block,
         "table": asdict(WantedTable.of(require_clustered(options.table, "reader.servers"))),
         "schema": options.schema.to_json(),
         "tables": [table.to_json() for table in options.tables.values()],
@@ -149,12 +159,12 @@ def vocabularies_of(opening: Mapping[str, Any]) -> list[str]:
     return [str(a["file"] if isinstance(a, Mapping) else a) for a in arguments]
 
 
-def write_task(task: Task | None) -> list[Any] | None:
+def write_task(task: Task) -> list[Any]:
     """A task as JSON has it."""
-    return None if task is None else [task.epoch, [list(interval) for interval in task.samples], task.gapless_end]
+    return [task.epoch, [list(interval) for interval in task.samples], task.gapless_end]
 
 
-def read_task(value: Sequence[Any] | None, num_samples: int) -> Task | None:
+def read_task(value: Sequence[Any], num_samples: int) -> Task:
     """The task that ``write_task`` wrote.
 
     Args:
@@ -164,13 +174,52 @@ def read_task(value: Sequence[Any] | None, num_samples: int) -> Task | None:
     Raises:
         ValueError: there is no such task.
     """
-    if value is None:
-        return None
     epoch, intervals, end = value
     samples = tuple((int(first), int(last)) for first, last in intervals)
     if not samples or int(epoch) < 0 or any(not 0 <= first < last <= num_samples for first, last in samples):
         raise ValueError(f"a task of samples {samples[:3]}, the epoch has {num_samples}")
     return Task(int(epoch), samples, min(int(end), num_samples))
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a call asks for.
+
+    Attributes:
+        session: the session that answers.
+        tasks: the tasks to be answered, one after the other.
+        following: what will be asked for next, to be read ahead.
+        blocks: for each of all these the name of memory that its batch may be made in, or None.
+    """
+
+    session: str
+    tasks: tuple[Task, ...]
+    following: tuple[Task, ...] = ()
+    blocks: tuple[Mapping[str, Any] | None, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """The question as a message."""
+        tasks, following = ([write_task(task) for task in tasks] for tasks in (self.tasks, self.following))
+        return write_message(
+            {"session": self.session, "tasks": tasks, "following": following, "blocks": list(self.blocks)}
+        )
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any], num_samples: int) -> "Question":
+        """The question of a message.
+
+        Args:
+            value: the message.
+            num_samples: samples of an epoch, beyond which no task reads.
+
+        Raises:
+            KeyError, TypeError, ValueError: something else wrote it.
+        """
+        tasks, following = (tuple(read_task(t, num_samples) for t in value[name]) for name in ("tasks", "following"))
+        blocks = tuple(value["blocks"])
+        if not 0 < len(tasks) <= MAX_TASKS or len(following) > MAX_TASKS or len(blocks) != len(tasks) + len(following):
+            raise ValueError(f"{len(tasks)} tasks, {len(blocks)} blocks, {len(following)} tasks that follow")
+        return Question(str(value["session"]), tasks, following, blocks)
 
 
 def write_failure(failure: Failure) -> list[str]:

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from recd_dist.reader.tier.blocks import Blocks
+from recd_dist.reader.tier.blocks import ArrivingBlocks
 from recd_dist.reader.tier.messages import write_message, write_opening
 from recd_dist.reader.tier.remote_stream import RemoteStream
 from recd_dist.reader.tier.server_address import Address
@@ -30,7 +30,7 @@ class RemoteReader:
         self._servers, self._choice = servers, ServerChoice(servers.find)
         self._connections: dict[int, dict[Address, ServerConnection]] = {}
         self._streams: list[RemoteStream] = []
-        self._blocks: Blocks | None = None
+        self._blocks: ArrivingBlocks | None = None
 
     def num_streams(self, num_workers: int) -> int:
         """Streams of a rank, each dealt the share of a worker.
@@ -54,10 +54,11 @@ class RemoteReader:
         """
         self._end_streams()  # of an iteration that was left early and is still referred to
         if self._blocks is None:
-            self._blocks = Blocks(pin_memory, most=len(tasks) * (prefetch + 2))
+            most = len(tasks) * (prefetch + 2)
+            self._blocks = ArrivingBlocks(pin_memory, most, self._servers.shared_memory)
         for number, of_stream in enumerate(tasks):
             client = f"rank {self._servers.rank}, stream {number}, {socket.gethostname()}"
-            opening = write_message(write_opening(options, client, self._servers.compression))
+            opening = write_message(write_opening(options, client, self._servers.compression, self._blocks.opening))
             home = self._servers.rank * len(tasks) + number
             kept = self._connections.pop(number, {})
             self._streams.append(

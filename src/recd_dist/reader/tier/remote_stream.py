@@ -1,16 +1,20 @@
-"""One stream of a rank: a thread asks servers for its tasks one after the other, and fills a queue of bounded length.
+"""One stream of a rank: a thread asks servers for its tasks in their order, and fills a queue of bounded length.
 
-A trainer that is slow lets the queue fill: the thread then asks for nothing, and the server reads nothing ahead but one
-batch. A task is asked for until it is answered, so that no answer is missing, and none comes twice.
+A call asks for as many batches as there is room for. A trainer that is slow lets the queue fill: the thread then asks
+for nothing, and the server reads nothing ahead but two batches. A task is asked for until it is answered, so that no
+answer is missing, and none comes twice.
 """
 
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from recd_dist.errors import ConfigError
-from recd_dist.reader.tier.blocks import Blocks
+from recd_dist.reader.tier.blocks import ArrivingBlocks
+from recd_dist.reader.tier.messages import AHEAD
 from recd_dist.reader.tier.server_address import Address
 from recd_dist.reader.tier.server_choice import ServerChoice
 from recd_dist.reader.tier.server_connection import ServerConnection, ServerLost, find_reason
@@ -19,6 +23,9 @@ from recd_dist.reader.worker import Result, Task
 
 _LOOK_S = 0.1
 """Seconds between two looks whether there is a server to ask, or room in the queue."""
+
+_FAST_S = 0.5
+"""A server that takes longer for a batch is asked for one at a time: the time limit of a call is meant for one."""
 
 _END_S = 2.0
 """What a thread may take to end; one that waits for a server longer is left alone, with its connections."""
@@ -46,12 +53,13 @@ class RemoteStream:
         opening: bytes,
         tasks: Iterator[Task],
         prefetch: int,
-        blocks: Blocks,
+        blocks: ArrivingBlocks,
         connections: dict[Address, ServerConnection],
     ) -> None:
         self._servers, self._choice, self._home = servers, choice, home
         self._opening, self._tasks, self._blocks = opening, tasks, blocks
         self._connections = connections
+        self._is_fast = True
         self._stopped = threading.Event()
         self._queue: queue.Queue[Result | BaseException | None] = queue.Queue(prefetch)
         self._thread = threading.Thread(target=self._run, name="recd-remote", daemon=True)
@@ -71,13 +79,18 @@ class RemoteStream:
     def _run(self) -> None:
         """Asks for the tasks until all are answered or nobody takes results any more."""
         try:
-            task = next(self._tasks, None)
-            while task is not None:
-                following = next(self._tasks, None)
-                if not self._put(self._ask(task, following)):
+            waiting: deque[Task] = deque()
+            while not self._stopped.is_set():
+                room = max(self._queue.maxsize - self._queue.qsize(), 1) if self._is_fast else 1
+                waiting.extend(islice(self._tasks, room + AHEAD - len(waiting)))
+                if not waiting:
+                    self._put(None)
                     return
-                task = following
-            self._put(None)
+                tasks = list(waiting)
+                for result in self._ask(tasks[:room], tasks[room:]):
+                    waiting.popleft()
+                    if not self._put(result):
+                        return
         except BaseException as error:
             self._put(error)
 
@@ -91,14 +104,17 @@ class RemoteStream:
             return True
         return False
 
-    def _ask(self, task: Task, following: Task | None) -> Result:
-        """Asks one server after the other until one answers."""
+    def _ask(self, tasks: Sequence[Task], following: Sequence[Task]) -> Iterator[Result]:
+        """Asks one server after the other until one answers, with the first of some tasks or with more of them."""
         give_up, reason = time.monotonic() + self._servers.wait_s, "there is none"
         while not self._stopped.is_set():
             server = self._choice.choose(self._home)
             if server is not None:
+                num_answers, asked = 0, time.monotonic()
                 try:
-                    result = self._connect(server).read(self._opening, task, following, self._blocks)
+                    for result in self._connect(server).read(self._opening, tasks, following, self._blocks):
+                        num_answers += 1
+                        yield result
                 except ServerLost as error:
                     del self._connections[server]
                     known = self._choice.has_answered(server)
@@ -106,7 +122,9 @@ class RemoteStream:
                     self._choice.report_failure(server, reason)
                 else:
                     self._choice.report_answer(server)
-                    return result
+                self._is_fast = num_answers > 0 and time.monotonic() - asked < _FAST_S * num_answers
+                if num_answers:
+                    return
             if time.monotonic() > give_up:
                 raise ConfigError(self._explain(reason))
             if server is None:

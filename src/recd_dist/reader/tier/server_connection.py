@@ -1,12 +1,13 @@
-"""A trainer's connection to one server, for one stream: a session is opened, and each task is one call.
+"""A trainer's connection to one server, for one stream: a session is opened, and each call asks for some tasks.
 
 A call has a time limit, so that a server that hangs is as good as one that is gone. A batch arrives whole, or not at
-all.
+all. On one host batches arrive in memory that the trainer lends, and only the answers through the network.
 """
 
 import re
 import socket
 import ssl
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic_ns
@@ -17,19 +18,19 @@ from pyarrow import flight
 
 from recd_dist.errors import ConfigError
 from recd_dist.reader.tier.arrow_batches import MAX_BYTES, fill_block
-from recd_dist.reader.tier.blocks import Blocks
+from recd_dist.reader.tier.blocks import ArrivingBlocks, Block, Blocks
 from recd_dist.reader.tier.messages import (
     CLOSE,
     OPEN,
     STATS,
+    Question,
     read_failure,
     read_message,
     write_message,
-    write_task,
 )
 from recd_dist.reader.tier.server_access import TrainerAccess
 from recd_dist.reader.tier.server_address import TLS, Address
-from recd_dist.reader.transport import BatchLayout, PackedBatch
+from recd_dist.reader.transport import BatchLayout
 from recd_dist.reader.worker import Result, Task
 
 _CHANNEL = [
@@ -65,35 +66,76 @@ class ServerConnection:
         roots = access.certificates() if address.tls else None
         self._client = flight.FlightClient(str(address), tls_root_certs=roots, generic_options=_CHANNEL)
         self._session: str | None = None
+        self._is_near = False
+        self._block_bytes = 0  # of the largest batch so far
+        self._lent: dict[Task, Block] = {}
 
-    def read(self, opening: bytes, task: Task, following: Task | None, blocks: Blocks) -> Result:
-        """Asks for the batch of a task.
+    def read(
+        self, opening: bytes, tasks: Sequence[Task], following: Sequence[Task], blocks: ArrivingBlocks
+    ) -> Iterator[Result]:
+        """Asks for the batches of some tasks, and gives them as they come; perhaps the first of them only.
 
         Args:
             opening: what opens a session, where none is open.
-            task: what to read.
+            tasks: what to read.
             following: what this stream will ask for next.
-            blocks: memory for the batch.
+            blocks: memory for the batches.
 
         Raises:
             ConfigError: the server refuses this trainer, whatever it asks for.
             ServerLost: there is no answer.
         """
         if self._session is None:
-            self._session = str(self._ask(OPEN, opening)["session"])
-        asked = {"session": self._session, "task": write_task(task), "following": write_task(following)}
+            told = self._ask(OPEN, opening)
+            self._session, self._is_near = str(told["session"]), bool(told.get("near"))
+        lent = self._lend([*tasks, *following], blocks.near)
+        names = tuple(None if block is None else block.name for block in lent)
+        asked = Question(self._session, tuple(tasks), tuple(following), names)
+        num_answers, is_over = 0, False
+        reader: flight.FlightStreamReader | None = None
         try:
-            reader = self._client.do_get(flight.Ticket(write_message(asked)), self._options)
-            chunk = reader.read_chunk()
-            told = read_message(chunk.app_metadata.to_pybytes())
-            result = self._receive(told, chunk.data, task, blocks)
-            reader.read_all()  # the end of the call: nothing follows
-        except (flight.FlightError, pa.ArrowException, StopIteration, OSError) as error:
-            raise self._lost(error) from error
-        return result
+            reader = self._client.do_get(flight.Ticket(asked.to_bytes()), self._options)
+            for task in tasks:
+                chunk = reader.read_chunk()
+                told = read_message(chunk.app_metadata.to_pybytes())
+                result = self._receive(told, chunk.data, task, blocks)
+                num_answers += 1
+                if num_answers == len(tasks):
+                    reader.read_all()  # the end of the call: nothing follows
+                    is_over = True
+                yield result
+        except StopIteration as error:
+            is_over = True
+            if not num_answers:
+                raise ServerLost("it answered nothing") from error
+        except (flight.FlightError, pa.ArrowException, OSError) as error:
+            if not (num_answers and isinstance(error, flight.FlightTimedOutError)):  # slow, and there
+                raise self._lost(error) from error
+        finally:
+            if not is_over:
+                self._lose(lent)
+                if reader is not None:
+                    reader.cancel()
 
-    def _receive(self, told: dict[str, Any], record: pa.RecordBatch, task: Task, blocks: Blocks) -> Result:
+    def _lend(self, tasks: Sequence[Task], blocks: Blocks | None) -> list[Block | None]:
+        """For each task the block that is lent for it, the same in each call; None where the server finds none."""
+        if blocks is None or not self._is_near or not self._block_bytes:
+            return [None] * len(tasks)
+        for task in self._lent.keys() - set(tasks):
+            self._lent.pop(task).lose()
+        self._lent = {task: self._lent.get(task) or blocks.take(self._block_bytes) for task in tasks}
+        return list(self._lent.values())
+
+    def _lose(self, blocks: Sequence[Block | None]) -> None:
+        """Gives up the blocks of a call that failed: the server may write into them at any time."""
+        for block in blocks:
+            if block is not None:
+                block.lose()
+        self._lent.clear()
+
+    def _receive(self, told: dict[str, Any], record: pa.RecordBatch, task: Task, blocks: ArrivingBlocks) -> Result:
         """What the server answers to a task."""
+        lent = self._lent.pop(task, None)
         if told.get("unknown"):
             self._session = None
             raise ServerLost("it has started anew")
@@ -106,11 +148,18 @@ class ServerConnection:
                 raise ValueError(f"a batch of {layout.num_bytes:,} bytes")
             if layout.batch_size != (wanted := sum(end - start for start, end in task.samples)):
                 raise ValueError(f"{layout.batch_size} samples, {wanted} were asked for")
-            block = blocks.take(layout.num_bytes)
-            fill_block(block, layout, record)
+            self._block_bytes = max(self._block_bytes, layout.num_bytes)
+            if not told["near"]:
+                block = blocks.far.take(layout.num_bytes)
+                fill_block(block.tensor, layout, record)
+            elif lent is None or layout.num_bytes > len(lent.tensor):
+                raise ValueError("a batch in memory that was not lent")
+            else:
+                block = lent
+            packed = blocks.packed(block, layout)
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"{self.address}: no batch as this version sends it ({error!r})") from error
-        return Result(PackedBatch(block, layout), counts, spent_ns, monotonic_ns())
+        return Result(packed, counts, spent_ns, monotonic_ns())
 
     def stats(self) -> dict[str, Any]:
         """What the server tells of itself.

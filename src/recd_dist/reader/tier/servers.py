@@ -18,6 +18,7 @@ class Servers:
         directory: where they announce themselves.
         token_file, tls_ca: what ``TrainerAccess`` takes.
         compression: of the bodies of batches.
+        shared_memory: lend memory to servers on this host.
         wait_s: a batch that no server has sent for so long ends the run.
         call_s: a server that takes longer for a batch is taken for one that hangs; None: half of ``wait_s``.
         rank: this rank; streams of different ranks begin at different servers.
@@ -28,6 +29,7 @@ class Servers:
     token_file: Path | None = None
     tls_ca: Path | None = None
     compression: str = "none"
+    shared_memory: bool = True
     wait_s: float = 120.0
     call_s: float | None = None
     rank: int = 0

@@ -37,7 +37,7 @@ class Serving:
 
     Attributes:
         address: where it listens; port 0 chooses a free one.
-        max_sessions: sessions at a time; each holds two shuffle windows and two batches.
+        max_sessions: sessions at a time; each holds two shuffle windows and three batches.
         announce_in: the directory in which trainers look for it.
         until: it ends when this file appears. A signal then ends it only after ``GRACE_S``, since schedulers send one
             to all processes of a job, and trainers want some more batches before they save.
