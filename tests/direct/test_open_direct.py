@@ -104,6 +104,17 @@ def test_types_become_what_the_etl_makes_of_them(write, configure, tmp_path):
 
 
 @pytest.mark.usefixtures("own_logging")
+@pytest.mark.parametrize("encoding", ["DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"])
+def test_texts_stored_as_differences(write, configure, tmp_path, encoding):
+    """As DuckDB and Spark write them in their newer format; beside a file of dictionaries, in one unit."""
+    rows = samples(20)
+    half = len(rows) // 2
+    write(rows[:half], "a.parquet", use_dictionary=False, column_encoding=dict.fromkeys(("visit", "region"), encoding))
+    path = write(rows[half:], "b.parquet").parent
+    assert by_session(table_job(tmp_path, path)) == by_session(resolve(configure(path)))
+
+
+@pytest.mark.usefixtures("own_logging")
 @pytest.mark.parametrize("unit", ["s", "ms", "ns"])
 def test_timestamps_of_other_units(write, configure, tmp_path, unit):
     """Nanoseconds are a second key of the ETL, for samples of one microsecond; the files are in order already."""

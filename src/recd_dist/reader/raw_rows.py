@@ -94,7 +94,7 @@ class RawRows:
         names, origin = [c for c in self._columns if columns is None or c in columns], self.origin_of(unit)
         tables = [self._read_run(run, names, origin) for run in _runs_of(unit, self.files)]
         self.check(unit)
-        return tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="permissive")
+        return _join(tables)
 
     def check(self, unit: Unit) -> None:
         """Refuses files of a unit that are gone or were changed.
@@ -121,7 +121,10 @@ class RawRows:
             raise DataError(f"{raw.name}: gone while it was read; {CHANGED}") from error
         except (pa.ArrowException, OSError, StopIteration) as error:
             raw.check()
-            raise DataError(f"{origin}: cannot be decoded ({first_line(error)}); fetch the file again") from error
+            raise DataError(
+                f"{origin}: cannot be decoded ({first_line(error)}); it is damaged, or written in a way that pyarrow "
+                "does not read: fetch the file again, or make a table of it with `recd etl`, which reads it by DuckDB"
+            ) from error
         if missing := [name for name in there if name not in table.column_names]:
             raise DataError(f"{raw.name}: no column '{missing[0]}', which it had when this job opened it; {CHANGED}")
         for name in names:
@@ -158,7 +161,8 @@ class RawRows:
             with report_store_errors(raw.path):
                 metadata = pq.read_metadata(source := arrow_input(raw.path))
                 paths = [metadata.schema.column(n).path for n in range(metadata.num_columns)]
-                texts = [path for path in paths if path in self._texts]  # in lists, pyarrow cannot join them
+                # Of lists pyarrow cannot join dictionaries, and of texts that are stored as differences it makes none.
+                texts = [path for n, path in enumerate(paths) if path in self._texts and not _is_delta(metadata, n)]
                 file = pq.ParquetFile(source, metadata=metadata, read_dictionary=texts)
         except FileNotFoundError as error:
             raise DataError(f"{raw.name}: gone since this job has opened it; {CHANGED}") from error
@@ -173,6 +177,23 @@ class RawRows:
             self._close_also(closed)
         self._open_files[number] = file
         return file
+
+
+def _is_delta(metadata: pq.FileMetaData, column: int) -> bool:
+    """Whether a column is stored as differences of texts in some row group."""
+    chunks = (metadata.row_group(i).column(column) for i in range(metadata.num_row_groups))
+    return any(encoding.startswith("DELTA") for chunk in chunks for encoding in chunk.encodings)
+
+
+def _join(tables: Sequence[pa.Table]) -> pa.Table:
+    """One table of several; texts that are dictionaries in some of them only are texts."""
+    if len(tables) == 1:
+        return tables[0]
+    plain = {field.name for table in tables for field in table.schema if not pa.types.is_dictionary(field.type)}
+    kinds = {f.name: f.type.value_type for t in tables for f in t.schema if pa.types.is_dictionary(f.type)}
+    texts = {name: kind for name, kind in kinds.items() if name in plain}
+    joined = [t.cast(pa.schema([f.with_type(texts.get(f.name, f.type)) for f in t.schema])) for t in tables]
+    return pa.concat_tables(joined, promote_options="permissive")
 
 
 def _read_row_groups(file: pq.ParquetFile, row_groups: Sequence[int], columns: Sequence[str]) -> pa.Table:
