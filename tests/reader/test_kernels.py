@@ -64,7 +64,7 @@ def test_single_values_lists_and_windows_are_copied(stored, order) -> None:
     runs = runs_of(order)
     rows = (np.zeros(3, np.int64), runs[None], np.array([runs.shape[1]]))
     found_lengths, counts = np.empty(3 * len(order), np.int32), np.empty(3, np.int64)
-    kernels.gather_lengths(places, *rows, found_lengths, counts)
+    kernels.gather_lengths(places, *rows, address_of(found_lengths), counts)
     ends = np.concatenate([[0], np.cumsum(counts)])
     values = np.empty(ends[-1], np.int32)
     kernels.gather_values(places, kernels.VALUES, np.zeros(3, bool), *rows, 4, address_of(values), ends)

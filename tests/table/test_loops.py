@@ -73,3 +73,16 @@ def test_compiled_code_is_old_when_a_loop_that_it_calls_has_changed(tmp_path) ->
         environment = os.environ | {"PYTHONPATH": paths, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
         found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=tmp_path)
         assert int(found.stdout) == number + 1
+
+
+def test_an_array_in_place_of_its_address_does_not_compile() -> None:
+    array = np.zeros(2, np.int32)
+    for wrong in (
+        lambda a: loops.load_int32(a, 0),
+        lambda a: loops.store_int32(a, 0, 1),
+        lambda a: loops.load_byte(a, 0),
+        lambda a: loops.copy_bytes(a, 0, 0),
+        lambda a: loops.prefetch(a) or 0,
+    ):
+        with pytest.raises(numba.TypingError):
+            numba.njit(wrong)(array)

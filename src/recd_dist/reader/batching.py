@@ -203,7 +203,7 @@ class Batching:
         rows = (self._homes, chosen.runs, chosen.num_runs)
         lengths = empty(int(chosen.num_rows[self._homes].sum()), np.int32)
         counts = np.empty(len(self._homes), np.int64)
-        kernels.gather_lengths(places, *rows, lengths, counts)
+        kernels.gather_lengths(places, *rows, address_of(lengths), counts)
         is_shared = self._are_shared(windows)
         shared = np.flatnonzero(is_shared)
         starts = empty(int(chosen.num_rows[self._homes[shared]].sum()), np.int32)

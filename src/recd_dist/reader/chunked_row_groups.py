@@ -1,27 +1,31 @@
-"""Reads row groups of a table by ``column_chunks``, where all of their columns are as the ETL writes them.
+"""Reads row groups of a table by ``chunks``, where all of their columns are as the ETL writes them.
 
 What is not, for whatever reason, is not judged here: ``read`` returns nothing, and ``table_files`` reads it by pyarrow,
-with a look at everything and an error that says what is wrong.
+with a look at everything and an error that says what is wrong. What a column is, and where it lies among the columns of
+all files of a part, is found once a part; a row group takes a few calls of compiled loops.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from recd_dist.errors import DataError
 from recd_dist.reader import kernels
-from recd_dist.reader.chunks.column_chunks import ChunkReader, DecodedChunks
-from recd_dist.reader.row_group_columns import DecodedColumns, DecodedRowGroup, Origin, PlainColumn, place_windows
+from recd_dist.reader.chunks.column_chunks import ChunkFile, ChunkReader, DecodedChunks, Scratch
+from recd_dist.reader.row_group_columns import DecodedColumns, DecodedRowGroup, Origin
+from recd_dist.reader.row_group_file import RowGroupFile
+from recd_dist.reader.row_group_kernels import count_from_first, place_windows
 from recd_dist.reader.stages import measure
-from recd_dist.table.column import Array, Column, Rows
+from recd_dist.table.addresses import address_of
+from recd_dist.table.column import Array, Column, Rows, Windows
 from recd_dist.table.location import Location
 from recd_dist.table.manifest import ROW, STREAM, FileEntry, Part, length_of, start_of
 from recd_dist.table.schema import REQUEST_ID, SAMPLE, SAMPLE_ID, SESSION_ID, Feature, Kind, Schema
 
 _KEYS = (SAMPLE_ID, SESSION_ID, REQUEST_ID)
+_MAX_OPEN_FILES = 64
 
 
 class _Unusual(Exception):
@@ -42,31 +46,15 @@ class ChunkedRowGroups:
     def __init__(
         self,
         path: Location,
-        open_file: Callable[[FileEntry], pq.ParquetFile],
+        open_file: Callable[[FileEntry], RowGroupFile],
         features: Mapping[str, Sequence[Feature]],
         schema: Schema,
         may_miss: Sequence[bool],
     ) -> None:
         self._path, self._open_file, self._features = path, open_file, features
-        self._groups, self._labels, self._may_miss = schema.dedup_groups, schema.labels, may_miss
-        self._readers: dict[str, ChunkReader | None] = {}
-        own = features.get(SAMPLE, ())
-        self._of_samples = [*_KEYS, *self._labels, *(f"{g}_{ROW}" for g in self._groups), *_stored_names(own)]
-        self._of_rows, self._of_streams = {}, {}
-        for group in self._groups:
-            windowed = [f for f in features[group] if f.window]
-            names = [ROW, *_stored_names([f for f in features[group] if not f.window]), *([STREAM] if windowed else [])]
-            names += [name for f in windowed for name in (start_of(f.name), length_of(f.name))]
-            self._of_rows[group], self._of_streams[group] = names, [STREAM, *_stored_names(windowed)]
-
-    def close(self, path: str) -> None:
-        """Closes a file.
-
-        Args:
-            path: of the file in the table.
-        """
-        if reader := self._readers.pop(path, None):
-            reader.close()
+        self._schema, self._may_miss = schema, may_miss
+        self._parts: OrderedDict[str, _JoinedPart | None] = OrderedDict()
+        self._scratch = Scratch()
 
     def read(self, part: Part, index: int) -> DecodedRowGroup | None:
         """Reads one row group of the samples and of every group; None where something is not as usual.
@@ -80,142 +68,243 @@ class ChunkedRowGroups:
         """
         if not isinstance(self._path, Path):
             return None
+        name = part.samples.path
+        if name not in self._parts:
+            self._parts[name] = self._join(part)
+            num_open = sum(joined.num_files for joined in self._parts.values() if joined)
+            while num_open > _MAX_OPEN_FILES and len(self._parts) > 1:
+                if closed := self._parts.popitem(last=False)[1]:
+                    num_open -= closed.num_files
+                    closed.close()
+        self._parts.move_to_end(name)
+        joined = self._parts[name]
         try:
-            return self._read(part, index)
-        except _Unusual:
+            return joined.read(index) if joined else None
+        except (_Unusual, ValueError, OSError):
             return None
 
-    def _read(self, part: Part, index: int) -> DecodedRowGroup:
-        samples = self._columns(part.samples, index, self._of_samples)
-        origins = {SAMPLE: Origin(self._path / part.samples.path, index)}
-        plain, others, row_of_sample, num_rows = dict[str, PlainColumn](), dict[str, Rows](), {}, {}
-        for f in self._features.get(SAMPLE, ()):
-            samples.place(f, plain, others)
-        for group in self._groups:
-            rows = self._columns(part.groups[group], index, self._of_rows[group])
-            origins[group] = Origin(self._path / part.groups[group].path, index)
-            windowed = [f for f in self._features[group] if f.window]
-            for f in self._features[group]:
-                if not f.window:
-                    rows.place(f, plain, others)
-            if windowed:
-                others |= self._windows(part, group, index, rows, windowed)
-            numbers = rows.key(ROW)
-            row_of_sample[group] = _count(samples.key(f"{group}_{ROW}"), numbers)
-            num_rows[group] = len(numbers)
-        ids, sessions, requests = (samples.key(name) for name in _KEYS)
-        labels, columns = self._read_labels(samples), DecodedColumns(plain, others)
-        return DecodedRowGroup(ids, sessions, requests, labels, row_of_sample, num_rows, columns, origins)
-
-    def _windows(
-        self, part: Part, group: str, index: int, rows: "_Columns", features: Sequence[Feature]
-    ) -> dict[str, Rows]:
-        """The rows of features that are stored as windows."""
-        if group not in part.streams:
-            raise _Unusual
-        streams = self._columns(part.streams[group], index, self._of_streams[group])
-        stream_of_row = _count(rows.key(STREAM), streams.key(STREAM))
-        origin = Origin(self._path / part.groups[group].path, index)
-        found: dict[str, Rows] = {}
-        for f in features:
-            starts, lengths = (rows.numbers(name(f.name), np.int32) for name in (start_of, length_of))
-            try:
-                found[f.name] = place_windows(starts, lengths, stream_of_row, f, origin, streams.lists(f), origin)
-            except DataError as error:  # the other way finds it again, and names the file of the streams
-                raise _Unusual from error
-        return found
-
-    def _read_labels(self, samples: "_Columns") -> Array:
-        """The labels, float32 [N, number of labels]; nan where one is missing and may be."""
-        labels = np.empty((samples.chunks.num_rows, len(self._labels)), np.float32)
-        for number, (name, may_miss) in enumerate(zip(self._labels, self._may_miss, strict=True)):
-            labels[:, number] = samples.numbers(name, np.float32)
-            if np.isinf(labels[:, number]).any() or (not may_miss and np.isnan(labels[:, number]).any()):
-                raise _Unusual
-        return labels
-
-    def _columns(self, entry: FileEntry, index: int, names: Sequence[str]) -> "_Columns":
-        """Some columns of a row group of a file."""
-        file = self._open_file(entry)
-        if entry.path not in self._readers:
-            try:
-                self._readers[entry.path] = ChunkReader(Path(str(self._path / entry.path)), file, names)
-            except (ValueError, KeyError, OSError):
-                self._readers[entry.path] = None
-        reader = self._readers[entry.path]
-        if reader is None:
-            raise _Unusual
+    def _join(self, part: Part) -> "_JoinedPart | None":
+        """Opens the files of a part."""
+        what = self._features, self._schema, self._may_miss, self._scratch
         try:
-            with measure("io"):
-                fetched = reader.fetch(index)
-            with measure("decode"):
-                return _Columns(reader.decode(index, *fetched), reader.numbers)
-        except (ValueError, OSError) as error:
-            raise _Unusual from error
+            return _JoinedPart(Path(str(self._path)), part, self._open_file, *what)
+        except (_Unusual, ValueError, KeyError, OSError):
+            return None
 
 
-class _Columns:
-    """Columns of a row group of one file.
+class _OpenFile:
+    """A file of a part, and the numbers of its columns among those of the whole part.
 
     Args:
-        chunks: the decoded columns.
-        numbers: for each column its number there.
+        file: where its chunks lie.
+        names: its columns that are read.
+        first: the number of the first of them.
     """
 
-    def __init__(self, chunks: DecodedChunks, numbers: Mapping[str, int]) -> None:
-        self.chunks, self._numbers = chunks, numbers
+    def __init__(self, file: ChunkFile, names: Sequence[str], first: int) -> None:
+        self._file, self._places, self._first = file, {name: n for n, name in enumerate(names)}, first
 
-    def numbers(self, name: str, dtype: type[np.generic]) -> Array:
-        """Single values, which must be of a type."""
-        number = self._numbers[name]
-        if self.chunks.types[number] != dtype or self.chunks.is_list[number]:
+    def number(self, name: str, *types: type[np.generic], is_list: bool = False) -> int:
+        """The number of a column, which must be of one of some types."""
+        place = self._places[name]
+        if self._file.types[place] not in types or self._file.is_list[place] != is_list:
             raise _Unusual
-        return self.chunks.array(number)
+        return self._first + place
 
-    def key(self, name: str) -> Array:
-        """A key column, int64 [rows]."""
-        return self.numbers(name, np.int64)
+    def feature(self, feature: Feature) -> "_Stored":
+        """A feature that is stored as its kind asks for."""
+        is_list = feature.kind is Kind.ids
+        types = (np.float32,) if feature.kind is Kind.dense else (np.int32, np.int64)
+        number = self.number(feature.name, *types, is_list=is_list)
+        weights = None if feature.weights is None else self.number(feature.weights, np.float32, is_list=True)
+        is_wide = self._file.types[self._places[feature.name]].itemsize == 8
+        return _Stored(feature, number, weights, is_plain=weights is None and not is_wide)
 
-    def lists(self, feature: Feature) -> Column:
-        """Lists of ids, with their weights where they are asked for."""
-        values, offsets = self._lists_of(feature.name)
-        if values.dtype == np.float32:
+
+@dataclass(frozen=True)
+class _Stored:
+    """A feature among the columns of a part.
+
+    Attributes:
+        feature: which one.
+        values: the number of its column.
+        weights: the number of the column of its weights; None where there are none.
+        is_plain: its rows can stay where they were decoded.
+    """
+
+    feature: Feature
+    values: int
+    weights: int | None
+    is_plain: bool
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A feature that is stored as windows: the numbers of the columns of starts, lengths and streams.
+
+    ``pair`` is the number of the pair of columns that names the stream of each row.
+    """
+
+    stored: _Stored
+    starts: int
+    lengths: int
+    pair: int
+
+
+class _JoinedPart:
+    """The files of a part of a table, whose row groups are read together.
+
+    Args:
+        path: the directory of the table.
+        part: which.
+        open_file, features, schema, may_miss, scratch: see ``ChunkedRowGroups``.
+
+    Attributes:
+        num_files: how many are open.
+        close: closes them.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        part: Part,
+        open_file: Callable[[FileEntry], RowGroupFile],
+        features: Mapping[str, Sequence[Feature]],
+        schema: Schema,
+        may_miss: Sequence[bool],
+        scratch: Scratch,
+    ) -> None:
+        self._open_file, self._files, self._num_columns = open_file, list[ChunkFile](), 0
+        self._groups, self._may_miss, own = schema.dedup_groups, may_miss, features.get(SAMPLE, ())
+        references = [f"{group}_{ROW}" for group in self._groups]
+        samples = self._open(part.samples, [*_KEYS, *schema.labels, *references, *_stored_names(own)])
+        self._keys = [samples.number(name, np.int64) for name in _KEYS]
+        self._labels = np.array([samples.number(name, np.float32) for name in schema.labels], np.int64)
+        self._as_they_are = np.tile(np.array([0, 1], np.float32), (len(schema.labels), 1))
+        self._origins = {SAMPLE: path / part.samples.path}
+        stored, pairs = [samples.feature(f) for f in own], list[tuple[int, int]]()
+        streams = list[tuple[int, int]]()
+        windows: list[_Window] = []
+        for group, reference in zip(self._groups, references, strict=True):
+            own_windows = [f for f in features[group] if f.window]
+            single = [f for f in features[group] if not f.window]
+            names = [ROW, *_stored_names(single), *([STREAM] if own_windows else [])]
+            names += [name for f in own_windows for name in (start_of(f.name), length_of(f.name))]
+            rows = self._open(part.groups[group], names)
+            self._origins[group] = path / part.groups[group].path
+            stored += [rows.feature(f) for f in single]
+            pairs.append((samples.number(reference, np.int64), rows.number(ROW, np.int64)))
+            if own_windows:
+                lists = self._open(part.streams[group], [STREAM, *_stored_names(own_windows)])
+                for f in own_windows:
+                    starts, lengths = (rows.number(name(f.name), np.int32) for name in (start_of, length_of))
+                    windows.append(_Window(lists.feature(f), starts, lengths, len(self._groups) + len(streams)))
+                streams.append((rows.number(STREAM, np.int64), lists.number(STREAM, np.int64)))
+        self._numbers, self._stored = np.array([*pairs, *streams], np.int64).reshape(-1, 2).T
+        self._place(stored, windows)
+        self.num_files = len(self._files)
+        self._reader, self._scratch = ChunkReader(self._files, scratch), scratch
+        self.close = self._reader.close
+
+    def _open(self, entry: FileEntry, names: Sequence[str]) -> _OpenFile:
+        """Opens a file; its columns are numbered after those of the files before."""
+        opened = self._open_file(entry)
+        file = ChunkFile(opened.descriptor, opened.parquet, names)
+        self._files.append(file)
+        first, self._num_columns = self._num_columns, self._num_columns + len(names)
+        return _OpenFile(file, names, first)
+
+    def _place(self, stored: Sequence[_Stored], windows: Sequence[_Window]) -> None:
+        """Numbers the features that stay where they are decoded, and keeps what the others need."""
+        plain = [s for s in stored if s.is_plain]
+        self._windows = sorted(windows, key=lambda w: not w.stored.is_plain)
+        self._others = [s for s in stored if not s.is_plain]
+        shared = [w.stored for w in self._windows if w.stored.is_plain]
+        self._num_plain, self._num_shared = len(plain), len(shared)
+        self._names = {s.feature.name: n for n, s in enumerate([*plain, *shared])}
+        self._values = np.array([s.values for s in (*plain, *shared)], np.int64)
+        columns = [(w.starts, w.lengths, w.pair, w.stored.values) for w in self._windows]
+        self._bounds = np.array(columns, np.int64).reshape(-1, 4)
+        self._sized = np.concatenate([self._numbers, self._bounds[:, 0]])
+        self._num_rows = self._values.copy()  # the columns that say how many rows each feature has
+        self._num_rows[len(plain) :] = self._bounds[: len(shared), 0]
+
+    def read(self, index: int) -> DecodedRowGroup:
+        """Reads a row group.
+
+        Raises:
+            _Unusual: it is not as this module reads it.
+            ValueError, OSError: it cannot be read.
+        """
+        with measure("io"):
+            self._reader.fetch(index)
+        with measure("decode"):
+            chunks = self._reader.decode(index)
+            return self._join(chunks, {group: Origin(path, index) for group, path in self._origins.items()})
+
+    def _join(self, chunks: DecodedChunks, origins: Mapping[str, Origin]) -> DecodedRowGroup:
+        """Puts the columns of all files together."""
+        sizes, num_pairs, num_plain = chunks.num_rows[self._sized], len(self._numbers), self._num_plain
+        ends = np.cumsum(sizes)
+        block = self._scratch.slabs.take(4 * int(ends[-1]) if len(ends) else 4).view(np.int32)
+        out = address_of(block) + 4 * (ends - sizes)
+        stored = chunks.values[self._stored], chunks.num_rows[self._stored]
+        if count_from_first(chunks.values[self._numbers], sizes[:num_pairs], *stored, out[:num_pairs]) >= 0:
             raise _Unusual
-        if feature.weights is None:
-            return Column(values, offsets)
-        weights, ends = self._lists_of(feature.weights)
-        if weights.dtype != np.float32 or not np.array_equal(ends, offsets):
+        starts, lengths, pairs, lists = self._bounds.T
+        windows = np.stack([chunks.values[starts], chunks.values[lengths], out[pairs], chunks.offsets[lists]], 1)
+        if place_windows(windows, sizes[num_pairs:], out[num_pairs:]) >= 0:
             raise _Unusual
-        return Column(values, offsets, weights)
+        arrays = [block[end - size : end] for end, size in zip(ends.tolist(), sizes.tolist(), strict=True)]
+        places = np.zeros((len(self._values), 6), np.int64)
+        places[:, kernels.VALUES] = chunks.values[self._values]
+        places[:num_plain, kernels.OFFSETS] = chunks.offsets[self._values[:num_plain]]
+        places[num_plain:, kernels.STARTS] = out[num_pairs : num_pairs + self._num_shared]
+        places[num_plain:, kernels.LENGTHS] = windows[: self._num_shared, 1]
+        places[num_plain:, kernels.NUM_VALUES] = chunks.num_values[self._values[num_plain:]]
 
-    def _lists_of(self, name: str) -> tuple[Array, Array]:
-        """The values of lists, and their offsets."""
-        number = self._numbers[name]
-        if not self.chunks.is_list[number]:
-            raise _Unusual
-        return self.chunks.array(number), self.chunks.offsets_of(number)
+        def rows_of(number: int) -> Rows:
+            if number < num_plain:
+                return chunks.column(int(self._values[number]))
+            return self._rows_of_windows(chunks, number - num_plain, arrays[num_pairs:])
 
-    def place(self, feature: Feature, plain: dict[str, PlainColumn], others: dict[str, Rows]) -> None:
-        """Puts the rows of a feature among those that stay where they are, or among the others."""
-        number, chunks = self._numbers[feature.name], self.chunks
-        dtype, is_list = chunks.types[number], chunks.is_list[number]
-        if is_list != (feature.kind is Kind.ids) or (dtype == np.float32) != (feature.kind is Kind.dense):
-            raise _Unusual
-        if feature.weights is None and dtype.itemsize == 4:
-            place = int(chunks.values[number]), int(chunks.offsets[number])
-            plain[feature.name] = PlainColumn(*place, chunks.num_rows, partial(chunks.column, number), chunks.block)
-        else:
-            others[feature.name] = self.lists(feature) if is_list else chunks.column(number)
+        others: dict[str, Rows] = {s.feature.name: _lists(chunks, s) for s in self._others}
+        for number in range(self._num_shared, len(self._windows)):
+            name = self._windows[number].stored.feature.name
+            others[name] = self._rows_of_windows(chunks, number, arrays[num_pairs:])
+        owners = chunks.block, block
+        columns = DecodedColumns(self._names, places, chunks.num_rows[self._num_rows], rows_of, others, owners)
+        num_rows = dict(zip(self._groups, stored[1].tolist(), strict=False))
+        row_of_sample = dict(zip(self._groups, arrays, strict=False))
+        ids, sessions, requests = (chunks.array(number) for number in self._keys)
+        labels = self._read_labels(chunks)
+        return DecodedRowGroup(ids, sessions, requests, labels, row_of_sample, num_rows, columns, origins)
+
+    def _rows_of_windows(self, chunks: DecodedChunks, number: int, starts: Sequence[Array]) -> Windows:
+        """The rows of a feature that is stored as windows."""
+        window = self._windows[number]
+        lists, lengths = _lists(chunks, window.stored), chunks.array(window.lengths)
+        return Windows(lists.values, starts[number], lengths, lists.weights)
+
+    def _read_labels(self, chunks: DecodedChunks) -> Array:
+        """The labels, float32 [N, number of labels]; nan where one is missing and may be."""
+        labels = np.empty((int(chunks.num_rows[self._keys[0]]), len(self._labels)), np.float32)
+        if not kernels.standardize_numbers(chunks.values[self._labels], self._as_they_are, labels):
+            for number, may_miss in enumerate(self._may_miss):
+                if np.isinf(labels[:, number]).any() or (not may_miss and np.isnan(labels[:, number]).any()):
+                    raise _Unusual
+        return labels
 
 
-def _count(numbers: Array, stored: Array) -> Array:
-    """Numbers that refer to rows, counted from the first row, int32 [N]."""
-    first, size = (int(stored[0]), len(stored)) if len(stored) else (0, 0)
-    local = np.empty(len(numbers), np.int32)
-    are_there = kernels.count_from(numbers, first, size, local)
-    if len(local) and (not are_there or stored[-1] - first != size - 1):
+def _lists(chunks: DecodedChunks, stored: _Stored) -> Column:
+    """The rows of a column, with their weights where they are asked for."""
+    column = chunks.column(stored.values)
+    if stored.weights is None:
+        return column
+    weights = chunks.column(stored.weights)
+    if not np.array_equal(np.asarray(weights.offsets), np.asarray(column.offsets)):
         raise _Unusual
-    return local
+    return replace(column, weights=weights.values)
 
 
 def _stored_names(features: Sequence[Feature]) -> list[str]:

@@ -12,10 +12,14 @@ offsets; lists have int32 offsets [rows + 1]; windows have int32 starts and leng
 import numpy as np
 
 from recd_dist.table.column import Array
-from recd_dist.table.loops import copy_bytes, jit, load_float, load_int32, splitmix64_one, store_int32
+from recd_dist.table.loops import copy_bytes, jit, load_float, load_int32, prefetch, splitmix64_one, store_int32
 
 VALUES, OFFSETS, STARTS, LENGTHS, WEIGHTS, NUM_VALUES = range(6)
 """The columns of ``places``."""
+
+
+_AHEAD, _LINE = 6, 64
+"""How many runs ahead a loop asks for what it will copy, and bytes of a line of the cache."""
 
 
 @jit
@@ -62,8 +66,10 @@ def find_unique_rows(
         num_runs: int64 [at least G], receives their number.
         num_rows: int64 [at least G], receives the number of distinct rows.
     """
+    num_samples = inverse.shape[1]
     for g in range(rows.shape[1]):
-        size, run, sample = 0, -1, 0
+        size, run, sample = 0, -1, inverse.ctypes.data + 4 * g * num_samples
+        row_groups, firsts, sizes = chosen[g]
         for r in range(samples.shape[1]):
             row_group, first, end = samples[0, r], samples[1, r], samples[1, r] + samples[2, r]
             row_of, number_of = rows[row_group, g], seen[row_group, g]
@@ -76,17 +82,17 @@ def find_unique_rows(
                         number = size
                         store_int32(number_of, row, size)
                         size += 1
-                        if run >= 0 and chosen[g, 0, run] == row_group and chosen[g, 1, run] + chosen[g, 2, run] == row:
-                            chosen[g, 2, run] += 1
+                        if run >= 0 and row_groups[run] == row_group and firsts[run] + sizes[run] == row:
+                            sizes[run] += 1
                         else:
                             run += 1
-                            chosen[g, 0, run], chosen[g, 1, run], chosen[g, 2, run] = row_group, row, 1
+                            row_groups[run], firsts[run], sizes[run] = row_group, row, 1
                     last = row
-                inverse[g, sample] = number
-                sample += 1
+                store_int32(sample, i - first, number)
+            sample += 4 * (end - first)
         for k in range(run + 1):
-            number_of = seen[chosen[g, 0, k], g]
-            for row in range(chosen[g, 1, k], chosen[g, 1, k] + chosen[g, 2, k]):
+            number_of = seen[row_groups[k], g]
+            for row in range(firsts[k], firsts[k] + sizes[k]):
                 store_int32(number_of, row, -1)
         num_runs[g], num_rows[g] = run + 1, size
 
@@ -118,7 +124,7 @@ def list_rows(samples: Array, rows: Array, chosen: Array) -> int:
 
 @jit
 def gather_lengths(
-    places: Array, homes: Array, chosen: Array, num_runs: Array, lengths: Array, num_values: Array
+    places: Array, homes: Array, chosen: Array, num_runs: Array, lengths: int, num_values: Array
 ) -> None:
     """Writes the lengths of the rows of all features, feature after feature.
 
@@ -127,7 +133,7 @@ def gather_lengths(
         homes: int64 [F], for each feature which of the chosen rows it has.
         chosen: int32 [homes, 3, capacity], runs of rows.
         num_runs: int64 [homes].
-        lengths: int32, receives the lengths.
+        lengths: the address that receives the lengths, int32.
         num_values: int64 [F], receives the number of values of each feature, over its rows.
     """
     place = 0
@@ -136,15 +142,23 @@ def gather_lengths(
         for k in range(num_runs[home]):
             row_group, first, size = chosen[home, 0, k], chosen[home, 1, k], chosen[home, 2, k]
             offsets, windows = places[row_group, f, OFFSETS], places[row_group, f, LENGTHS]
-            for i in range(size):
-                length = 1
-                if windows:
-                    length = load_int32(windows, first + i)
-                elif offsets:
-                    length = load_int32(offsets, first + i + 1) - load_int32(offsets, first + i)
-                lengths[place + i] = length
-                total += length
-            place += size
+            if windows:
+                for i in range(first, first + size):
+                    length = load_int32(windows, i)
+                    store_int32(lengths, place, length)
+                    place, total = place + 1, total + length
+            elif offsets:
+                begin = load_int32(offsets, first)
+                total -= begin
+                for i in range(first + 1, first + size + 1):
+                    end = load_int32(offsets, i)
+                    store_int32(lengths, place, end - begin)
+                    place, begin = place + 1, end
+                total += begin
+            else:
+                for i in range(place, place + size):
+                    store_int32(lengths, i, 1)
+                place, total = place + size, total + size
         num_values[f] = total
 
 
@@ -177,24 +191,40 @@ def gather_values(
         if is_shared[f]:
             continue
         home, to = homes[f], out + offsets[f] * item
-        for k in range(num_runs[home]):
-            row_group, first, size = chosen[home, 0, k], chosen[home, 1, k], chosen[home, 2, k]
-            values = places[row_group, f, column]
-            starts, bounds = places[row_group, f, STARTS], places[row_group, f, OFFSETS]
+        size = num_runs[home]
+        for k in range(size):
+            row_group, first, num_rows = chosen[home, 0, k], chosen[home, 1, k], chosen[home, 2, k]
+            place = places[row_group, f]
+            values, bounds = place[column], place[OFFSETS]
+            if k + _AHEAD < size:
+                _prefetch_run(places[chosen[home, 0, k + _AHEAD], f], column, chosen[home, 1, k + _AHEAD], item)
             if not values:
                 continue
-            if starts:
-                lengths = places[row_group, f, LENGTHS]
-                for i in range(first, first + size):
+            if place[STARTS]:
+                lengths = place[LENGTHS]
+                for i in range(first, first + num_rows):
                     num_bytes = load_int32(lengths, i) * item
-                    copy_bytes(to, values + load_int32(starts, i) * item, num_bytes)
+                    copy_bytes(to, values + load_int32(place[STARTS], i) * item, num_bytes)
                     to += num_bytes
             else:
-                begin, end = int(first), int(first) + size
+                begin, end = int(first), int(first) + num_rows
                 if bounds:
                     begin, end = int(load_int32(bounds, begin)), int(load_int32(bounds, end))
                 copy_bytes(to, values + begin * item, (end - begin) * item)
                 to += (end - begin) * item
+
+
+@jit
+def _prefetch_run(place: Array, column: int, first: int, item: int) -> None:
+    """Asks for the first values of a run of rows, whose bounds are in the cache still."""
+    if place[STARTS]:
+        prefetch(place[column] + load_int32(place[STARTS], first) * item)
+    elif place[OFFSETS]:
+        begin = place[column] + load_int32(place[OFFSETS], first) * item
+        prefetch(begin)
+        prefetch(begin + _LINE)
+    else:
+        prefetch(place[column] + first * item)
 
 
 @jit
@@ -281,24 +311,6 @@ def standardize_numbers(columns: Array, moments: Array, out: Array) -> bool:
             out[i, c] = number
             are_finite &= number - number == 0  # neither nan nor infinite
     return are_finite
-
-
-@jit
-def count_from(numbers: Array, first: int, size: int, out: Array) -> bool:
-    """Counts numbers from the first row that they may refer to; returns whether all are in [0, size).
-
-    Args:
-        numbers: int64 [N].
-        first: what counts as 0.
-        size: the number of rows.
-        out: int32 [N], receives them.
-    """
-    are_there = True
-    for i in range(len(numbers)):
-        number = numbers[i] - first
-        are_there &= (number >= 0) & (number < size)
-        out[i] = number
-    return are_there
 
 
 @jit

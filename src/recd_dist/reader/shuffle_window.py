@@ -77,7 +77,7 @@ class _Placed:
     blocks: list[int]
     rows: list[int]
     seen: list[int]
-    places: list[Place]
+    places: Array
     numbers: list[int]
     owners: list[object]
 
@@ -94,7 +94,8 @@ class ShuffleWindowDecoder:
 
     def __init__(self, files: AnyFiles, schema: Schema, preparation: RowPreparation, shuffle: Shuffle) -> None:
         self._files, self._schema, self._preparation, self._shuffle = files, schema, preparation, shuffle
-        self._limits = preparation.limits(schema)
+        limits = preparation.limits(schema)
+        self._limits = np.array([limits.get(f.name, -1) for f in schema.sparse], np.int64)
         self._dense = {g: fs for g in schema.groups if (fs := [f for f in schema.of_group(g) if not f.is_sparse])}
         self._moments = {g: preparation.moments(fs) for g, fs in self._dense.items()}
 
@@ -119,7 +120,7 @@ class ShuffleWindowDecoder:
         size = kernels.split_into_runs(order, np.cumsum([len(ids) for ids in sessions]), runs)
         runs = runs[:, :size].copy()
         shape, schema = len(placed), self._schema
-        places = np.array([p.places for p in placed], np.int64).reshape(shape, len(schema.sparse), 6)
+        places = np.stack([p.places for p in placed])
         return DecodedShuffleWindow(
             ends=np.cumsum(runs[2], dtype=np.int64),
             runs=runs,
@@ -154,42 +155,36 @@ class ShuffleWindowDecoder:
         of_samples, of_rows, of_seen = ([address_of(a) for a in arrays] for arrays in (blocks, rows, seen))
         return _Placed(of_samples, of_rows, of_seen, places, numbers, owners)
 
-    def _place_ids(self, row_group: DecodedRowGroup, owners: list[object]) -> list[Place]:
-        """Where the ids of each feature lie: as they were decoded, if that will do, else in new memory."""
-        columns = row_group.columns
-        plain = columns.plain if isinstance(columns, DecodedColumns) else {}
-        found = {}
-        for f in self._schema.sparse:
-            array = plain.get(f.name)
-            if array is None or f.name not in self._limits:
-                continue
-            found[f.name] = (array.values, array.offsets, 0, 0, 0, 0)
-            owners.append(array.owner)
-        while found:
-            names = list(found)
-            sizes = [plain[name].num_rows for name in names]
-            limits = [self._limits[name] for name in names]
-            wrong = kernels.find_outside(np.array([found[n] for n in names]), np.array(sizes), np.array(limits))
-            if wrong < 0:
-                break
-            del found[names[wrong]]  # the careful way names the id, or leaves it out
-        for f in self._schema.sparse:
-            if f.name not in found:
-                rows = self._preparation.ids(f, row_group, self._origin(row_group, f))
-                owners.append(arrays := _arrays_of(rows))
-                found[f.name] = _place_of(arrays)
-        return [found[f.name] for f in self._schema.sparse]
+    def _place_ids(self, row_group: DecodedRowGroup, owners: list[object]) -> Array:
+        """Where the ids of each feature lie, int64 [F, 6]: where they were decoded, or else in new memory."""
+        columns, features = row_group.columns, self._schema.sparse
+        places, is_there = np.zeros((len(features), 6), np.int64), np.zeros(len(features), bool)
+        if isinstance(columns, DecodedColumns) and columns.numbers:
+            numbers = np.array([columns.numbers.get(f.name, -1) for f in features], np.int64)
+            is_there = (numbers >= 0) & (self._limits >= 0)
+            places, num_rows = columns.places[numbers], columns.num_rows[numbers]
+            owners.append(columns.owner)
+            wrong = kernels.find_outside(places, num_rows, np.where(is_there, self._limits, -1))
+            while wrong >= 0:
+                is_there[wrong] = False  # the careful way names the id, or leaves it out
+                wrong = kernels.find_outside(places, num_rows, np.where(is_there, self._limits, -1))
+        for number in np.flatnonzero(~is_there):
+            feature = features[number]
+            rows = self._preparation.ids(feature, row_group, self._origin(row_group, feature))
+            owners.append(arrays := _arrays_of(rows))
+            places[number] = _place_of(arrays)
+        return places
 
     def _place_numbers(self, row_group: DecodedRowGroup, owners: list[object]) -> list[int]:
         """Where the dense features of each group lie side by side, transformed and finite, in new memory."""
         columns, addresses = row_group.columns, []
-        plain = columns.plain if isinstance(columns, DecodedColumns) else {}
+        plain = columns if isinstance(columns, DecodedColumns) else None
         for group, features in self._dense.items():
             num_rows = row_group.num_rows.get(group, len(row_group.sample_ids))
             block = np.empty((num_rows, len(features)), np.float32)
             moments, is_done = self._moments.get(group), False
-            if moments is not None and all(f.name in plain for f in features):
-                arrays = np.array([plain[f.name].values for f in features], np.int64)
+            if plain is not None and moments is not None and all(f.name in plain.numbers for f in features):
+                arrays = plain.places[[plain.numbers[f.name] for f in features], kernels.VALUES]
                 is_done = kernels.standardize_numbers(arrays, moments, block)
             if not is_done:  # the careful way names the number, or sets it to zero
                 for n, f in enumerate(features):

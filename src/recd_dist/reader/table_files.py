@@ -12,14 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from recd_dist.errors import ConfigError, DataError, nearest
-from recd_dist.reader import kernels
 from recd_dist.reader.chunked_row_groups import ChunkedRowGroups
 from recd_dist.reader.order import RowGroup
 from recd_dist.reader.row_group_columns import (
     DecodedColumns,
     DecodedRowGroup,
     Origin,
-    PlainColumn,
     is_plain,
     join_chunks,
     read_column,
@@ -46,7 +44,7 @@ class _DecodedGroup:
         origin: where the rows come from.
     """
 
-    plain: Mapping[str, PlainColumn]
+    plain: Mapping[str, pa.Array]
     columns: Mapping[str, Rows]
     row_numbers: Array
     origin: Origin
@@ -73,9 +71,7 @@ class TableFiles:
         self._features = {group: self._stored_features(group) for group in self.schema.groups}
         stats = table.manifest.labels
         may_miss = [name in stats and stats[name].num_null > 0 for name in self.schema.labels]
-        self._chunks = ChunkedRowGroups(
-            table.path, lambda entry: self._open(entry).parquet, self._features, self.schema, may_miss
-        )
+        self._chunks = ChunkedRowGroups(table.path, self._open, self._features, self.schema, may_miss)
 
     def check_sizes(self) -> None:
         """Refuses a table of which a file that the schema needs is missing or cut off; reads no file.
@@ -117,7 +113,7 @@ class TableFiles:
             num_rows[group] = len(stored.row_numbers)
         ids, sessions, requests = (read_key(samples, key, origin) for key in keys)
         labels = self._read_labels(samples, origin)
-        decoded = DecodedColumns(plain, columns)
+        decoded = DecodedColumns.of_arrow(plain, columns)
         return DecodedRowGroup(ids, sessions, requests, labels, row_of_sample, num_rows, decoded, origins)
 
     def read_columns(self, entry: FileEntry, index: int, names: Sequence[str]) -> tuple[pa.Table, Origin]:
@@ -170,12 +166,12 @@ class TableFiles:
 
     def _keep_plain(
         self, entry: FileEntry, table: pa.Table, features: Sequence[Feature], origin: Origin
-    ) -> tuple[dict[str, PlainColumn], dict[str, Rows]]:
+    ) -> tuple[dict[str, pa.Array], dict[str, Rows]]:
         """The features that can stay as they are, and the rows of the others."""
         names = self._plain[entry.path]
         batches = table.to_batches()
         arrays = dict(zip(table.column_names, batches[0].columns, strict=True)) if len(batches) == 1 else {}
-        plain = {f.name: PlainColumn.of_arrow(arrays[f.name]) for f in features if f.name in arrays and f.name in names}
+        plain = {f.name: arrays[f.name] for f in features if f.name in arrays and f.name in names}
         return plain, {f.name: read_column(table, f, origin) for f in features if f.name not in plain}
 
     def _read_labels(self, samples: pa.Table, origin: Origin) -> Array:
@@ -222,9 +218,7 @@ class TableFiles:
                 f"{len(entry.row_groups)} with {sum(entry.row_groups)}; the file was replaced, {REMEDY}"
             )
         if len(self._open_files) >= _MAX_OPEN_FILES:
-            closed, oldest = self._open_files.popitem(last=False)
-            oldest.close()
-            self._chunks.close(closed)
+            self._open_files.popitem(last=False)[1].close()
         self._open_files[entry.path] = opened
         fields = {field.name: field for field in file.schema_arrow}
         stored = [feature for features in self._features.values() for feature in features]
@@ -290,14 +284,13 @@ def count_from_first(numbers: Array, stored: Array, column: str, kind: str, orig
         DataError: a number of another row group.
     """
     first, size = (int(stored[0]), len(stored)) if len(stored) else (0, 0)
-    local = np.empty(len(numbers), np.int32)
-    are_there = kernels.count_from(numbers, first, size, local)
-    if len(local) and (not are_there or stored[-1] - first != size - 1):
+    local = numbers - first
+    if len(local) and (not size or local.min() < 0 or local.max() >= size or stored[-1] - first != size - 1):
         raise DataError(
             f"{origin}: '{column}' goes from {numbers.min()} to {numbers.max()}, the {kind}'s row group holds {size} "
             f"rows from {first}; the files do not belong together, {REMEDY}"
         )
-    return local
+    return local.astype(np.int32)
 
 
 def _column_names(features: Sequence[Feature]) -> list[str]:

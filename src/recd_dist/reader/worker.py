@@ -11,12 +11,12 @@ from multiprocessing import connection, parent_process
 from time import monotonic_ns, perf_counter_ns
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from recd_dist.errors import UserError
 from recd_dist.reader.batching import Batching, Empty, Piece
+from recd_dist.reader.chunks.slabs import Slabs
 from recd_dist.reader.decode_ahead import ShuffleWindowCache
 from recd_dist.reader.intervals import Interval
 from recd_dist.reader.made_features import group_of
@@ -138,6 +138,7 @@ class BatchReader:
         self._epoch = -1
         self._shuffle_windows: tuple[ShuffleWindow, ...] = ()
         self._starts: list[int] = []
+        self._memory = Slabs()
 
     @staticmethod
     def check(options: ReaderOptions) -> None:
@@ -150,12 +151,12 @@ class BatchReader:
         _prepare(options)
         files.check_sizes()
 
-    def read(self, task: Task, empty: Empty = np.empty) -> Batch:
+    def read(self, task: Task, empty: Empty | None = None) -> Batch:
         """Reads the batch of a task.
 
         Args:
             task: what to read.
-            empty: gives the memory of each tensor of the batch.
+            empty: gives the memory of each tensor of the batch; memory of this reader where it is absent.
         """
         if task.epoch != self._epoch:
             self._shuffle_windows = shuffle_windows(self._options.table.manifest, self._options.shuffle, task.epoch)
@@ -170,7 +171,7 @@ class BatchReader:
                 pieces.append((decoded, start - shuffle_window.start, stop - shuffle_window.start))
                 start = stop  # noqa: PLW2901
         with self.stopwatch.bound(), measure("collate"):
-            return self._batching.batch(pieces, empty)
+            return self._batching.batch(pieces, empty or self._memory.empty)
 
     def _following(self, task: Task, number: int) -> ShuffleWindow | None:
         """The shuffle window to decode ahead: the next one, when this worker goes on beyond the one of that number."""
@@ -182,7 +183,7 @@ class BatchReader:
         counts, self._preparation.counts = self._preparation.counts, Counter()
         return dict(counts)
 
-    def read_result(self, task: Task, empty: Empty = np.empty) -> Result:
+    def read_result(self, task: Task, empty: Empty | None = None) -> Result:
         """Reads the batch of a task; an error that the user can mend is returned instead. Arguments are as above."""
         batch: Batch | Failure
         try:

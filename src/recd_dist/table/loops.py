@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numba
 import numpy as np
 import numpy.typing as npt
+from llvmlite import ir
 from numba.core import cgutils, types
 from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
@@ -93,9 +94,16 @@ def splitmix64_one(x: np.uint64) -> np.uint64:
     return scramble_one(x + GOLDEN)
 
 
+def _are_numbers(*kinds: Any) -> bool:
+    """Whether all are integers: anything else, as an array in place of its address, is an error of whoever calls."""
+    return all(isinstance(kind, types.Integer | types.IntegerLiteral) for kind in kinds)
+
+
 @intrinsic
-def copy_bytes(_context: Any, _to: Any, _source: Any, _num_bytes: Any) -> Any:
+def copy_bytes(_context: Any, to: Any, source: Any, num_bytes: Any) -> Any:
     """Copies a number of bytes to one address from another, int64 all three; they must not overlap."""
+    if not _are_numbers(to, source, num_bytes):
+        return None
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         target, origin, size = arguments
@@ -104,6 +112,23 @@ def copy_bytes(_context: Any, _to: Any, _source: Any, _num_bytes: Any) -> Any:
         return cgutils.get_null_value(cgutils.voidptr_t)
 
     return types.voidptr(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def prefetch(_context: Any, address: Any) -> Any:
+    """Asks for the cache line of an address, which need not be one, and does not wait for it."""
+    if not _are_numbers(address):
+        return None
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        read, keep, data = number(0), number(3), number(1)
+        builder.call(function, [builder.inttoptr(arguments[0], cgutils.voidptr_t), read, keep, data])
+        return cgutils.get_null_value(cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), generate
 
 
 def _element(context: Any, builder: Any, kind: Any, address: Any, place: Any) -> Any:
@@ -118,7 +143,10 @@ def _load(kind: Any) -> Any:
     """
 
     @intrinsic
-    def load(_context: Any, _address: Any, _place: Any) -> Any:
+    def load(_context: Any, address: Any, place: Any) -> Any:
+        if not _are_numbers(address, place):
+            return None
+
         def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
             return builder.load(_element(context, builder, kind, *arguments))
 
@@ -138,8 +166,10 @@ def load_offset(offsets: int, num_bytes: int, place: int) -> int:
 
 
 @intrinsic
-def load_byte(_context: Any, _address: Any, _place: Any) -> Any:
+def load_byte(_context: Any, address: Any, place: Any) -> Any:
     """The byte at a place of an array at an address, as int64: with uint64 numba would compute in floats."""
+    if not _are_numbers(address, place):
+        return None
 
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         byte = builder.load(_element(context, builder, types.uint8, *arguments))
@@ -152,7 +182,10 @@ def _store(kind: Any) -> Any:
     """An intrinsic that writes an element of an array at an address."""
 
     @intrinsic
-    def store(_context: Any, _address: Any, _place: Any, _value: Any) -> Any:
+    def store(_context: Any, address: Any, place: Any, _value: Any) -> Any:
+        if not _are_numbers(address, place):
+            return None
+
         def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
             address, place, value = arguments
             builder.store(value, _element(context, builder, kind, address, place))

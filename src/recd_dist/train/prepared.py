@@ -12,7 +12,7 @@ import numpy as np
 
 from recd_dist.errors import UserError
 from recd_dist.job.config import load
-from recd_dist.reader import kernels, window_kernels
+from recd_dist.reader import kernels, row_group_kernels, window_kernels
 from recd_dist.reader.chunks import pages, thrift
 from recd_dist.table import loops
 from recd_dist.tensors import row_windows
@@ -45,17 +45,16 @@ def _load_compiled() -> None:
     places, num_runs = np.zeros((1, 0, 6), np.int64), np.zeros(1, np.int64)
     kernels.split_into_runs(starts, offsets[1:], runs[0])
     kernels.find_unique_rows(runs[0], few, few, np.zeros((0, 2), np.int32), runs, num_runs, num_runs)
-    kernels.gather_lengths(places, none, runs, num_runs, np.zeros(0, np.int32), none)
+    kernels.gather_lengths(places, none, runs, num_runs, 0, none)
     kernels.gather_values(places, kernels.VALUES, np.zeros(0, bool), none, runs, num_runs, 4, 0, starts)
     kernels.gather_blocks(few, none, runs[0], none)
     kernels.find_outside(places[0], none, none)
-    stored = np.zeros(0, np.int64)
-    stored.flags.writeable = False  # as Arrow gives it, for which numba compiles apart
-    kernels.count_from(stored, 0, 0, np.zeros(0, np.int32))
     thrift.read_footer(0, 0, np.zeros((1, 1, 6), np.int64))
     found = np.zeros((1, 7), np.int64)
-    pages.find_pages(0, 0, 0, np.zeros((1, 6), np.int64), none, found)
-    pages.decode_pages(found[:0], none, none, none, none, none, 0, np.zeros(0, np.int32))
+    pages.find_pages(0, 0, none, none, none, found)
+    pages.decode_pages(found[:0], none, none, none, none, none, none, np.zeros(0, np.int32))
+    row_group_kernels.count_from_first(none, none, none, none, none)
+    row_group_kernels.place_windows(np.zeros((0, 4), np.int64), none, none)
     numbers = np.zeros((0, 0), np.float32)
     kernels.standardize_numbers(none, np.zeros((0, 2), np.float32), numbers)
     kernels.gather_numbers(few[0], 0, none, runs[0, :, :1], numbers, 0)

@@ -13,10 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.reader.chunks.test_column_chunks import ENCODINGS, required, write
+from tests.reader.chunks.test_column_chunks import ENCODINGS, decode, open_columns, required, write
 
 from recd_dist.reader.chunks import encodings, flat_pages, pages, thrift
-from recd_dist.reader.chunks.column_chunks import ChunkReader
 from recd_dist.reader.chunks.flat_chunks import FlatFile, FlatRows
 
 
@@ -81,13 +80,13 @@ def memory(monkeypatch) -> Memory:
         memory.allow((address, size))
         return read_footer(address, size, out)
 
-    def find_in_given(buffer: int, first: int, size: int, *rest: object) -> int:
+    def find_in_given(buffer: int, size: int, *rest: object) -> int:
         memory.allow((buffer, size))
-        return find_pages(buffer, first, size, *rest)
+        return find_pages(buffer, size, *rest)
 
     def decode_given(found, unpacked, items, num_values, values, offsets, num_rows, scratch) -> int:
         given = zip(unpacked, found[:, pages.UNPACKED_SIZE if memory.codec else pages.SIZE], strict=True)
-        lists = [(start, 4 * (num_rows + 1)) for start in offsets if start]
+        lists = [(start, 4 * (rows + 1)) for start, rows in zip(offsets, num_rows, strict=True) if start]
         memory.allow(*given, *zip(values, num_values * items, strict=True), *lists, span_of(scratch))
         return decode_pages(found, unpacked, items, num_values, values, offsets, num_rows, scratch)
 
@@ -134,12 +133,12 @@ def made(path: Path, encoding: str, codec: str, is_list: bool, nullable: bool = 
 def test_damaged_pages_are_left_within_their_bytes(tmp_path, memory, encoding, codec, is_list) -> None:
     path, memory.codec = tmp_path / "x.parquet", codec != "none"
     whole, refused = made(path, encoding, codec, is_list), 0
-    reader = ChunkReader(path, pq.ParquetFile(path), ["x"])
+    reader = open_columns(path, pq.ParquetFile(path), ["x"])
     for place in range(4, start_of_footer(whole)):
         damage(path, whole, place, (0xFF, whole[place] ^ 0x80, 0x7F, whole[place] ^ 2)[place % 4])
         for index in range(2):
             try:
-                reader.decode(index, *reader.fetch(index))
+                decode(reader, index)
             except (ValueError, OSError, OverflowError):
                 refused += 1
     reader.close()
@@ -178,10 +177,12 @@ def test_a_damaged_footer_makes_nothing_read_beyond(tmp_path, memory, is_list) -
     for place, byte in product(range(start_of_footer(whole), len(whole) - 8), (0, 0xFF)):
         damage(path, whole, place, byte)
         try:
-            reader = ChunkReader(path, file, ["x"])
+            reader = open_columns(path, file, ["x"])
             for index in range(2):
-                columns = reader.decode(index, *reader.fetch(index))
-                assert len(columns.array(0)) >= columns.num_rows or columns.offsets_of(0)[-1] <= len(columns.array(0))
+                columns = decode(reader, index)
+                assert len(columns.array(0)) >= columns.num_rows[0] or columns.offsets_of(0)[-1] <= len(
+                    columns.array(0)
+                )
         except (ValueError, OSError, OverflowError):
             refused += 1
     assert refused
@@ -196,6 +197,6 @@ def test_a_dictionary_of_more_values_than_numbers_hold_is_refused() -> None:
     found, unpacked = np.array([dictionary, data], np.int64), np.array([block.ctypes.data, bytes_of.ctypes.data])
     one = np.array([8], np.int64)
     wrong = pages.decode_pages(
-        found, unpacked, one // 2, one, one * 0 + block[16:].ctypes.data, one * 0, 8, np.empty(8, np.int32)
+        found, unpacked, one // 2, one, one * 0 + block[16:].ctypes.data, one * 0, one, np.empty(8, np.int32)
     )
     assert wrong == 0

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recd_dist.reader.chunks.column_chunks import ChunkReader
+from recd_dist.reader.chunks.column_chunks import ChunkFile, ChunkReader, DecodedChunks, Scratch
 
 NUMBERS = {"int32": pa.int32(), "int64": pa.int64(), "float32": pa.float32()}
 ENCODINGS = ("PLAIN", "RLE_DICTIONARY", "BYTE_STREAM_SPLIT", "DELTA_BINARY_PACKED")
@@ -44,15 +44,26 @@ def write(path: Path, columns: dict[str, tuple[pa.Field, pa.Array, str]], codec:
         writer.write_table(table.slice(half))
 
 
-def assert_equal_to_pyarrow(path: Path, names: list[str]) -> None:
+def open_columns(path: Path, file: pq.ParquetFile, *names: list[str]) -> ChunkReader:
+    """A reader of some columns of a file, or of several times the same file."""
+    with path.open("rb") as opened:
+        return ChunkReader([ChunkFile(opened.fileno(), file, columns) for columns in names], Scratch())
+
+
+def decode(reader: ChunkReader, index: int) -> DecodedChunks:
+    reader.fetch(index)
+    return reader.decode(index)
+
+
+def assert_equal_to_pyarrow(path: Path, *names: list[str]) -> None:
     file = pq.ParquetFile(path)
-    reader = ChunkReader(path, file, names)
+    reader = open_columns(path, file, *names)
     try:
         for index in range(file.num_row_groups):
-            found, wanted = reader.decode(index, *reader.fetch(index)), file.read_row_group(index)
-            assert found.num_rows == wanted.num_rows
-            for name in names:
-                column = found.column(reader.numbers[name])
+            found, wanted = decode(reader, index), file.read_row_group(index)
+            assert (found.num_rows == wanted.num_rows).all()
+            for number, name in enumerate(name for columns in names for name in columns):
+                column = found.column(number)
                 chunks = wanted.column(name).combine_chunks()
                 array = chunks.chunk(0) if isinstance(chunks, pa.ChunkedArray) else chunks
                 if pa.types.is_list(array.type):
@@ -89,12 +100,11 @@ def test_every_encoding_type_and_codec(tmp_path_factory, seed, size, spread, cod
     path = tmp_path_factory.mktemp("chunks") / "x.parquet"
     write(path, columns, codec, data_page_size=page, write_batch_size=16)
     assert_equal_to_pyarrow(path, list(columns))
-    assert_equal_to_pyarrow(path, [*columns][::-3])
+    assert_equal_to_pyarrow(path, [*columns][::-3], [*columns][:4], [*columns][1:2])
 
 
 def decode_first(path: Path) -> None:
-    reader = ChunkReader(path, pq.ParquetFile(path), ["x"])
-    reader.decode(0, *reader.fetch(0))
+    decode(open_columns(path, pq.ParquetFile(path), ["x"]), 0)
 
 
 SINGLE = {"x": (required("x", pa.int32(), False), pa.array(range(100), pa.int32()), "PLAIN")}
@@ -133,10 +143,10 @@ def test_damaged_bytes_are_no_more_than_wrong_numbers(tmp_path, encoding, codec)
         for place in rng.integers(4, end, 3):
             data[place] = rng.integers(0, 256)
         path.write_bytes(data)
-        reader = ChunkReader(path, file, ["x"])
+        reader = open_columns(path, file, ["x"])
         try:
             for index in range(2):
-                column = reader.decode(index, *reader.fetch(index)).column(0)
+                column = decode(reader, index).column(0)
                 assert 0 <= column.offsets.min() <= column.offsets.max() <= len(column.values)
         except (ValueError, OSError):
             refused += 1

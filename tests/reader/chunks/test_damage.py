@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.reader.chunks.test_column_chunks import ENCODINGS, required, write
+from tests.reader.chunks.test_column_chunks import ENCODINGS, open_columns, required, write
 
 from recd_dist.reader.chunks.column_chunks import ChunkReader
 
@@ -18,7 +18,8 @@ HARMLESS = ("thrift", "Unexpected end of stream")
 def decode(reader: ChunkReader, index: int) -> list[bytes] | None:
     """What our loops make of a row group: values, and offsets of lists; None where they leave it."""
     try:
-        column = reader.decode(index, *reader.fetch(index)).column(0)
+        reader.fetch(index)
+        column = reader.decode(index).column(0)
     except (ValueError, OSError):
         return None
     return [part.tobytes() for part in (column.values, column.offsets) if part is not None]
@@ -51,7 +52,7 @@ def test_what_is_decoded_of_a_damaged_file_is_what_pyarrow_reads(tmp_path, encod
         ends = np.cumsum(rng.integers(0, 4, 130))
         array = pa.ListArray.from_arrays(pa.array([0, *ends[ends < 400], 400], pa.int32()), array, type=field.type)
     write(path, {"x": (field, array, encoding)}, "none", data_page_size=300)
-    reader, compared = ChunkReader(path, pq.ParquetFile(path), ["x"]), 0
+    reader, compared = open_columns(path, pq.ParquetFile(path), ["x"]), 0
     for data in damaged(path.read_bytes(), rng):
         path.write_bytes(data)
         for index in range(2):

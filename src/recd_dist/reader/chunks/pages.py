@@ -4,16 +4,12 @@ import numpy as np
 
 from recd_dist.reader.chunks.encodings import PLAIN, PLAIN_DICTIONARY, decode_values, find_zeros
 from recd_dist.reader.chunks.thrift import (
-    BYTES,
     COUNT,
     DATA,
-    DATA_START,
     DICTIONARY,
-    DICTIONARY_START,
     ENCODING,
     HEADER_END,
     KIND,
-    NUM_VALUES,
     PACKED,
     UNPACKED,
     read_page_header,
@@ -30,25 +26,23 @@ how many unpacked."""
 
 
 @jit
-def find_pages(buffer: int, first: int, size: int, chunks: Array, columns: Array, pages: Array) -> int:
+def find_pages(buffer: int, size: int, places: Array, sizes: Array, num_values: Array, pages: Array) -> int:
     """Finds the pages of some column chunks.
 
     Args:
-        buffer: the address of bytes of the file.
-        first: the place in the file of the first of these bytes.
+        buffer: the address of bytes of files.
         size: the number of these bytes.
-        chunks: int64 [columns of the file, 6], see ``thrift``.
-        columns: int64 [C], the columns whose pages are wanted.
+        places: int64 [C], where each chunk begins among these bytes.
+        sizes: int64 [C], bytes of each.
+        num_values: int64 [C], values of each, those of empty lists counted.
         pages: int64 [capacity, 7], receives them, column after column, in order.
 
     Returns:
         The number of pages; -1 where something is damaged or unknown, -2 where there are more than fit.
     """
     found, header = 0, np.empty(6, np.int64)
-    for c in range(len(columns)):
-        chunk = chunks[columns[c]]
-        place = (chunk[DATA_START] if chunk[DICTIONARY_START] < 0 else chunk[DICTIONARY_START]) - first
-        end, left = place + chunk[BYTES], chunk[NUM_VALUES]
+    for c in range(len(places)):
+        place, end, left = places[c], places[c] + sizes[c], num_values[c]
         if place < 0 or end > size:
             return -1
         while left > 0:
@@ -82,7 +76,7 @@ def decode_pages(
     num_values: Array,
     values: Array,
     offsets: Array,
-    num_rows: int,
+    num_rows: Array,
     scratch: Array,
 ) -> int:
     """Decodes pages to arrays.
@@ -94,18 +88,19 @@ def decode_pages(
         num_values: int64 [C], in: values of each column, those of empty lists counted; out: those that there are.
         values: int64 [C], the addresses that receive the values.
         offsets: int64 [C], the addresses that receive int32 [rows + 1], for lists; 0 for single values.
-        num_rows: rows of each column.
+        num_rows: int64 [C], rows of each column.
         scratch: int32 [at least the values of the largest page].
 
     Returns:
         -1; or the number of the first column that cannot be decoded.
     """
-    column, place, row, left, dictionary, dictionary_size = -1, 0, 0, 0, 0, 0
+    column, place, row, rows, left, dictionary, dictionary_size = -1, 0, 0, 0, 0, 0, 0
     for p in range(len(pages)):
         page, start = pages[p], unpacked[p]
         end, count, encoding = start + page[UNPACKED_SIZE], page[PAGE_COUNT], page[PAGE_ENCODING]
         if page[COLUMN] != column:
-            column, place, row, left, dictionary, dictionary_size = page[COLUMN], 0, 0, num_values[page[COLUMN]], 0, 0
+            column, place, row, dictionary, dictionary_size = page[COLUMN], 0, 0, 0, 0
+            rows, left = num_rows[column], num_values[column]
         item = items[column]
         if page[PAGE_KIND] == DICTIONARY:
             if encoding not in (PLAIN, PLAIN_DICTIONARY) or count > (end - start) // item:
@@ -116,14 +111,14 @@ def decode_pages(
             return column
         left -= count
         if offsets[column]:
-            start, count, row = _decode_levels(start, end, count, offsets[column], place, row, num_rows, scratch)
-        if start < 0 or (not offsets[column] and place + count > num_rows):
+            start, count, row = _decode_levels(start, end, count, offsets[column], place, row, rows, scratch)
+        if start < 0 or (not offsets[column] and place + count > rows):
             return column
         to = values[column] + place * item
         if not decode_values(encoding, start, end, count, item, dictionary, dictionary_size, to, scratch):
             return column
         place += count
-        if not left and not _is_whole(offsets[column], place, row, num_rows):
+        if not left and not _is_whole(offsets[column], place, row, rows):
             return column
         if not left:
             num_values[column] = place
