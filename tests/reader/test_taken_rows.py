@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recd_dist.reader.row_group_columns import DecodedColumns
 from recd_dist.reader.taken_rows import take_columns
 from recd_dist.table.column import Column, offsets_of
 
@@ -31,11 +32,11 @@ def test_the_rows_that_were_chosen(lists, random):
         "number": Column(np.arange(len(lists), dtype=np.float32)),
         "id": Column(np.arange(len(lists)) + 2**33 * random.randint(0, 1)),
     }
-    taken = take_columns(columns, chosen)
+    taken = DecodedColumns.of(*take_columns(columns, chosen))
     for name, column in columns.items():
         every = rows_of(column)
         assert rows_of(taken[name]) == [every[row] for row in chosen]
-    assert {"small", "number"} <= set(taken.plain)
+    assert {"small", "number"} <= set(taken.numbers)
     weights = Column(columns["weighted"].weights, offsets)
     of_rows = rows_of(weights)
     assert rows_of(Column(taken["weighted"].weights, taken["weighted"].offsets)) == [of_rows[row] for row in chosen]
@@ -44,5 +45,6 @@ def test_the_rows_that_were_chosen(lists, random):
 def test_ids_become_narrow_where_all_fit():
     edge = 2**31
     for value, dtype in ((edge - 1, np.int32), (-edge, np.int32), (edge, np.int64), (-edge - 1, np.int64)):
-        found = take_columns({"id": Column(np.array([7, value]))}, np.array([1]))["id"].values
+        taken = DecodedColumns.of(*take_columns({"id": Column(np.array([7, value]))}, np.array([1])))
+        found = taken["id"].values
         assert (found.tolist(), found.dtype) == ([value], dtype)

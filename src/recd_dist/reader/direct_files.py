@@ -106,9 +106,9 @@ class DirectFiles:
                     by_hash = self.table.ways.get(group) == HASH
                     row_of_sample[group], first = find_equal_rows(list(columns.values()), by_hash)
                     num_rows[group] = len(first)
-                taken = take_columns(columns, first)
-                plain |= taken.plain
-                others |= {name: taken[name] for name in columns if name not in taken.plain}
+                of_group, others_of_group = take_columns(columns, first)
+                plain |= of_group
+                others |= others_of_group
         ids = self.sample_ids(row_group)
         sessions = samples.key(SESSION_ID, ids)
         return DecodedRowGroup(
@@ -118,7 +118,7 @@ class DirectFiles:
             labels=self._read_labels(samples),
             row_of_sample=row_of_sample,
             num_rows=num_rows,
-            columns=DecodedColumns(plain, others),
+            columns=DecodedColumns.of(plain, others),
             origins=dict.fromkeys(self.schema.groups, origin),
         )
 

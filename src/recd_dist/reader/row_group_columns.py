@@ -9,6 +9,7 @@ The columns get the types of the schema and have no nulls. Windows stay windows,
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +41,31 @@ class Origin:
         return f"{self.file}, row group {self.row_group}"
 
 
+class PlainColumn(NamedTuple):
+    """Rows that a batch can copy from where they were decoded: int32, float32 or lists of int32, without nulls.
+
+    Attributes:
+        values: the address of the values.
+        offsets: the address of int32 offsets into them [rows + 1]; 0 for single values.
+        num_rows: the number of rows.
+        rows: the same rows as arrays.
+        owner: what keeps the memory.
+    """
+
+    values: int
+    offsets: int
+    num_rows: int
+    rows: Callable[[], Column]
+    owner: object
+
+    @staticmethod
+    def of_arrow(array: pa.Array) -> "PlainColumn":
+        """The rows of an Arrow array that ``is_plain`` allows."""
+        if pa.types.is_list(array.type):
+            return PlainColumn(*addresses_of_lists(array), len(array), lambda: Column(*_read_lists(array)), array)
+        return PlainColumn(address_of_arrow(array), 0, len(array), lambda: Column(array.to_numpy()), array)
+
+
 class DecodedColumns(Mapping[str, Rows]):
     """The rows of each feature of a row group.
 
@@ -65,19 +91,13 @@ class DecodedColumns(Mapping[str, Rows]):
         self._rows_of, self._others = rows_of, others
 
     @staticmethod
-    def of_arrow(arrays: Mapping[str, pa.Array], others: Mapping[str, Rows]) -> "DecodedColumns":
-        """The rows of Arrow arrays that ``is_plain`` allows, by feature, and those of the other features."""
-        kept, places = list(arrays.values()), np.zeros((len(arrays), 6), np.int64)
-        for number, array in enumerate(kept):
-            is_list = pa.types.is_list(array.type)
-            places[number, :2] = addresses_of_lists(array) if is_list else (address_of_arrow(array), 0)
-
-        def rows_of(number: int) -> Rows:
-            array = kept[number]
-            return Column(*_read_lists(array)) if pa.types.is_list(array.type) else Column(array.to_numpy())
-
-        numbers, num_rows = {name: n for n, name in enumerate(arrays)}, np.array([len(a) for a in kept], np.int64)
-        return DecodedColumns(numbers, places, num_rows, rows_of, others, kept)
+    def of(plain: Mapping[str, "PlainColumn"], others: Mapping[str, Rows]) -> "DecodedColumns":
+        """Features that stay where they were decoded, each by itself, and the rows of all other features."""
+        kept, places = list(plain.values()), np.zeros((len(plain), 6), np.int64)
+        places[:, :2] = np.array([column[:2] for column in kept], np.int64).reshape(-1, 2)
+        num_rows, numbers = np.array([c.num_rows for c in kept], np.int64), {name: n for n, name in enumerate(plain)}
+        owners = [column.owner for column in kept]
+        return DecodedColumns(numbers, places, num_rows, lambda number: kept[number].rows(), others, owners)
 
     def __getitem__(self, name: str) -> Rows:
         number = self.numbers.get(name)

@@ -18,6 +18,7 @@ from recd_dist.reader.row_group_columns import (
     DecodedColumns,
     DecodedRowGroup,
     Origin,
+    PlainColumn,
     is_plain,
     join_chunks,
     read_column,
@@ -44,7 +45,7 @@ class _DecodedGroup:
         origin: where the rows come from.
     """
 
-    plain: Mapping[str, pa.Array]
+    plain: Mapping[str, PlainColumn]
     columns: Mapping[str, Rows]
     row_numbers: Array
     origin: Origin
@@ -113,7 +114,7 @@ class TableFiles:
             num_rows[group] = len(stored.row_numbers)
         ids, sessions, requests = (read_key(samples, key, origin) for key in keys)
         labels = self._read_labels(samples, origin)
-        decoded = DecodedColumns.of_arrow(plain, columns)
+        decoded = DecodedColumns.of(plain, columns)
         return DecodedRowGroup(ids, sessions, requests, labels, row_of_sample, num_rows, decoded, origins)
 
     def read_columns(self, entry: FileEntry, index: int, names: Sequence[str]) -> tuple[pa.Table, Origin]:
@@ -166,12 +167,12 @@ class TableFiles:
 
     def _keep_plain(
         self, entry: FileEntry, table: pa.Table, features: Sequence[Feature], origin: Origin
-    ) -> tuple[dict[str, pa.Array], dict[str, Rows]]:
+    ) -> tuple[dict[str, PlainColumn], dict[str, Rows]]:
         """The features that can stay as they are, and the rows of the others."""
         names = self._plain[entry.path]
         batches = table.to_batches()
         arrays = dict(zip(table.column_names, batches[0].columns, strict=True)) if len(batches) == 1 else {}
-        plain = {f.name: arrays[f.name] for f in features if f.name in arrays and f.name in names}
+        plain = {f.name: PlainColumn.of_arrow(arrays[f.name]) for f in features if f.name in arrays and f.name in names}
         return plain, {f.name: read_column(table, f, origin) for f in features if f.name not in plain}
 
     def _read_labels(self, samples: pa.Table, origin: Origin) -> Array:

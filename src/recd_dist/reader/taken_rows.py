@@ -14,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from recd_dist.reader.row_group_columns import DecodedColumns, PlainColumn
+from recd_dist.reader.row_group_columns import PlainColumn
 from recd_dist.table.addresses import address_of
 from recd_dist.table.column import Array, Column, Rows
 from recd_dist.table.loops import copy_bytes, jit, load_int64, load_offset, store_int32
@@ -25,8 +25,8 @@ _VALUES, _ITEM, _OFFSETS, _OFFSET_ITEM, _OUT_ITEM = range(5)
 and bytes of a value when it is copied."""
 
 
-def take_columns(columns: Mapping[str, Column], rows: Array) -> DecodedColumns:
-    """Copies rows.
+def take_columns(columns: Mapping[str, Column], rows: Array) -> tuple[dict[str, PlainColumn], dict[str, Rows]]:
+    """Copies rows: the features that a batch can copy from there, and all others.
 
     Args:
         columns: features, N rows each.
@@ -62,10 +62,10 @@ def take_columns(columns: Mapping[str, Column], rows: Array) -> DecodedColumns:
             continue
         taken = of_block()
         if column.weights is not None:
-            of_weights = take_columns({"": Column(column.weights, column.offsets)}, rows)
-            taken = Column(taken.values, taken.offsets, of_weights[""].values)
+            weights, _ = take_columns({"": Column(column.weights, column.offsets)}, rows)
+            taken = Column(taken.values, taken.offsets, weights[""].rows().values)
         others[name] = taken
-    return DecodedColumns(plain, others)
+    return plain, others
 
 
 def _block_for(sources: Array, counts: Array, num_rows: int) -> tuple[Array, Array, Array]:

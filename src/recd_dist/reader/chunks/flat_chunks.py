@@ -303,10 +303,11 @@ def _grow(space: Array, used: int, more: int) -> Array:
 
 def _find_pages(packed: Array, chunks: Array) -> Array:
     """The pages of all columns, int64 [P, 7]."""
-    capacity, columns = 4 * len(chunks) + 64, np.arange(len(chunks))
+    capacity = 4 * len(chunks) + 64
+    places, sizes, num_values = (chunks[:, n].copy() for n in (thrift.DATA_START, thrift.BYTES, thrift.NUM_VALUES))
     while True:
         pages = np.empty((capacity, 7), np.int64)
-        found = page_loops.find_pages(address_of(packed), 0, len(packed), chunks, columns, pages)
+        found = page_loops.find_pages(address_of(packed), len(packed), places, sizes, num_values, pages)
         if found >= 0:
             return pages[:found]
         if found == -1:
