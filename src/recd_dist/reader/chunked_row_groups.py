@@ -14,6 +14,7 @@ import numpy as np
 
 from recd_dist.reader import kernels
 from recd_dist.reader.chunks.column_chunks import ChunkFile, ChunkReader, DecodedChunks, Scratch
+from recd_dist.reader.number_chains import NumberChains
 from recd_dist.reader.row_group_columns import DecodedColumns, DecodedRowGroup, Origin
 from recd_dist.reader.row_group_file import RowGroupFile
 from recd_dist.reader.row_group_kernels import count_from_first, place_windows
@@ -180,7 +181,7 @@ class _JoinedPart:
         samples = self._open(part.samples, [*_KEYS, *schema.labels, *references, *_stored_names(own)])
         self._keys = [samples.number(name, np.int64) for name in _KEYS]
         self._labels = np.array([samples.number(name, np.float32) for name in schema.labels], np.int64)
-        self._as_they_are = np.tile(np.array([0, 1], np.float32), (len(schema.labels), 1))
+        self._label_chains = NumberChains([()] * len(self._labels))
         self._origins = {SAMPLE: path / part.samples.path}
         stored, pairs = [samples.feature(f) for f in own], list[tuple[int, int]]()
         streams = list[tuple[int, int]]()
@@ -289,7 +290,7 @@ class _JoinedPart:
     def _read_labels(self, chunks: DecodedChunks) -> Array:
         """The labels, float32 [N, number of labels]; nan where one is missing and may be."""
         labels = np.empty((int(chunks.num_rows[self._keys[0]]), len(self._labels)), np.float32)
-        if not kernels.standardize_numbers(chunks.values[self._labels], self._as_they_are, labels):
+        if not self._label_chains.run(chunks.values[self._labels], labels):
             for number, may_miss in enumerate(self._may_miss):
                 if np.isinf(labels[:, number]).any() or (not may_miss and np.isnan(labels[:, number]).any()):
                     raise _Unusual

@@ -5,20 +5,17 @@ reaches the trainer alone, which may want a few more batches before it writes it
 process of a job, as Slurm sends it, is not for the server either (nor for its workers, ``worker.start_worker``). The
 server and its workers end when the trainer does, however it ends.
 
-What every worker needs is loaded here, once for all of them: torch, pyarrow, the reader, and what numba imports before
-it runs its first loop, which takes 0.35 s of a core and would otherwise be a part of each worker's first batch.
+What every worker needs is loaded here, once for all of them: torch, pyarrow, the reader and its compiled loops.
 """
 
 import contextlib
 import os
 import signal
 
-import numpy as np
-
 import recd_dist.reader.worker  # noqa: F401
-from recd_dist.reader import kernels
+from recd_dist.reader.load_loops import load_loops
 
-kernels.hash_ids(no_ids := np.zeros(0, np.int64), 1, no_ids)
+load_loops()
 with contextlib.suppress(PermissionError):  # a session's leader has a group of its own already
     os.setpgid(0, 0)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -295,25 +295,6 @@ def find_outside(places: Array, num_rows: Array, limits: Array) -> int:
 
 
 @jit
-def standardize_numbers(columns: Array, moments: Array, out: Array) -> bool:
-    """Computes (x - mean) / deviation of dense features; returns whether all numbers are finite.
-
-    Args:
-        columns: int64 [n], addresses of float32 [rows].
-        moments: float32 [n, 2], mean and deviation of each.
-        out: float32 [rows, n], receives them side by side.
-    """
-    are_finite = True
-    for c in range(len(columns)):
-        mean, deviation = moments[c, 0], moments[c, 1]
-        for i in range(len(out)):
-            number = (load_float(columns[c], i) - mean) / deviation
-            out[i, c] = number
-            are_finite &= number - number == 0  # neither nan nor infinite
-    return are_finite
-
-
-@jit
 def hash_ids(ids: Array, num_embeddings: int, out: Array) -> None:
     """Maps ids into [0, num_embeddings): splitmix64, then modulo.
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from recd_dist.errors import ConfigError, DataError, nearest
 from recd_dist.reader import kernels
+from recd_dist.reader.number_chains import NumberChains
 from recd_dist.reader.row_group_columns import DecodedRowGroup, Origin
 from recd_dist.reader.transform import Transforms
 from recd_dist.screen.command_line import command_line, override
@@ -73,18 +74,9 @@ class RowPreparation:
         tables = {f.name: self._tables[str(f.table)] for f in schema.sparse if f.name not in self._transforms.steps}
         return {name: table.num_embeddings for name, table in tables.items() if not table.hashed}
 
-    def moments(self, features: Sequence[Feature]) -> Array | None:
-        """Mean and deviation of dense features, float32 [n, 2], 0 and 1 where one is not standardised.
-
-        None where one of them has another transform.
-        """
-        found = np.empty((len(features), 2), np.float32)
-        for n, f in enumerate(features):
-            steps = self._transforms.steps.get(f.name, ())
-            if any(step.name != "standardize" for step in steps) or len(steps) > 1:
-                return None
-            found[n] = (steps[0].arguments["mean"], steps[0].arguments["std"] or 1.0) if steps else (0.0, 1.0)
-        return found
+    def chains(self, features: Sequence[Feature]) -> NumberChains:
+        """The transforms of dense features that are stored side by side."""
+        return NumberChains([self._transforms.steps.get(f.name, ()) for f in features])
 
     def numbers(self, feature: Feature, row_group: DecodedRowGroup, origin: Origin) -> Column:
         """Transforms dense values, which must be finite before and after, unless a transform fills in what is not.

@@ -3,7 +3,7 @@
 Nothing is copied together: a batch copies what it takes out of the row groups, by the addresses that stand here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -97,7 +97,7 @@ class ShuffleWindowDecoder:
         limits = preparation.limits(schema)
         self._limits = np.array([limits.get(f.name, -1) for f in schema.sparse], np.int64)
         self._dense = {g: fs for g in schema.groups if (fs := [f for f in schema.of_group(g) if not f.is_sparse])}
-        self._moments = {g: preparation.moments(fs) for g, fs in self._dense.items()}
+        self._chains = {g: preparation.chains(fs) for g, fs in self._dense.items()}
 
     def decode(self, epoch: int, shuffle_window: ShuffleWindow) -> DecodedShuffleWindow:
         """Reads the row groups of a shuffle window and makes them ready for batches.
@@ -178,16 +178,14 @@ class ShuffleWindowDecoder:
     def _place_numbers(self, row_group: DecodedRowGroup, owners: list[object]) -> list[int]:
         """Where the dense features of each group lie side by side, transformed and finite, in new memory."""
         columns, addresses = row_group.columns, []
-        plain = columns if isinstance(columns, DecodedColumns) else None
         for group, features in self._dense.items():
             num_rows = row_group.num_rows.get(group, len(row_group.sample_ids))
             block = np.empty((num_rows, len(features)), np.float32)
-            moments, is_done = self._moments.get(group), False
-            if plain is not None and moments is not None and all(f.name in plain.numbers for f in features):
-                arrays = plain.places[[plain.numbers[f.name] for f in features], kernels.VALUES]
-                is_done = kernels.standardize_numbers(arrays, moments, block)
-            if not is_done:  # the careful way names the number, or sets it to zero
-                for n, f in enumerate(features):
+            chains = self._chains[group]
+            places, _owners = _places_of_numbers(columns, [features[n].name for n in chains.places])
+            are_finite = chains.run(places, block)
+            for n, f in enumerate(features):
+                if not are_finite or n not in chains.places:  # this way names the number, or sets it to zero
                     block[:, n] = self._preparation.numbers(f, row_group, self._origin(row_group, f)).values
             owners.append(block)
             addresses.append(address_of(block))
@@ -197,6 +195,14 @@ class ShuffleWindowDecoder:
     def _origin(row_group: DecodedRowGroup, feature: Feature) -> Origin:
         """Where the rows of a feature come from."""
         return row_group.origins[feature.group if feature.group in row_group.origins else SAMPLE]
+
+
+def _places_of_numbers(columns: Mapping[str, Rows], names: Sequence[str]) -> tuple[Array, object]:
+    """The addresses of dense features, int64 [names] of float32 [rows], and what keeps them."""
+    if isinstance(columns, DecodedColumns) and all(name in columns.numbers for name in names):
+        return columns.places[[columns.numbers[name] for name in names], kernels.VALUES], columns.owner
+    arrays = [np.ascontiguousarray(columns[name].values, np.float32) for name in names]
+    return np.array([address_of(array) for array in arrays], np.int64), arrays
 
 
 def _arrays_of(rows: Rows) -> list[Array | None]:

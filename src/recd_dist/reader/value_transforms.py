@@ -32,8 +32,12 @@ def clamp(rows: Rows, min: float | None = None, max: float | None = None) -> Row
 
 
 def log(rows: Rows) -> Rows:
-    """The natural logarithm of 1 + |x| with the sign of x: counts and prices on a readable scale."""
-    return replace(rows, values=np.sign(rows.values) * np.log1p(np.abs(rows.values)))
+    """The natural logarithm of 1 + |x| with the sign of x: counts and prices on a readable scale.
+
+    It is computed in float64, so that it does not depend on the instructions that a processor has.
+    """
+    logarithms = np.log1p(np.abs(rows.values, dtype=np.float64))
+    return replace(rows, values=np.copysign(logarithms, rows.values).astype(rows.values.dtype))
 
 
 def bucketize(rows: Rows, boundaries: Sequence[float]) -> Rows:
