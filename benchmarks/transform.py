@@ -34,7 +34,7 @@ from recd_dist.table.schema import SAMPLE, Kind
 GOAL = 0.85
 PAIRS = 7
 PASSES = 10
-"""Passes over dense features in a measurement: one takes 0.1 ms, a fifth of which is the first call after other code."""
+"""Passes over dense features in a measurement: one takes 0.1 ms, a fifth of it for the first call after other code."""
 
 
 Pairs = dict[str, list[tuple[Rows, Rows]]]
