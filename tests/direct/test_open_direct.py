@@ -75,7 +75,7 @@ def test_the_samples_of_a_table_of_the_etl(write, configure, tmp_path):
 
 @pytest.mark.usefixtures("own_logging")
 def test_types_become_what_the_etl_makes_of_them(write, configure, tmp_path):
-    """Texts in lists, dictionaries, unsigned and small integers, lists of fixed size, large lists, nulls."""
+    """Texts in lists, dictionaries, unsigned and small integers, lists of fixed size, large ones, views, nulls."""
     rows = samples(40)
     table = flat_table(rows, history=pa.large_list(pa.int64()), item=pa.int16())
     n = len(rows)
@@ -85,6 +85,9 @@ def test_types_become_what_the_etl_makes_of_them(write, configure, tmp_path):
         "pair": pa.array([[i // 8 % 5, 7] for i in range(n)], pa.list_(pa.int32(), 2)),
         "city": pa.array([["Oslo", "Rome"][i // 20 % 2] for i in range(n)]).dictionary_encode(),
         "big": pa.array([2**63 + i // 10 for i in range(n)], pa.uint64()),
+        "near": pa.array([[i // 6, 3] if i % 4 else None for i in range(n)], pa.list_view(pa.int32())),
+        "far": pa.array([[i // 5] * (i % 3) for i in range(n)], pa.large_list_view(pa.int64())),
+        "names": pa.array([["Ada", str(i // 9)] for i in range(n)], pa.list_view(pa.string_view())),
         "seen_in": pa.array([["web", "app"][i // 12 % 2] for i in range(n)], pa.string_view()),
         "flag": pa.array([bool(i // 15 % 2) for i in range(n)]),
         "maybe": pa.array([None if i % 7 == 0 else i % 50 for i in range(n)], pa.int64()),
@@ -123,6 +126,21 @@ def test_timestamps_of_other_units(write, configure, tmp_path, unit):
     at = pa.array([row["at"] for row in rows], pa.timestamp("s")).cast(pa.timestamp(unit))
     path = write(flat_table(rows).drop_columns("at").append_column("at", at), **CUT)
     assert by_session(table_job(tmp_path, path)) == by_session(resolve(configure(path)))
+
+
+def test_dictionaries_in_lists_of_a_large_row_group(write, configure):
+    """A row group that is cut into units, whose texts are dictionaries, in lists and alone."""
+    n = 20_000
+    tags = pa.array([[f"t{i % 97}", f"t{i // 9 % 5000}"] for i in range(n)])
+    number = pa.array(range(n))
+    table = pa.table({"visit": pa.compute.divide(number, 4), "at": number, "clicked": pa.compute.bit_wise_and(number, 1)})
+    table = table.append_column("item", number).append_column("tags", tags)
+    kind = pa.list_(pa.dictionary(pa.int32(), pa.string()))
+    ids = [
+        [dict_row["tags"] for dict_row in contents(resolve(configure(write(one, name))))]
+        for name, one in (("texts.parquet", table), ("codes.parquet", table.set_column(4, "tags", tags.cast(kind))))
+    ]
+    assert ids[0] == ids[1]
 
 
 def test_unclustered_rows_are_found_by_hash(write, configure, caplog):

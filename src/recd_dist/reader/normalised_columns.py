@@ -13,14 +13,13 @@ itself runs, so that both ways come to the same ids. Texts come as dictionaries,
 from collections.abc import Iterable, Mapping
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 
 from recd_dist.errors import DataError
 from recd_dist.reader.direct_table import Conversion
 from recd_dist.reader.row_group_columns import Origin
 from recd_dist.table.flat import identifier
-from recd_dist.table.flat_columns import in_one_chunk
+from recd_dist.table.flat_columns import as_lists, in_one_chunk, is_any_list
 from recd_dist.table.location import first_line
 
 _TYPES = {
@@ -68,7 +67,7 @@ class Normaliser:
             DataError: a value that does not fit, such as a number beyond 64 bits.
         """
         columns, in_sql = dict[str, pa.Array](), dict[str, str]()
-        wanted = list(self.conversions if names is None else names)
+        wanted, raw = list(self.conversions if names is None else names), _with_plain_lists(raw)
         for name in wanted:
             conversion = self.conversions[name]
             try:
@@ -94,7 +93,7 @@ class Normaliser:
     def _convert_texts(self, column: pa.ChunkedArray, sql: str) -> pa.Array:
         """The ids of texts, or of lists of texts: each distinct text is converted once."""
         is_encoded = pa.types.is_dictionary(column.type)
-        array = _fit(in_one_chunk(column.unify_dictionaries() if is_encoded else column), "")
+        array = in_one_chunk(column.unify_dictionaries() if is_encoded else column)
         if pa.types.is_list(array.type):
             ids = self._convert_texts(pa.chunked_array([array.values]), sql)
             return pa.ListArray.from_arrays(array.offsets, ids, mask=array.is_null() if array.null_count else None)
@@ -119,24 +118,20 @@ class Normaliser:
 
 
 def _fit(array: pa.Array, cast: str) -> pa.Array:
-    """The array as a plain list or number, of a type where one is asked for."""
-    kind = array.type
-    if cast:
-        wanted = _TYPES[cast]
-        if pa.types.is_dictionary(kind):
-            array = array.dictionary_decode()
-        return array if array.type == wanted else array.cast(wanted, safe=pa.types.is_integer(wanted))
-    if pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return _as_list(array)
-    return array
+    """The array as plain numbers or lists, of a type where one is asked for."""
+    if not cast:
+        return array
+    wanted = _TYPES[cast]
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    return array if array.type == wanted else array.cast(wanted, safe=pa.types.is_integer(wanted))
 
 
-def _as_list(array: pa.Array) -> pa.Array:
-    """Lists with offsets of 32 bits, without copying the values; a missing list of a fixed size is an empty one."""
-    if pa.types.is_large_list(array.type):
-        offsets = array.offsets.to_numpy()
-        if len(offsets) and offsets[-1] > np.iinfo(np.int32).max:
-            raise pa.ArrowInvalid("more than 2^31 ids in one unit")
-        mask = array.is_null() if array.null_count else None
-        return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), array.values, mask=mask)
-    return array.cast(pa.list_(array.type.value_type))
+def _with_plain_lists(raw: pa.Table) -> pa.Table:
+    """The columns, whose lists all have offsets of 32 bits."""
+    return pa.table(
+        {
+            name: as_lists(in_one_chunk(column)) if is_any_list(column.type) else column
+            for name, column in zip(raw.column_names, raw.columns, strict=True)
+        }
+    )

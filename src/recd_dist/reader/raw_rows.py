@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from recd_dist.errors import DataError
 from recd_dist.reader.direct_table import CHANGED, Piece, RawFile, Unit
 from recd_dist.reader.row_group_columns import Origin
+from recd_dist.table.flat_columns import as_lists, in_one_chunk, is_any_list
 from recd_dist.table.location import arrow_input, first_line, report_store_errors
 
 _MAX_OPEN_FILES = 64
@@ -202,7 +203,7 @@ def _read_row_groups(file: pq.ParquetFile, row_groups: Sequence[int], columns: S
     plain = {
         name: pa.list_(kind.value_type.value_type)
         for name, kind in kinds
-        if (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_dictionary(kind.value_type)
+        if is_any_list(kind) and pa.types.is_dictionary(kind.value_type)
     }
     if not plain:
         return file.read_row_groups(row_groups, columns=columns, use_threads=False)
@@ -210,7 +211,8 @@ def _read_row_groups(file: pq.ParquetFile, row_groups: Sequence[int], columns: S
     for row_group in row_groups:
         table = file.read_row_group(row_group, columns=columns, use_threads=False)
         for name, kind in plain.items():
-            table = table.set_column(table.schema.get_field_index(name), name, table[name].cast(kind))
+            lists = as_lists(in_one_chunk(table[name])).cast(kind)
+            table = table.set_column(table.schema.get_field_index(name), name, lists)
         tables.append(table)
     return pa.concat_tables(tables, promote_options="permissive")
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from recd_dist.errors import DataError
 from recd_dist.table.column import Column, gather_slices
@@ -47,6 +48,37 @@ def in_one_chunk(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     if array.num_chunks > 1:  # pyarrow returns several chunks where one array cannot hold all values
         raise DataError(f"a column of {len(column)} samples holds too many ids{_TOO_LARGE}")
     return array.chunk(0) if array.num_chunks else pa.array([], column.type)
+
+
+def is_any_list(kind: pa.DataType) -> bool:
+    """Whether a type is one of Arrow's lists: with offsets of 32 or 64 bits, of a fixed size, or views."""
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(is_one(kind) for is_one in (*lists, pa.types.is_list_view, pa.types.is_large_list_view))
+
+
+def as_lists(array: pa.Array) -> pa.Array:
+    """Lists of any kind as lists with offsets of 32 bits; a missing list of a fixed size is an empty one.
+
+    Args:
+        array: of a type that ``is_any_list``.
+
+    Raises:
+        DataError: there are more ids than such offsets can count.
+    """
+    kind = array.type
+    if pa.types.is_list(kind):
+        return array
+    if pa.types.is_fixed_size_list(kind):
+        return array.cast(pa.list_(kind.value_type))
+    if pa.types.is_large_list(kind):
+        offsets, values = array.offsets.to_numpy(), array.values
+    else:  # a cast of views by pyarrow loses the last list, and views may overlap or stand in any order
+        lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
+        offsets, values = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), array.flatten()
+    if len(offsets) and offsets[-1] > np.iinfo(np.int32).max:
+        raise DataError(f"a column of {len(array)} samples holds too many ids{_TOO_LARGE}")
+    mask = array.is_null() if array.null_count else None
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values, mask=mask)
 
 
 def flag_changes(column: Column, order: Order) -> Flags:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from recd_dist.errors import DataError
+from recd_dist.table.flat_columns import is_any_list
 
 NOTHING = '"NULL"'
 """The type of a column without values."""
@@ -105,7 +106,7 @@ def wider_type(one: str, other: str) -> str | None:
 
 def arrow_type_name(kind: pa.DataType) -> str:
     """DuckDB's name of an Arrow type."""
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+    if is_any_list(kind):
         return f"{arrow_type_name(kind.value_type)}[]"
     if pa.types.is_dictionary(kind):
         return arrow_type_name(kind.value_type)

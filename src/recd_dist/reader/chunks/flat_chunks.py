@@ -26,6 +26,7 @@ from recd_dist.reader.chunks import flat_pages, thrift
 from recd_dist.reader.chunks import pages as page_loops
 from recd_dist.table.addresses import address_of
 from recd_dist.table.column import Array, Column
+from recd_dist.table.flat_columns import is_any_list
 
 _CODECS = {0: None, 1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
 _INT32: "tuple[int, np.dtype[Any]]" = (1, np.dtype(np.int32))
@@ -148,7 +149,7 @@ def _leaf_of(file: pq.ParquetFile, name: str) -> _Leaf | None:
         return None
     known, column = arrow.field(place), schema.column(mine[0])
     kind = known.type
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    is_list = is_any_list(kind)
     physical, dtype = _TYPES.get(kind.value_type if is_list else kind, (-1, _INT32[1]))
     most = int(known.nullable) + (1 + int(kind.value_field.nullable) if is_list else 0)
     if physical < 0 or (column.max_repetition_level, column.max_definition_level) != (int(is_list), most):
