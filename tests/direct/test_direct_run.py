@@ -19,5 +19,11 @@ def test_a_run_without_an_etl(write, tmp_path):
     assert recd("predict", str(run), "columns=[item]").returncode == 0
     scores = pq.read_table(run / "scores/test")
     assert scores["item"].to_pylist() == [row["item"] for row in rows[-num_test:]]
-    assert f"{len(rows):,}" in recd("evaluate", str(run), f"data.path={path}", "split=all").stdout
+    again = recd("evaluate", str(run), f"data.path={path}", "split=all")
+    assert f"{len(rows):,}" in again.stdout
+    assert "1 of its 1 files are those that the run was trained on" in again.stderr
+    other = write(samples(20, seed=1), "other/new.parquet")
+    assert "was trained on" not in recd("evaluate", str(run), f"data.path={other}").stderr
+    assert recd("train", *data, "reader.whole=sessions", f"run_dir={tmp_path / 'none'}").returncode == 2
+    assert not (tmp_path / "none").exists()
     assert recd("stats", *data).returncode == 2

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -133,14 +134,15 @@ def test_dictionaries_in_lists_of_a_large_row_group(write, configure):
     n = 20_000
     tags = pa.array([[f"t{i % 97}", f"t{i // 9 % 5000}"] for i in range(n)])
     number = pa.array(range(n))
-    table = pa.table({"visit": pa.compute.divide(number, 4), "at": number, "clicked": pa.compute.bit_wise_and(number, 1)})
-    table = table.append_column("item", number).append_column("tags", tags)
-    kind = pa.list_(pa.dictionary(pa.int32(), pa.string()))
-    ids = [
-        [dict_row["tags"] for dict_row in contents(resolve(configure(write(one, name))))]
-        for name, one in (("texts.parquet", table), ("codes.parquet", table.set_column(4, "tags", tags.cast(kind))))
+    table = pa.table({"visit": pc.divide(number, 4), "at": number, "clicked": pc.bit_wise_and(number, 1)})
+    table = table.append_column("price", number.cast(pa.float32())).append_column("tags", tags)
+    coded = table.set_column(4, "tags", tags.cast(pa.list_(pa.dictionary(pa.int32(), pa.string()))))
+    found = [
+        contents(resolve(configure(write(one, name))), batch_size=4096)
+        for name, one in (("texts.parquet", table), ("codes.parquet", coded))
     ]
-    assert ids[0] == ids[1]
+    assert len(found[0]) == n
+    assert found[0] == found[1]
 
 
 def test_unclustered_rows_are_found_by_hash(write, configure, caplog):
@@ -299,7 +301,10 @@ def test_what_is_no_data(tmp_path, configure, write):
         ),
         ("data.sample=0.5", "data.sample=0.5"),
         ("+data.groups.user={sql: 'select 1', key: item}", "data.groups.user.sql: rows of another query"),
-        ("reader.batches=work", "reader.batches=work"),
+        ("reader.batches=work", "reader.batches=work: needs a table .* take reader.batches=samples"),
+        ("reader.batch_ids=99", "reader.batch_ids=99: needs a table .* take reader.batch_ids=null"),
+        ("reader.whole=sessions", "reader.whole=sessions: needs a table .* take reader.whole=null"),
+        ("reader.order=time", "reader.order=time: needs a table .* take reader.order=table"),
         ("reader.equal_rows=magic", "reader.equal_rows=magic: unknown"),
         ("data.split='price > 1'", "data.split=price > 1: read directly, it may ask for columns"),
         ("data.reader=drect", "data.reader=drect: unknown; did you mean 'direct'"),

@@ -1,18 +1,24 @@
 """Opens the table of a config: what the ETL made, or flat Parquet files as they are."""
 
+import logging
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from recd_dist.errors import ConfigError, nearest
+from recd_dist.errors import ConfigError, DataError, nearest
+from recd_dist.etl.raw.duckdb_sql import resolve_path
+from recd_dist.etl.raw.found_files import find_files
 from recd_dist.job.check_servers import has_servers
 from recd_dist.job.options import TrainConfig
 from recd_dist.reader.direct_table import DirectTable
 from recd_dist.reader.open_files import AnyTable
+from recd_dist.reader.order import TIME
 from recd_dist.screen.command_line import command_line
 from recd_dist.table.clustered import ClusteredTable
 from recd_dist.table.location import location
 from recd_dist.table.manifest import is_table
 from recd_dist.table.schema import SAMPLE, Schema
+
+logger = logging.getLogger(__name__)
 
 READERS = ("auto", "table", "direct")
 
@@ -107,18 +113,43 @@ def open_split_directly(
     if path is not None:
         data |= {"path": path, "split": None}
     table = open_direct(data, trained.reader.equal_rows, groups)
+    if path is not None:
+        _warn_of_trained_files(table, trained, path)
     if path is None:
         return table.of_split(split).of_partitions(partitions)
     return replace(table, manifest=replace(table.manifest, split=split)).of_partitions(partitions)
 
 
+def _warn_of_trained_files(table: DirectTable, trained: TrainConfig, path: str) -> None:
+    """Says that files to evaluate are those that the run was trained on: a model knows what it has seen."""
+    try:
+        own = {file.name for file in find_files(resolve_path(str(trained.data.path)))}
+    except (ConfigError, DataError):
+        return  # the files of the training are gone
+    if same := [file.name for file in table.raw_files if file.name in own]:
+        logger.warning(
+            "data.path=%s: %d of its %d files are those that the run was trained on (such as %s): the model has seen "
+            "most of these samples, so that they tell nothing of new ones. Leave data.path out to take the run's own "
+            "split 'test', or name files that were not trained",
+            path, len(same), len(table.raw_files), same[0],
+        )  # fmt: skip
+
+
 def _refuse_unable(config: TrainConfig) -> None:
     """Refuses options of training that look at all samples before the first is trained."""
-    if config.reader.batches != "samples":
-        raise ConfigError(
-            f"reader.batches={config.reader.batches}: the work of samples is told by a table of `recd etl`; read "
-            "directly, take reader.batches=samples"
-        )
+    reader = config.reader
+    unable = (
+        (f"batches={reader.batches}", reader.batches != "samples", "the work of samples", "batches=samples"),
+        (f"batch_ids={reader.batch_ids}", reader.batch_ids is not None, "how many ids samples have", "batch_ids=null"),
+        (f"whole={reader.whole}", reader.whole is not None, "where sessions begin", "whole=null"),
+        (f"order={TIME}", reader.read_order == TIME, "the times of samples", "order=table"),
+    )
+    for given, is_asked, what, remedy in unable:
+        if is_asked:
+            raise ConfigError(
+                f"reader.{given}: needs a table of `recd etl`, which tells {what} before the first batch; read "
+                f"directly, take reader.{remedy}"
+            )
     if has_servers(config.reader):
         raise ConfigError(
             "reader.servers: servers of batches have tables of `recd etl`; read directly, leave reader.servers and "
