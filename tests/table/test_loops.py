@@ -75,6 +75,25 @@ def test_compiled_code_is_old_when_a_loop_that_it_calls_has_changed(tmp_path) ->
         assert int(found.stdout) == number + 1
 
 
+def test_code_beside_the_source_is_taken_where_no_other_is_kept(tmp_path) -> None:
+    """As in an image: made when it was built, whose files get other times and cannot be written."""
+    source = tmp_path / "one.py"
+    source.write_text("from recd_dist.table.loops import jit\n\n@jit\ndef one(x):\n    return x + 1\n")
+    command = [sys.executable, "-c", "import one; assert one.one(1) == 2"]
+    environment = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *sys.path])
+    elsewhere = tmp_path / "elsewhere"
+    subprocess.run(command, env=environment, check=True, cwd=tmp_path)
+    beside = list(tmp_path.glob("__pycache__/*.nbc"))
+    assert beside
+    os.utime(source, (1, 1))
+    subprocess.run(command, env=environment | {"NUMBA_CACHE_DIR": str(elsewhere)}, check=True, cwd=tmp_path)
+    assert not list(elsewhere.rglob("*.nbc"))
+    beside[0].unlink()
+    subprocess.run(command, env=environment | {"NUMBA_CACHE_DIR": str(elsewhere)}, check=True, cwd=tmp_path)
+    assert list(elsewhere.rglob("*.nbc"))
+
+
 def test_an_array_in_place_of_its_address_does_not_compile() -> None:
     array = np.zeros(2, np.int32)
     for wrong in (

@@ -4,9 +4,11 @@ They are compiled on first use (about 0.3 s each, then kept on disk), release th
 0.35 s to load, so that a module which a light command imports loads this one where it runs a loop.
 """
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
@@ -14,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.extending import intrinsic
 
 from recd_dist.table.hash import GOLDEN, scramble
@@ -26,18 +28,39 @@ class _Cache(FunctionCache):
     """Compiled code on disk. That it cannot be kept, because a disk is full, is no error.
 
     Code of the loops that a loop calls is compiled into it. Numba looks at the file of the loop alone, and would go on
-    with old code after an update of another file; here the files of all of them count.
+    with old code after an update of another file; here the files of all of them count, by what they hold: the times of
+    files change on their way through an image or a package. Code that lies beside the source, as in an image whose
+    files cannot be written, is taken where ``NUMBA_CACHE_DIR`` has none.
     """
+
+    _cache_file: IndexDataCacheFile
 
     def __init__(self, function: Callable[..., object]) -> None:
         super().__init__(function)
         files = sorted(_files_of(function, set()) | {__file__})
-        stamps = [(file, status.st_mtime_ns, status.st_size) for file in files for status in [os.stat(file)]]
-        self._cache_file._source_stamp = (self._cache_file._source_stamp, stamps)
+        self._cache_file._source_stamp = [_digest(file) for file in files]
+        beside = Path(function.__code__.co_filename).parent / "__pycache__"
+        self._beside = IndexDataCacheFile(str(beside), self._impl.filename_base, self._cache_file._source_stamp)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        found = super().load_overload(sig, target_context)
+        if found is None:
+            own, self._cache_file = self._cache_file, self._beside
+            try:
+                found = super().load_overload(sig, target_context)
+            finally:
+                self._cache_file = own
+        return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
         with suppress(OSError):
             super().save_overload(sig, data)
+
+
+@cache
+def _digest(file: str) -> bytes:
+    """What stands for the content of a file."""
+    return sha256(Path(file).read_bytes()).digest()
 
 
 def _files_of(function: Callable[..., object], seen: set[int]) -> set[str]:
@@ -55,8 +78,8 @@ def jit(function: F) -> F:
     """Compiles a loop on its first call.
 
     The code is kept in ``NUMBA_CACHE_DIR`` where that is set, else beside the source, else in the user's cache
-    directory. Where none of them can be written, as in a container with a read-only root, each process compiles for
-    itself. All of the project's loops are compiled by this function or by ``jit_sums``.
+    directory. Where none of them can be written and none lies beside the source, each process compiles for itself. All
+    of the project's loops are compiled by this function or by ``jit_sums``.
     """
     return _compile(function, fastmath=False)
 

@@ -94,12 +94,14 @@ def decode_pages(
     Returns:
         -1; or the number of the first column that cannot be decoded.
     """
-    column, place, row, rows, left, dictionary, dictionary_size = -1, 0, 0, 0, 0, 0, 0
+    nothing = 0 * len(pages)  # for numba no constant: it would compile each loop that is called once more for constants
+    column, rows, left = nothing - 1, nothing, nothing
+    place, row, dictionary, dictionary_size = nothing, nothing, nothing, nothing
     for p in range(len(pages)):
         page, start = pages[p], unpacked[p]
         end, count, encoding = start + page[UNPACKED_SIZE], page[PAGE_COUNT], page[PAGE_ENCODING]
         if page[COLUMN] != column:
-            column, place, row, dictionary, dictionary_size = page[COLUMN], 0, 0, 0, 0
+            column, place, row, dictionary, dictionary_size = page[COLUMN], nothing, nothing, nothing, nothing
             rows, left = num_rows[column], num_values[column]
         item = items[column]
         if page[PAGE_KIND] == DICTIONARY:
