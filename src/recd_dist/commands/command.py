@@ -145,7 +145,8 @@ class Command:
         """
         self.require_overrides(options)
         overrides = [o for o in options.overrides if o not in self.words]
-        return load(str(self.config), name_run(overrides) if self.of_run else overrides, options.config_dir)
+        typed = " ".join([self.name, *(o for o in options.overrides if o in self.words)])
+        return load(str(self.config), name_run(overrides) if self.of_run else overrides, options.config_dir, typed)
 
     def rank_overrides(self, options: argparse.Namespace) -> list[str]:
         """What the ranks of a job load the same config from: overrides alone.

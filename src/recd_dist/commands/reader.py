@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from recd_dist.commands.command import Argument, Command
 from recd_dist.errors import ConfigError
-from recd_dist.job.config import load
 from recd_dist.reader.defaults import SERVER_PORT
 from recd_dist.reader.tier.server_address import Address
 from recd_dist.table.location import Location, location
@@ -50,7 +49,7 @@ def _roots(options: argparse.Namespace) -> list[Location]:
     """
     roots = [location(table) for table in options.roots or []]
     if options.overrides or options.config_dir:
-        roots.append(location(load("etl", options.overrides, options.config_dir).data.table))
+        roots.append(location(COMMAND.load_config(options).data.table))
     if not roots:
         raise ConfigError("recd reader: say which tables may be read: data=tiny, or --tables DIR")
     return roots
@@ -96,9 +95,8 @@ COMMAND = Command(
         "recd reader --stats localhost:8815",
     ),
     run=run,
+    config="etl",
     arguments=(
-        Argument("overrides", "which table: data=tiny, data.table=DIR", {"nargs": "*", "metavar": "name=value"}),
-        Argument("--config-dir", "configs of your own, such as DIR/data/mine.yaml", {"metavar": "DIR"}),
         Argument(
             "--tables",
             "serve the tables in or below DIR; may be given again",

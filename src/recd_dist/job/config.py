@@ -50,13 +50,14 @@ def config_dir() -> Path:
     raise ConfigError("the shipped configs are missing; reinstall recd_dist")
 
 
-def load(name: str, overrides: Sequence[str] = (), user_dir: str | None = None) -> Any:
+def load(name: str, overrides: Sequence[str] = (), user_dir: str | None = None, command: str = "") -> Any:
     """Composes and checks a config.
 
     Args:
         name: ``train``, ``etl``, ``evaluate`` or ``predict``.
         overrides: what differs from the files, e.g. ``["data=ebnerd", "batch_size=2048"]``.
         user_dir: the user's own configs, such as ``data/mine.yaml``; this directory is searched first.
+        command: the command that was typed, for messages; by default the one of that name.
 
     Returns:
         TrainConfig, EtlConfig, EvaluateConfig or PredictConfig.
@@ -66,23 +67,24 @@ def load(name: str, overrides: Sequence[str] = (), user_dir: str | None = None) 
     """
     if user_dir is not None and not Path(user_dir).is_dir():
         raise ConfigError(f"--config-dir {user_dir}: no such directory")
+    command = command or name
     given = [parse_override(override) for override in overrides]
     folders = [*([user_dir] if user_dir is not None else []), *_search_path(given)]
     groups = _groups(folders)
     chosen = [o for o in given if _is_choice(o, groups)]
     settings = [o for o in given if o not in chosen and o.name != _SEARCH_PATH]
-    _refuse_sweeps(name, overrides, chosen, None)
-    _refuse_folders(name, chosen)
+    _refuse_sweeps(command, overrides, chosen, None)
+    _refuse_folders(name, command, chosen)
     composed = _compose(name, chosen, folders, groups)
     if name in _OF_A_RUN:  # a data config says much that is for other commands, or settled by the run
         composed["data"] = {n: v for n, v in dict(composed["data"]).items() if n in section(EvaluatedData)}
     known = _options_of(name, composed)
     try:
         values = fit(composed, known, "")
-        _refuse_sweeps(name, overrides, settings, known)
+        _refuse_sweeps(command, overrides, settings, known)
         apply_overrides(values, settings, known, _read_flow)
     except UnknownOption as error:
-        raise ConfigError(_explain_unknown(error, known, name, groups)) from error
+        raise ConfigError(_explain_unknown(error, known, command, groups)) from error
     if isinstance(values.get("data"), dict):
         _fill_missing(values["data"])
     typed = _typed(name, values)
@@ -135,22 +137,22 @@ def _type_of(value: Any) -> Any:
     return list[type(value[0])] if isinstance(value, list) and value else type(value)  # type: ignore[misc]
 
 
-def _refuse_folders(name: str, chosen: Sequence[Override]) -> None:
+def _refuse_folders(name: str, command: str, chosen: Sequence[Override]) -> None:
     """Refuses a choice among shipped configs for a command that has no such section."""
     for given in chosen:
         if given.name not in section(_TYPES[name]) and (config_dir() / given.name).is_dir():
-            raise ConfigError(f"unknown option '{given.name}'; every option: recd {name} --options")
+            raise ConfigError(f"unknown option '{given.name}'; every option: recd {command} --options")
 
 
-def _refuse_sweeps(name: str, overrides: Sequence[str], given: Sequence[Override], known: Kind | None) -> None:
+def _refuse_sweeps(command: str, overrides: Sequence[str], given: Sequence[Override], known: Kind | None) -> None:
     """Says how to make several runs, where an override asks for them."""
     for override in given:
         if wanted := find_sweep(override, known):
             others = [o for o in overrides if o != override.typed and not o.startswith("run_dir=")]
             variable = re.sub(r"\W", "_", override.path[-1])
             words = [*map(command_line, others), f"{override.name}=${variable}"]
-            line = f"recd {name} {' '.join(words)}"
-            raise ConfigError(f"{override.typed}: {no_sweeps(name, overrides, variable, wanted, line)}")
+            line = f"recd {command} {' '.join(words)}"
+            raise ConfigError(f"{override.typed}: {no_sweeps(command, overrides, variable, wanted, line)}")
 
 
 def _typed(name: str, values: Mapping[str, Any], source: str = "") -> Any:
@@ -319,10 +321,10 @@ def _missing(error: MissingConfigException, options: Mapping[str, set[str]]) -> 
     return f"{group}={option}: no such config{nearest(option, options[group])}"
 
 
-def _explain_unknown(error: UnknownOption, known: Kind, name: str, groups: Sequence[str]) -> str:
+def _explain_unknown(error: UnknownOption, known: Kind, command: str, groups: Sequence[str]) -> str:
     """Says which option does not exist, and which option or folder of configs was meant."""
     hint = nearest(error.name, groups) if "." not in error.name else ""
-    said = explain_unknown(error.name, known, name)
+    said = explain_unknown(error.name, known, command)
     return said if "did you mean" in said or "did you mean" not in hint else f"unknown option '{error.name}'{hint}"
 
 

@@ -1,0 +1,17 @@
+"""What commands that take a config have in common."""
+
+import pytest
+
+from recd_dist.cli import COMMANDS, main
+
+WITH_CONFIG = [command for command in COMMANDS.values() if command.config and not command.of_run]
+TYPED = [(command.name, word) for command in WITH_CONFIG for word in ("", *command.words)]
+
+
+@pytest.mark.parametrize(("name", "word"), TYPED)
+def test_a_message_about_an_option_names_the_command_that_was_typed(name, word, capsys):
+    typed = [name, word] if word else [name]
+    assert main([*typed, "data=tiny", "--options"]) == 0
+    assert capsys.readouterr().out.startswith("data:\n  name: tiny\n")
+    assert main([*typed, "data=tiny", "nothing_like_it=1", "--options"]) == 2
+    assert f"every option: recd {' '.join(typed)} --options" in capsys.readouterr().err
