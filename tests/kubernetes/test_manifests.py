@@ -127,7 +127,7 @@ def test_training_has_the_same_time_to_write_its_checkpoint_everywhere() -> None
         assert set(re.findall(r"checkpoint\.grace_s=(\d+)", path.read_text())) == {str(*seconds)}
 
 
-@pytest.mark.parametrize("service", ["trainer", "tensorboard"])
+@pytest.mark.parametrize("service", ["trainer", "reader", "tensorboard"])
 def test_compose_has_a_read_only_root_without_rights(service: str) -> None:
     said = yaml.safe_load(COMPOSE.read_text())["services"][service]
     assert (said["read_only"], said["cap_drop"], said["tmpfs"]) == (True, ["ALL"], ["/tmp"])

@@ -19,7 +19,10 @@ def json_text(value: Any, *, indent: int | None = 1) -> str:
     Returns:
         The text, without a line end after it.
     """
-    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+    try:
+        return json.dumps(value, indent=indent, allow_nan=False)
+    except (TypeError, ValueError):  # a mapping that is no dict, or a number that JSON has no word for
+        return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

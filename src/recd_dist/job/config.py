@@ -67,13 +67,12 @@ def load(name: str, overrides: Sequence[str] = (), user_dir: str | None = None, 
     """
     if user_dir is not None and not Path(user_dir).is_dir():
         raise ConfigError(f"--config-dir {user_dir}: no such directory")
-    command = command or name
     given = [parse_override(override) for override in overrides]
     folders = [*([user_dir] if user_dir is not None else []), *_search_path(given)]
     groups = _groups(folders)
     chosen = [o for o in given if _is_choice(o, groups)]
     settings = [o for o in given if o not in chosen and o.name != _SEARCH_PATH]
-    _refuse_sweeps(command, overrides, chosen, None)
+    _refuse_sweeps(command := command or name, overrides, chosen, None)
     _refuse_folders(name, command, chosen)
     composed = _compose(name, chosen, folders, groups)
     if name in _OF_A_RUN:  # a data config says much that is for other commands, or settled by the run

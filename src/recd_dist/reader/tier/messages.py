@@ -11,6 +11,7 @@ from typing import Any
 
 from recd_dist import __version__
 from recd_dist.errors import ConfigError, DataError, UserError
+from recd_dist.files.json_text import json_text
 from recd_dist.reader.open_files import require_clustered
 from recd_dist.reader.order import Shuffle
 from recd_dist.reader.position import fingerprint
@@ -39,12 +40,8 @@ _ERRORS: dict[str, type[UserError]] = {"ConfigError": ConfigError, "DataError": 
 
 
 def write_message(value: Mapping[str, Any]) -> bytes:
-    """A message as bytes.
-
-    Raises:
-        ValueError: a number in it is undefined or infinite, which JSON has no word for.
-    """
-    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+    """A message as bytes."""
+    return json_text(dict(value), indent=None).encode()
 
 
 def read_message(data: bytes) -> dict[str, Any]:
