@@ -43,7 +43,17 @@ _USER = re.compile(
 )
 _QUERY = re.compile(rf"([?&](?:{_PARAMETER}|{_WORD})=)[^\s&#'\",;)]*[^\s&#'\",;):.]", re.I)
 _GIVEN = re.compile(rf"(\b{_WORD}=['\"]?)(?!{re.escape(HIDDEN)})[^\s'\",;)}}&]+", re.I)
-_SHOWN = re.compile(rf"(\b{_WORD}['\"]?\s*[=:]\s*['\"]?)(?!{re.escape(HIDDEN)})[^\s'\",;)}}&]+", re.I)
+_PLAIN = r"[A-Za-z][a-z]*(?:['-][a-z]+)*"
+_SENTENCE = (
+    rf"[ \t]+(?:{_PLAIN}[ \t]+(?![\w.-]+\s*[:=])\S|"
+    r"(?i:none|null|true|false|required|missing|unknown|invalid|empty|wrong|expired)(?=[\s.,;)}]|$))"
+)
+"""What follows a colon in a message: a plain word and more that is no further ``name:``, or a word that is no value."""
+_SHOWN = re.compile(
+    rf"(\b(?i:{_WORD})(?:['\"]?\s*=\s*|:(?=\S))['\"]?|"
+    rf"(?<!/)\b(?i:{_WORD})(?:(?!['\"]\s*:[ \t]+{_PLAIN}(?:[\s.;]|$))['\"])?\s*:(?!{_SENTENCE})\s*['\"]?)"
+    rf"(?!{re.escape(HIDDEN)})[^\s'\",;)}}&]+"
+)
 _HEADER = re.compile(r"(\bauthorization['\"]?\s*[=:]\s*['\"]?(?:(?:basic|bearer)\s+)?)[^\s'\",;]+", re.I)
 _KEY = re.compile(r"()-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S)
 
