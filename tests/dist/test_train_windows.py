@@ -1,6 +1,7 @@
 """A whole job on two ranks whose batches hold windows, against the same job with lists: the same checkpoints.
 
-Windows come from the reader, which keeps those of tables whose ids travel, or from ``find_windows``, for every feature.
+Windows come from the reader, which keeps those of tables whose ids travel, and of all where servers are far, or from
+``find_windows``, for every feature.
 """
 
 from pathlib import Path
@@ -16,12 +17,14 @@ from recd_dist.ranks.process_group import Ranks
 from recd_dist.reader.loader import Loader
 from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.find_windows import find_windows
+from recd_dist.train import build
 from recd_dist.train.training import train
 
 EXACT = {
     "sequence": ["model=sequence"],
     "transformer": ["model=transformer", "model.beside={history_item: [history_category]}"],
     "dlrm, pooled at home": ["model=dlrm"],
+    "dlrm, from far servers": ["model=dlrm"],
     "mapped": ["model=sequence", "data.tables.item={mapped: true, num_embeddings: 250, admit_after: 5}"],
     "without deduplication": ["model=sequence", "dedup=off"],
 }
@@ -38,10 +41,11 @@ NEARLY = {
 }
 
 
-FROM_READER = ("sequence", "transformer", "mapped", "dlrm, ids", "hstu, rows", "sequence, expanded")
+FAR = "dlrm, from far servers"
+FROM_READER = (FAR, "sequence", "transformer", "mapped", "dlrm, ids", "hstu, rows", "sequence, expanded")
 
 
-def _train(ranks: Ranks, overrides: list[str], everywhere: bool) -> dict[str, Any]:
+def _train(ranks: Ranks, overrides: list[str], everywhere: bool, far: bool) -> dict[str, Any]:
     taken, stored = Loader._take_batch, list[int]()
 
     def with_windows(loader: Loader, result: Any) -> Batch:
@@ -50,7 +54,7 @@ def _train(ranks: Ranks, overrides: list[str], everywhere: bool) -> dict[str, An
         stored.append(sum(sparse.num_list_values(k) - sparse.num_values(k) for k in sparse.windows))
         return Batch(**{**vars(batch), "sparse": sparse})
 
-    with patch.object(Loader, "_take_batch", with_windows):
+    with patch.object(Loader, "_take_batch", with_windows), patch(f"{build.__name__}.has_far_servers", lambda _: far):
         summary = train(load("train", overrides), ranks)
     return {**summary, "shared": sum(stored)}
 
@@ -70,6 +74,7 @@ def test_checkpoints_are_alike(two_ranks, tiny: list[str], tmp_path: Path, name:
             _train,
             [*common, f"run_dir={tmp_path / str(on)}", f"reader.windows={str(on and of_reader).lower()}"],
             on and not of_reader,
+            name == FAR,
         )[0]
         for on in (True, False)
     )

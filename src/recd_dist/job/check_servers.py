@@ -13,6 +13,11 @@ def has_servers(reader: Reader) -> bool:
     return bool(reader.servers) or reader.servers_dir is not None
 
 
+def has_far_servers(reader: Reader) -> bool:
+    """Whether batches may come over a network: from servers on other hosts, or on hosts that are not known yet."""
+    return reader.servers_dir is not None or any(not Address.parse(a).is_loopback for a in reader.servers)
+
+
 def check_servers(reader: Reader) -> None:
     """Checks what a config says about servers; whether they answer is found by the ranks.
 

@@ -22,7 +22,7 @@ class Reader:
     follow: bool = False  # data.reader=direct: train the parts of a folder as they come
     follow_idle_s: float | None = None  # with follow: end when no part has come for so long; None: never
     equal_rows: str = "auto"  # data.reader=direct: neighbours or hash finds them; auto: found by measuring
-    windows: bool = True  # histories that are stored as windows stay so in batches, for tables whose ids travel
+    windows: bool = True  # histories that are stored as windows stay so in batches, where ids or batches travel
     on_bad_id: str = "error"  # or drop: ids outside their table
     on_nan: str = "error"  # or zero: dense values and weights that are not finite
     servers: list[str] = field(default_factory=list)  # host:port of `recd reader`, grpc+tls://host:port with TLS

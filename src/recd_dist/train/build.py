@@ -1,6 +1,6 @@
 """From a job that was checked to its parts: model, tables, dense optimizer, loader."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,7 +13,7 @@ from recd_dist.embedding.exchange.assemble import ids_of
 from recd_dist.embedding.exchange.classes import shared_features
 from recd_dist.embedding.tables import Embeddings
 from recd_dist.embedding.vocabulary.names import ExchangeName, Send
-from recd_dist.job.check_servers import has_servers
+from recd_dist.job.check_servers import has_far_servers, has_servers
 from recd_dist.job.job import Job
 from recd_dist.job.options import Optimizer
 from recd_dist.model.loss import TaskLosses
@@ -268,7 +268,6 @@ def build_loader(
             absent.
     """
     reader = job.config.reader
-    is_windowed = reader.windows and job.dedup and model is not None
     return Loader(
         table or job.table,
         job.schema,
@@ -284,13 +283,22 @@ def build_loader(
         state=state,
         expand=not job.dedup,
         prefetch=reader.prefetch,
-        windows=shared_features(getattr(model, "module", model).embeddings.classes) if is_windowed else (),
+        windows=_windowed_features(job, model),
         on_bad_id=reader.on_bad_id,
         on_nan=reader.on_nan,
         pin_memory=ranks.device.type == "cuda",
         cutter=cutter,
         servers=build_servers(job, ranks.rank),
     )
+
+
+def _windowed_features(job: Job, model: Any) -> Collection[str]:
+    """The features whose rows stay windows in batches: those that gain by it, and all where batches cross a network."""
+    if not job.config.reader.windows or not job.dedup or model is None:
+        return ()
+    if has_far_servers(job.config.reader):
+        return [feature.name for feature in job.schema.sparse]
+    return shared_features(getattr(model, "module", model).embeddings.classes)
 
 
 def build_servers(job: Job, rank: int) -> "RemoteReader | None":

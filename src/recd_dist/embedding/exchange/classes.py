@@ -88,7 +88,8 @@ def table_classes(
 def shared_features(classes: Iterable[TableClass]) -> frozenset[str]:
     """The features of which a batch gains by windows: rows share the ids that are looked up, and their vectors.
 
-    Of tables that pool where they lie lists are sent: their lists may as well be made where they are read.
+    Of tables that pool where they lie lists are sent. Their lists may as well be made where they are read, unless
+    batches come over a network, which windows spare a quarter of the bytes (rm1).
 
     Args:
         classes: the classes of the tables.
