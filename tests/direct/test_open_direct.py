@@ -186,6 +186,27 @@ def test_row_groups_of_one_row_and_large_ones(write, configure):
     assert (shuffled != items, sorted(shuffled) == sorted(items)) == (True, True)
 
 
+@pytest.mark.usefixtures("own_logging")
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["NO", "__HIVE_DEFAULT_PARTITION__", "a%20b", "x%3Dy", "%C3%A9%2F"],
+        ["", "b", "100%"],
+        ["7", "null", "12"],
+        ["01", "2"],
+        ["__HIVE_DEFAULT_PARTITION__"],
+    ],
+)
+def test_names_of_folders_mean_what_the_etl_takes_them_for(write, configure, tmp_path, values):
+    """Percent signs stand for bytes, two names for a missing value, and numbers with a zero before are texts."""
+    for number, value in enumerate(values):
+        path = write(samples(8, number), f"country={value}/part.parquet")
+    drop = "data.drop=[age,region,history]"
+    made, direct = table_job(tmp_path, path.parents[1], drop), resolve(configure(path.parents[1], drop))
+    assert [f.kind for f in made.schema.features] == [f.kind for f in direct.schema.features]
+    assert sorted(contents(made)) == sorted(contents(direct))
+
+
 def test_folders_patterns_and_partitions(write, configure):
     rows = samples(90)
     third = len(rows) // 3

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +21,7 @@ from recd_dist.etl.raw.common_types import arrow_type_name, common_types
 from recd_dist.etl.raw.duckdb_sql import resolve_path
 from recd_dist.etl.raw.found_files import FoundFile, find_files
 from recd_dist.etl.raw.table_formats import refuse_files_of_tables
-from recd_dist.reader.direct_table import RawFile
+from recd_dist.reader.direct_table import NO_VALUE, RawFile
 from recd_dist.table.location import arrow_input, first_line, is_remote, report_store_errors
 
 logger = logging.getLogger(__name__)
@@ -67,8 +68,9 @@ class FlatFiles:
         """The range of a column, or of the elements of its lists, by the footers."""
         if column in self.files[0].folders:
             values = [file.folders[column] for file in self.files]
-            numbers = list(map(int, values)) if self.types[column] == "BIGINT" else []
-            return ColumnRange(min(numbers, default=None), max(numbers, default=None), 0)
+            numbers = [int(text) for text in values if text is not None] if self.types[column] == "BIGINT" else []
+            num_null = sum(file.num_rows for file in self.files if file.folders[column] is None)
+            return ColumnRange(min(numbers, default=None), max(numbers, default=None), num_null)
         lows, highs, nulls = [], [], 0
         is_told, counts_nulls = True, True
         for metadata in self.metadata:
@@ -158,7 +160,7 @@ def flat_files_of(found: Sequence[FoundFile], path: str, drop: Sequence[str] = (
     files = []
     for file, metadata in zip(found, footers, strict=True):
         rows = tuple(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups))
-        folders = {k: v for k, v in _FOLDER.findall(file.name) if k not in types}
+        folders = {k: _folder_value(v) for k, v in _FOLDER.findall(file.name) if k not in types}
         files.append(RawFile(file.name, file.num_bytes, file.version, rows, folders))
     if not any(file.num_rows for file in files):
         raise DataError(f"data.path={path}: {len(files)} files without a single row")
@@ -190,10 +192,16 @@ def _folder_types(files: Sequence[RawFile]) -> dict[str, str]:
         )
     types = {}
     for name in files[0].folders if files else ():
-        is_whole = all(re.fullmatch(r"-?\d{1,18}", file.folders[name]) for file in files)
-        is_day = all(re.fullmatch(r"\d{4}-\d{2}-\d{2}", file.folders[name]) for file in files)
+        texts = [text for file in files if (text := file.folders[name]) is not None]
+        is_whole = bool(texts) and all(re.fullmatch(r"-?(0|[1-9]\d{0,17})", text) for text in texts)
+        is_day = bool(texts) and all(re.fullmatch(r"\d{4}-\d{2}-\d{2}", text) for text in texts)
         types[name] = "BIGINT" if is_whole else "DATE" if is_day else "VARCHAR"
     return types
+
+
+def _folder_value(text: str) -> str | None:
+    """The value that a folder is named after, as DuckDB reads it for the ETL: %2F is a slash, null is none."""
+    return None if text == NO_VALUE or text.lower() == "null" else unquote(text)
 
 
 def has_footer(file: FoundFile) -> bool:

@@ -131,7 +131,7 @@ def _settle_missing(schema: Schema, conversions: Mapping[str, Conversion], flat:
     for feature in schema.features:
         if feature.kind is Kind.id:
             num_null = flat.range_of(conversions[feature.name].raw[0]).num_null
-            if num_null != 0 and conversions[feature.name].raw[0] not in flat.files[0].folders:
+            if num_null != 0:
                 told = (
                     f"missing in {num_null:,} rows" if num_null else "perhaps missing in some rows, footers do not say"
                 )

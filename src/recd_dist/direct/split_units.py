@@ -74,11 +74,12 @@ def _session_start(table: DirectTable, border: int) -> int:
 
 def _split_folders(predicate: str, parts: Parts, flat: FlatFiles) -> dict[str, Parts]:
     """Whole folders, by a predicate about their names."""
-    is_test: dict[tuple[tuple[str, str], ...], bool] = {}
+    is_test: dict[tuple[tuple[str, str | None], ...], bool] = {}
     for file in flat.files:
         key = tuple(file.folders.items())
         if key not in is_test:
-            values = [f"{string_literal(v)}::{flat.types[n]} as {identifier(n)}" for n, v in key] or ["1"]
+            texts = [(n, "null" if v is None else string_literal(v)) for n, v in key]
+            values = [f"{text}::{flat.types[n]} as {identifier(n)}" for n, text in texts] or ["1"]
             try:
                 with connect(threads=1) as connection:
                     sql = f"select coalesce(({predicate}\n)::boolean, false) from (select {', '.join(values)})"

@@ -37,7 +37,7 @@ def cut_units(files: Sequence[RawFile], num_rows: int = UNIT_ROWS) -> Parts:
             runs.extend(tuple(units) for _, units in groupby(joined, lambda unit: unit[0].file))
             joined.clear()
 
-    folder: tuple[str, ...] | None = None
+    folder: tuple[str | None, ...] | None = None
     for number, file in enumerate(files):
         if (of_file := tuple(file.folders.values())) != folder:
             flush(also_units=True)

@@ -22,6 +22,9 @@ from recd_dist.table.manifest import FileEntry, Manifest, Part
 NEIGHBOURS, HASH = "neighbours", "hash"
 """How equal rows of a group are found: each row is compared with the one before it, or also with those of its hash."""
 
+NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+"""The name that Hive gives the folder of rows whose value is missing."""
+
 CHANGED = "the files of a run must stay as they are: put new rows into new files, and start again"
 
 
@@ -34,14 +37,14 @@ class RawFile:
         num_bytes: its size.
         version: the time of its last change in ns; in a store, a number that changes with the file.
         row_groups: rows of each row group.
-        folders: the columns that names of folders give (``day=2026-11-25``), with their text.
+        folders: the columns that names of folders give (``day=2026-11-25``), with their text; None where it is missing.
     """
 
     name: str
     num_bytes: int
     version: int
     row_groups: tuple[int, ...]
-    folders: Mapping[str, str] = field(default_factory=dict)
+    folders: Mapping[str, str | None] = field(default_factory=dict)
 
     @property
     def path(self) -> Location:
@@ -236,7 +239,7 @@ def manifest_parts(files: tuple[RawFile, ...], units: Iterable[tuple[Unit, ...]]
         row_groups = tuple(sum(piece.end - piece.start for piece in unit) for unit in of_part)
         told = repr(([(f.name.removeprefix(root), f.num_bytes, f.row_groups) for f in named], of_part[0][0]))
         entry = FileEntry(named[0].name, row_groups, sum(f.num_bytes for f in named), zlib.crc32(told.encode()))
-        partition = "/".join(named[0].folders.values())
+        partition = "/".join(NO_VALUE if text is None else text for text in named[0].folders.values())
         parts.append(Part(entry, {}, {}, partition, number, 0, 0, first))
         first += sum(row_groups)
     return tuple(parts)

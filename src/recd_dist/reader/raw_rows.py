@@ -130,7 +130,7 @@ class RawRows:
             raise DataError(f"{raw.name}: no column '{missing[0]}', which it had when this job opened it; {CHANGED}")
         for name in names:
             if name in raw.folders:
-                table = table.append_column(name, pa.repeat(raw.folders[name], len(table)))
+                table = table.append_column(name, pa.repeat(pa.scalar(raw.folders[name], pa.string()), len(table)))
         return table
 
     def _read_rows(self, file: pq.ParquetFile, piece: Piece, columns: Sequence[str]) -> pa.Table:
