@@ -61,6 +61,20 @@ def test_a_part_that_is_written_anew_is_an_error(watcher, write):
     assert watcher.look() == ([], None), "what was trained may be removed"
 
 
+def test_a_part_that_gets_another_name_is_not_trained_twice(watcher, write):
+    parts, _ = watcher.look()
+    write(samples(12, seed=2), "day=2/c.parquet")
+    folder = write(samples(10, seed=3), "day=1/a.parquet.tmp").parents[1]
+    (folder / "day=1/a.parquet").rename(folder / "day=2/d.parquet")
+    watcher.look()
+    with pytest.raises(DataError, match=r"day=2/d.parquet: looks like day=1/a.parquet, which was taken to be trained"):
+        watcher.look()
+    later = PartWatcher(str(folder), watcher._table, parts)
+    later.look()
+    with pytest.raises(DataError, match="Parts must keep their names"):
+        later.look()
+
+
 def test_a_part_of_other_columns_is_an_error(watcher, write):
     watcher.look()
     write(flat_table(samples(5)).drop_columns("item"), "day=2/c.parquet")

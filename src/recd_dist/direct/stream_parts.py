@@ -47,6 +47,11 @@ class StreamPart:
     num_rows: int
     footer: int
 
+    @property
+    def content(self) -> tuple[int, int, int]:
+        """What stays of it under another name."""
+        return self.num_bytes, self.num_rows, self.footer
+
 
 class PartWatcher:
     """Looks for new parts.
@@ -69,10 +74,10 @@ class PartWatcher:
         """New parts that are whole, in order of their names; they count as taken from now on.
 
         Raises:
-            DataError: a part that was taken has been written anew, or a new part has other columns.
+            DataError: a part that was taken has been written anew or got another name, or a new part has other columns.
         """
-        new = list[FoundFile]()
-        for file in find_files(self._path):
+        new, found = list[FoundFile](), find_files(self._path)
+        for file in found:
             name = file.name.removeprefix(self._root)
             if name in self._known:
                 self._check(file, self._known[name])
@@ -86,7 +91,9 @@ class PartWatcher:
         late = [file.name for file in whole if file.name.removeprefix(self._root) < latest]
         if late:
             logger.warning("%d parts have come late, such as %s after %s: trained now", len(late), late[0], latest)
-        parts = [self._take(file) for file in whole]
+        there = {file.name.removeprefix(self._root) for file in found}
+        gone = {part.content: part.name for part in self._known.values() if part.name not in there}
+        parts = [self._take(file, gone) for file in whole]
         return parts, self._read(whole)
 
     def reopen(self, parts: Sequence[StreamPart]) -> FlatFiles:
@@ -102,8 +109,13 @@ class PartWatcher:
             self._check(there[part.name], part)
         return self._read([there[part.name] for part in parts])
 
-    def _take(self, file: FoundFile) -> StreamPart:
+    def _take(self, file: FoundFile, gone: Mapping[tuple[int, int, int], str]) -> StreamPart:
         part = part_of(file, self._root)
+        if (before := gone.get(part.content)) and _has_ranges(file):
+            raise DataError(
+                f"{file.name}: looks like {before}, which was taken to be trained and is gone; its samples would be "
+                "trained twice. Parts must keep their names: give it back its name, or take it away"
+            )
         self._known[part.name] = part
         self._versions[part.name] = file.version
         return part
@@ -166,6 +178,13 @@ def part_of(file: FoundFile, root: str) -> StreamPart:
     told = [(chunk.file_offset, chunk.total_compressed_size) for chunk in chunks]
     footer = zlib.crc32(repr((rows, told, ranges, metadata.created_by)).encode())
     return StreamPart(file.name.removeprefix(root), file.num_bytes, sum(rows), footer)
+
+
+def _has_ranges(file: FoundFile) -> bool:
+    """Whether the footer tells of smallest and largest values, so that parts of other samples have another one."""
+    with report_store_errors(file.path):
+        metadata = pq.read_metadata(arrow_input(file.path))
+    return any(metadata.row_group(0).column(c).is_stats_set for c in range(metadata.num_columns))
 
 
 def table_of_parts(base: DirectTable, flat: FlatFiles, first_sample: int = 0) -> DirectTable:
