@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -18,11 +19,11 @@ LEFT_OUT = {
     r"data=ebnerd|data=criteo|data=expedia": "data sets that their publishers have",
     r"recd board": "serves until Ctrl-C",
     r"recd sweep|recd runs": "tests/commands/test_sweep.py runs them",
-    r"--nnodes": "hosts that are not there; tests/cluster has some",
+    r"--nnodes|node7": "hosts that are not there; tests/cluster has some",
     r"recd checkpoint diff": "ends with 1 where tensors differ",
     r"engine=spark": "tests/etl/spark runs it",
     r"runs/kill": "a run that was killed on the way",
-    r"data\.label=|data\.path=2026-11-26|runs/loves|user_copy": "logs of two labels, as tests/train has them",
+    r"data\.label=|data\.path=2026-11-26|runs/loves|user_copy|liked": "logs of two labels, as tests/train has them",
     r"my_package": "a module of the reader's own; tests/model/test_custom.py has some",
     r"logs/2026-11-26|run_from=|runs/monday": "a run of the day before, as tests/train/test_run_from.py has it",
 }
@@ -34,13 +35,20 @@ BEFORE = {
     "docs/checkpoints.md": [TINY, "recd train data=tiny --nproc 2"],
     "docs/configuration.md": [TINY],
     "docs/doctor.md": [TINY],
+    "docs/ids.md": [TINY],
     "docs/operations.md": [TINY],
+    "docs/order.md": [TINY],
     "docs/planning.md": [TINY, RM1],
+    "docs/predict.md": [TINY, "recd train data=tiny model=two_tower"],
+    "docs/reader_tier.md": [TINY],
     "docs/runbook.md": [TINY],
     "docs/suggest.md": [RM1],
+    "docs/training.md": [TINY],
     "docs/data.md": ["recd etl data=mine 'data.path=logs/2026-11-24/*.parquet' data.partition=day append=true"],
 }
 """What a page takes for granted."""
+SERVERS: list[subprocess.Popen[str]] = []
+"""Servers of the reader that a page has started."""
 SPEED, MEASURED = 10, 1.5
 """Factors within which a speed and any other number of a transcript are met."""
 
@@ -65,9 +73,21 @@ def write_logs(folder: Path) -> None:
     duckdb.sql(f"copy ({sql}) to '{folder}/clicks.parquet'")
 
 
+def serve(words: list[str], folder: Path) -> str:
+    """Starts a server of the reader, which serves until the test ends; what it printed."""
+    command = [sys.executable, "-m", "recd_dist.cli", *words[1:]]
+    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    SERVERS.append(server)
+    said = server.stdout.readline()
+    assert "ready at" in said
+    return said
+
+
 def run(line: str, folder: Path) -> str:
     """Runs a command as it stands on a page; what it printed, on one screen."""
     words = documented.shell_words(line)
+    if words[:2] == ["recd", "reader"]:
+        return serve(words, folder)
     if "data=mine" in words and "--config-dir" not in words:
         words += ["--config-dir", "my_configs"]
     program = {"recd": ["-m", "recd_dist.cli"], "torchx": [str(Path(sys.executable).with_name("torchx"))]}[words[0]]
@@ -117,6 +137,14 @@ def assert_met(line: str, printed: list[str]) -> None:
     for (wanted, unit), (found, _) in zip(numbers, same[-1], strict=False):
         factor = SPEED if "samples/s" in unit else MEASURED
         assert wanted / factor <= max(found, 1e-9) <= wanted * factor, f"{line}\n{wanted} {unit}, and now {found}"
+
+
+@pytest.fixture(autouse=True)
+def _end_servers() -> Iterator[None]:
+    yield
+    while SERVERS:
+        with SERVERS.pop() as server:
+            server.terminate()
 
 
 @pytest.mark.parametrize("page", BEFORE)
