@@ -1,13 +1,14 @@
 """Blocks in which batches are made: where they lie, when a block is used again, and what the other side gets."""
 
 import gc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from tests.reader.test_transport import a_batch, assert_same
 
-from recd_dist.reader.shared_blocks import SharedBlocks
+from recd_dist.reader.shared_blocks import BlockWriter, SharedBlocks
 from recd_dist.tensors.batch import Batch
 
 
@@ -55,6 +56,20 @@ def test_what_was_made_in_a_block_stays_where_it_is():
     assert found.sample_ids.data_ptr() == batch.sample_ids.data_ptr()
     assert_same(batch, found)
     assert all(t.data_ptr() % 64 == 0 for _, t in tensors_to_move(found))
+
+
+@pytest.mark.parametrize("num_bytes", range(64, 700, 20))
+def test_a_layout_never_counts_more_bytes_than_the_block_has(num_bytes):
+    batch = a_batch(torch.int32, {})
+    for size in (1, 8, 15, 16, 17):
+        writer = BlockWriter(torch.empty(num_bytes, dtype=torch.uint8))
+        arrays = {}
+        for name, tensor in [*tensors_to_move(batch), ("sample_ids", torch.arange(size))]:
+            arrays[name] = torch.from_numpy(writer.empty(tuple(tensor.shape), tensor.numpy().dtype))
+        sparse = replace(batch.sparse, **{name: arrays[name] for name in ("values", "lengths", "inverse")})
+        others = {name: arrays[name] for name in ("labels", "sample_ids", "request_ids")}
+        layout = writer.find(replace(batch, sparse=sparse, **others))
+        assert layout is None or layout.num_bytes <= num_bytes
 
 
 def test_a_block_is_used_again_when_the_last_tensor_is_gone():

@@ -61,11 +61,10 @@ class BlockWriter:
     def empty(self, shape: Any, dtype: Any) -> Array:
         """An array whose content is anything; memory of its own where the block has no room left."""
         num_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        start = self._next
-        if start + num_bytes > len(self._memory):
+        start, self._next = self._next, self._next + -(-num_bytes // ALIGN) * ALIGN
+        if self._next > len(self._memory):  # whole cache lines, as a layout counts them
             self._next = len(self._memory)
             return np.empty(shape, dtype)
-        self._next = start + -(-num_bytes // ALIGN) * ALIGN
         return self._memory[start : start + num_bytes].view(dtype).reshape(shape)
 
     def find(self, batch: Batch) -> BatchLayout | None:
