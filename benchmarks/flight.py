@@ -1,11 +1,12 @@
-"""Batches from a server on loopback against batches read by the trainer itself: claims flight.local and flight.wire.
+"""Batches from a server on loopback against batches read by the trainer: flight.local, flight.shared, flight.wire.
 
     python benchmarks/flight.py [--quick] [--markdown] [--json FILE] [--dir DIR]
 
-flight.local: samples/s of an epoch of the rm1 table, from `recd reader` in a process of its own and from the trainer's
-own thread, by turns. Nothing is computed with the batches. flight.wire: GB/s of one large batch that a server has
-ready, from the question to the batch in aligned memory, against a plain socket that sends as many bytes from one
-process into the memory of another.
+flight.local: samples/s of an epoch of the rm1 table, from `recd reader` in a process of its own, by Flight over a
+socket, and from the trainer's own thread, by turns. Nothing is computed with the batches. flight.shared: the same, but
+the server makes batches in memory of the trainer, as it does on one host. flight.wire: GB/s of one large
+batch that a server has ready, from the question to the batch in aligned memory, against a plain socket that sends as
+many bytes from one process into the memory of another.
 """
 
 import os
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +75,9 @@ def serve_ready() -> None:
 
     answer, known = Session.answer, {}
 
-    def ready(self: Session, task: Any, _following: Any) -> Any:
+    def ready(self: Session, tasks: Any, *_: Any) -> Any:
         if self not in known:
-            known[self] = answer(self, task, None)
+            known[self] = answer(self, tasks[:1])
         return known[self]
 
     Session.answer = ready  # type: ignore[method-assign]
@@ -113,25 +115,25 @@ def epochs(loader: Any) -> Callable[[], float]:
     return run
 
 
-def against_local(table: Path, rounds: int) -> measure.Result:
-    """A server against reading here."""
+def against_local(table: Path, rounds: int, shared: bool) -> measure.Result:
+    """A server against reading here, over a socket or with shared memory."""
     with (
         server(table) as address,
-        closing(loader_of(table, address, batch_size=BATCH)) as far,
+        closing(loader_of(table, address, shared, batch_size=BATCH)) as far,
         closing(loader_of(table, None, batch_size=BATCH)) as near,
     ):
         pairs = measure.alternate(epochs(far), epochs(near), rounds + 1)[1:]
     speeds = {name: f"{1 / statistics.median(p[n] for p in pairs):,.0f}" for n, name in enumerate(("served", "local"))}
     details = {"served samples/s": speeds["served"], "local samples/s": speeds["local"]}
     config = f"rm1, lz4, batches of {BATCH}, one server, one stream, a process each"
-    return measure.speed_up("flight.local", pairs, READING_HERE, config, **details)
+    return measure.speed_up("flight.shared" if shared else "flight.local", pairs, READING_HERE, config, **details)
 
 
 def wire(table: Path, rounds: int) -> measure.Result:
     """A batch that lies ready, against a plain socket."""
     from recd_dist.reader.tier.arrow_batches import count_bytes
-    from recd_dist.reader.tier.blocks import Blocks
-    from recd_dist.reader.tier.messages import write_message, write_opening
+    from recd_dist.reader.tier.blocks import ArrivingBlocks
+    from recd_dist.reader.tier.messages import write_opening
     from recd_dist.reader.tier.server_access import TrainerAccess
     from recd_dist.reader.tier.server_address import Address
     from recd_dist.reader.tier.server_connection import ServerConnection
@@ -141,14 +143,14 @@ def wire(table: Path, rounds: int) -> measure.Result:
         closing(loader_of(table, address, batch_size=WIRE_BATCH, expand=True)) as x,
     ):
         connection = ServerConnection(Address.parse(address), TrainerAccess(), 60.0)
-        opening, task = write_message(write_opening(x._options, "wire", "none")), next(x.tasks())
-        blocks, repeats = Blocks(), 10
-        num_bytes = count_bytes(connection.read(opening, task, None, blocks).batch.unpack())
+        opening, task = partial(write_opening, x._options, "wire", "none"), next(x.tasks())
+        blocks, repeats = ArrivingBlocks(), 10
+        num_bytes = count_bytes(next(connection.read(opening, [task], [], blocks)).batch.unpack())
 
         def flight() -> float:
             start = time.perf_counter()
             for _ in range(repeats):
-                connection.read(opening, task, None, blocks)
+                next(connection.read(opening, [task], [], blocks))
             return (time.perf_counter() - start) / repeats
 
         with plain_socket(num_bytes) as receive:
@@ -201,7 +203,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         table = table_of(options.dir or Path(scratch), 100_000 if options.quick else 400_000)
         rounds = 5 if options.quick else ROUNDS
-        measure.report([against_local(table, rounds), wire(table, rounds)], options)
+        local = [against_local(table, rounds, shared) for shared in (False, True)]
+        measure.report([*local, wire(table, rounds)], options)
 
 
 if __name__ == "__main__":

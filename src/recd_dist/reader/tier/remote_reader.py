@@ -8,9 +8,10 @@ import itertools
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from recd_dist.reader.tier.blocks import ArrivingBlocks
-from recd_dist.reader.tier.messages import write_message, write_opening
+from recd_dist.reader.tier.messages import write_opening
 from recd_dist.reader.tier.remote_stream import RemoteStream
 from recd_dist.reader.tier.server_address import Address
 from recd_dist.reader.tier.server_choice import ServerChoice
@@ -58,7 +59,7 @@ class RemoteReader:
             self._blocks = ArrivingBlocks(pin_memory, most, self._servers.shared_memory)
         for number, of_stream in enumerate(tasks):
             client = f"rank {self._servers.rank}, stream {number}, {socket.gethostname()}"
-            opening = write_message(write_opening(options, client, self._servers.compression, self._blocks.opening))
+            opening = partial(write_opening, options, client, self._servers.compression, self._blocks.opening)
             home = self._servers.rank * len(tasks) + number
             kept = self._connections.pop(number, {})
             self._streams.append(

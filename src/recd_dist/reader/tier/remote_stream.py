@@ -9,8 +9,9 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 from recd_dist.errors import ConfigError
 from recd_dist.reader.tier.blocks import ArrivingBlocks
@@ -38,7 +39,7 @@ class RemoteStream:
         servers: the servers of the job.
         choice: how they do.
         home: the number of the stream among those of all ranks.
-        opening: the message that opens a session.
+        opening: makes the message that opens a session.
         tasks: what to ask for.
         prefetch: results that may wait to be taken.
         blocks: memory for batches.
@@ -50,7 +51,7 @@ class RemoteStream:
         servers: Servers,
         choice: ServerChoice,
         home: int,
-        opening: bytes,
+        opening: Callable[[], Mapping[str, Any]],
         tasks: Iterator[Task],
         prefetch: int,
         blocks: ArrivingBlocks,

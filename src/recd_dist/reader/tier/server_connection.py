@@ -7,7 +7,7 @@ all. On one host batches arrive in memory that the trainer lends, and only the a
 import re
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic_ns
@@ -71,12 +71,16 @@ class ServerConnection:
         self._lent: dict[Task, Block] = {}
 
     def read(
-        self, opening: bytes, tasks: Sequence[Task], following: Sequence[Task], blocks: ArrivingBlocks
+        self,
+        opening: Callable[[], Mapping[str, Any]],
+        tasks: Sequence[Task],
+        following: Sequence[Task],
+        blocks: ArrivingBlocks,
     ) -> Iterator[Result]:
         """Asks for the batches of some tasks, and gives them as they come; perhaps the first of them only.
 
         Args:
-            opening: what opens a session, where none is open.
+            opening: makes the message that opens a session, where none is open.
             tasks: what to read.
             following: what this stream will ask for next.
             blocks: memory for the batches.
@@ -86,7 +90,7 @@ class ServerConnection:
             ServerLost: there is no answer.
         """
         if self._session is None:
-            told = self._ask(OPEN, opening)
+            told = self._ask(OPEN, write_message(opening()))
             self._session, self._is_near = str(told["session"]), bool(told.get("near"))
         lent = self._lend([*tasks, *following], blocks.near)
         names = tuple(None if block is None else block.name for block in lent)
