@@ -297,4 +297,4 @@ def cutter_of(job: Job, rule: str) -> BatchCutter | None:
     reader = WorkReader(job.table, job.schema, lists, Work(id=1.0), shuffle)
     if rule == "work":
         return Cutter(reader)
-    return Filler(reader, MOST_IDS if rule == "ids" else None, rule == "whole sessions")
+    return Filler(reader, max_ids=MOST_IDS if rule == "ids" else None, keeps_sessions=rule == "whole sessions")

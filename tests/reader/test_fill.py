@@ -30,10 +30,10 @@ def test_picture():
 def test_ids_bound_a_batch_and_rows_count_once_more_where_a_session_is_cut():
     """The first sample of a session bears its row of 5 or 9 ids, the others none."""
     reader = Written([[[5, 0, 0], [9, 0], [5, 0, 0]]])
-    assert sizes_of(Filler(reader, 10).cut(0, Deal(((0, 8),), batch_size=100))) == [3, 2, 3]
-    assert sizes_of(Filler(reader, 14).cut(0, Deal(((0, 8),), batch_size=100))) == [5, 3]
-    assert sizes_of(Filler(reader, 14).cut(0, Deal(((0, 8),), batch_size=4))) == [4, 4]
-    assert sizes_of(Filler(reader, 1).cut(0, Deal(((0, 8),), batch_size=4))) == [1] * 8
+    assert sizes_of(Filler(reader, max_ids=10).cut(0, Deal(((0, 8),), batch_size=100))) == [3, 2, 3]
+    assert sizes_of(Filler(reader, max_ids=14).cut(0, Deal(((0, 8),), batch_size=100))) == [5, 3]
+    assert sizes_of(Filler(reader, max_ids=14).cut(0, Deal(((0, 8),), batch_size=4))) == [4, 4]
+    assert sizes_of(Filler(reader, max_ids=1).cut(0, Deal(((0, 8),), batch_size=4))) == [1] * 8
 
 
 def test_only_a_session_that_is_larger_than_a_batch_is_cut():
@@ -55,7 +55,7 @@ def test_the_largest_are_halved_first():
 
 
 def test_fewer_samples_than_batches_that_ranks_could_share():
-    deal = Filler(Written([[[9.0]] * 5]), 1).cut(0, Deal(((0, 5),), world_size=4, batch_size=8))
+    deal = Filler(Written([[[9.0]] * 5]), max_ids=1).cut(0, Deal(((0, 5),), world_size=4, batch_size=8))
     assert sizes_of(deal) == [1, 1, 1, 2]
     assert Filler(Written([])).cut(0, Deal(())).num_batches == 0
 
@@ -70,7 +70,7 @@ def test_every_sample_exactly_once_whatever_the_sequence_of_runs(windows, stops,
     """World size, workers and batch size change at every stop; the last run goes to the end."""
     reader, seen = Written(windows), []
     work, remaining = reader.all_samples, ((0, len(reader.all_samples)),)
-    filler = Filler(reader, max_ids, keeps_sessions)
+    filler = Filler(reader, max_ids=max_ids, keeps_sessions=keeps_sessions)
     for world_size, num_workers, batch_size, share in [*stops, (1, 2, 16, 1.0)]:
         left = sum(end - start for start, end in remaining)
         deal = filler.cut(0, Deal(remaining, min(world_size, max(left, 1)), num_workers, batch_size, in_turn))
@@ -120,7 +120,7 @@ def test_ranks_that_read_a_part_each_agree(windows, world_size, keeps_sessions):
             barrier.wait(10)
             return everyone
 
-        filler = Filler(reader, 20, keeps_sessions, rank, world_size, gather)
+        filler = Filler(reader, rank, world_size, gather, max_ids=20, keeps_sessions=keeps_sessions)
         found[rank] = filler.cut(0, Deal(((0, num),), world_size, 1, 10)).cuts.tolist()
 
     threads = [threading.Thread(target=cut, args=(rank,)) for rank in range(world_size)]
@@ -138,7 +138,7 @@ def test_batches_of_a_table_store_at_most_so_many_ids(dated, order, expand):
     schema = dated.schema.expand(dated.schema.dedup_groups) if expand else dated.schema
     lists = [CountedList(f.name) for f in dated.schema.sparse]
     shuffle = Shuffle(seed=3, order=order, window_size=3)
-    filler = Filler(WorkReader(dated.clustered, schema, lists, Work(id=1.0), shuffle), 150)
+    filler = Filler(WorkReader(dated.clustered, schema, lists, Work(id=1.0), shuffle), max_ids=150)
     found = batches(dated, order=order, seed=3, batch_size=64, cutter=filler, expand=expand)
     assert sum(batch.batch_size for batch in found) == len(dated.samples)
     ids = [len(batch.sparse.values) for batch in found]

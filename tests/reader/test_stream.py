@@ -32,7 +32,7 @@ def readers(dated):
         reader = loader(dated, order=order, seed=SEED, window=WINDOW)
         lists = [CountedList("history"), CountedList("tags")] if rule in ("work", "ids") else []
         work = WorkReader(dated.clustered, dated.schema, lists, Work(id=1.0), Shuffle(SEED, order, WINDOW))
-        cutters = {"work": Cutter(work), "ids": Filler(work, 80), "sessions": Filler(work, keeps_sessions=True)}
+        cutters = {"work": Cutter(work), "ids": Filler(work, max_ids=80), "sessions": Filler(work, keeps_sessions=True)}
         return BatchReader(reader._options), cutters.get(rule)
 
     return of

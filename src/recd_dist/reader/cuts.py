@@ -14,10 +14,11 @@ as many. Each rank reads the work of its part of the epoch, and tells the others
 of all ranks. The cuts of an epoch are 8 bytes a batch.
 """
 
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -59,20 +60,9 @@ class Piece:
         return self.end - self.start
 
 
-class BatchCutter(Protocol):
-    """Cuts batches by a rule; ``Cutter`` by work, ``fill.Filler`` up to a number of ids or where sessions begin."""
-
-    @property
-    def rule(self) -> dict[str, Any]:
-        """What a deal says of how it was cut, JSON-ready."""
-
-    def cut(self, epoch: int, deal: Deal) -> Deal:
-        """The same samples for the same ranks, with as many batches for each of them; a collective."""
-
-
 @dataclass(frozen=True)
-class Cutter:
-    """Cuts what was dealt by the work of its samples.
+class BatchCutter(ABC):
+    """Cuts batches by a rule; ``Cutter`` by work, ``fill.Filler`` up to a number of ids or where sessions begin.
 
     Attributes:
         reader: tells the work of samples.
@@ -86,17 +76,12 @@ class Cutter:
     gather: Gather = lambda value: [value]
 
     @property
-    def work(self) -> Work:
-        """The costs by which it cuts."""
-        return self.reader.work
-
-    @property
+    @abstractmethod
     def rule(self) -> dict[str, Any]:
         """What a deal says of how it was cut, JSON-ready."""
-        return {"work": self.work.to_json()}
 
     def cut(self, epoch: int, deal: Deal) -> Deal:
-        """The same samples for the same ranks in as many batches, of nearly equal work; a collective.
+        """The same samples for the same ranks, with as many batches for each of them; a collective.
 
         Args:
             epoch: the epoch whose samples were dealt.
@@ -108,10 +93,31 @@ class Cutter:
         Raises:
             DataError: damaged files.
         """
-        num_batches = deal.num_all_batches
         pieces = find_pieces(deal.remaining, self.reader.shuffle_windows(epoch))
-        if not pieces:
-            return replace(deal, rule=self.rule)
+        cuts = self._find_cuts(epoch, deal, pieces) if pieces else deal.cuts
+        return replace(deal, rule=self.rule, cuts=cuts)
+
+    @abstractmethod
+    def _find_cuts(self, epoch: int, deal: Deal, pieces: Sequence[Piece]) -> Array:
+        """Where batches begin, and where the last one ends, see ``Deal.cuts``; there is a piece at least."""
+
+
+@dataclass(frozen=True)
+class Cutter(BatchCutter):
+    """Cuts what was dealt into as many batches as by samples, of nearly equal work; its attributes are as above."""
+
+    @property
+    def work(self) -> Work:
+        """The costs by which it cuts."""
+        return self.reader.work
+
+    @property
+    def rule(self) -> dict[str, Any]:
+        """What a deal says of how it was cut, JSON-ready."""
+        return {"work": self.work.to_json()}
+
+    def _find_cuts(self, epoch: int, deal: Deal, pieces: Sequence[Piece]) -> Array:
+        num_batches = deal.num_all_batches
         mine = range(self.rank, len(pieces), self.world_size)
         totals = self._join({n: self._total(epoch, pieces[n]) for n in mine})
         work, sizes = np.array(totals), np.array([piece.num_samples for piece in pieces])
@@ -123,7 +129,7 @@ class Cutter:
         wanted = {n: targets[owners == n] - starts[n] for n in mine}
         cuts = self._join({n: self._cut_piece(epoch, pieces[n], wanted[n], charge) for n in mine})
         inner = np.concatenate([np.zeros(0, np.int64), *cuts])
-        return replace(deal, rule=self.rule, cuts=bound_cuts(inner, deal.num_samples, LARGEST * deal.batch_size))
+        return bound_cuts(inner, deal.num_samples, LARGEST * deal.batch_size)
 
     def _join(self, mine: dict[int, Any]) -> list[Any]:
         """What all ranks have found, in the order of the pieces."""

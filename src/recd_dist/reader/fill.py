@@ -15,59 +15,38 @@ it cuts. Where the batches of all are no multiple of the workers of all ranks, t
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from recd_dist.reader.cuts import Gather, Piece, find_pieces
+from recd_dist.reader.cuts import BatchCutter, Piece
 from recd_dist.reader.intervals import Deal
-from recd_dist.reader.sample_work import SampleWork, WorkReader
+from recd_dist.reader.sample_work import SampleWork
 from recd_dist.table.column import Array
 
 
 @dataclass(frozen=True)
-class Filler:
-    """Fills the batches of what was dealt.
+class Filler(BatchCutter):
+    """Fills the batches of what was dealt as far as they may be; the work of its reader is that of ids alone.
 
     Attributes:
-        reader: tells the ids of samples: its work is that of ids alone.
         max_ids: ids of the largest batch, unless one sample has more; None: any number.
         keeps_sessions: cut where sessions begin.
-        rank, world_size: this rank and their number: each reads a part.
-        gather: shows all ranks what each of them has read.
     """
 
-    reader: WorkReader
+    _: KW_ONLY
     max_ids: int | None = None
     keeps_sessions: bool = False
-    rank: int = 0
-    world_size: int = 1
-    gather: Gather = lambda value: [value]
 
     @property
     def rule(self) -> dict[str, Any]:
         """What a deal says of how it was cut, JSON-ready."""
         return {"max_ids": self.max_ids, "keeps_sessions": self.keeps_sessions}
 
-    def cut(self, epoch: int, deal: Deal) -> Deal:
-        """The same samples for the same ranks, in batches that are as full as they may be; a collective.
-
-        Args:
-            epoch: the epoch whose samples were dealt.
-            deal: the samples, dealt by their number.
-
-        Returns:
-            The deal with its cuts, the same on every rank.
-
-        Raises:
-            DataError: damaged files.
-        """
-        pieces = find_pieces(deal.remaining, self.reader.shuffle_windows(epoch))
-        if not pieces:
-            return replace(deal, rule=self.rule)
+    def _find_cuts(self, epoch: int, deal: Deal, pieces: Sequence[Piece]) -> Array:
         mine = [piece for piece in pieces if piece.first * self.world_size // deal.num_samples == self.rank]
         starts, borders = self._fill(epoch, mine, deal.batch_size)
         shown = self.gather((np.array(starts, np.int64), np.array([len(inside) for inside in borders], np.int64)))
@@ -75,7 +54,7 @@ class Filler:
         missing = -(len(cuts) - 1) % deal.num_shares
         if len(cuts) - 1 + missing > deal.num_samples:  # batches of one sample or two: as many as all workers can have
             num = deal.num_samples // deal.num_shares * deal.num_shares
-            return replace(deal, rule=self.rule, cuts=np.arange(num + 1) * deal.num_samples // num)
+            return np.arange(num + 1) * deal.num_samples // num
         places: dict[int, Array] = {}
         if missing and self.keeps_sessions:
             chosen = set(_largest(cuts, np.concatenate([counts for _, counts in shown]), missing))
@@ -86,7 +65,7 @@ class Filler:
                 if n in chosen
             }
             places = {start: inside for part in self.gather(own) for start, inside in part.items()}
-        return replace(deal, rule=self.rule, cuts=halve_largest(cuts, places, missing))
+        return halve_largest(cuts, places, missing)
 
     def _fill(self, epoch: int, pieces: Sequence[Piece], batch_size: int) -> tuple[list[int], list[Array]]:
         """Fills batches from neighbouring pieces.

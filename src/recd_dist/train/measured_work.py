@@ -112,7 +112,8 @@ def _filler_of(job: Job, ranks: Ranks) -> Filler:
     clustered = require_clustered(job.table, "reader.batch_ids" if reader.whole is None else "reader.whole")
     lists = stored_ids(job) if reader.batch_ids is not None else ()
     of_samples = WorkReader(clustered, schema, lists, Work(id=1.0), _shuffle_of(job))
-    return Filler(of_samples, reader.batch_ids, reader.whole is not None, ranks.rank, ranks.world_size, show_all_ranks)
+    shown = (of_samples, ranks.rank, ranks.world_size, show_all_ranks)
+    return Filler(*shown, max_ids=reader.batch_ids, keeps_sessions=reader.whole is not None)
 
 
 def stored_ids(job: Job) -> tuple[CountedList, ...]:
