@@ -15,26 +15,27 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import flat_reader
 import measure
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-import torch
 from rm1 import files_of, raw_logs
+
+import reader
 
 BATCH_SIZE, ROW_GROUP = 4096, 8192
 FORMS = {"defaults": {}} | {
     codec: {"compression": codec, "row_group_size": ROW_GROUP} for codec in ("snappy", "lz4", "zstd")
 }
+Names = tuple[str, ...]
 BASELINE = "pyarrow from the same file into KeyedJaggedTensors, one process on one core"
 
 
@@ -77,61 +78,31 @@ def our_batches(job: Any) -> Iterator[Iterator[Any]]:
 
 def their_batches(job: Any, path: str) -> Iterator[Iterator[Any]]:
     """The passes over the file by pyarrow."""
-    keys = [f.name for f in job.schema.sparse]
-    dense, labels = [f.name for f in job.schema.dense], list(job.schema.labels)
+    keys, dense = (tuple(f.name for f in of) for of in (job.schema.sparse, job.schema.dense))
+    labels = tuple(job.schema.labels)
     while True:
-        yield _read_flat(path, keys, dense, labels)
+        yield ((batch.kjt(), batch.labels) for batch in _read_flat(path, keys, dense, labels))
 
 
-def _read_flat(path: str, keys: list[str], dense: list[str], labels: list[str]) -> Iterator[Any]:
+def _read_flat(path: str, keys: Names, dense: Names, labels: Names) -> Iterator[flat_reader.FlatBatch]:
     with pq.ParquetFile(path) as file:
         # By 8192 rows: faster than whole row groups of a million, and than 4096 by 4096.
         for rows in file.iter_batches(ROW_GROUP, columns=[*keys, *dense, *labels], use_threads=False):
             columns = dict(zip(rows.schema.names, rows.columns, strict=True))
             for start in range(0, rows.num_rows, BATCH_SIZE):
-                yield _to_kjt(columns, keys, dense, labels, start, min(BATCH_SIZE, rows.num_rows - start))
-
-
-def _to_kjt(
-    columns: dict[str, pa.Array], keys: list[str], dense: list[str], labels: list[str], start: int, size: int
-) -> Any:
-    from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
-
-    values, lengths = [], []
-    for key in keys:
-        column = columns[key]
-        if pa.types.is_list(column.type):
-            offsets = column.offsets.to_numpy()[start : start + size + 1]
-            values.append(column.values.to_numpy()[offsets[0] : offsets[-1]])
-            lengths.append(np.diff(offsets))
-        else:
-            values.append(column.to_numpy(zero_copy_only=False)[start : start + size])
-            lengths.append(np.ones(size, np.int32))
-    kjt = KeyedJaggedTensor(
-        keys=keys,
-        values=torch.from_numpy(np.concatenate(values)),
-        lengths=torch.from_numpy(np.concatenate(lengths)),
-        stride=size,
-        length_per_key=[len(part) for part in values],
-    )
-    numbers = np.empty((size, len(dense)), np.float32)
-    for n, name in enumerate(dense):
-        numbers[:, n] = columns[name].to_numpy(zero_copy_only=False)[start : start + size]
-    label = np.stack([columns[n].to_numpy(zero_copy_only=False)[start : start + size] for n in labels], 1)
-    return kjt, torch.from_numpy(label.astype(np.float32)), torch.from_numpy(numbers)
+                size = min(BATCH_SIZE, rows.num_rows - start)
+                yield flat_reader.batch_of(columns, keys, dense, labels, start, size)
 
 
 def child_main(config: dict[str, Any]) -> None:
     """Reads when told to, and answers with seconds and sums."""
-    os.sched_setaffinity(0, {config["core"]})
-    torch.set_num_threads(1)
-    pa.set_cpu_count(1)
+    reader.bind(config["cores"])
     job = open_job(config["path"])
     passes = our_batches(job) if config["side"] == "ours" else their_batches(job, config["path"])
     hashed = {f.name for f in job.schema.sparse if job.tables[str(f.table)].hashed}
     for line in sys.stdin:
         start, sums, num = time.perf_counter(), {}, 0
-        for sparse, labels, *_ in next(passes):
+        for sparse, labels in next(passes):
             num += len(labels)
             if line.strip() == "sum":
                 flat = sparse.expand() if config["side"] == "ours" else sparse
@@ -144,34 +115,10 @@ def child_main(config: dict[str, Any]) -> None:
         sys.stdout.flush()
 
 
-class Side:
-    """A reading process."""
-
-    def __init__(self, path: Path, side: str) -> None:
-        config = json.dumps({"path": str(path), "side": side, "core": max(os.sched_getaffinity(0))})
-        env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": ""}
-        command = [sys.executable, __file__, "--child", config]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
-
-    def ask(self, what: str) -> Any:
-        """Lets it read once through."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(what + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit("a reading process has ended; its error is above")
-        return json.loads(line)
-
-    def close(self) -> None:
-        """Ends it."""
-        self._process.communicate()
-
-
 def measure_form(path: Path, form: str, num_rounds: int) -> measure.Result:
     """Ours against pyarrow, on one file."""
-    sides = [Side(path, side) for side in ("ours", "theirs")]
+    core = {max(os.sched_getaffinity(0))}
+    sides = [reader.Child({"path": str(path), "side": side}, core, __file__) for side in ("ours", "theirs")]
     ours, theirs = (side.ask("sum") for side in sides)
     if ours["sums"] != theirs["sums"] or ours["samples"] != theirs["samples"]:
         raise SystemExit(f"{form}: the two sides deliver different samples")

@@ -22,8 +22,6 @@ import statistics
 import subprocess
 import sys
 import sysconfig
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,22 +43,11 @@ SIDES = {
 }
 
 
-class Side(reader.Child):
-    """A process that reads.
-
-    Args:
-        python: the interpreter that has the packages.
-        config: what it reads, JSON-ready.
-        core: the core that it may use.
-    """
-
-    def __init__(self, python: str, config: dict[str, Any], core: int) -> None:
-        paths = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "PYTHONSAFEPATH": ""}
-        environment |= {"HF_HUB_OFFLINE": "1", "RAY_DATA_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        command = [python, __file__, "--child", json.dumps(config | {"cores": [core]})]
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self._process = subprocess.Popen(command, env=environment, **pipes)
+def start_side(name: str, python: str, paths: dict[str, Any], core: int) -> reader.Child:
+    """A process of a public reader, with the interpreter that has it."""
+    modules = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    quiet = {"HF_HUB_OFFLINE": "1", "RAY_DATA_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return reader.Child(paths | {"side": name}, {core}, __file__, python, {"PYTHONPATH": modules, **quiet})
 
 
 def torchdata_batches(config: dict[str, Any], columns: list[str]) -> Callable[[], Iterator[pa.Table]]:
@@ -146,27 +133,6 @@ def tensor_batches(config: dict[str, Any]) -> Callable[[], Iterator[flat_reader.
     return batches
 
 
-def child_main(config: dict[str, Any]) -> None:
-    """Reads when told to, and answers with seconds; ``sum`` answers with what was delivered."""
-    os.sched_setaffinity(0, config["cores"])
-    import torch
-
-    torch.set_num_threads(1)
-    pa.set_cpu_count(1)
-    batches = tensor_batches(config)
-    for line in sys.stdin:
-        start, samples, sums = time.perf_counter(), 0, Counter[str]()
-        for batch in batches():
-            if line.strip() == "sum":
-                values, lengths = batch.values.numpy(), batch.lengths.numpy()
-                found = reader.sums_of(batch.keys, values, lengths, batch.size, list(batch.counts))
-                sums.update(dict(zip(batch.keys, found, strict=True)))
-            samples += batch.size
-        answer = {"seconds": time.perf_counter() - start, "samples": samples}
-        answer["sums"] = {key: value % 2**64 for key, value in sums.items()}
-        print(json.dumps(answer), flush=True)
-
-
 def ids_as_they_are(table: Path) -> list[str]:
     """The id features that our reader hands over as they are: those whose table is not hashed."""
     from recd_dist.job.table_sizes import infer_tables
@@ -200,7 +166,8 @@ def main() -> None:
     parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        child_main(options.child)
+        reader.bind(options.child["cores"])
+        reader.read_when_told(tensor_batches(options.child))
         return
     if options.venv is None:
         parser.error("--venv DIR: the environment that has the other readers; --install makes it")
@@ -216,7 +183,7 @@ def main() -> None:
     python = str(options.venv.absolute() / "bin/python")
     running: dict[str, reader.Child] = {"ours": reader.Child({"table": table}, {core})}
     for name in options.sides.split(","):
-        running[name] = Side(python, paths | {"side": name}, core)
+        running[name] = start_side(name, python, paths, core)
     kept, wanted = ids_as_they_are(Path(table)), running["ours"].ask("sum")
     for name, child in running.items():
         found = child.ask("sum")

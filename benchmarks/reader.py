@@ -43,17 +43,26 @@ class Child:
     Args:
         config: what it reads, JSON-ready.
         cores: the cores that it may use.
+        script: what it runs, with ``--child`` and the config.
+        python: the interpreter.
+        environment: what it has beside that of this process.
     """
 
-    def __init__(self, config: dict[str, Any], cores: set[int]) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": ""}
+    def __init__(
+        self,
+        config: dict[str, Any],
+        cores: set[int],
+        script: str = __file__,
+        python: str = sys.executable,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         whole = json.dumps(config | {"cores": sorted(cores)})
         self._process = subprocess.Popen(
-            [sys.executable, __file__, "--child", whole],
+            [python, script, "--child", whole],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": ""} | (environment or {}),
         )
 
     def tell(self, act: str) -> None:
@@ -133,33 +142,46 @@ def flat_batches(config: dict[str, Any]) -> Callable[[], Iterator[Any]]:
     return batches
 
 
-def child_main(config: dict[str, Any]) -> None:
-    """Reads when told to, and answers with seconds; ``sum`` answers with what was delivered."""
-    os.sched_setaffinity(0, config["cores"])
+def bind(cores: list[int]) -> None:
+    """Binds this process to some cores, with one thread for each library."""
+    os.sched_setaffinity(0, cores)
     import pyarrow as pa
     import torch
 
     torch.set_num_threads(1)
     pa.set_cpu_count(1)
-    if "first" in config:
-        sys.stdout.write(json.dumps(first_batch(config)) + "\n")
-        return
-    batches = flat_batches(config) if "flat" in config else table_batches(config)
+
+
+def read_when_told(batches: Callable[[], Iterator[Any]]) -> None:
+    """Reads once through for each line that comes, and answers with seconds; ``sum`` answers with what was delivered.
+
+    Args:
+        batches: the passes, one for each call; of ``FlatBatch`` or of this project's batches.
+    """
     for line in sys.stdin:
-        start, samples, sums, keys = time.perf_counter(), 0, Counter[str](), ()
+        start, samples, sums = time.perf_counter(), 0, Counter[str]()
         for batch in batches():
+            is_flat = isinstance(batch, flat_reader.FlatBatch)
+            size = batch.size if is_flat else batch.batch_size
             if line.strip() == "sum":
-                sparse = batch if "flat" in config else batch.sparse.expand()
-                counts = list(sparse.counts) if "flat" in config else [sparse.num_values(k) for k in sparse.keys]
-                size = batch.size if "flat" in config else batch.batch_size
-                keys = sparse.keys
-                found = sums_of(keys, sparse.values.numpy(), sparse.lengths.numpy(), size, counts)
-                sums.update(dict(zip(keys, found, strict=True)))
-            samples += batch.size if "flat" in config else batch.batch_size
+                lists = batch if is_flat else batch.sparse.expand()
+                counts = list(lists.counts) if is_flat else [lists.num_values(k) for k in lists.keys]
+                found = sums_of(lists.keys, lists.values.numpy(), lists.lengths.numpy(), size, counts)
+                sums.update(dict(zip(lists.keys, found, strict=True)))
+            samples += size
         answer = {"seconds": time.perf_counter() - start, "samples": samples}
         answer["sums"] = {key: value % 2**64 for key, value in sums.items()}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
+
+
+def child_main(config: dict[str, Any]) -> None:
+    """Reads when told to; or tells how long a first batch took."""
+    bind(config["cores"])
+    if "first" in config:
+        sys.stdout.write(json.dumps(first_batch(config)) + "\n")
+        return
+    read_when_told(flat_batches(config) if "flat" in config else table_batches(config))
 
 
 def first_batch(config: dict[str, Any]) -> float:
