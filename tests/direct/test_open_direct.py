@@ -158,6 +158,12 @@ def test_unclustered_rows_are_found_by_hash(write, configure, caplog):
     clustered = resolve(configure(write(rows, "sorted.parquet")))
     assert clustered.table.ways == {"history": "neighbours"}
     assert sorted(map(repr, contents(job))) == sorted(map(repr, contents(clustered)))
+    loader = Loader(job.table, job.schema, job.tables, batch_size=64, seed=1)
+    rows = [
+        (next(g.num_rows for g in batch.sparse.groups if g.name == "history"), len(batch.labels)) for batch in loader
+    ]
+    loader.close()
+    assert sum(size for _, size in rows) > 2.5 * sum(unique for unique, _ in rows), "sessions come together in batches"
     told = resolve(configure(path, "reader.equal_rows=neighbours"))
     assert set(told.table.ways.values()) <= {"neighbours"}
 

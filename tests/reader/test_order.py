@@ -26,6 +26,18 @@ def test_sessions_stay_whole_and_move():
     assert len(orders) > 10
 
 
+def test_samples_of_a_session_come_together_from_rows_in_order_of_time():
+    """As files that are read directly may have them; within a row group, whose samples alone are compared."""
+    sessions = [np.array([7, 8, 7, 8, 9, 7]), np.array([9, 7]), np.array([], np.int64)]
+    orders = [tuple(sample_order(sessions, Shuffle(seed=s), 0, 0).tolist()) for s in range(30)]
+    runs = [(0, 2, 5), (1, 3), (4,), (6,), (7,)]
+    for order in orders:
+        assert sorted(order) == list(range(8))
+        assert all(order[order.index(run[0]) :][: len(run)] == run for run in runs)
+    assert len(set(orders)) > 10
+    assert sample_order([np.array([7, 8, 7])], Shuffle(order="table"), 0, 0).tolist() == [0, 1, 2]
+
+
 def test_without_shuffle_the_table_keeps_its_order(small):
     windows = shuffle_windows(small.manifest, Shuffle(order="table", window_size=4), epoch=3)
     places = [(g.part, g.index) for w in windows for g in w.row_groups]

@@ -201,17 +201,31 @@ def sample_order(sessions: Sequence[Int64s], shuffle: Shuffle, epoch: int, numbe
     size = sum(map(len, sessions))
     if not shuffle.mixes_sessions or not size:
         return np.arange(size)
-    ids = np.concatenate(sessions)
+    begins = np.cumsum([0, *map(len, sessions)])[:-1]
+    together = np.concatenate([begin + _side_by_side(ids) for begin, ids in zip(begins, sessions, strict=True)])
+    ids = np.concatenate(sessions)[together]
     is_first = np.ones(size, bool)
     np.not_equal(ids[1:], ids[:-1], out=is_first[1:])
     # A session never continues in the next row group, though the next one's first may have the same id.
-    begins = np.cumsum([0, *map(len, sessions)])[:-1]
     is_first[begins[begins < size]] = True
     starts = np.flatnonzero(is_first)
     lengths = np.diff(starts, append=size)
     order = permutation(len(starts), shuffle.seed, epoch, number + 1)
     starts, lengths = starts[order], lengths[order]
-    return np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(size)
+    places: Int64s = together[np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(size)]
+    return places
+
+
+def _side_by_side(ids: Int64s) -> Int64s:
+    """The samples of a row group, those of a session side by side, in the order in which sessions begin.
+
+    So they stand in a table; in files that are read directly the samples of other sessions may stand between them.
+    """
+    runs = ids[:1] if len(ids) < 2 else ids[np.append(True, ids[1:] != ids[:-1])]
+    if (runs[1:] > runs[:-1]).all() or len(np.unique(runs)) == len(runs):
+        return np.arange(len(ids))
+    _, first, session = np.unique(ids, return_index=True, return_inverse=True)
+    return np.argsort(first[session], kind="stable")
 
 
 def order_in_time(times: Sequence[Int64s], window: ShuffleWindow) -> Int64s:
