@@ -3,12 +3,15 @@
 import os
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests.direct.conftest import flat_table, samples
 
 from recd_dist.errors import ConfigError, DataError
 from recd_dist.job.job import Job, resolve
 from recd_dist.reader.loader import Loader
+from recd_dist.reader.raw_rows import RawRows
 
 CUT = {"row_group_size": 100}
 
@@ -104,3 +107,26 @@ def test_a_damaged_page_names_its_file(write, configure):
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(DataError, match=r"flat.parquet, row group 0: cannot be decoded"):
         list(loader_of(job))
+
+
+def test_a_damaged_list_that_pyarrow_reads_as_fewer_rows(write, configure):
+    """Where all else is decoded by loops of our own, pyarrow reads the lists alone, and compares them with nothing."""
+    rows = [dict(row, history=[row["item"], 2]) for row in samples(20)]
+    path = write(rows, compression="none", use_dictionary=False)
+    job, before, whole = resolve(configure(path)), path.stat(), path.read_bytes()
+    chunk = next(
+        c for c in pq.read_metadata(path).row_group(0).to_dict()["columns"] if "history" in c["path_in_schema"]
+    )
+    refused = 0
+    for place in range(chunk["data_page_offset"], chunk["data_page_offset"] + 80):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            num_rows = len(pq.ParquetFile(path).read_row_group(0, columns=["history"]))
+        except (pa.ArrowException, OSError):
+            continue
+        if num_rows != len(rows):
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+            with pytest.raises(DataError, match=r"cannot be decoded \(\d+ rows, its footer tells of"):
+                RawRows(job.table.raw_files, ["history"]).read(job.table.units[0][0])
+            refused += 1
+    assert refused

@@ -77,3 +77,22 @@ def test_a_file_that_is_replaced_or_removed_stays_what_it_was(file) -> None:
     path.unlink()
     path.write_bytes(b"something else")
     assert opened.read(1, NAMES) == table.slice(10_000, 10_000)
+
+
+def test_a_column_of_other_rows_than_the_footer_tells_of_is_refused(tmp_path) -> None:
+    """A damaged level joins two lists: pyarrow returns a row less, where it reads that column alone."""
+    path = tmp_path / "x.parquet"
+    lists = pa.array([[i, 2] for i in range(20)], pa.list_(pa.int32()))
+    pq.write_table(pa.table({"x": lists}), path, compression="none", use_dictionary=False)
+    whole, refused = path.read_bytes(), 0
+    for place in range(4, len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            if len(pq.ParquetFile(path).read_row_group(0)) == 20:
+                continue
+        except (pa.ArrowException, OSError):
+            continue
+        with pytest.raises(pa.ArrowInvalid, match=r"rows, its footer tells of 20"):
+            RowGroupFile(path).read(0, ["x"])
+        refused += 1
+    assert refused

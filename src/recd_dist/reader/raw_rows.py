@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from recd_dist.errors import DataError
 from recd_dist.reader.direct_table import CHANGED, Piece, RawFile, Unit
 from recd_dist.reader.row_group_columns import Origin
+from recd_dist.reader.row_group_file import check_rows
 from recd_dist.table.flat_columns import as_lists, in_one_chunk, is_any_list
 from recd_dist.table.location import arrow_input, first_line, report_store_errors
 
@@ -118,6 +119,7 @@ class RawRows:
                     table = _read_row_groups(file, [piece.row_group for piece in run], there)
                 else:
                     table = self._read_rows(file, first, there)
+            check_rows(table, sum(piece.end - piece.start for piece in run))
         except FileNotFoundError as error:
             raise DataError(f"{raw.name}: gone while it was read; {CHANGED}") from error
         except (pa.ArrowException, OSError, StopIteration) as error:

@@ -82,7 +82,9 @@ class RowGroupFile:
                 for start, end in spans:
                     self._fetch(start, end)
             with measure("decode"):
-                return self.parquet.read_row_group(index, columns=list(names), use_threads=False)
+                table = self.parquet.read_row_group(index, columns=list(names), use_threads=False)
+            check_rows(table, self.parquet.metadata.row_group(index).num_rows)
+            return table
         finally:
             self._give_back(spans)
 
@@ -132,3 +134,17 @@ class RowGroupFile:
             self._close()
         if self._file is not None:
             self._file.close()
+
+
+def check_rows(table: pa.Table, num_rows: int) -> None:
+    """Refuses columns of other rows than the footer tells of; pyarrow looks where it reads several columns, not at one.
+
+    Args:
+        table: what was read.
+        num_rows: what the footer says.
+
+    Raises:
+        pyarrow.ArrowInvalid: there are more or fewer rows.
+    """
+    if table.num_columns and len(table) != num_rows:
+        raise pa.ArrowInvalid(f"{len(table):,} rows, its footer tells of {num_rows:,}")
