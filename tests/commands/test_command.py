@@ -15,3 +15,9 @@ def test_a_message_about_an_option_names_the_command_that_was_typed(name, word, 
     assert capsys.readouterr().out.startswith("data:\n  name: tiny\n")
     assert main([*typed, "data=tiny", "nothing_like_it=1", "--options"]) == 2
     assert f"every option: recd {' '.join(typed)} --options" in capsys.readouterr().err
+
+
+def test_servers_refuse_files_that_are_read_directly(capsys):
+    assert main(["reader", "data=parquet", "data.path=logs", "data.reader=direct"]) == 2
+    said = capsys.readouterr().err
+    assert "data.reader=direct: servers read tables of `recd etl`, not logs itself; make one with `recd etl" in said

@@ -49,7 +49,13 @@ def _roots(options: argparse.Namespace) -> list[Location]:
     """
     roots = [location(table) for table in options.roots or []]
     if options.overrides or options.config_dir:
-        roots.append(location(COMMAND.load_config(options).data.table))
+        data = COMMAND.load_config(options).data
+        if data.reader == "direct":
+            raise ConfigError(
+                f"data.reader=direct: servers read tables of `recd etl`, not {data.path} itself; make one with "
+                f"`recd etl data={data.name} ...`, or let each rank read the files, without servers"
+            )
+        roots.append(location(data.table))
     if not roots:
         raise ConfigError("recd reader: say which tables may be read: data=tiny, or --tables DIR")
     return roots
