@@ -64,6 +64,6 @@ if [ -n "${TORCH_INDEX:-}" ]; then install --no-deps --index-url "$TORCH_INDEX" 
 install "${packages[@]}"
 $VENV/bin/python -m pip check >>"$LOG" || fail "the installed versions do not fit together: $(tail -n 1 "$LOG")"
 # Loops that every run would otherwise wait for at its first batch; where they cannot be kept, each process compiles them.
-$VENV/bin/python -c "from recd_dist.train.prepared import prepare; prepare()" >>"$LOG" 2>&1 || true
+$VENV/bin/python -c "from recd_dist.train.prepared import prepare; from recd_dist.reader.load_loops import load_direct_loops; prepare(); load_direct_loops()" >>"$LOG" 2>&1 || true
 echo "$VARIANT" >$READY
 echo "make env: ready"

@@ -10,6 +10,9 @@ from tests.direct.conftest import flat_table, samples
 
 from recd_dist.errors import ConfigError, DataError
 from recd_dist.job.job import Job, resolve
+from recd_dist.reader import equal_rows, taken_rows
+from recd_dist.reader.chunks import flat_pages
+from recd_dist.reader.load_loops import load_direct_loops
 from recd_dist.reader.loader import Loader
 from recd_dist.reader.raw_rows import RawRows
 
@@ -130,3 +133,13 @@ def test_a_damaged_list_that_pyarrow_reads_as_fewer_rows(write, configure):
                 RawRows(job.table.raw_files, ["history"]).read(job.table.units[0][0])
             refused += 1
     assert refused
+
+
+def test_loops_that_were_loaded_are_not_compiled_again(job):
+    load_direct_loops()
+    loops = (flat_pages.decode_flat_pages, equal_rows._flag_rows, equal_rows._find_first_equals)
+    loops += (taken_rows._count_values, taken_rows._copy_rows)
+    compiled = [list(loop.signatures) for loop in loops]
+    list(loader_of(job))
+    assert all(compiled)
+    assert [list(loop.signatures) for loop in loops] == compiled

@@ -7,8 +7,11 @@ each loop from disk at its own first call, or compiles it. A process that forks 
 import numpy as np
 
 from recd_dist.reader import kernels, number_chains, row_group_kernels, window_kernels
-from recd_dist.reader.chunks import pages, thrift
+from recd_dist.reader.chunks import flat_pages, pages, thrift
+from recd_dist.reader.equal_rows import find_equal_rows
+from recd_dist.reader.taken_rows import take_columns
 from recd_dist.table import loops
+from recd_dist.table.column import Column
 from recd_dist.tensors import row_windows
 
 
@@ -40,3 +43,14 @@ def load_loops() -> None:
     row_windows.find_fault(int32s, int32s, np.zeros((0, 3), np.int64))
     for ids in (np.zeros(0, np.int32), np.zeros(0, np.int64)):
         row_windows.copy_rows(ids, int32s, int32s, ids)
+
+
+def load_direct_loops() -> None:
+    """Calls the loops that flat files need beside those of a table: few jobs read them, so that no rank loads these."""
+    none, scratch = np.zeros(0, np.int64), np.zeros(0, np.int32)
+    flat_pages.decode_flat_pages(
+        np.zeros((0, 7), np.int64), none, np.zeros((0, flat_pages.FAILED + 1), np.int64), scratch
+    )
+    column = Column(np.arange(3))
+    _, first = find_equal_rows([column], by_hash=True)
+    take_columns({"": column}, first)
