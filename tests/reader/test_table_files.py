@@ -60,6 +60,21 @@ def test_damaged_page_names_its_row_group(spoiled):
         TableFiles(table.clustered).read(RowGroup(1, 0, 0))
 
 
+def test_any_damage_of_a_footer_is_an_error_or_harmless(spoiled):
+    """Also names that are no text, and columns that lie outside of the file."""
+    table, refused = spoiled(), 0
+    path = table.path / "samples/part-00001.parquet"
+    whole = path.read_bytes()
+    start = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    for place in range(start, len(whole) - 8, 3):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x80]) + whole[place + 1 :])
+        try:
+            TableFiles(table.clustered).read(RowGroup(1, 0, 0))
+        except DataError:
+            refused += 1
+    assert refused > 10
+
+
 def test_damaged_footer(spoiled):
     table = spoiled()
     path = table.path / "samples/part-00000.parquet"

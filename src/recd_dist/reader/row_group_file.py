@@ -125,8 +125,9 @@ class RowGroupFile:
     def _give_back(self, spans: Sequence[tuple[int, int]]) -> None:
         """Gives the memory of these bytes back, to the borders of pages; whoever reads there again finds zeros."""
         for start, end in spans:
-            first = start // mmap.PAGESIZE * mmap.PAGESIZE
-            self._region.madvise(mmap.MADV_DONTNEED, first, min(end, len(self._region)) - first)
+            first, last = start // mmap.PAGESIZE * mmap.PAGESIZE, min(end, len(self._region))
+            if 0 <= first < last:  # a damaged footer tells of other places, which were not fetched
+                self._region.madvise(mmap.MADV_DONTNEED, first, last - first)
 
     def close(self) -> None:
         """Closes the file; its memory goes when nobody refers to it any more."""

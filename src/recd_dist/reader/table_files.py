@@ -142,7 +142,7 @@ class TableFiles:
                 table = file.read(index, names)
         except FileNotFoundError as error:  # of a store: on a local disk an open file stays
             raise DataError(f"{origin.file}: gone; the table was replaced while it was read, start again") from error
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise DataError(f"{origin}: cannot be decoded ({first_line(error)}); {REMEDY}") from error
         return table, origin
 
@@ -209,7 +209,8 @@ class TableFiles:
         try:
             with report_store_errors(path):
                 opened = RowGroupFile(path)
-        except (pa.ArrowException, OSError) as error:
+                fields = {field.name: field for field in opened.parquet.schema_arrow}
+        except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a name that is no text
             raise DataError(f"{path}: not a readable Parquet file ({first_line(error)}); {REMEDY}") from error
         file = opened.parquet
         row_groups = tuple(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
@@ -221,7 +222,6 @@ class TableFiles:
         if len(self._open_files) >= _MAX_OPEN_FILES:
             self._open_files.popitem(last=False)[1].close()
         self._open_files[entry.path] = opened
-        fields = {field.name: field for field in file.schema_arrow}
         stored = [feature for features in self._features.values() for feature in features]
         self._columns[entry.path] = list(fields)
         self._plain[entry.path] = frozenset(f.name for f in stored if f.name in fields and is_plain(f, fields[f.name]))
