@@ -6,8 +6,8 @@
 A job trains two epochs, or the parts of a stream as they come. At a random step it is killed: what it trained since
 its last saved position is lost, and what it had read ahead was never trained. It goes on from that position with random
 ranks (1 to 3), workers and batch size, is killed again, and so on to its end. Then each sample of each epoch has to
-have been trained once. The order of samples and the rule by which batches are cut are drawn for each job; one kill in
-five is at an epoch's last batch.
+have been trained once. The order of samples and the rule by which batches are cut are drawn for each job; about
+one kill in seven is at an epoch's last batch.
 """
 
 import argparse
