@@ -160,8 +160,9 @@ def test_every_command_of_a_page_is_parsed_and_its_config_composed(
         if options.command == "sweep":  # each of its runs is one of recd train
             sweep = plan_sweep(command.rank_overrides(options))
             options.overrides = [*sweep.fixed, *sweep.combinations[-1].overrides]
+        if command.config is None or (options.command == "reader" and "--tables" in words):
+            continue
         try:
-            config = command.load_config(options) if command.config else None
+            assert command.load_config(options) is not None
         except ConfigError as error:
             pytest.fail(f"{page}: {shlex.join(words)}: {error}")
-        assert command.config is None or config is not None
