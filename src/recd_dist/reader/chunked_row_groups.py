@@ -27,6 +27,8 @@ from recd_dist.table.schema import REQUEST_ID, SAMPLE, SAMPLE_ID, SESSION_ID, Fe
 
 _KEYS = (SAMPLE_ID, SESSION_ID, REQUEST_ID)
 _MAX_OPEN_FILES = 64
+_MAX_PARTS = 1024
+"""Parts of which it is known where their columns lie: 0.1 MB each, and 7 ms to find out again (rm1)."""
 
 
 class _Unusual(Exception):
@@ -55,6 +57,7 @@ class ChunkedRowGroups:
         self._path, self._open_file, self._features = path, open_file, features
         self._schema, self._may_miss = schema, may_miss
         self._parts: OrderedDict[str, _JoinedPart | None] = OrderedDict()
+        self._open: OrderedDict[str, _JoinedPart] = OrderedDict()
         self._scratch = Scratch()
 
     def read(self, part: Part, index: int) -> DecodedRowGroup | None:
@@ -72,17 +75,26 @@ class ChunkedRowGroups:
         name = part.samples.path
         if name not in self._parts:
             self._parts[name] = self._join(part)
-            num_open = sum(joined.num_files for joined in self._parts.values() if joined)
-            while num_open > _MAX_OPEN_FILES and len(self._parts) > 1:
-                if closed := self._parts.popitem(last=False)[1]:
-                    num_open -= closed.num_files
-                    closed.close()
+            if len(self._parts) > _MAX_PARTS:
+                self._parts.popitem(last=False)
         self._parts.move_to_end(name)
-        joined = self._parts[name]
-        try:
-            return joined.read(index) if joined else None
-        except (_Unusual, ValueError, OSError):
+        if (joined := self._parts[name]) is None:
             return None
+        self._close_others(name, joined)
+        try:
+            return joined.read(index)
+        except OSError:  # a file is gone; if another one is there in its place by now, that is opened next time
+            del self._parts[name]
+            return None
+        except (_Unusual, ValueError):
+            return None
+
+    def _close_others(self, name: str, joined: "_JoinedPart") -> None:
+        """Closes the files of parts that were read longest ago, where too many are open with those of this one."""
+        self._open[name] = joined
+        self._open.move_to_end(name)
+        while len(self._open) > 1 and sum(part.num_files for part in self._open.values()) > _MAX_OPEN_FILES:
+            self._open.popitem(last=False)[1].close()
 
     def _join(self, part: Part) -> "_JoinedPart | None":
         """Opens the files of a part."""
@@ -161,8 +173,8 @@ class _JoinedPart:
         open_file, features, schema, may_miss, scratch: see ``ChunkedRowGroups``.
 
     Attributes:
-        num_files: how many are open.
-        close: closes them.
+        num_files: how many there are.
+        close: closes them; they are opened again for the next row group.
     """
 
     def __init__(
@@ -175,10 +187,11 @@ class _JoinedPart:
         may_miss: Sequence[bool],
         scratch: Scratch,
     ) -> None:
-        self._open_file, self._files, self._num_columns = open_file, list[ChunkFile](), 0
+        self._root, self._open_file = path, open_file
+        files: list[ChunkFile] = []
         self._groups, self._may_miss, own = schema.dedup_groups, may_miss, features.get(SAMPLE, ())
         references = [f"{group}_{ROW}" for group in self._groups]
-        samples = self._open(part.samples, [*_KEYS, *schema.labels, *references, *_stored_names(own)])
+        samples = self._open(files, part.samples, [*_KEYS, *schema.labels, *references, *_stored_names(own)])
         self._keys = [samples.number(name, np.int64) for name in _KEYS]
         self._labels = np.array([samples.number(name, np.float32) for name in schema.labels], np.int64)
         self._label_chains = NumberChains([()] * len(self._labels))
@@ -191,29 +204,27 @@ class _JoinedPart:
             single = [f for f in features[group] if not f.window]
             names = [ROW, *_stored_names(single), *([STREAM] if own_windows else [])]
             names += [name for f in own_windows for name in (start_of(f.name), length_of(f.name))]
-            rows = self._open(part.groups[group], names)
+            rows = self._open(files, part.groups[group], names)
             self._origins[group] = path / part.groups[group].path
             stored += [rows.feature(f) for f in single]
             pairs.append((samples.number(reference, np.int64), rows.number(ROW, np.int64)))
             if own_windows:
-                lists = self._open(part.streams[group], [STREAM, *_stored_names(own_windows)])
+                lists = self._open(files, part.streams[group], [STREAM, *_stored_names(own_windows)])
                 for f in own_windows:
                     starts, lengths = (rows.number(name(f.name), np.int32) for name in (start_of, length_of))
                     windows.append(_Window(lists.feature(f), starts, lengths, len(self._groups) + len(streams)))
                 streams.append((rows.number(STREAM, np.int64), lists.number(STREAM, np.int64)))
         self._numbers, self._stored = np.array([*pairs, *streams], np.int64).reshape(-1, 2).T
         self._place(stored, windows)
-        self.num_files = len(self._files)
-        self._reader, self._scratch = ChunkReader(self._files, scratch), scratch
+        self.num_files = len(files)
+        self._reader, self._scratch = ChunkReader(files, scratch), scratch
         self.close = self._reader.close
 
-    def _open(self, entry: FileEntry, names: Sequence[str]) -> _OpenFile:
-        """Opens a file; its columns are numbered after those of the files before."""
-        opened = self._open_file(entry)
-        file = ChunkFile(opened.descriptor, opened.parquet, names)
-        self._files.append(file)
-        first, self._num_columns = self._num_columns, self._num_columns + len(names)
-        return _OpenFile(file, names, first)
+    def _open(self, files: list[ChunkFile], entry: FileEntry, names: Sequence[str]) -> _OpenFile:
+        """Looks into a file, which joins the others; its columns are numbered after those of the files before."""
+        first = sum(len(file.types) for file in files)
+        files.append(ChunkFile(self._root / entry.path, self._open_file(entry).parquet, names))
+        return _OpenFile(files[-1], names, first)
 
     def _place(self, stored: Sequence[_Stored], windows: Sequence[_Window]) -> None:
         """Numbers the features that stay where they are decoded, and keeps what the others need."""

@@ -42,7 +42,6 @@ class RowGroupFile:
 
     Attributes:
         parquet: the file as pyarrow has it, for its metadata; its bytes are there only while a row group is decoded.
-        descriptor: of a local file; -1 for one of a store.
 
     Raises:
         OSError: it cannot be opened, or is cut off.
@@ -51,14 +50,14 @@ class RowGroupFile:
 
     def __init__(self, path: Location) -> None:
         self._file: Any = None
-        self.descriptor = -1
+        self._fd = -1
         source: Any = arrow_input(path)
         with measure("io"):
             metadata = pq.read_metadata(source)
         if isinstance(source, Path):
-            self.descriptor = os.open(source, os.O_RDONLY)
-            self._close = weakref.finalize(self, os.close, self.descriptor)
-            size = os.fstat(self.descriptor).st_size
+            self._fd = os.open(source, os.O_RDONLY)
+            self._close = weakref.finalize(self, os.close, self._fd)
+            size = os.fstat(self._fd).st_size
         else:
             self._file, size = source, source.seek(0, os.SEEK_END)
         self._region = mmap.mmap(-1, size, flags=_PRIVATE)
@@ -117,7 +116,7 @@ class RowGroupFile:
                 num = len(got)
                 self._view[start : start + num] = got
             else:
-                num = os.preadv(self.descriptor, [self._view[start:end]], start)
+                num = os.preadv(self._fd, [self._view[start:end]], start)
             if not num:
                 raise OSError(f"the file ends at byte {start}, its footer tells of more")
             start += num
@@ -131,7 +130,7 @@ class RowGroupFile:
 
     def close(self) -> None:
         """Closes the file; its memory goes when nobody refers to it any more."""
-        if self.descriptor >= 0:
+        if self._fd >= 0:
             self._close()
         if self._file is not None:
             self._file.close()

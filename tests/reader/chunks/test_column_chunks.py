@@ -45,9 +45,10 @@ def write(path: Path, columns: dict[str, tuple[pa.Field, pa.Array, str]], codec:
 
 
 def open_columns(path: Path, file: pq.ParquetFile, *names: list[str]) -> ChunkReader:
-    """A reader of some columns of a file, or of several times the same file."""
-    with path.open("rb") as opened:
-        return ChunkReader([ChunkFile(opened.fileno(), file, columns) for columns in names], Scratch())
+    """A reader of some columns of a file, or of several times the same file, which stays open whatever comes."""
+    reader = ChunkReader([ChunkFile(path, file, columns) for columns in names], Scratch())
+    reader.fetch(0)
+    return reader
 
 
 def decode(reader: ChunkReader, index: int) -> DecodedChunks:

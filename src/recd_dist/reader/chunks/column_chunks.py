@@ -10,10 +10,12 @@ pyarrow's reader makes some objects for each column of each row group, which tak
 ids does. What it can read and this cannot (nulls, other types, encodings and codecs) is left to it.
 """
 
+import errno
 import os
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,36 +74,38 @@ class ChunkFile:
     """A local file, and where the chunks of some of its columns lie.
 
     Args:
-        descriptor: of the file; a copy of it stays open.
+        path: the file.
         file: the same file, open.
         names: the columns to read.
 
     Attributes:
-        descriptor: the copy, which is closed when nobody refers to this any more.
+        path: the file.
+        identity: what changes when it is replaced or written.
         chunks: int64 [row groups, C, 6], see ``thrift``.
         starts: int64 [row groups, C], where each chunk begins in the file.
         num_rows: int64 [row groups].
         codec: the codec of all chunks; None where they are not compressed.
         is_list: bool [C].
         types: the dtypes of values.
-        close: closes the copy.
 
     Raises:
         ValueError: the columns are not what this decodes.
         KeyError: there is no such column.
     """
 
-    def __init__(self, descriptor: int, file: pq.ParquetFile, names: Sequence[str]) -> None:
-        metadata, schema = file.metadata, file.schema
+    def __init__(self, path: Path, file: pq.ParquetFile, names: Sequence[str]) -> None:
+        self.path, metadata, schema = path, file.metadata, file.schema
         leaves = {schema.column(n).path.split(".")[0]: n for n in range(len(schema))}
         chosen = [schema.column(leaves[name]) for name in names]
         if any((c.max_repetition_level, c.max_definition_level) not in ((0, 0), (1, 1)) for c in chosen):
             raise ValueError("columns that may hold nulls")
         self.is_list = np.array([c.max_repetition_level == 1 for c in chosen], bool)
         self.num_rows = np.array([metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)], np.int64)
-        size = os.fstat(descriptor).st_size
-        length = int.from_bytes(os.pread(descriptor, 4, size - 8), "little")
-        footer = np.frombuffer(os.pread(descriptor, length, size - 8 - length), np.uint8)
+        with path.open("rb", buffering=0) as opened:
+            self.identity = _identity_of(opened.fileno())
+            size = opened.seek(0, os.SEEK_END)
+            length = int.from_bytes(os.pread(opened.fileno(), 4, size - 8), "little")
+            footer = np.frombuffer(os.pread(opened.fileno(), length, size - 8 - length), np.uint8)
         found = np.empty((metadata.num_row_groups, metadata.num_columns, 6), np.int64)
         if not thrift.read_footer(address_of(footer), len(footer), found):
             raise ValueError("a footer of another kind")
@@ -112,8 +116,6 @@ class ChunkFile:
         name = _CODECS[int(self.chunks[0, 0, thrift.CODEC])]
         self.codec = pa.Codec(name) if name else None
         self.types = tuple(_DTYPES[int(kind)] for kind in self.chunks[0, :, thrift.TYPE])
-        self.descriptor = os.dup(descriptor)
-        self.close = weakref.finalize(self, os.close, self.descriptor)
 
     def _check(self, size: int) -> None:
         """Refuses chunks that are not decoded here, and numbers that do not fit the file: addresses come from them.
@@ -135,6 +137,12 @@ class ChunkFile:
         is_short = np.where(self.is_list, num_values < num_rows, num_values != num_rows)
         if (num_rows <= 0).any() or is_short.any() or num_values.max() > np.iinfo(np.int32).max:
             raise ValueError("another number of values")
+
+
+def _identity_of(descriptor: int) -> tuple[int, ...]:
+    """What changes when a file is replaced or written."""
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 class Scratch:
@@ -180,7 +188,10 @@ class ChunkReader:
     def __init__(self, files: Sequence[ChunkFile], scratch: Scratch) -> None:
         if len({len(file.num_rows) for file in files}) > 1 or len({str(file.codec) for file in files}) > 1:
             raise ValueError("files of several kinds")
-        self._files, self._scratch, self._codec = files, scratch, files[0].codec
+        self._paths = [(file.path, file.identity) for file in files]
+        self._descriptors: list[int] = []
+        weakref.finalize(self, _close_all, self._descriptors)
+        self._scratch, self._codec = scratch, files[0].codec
         self.types = tuple(kind for file in files for kind in file.types)
         is_list = np.concatenate([file.is_list for file in files])
         self.is_list = tuple(is_list.tolist())
@@ -201,25 +212,37 @@ class ChunkReader:
         self._totals = ends[:, -1]
 
     def close(self) -> None:
-        """Closes the files."""
-        for file in self._files:
-            file.close()
+        """Closes the files; they are opened again when the next row group is fetched."""
+        _close_all(self._descriptors)
+
+    def _open(self) -> None:
+        """Opens the files."""
+        try:
+            for path, identity in self._paths:
+                self._descriptors.append(os.open(path, os.O_RDONLY))
+                if _identity_of(self._descriptors[-1]) != identity:
+                    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+        except OSError:
+            self.close()
+            raise
 
     def fetch(self, row_group: int) -> None:
-        """Reads the bytes of a row group's columns into memory.
+        """Reads the bytes of a row group's columns into memory; opens the files for it, unless they are open.
 
         Args:
             row_group: its number, counted from 0.
 
         Raises:
-            OSError: they cannot be read.
+            OSError: a file is gone, is another one by now, or cannot be read.
             ValueError: a file has become shorter.
         """
+        if not self._descriptors:
+            self._open()
         reads = self._reads[row_group].tolist()
         self._scratch.reserve(sum(size for _, size in reads))
         view, place = self._scratch.bytes.data, 0
-        for file, (start, size) in zip(self._files, reads, strict=True):
-            if os.preadv(file.descriptor, [view[place : place + size]], start) != size:
+        for descriptor, (start, size) in zip(self._descriptors, reads, strict=True):
+            if os.preadv(descriptor, [view[place : place + size]], start) != size:
                 raise ValueError("a file that was cut off")
             place += size
 
@@ -268,3 +291,9 @@ class ChunkReader:
             for place, size, unpacked in pages[:, page_loops.PLACE :].tolist()
         ]
         return np.array([one.address for one in kept], np.int64), kept
+
+
+def _close_all(descriptors: list[int]) -> None:
+    """Closes files, and forgets them."""
+    while descriptors:
+        os.close(descriptors.pop())
