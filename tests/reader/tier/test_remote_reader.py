@@ -106,11 +106,11 @@ def test_a_server_reads_two_batches_ahead_of_a_trainer_that_stops(serve, small):
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_memory_of_batches_is_used_again(serve, small, shared):
-    places, source = set(), remote(serve(small.path), shared_memory=shared)
+    places, source = [], remote(serve(small.path), shared_memory=shared)
     with closing(loader(small, servers=source, batch_size=8, prefetch=1)) as reader:
         for batch in reader:
-            places.add(batch.sparse.values.data_ptr())
-    assert len(places) < 8
+            places.append(batch.sparse.values.data_ptr())
+    assert len(set(places)) < len(places) / 3  # how many are on their way at once is a matter of time
 
 
 @pytest.mark.parametrize("shared", [True, False])
