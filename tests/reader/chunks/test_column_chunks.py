@@ -128,6 +128,14 @@ def test_what_it_cannot_decode_is_left_to_pyarrow(tmp_path, columns, options) ->
         decode_first(path)
 
 
+@pytest.mark.parametrize("codec", ["snappy", "gzip", "brotli"])
+def test_a_codec_that_it_does_not_know_is_refused_before_anything_is_read(tmp_path, codec) -> None:
+    path = tmp_path / "x.parquet"
+    write(path, SINGLE, codec)
+    with pytest.raises(ValueError, match="another codec"):
+        ChunkFile(path, pq.ParquetFile(path), ["x"])
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("codec", ["none", "lz4"])
 def test_damaged_bytes_are_no_more_than_wrong_numbers(tmp_path, encoding, codec) -> None:

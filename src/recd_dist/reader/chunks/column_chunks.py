@@ -28,10 +28,9 @@ from recd_dist.reader.chunks.slabs import Slabs
 from recd_dist.table.addresses import address_of
 from recd_dist.table.column import Array, Column
 
-_CODECS = {0: None, 4: None, 6: "zstd", 7: "lz4_raw"}
-_ITEMS = {1: 4, 2: 8, 4: 4}
-"""Bytes of a value by physical type: INT32, INT64, FLOAT."""
+_CODECS = {0: None, 6: "zstd", 7: "lz4_raw"}
 _DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype(np.int32), 2: np.dtype(np.int64), 4: np.dtype(np.float32)}
+"""By physical type: INT32, INT64, FLOAT."""
 _ALIGN = 64
 
 
@@ -129,7 +128,7 @@ class ChunkFile:
         num_values, sizes = (self.chunks[:, :, field] for field in (thrift.NUM_VALUES, thrift.BYTES))
         if len(codecs) > 1 or int(codecs[0]) not in _CODECS:
             raise ValueError("another codec")
-        if (kinds != kinds[0]).any() or any(int(kind) not in _ITEMS for kind in kinds[0]):
+        if (kinds != kinds[0]).any() or any(int(kind) not in _DTYPES for kind in kinds[0]):
             raise ValueError("another type")
         if (self.starts < 0).any() or (sizes < 0).any() or (self.starts > size - sizes).any():
             raise ValueError("columns outside of the file")
@@ -179,7 +178,6 @@ class ChunkReader:
 
     Attributes:
         types: for each column the dtype of its values.
-        is_list: for each column whether it has lists.
 
     Raises:
         ValueError: the files do not fit each other.
@@ -194,7 +192,6 @@ class ChunkReader:
         self._scratch, self._codec = scratch, files[0].codec
         self.types = tuple(kind for file in files for kind in file.types)
         is_list = np.concatenate([file.is_list for file in files])
-        self.is_list = tuple(is_list.tolist())
         self._items = np.array([kind.itemsize for kind in self.types], np.int64)
         counts = [len(file.types) for file in files]
         self._num_rows = np.repeat(np.stack([file.num_rows for file in files], 1), counts, 1)
