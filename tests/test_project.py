@@ -51,7 +51,9 @@ def pins(line: str = "") -> dict[str, str]:
 
 def requirements(*extras: str) -> list[Requirement]:
     groups = [PROJECT["optional-dependencies"][extra] for extra in extras] or [PROJECT["dependencies"]]
-    return [Requirement(text) for group in groups for text in group]
+    found = [Requirement(text) for group in groups for text in group]
+    own = [r for r in found if r.name == PROJECT["name"]]  # extras that consist of others
+    return [r for r in found if r not in own] + [r for o in own for r in requirements(*sorted(o.extras))]
 
 
 def test_every_module_says_what_it_is_for() -> None:
