@@ -18,6 +18,7 @@ from recd_dist.serve.client import RequestRefused, ScoringClient, ScoringError, 
 USER, CANDIDATES = {"region": 3, "history": np.array([7, 9])}, {"item": np.arange(4)[::2], "tags": [[1], []]}
 SENT = {"user": {"region": 3, "history": [7, 9]}, "candidates": {"item": [0, 2], "tags": [[1], []]}}
 GOOD = json.dumps({"scores": {"label": [0.25, 0.5]}, "model": {"step": 7}})
+REFUSED = '{"error": {"code": "bad_request", "message": "regoin: no feature", "feature": "regoin"}}'
 RESET, CLOSE, HALF, EARLY = "reset", "close", "half", "answers before it has read the body"
 
 
@@ -141,6 +142,16 @@ def test_what_passes_is_tried_again(act: object, server: Scripted, pauses: list[
     assert 0.02 < pauses[0] <= 0.05 <= pauses[1] <= 0.1
 
 
+def test_a_row_that_the_server_keeps_is_named_by_its_key(server: Scripted) -> None:
+    server.acts = [ok(), (404, {}, '{"error": {"code": "user_unknown", "message": "send the row"}}')]
+    with ScoringClient(server.address) as client:
+        client.score(USER, CANDIDATES, user_key="u1", user_version=3)
+        with pytest.raises(RequestRefused, match="404: send the row"):
+            client.score(None, CANDIDATES, user_key="u1")
+    keyed = {"user_key": "u1", "candidates": SENT["candidates"]}
+    assert [json.loads(body) for body in server.bodies] == [{**SENT, "user_key": "u1", "user_version": 3}, keyed]
+
+
 def test_retry_after_is_kept_to(server: Scripted, pauses: list[float]) -> None:
     server.acts = [(429, {"Retry-After": "3"}, ""), (503, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, ""), ok()]
     with ScoringClient(server.address) as client:
@@ -159,10 +170,10 @@ def test_a_connection_that_the_server_closed_while_idle_costs_no_pause(server: S
 
 
 def test_what_is_refused_is_not_sent_again(server: Scripted) -> None:
-    server.acts = [(422, {}, '{"detail": "regoin: no feature"}')] * 3
+    server.acts = [(422, {}, REFUSED)] * 3
     with ScoringClient(server.address) as client, pytest.raises(RequestRefused, match="422: regoin: no feature") as e:
         client.score(USER, CANDIDATES)
-    assert e.value.status == 422
+    assert (e.value.status, e.value.code, e.value.feature) == (422, "bad_request", "regoin")
     assert len(server.bodies) == 1
 
 
@@ -181,7 +192,7 @@ def test_a_server_that_fails(status: int, body: str, words: str, server: Scripte
 
 
 def test_the_deadline_ends_the_tries_and_names_the_last_one(server: Scripted) -> None:
-    server.acts = [(503, {"Retry-After": "60"}, '{"detail": "the model is being loaded"}')]
+    server.acts = [(503, {"Retry-After": "60"}, '{"error": {"message": "the model is being loaded"}}')]
     with (
         ScoringClient(server.address, deadline_s=5) as client,
         pytest.raises(ServerUnavailable, match=r"within 5 s; the last one: 503: the model is being loaded"),

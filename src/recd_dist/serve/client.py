@@ -38,11 +38,15 @@ class ScoringError(Exception):
     Args:
         message: what was asked of whom, and the server's words.
         status: the status of the answer; None where there was none.
+        code: the server's word for what is wrong, for programs, such as ``user_unknown``; None where it gave none.
+        feature: the feature at fault, where the server names one.
     """
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(
+        self, message: str, status: int | None = None, code: str | None = None, feature: str | None = None
+    ) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.code, self.feature = status, code, feature
 
 
 class RequestRefused(ScoringError, ValueError):
@@ -108,14 +112,23 @@ class ScoringClient:
             self._idle.pop().close()
 
     def score(
-        self, user: Mapping[str, Any], candidates: Mapping[str, Sequence[Any]], *, deadline_s: float | None = None
+        self,
+        user: Mapping[str, Any] | None,
+        candidates: Mapping[str, Sequence[Any]],
+        *,
+        user_key: str | None = None,
+        user_version: str | int | None = None,
+        deadline_s: float | None = None,
     ) -> Scores:
         """Scores the candidates of one user.
 
         Args:
-            user: feature -> value, or list of values; arrays are taken as lists.
+            user: feature -> value, or list of values; arrays are taken as lists. None for the row that the server keeps
+                under ``user_key``.
             candidates: feature -> a value or a list for each candidate, as list or array; an undefined number (nan) is
                 sent as null.
+            user_key: under which the server may keep the user's row, for requests without it.
+            user_version: of that row; a request with another one is refused, with the code ``user_other_version``.
             deadline_s: how long this call may take; that of the client when absent.
 
         Raises:
@@ -123,7 +136,7 @@ class ScoringClient:
             ServerUnavailable: no answer before the deadline.
             ScoringError: the server failed.
         """
-        body = request_body(user, candidates)
+        body = request_body(user, candidates, user_key=user_key, user_version=user_version)
         found = self._ask("POST", "/v1/score", body, self.deadline_s if deadline_s is None else deadline_s)
         tasks = {task: np.array(scores, np.float32) for task, scores in found["scores"].items()}
         return Scores(tasks, found.get("model", {}))
@@ -162,10 +175,11 @@ class ScoringClient:
             else:
                 if status < http.HTTPStatus.MULTIPLE_CHOICES:
                     return _object(what, answer)
-                problem, asked = f"{status}: {_words(answer)}", retry_after
+                said = _said(answer)
+                problem, asked = f"{status}: {said['message']}", retry_after
                 if status not in _BUSY:
                     kind = RequestRefused if status < http.HTTPStatus.INTERNAL_SERVER_ERROR else ScoringError
-                    raise kind(f"{what}: {problem}", status)
+                    raise kind(f"{what}: {problem}", status, said.get("code"), said.get("feature"))
             pause = max(wait, asked)
             if time.monotonic() + pause >= end:
                 raise ServerUnavailable(f"{what}: no answer within {deadline_s:g} s; the last one: {problem}", status)
@@ -218,9 +232,10 @@ class ScoringClient:
         return answer.status, _seconds(answer.getheader("Retry-After")), b"".join(chunks)
 
 
-def request_body(user: Mapping[str, Any], candidates: Mapping[str, Sequence[Any]]) -> bytes:
-    """The JSON of a request, of lists and arrays."""
-    request = {"user": user, "candidates": candidates}
+def request_body(user: Mapping[str, Any] | None, candidates: Mapping[str, Sequence[Any]], **beside: Any) -> bytes:
+    """The JSON of a request, of lists and arrays; what is None is left out."""
+    given = {"user": user, "candidates": candidates, **beside}
+    request = {name: value for name, value in given.items() if value is not None}
     try:
         import orjson
     except ImportError:
@@ -270,14 +285,17 @@ def _object(what: str, answer: bytes) -> dict[str, Any]:
     with suppress(ValueError):
         if isinstance(found := json.loads(answer), dict):
             return found
-    raise ScoringError(f"{what}: the answer is not that of recd serve: {_words(answer)}")
+    raise ScoringError(f"{what}: the answer is not that of recd serve: {_beginning(answer)}")
 
 
-def _words(answer: bytes) -> str:
-    """The message of an answer that is no success; of other servers, such as a proxy, the beginning of its text."""
-    with suppress(ValueError):
-        found = json.loads(answer)
-        for name in ("detail", "error", "message"):
-            if isinstance(found, dict) and isinstance(found.get(name), str):
-                return str(found[name])
+def _said(answer: bytes) -> dict[str, Any]:
+    """What the server says in an answer that is no success: ``message``, perhaps ``code`` and ``feature``."""
+    with suppress(ValueError, KeyError, TypeError):
+        said = json.loads(answer)["error"]
+        return {**said, "message": str(said["message"])}
+    return {"message": _beginning(answer)}
+
+
+def _beginning(answer: bytes) -> str:
+    """The first words of an answer that is of another form, such as that of a proxy."""
     return " ".join(answer[:300].decode(errors="replace").split()) or "without a message"
