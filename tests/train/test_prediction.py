@@ -17,12 +17,12 @@ from tests.train.two_labels import NUM_SAMPLES, add_day, described
 from recd_dist.cli import main
 from recd_dist.errors import ConfigError, DataError
 from recd_dist.job.config import load
-from recd_dist.job.options import EvaluateConfig, EvaluatedData, EvaluatedReader, PredictConfig
+from recd_dist.job.options import EvaluateConfig, EvaluatedData, EvaluatedReader, PredictConfig, ScoredData
 from recd_dist.metrics.quality import measure_quality
 from recd_dist.ranks import launcher
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.table.flat import flat_view
-from recd_dist.train import prediction
+from recd_dist.train import score_parts
 from recd_dist.train.evaluation import evaluate_run
 from recd_dist.train.prediction import predict_run
 from recd_dist.train.training import train
@@ -49,7 +49,7 @@ def root(alone: Ranks, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(root: Path, out: Path | str, *partitions: str, **options: object) -> PredictConfig:
     base = PredictConfig(str(root / "run"), split="train", device="cpu", out=str(out))
-    data, reader = EvaluatedData(partitions=list(partitions) or None), EvaluatedReader(on_bad_id="drop")
+    data, reader = ScoredData(partitions=list(partitions) or None), EvaluatedReader(on_bad_id="drop")
     return replace(base, data=data, reader=reader, **options)
 
 
@@ -114,7 +114,7 @@ def test_duckdb_reads_the_files_and_success_names_them(alone: Ranks, root: Path,
     result = predict_run(config(root, tmp_path / "scores", "2026-11-26"), alone)
 
     assert json.loads((tmp_path / "scores/_SUCCESS").read_text()) == result
-    assert (result["files"], result["num_samples"]) == (["part-00000.parquet"], NUM_SAMPLES)
+    assert (result["files"], result["num_samples"]) == (["part-000000000000-000000000800.parquet"], NUM_SAMPLES)
     assert duckdb.sql(f"select count(*) from '{tmp_path}/scores/*.parquet'").fetchall() == [(NUM_SAMPLES,)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scores"]
 
@@ -150,7 +150,7 @@ def test_a_failure_leaves_the_old_scores_and_nothing_new(
         raise error
 
     before = predict(alone, root, tmp_path / "scores", "2026-11-25")
-    monkeypatch.setattr(prediction, "write_scores", fail)
+    monkeypatch.setattr(score_parts, "write_scores", fail)
     with pytest.raises(type(error)):
         predict(alone, root, tmp_path / "scores", overwrite=True)
     with pytest.raises(type(error)):
@@ -160,10 +160,10 @@ def test_a_failure_leaves_the_old_scores_and_nothing_new(
     assert pq.read_table(tmp_path / "scores").equals(before)
 
 
-def test_what_a_killed_run_left_is_swept(alone: Ranks, root: Path, tmp_path: Path) -> None:
+def test_what_nobody_knows_of_is_swept(alone: Ranks, root: Path, tmp_path: Path) -> None:
     left = tmp_path / ".scores.partial"
     left.mkdir()
-    (left / "part-00007.parquet").write_bytes(b"half")
+    (left / "part-000000000007-000000000009.parquet").write_bytes(b"half")
     found = predict(alone, root, tmp_path / "scores")
 
     assert len(found) == 2 * NUM_SAMPLES
@@ -173,8 +173,8 @@ def test_what_a_killed_run_left_is_swept(alone: Ranks, root: Path, tmp_path: Pat
 def test_a_store(alone: Ranks, root: Path) -> None:
     """What an interrupted upload has left there is no result, and is replaced."""
     store = MemoryFileSystem()
-    store.pipe("/scored/part-00000.parquet", b"half")
-    store.pipe("/scored/part-00009.parquet", b"half")
+    store.pipe("/scored/part-000000000000-000000000005.parquet", b"half")
+    store.pipe("/.scored.partial/part-000000000005-000000000009.parquet", b"half")
     first = predict_run(config(root, "memory://scored"), alone)
     with pytest.raises(ConfigError, match="scores are there already"):
         predict_run(config(root, "memory://scored"), alone)
@@ -182,9 +182,10 @@ def test_a_store(alone: Ranks, root: Path) -> None:
 
     assert sorted(path.rpartition("/")[2] for path in store.ls("/scored", detail=False)) == [
         "_SUCCESS",
-        "part-00000.parquet",
+        "part-000000000000-000000000800.parquet",
     ]
-    with store.open("/scored/part-00000.parquet") as file:
+    assert not store.exists("/.scored.partial")
+    with store.open("/scored/part-000000000000-000000000800.parquet") as file:
         assert len(pq.read_table(file)) == NUM_SAMPLES
     assert (first["num_samples"], second["num_samples"]) == (2 * NUM_SAMPLES, NUM_SAMPLES)
 
@@ -233,7 +234,8 @@ def test_the_command_on_two_ranks(alone: Ranks, root: Path, tmp_path: Path, capf
     assert main(line) == 2
     refused = capfd.readouterr().err
 
-    assert json.loads((tmp_path / "two.json").read_text())["files"] == ["part-00000.parquet", "part-00001.parquet"]
+    files = ["part-000000000000-000000000800.parquet", "part-000000000800-000000001600.parquet"]
+    assert json.loads((tmp_path / "two.json").read_text())["files"] == files
     assert said.startswith(f"1,600 samples of {root / 'table/train'} scored by step 8: {tmp_path / 'two'}/part-*.")
     assert refused.count("scores are there already") == 1
     require_same(pq.read_table(tmp_path / "two"), one)

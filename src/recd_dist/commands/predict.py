@@ -1,4 +1,4 @@
-"""``recd predict``: keys and scores of every sample of a split."""
+"""``recd predict``: keys and scores of every sample of a split, of files or of a query."""
 
 import argparse
 import sys
@@ -15,8 +15,8 @@ def run(options: argparse.Namespace) -> int:
     config = COMMAND.load_config(options)
     if options.nproc < 1:
         raise ConfigError(f"--nproc {options.nproc}: must be at least 1")
-    from recd_dist.train.prediction import check_prediction, predict_run, report, scores_directory
-    from recd_dist.train.score_directory import read_success
+    from recd_dist.job.score_places import read_success, scores_directory
+    from recd_dist.train.prediction import check_prediction, predict_run, report
 
     out = scores_directory(config)
     check_prediction(config, options.nproc)
@@ -42,14 +42,17 @@ def run(options: argparse.Namespace) -> int:
 
 COMMAND = Command(
     name="predict",
-    summary="keys and scores of every sample of a split, as Parquet",
-    details="Every sample once, in the table's order, in a directory of a file a rank that appears when it is whole:\n"
-    "pandas, DuckDB, Polars and Spark read it. score_LABEL is the probability of label 1; columns=[NAME] puts columns\n"
-    "of the table beside it.",
+    summary="keys and scores of every sample of a split, of files or of a query, as Parquet",
+    details="Every sample once, in its order, in a directory that appears when it is whole: pandas, DuckDB, Polars\n"
+    "and Spark read it. score_LABEL is the probability of label 1; columns=[NAME] puts columns of the table or input\n"
+    "beside it. data.path or data.sql score rows that are in no table; top=K keeps the best K of each request. A\n"
+    "prediction that was stopped goes on by the same command.",
     examples=(
         "recd predict runs/tiny-dlrm",
         "recd predict runs/tiny-dlrm out=s3://bucket/scores/today overwrite=true --nproc 2",
         "recd predict runs/mine-dlrm split=train 'data.partitions=[2026-11-26]' 'columns=[candidate_item]'",
+        "recd predict runs/mine-dlrm data.path=today.parquet 'columns=[url]' out=scores/today",
+        "recd predict runs/mine-dlrm data.sql=\"select * from 'today.parquet' where country = 3\" top=10",
         "duckdb -c \"select * from 'runs/tiny-dlrm/scores/test/*.parquet' limit 5\"",
     ),
     run=run,

@@ -5,7 +5,7 @@ Everything that can be wrong with the files as such is said here, before a row i
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -93,7 +93,7 @@ class FlatFiles:
 
 
 def read_flat_files(
-    path: str, drop: Sequence[str] = (), *, only_whole: bool = False, snapshot: str | None = None
+    path: str, drop: Container[str] = (), *, only_whole: bool = False, snapshot: str | None = None
 ) -> FlatFiles:
     """Finds the files of a path, and reads their footers.
 
@@ -135,7 +135,7 @@ def read_flat_files(
     return flat_files_of(kept, path, drop)
 
 
-def flat_files_of(found: Sequence[FoundFile], path: str, drop: Sequence[str] = ()) -> FlatFiles:
+def flat_files_of(found: Sequence[FoundFile], path: str, drop: Container[str] = ()) -> FlatFiles:
     """Reads the footers of files that were found.
 
     Args:

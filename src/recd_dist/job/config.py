@@ -29,8 +29,7 @@ from recd_dist.job.overrides import Override, apply_overrides, find_sweep, no_sw
 from recd_dist.redaction.credentials import find_credential
 from recd_dist.screen.command_line import command_line, escape_dollars, quote, split_list, unquote
 
-_OF_A_RUN = {"evaluate": EvaluateConfig, "predict": PredictConfig}
-_TYPES: dict[str, type] = {"train": TrainConfig, "etl": EtlConfig, **_OF_A_RUN}
+_TYPES = {"train": TrainConfig, "etl": EtlConfig, "evaluate": EvaluateConfig, "predict": PredictConfig}
 CUSTOM = "custom"
 """The model that is a module of the user's own."""
 
@@ -75,8 +74,9 @@ def load(name: str, overrides: Sequence[str] = (), user_dir: str | None = None, 
     _refuse_sweeps(command := command or name, overrides, chosen, None)
     _refuse_folders(name, command, chosen)
     composed = _compose(name, chosen, folders, groups)
-    if name in _OF_A_RUN:  # a data config says much that is for other commands, or settled by the run
-        composed["data"] = {n: v for n, v in dict(composed["data"]).items() if n in section(EvaluatedData)}
+    if name in ("evaluate", "predict"):  # a data config says much that is for other commands, or settled by the run
+        kept = section(EvaluatedData).keys() - {"path"}
+        composed["data"] = {n: v for n, v in dict(composed["data"]).items() if n in kept}
     known = _options_of(name, composed)
     try:
         values = fit(composed, known, "")

@@ -298,6 +298,13 @@ class EvaluatedData:
 
 
 @dataclass
+class ScoredData(EvaluatedData):
+    """What is scored: samples of a table, or rows that are in none."""
+
+    sql: str | None = None  # DuckDB SQL whose rows are scored; {path} in it is data.path
+
+
+@dataclass
 class EvaluatedReader:
     """What happens to values that the model has no place for; None: as in training."""
 
@@ -306,8 +313,8 @@ class EvaluatedReader:
 
 
 @dataclass
-class EvaluateConfig:
-    """Options of ``recd evaluate``, ``recd summary`` and ``recd seen``."""
+class OpenedRun:
+    """A run, and the samples that it shall judge."""
 
     run_dir: str = "???"
     checkpoint: str = "newest"  # or best: the one that evaluate.every has kept
@@ -316,15 +323,27 @@ class EvaluateConfig:
     batch_size: int | None = None
     device: str = "auto"
     num_workers: int = 0
-    top: list[int] | None = None  # in_batch: the K of recall@K and ndcg@K; None: as in training
     reader: EvaluatedReader = field(default_factory=EvaluatedReader)
 
 
 @dataclass
-class PredictConfig(EvaluateConfig):
+class EvaluateConfig(OpenedRun):
+    """Options of ``recd evaluate``, ``recd summary`` and ``recd seen``."""
+
+    top: list[int] | None = None  # in_batch: the K of recall@K and ndcg@K; None: as in training
+
+
+@dataclass
+class PredictConfig(OpenedRun):
     """Options of ``recd predict``."""
 
-    out: str | None = None  # directory of the scores; None: RUN_DIR/scores/SPLIT
+    data: ScoredData = field(default_factory=ScoredData)
+    out: str | None = None  # directory of the scores; None: RUN_DIR/scores/SPLIT, or RUN_DIR/scores/input
     overwrite: bool = False
-    columns: list[str] = field(default_factory=list)  # columns of the table that stand beside the scores
+    resume: bool = True  # go on with a prediction that was stopped; False: begin anew
+    samples_per_file: int = 262144  # at most; what is finished is kept when a prediction is stopped
+    columns: list[str] = field(default_factory=list)  # columns of the table or input that stand beside the scores
+    top: int | None = None  # of each request, only so many samples with the best scores; None: all samples
+    top_by: str | None = None  # the task by whose score; None: the only one
+    top_per: str | None = None  # the column that tells requests apart; None: the request key
     vectors: bool = False  # of a model with towers: the vectors of query and item stand there, too

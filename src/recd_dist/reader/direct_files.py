@@ -45,7 +45,7 @@ class DirectFiles:
             if name not in known and columns is None:
                 raise ConfigError(f"column '{name}': {table.path} has none that is read{nearest(name, known)}")
         names = names if columns is None else list(columns)
-        self._normaliser = Normaliser({name: known[name] for name in names if name in known})
+        self._normaliser = Normaliser({name: known[name] for name in names if name in known and known[name].raw})
         self._rows = RawRows(table.raw_files, self._normaliser.raw_columns, self._normaliser.texts)
         weighted = {name for f in features if f.weights is not None for name in (f.name, f.weights)}
         self._as_they_are = {
@@ -134,7 +134,8 @@ class DirectFiles:
         stats = self.table.manifest.labels
         labels = np.empty((samples.size, len(self.schema.labels)), np.float32)
         for number, name in enumerate(self.schema.labels):
-            values = samples.numbers(name)
+            is_there = bool(self.table.conversions[name].raw)
+            values = samples.numbers(name) if is_there else np.full(samples.size, np.nan, np.float32)
             may_miss = name in stats and stats[name].num_null > 0
             bad = np.isinf(values) if may_miss else ~np.isfinite(values)
             if bad.any():

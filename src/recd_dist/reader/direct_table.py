@@ -104,7 +104,7 @@ class Conversion:
     """How a column of the samples is made of the raw columns.
 
     Attributes:
-        raw: the raw columns that it needs.
+        raw: the raw columns that it needs; none of a label that the files do not have, which is missing in each sample.
         sql: an SQL expression of DuckDB, the one of the ETL; empty where the raw column is taken as it is.
         per_value: whether ``sql`` is of one value, named ``x``, and is applied once to each distinct text.
         cast: the Arrow type that the raw column is brought to; empty where it fits as it is.

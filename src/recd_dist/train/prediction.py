@@ -1,41 +1,48 @@
-"""Scores of every sample of a split, with the keys that tell which sample each belongs to.
+"""Scores of every sample of a split or of an input, with the keys that tell which sample each belongs to.
 
 ::
 
-    rank 0   samples [0 .. 5)    model --> scores --.-- keys, as they are stored --> part-00000.parquet
-    rank 1           [5 .. 10)   model --> scores --'                                part-00001.parquet
+    rank 0   samples [0 .. 5)    model --> scores --.-- keys, as they are stored --> part-000000000000-....parquet
+    rank 1           [5 .. 10)   model --> scores --'                                part-000000000005-....parquet
 
 Every sample is scored once, unique rows are computed once, and the files together are in the table's order.
 """
 
+import hashlib
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recd_dist.errors import ConfigError, DataError
+from recd_dist.errors import ConfigError
 from recd_dist.job.config import from_yaml, load
+from recd_dist.job.input_of_run import check_input, origin_of
 from recd_dist.job.options import PredictConfig, TrainConfig
+from recd_dist.job.score_places import reads_input, require_free, scores_directory
 from recd_dist.model.task import Task
 from recd_dist.model.tower_choice import TOWER_MODELS
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
-from recd_dist.reader.direct_columns import DirectColumns, open_columns
+from recd_dist.reader.direct_columns import open_columns
+from recd_dist.reader.direct_table import DirectTable
+from recd_dist.reader.input_columns import InputColumns
+from recd_dist.reader.intervals import Interval
 from recd_dist.reader.loader import Loader
-from recd_dist.reader.stored_columns import StoredColumns
+from recd_dist.reader.position import fingerprint
 from recd_dist.screen.console import console
 from recd_dist.screen.phase_progress import PhaseProgress
-from recd_dist.table.location import Location, location
-from recd_dist.table.schema import KEYS
-from recd_dist.train.score_directory import ScoreDirectory, require_free
+from recd_dist.table.location import Location
+from recd_dist.table.schema import KEYS, REQUEST_ID
+from recd_dist.train.score_directory import ScoreDirectory
+from recd_dist.train.score_parts import BesideScores, ScoreParts
+from recd_dist.train.top_samples import RANK, TopSamples, choose_top
 from recd_dist.train.trained_run import TrainedRun, open_run, open_split, output_of
 
 logger = logging.getLogger(__name__)
@@ -46,39 +53,74 @@ SCORE = "score"
 VECTORS = ("query_vector", "item_vector")
 """The columns of a model with towers that ``vectors=true`` adds; a score is the product of the two."""
 
-_ROW_GROUP = 1 << 17  # samples of a row group of the scores
 
+@dataclass(frozen=True)
+class Scoring:
+    """What is written for each sample.
 
-def scores_directory(config: PredictConfig) -> Location:
-    """Where the scores of a config shall lie."""
-    return location(config.out) if config.out else Path(config.run_dir) / "scores" / config.split
+    Attributes:
+        run: the opened run.
+        beside: what stands beside the scores.
+        vectors: the vectors of query and item stand there, too.
+        top: which samples are kept of each request; None keeps all.
+    """
+
+    run: TrainedRun
+    beside: BesideScores
+    vectors: bool
+    top: TopSamples | None
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """The columns of scores by name, with their width."""
+        widths = {f"{SCORE}_{task.name}": 1 for task in self.run.job.tasks}
+        if self.vectors:
+            widths |= dict.fromkeys(VECTORS, int(self.run.job.config.model["vector"]))
+        return widths
+
+    @property
+    def names(self) -> list[str]:
+        """All columns, in their order."""
+        return [*self.beside.names, *self.widths, *([RANK] if self.top is not None else [])]
 
 
 def check_prediction(config: PredictConfig, world_size: int) -> None:
     """Refuses, before any rank starts, what cannot be scored or written.
 
     Args:
-        config: names the run, the split, and where the scores shall lie.
+        config: names the run, the split or the input, and where the scores shall lie.
         world_size: number of ranks.
 
     Raises:
         ConfigError, DataError: there is no such run or split, it has fewer samples than there are ranks, its model has
-            no vectors, or scores may not be written there.
+            no vectors, a query is wrong, or scores may not be written there.
     """
     require_free(scores_directory(config), config.overwrite)
     trained: TrainConfig = from_yaml("train", Path(config.run_dir) / "config.yaml")
     if config.vectors and (model := str(trained.model.get("name"))) not in TOWER_MODELS:
         raise ConfigError(f"vectors=true: model '{model}' of {config.run_dir} has no towers; leave it out")
+    for name, value in (("samples_per_file", config.samples_per_file), ("top", config.top)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name}={value}: must be at least 1")
+    if config.top is None and (config.top_by, config.top_per) != (None, None):
+        raise ConfigError("top_by and top_per: say how many samples of each request are kept, such as top=10")
+    if reads_input(config):
+        if config.data.table is not None:
+            raise ConfigError("data.table: data.path and data.sql name other samples; leave one of them out")
+        check_input(config, trained)
+        return
     table = open_split(config, trained)
     if (num_samples := table.manifest.num_samples) < world_size:
         raise ConfigError(f"{table.path}: {num_samples} samples for {world_size} ranks, each needs at least one")
 
 
 def predict_run(config: PredictConfig, ranks: Ranks, progress: bool = False) -> dict[str, Any]:
-    """Scores a split of a table with the newest checkpoint of a run; a collective.
+    """Scores a split of a table, or an input, with a checkpoint of a run; a collective.
+
+    A prediction that was stopped goes on: what is finished of it is not scored again.
 
     Args:
-        config: names the run, the split, and where the scores shall lie.
+        config: names the run, the samples, and where the scores shall lie.
         ranks: this rank's place in the job; the default process group is up.
         progress: show a progress bar on stderr.
 
@@ -86,77 +128,149 @@ def predict_run(config: PredictConfig, ranks: Ranks, progress: bool = False) -> 
         Run, step, table, label, columns, number of samples and files, as ``_SUCCESS`` has them.
 
     Raises:
-        ConfigError, DataError: there is no such run, split or column, or scores may not be written there.
+        ConfigError, DataError: there is no such run, split or column; scores may not be written there; or others were
+            begun there.
     """
     check_prediction(config, ranks.world_size)
-    directory = ScoreDirectory(scores_directory(config), ranks)
-    run = open_run(config, ranks)
-    labels = dict.fromkeys(task.label for task in run.job.tasks)
-    keys = open_columns(run.job.table, (*KEYS, *labels, *config.columns))
-    names = [*(f"{SCORE}_{task.name}" for task in run.job.tasks), *(VECTORS if config.vectors else ())]
-    for name in names:
-        if name in keys.names:
+    directory = ScoreDirectory(scores_directory(config), ranks, config.resume)
+    with directory.open():
+        run = open_run(config, ranks)
+        if (num := run.job.manifest.num_samples) < ranks.world_size:
+            raise ConfigError(f"{run.job.table.path}: {num} samples for {ranks.world_size} ranks, each needs one")
+        scoring = choose_columns(config, run)
+        left = directory.begin(_record(config, scoring), num, ranks.world_size)
+        with PhaseProgress(progress and ranks.is_first) as bar:
+            score_samples(scoring, ranks, directory, left, config.samples_per_file, bar)
+        return directory.finish(_keep_top(scoring, directory, ranks, _facts(config, scoring)), num)
+
+
+def choose_columns(config: PredictConfig, run: TrainedRun) -> Scoring:
+    """Says what is written for each sample.
+
+    Args:
+        config: names columns, vectors and top samples.
+        run: the opened run.
+
+    Raises:
+        ConfigError: a column that is not there, or that is named like a score.
+    """
+    table, labels = run.job.table, list(dict.fromkeys(task.label for task in run.job.tasks))
+    per = config.top_per or REQUEST_ID
+    beside: BesideScores
+    if reads_input(config) and isinstance(table, DirectTable):
+        known, origin = table.manifest.source["columns"], origin_of(run.job.config)
+        keys = [column for column in dict.fromkeys((*origin.keys.values(), *labels)) if column in known]
+        per = config.top_per or origin.keys.get("request") or ""
+        if config.top is not None and per not in known:
+            raise ConfigError(
+                f"top={config.top}: the input has no column '{per}' that tells requests apart; name one, top_per=COLUMN"
+            )
+        beside = InputColumns.of(table, _with(per, [*keys, *(c for c in config.columns if c not in keys)], config))
+    else:
+        beside = open_columns(table, _with(per, [*KEYS, *labels, *config.columns], config))
+    names = [task.name for task in run.job.tasks]
+    top = None if config.top is None else choose_top(config.top, config.top_by, per, names, SCORE)
+    scoring = Scoring(run, beside, config.vectors, top)
+    for name in scoring.names[len(beside.names) :]:
+        if name in beside.names:
             raise ConfigError(f"columns: '{name}' is the name of scores; leave it out")
-    with PhaseProgress(progress and ranks.is_first) as bar, run.open_batches(ranks) as batches:
-        start, columns = score_samples(run, ranks, batches, bar, config.vectors)
-        with directory.open() as part:
-            write_scores(part, keys, dict(zip(names, columns, strict=True)), start)
-            facts = {
-                "run_dir": config.run_dir,
-                "step": run.step,
-                "table": str(run.job.table.path),
-                "partitions": config.data.partitions,
-                "columns": [*keys.names, *names],
-                "tasks": [task.to_json() for task in run.job.tasks],
-                "num_samples": run.job.manifest.num_samples,
-            }
-            return directory.finish(part, facts)
+    return scoring
+
+
+def _with(per: str, names: list[str], config: PredictConfig) -> list[str]:
+    """The columns, with the one that tells requests apart where the best samples of each are wanted."""
+    return names if config.top is None or per in names else [*names, per]
+
+
+def _record(config: PredictConfig, scoring: Scoring) -> dict[str, Any]:
+    """What a prediction must have in common with one that was stopped, to go on with it."""
+    job = scoring.run.job
+    return {
+        "step": scoring.run.step,
+        "checkpoint": scoring.run.checkpoint,
+        "samples": fingerprint(job.manifest),
+        "data.sql": config.data.sql and hashlib.sha256(config.data.sql.encode()).hexdigest()[:16],
+        "columns": scoring.names,
+        "tasks": [task.to_json() for task in job.tasks],
+        "reader.on_bad_id": job.config.reader.on_bad_id,
+        "reader.on_nan": job.config.reader.on_nan,
+        "top": None if scoring.top is None else asdict(scoring.top),
+    }
+
+
+def _facts(config: PredictConfig, scoring: Scoring) -> dict[str, Any]:
+    """What ``_SUCCESS`` says beside the files."""
+    job, data = scoring.run.job, config.data
+    table = "data.sql" if data.sql is not None else data.path if data.path is not None else str(job.table.path)
+    sql = {"sql": data.sql} if data.sql is not None else {}
+    return {
+        "run_dir": config.run_dir,
+        "step": scoring.run.step,
+        "table": table,
+        **sql,
+        "partitions": data.partitions,
+        "columns": scoring.names,
+        "tasks": [task.to_json() for task in job.tasks],
+        "num_samples": job.manifest.num_samples,
+    }
+
+
+def _keep_top(scoring: Scoring, directory: ScoreDirectory, ranks: Ranks, facts: dict[str, Any]) -> dict[str, Any]:
+    """Leaves the best samples of each request, where they are wanted; a collective."""
+    if scoring.top is None:
+        return facts
+    directory.wait()
+    num = scoring.top.merge(directory, int(facts["num_samples"])) if ranks.is_first else 0
+    return {**facts, "top": {**asdict(scoring.top), "num_kept": num}}
 
 
 def score_samples(
-    run: TrainedRun, ranks: Ranks, batches: Loader, bar: PhaseProgress, vectors: bool = False
-) -> tuple[int, list[NDArray[np.float32]]]:
-    """Scores this rank's samples; a collective.
+    scoring: Scoring,
+    ranks: Ranks,
+    directory: ScoreDirectory,
+    left: Sequence[Interval],
+    samples_per_file: int,
+    bar: PhaseProgress,
+) -> None:
+    """Scores this rank's share of the samples that are left, and writes them in parts; a collective.
 
     Args:
-        run: the opened run.
+        scoring: what is written for each sample.
         ranks: this rank's place in the job.
-        batches: this rank's batches, not shuffled.
+        directory: takes the parts.
+        left: the samples that are left, of all ranks.
+        samples_per_file: samples of a part, at most.
         bar: shows how many samples of all ranks are scored, as far as this one can tell.
-        vectors: give the vectors of query and item as well, of a model with towers.
-
-    Returns:
-        Where this rank's samples begin in the table's order; and for each task their scores, float32 [samples]: of a
-        binary task the probability of label 1, of a regression the number, else the logit; then the vectors, float32
-        [samples, D]. With several workers their batches take turns, so that scores are put in their places as they
-        come.
-
-    Raises:
-        DataError: there is no sample.
     """
-    tasks = list(batches.tasks())
-    if not tasks:
-        raise DataError(f"{run.job.table.path}: holds no samples to score; choose another split=...")
-    start, end = min(t.samples[0][0] for t in tasks), max(t.samples[-1][1] for t in tasks)
-    width, columns = len(run.job.tasks), np.empty((0, 0), np.float32)
-    bar.start_scoring(run.job.manifest.num_samples)
-    num_shown = num_scored = 0
-    for task, batch in zip(tasks, run.ids.known(batches), strict=True):
-        output = output_of(run.model, batch, ranks.device)
+    if not left:
+        return
+    run, reduce = scoring.run, scoring.top.reduce if scoring.top is not None else None
+    num_bad = num_scored = num_shown = 0
+    num_left = sum(end - start for start, end in left)
+    bar.start_scoring(num_left)
+    with run.open_batches(ranks, left) as batches:
+        tasks = list(batches.tasks())
+        num_own = sum(end - start for task in tasks for start, end in task.samples)
+        with ScoreParts(directory, scoring.beside, scoring.widths, samples_per_file, reduce) as parts:
+            for task, scores in zip(tasks, _scores(scoring, batches, ranks), strict=True):
+                parts.add(task.samples, scores)
+                num_bad += int(np.isnan(scores[:, : len(run.job.tasks)]).sum())
+                num_scored += len(scores)
+                shown = num_left * num_scored // num_own
+                bar.advance(shown - num_shown)
+                num_shown = shown
+    if num_bad:
+        logger.warning("rank %d: %d of %d scores are nan: did training diverge?", ranks.rank, num_bad, num_own)
+
+
+def _scores(scoring: Scoring, batches: Loader, ranks: Ranks) -> Iterator[NDArray[np.float32]]:
+    """The scores of batch after batch, float32 [B, sum of widths]."""
+    run = scoring.run
+    for batch in run.ids.known(batches):
+        output = output_of(run.model, batch, ranks.device)  # no inference_mode: fbgemm's lookups on CPU know none
         parts = [to_scores(output.logits.float(), run.job.tasks)]
-        parts += output.towers.plain() if vectors and output.towers is not None else ()
-        found = torch.cat(parts, 1).float().cpu().numpy()
-        if not len(columns):
-            columns = np.full((end - start, found.shape[1]), np.nan, np.float32)
-        for first, last in task.samples:
-            columns[first - start : last - start], found = found[: last - first], found[last - first :]
-        num_scored += batch.batch_size
-        shown = run.job.manifest.num_samples * num_scored // len(columns)
-        bar.advance(shown - num_shown)
-        num_shown = shown
-    if bad := int(np.isnan(scores := columns[:, :width]).sum()):
-        logger.warning("rank %d: %d of %d scores are nan: did training diverge?", ranks.rank, bad, scores.size)
-    return start, [*scores.T, *(np.split(columns[:, width:], 2, 1) if columns.shape[1] > width else ())]
+        parts += output.towers.plain() if scoring.vectors and output.towers is not None else ()
+        yield (torch.cat(parts, 1) if len(parts) > 1 else parts[0]).float().cpu().numpy()
 
 
 def to_scores(logits: Tensor, tasks: Sequence[Task]) -> Tensor:
@@ -172,52 +286,11 @@ def to_scores(logits: Tensor, tasks: Sequence[Task]) -> Tensor:
     return torch.stack(columns, 1)
 
 
-def write_scores(
-    path: Path, keys: StoredColumns | DirectColumns, scores: Mapping[str, NDArray[np.float32]], start: int
-) -> None:
-    """Writes a file of samples that follow each other in the table.
-
-    Args:
-        path: the file.
-        keys: the columns that stand beside the scores.
-        scores: the columns by name, float32 [samples], or [samples, D] for vectors.
-        start: where the samples begin in the table's order.
-    """
-    waiting: list[pa.Table] = []
-    writer: pq.ParquetWriter | None = None
-    done, end = start, start + len(next(iter(scores.values())))
-    try:
-        for rows in keys.read(start, end):
-            for name, column in scores.items():
-                chosen = to_arrow(column[done - start : done - start + len(rows)])
-                rows = rows.append_column(name, chosen)  # noqa: PLW2901
-            waiting.append(rows)
-            done += len(rows)
-            if done == end or sum(map(len, waiting)) >= _ROW_GROUP:
-                table = pa.concat_tables(waiting)
-                writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
-                writer.write_table(table)
-                waiting = []
-    finally:
-        if writer is not None:
-            writer.close()
-
-
-def to_arrow(numbers: NDArray[np.float32]) -> pa.Array:
-    """A column of numbers, or of vectors as lists of one length.
-
-    Args:
-        numbers: float32 [samples] or [samples, D].
-    """
-    if numbers.ndim == 1:
-        return pa.array(np.ascontiguousarray(numbers))
-    return pa.FixedSizeListArray.from_arrays(pa.array(numbers.reshape(-1)), numbers.shape[1])
-
-
-def report(result: dict[str, Any], out: Location) -> str:
+def report(result: Mapping[str, Any], out: Location) -> str:
     """Says in words for people what was scored and where it lies."""
     files = f"{out}/{result['files'][0]}" if len(result["files"]) == 1 else f"{out}/part-*.parquet"
-    return f"{result['num_samples']:,} samples of {result['table']} scored by step {result['step']}: {files}"
+    kept = f", {result['top']['num_kept']:,} of them kept" if "top" in result else ""
+    return f"{result['num_samples']:,} samples of {result['table']} scored by step {result['step']}{kept}: {files}"
 
 
 def main(overrides: Sequence[str] | None = None) -> None:

@@ -9,8 +9,9 @@ Everything but the samples is that of the run, as its checkpoint has it: the tra
 have moved, or may be gone.
 """
 
+import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,28 +21,34 @@ import torch
 from torch import Tensor, nn
 
 from recd_dist.checkpoint import checkpoint
+from recd_dist.checkpoint.catalog import DESCRIPTION
 from recd_dist.embedding.distribute import shard
 from recd_dist.embedding.tables import portable_name
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.job.config import from_yaml
+from recd_dist.job.input_of_run import open_input
 from recd_dist.job.job import Job, resolve
 from recd_dist.job.open_table import is_direct, open_split_directly
-from recd_dist.job.options import EvaluateConfig, TrainConfig
+from recd_dist.job.options import OpenedRun, PredictConfig, TrainConfig
 from recd_dist.job.run_places import best_of, checkpoints_of
+from recd_dist.job.score_places import reads_input
 from recd_dist.job.starting_run import TABLES
 from recd_dist.job.tasks import tasks_of
 from recd_dist.model.task import Task
 from recd_dist.plan.sharding import place_tables
 from recd_dist.plan.world import World
 from recd_dist.ranks.process_group import Ranks
+from recd_dist.reader.direct_table import DirectTable
+from recd_dist.reader.intervals import Interval
 from recd_dist.reader.loader import Loader
 from recd_dist.reader.made_features import group_of
 from recd_dist.reader.open_files import AnyTable
-from recd_dist.reader.order import TABLE
+from recd_dist.reader.order import TABLE, Shuffle
+from recd_dist.reader.position import Position, fingerprint
 from recd_dist.reader.transform import Transforms
 from recd_dist.screen.command_line import command_line, override
 from recd_dist.table.clustered import ClusteredTable
-from recd_dist.table.location import location
+from recd_dist.table.location import contents, location
 from recd_dist.table.manifest import is_table, splits_of
 from recd_dist.table.schema import Feature, Schema, Table
 from recd_dist.tensors.batch import Batch
@@ -50,6 +57,9 @@ from recd_dist.train.mapped_ids import MappedIds
 from recd_dist.train.shared_table import agree_on
 
 logger = logging.getLogger(__name__)
+
+PREDICTION_BATCH = 4096
+"""Samples of a batch that is only scored, at least: no gradients are kept, and larger batches share more rows."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,7 @@ class TrainedRun:
         transforms: those that were fitted on the training table.
         step: the step of the checkpoint.
         ids: maps the batches of the split, by the ids of the checkpoint.
+        checkpoint: names the checkpoint by its content: two of one step differ in it.
     """
 
     job: Job
@@ -69,13 +80,26 @@ class TrainedRun:
     transforms: Transforms
     step: int
     ids: MappedIds
+    checkpoint: str = ""
 
     @contextmanager
-    def open_batches(self, ranks: Ranks) -> Iterator[Loader]:
-        """This rank's batches of the split, each sample once and in the order of the table; for ``ids`` to map."""
-        loader = build.build_loader(self.job, ranks, self.transforms, order=TABLE, model=self.model)
+    def open_batches(self, ranks: Ranks, left: Sequence[Interval] | None = None) -> Iterator[Loader]:
+        """This rank's batches of the split, each sample once and in the order of the table; for ``ids`` to map.
+
+        Args:
+            ranks: this rank's place in the job.
+            left: the samples to read, of all ranks; None for all.
+        """
+        state = None if left is None else self._position(left)
+        loader = build.build_loader(self.job, ranks, self.transforms, order=TABLE, state=state, model=self.model)
         with self.ids, closing(loader) as batches:
             yield batches
+
+    def _position(self, left: Sequence[Interval]) -> dict[str, Any]:
+        """Where reading stands when some samples are left."""
+        config = self.job.config
+        shuffle = Shuffle(config.seed, TABLE, config.reader.window)
+        return Position(0, tuple(left), fingerprint(self.job.manifest), shuffle).to_json()
 
 
 def output_of(model: nn.Module, batch: Batch, device: torch.device) -> build.Output:
@@ -95,7 +119,7 @@ def tables_to_json(tables: Mapping[str, Table]) -> dict[str, dict[str, Any]]:
     return {name: table.to_json() for name, table in tables.items()}
 
 
-def open_run(config: EvaluateConfig, ranks: Ranks) -> TrainedRun:
+def open_run(config: OpenedRun, ranks: Ranks) -> TrainedRun:
     """Loads the newest checkpoint of a run onto the ranks of this job, however many trained it; a collective.
 
     Args:
@@ -132,16 +156,19 @@ def open_run(config: EvaluateConfig, ranks: Ranks) -> TrainedRun:
     checkpoint.load(path, parallel, None, stored.schema, rename=portable_name)
     ids.begin(stored.step)
     parallel.eval()
-    return TrainedRun(job, parallel, job.transforms, stored.step, ids)
+    digest = hashlib.sha256(contents(path / DESCRIPTION)).hexdigest()[:16]
+    return TrainedRun(job, parallel, job.transforms, stored.step, ids, digest)
 
 
-def _job_of(config: EvaluateConfig, trained: TrainConfig, stored: checkpoint.Checkpoint, ranks: Ranks) -> Job:
+def _job_of(config: OpenedRun, trained: TrainConfig, stored: checkpoint.Checkpoint, ranks: Ranks) -> Job:
     """The job that reads a split as the run read its training table; a collective."""
     table = agree_on(lambda: open_split(config, trained, stored.schema), ranks)
     require_same_features(stored.schema, table)
     tasks, weight = _tasks_of(config, trained, stored, table)
     labels = dict.fromkeys([*(task.label for task in tasks), *([weight] if weight else [])])
     schema = replace(stored.schema, labels=tuple(labels))
+    if isinstance(table, DirectTable):  # flat files have no windows, whatever the table of the training had
+        schema = replace(schema, features=tuple(replace(f, window=False) for f in schema.features))
     reader = replace(
         trained.reader,
         num_workers=config.num_workers,
@@ -150,13 +177,14 @@ def _job_of(config: EvaluateConfig, trained: TrainConfig, stored: checkpoint.Che
         on_bad_id=config.reader.on_bad_id or trained.reader.on_bad_id,
         on_nan=config.reader.on_nan or trained.reader.on_nan,
     )
-    options = replace(trained, batch_size=config.batch_size or trained.batch_size, reader=reader)
+    least = PREDICTION_BATCH if isinstance(config, PredictConfig) else 1
+    options = replace(trained, batch_size=config.batch_size or max(trained.batch_size, least), reader=reader)
     transforms = Transforms.parse(schema, stored.extra["transforms"], table.manifest.schema)
     return Job(options, table, schema, _tables_of(trained, stored), transforms, tasks=tasks, weight=weight)
 
 
 def _tasks_of(
-    config: EvaluateConfig, trained: TrainConfig, stored: checkpoint.Checkpoint, table: AnyTable
+    config: OpenedRun, trained: TrainConfig, stored: checkpoint.Checkpoint, table: AnyTable
 ) -> tuple[tuple[Task, ...], str | None]:
     """The tasks of a run, judged by the labels of a table, and the column by which samples count there, if it has it.
 
@@ -189,7 +217,7 @@ def _tables_of(trained: TrainConfig, stored: checkpoint.Checkpoint) -> dict[str,
     return resolve(trained).tables
 
 
-def open_split(config: EvaluateConfig, trained: TrainConfig, schema: Schema | None = None) -> AnyTable:
+def open_split(config: OpenedRun, trained: TrainConfig, schema: Schema | None = None) -> AnyTable:
     """The split that is evaluated or scored, as far as its partitions are asked for.
 
     Args:
@@ -202,6 +230,8 @@ def open_split(config: EvaluateConfig, trained: TrainConfig, schema: Schema | No
         ConfigError, DataError: there is no such table, split or partition.
     """
     data = config.data
+    if isinstance(config, PredictConfig) and reads_input(config) and schema is not None:
+        return open_input(config, trained, schema)
     if is_direct(trained) and data.table is None:
         return open_split_directly(trained, schema, config.split, data.path, data.partitions)
     if data.path is not None:
