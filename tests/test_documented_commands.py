@@ -35,6 +35,7 @@ OF_OWN_FILES = ("docs/direct.md",)
 
 BEFORE = {
     "README.md": [TINY],
+    "docs/continuous.md": ["recd etl data=mine 'data.path=logs/2026-11-24/*.parquet' data.partition=day append=true"],
     "docs/checkpoints.md": [TINY, "recd train data=tiny --nproc 2"],
     "docs/configuration.md": [TINY],
     "docs/doctor.md": [TINY],

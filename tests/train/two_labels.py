@@ -39,8 +39,8 @@ def described(root: Path) -> list[str]:
     return ["data=parquet", f"data.table={root / 'table'}", keys, "data.labels=[clicked,loved_it]", "data.split=null"]
 
 
-def add_day(root: Path, day: str, first_item: int = 0) -> None:
+def add_day(root: Path, day: str, first_item: int = 0, *overrides: str) -> None:
     """Adds a day to the table below a directory, which has partitions and no test split."""
     write_day(root / f"{day}.parquet", day, first_item)
     more = [f"data.path={root / day}.parquet", "data.partition=day", "row_group_samples=128", "append=true"]
-    assert main(["etl", *described(root), *more]) == 0
+    assert main(["etl", *described(root), *more, *overrides]) == 0

@@ -96,6 +96,7 @@ def load(
     schema: Schema | None = None,
     rename: Rename | None = None,
     new_run: bool = False,
+    may_grow: bool = False,
 ) -> Checkpoint:
     """Loads a checkpoint into a model that is already sharded, at any world size and under any sharding.
 
@@ -107,8 +108,8 @@ def load(
         optimizer: the optimizer as in ``save``; None loads the weights only (evaluation).
         schema: the features and labels that this run trains on; None skips the comparison.
         rename: maps a parameter's name here to its name in the checkpoint; None keeps the names.
-        new_run: begin another run with it. Tables may have more rows than in the checkpoint; these keep the values that
-            they have. Random states stay as they are.
+        new_run: begin another run with it: random states stay as they are.
+        may_grow: tables may have more rows than in the checkpoint; these keep the values that they have.
 
     Raises:
         DataError: the checkpoint is of another schema, model or optimizer, or it is damaged or foreign; the message
@@ -127,7 +128,7 @@ def load(
     metadata = read_metadata(path)
     was, now = stored_blocks(metadata), current_blocks(tensors)
     stored, current = _stored_kinds(metadata, was, optimizer is not None), _current_kinds(tensors, now)
-    grown = {k for k in stored if new_run and (k in now or weight_of(k, now))}
+    grown = {k for k in stored if may_grow and (k in now or weight_of(k, now))}
     require_same_tensors(path, stored, current, grown, remedy)
     old = old_names(metadata)
     renamed = room_for_old(metadata, tensors, old)

@@ -148,8 +148,9 @@ def _table(records: Sequence[RunRecord], roots: Sequence[Path], all_options: boo
     names = differing if all_options else differing[:_MOST_OPTIONS]
     labels = short_labels(names)
     found = _recall_names(records)[:1]
+    of_days = ["days", "NE before"] if any(_num_days(record) for record in records) else []
     heads = ["run", *labels.values(), "state", "age", "steps", "samples/s", "loss", "NE", "AUC", *found]
-    heads += ["dedup", "note"]
+    heads += [*of_days, "dedup", "note"]
     notes = any(record.message for record in records)
     table = PlainTable(
         f"{len(records)} run{'s'[: len(records) != 1]}",
@@ -165,10 +166,17 @@ def _table(records: Sequence[RunRecord], roots: Sequence[Path], all_options: boo
             str(record.state),
             _age(record.age_s),
             *(_number(record, name) for name in (*NUMBERS, *found)),
+            *([str(_num_days(record)), _number(record, "progressive_ne")] if of_days else []),
             _dedup(record),
             *([record.message] if notes else []),
         )
     return table
+
+
+def _num_days(record: RunRecord) -> int:
+    """The days that a run, and the runs before it, have trained one after the other."""
+    days = record.numbers.get("days")
+    return len(days) if isinstance(days, list) else 0
 
 
 def _recall_names(records: Sequence[RunRecord]) -> list[str]:
@@ -246,7 +254,8 @@ COMMAND = Command(
     summary="runs side by side: where they differ and what they came to",
     details=f"Without a directory those below {RUNS}. A run is running, ended, stopped, failed or killed; one that is\n"
     "damaged stands there with what is wrong. Samples per unique row are shown by group. Loss, NE and AUC are those\n"
-    "of the first task; those of others are sorted and filtered by as TASK.auc, and shown by --diff.",
+    "of the first task; those of others are sorted and filtered by as TASK.auc, and shown by --diff.\n"
+    "Of runs that go day by day: their days, and the mean NE of days before they were trained (progressive_ne).",
     examples=(
         "recd runs",
         "recd runs sweeps/tiny-dlrm-lr-seed --sort ne",

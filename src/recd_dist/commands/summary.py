@@ -27,9 +27,12 @@ def run(options: argparse.Namespace) -> int:
     except ValueError as error:
         line = command_line("recd", "evaluate", override("run_dir", config.run_dir))
         raise ConfigError(f"{path}: damaged ({error}); `{line}` still works") from error
+    from recd_dist.train.days_text import render_days
     from recd_dist.train.summary_text import render
 
     console(sys.stdout).print(render({name: math.nan if value is None else value for name, value in summary.items()}))
+    if summary.get("days"):
+        console(sys.stdout).print(render_days(summary["days"]))
     return 0
 
 

@@ -11,7 +11,7 @@ from recd_dist.job.job import Job
 from recd_dist.job.run_places import config_of_run
 from recd_dist.job.tasks import first_label, require_same_tasks
 
-_KEPT = ("model.name", "model", "seed", "dedup", "plan.expand", "data.weight", "run_from", "optim.ema")
+_KEPT = ("model.name", "model", "seed", "dedup", "plan.expand", "data.weight", "run_from", "progressive", "optim.ema")
 """Options, and sections, that a run keeps. A model of another name has other options: they say nothing more."""
 
 
@@ -30,6 +30,7 @@ def check_resume(job: Job) -> None:
         return
     now = asdict(config)
     _require_same_transforms(config.run_dir, before, now)
+    before.setdefault("progressive", False)  # a config that an earlier release has left in a checkpoint
     before["model"] = {**shipped_model(before["model"].get("name")), **before["model"]}
     require_same_tasks(config.run_dir, before, now, first_label(job.manifest, job.weight))
     for kept in _KEPT:

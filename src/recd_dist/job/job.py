@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from recd_dist.embedding.vocabulary.names import Codecs
 from recd_dist.errors import ConfigError, nearest
+from recd_dist.job.days import Chain
 from recd_dist.job.open_table import open_table
 from recd_dist.job.options import TrainConfig
 from recd_dist.job.table_sizes import infer_tables
@@ -90,6 +91,7 @@ class Job:
         evaluation: the split that is evaluated when training ends; None where there is none, or before ``check``.
         tasks: what the model is trained for, in the order of its logits.
         weight: the column of ``schema.labels`` by which samples count; None where each counts once.
+        chain: the runs before this one, where it begins with the weights of another one.
     """
 
     config: TrainConfig
@@ -101,6 +103,7 @@ class Job:
     evaluation: AnyTable | None = None
     tasks: tuple[Task, ...] = ()
     weight: str | None = None
+    chain: Chain = field(default_factory=Chain)
 
     @property
     def manifest(self) -> Manifest:

@@ -270,6 +270,9 @@ class TrainConfig:
     run_dir: str = "runs/run"
     resume: bool = True
     run_from: str | None = None  # a run, or one of its checkpoints, whose weights this run begins with
+    run_from_optimizer: str = "keep"  # its states; or fresh: zero, as at the first step
+    run_from_schedule: str = "fresh"  # learning rates as at the first step; or keep: they go on from its last step
+    progressive: bool = False  # one partition after the other, each evaluated before it is trained
     dedup: bool = True
     batch_size: int = 1024  # samples per rank and step, at most
     epochs: int = 1

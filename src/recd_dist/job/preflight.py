@@ -35,6 +35,7 @@ from recd_dist.job.check_servers import check_servers, has_servers
 from recd_dist.job.check_tasks import check_tasks
 from recd_dist.job.check_training import check_training
 from recd_dist.job.config import CUSTOM, config_dir, load
+from recd_dist.job.days import check_days, days_left, days_of
 from recd_dist.job.job import Job, require_writable, resolve
 from recd_dist.job.options import SOURCE_KINDS, TrainConfig
 from recd_dist.job.run_places import newest_readable, require_place, run_directory
@@ -85,6 +86,7 @@ def check(config: TrainConfig, world_size: int = 1, table: AnyTable | None = Non
     _check_names(config)
     check_training(job, world_size)
     check_reading(job)
+    check_days(config, job.manifest, job.chain, world_size)
     _check_tables(job)
     _check_model(job)
     _check_plan(job, world_size)
@@ -270,10 +272,13 @@ def _check_work(job: Job) -> None:
     if found:
         require_same_mappings(job, found.extra)
         epoch, is_out = int(found.extra["reader"]["epoch"]), is_out_of_patience(config, found.extra)
-        require_work(config, found.step, epoch, is_out)
+        left = days_left(config, job.manifest, job.chain, days_of(found.extra)) if config.progressive else ()
+        require_work(config, found.step, epoch, is_out, left)
 
 
-def require_work(config: TrainConfig, step: int, epoch: int, is_out_of_patience: bool = False) -> None:
+def require_work(
+    config: TrainConfig, step: int, epoch: int, is_out_of_patience: bool = False, days: Sequence[str] = ()
+) -> None:
     """Refuses a run that is complete: no command succeeds without having done something.
 
     A run is complete when its last step is in a checkpoint and ``summary.json`` tells of that step. A run that was
@@ -284,17 +289,21 @@ def require_work(config: TrainConfig, step: int, epoch: int, is_out_of_patience:
         step: number of steps that are done.
         epoch: number of whole epochs that are done.
         is_out_of_patience: whether the run has ended early.
+        days: the partitions that are left, of a run that goes day by day.
 
     Raises:
         ConfigError: nothing is left to do, and how to go on.
     """
-    has_epochs = epoch < config.epochs or config.reader.follow
+    has_epochs = bool(days) if config.progressive else epoch < config.epochs or config.reader.follow
     is_trained = is_out_of_patience or not has_epochs or (config.max_steps is not None and step >= config.max_steps)
     if is_trained and _summarized_step(Path(config.run_dir)) == step:
-        more = f"max_steps={step + 1000}" if epoch < config.epochs else f"epochs={epoch + 1}"
+        more = f"max_steps={step + 1000}" if has_epochs else f"epochs={epoch + 1}"
+        if config.progressive and not has_epochs:
+            more = "a further day (`recd etl ... append=true`)"
         more = "a larger evaluate.patience, or null" if is_out_of_patience else more
+        done = "all days" if config.progressive and not has_epochs else f"{epoch} whole epochs"
         raise ConfigError(
-            f"{config.run_dir}: trained to the end already ({step} steps, {epoch} whole epochs); go on with {more}, "
+            f"{config.run_dir}: trained to the end already ({step} steps, {done}); go on with {more}, "
             "start afresh with resume=false, or take another run_dir=..."
         )
 

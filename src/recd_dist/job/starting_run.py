@@ -2,26 +2,29 @@
 
 ::
 
-    run_from --newest checkpoint--> model, table sizes, transforms --.
-    the config, its table -------------------------------------------+--> Job: tables with at least these rows
+    run_from --newest checkpoint--> model, table sizes, transforms, days --.
+    the config, its table -------------------------------------------------+--> Job: tables with at least these rows
 
-Position, epoch and step are new. Reads ``checkpoint.json`` alone and loads no torch.
+Position, epoch and step are new. A run that goes day by day (``progressive``) goes on from its own checkpoint in the
+same way, since its table grows from day to day. Reads ``checkpoint.json`` alone and loads no torch.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from recd_dist.checkpoint.catalog import DESCRIPTION, list_whole
-from recd_dist.errors import ConfigError
+from recd_dist.checkpoint.catalog import DESCRIPTION
+from recd_dist.errors import ConfigError, nearest
 from recd_dist.job.config import shipped_model
+from recd_dist.job.days import chain_after, chain_of, with_drawn
 from recd_dist.job.dotted_names import dotted_names, value_at
 from recd_dist.job.job import Job
-from recd_dist.job.run_places import checkpoint_at, checkpoints_of
+from recd_dist.job.options import TrainConfig
+from recd_dist.job.run_places import checkpoint_at, newest_readable
 from recd_dist.job.tasks import keep_statistics, tasks_of
 from recd_dist.reader.transform import Transforms
 from recd_dist.table.location import Location, contents
@@ -29,6 +32,9 @@ from recd_dist.table.schema import Table
 
 TABLES = "tables"
 """Key of a checkpoint's extra values under which the sizes of its embedding tables stand."""
+
+KEEP, FRESH = "keep", "fresh"
+"""What becomes of the optimizers' states, and of the step by which learning rates go, when a run begins."""
 
 
 def find_start(run_from: str) -> Location:
@@ -47,8 +53,56 @@ def find_start(run_from: str) -> Location:
         raise ConfigError(f"run_from={error}") from error
 
 
+@dataclass(frozen=True)
+class _Start:
+    """What a run begins or goes on with.
+
+    Attributes:
+        path: the checkpoint.
+        step: its step.
+        extra: its extra values.
+        where: what names it in a message.
+        remedy: what else can be done.
+        is_own: whether it is of the run itself.
+    """
+
+    path: Location
+    step: int
+    extra: Mapping[str, Any]
+    where: str
+    remedy: str
+    is_own: bool
+
+    @property
+    def trained(self) -> dict[str, Any]:
+        """The config of the run that wrote it."""
+        config: dict[str, Any] = yaml.safe_load(self.extra["config"])
+        return config
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """Its embedding tables."""
+        return {name: Table.from_json(table) for name, table in self.extra[TABLES].items()}
+
+
+def _find(config: TrainConfig) -> _Start | None:
+    """The checkpoint whose tables and transforms a run takes over; None where it has those of its table."""
+    own = newest_readable(config) if config.resume and (config.progressive or config.run_from is not None) else None
+    if own is not None:
+        remedy = "take another run_dir=... or resume=false"
+        return _Start(own.path, own.step, own.extra, f"{config.run_dir} holds a run", remedy, True)
+    if config.run_from is None:
+        return None
+    path, where = find_start(config.run_from), f"run_from={config.run_from}"
+    try:
+        found: dict[str, Any] = json.loads(contents(path / DESCRIPTION))
+        return _Start(path, int(found["step"]), found["extra"], where, "train without run_from", False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(where, path, error) from error
+
+
 def begin_from(job: Job) -> Job:
-    """The job with the table sizes and transforms of the run that it begins from; as it is without ``run_from``.
+    """The job with table sizes, transforms and days of the run that it begins from; as it is where there is none.
 
     A run that has checkpoints of its own goes on from these: the other run may be gone by then.
 
@@ -56,54 +110,63 @@ def begin_from(job: Job) -> Job:
         ConfigError: that run has another model, or a table that does not fit; the message names the difference.
     """
     config = job.config
-    if config.run_from is None:
-        return job
-    if Path(config.run_from).resolve() == Path(config.run_dir).resolve():
+    for option in ("run_from_optimizer", "run_from_schedule"):
+        if (chosen := getattr(config, option)) not in (KEEP, FRESH):
+            raise ConfigError(f"{option}={chosen}: unknown{nearest(chosen, (KEEP, FRESH))}")
+    if config.run_from is not None and Path(config.run_from).resolve() == Path(config.run_dir).resolve():
         raise ConfigError(
             f"run_from={config.run_from}: that is the run_dir itself, which resumes without it; take another "
             "run_dir=..."
         )
-    own = list_whole(checkpoints_of(config)) if config.resume else []
-    path = own[-1] if own else find_start(config.run_from)
+    start = _find(config)
+    if start is None:
+        return job
     try:
-        extra: dict[str, Any] = json.loads(contents(path / DESCRIPTION))["extra"]
-        trained = yaml.safe_load(extra["config"])
-        tables = {name: Table.from_json(table) for name, table in extra[TABLES].items()}
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"run_from={config.run_from}: {path / DESCRIPTION} cannot be read, or was written by an earlier release "
-            f"({error!r}); use another checkpoint"
-        ) from error
-    _require_same_model(job, trained)
-    grown = {name: _grow(job, tables[name], table) if name in tables else table for name, table in job.tables.items()}
-    steps = {name: given for name, given in extra["transforms"].items() if name in job.schema}
-    tasks = keep_statistics(job.tasks, tasks_of(extra, job.schema.labels[0]), f"run_from={config.run_from}")
-    return replace(job, tables=grown, transforms=Transforms.parse(job.schema, steps, job.manifest.schema), tasks=tasks)
+        trained, tables = start.trained, start.tables
+        steps = {name: given for name, given in start.extra["transforms"].items() if name in job.schema}
+    except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise _unreadable(start.where, start.path, error) from error
+    _require_same_model(job, trained, start)
+    grown = {
+        name: _grow(job, tables[name], table, start) if name in tables else table for name, table in job.tables.items()
+    }
+    run = str(trained.get("run_dir", config.run_from))
+    chain = chain_of(start.extra) if start.is_own else chain_after(start.extra, start.step, run)
+    sizes = {name: (tables[name].num_embeddings, grown[name].num_embeddings) for name in grown if name in tables}
+    chain = with_drawn(chain, sizes, int(trained.get("seed", config.seed)), config.seed)
+    tasks = keep_statistics(job.tasks, tasks_of(start.extra, job.schema.labels[0]), start.where)
+    transforms = Transforms.parse(job.schema, steps, job.manifest.schema)
+    return replace(job, tables=grown, transforms=transforms, tasks=tasks, chain=chain)
 
 
-def _require_same_model(job: Job, trained: dict[str, Any]) -> None:
+def _unreadable(where: str, path: Location, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"{where}: {path / DESCRIPTION} cannot be read, or was written by an earlier release ({error!r}); use another "
+        "checkpoint"
+    )
+
+
+def _require_same_model(job: Job, trained: dict[str, Any], start: _Start) -> None:
     now, of_run = {"model": job.config.model}, trained.get("model", {})
     before = {"model": {**shipped_model(of_run.get("name")), **of_run}}
     for name in sorted({*dotted_names(before), *dotted_names(now)}):
         was, wanted = value_at(before, name), value_at(now, name)
         if was != wanted:
             raise ConfigError(
-                f"run_from={job.config.run_from}: that run has {name}={was}, this one {wanted}; write {name}={was}, or "
-                "train without run_from"
+                f"{start.where}: that run has {name}={was}, this one {wanted}; write {name}={was}, or {start.remedy}"
             )
 
 
-def _grow(job: Job, was: Table, now: Table) -> Table:
+def _grow(job: Job, was: Table, now: Table, start: _Start) -> Table:
     """The table with the rows of both runs; a hashed or mapped one keeps its size: rows of ids depend on that."""
     name = f"data.tables.{was.name}"
-    _require_same_mapping(f"run_from={job.config.run_from}", was, now, "train without run_from")
+    _require_same_mapping(start.where, was, now, start.remedy)
     given = (job.config.data.tables.get(was.name) or {}).get("num_embeddings")
     if now.hashed and not was.hashed:
         num_rows = max(was.num_embeddings, now.num_embeddings)
         raise ConfigError(
-            f"run_from={job.config.run_from}: ids of table '{was.name}' are row numbers there and would be hashed "
-            f"here; write {name}.hashed=false {name}.num_embeddings={num_rows} (more where ids go beyond), or "
-            "train without run_from"
+            f"{start.where}: ids of table '{was.name}' are row numbers there and would be hashed here; write "
+            f"{name}.hashed=false {name}.num_embeddings={num_rows} (more where ids go beyond), or {start.remedy}"
         )
     if was.mapped:
         was = replace(was, mapped=now.mapped)
@@ -112,8 +175,8 @@ def _grow(job: Job, was: Table, now: Table) -> Table:
     if given is not None and given != grown.num_embeddings:
         why = "the rows of its ids depend on that" if keeps_size else "rows are kept"
         raise ConfigError(
-            f"{name}.num_embeddings={given}: run_from={job.config.run_from} has {was.num_embeddings} rows, and {why}; "
-            f"write {grown.num_embeddings}, or train without run_from"
+            f"{name}.num_embeddings={given}: {start.where} with {was.num_embeddings} rows, and {why}; write "
+            f"{grown.num_embeddings}, or {start.remedy}"
         )
     return grown
 

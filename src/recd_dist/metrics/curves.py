@@ -1,7 +1,7 @@
 """A run's curves in TensorBoard, with a ready dashboard.
 
-Tags are ``subject/name``; the subjects are quality, optim, ids, speed, reader, dedup, traffic, memory
-and alarms. Curves that
+Tags are ``subject/name``; the subjects are quality, optim, ids, speed, reader, dedup, traffic, memory,
+alarms and days, whose curves go over days and not over steps. Curves that
 share a chart (train and eval; the groups; sent and expanded) differ in a third part of the tag: ``quality/loss``,
 ``quality/loss/eval``. With several tasks ``quality/loss`` is their sum, and ``quality/auc/liked`` and
 ``quality/auc/liked/eval`` are those of one. A training is one run of TensorBoard, with one colour: beyond 500 runs
@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 BOARD_DIRECTORY = "board"
 """The directory of the event files in the run's directory."""
 
+DAYS = "days"
+"""The subject of curves over days. Each attempt drops them and writes them anew, from the first day on."""
+
 # category -> chart -> tags, as regular expressions that match from the start
 _LAYOUT: dict[str, dict[str, list[str]]] = {
     "quality": {
@@ -34,6 +37,15 @@ _LAYOUT: dict[str, dict[str, list[str]]] = {
         "inside requests: AUC by samples, NDCG": ["quality/(gauc|ndcg)/.*"],
         "R2: above 0 beats the mean": ["quality/r2/.*"],
         "calibration: 1 is right": ["quality/calibration(/.*)?$"],
+    },
+    "day by day": {
+        "AUC of a day before it is trained": ["days/auc$"],
+        "NE of a day before it is trained": ["days/ne$"],
+        "loss of a day: before, and while it is trained": ["days/loss/.*"],
+        "RMSE of a day before it is trained": ["days/rmse$"],
+        "rows that nobody has trained before": ["days/new_rows/.*"],
+        "lookups of such rows, share": ["days/unknown/.*"],
+        "samples/s": ["days/samples_per_s$"],
     },
     "optimizers": {
         "learning rate of the tables": ["optim/rate_tables$"],
@@ -128,6 +140,17 @@ class CurveWriter:
         if self._writer:
             self._writer.add_text(name, "\n".join("    " + line for line in text.splitlines()))
 
+    def add_table(self, name: str, markdown: str, number: int) -> None:
+        """Adds a table in Markdown, which TensorBoard shows as one.
+
+        Args:
+            name: the name of the text.
+            markdown: the table.
+            number: where it stands among those of the same name; the largest one is shown first.
+        """
+        if self._writer:
+            self._writer.add_text(name, markdown, number)
+
     def add_run(self, step: int, config: Mapping[str, object], results: Mapping[str, float]) -> None:
         """Adds the run to the HParams table; call it at the end.
 
@@ -166,7 +189,7 @@ class CurveWriter:
 
 
 def drop_points(file: Path, last_step: int) -> None:
-    """Removes the points beyond a step from an event file, so that every reader of TensorBoard leaves them out.
+    """Removes the points beyond a step, and those over days, from an event file, so that no reader shows them.
 
     What a killed writer left torn at the end goes too. A file that cannot be read or written stays as it is.
 
@@ -182,7 +205,8 @@ def drop_points(file: Path, last_step: int) -> None:
     try:
         for record in RawEventFileLoader(str(file)).Load():
             event = Event.FromString(record)
-            if event.HasField("summary") and event.step > last_step:
+            of_days = any(value.tag.startswith(f"{DAYS}/") for value in event.summary.value)
+            if event.HasField("summary") and (event.step > last_step or of_days):
                 num_dropped += 1
             else:
                 RecordWriter(kept).write(record)

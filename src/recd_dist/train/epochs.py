@@ -1,4 +1,4 @@
-"""What a run trains, one epoch after the other: a table again and again, or the parts of a stream as they come."""
+"""What a run trains, one epoch after the other: a table again and again, its days, or the parts of a stream."""
 
 import logging
 import sys
@@ -24,12 +24,14 @@ from recd_dist.job.job import Job
 from recd_dist.ranks import progress
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.ranks.stop import Stop
-from recd_dist.reader.cuts import BatchCutter
 from recd_dist.reader.direct_table import DirectTable
 from recd_dist.reader.loader import Loader
 from recd_dist.reader.reader_pace import ReaderPace
 from recd_dist.reader.transform import Transforms
 from recd_dist.train import build
+from recd_dist.train.day_by_day import DayByDay
+from recd_dist.train.day_records import DayRecords
+from recd_dist.train.measured_work import cutter_of
 from recd_dist.train.run import samples_trained
 from recd_dist.train.shared_table import agree_on
 
@@ -45,7 +47,7 @@ Agree = Callable[[Callable[[], Any], Ranks], Any]
 
 
 def fit_transforms(job: Job) -> Transforms:
-    """The fitted transforms of a job; those of its beginning where it goes on with a stream."""
+    """The fitted transforms of a job; those of its beginning where it goes on with a stream or day by day."""
     kept = job.manifest.source.get(TRANSFORMS) if job.config.reader.follow else None
     return job.transforms.fit(job.table) if kept is None else Transforms.parse(job.schema, kept)
 
@@ -55,8 +57,8 @@ def open_epochs(
     ranks: Ranks,
     transforms: Transforms,
     state: Mapping[str, Any] | None,
-    cutter: BatchCutter | None,
     model: Any,
+    days: DayRecords,
     agree: "Agree" = agree_on,
 ) -> "Epochs":
     """What a run trains, from a position on; a collective.
@@ -66,14 +68,17 @@ def open_epochs(
         ranks: this rank.
         transforms: fitted.
         state: the position in the checkpoint that the run goes on from; None at its start.
-        cutter: cuts batches by work.
         model: the sharded model; None where nothing is trained.
+        days: the days of a run that goes day by day.
         agree: shows all ranks what rank 0 sees; a collective.
 
     Raises:
         ConfigError, DataError: a position of another table, or files that have changed.
     """
+    if days.is_on:
+        return DayByDay(job, ranks, transforms, state, model, days)
     if not job.config.reader.follow:
+        cutter = cutter_of(job, ranks, model, transforms, state or {})
         return RepeatedTable(job, build.build_loader(job, ranks, transforms, state=state, cutter=cutter, model=model))
     if state is not None and STREAM not in state:
         raise ConfigError(
@@ -311,5 +316,5 @@ class FollowedParts:
             )  # fmt: skip
 
 
-Epochs = RepeatedTable | FollowedParts
+Epochs = RepeatedTable | FollowedParts | DayByDay
 """What a run trains."""

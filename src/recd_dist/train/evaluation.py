@@ -14,6 +14,7 @@ from torch import nn
 from recd_dist.job.check_evaluation import check_lengths
 from recd_dist.job.check_tasks import check_measured
 from recd_dist.job.config import from_yaml, load
+from recd_dist.job.days import days_of
 from recd_dist.job.job import Job, resolve
 from recd_dist.job.options import EvaluateConfig, EvaluatedData, TrainConfig
 from recd_dist.job.run_places import newest_readable
@@ -129,6 +130,10 @@ def count_seen(run_dir: Path) -> list[EpochCount]:
     if trained.reader.follow:
         return count_trained(run_dir, _num_of_stream(trained), is_stream=True)
     parts = resolve(trained).manifest.parts
+    if trained.progressive:
+        found = newest_readable(trained)
+        own = {day.name for day in days_of(found.extra)} if found else set()
+        parts = tuple(part for part in parts if part.partition in own)
     return count_trained(run_dir, [(part.first_sample, part.first_sample + part.num_samples) for part in parts])
 
 

@@ -90,6 +90,7 @@ class MappedIds:
         self._thread: threading.Thread | None = None
         self._ahead: deque[Mapped] = deque()  # mapped, and not trained yet
         self._reset: RowReset | None = None
+        self._steps_before = job.chain.steps  # ids that runs before have seen are older than any step of this one
         self._step = self._mapped_step = 0
         self._counts = {name: Counts() for name in self._tables.names}
         self._evaluated = {name: Counts() for name in self._tables.names}
@@ -110,8 +111,8 @@ class MappedIds:
         Args:
             step: the number of steps that are done.
         """
-        self._step = self._mapped_step = step
-        self._shown = (step, {})
+        self._step = self._mapped_step = self._steps_before + step
+        self._shown = (self._step, {})
         if not self.is_idle and self._optimizer is not None:
             self._tables.begin()
             self._model.register_forward_pre_hook(self._before_lookup)
@@ -209,6 +210,15 @@ class MappedIds:
             for name, value in of_table.items():
                 numbers.setdefault(name, {})[table] = value
         return numbers
+
+    def evaluated(self) -> dict[str, tuple[float, float]]:
+        """For each mapped table the lookups of evaluations so far, and those of the unknown row; a collective."""
+        sums = self._sums()
+        return {table: (of["evaluated_lookups"], of["evaluated_unknown"]) for table, of in sums.items()}
+
+    def admitted(self) -> dict[str, int]:
+        """For each mapped table the ids that have got a row of this rank's zones in this attempt."""
+        return {table: counts.admitted for table, counts in self._counts.items()}
 
     def summary(self) -> dict[str, dict[str, dict[str, float]]]:
         """What mapped tables came to in this attempt, under ``ids``, by table; empty without any. A collective."""

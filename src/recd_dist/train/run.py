@@ -20,9 +20,10 @@ from recd_dist.job.job import Job
 from recd_dist.job.options import TrainConfig
 from recd_dist.job.preflight import SUMMARY
 from recd_dist.job.run_places import best_of, checkpoints_of
-from recd_dist.job.starting_run import find_start
+from recd_dist.job.starting_run import KEEP, find_start
 from recd_dist.metrics.curves import BOARD_DIRECTORY
 from recd_dist.ranks.process_group import Ranks
+from recd_dist.train.day_records import DAYS_FILE
 from recd_dist.train.evaluation import oracle
 from recd_dist.train.saves import Saves
 from recd_dist.train.watch import Watch
@@ -54,13 +55,15 @@ def resume(job: Job, ranks: Ranks, model: Any, optimizer: Any) -> dict[str, Any]
     dist.barrier()
     checkpoint.remove_unfinished(directory)
     path = checkpoint.find_sound(directory)
-    found = checkpoint.load(path, model, optimizer, job.schema, rename=portable_name) if path else None
+    may_grow = job.config.progressive  # its table grows from day to day
+    options: dict[str, Any] = {"schema": job.schema, "rename": portable_name}
+    found = checkpoint.load(path, model, optimizer, may_grow=may_grow, **options) if path else None
     if path is None and job.config.run_from is not None:
-        other = find_start(job.config.run_from)
+        other, keeps = find_start(job.config.run_from), job.config.run_from_optimizer == KEEP
         require_sound(other)
-        checkpoint.load(other, model, optimizer, job.schema, rename=portable_name, new_run=True)
+        checkpoint.load(other, model, optimizer if keeps else None, new_run=True, may_grow=True, **options)
         if ranks.is_first:
-            logger.info("begins with the weights and optimizer states of %s", other)
+            logger.info("begins with the weights%s of %s", " and optimizer states" if keeps else "", other)
     if ranks.is_first:
         # Only after the checkpoint proved to fit: config.yaml tells how to read the checkpoints that are there.
         write_whole(run_dir / "config.yaml", to_yaml(job.config))
@@ -76,7 +79,7 @@ def start_afresh(config: TrainConfig) -> None:
         remove_all(directory)
     for name in (BOARD_DIRECTORY, "seen"):
         shutil.rmtree(run_dir / name, ignore_errors=True)
-    for name in (SUMMARY, STREAM_FORM):
+    for name in (SUMMARY, STREAM_FORM, DAYS_FILE):
         (run_dir / name).unlink(missing_ok=True)
 
 

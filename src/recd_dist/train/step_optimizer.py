@@ -40,14 +40,21 @@ class StepOptimizer(OptimizerWrapper):
         optimizers: what ``distribute.combine_optimizers`` returned: parts ``tables``, ``replicated_tables``, ``dense``.
         options: the config's section ``optim``, checked.
         average: moves the average of the dense weights; None for none.
+        steps_before: steps of the runs before, after which learning rates and the average go on.
 
     Attributes:
         steps_done: the number of steps that are done; who resumes a run sets it.
     """
 
-    def __init__(self, optimizers: CombinedOptimizer, options: Optim, average: MovingAverage | None = None) -> None:
+    def __init__(
+        self,
+        optimizers: CombinedOptimizer,
+        options: Optim,
+        average: MovingAverage | None = None,
+        steps_before: int = 0,
+    ) -> None:
         super().__init__(optimizers)
-        self.steps_done = 0
+        self.steps_done, self._steps_before = 0, steps_before
         self._parts: CombinedOptimizer = optimizers
         self._options, self._average = options, average
         self._dense: list[nn.Parameter] = []
@@ -64,7 +71,9 @@ class StepOptimizer(OptimizerWrapper):
     def rates(self, step: int) -> dict[str, float]:
         """The learning rates of a step, of ``tables`` and ``dense``; the first step has the number 0."""
         given = {"tables": self._options.tables, "dense": self._options.dense}
-        return {part: chosen.lr * share_at(chosen.schedule, step) for part, chosen in given.items()}
+        return {
+            part: chosen.lr * share_at(chosen.schedule, self._steps_before + step) for part, chosen in given.items()
+        }
 
     def zero_grad(self, set_to_none: bool = False) -> None:
         """Sets the learning rates of the step that begins, and forgets the gradients of the one before."""
@@ -80,7 +89,7 @@ class StepOptimizer(OptimizerWrapper):
             self._norm = nn.utils.clip_grad_norm_(self._dense, self._options.clip_norm)
         super().step(closure)
         if self._average is not None:
-            self._average.move(self.steps_done)
+            self._average.move(self._steps_before + self.steps_done)
         self.steps_done += 1
 
     def numbers(self) -> Mapping[str, float]:

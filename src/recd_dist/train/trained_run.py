@@ -26,6 +26,7 @@ from recd_dist.embedding.distribute import shard
 from recd_dist.embedding.tables import portable_name
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.job.config import from_yaml
+from recd_dist.job.days import chain_of
 from recd_dist.job.input_of_run import open_input
 from recd_dist.job.job import Job, resolve
 from recd_dist.job.open_table import is_direct, open_split_directly
@@ -180,7 +181,8 @@ def _job_of(config: OpenedRun, trained: TrainConfig, stored: checkpoint.Checkpoi
     least = PREDICTION_BATCH if isinstance(config, PredictConfig) else 1
     options = replace(trained, batch_size=config.batch_size or max(trained.batch_size, least), reader=reader)
     transforms = Transforms.parse(schema, stored.extra["transforms"], table.manifest.schema)
-    return Job(options, table, schema, _tables_of(trained, stored), transforms, tasks=tasks, weight=weight)
+    chain = chain_of(stored.extra)
+    return Job(options, table, schema, _tables_of(trained, stored), transforms, tasks=tasks, weight=weight, chain=chain)
 
 
 def _tasks_of(

@@ -10,6 +10,7 @@
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,12 @@ from recd_dist.embedding.table_memory import table_bytes
 from recd_dist.embedding.vocabulary.placement import Placement
 from recd_dist.job.check_servers import has_servers
 from recd_dist.job.config import load, to_yaml
+from recd_dist.job.days import CHAIN, PARTITIONS
 from recd_dist.job.job import Job
 from recd_dist.job.options import TrainConfig
 from recd_dist.job.preflight import check, require_work
 from recd_dist.job.run_state import record_state
-from recd_dist.job.starting_run import TABLES
+from recd_dist.job.starting_run import KEEP, TABLES
 from recd_dist.job.tasks import TASKS
 from recd_dist.metrics.gather import reduce_over_ranks
 from recd_dist.metrics.traffic import TrafficCounter
@@ -54,10 +56,12 @@ from recd_dist.reader.worker_process import fork_server
 from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.ikjt import IKJT
 from recd_dist.train import build, planning
+from recd_dist.train.day_by_day import DayByDay
+from recd_dist.train.day_evaluation import evaluate_day
+from recd_dist.train.day_records import DayRecords
 from recd_dist.train.epochs import Epochs, fit_transforms, open_epochs
 from recd_dist.train.items_of_samples import COUNTED_AT_ONCE, InBatchLosses, count_item_shares, narrow_to_items
 from recd_dist.train.mapped_ids import MappedIds
-from recd_dist.train.measured_work import cutter_of
 from recd_dist.train.prepared import prepare
 from recd_dist.train.reader_counts import ReaderCounts
 from recd_dist.train.run import finish, resume
@@ -108,21 +112,21 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
     transforms = fit_transforms(job)
     model, optimizer, placed = shard_model(job, ranks, plan := agree_on_plan(job, ranks))
     ids, start = MappedIds(job, ranks, model, optimizer), resume(job, ranks, model, optimizer)
-    validation = Validation(job, ranks, transforms, start, saves := Saves(job), ids)
-    cutter = cutter_of(job, ranks, model, transforms, start.get("reader", {}))
-    epochs = open_epochs(job, ranks, transforms, start.get("reader"), cutter, model)
+    saves, days = Saves(job), DayRecords(job, ranks, start, ids.admitted)
+    validation = Validation(job, ranks, transforms, start, saves, ids)
+    epochs = open_epochs(job, ranks, transforms, start.get("reader"), model, days)
     step = first = optimizer.steps_done = int(start.get("step", 0))
-    require_work(config, step, epochs.number, validation.is_over)
+    require_work(config, step, epochs.number, validation.is_over, days.left)
     last, num_trained = config.max_steps or sys.maxsize, 0  # batches of this epoch and attempt
-    pipeline = start_pipeline(model, optimizer, ranks.device)
-    extra = {**(known := describe(job, transforms)), **start}
-    facts = memory_of(model, optimizer, plan, ranks)
+    pipeline, facts = start_pipeline(model, optimizer, ranks.device), memory_of(model, optimizer, plan, ranks)
+    extra = {**start, **(known := describe(job, transforms))}
     with saves, ids, TrafficCounter() as traffic, watch_of(job, ranks, model, placed, epochs, step, facts) as watch:
         if validation.is_owed(step):
             watch.evaluation(step, validation.look(detach(pipeline), optimizer, step, extra), traffic)
             saves.save(step, model, optimizer, {**extra, **validation.state()}, watch, must=True)
         with Stop(step) as stop:
             while step < last and not (stop.asked or validation.is_over) and epochs.begin(stop, step):
+                evaluate_day(epochs, validation, partial(detach, pipeline), watch, traffic)
                 model.train()
                 batches, num_trained = watch.reader(ids.ahead(progress.reading(iter(loader := epochs.loader)))), 0
                 for output in train_batches(pipeline, batches, step, validation.every):
@@ -153,7 +157,7 @@ def train(config: TrainConfig, ranks: Ranks) -> dict[str, Any]:
         num_samples, trained = epochs.num_samples(num_trained), detach(pipeline)
         epochs.close()
         evaluated = validation.finish(trained, optimizer, step, extra)
-        return finish(job, ranks, watch, step, num_samples, saves, {**evaluated, **ids.summary()})
+        return finish(job, ranks, watch, step, num_samples, saves, {**evaluated, **ids.summary(), **days.summary()})
 
 
 def describe(job: Job, transforms: Transforms) -> dict[str, Any]:
@@ -161,6 +165,7 @@ def describe(job: Job, transforms: Transforms) -> dict[str, Any]:
     tasks = [task.to_json() for task in job.tasks]
     return {
         **{"transforms": transforms.to_json(), TABLES: tables_to_json(job.tables), TASKS: tasks},
+        **{CHAIN: job.chain.to_json(), PARTITIONS: list(job.manifest.partitions)},
         "config": to_yaml(job.config),
     }
 
@@ -216,7 +221,8 @@ def watch_of(
     uses = table_uses(model.module.embeddings, ranks.local_world_size)
     reduced = step_bytes.all_reduce_bytes(num_replicated_parameters(model), ranks.world_size)
     reader = ReaderCounts(epochs, tuple(f.name for f in job.schema.features), ranks.device)
-    return Watch(job, ranks, uses, placed, last, step, reduced, reader, facts)
+    days = epochs.days if isinstance(epochs, DayByDay) else None
+    return Watch(job, ranks, uses, placed, last, step, reduced, reader, facts, days)
 
 
 def agree_on_plan(job: Job, ranks: Ranks) -> TablePlan:
@@ -265,7 +271,9 @@ def shard_model(job: Job, ranks: Ranks, plan: TablePlan | None = None) -> tuple[
         dense_parameters(parallel), lambda ps: build.build_dense_optimizer(list(ps), config.optim.dense)
     )
     parts = combine_optimizers(parallel, dense, tables)
-    return parallel, StepOptimizer(parts, config.optim, moving_average(model.head, config.optim.ema)), plan.placement
+    steps_before = job.chain.steps if config.run_from_schedule == KEEP else 0
+    average = moving_average(model.head, config.optim.ema)
+    return parallel, StepOptimizer(parts, config.optim, average, steps_before), plan.placement
 
 
 def count_items(job: Job, ranks: Ranks, losses: InBatchLosses) -> None:

@@ -9,7 +9,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -22,12 +22,16 @@ from recd_dist.job.job import Job
 from recd_dist.job.run_places import best_of
 from recd_dist.ranks import progress
 from recd_dist.ranks.process_group import Ranks
+from recd_dist.reader.loader import Loader
+from recd_dist.reader.open_files import AnyTable
 from recd_dist.reader.order import TABLE
 from recd_dist.reader.transform import Transforms
+from recd_dist.tensors.batch import Batch
 from recd_dist.train import build
 from recd_dist.train.evaluation import quality_of
 from recd_dist.train.found_items import retrieval_of
 from recd_dist.train.mapped_ids import MappedIds
+from recd_dist.train.new_rows import NewRows
 from recd_dist.train.saves import Saves
 
 logger = logging.getLogger(__name__)
@@ -113,14 +117,36 @@ class Validation:
             self._saves.save_best(step, model, optimizer, {**extra, **self.state(), _QUALITY: numbers})
         return numbers
 
-    def _measure(self, model: nn.Module) -> dict[str, Any]:
+    def preview(self, model: nn.Module, table: AnyTable) -> tuple[dict[str, Any], dict[str, int], dict[str, float]]:
+        """Measures a table that was not trained, and what of its ids the model has never met; a collective.
+
+        Args:
+            model: as for ``look``.
+            table: what will be trained.
+
+        Returns:
+            The exact numbers; for each table its new rows, and the share of the lookups that went to them. Of a mapped
+            table, the lookups of the unknown row.
+        """
+        new_rows = NewRows(self._job, self._ranks, model)
+        before = self._ids.evaluated() if self._ids is not None else {}
+        numbers = self._measure(model, table, new_rows.watch)
+        met, unknown = new_rows.sums()
+        for name, (lookups, of_unknown) in (self._ids.evaluated() if self._ids is not None else {}).items():
+            num, num_unknown = lookups - before[name][0], of_unknown - before[name][1]
+            unknown[name] = num_unknown / max(1.0, num)
+        return numbers, met, unknown
+
+    def _measure(
+        self, model: nn.Module, table: AnyTable | None = None, seen: Callable[[Loader], Iterable[Batch]] = lambda b: b
+    ) -> dict[str, Any]:
         options: dict[str, Any] = {
-            "table": self._job.evaluation,
+            "table": table or self._job.evaluation,
             "batch_size": self._options.batch_size,
             "model": model,
         }
         with closing(build.build_loader(self._job, self._ranks, self._transforms, order=TABLE, **options)) as batches:
-            mapped = batches if self._ids is None else self._ids.known(batches)
+            mapped = seen(batches) if self._ids is None else self._ids.known(seen(batches))
             measures = build.build_losses(self._job), self._ranks.device, retrieval_of(self._job, self._options.top)
             quality = quality_of(model, mapped, *measures)
         told: list[Any] = [quality]

@@ -13,7 +13,7 @@ from recd_dist.job.config import to_yaml
 from recd_dist.job.dotted_names import dotted_names, value_at
 from recd_dist.job.job import Job
 from recd_dist.job.run_places import checkpoints_of
-from recd_dist.metrics.curves import BOARD_DIRECTORY, CurveWriter
+from recd_dist.metrics.curves import BOARD_DIRECTORY, DAYS, CurveWriter
 from recd_dist.metrics.imbalance import UNEVEN, find_worst
 from recd_dist.metrics.traffic import TrafficCounter
 from recd_dist.plan.step_rows import TableUse
@@ -26,6 +26,8 @@ from recd_dist.tensors.batch import Batch
 from recd_dist.train.alarms import Alarms, Limits
 from recd_dist.train.build import Output
 from recd_dist.train.counting import Point, RunCounts
+from recd_dist.train.day_records import DayRecords
+from recd_dist.train.days_text import DayNumbers, markdown, numbers_of, render_days
 from recd_dist.train.reader_counts import ReaderCounts, ReaderPoint
 from recd_dist.train.seen_records import SeenRecords
 from recd_dist.train.summary_text import render
@@ -46,6 +48,7 @@ class Watch:
         all_reduce_bytes: bytes that a rank sends a step for replicated parameters, by formula.
         reader: what the readers of all ranks do.
         facts: numbers known at the start, for the summary.
+        days: the days of a run that goes day by day.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Watch:
         all_reduce_bytes: float,
         reader: ReaderCounts,
         facts: Mapping[str, float] | None = None,
+        days: DayRecords | None = None,
     ) -> None:
         self._job, self._facts = job, dict(facts or {})
         self._run_dir = Path(job.config.run_dir)
@@ -70,6 +74,7 @@ class Watch:
         self._alarms = Alarms(self._limits(ranks)) if ranks.is_first else None
         self._latest: dict[str, float] = {}  # numbers of the last point, for the progress bar
         self._evaluated_step: int | None = None
+        self._days, self._shown_days = days, dict[int, DayNumbers]()
 
     def __enter__(self) -> "Watch":
         if self._progress:
@@ -112,6 +117,8 @@ class Watch:
             output: loss, logits and batch.
         """
         self._counts.add_step(output)
+        if self._days:
+            self._days.count(output)
         if self._seen:
             with progress.phase(_WRITING):
                 self._seen.append(epoch, step, output.batch.sample_ids.numpy())
@@ -141,6 +148,8 @@ class Watch:
             UserError: the loss is no number any more.
         """
         point, read = self._counts.measure(step, traffic), self._reader.measure()
+        if self._days:
+            self._days.add_up(self.train_s)
         with progress.phase(_WRITING):
             self._write_point(step, point)
             self._write_reader(step, read)
@@ -184,6 +193,21 @@ class Watch:
         traffic.take()
         self.pause()
 
+    def show_days(self) -> None:
+        """Writes days.json, and adds what is new of the days to the board."""
+        if self._days is None or not self._days.is_on:
+            return
+        self._days.write()
+        days = self._days.all
+        news = {number: numbers_of(day) for number, day in enumerate(days, 1) if day.before or day.last_step}
+        for number, numbers in news.items():
+            for (name, line), value in numbers.items():
+                if (name, line) not in self._shown_days.get(number, {}):
+                    self._board.add_points(number, DAYS, {name: value}, line)
+        if news != self._shown_days:
+            self._board.add_table(f"{DAYS}/table", markdown(days), len(news))
+        self._shown_days = news
+
     def pause(self) -> None:
         """What follows is no training: it does not count as a slow step. What was shown so far is on the disk."""
         with progress.phase(_WRITING):
@@ -216,6 +240,7 @@ class Watch:
 
     def add_results(self, step: int, summary: Mapping[str, Any]) -> None:
         """Adds the evaluation and the run's line in the table of runs to the board."""
+        self.show_days()
         results = _evaluated(summary) if step == self._evaluated_step else self._add_evaluation(step, summary)
         config = asdict(self._job.config)
         flat = {name: value_at(config, name) for name in dotted_names(config) if not name.startswith("data.samples")}
@@ -236,6 +261,8 @@ class Watch:
         if self._progress:
             self._progress.__exit__(None, None, None)
             console(sys.stderr).print(render(summary))
+            if summary.get("days"):
+                console(sys.stderr).print(render_days(summary["days"]))
 
 
 def _shown(imbalance: Mapping[str, float]) -> float:

@@ -1,0 +1,71 @@
+"""The days of a run as a table for people: on the screen, and in Markdown for the dashboard."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from recd_dist.job.days import Day
+from recd_dist.screen.numbers import count, figure, rate
+from recd_dist.screen.plain_table import PlainTable
+
+DayNumbers = dict[tuple[str, str | None], float]
+"""The numbers of a day by the name of their curve and its line."""
+
+_HEADS = {"auc": "AUC\nbefore", "ne": "NE\nbefore", "rmse": "RMSE\nbefore", "loss": "loss\nbefore"}
+
+
+def numbers_of(day: Day) -> DayNumbers:
+    """What the dashboard shows of a day; what it came to while it was trained only once it is trained to its end.
+
+    Args:
+        day: one that was evaluated.
+    """
+    lines = {"loss": "before"}
+    numbers: DayNumbers = {(name, lines.get(name)): value for name, value in day.number_of.items()}
+    numbers |= {("unknown", table): share for table, share in day.unknown.items()}
+    if day.last_step is not None:
+        numbers |= {("loss", "trained"): day.loss, ("samples_per_s", None): day.samples_per_s}
+        numbers |= {("new_rows", table): float(number) for table, number in day.new_rows.items()}
+    return {key: value for key, value in numbers.items() if math.isfinite(value)}
+
+
+def _cells(days: Sequence[Day]) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of the table."""
+    known = [name for name in _HEADS if any(name in day.number_of for day in days)]
+    heads = ["day", "samples", *(_HEADS[name] for name in known), "loss in\ntraining", "new\nrows"]
+    heads += ["unknown\nshare", "samples/s", "run"]
+    rows = []
+    for day in days:
+        state = "" if day.last_step is not None or day.first_step is None else " (begun)"
+        before = [figure(day.number_of.get(name, math.nan)) for name in known]
+        new = f"{sum(day.new_rows.values()):,}" if day.new_rows else "-"
+        unknown = rate(max(day.unknown.values(), default=math.nan))
+        speed = count(day.samples_per_s) if math.isfinite(day.samples_per_s) else "-"
+        samples = f"{day.samples:,}" if day.samples else "-"
+        rows.append([f"{day.name}{state}", samples, *before, figure(day.loss), new, unknown, speed, day.run])
+    return heads, rows
+
+
+def render_days(days: Sequence[Mapping[str, Any]]) -> PlainTable:
+    """Formats the days of a run as a table.
+
+    Args:
+        days: as summary.json and days.json have them, of the runs before and of the run itself.
+    """
+    heads, rows = _cells([Day.from_json(day) for day in days])
+    table = PlainTable("Day by day", heads, ["run"])
+    table.caption = "unknown share: of the lookups of the table that has most of rows that nobody has trained"
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def markdown(days: Sequence[Day]) -> str:
+    """The same table in Markdown.
+
+    Args:
+        days: of the runs before and of the run itself.
+    """
+    heads, rows = _cells(days)
+    lines = [[head.replace("\n", " ") for head in heads], ["---", *("---:" for _ in heads[1:-1]), "---"], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
