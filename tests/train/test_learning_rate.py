@@ -2,7 +2,7 @@
 
 import pytest
 
-from recd_dist.job.options import Schedule
+from recd_dist.job.optimizer_options import Schedule
 from recd_dist.train.learning_rate import share_at
 
 

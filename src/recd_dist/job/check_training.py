@@ -4,7 +4,8 @@ import math
 
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.job.job import Job
-from recd_dist.job.options import Optim, Schedule, TrainConfig
+from recd_dist.job.optimizer_options import Optim, Schedule
+from recd_dist.job.options import TrainConfig
 
 DECAYS = ("none", "linear", "quadratic", "cosine", "exponential", "inverse_root")
 """How a learning rate falls. All but ``inverse_root`` reach the share ``end`` after ``decay_steps``."""

@@ -15,7 +15,7 @@ from recd_dist.embedding.tables import Embeddings
 from recd_dist.embedding.vocabulary.names import ExchangeName, Send
 from recd_dist.job.check_servers import has_far_servers, has_servers
 from recd_dist.job.job import Job
-from recd_dist.job.options import Optimizer
+from recd_dist.job.optimizer_options import Optimizer
 from recd_dist.model.loss import TaskLosses
 from recd_dist.model.models import build_named_model, id_features, sequence_features
 from recd_dist.model.towers import Towers

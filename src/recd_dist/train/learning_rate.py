@@ -10,7 +10,7 @@
 
 import math
 
-from recd_dist.job.options import Schedule
+from recd_dist.job.optimizer_options import Schedule
 
 
 def share_at(schedule: Schedule, step: int) -> float:

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, OptimizerWrapper
 
-from recd_dist.job.options import Optim
+from recd_dist.job.optimizer_options import Optim
 from recd_dist.train.averaged_weights import MovingAverage
 from recd_dist.train.learning_rate import share_at
 
