@@ -11,6 +11,7 @@ from recd_dist.cli import COMMANDS
 from recd_dist.etl.raw.duckdb_sql import TEXT_ID
 from recd_dist.job.config import EtlConfig
 from recd_dist.job.options import PredictConfig, TrainConfig
+from recd_dist.job.serve_options import ServeConfig
 from recd_dist.metrics.curves import _LAYOUT
 from recd_dist.reader.transform_registry import REGISTRY
 
@@ -37,15 +38,18 @@ def first_cells(page: Path) -> set[str]:
     return {name for row in rows for name in CODE.findall(row.split(" | ")[0])}
 
 
-@pytest.mark.parametrize("config", [TrainConfig(), EtlConfig(), PredictConfig()], ids=["train", "etl", "predict"])
+CONFIGS = {"train": TrainConfig(), "etl": EtlConfig(), "predict": PredictConfig(), "serve": ServeConfig()}
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_configuration_names_every_option(config: object) -> None:
     assert {name for name in options(config) if name not in first_cells(DOCS / "configuration.md")} == set()
 
 
 def test_configuration_names_no_option_that_is_not_there() -> None:
-    known = {name for config in (TrainConfig(), EtlConfig(), PredictConfig()) for name in options(config)}
+    known = {name for config in CONFIGS.values() for name in options(config)}
     named = {name for name in first_cells(DOCS / "configuration.md") if re.fullmatch(r"[a-z_.]+", name)}
-    assert {name for name in named if name not in known and not name.startswith("model.")} == set()
+    assert {name for name in named if name not in known and name.partition(".")[0] != "model"} == set()
 
 
 def test_configuration_names_every_argument_of_the_models() -> None:

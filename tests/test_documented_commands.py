@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 LEFT_OUT = {
     r"s3://|recd evaluate runs/mine$": "a store, and a run on its table",
     r"data=ebnerd|data=criteo|data=expedia": "data sets that their publishers have",
-    r"recd board": "serves until Ctrl-C",
+    r"recd board|recd serve|launch/serve": "serves until Ctrl-C; tests/serve has services",
     r"recd sweep|recd runs": "tests/commands/test_sweep.py runs them",
     r"--nnodes|node7": "hosts that are not there; tests/cluster has some",
     r"recd checkpoint diff": "ends with 1 where tensors differ",

@@ -114,6 +114,7 @@ def test_what_listens_is_known() -> None:
     - process_group.py: the store of a job, on loopback for one host; gloo and NCCL, between its hosts.
     - host_ranks.py: where several hosts meet, through a file on one; a port of loopback that is held for rank 0.
     - flight_service.py: servers of the reader, on loopback unless told otherwise; beyond it they ask for a token.
+    - service_run.py: `recd serve`, on loopback unless told otherwise; beyond it HTTP and Flight ask for a token.
     - probe.py: the two ranks that `recd plan --probe` starts, which meet through a file and talk over loopback.
     - launcher.py, health/ports.py: whether a port is free.
     - user_transform.py: whether a function takes its arguments; nothing listens.
@@ -132,6 +133,9 @@ def test_what_listens_is_known() -> None:
         "ranks/process_group.py: dist.TCPStore",
         "ranks/process_group.py: dist.init_process_group",
         "ranks/process_group.py: socket.create_server",
+        "serve/service_run.py: socket.create_server",
+        "serve/service_run.py: uvicorn",
+        "serve/service_run.py: uvicorn.Config",
         "reader/user_transform.py: inspect.signature(function).bind",
     }
     servers = {
@@ -142,7 +146,12 @@ def test_what_listens_is_known() -> None:
         for base in node.bases
         if has_part(ast.unparse(base), SERVERS)
     }
-    assert servers == {"src/recd_dist/reader/tier/flight_service.py", "src/recd_dist/metrics/board_guard.py"}
+    assert {module.removeprefix("src/recd_dist/") for module in servers} == {
+        "reader/tier/flight_service.py",
+        "metrics/board_guard.py",
+        "serve/flight_scoring.py",
+        "serve/service_run.py",
+    }
 
 
 @pytest.mark.parametrize("place", ["", "model.", "data.", "optim.dense."])

@@ -15,7 +15,7 @@ from torchx.specs import AppDef
 from torchx.specs.file_linter import get_fn_docstring, validate
 
 LAUNCH = Path(__file__).parents[2] / "launch"
-NAMES = ["bench", "board", "doctor", "etl", "evaluate", "predict", "train"]
+NAMES = ["bench", "board", "doctor", "etl", "evaluate", "predict", "serve", "train"]
 COMMANDS = {
     "bench": "benchmarks/step.py rm1",
     "board": "-m recd_dist.cli board --port 6006 rm1",
@@ -24,6 +24,7 @@ COMMANDS = {
     "evaluate": "-m recd_dist.cli evaluate rm1",
     "predict": "-m recd_dist.ranks.launcher --nnodes 1 --nproc-per-node 2 "
     "--checked --module recd_dist.train.prediction -- rm1",
+    "serve": "-m recd_dist.cli serve --listen 127.0.0.1:8080 rm1",
     "train": "-m recd_dist.ranks.launcher --nnodes 1 --nproc-per-node 2 -- rm1",
 }
 SCHEDULERS: dict[str, dict[str, Any]] = {

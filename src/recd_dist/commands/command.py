@@ -47,6 +47,7 @@ RUN = Argument(
 )
 """The argument of a command that looks at a run."""
 
+_MAIN_OPTION = {"serve": "which model"}
 _RUN_DIR = "run_dir"
 _NAMED = re.compile(r"[+~]*\w[\w.]*=")
 
@@ -169,7 +170,7 @@ class Command:
         """
         if options.overrides or options.config_dir or options.options:
             return
-        what = "which run" if self.of_run else "which data"
+        what = "which run" if self.of_run else _MAIN_OPTION.get(str(self.config), "which data")
         raise ConfigError(f"recd {self.name}: say {what}, as in `{self.examples[0]}`; more: recd {self.name} --help")
 
     def _all_arguments(self) -> tuple[Argument, ...]:

@@ -26,18 +26,18 @@ from recd_dist.errors import ConfigError, nearest
 from recd_dist.job.option_types import Kind, UnknownOption, explain_unknown, fit, section
 from recd_dist.job.options import EtlConfig, EvaluateConfig, EvaluatedData, PredictConfig, TrainConfig
 from recd_dist.job.overrides import Override, apply_overrides, find_sweep, no_sweeps, parse_override
+from recd_dist.job.serve_options import ServeConfig
 from recd_dist.redaction.credentials import find_credential
 from recd_dist.screen.command_line import command_line, escape_dollars, quote, split_list, unquote
 
-_TYPES = {"train": TrainConfig, "etl": EtlConfig, "evaluate": EvaluateConfig, "predict": PredictConfig}
+_OF_A_RUN = {"evaluate": EvaluateConfig, "predict": PredictConfig}
+_TYPES: dict[str, type] = {"train": TrainConfig, "etl": EtlConfig, "serve": ServeConfig, **_OF_A_RUN}
 CUSTOM = "custom"
 """The model that is a module of the user's own."""
-
 _SEARCH_PATH = "hydra.searchpath"
 _NEXT_LINE = "\x85"
 _PLAIN = re.compile(r"[\w./-]+|\[.*\]", re.ASCII)
-_SQUEEZED = re.compile(r"\w:\S")
-"""``{type:TW}``, which Hydra takes and YAML does not."""
+_SQUEEZED = re.compile(r"\w:\S")  # ``{type:TW}``, which Hydra takes and YAML does not
 
 
 def config_dir() -> Path:
@@ -53,13 +53,13 @@ def load(name: str, overrides: Sequence[str] = (), user_dir: str | None = None, 
     """Composes and checks a config.
 
     Args:
-        name: ``train``, ``etl``, ``evaluate`` or ``predict``.
+        name: ``train``, ``etl``, ``evaluate``, ``predict`` or ``serve``.
         overrides: what differs from the files, e.g. ``["data=ebnerd", "batch_size=2048"]``.
         user_dir: the user's own configs, such as ``data/mine.yaml``; this directory is searched first.
         command: the command that was typed, for messages; by default the one of that name.
 
     Returns:
-        TrainConfig, EtlConfig, EvaluateConfig or PredictConfig.
+        TrainConfig, EtlConfig, EvaluateConfig, PredictConfig or ServeConfig.
 
     Raises:
         ConfigError: an option or a config does not exist or does not fit; one line, with the nearest one that exists.
@@ -68,15 +68,15 @@ def load(name: str, overrides: Sequence[str] = (), user_dir: str | None = None, 
         raise ConfigError(f"--config-dir {user_dir}: no such directory")
     given = [parse_override(override) for override in overrides]
     folders = [*([user_dir] if user_dir is not None else []), *_search_path(given)]
-    groups = _groups(folders)
+    groups = _groups(folders) if name != "serve" else []  # whose ``model`` is a directory, and no config of a folder
     chosen = [o for o in given if _is_choice(o, groups)]
     settings = [o for o in given if o not in chosen and o.name != _SEARCH_PATH]
     _refuse_sweeps(command := command or name, overrides, chosen, None)
     _refuse_folders(name, command, chosen)
     composed = _compose(name, chosen, folders, groups)
-    if name in ("evaluate", "predict"):  # a data config says much that is for other commands, or settled by the run
-        kept = section(EvaluatedData).keys() - {"path"}
-        composed["data"] = {n: v for n, v in dict(composed["data"]).items() if n in kept}
+    if name in _OF_A_RUN:  # a data config says much that is for other commands, or settled by the run
+        kept = section(EvaluatedData)
+        composed["data"] = {n: v for n, v in dict(composed["data"]).items() if n in kept and n != "path"}
     known = _options_of(name, composed)
     try:
         values = fit(composed, known, "")

@@ -29,11 +29,15 @@ class ServerAccess:
     Attributes:
         token_file: the file whose text every trainer must show; the environment variable is looked at without it.
         cert, key: the TLS certificate and its private key, as PEM.
+        variable: the environment variable.
+        risk: what strangers could do, for messages.
     """
 
     token_file: Path | None = None
     cert: Path | None = None
     key: Path | None = None
+    variable: str = TOKEN_VARIABLE
+    risk: str = "read the tables"
 
     def check(self, address: Address) -> str | None:
         """Refuses to let strangers in.
@@ -55,12 +59,12 @@ class ServerAccess:
             return None
         if self.token() is None:
             raise ConfigError(
-                f"--listen {address.host}:{address.port}: anyone who reaches that address could read the tables; add "
-                f"--token-file FILE (to make one: openssl rand -hex 32 > FILE; chmod 600 FILE), or set {TOKEN_VARIABLE}"
+                f"--listen {address.host}:{address.port}: anyone who reaches that address could {self.risk}; add "
+                f"--token-file FILE (to make one: openssl rand -hex 32 > FILE; chmod 600 FILE), or set {self.variable}"
             )
         if self.cert is None:
             return (
-                f"{address.host}: without --cert and --key the token and the batches can be read on the way; keep it "
+                f"{address.host}: without --cert and --key the token and what is sent can be read on the way; keep it "
                 "inside a private network"
             )
         return None
@@ -71,7 +75,7 @@ class ServerAccess:
         Raises:
             ConfigError: the file cannot be used.
         """
-        return read_token(self.token_file) if self.token_file is not None else _variable()
+        return read_token(self.token_file) if self.token_file is not None else _variable(self.variable)
 
     def certificates(self) -> list[tuple[bytes, bytes]]:
         """What Flight wants of certificate and key; empty without TLS."""
@@ -122,9 +126,9 @@ class TrainerAccess:
         return f"the token in {TOKEN_VARIABLE}" if _variable() else "no token"
 
 
-def _variable() -> str | None:
-    token = os.environ.get(TOKEN_VARIABLE, "").strip()
-    return require_token(TOKEN_VARIABLE, token) if token else None
+def _variable(name: str = TOKEN_VARIABLE) -> str | None:
+    token = os.environ.get(name, "").strip()
+    return require_token(name, token) if token else None
 
 
 class TokenCheck(flight.ServerMiddlewareFactory):
