@@ -67,6 +67,19 @@ def test_rows_are_kept_and_new_ones_drawn(tiny: list[str], alone: Ranks, first: 
     assert not states[name][1000:].any()
 
 
+def test_optimizer_states_begin_anew_where_they_shall(
+    tiny: list[str], alone: Ranks, first: Path, tmp_path: Path
+) -> None:
+    own = [*tiny, f"run_dir={tmp_path / 'run'}", f"run_from={first}"]
+    _, kept, sums = begun(alone, own)
+    _, tables, states = begun(alone, [*own, "run_from_optimizer=fresh"])
+    assert all(torch.equal(tables[name], kept[name]) for name in kept)
+    assert states.keys() == sums.keys()
+    assert all(sum_.any() for sum_ in sums.values())
+    assert not any(state.any() for state in states.values())
+    train(load("train", [*own, "run_from_optimizer=fresh", "optim.tables.name=adagrad", "max_steps=1"]), alone)
+
+
 def test_it_goes_on_learning_and_outlives_the_first_run(
     tiny: list[str], alone: Ranks, first: Path, tmp_path: Path
 ) -> None:

@@ -158,7 +158,10 @@ def _require_same_model(job: Job, trained: dict[str, Any], start: _Start) -> Non
 
 
 def _grow(job: Job, was: Table, now: Table, start: _Start) -> Table:
-    """The table with the rows of both runs; a hashed or mapped one keeps its size: rows of ids depend on that."""
+    """The table with the rows of both runs; a hashed one keeps its size, on which the rows of ids depend.
+
+    A mapped one grows where the config names more rows: its ids are then dealt to zones anew.
+    """
     name = f"data.tables.{was.name}"
     _require_same_mapping(start.where, was, now, start.remedy)
     given = (job.config.data.tables.get(was.name) or {}).get("num_embeddings")
@@ -170,13 +173,14 @@ def _grow(job: Job, was: Table, now: Table, start: _Start) -> Table:
         )
     if was.mapped:
         was = replace(was, mapped=now.mapped)
-    keeps_size = was.hashed or was.mapped is not None
-    grown = was if keeps_size else replace(was, num_embeddings=max(was.num_embeddings, now.num_embeddings))
+        grown = replace(was, num_embeddings=max(was.num_embeddings, given or 0))
+    else:
+        grown = was if was.hashed else replace(was, num_embeddings=max(was.num_embeddings, now.num_embeddings))
     if given is not None and given != grown.num_embeddings:
-        why = "the rows of its ids depend on that" if keeps_size else "rows are kept"
+        why = "the rows of its ids depend on that" if was.hashed else "rows are kept"
         raise ConfigError(
             f"{name}.num_embeddings={given}: {start.where} with {was.num_embeddings} rows, and {why}; write "
-            f"{grown.num_embeddings}, or {start.remedy}"
+            f"{grown.num_embeddings}{' or more' if was.mapped else ''}, or {start.remedy}"
         )
     return grown
 

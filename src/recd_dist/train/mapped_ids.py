@@ -51,16 +51,16 @@ class IdState(nn.Module):
 
     def __init__(self, kept: Mapping[str, KeptIds]) -> None:
         super().__init__()
-        self._kept = dict(kept)
+        self.kept = dict(kept)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         del keep_vars
-        for table, kept in self._kept.items():
+        for table, kept in self.kept.items():
             for name, tensor in kept.to_tensors().items():
                 destination[f"{prefix}{table}.{name}"] = tensor
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
-        for table, kept in self._kept.items():
+        for table, kept in self.kept.items():
             start = f"{prefix}{table}."
             kept.load({k.removeprefix(start): v for k, v in state_dict.items() if k.startswith(start)})
 

@@ -11,7 +11,9 @@ import torch.distributed as dist
 from recd_dist.checkpoint import checkpoint
 from recd_dist.checkpoint.catalog import remove_all
 from recd_dist.checkpoint.soundness import require_sound
+from recd_dist.checkpoint.stored_tensors import StoredTensors
 from recd_dist.direct.stream_form import NAME as STREAM_FORM
+from recd_dist.embedding.ids.grown_tables import grow_tables
 from recd_dist.embedding.tables import portable_name
 from recd_dist.files.json_text import json_text
 from recd_dist.files.whole_file import write_whole
@@ -23,6 +25,8 @@ from recd_dist.job.run_places import best_of, checkpoints_of
 from recd_dist.job.starting_run import KEEP, find_start
 from recd_dist.metrics.curves import BOARD_DIRECTORY
 from recd_dist.ranks.process_group import Ranks
+from recd_dist.table.column import Array
+from recd_dist.table.location import Location
 from recd_dist.train.day_records import DAYS_FILE
 from recd_dist.train.evaluation import oracle
 from recd_dist.train.saves import Saves
@@ -62,14 +66,31 @@ def resume(job: Job, ranks: Ranks, model: Any, optimizer: Any) -> dict[str, Any]
         other, keeps = find_start(job.config.run_from), job.config.run_from_optimizer == KEEP
         require_sound(other)
         checkpoint.load(other, model, optimizer if keeps else None, new_run=True, may_grow=True, **options)
+        _grow_mapped(job, other, model, optimizer if keeps else None)
         if ranks.is_first:
             logger.info("begins with the weights%s of %s", " and optimizer states" if keeps else "", other)
+    elif path is not None and may_grow:
+        _grow_mapped(job, path, model, optimizer)
     if ranks.is_first:
         # Only after the checkpoint proved to fit: config.yaml tells how to read the checkpoints that are there.
         write_whole(run_dir / "config.yaml", to_yaml(job.config))
         if path:
             logger.info("resuming from %s", path)
     return found.extra if found else {}
+
+
+def _grow_mapped(job: Job, path: Location, model: Any, optimizer: Any) -> None:
+    """Moves the ids of mapped tables that have more rows than in the checkpoint that was loaded; a collective."""
+    if not hasattr(model.module, "ids"):
+        return
+    kept, tensors, stored = model.module.ids.kept, StoredTensors(path), dict[str, dict[str, Array]]()
+    for name, ids in kept.items():
+        prefix = f"model/ids.{name}."
+        if tensors.kinds[f"{prefix}row_ids"][0][0] < ids.zones.num_embeddings:
+            names = [n for n in tensors.kinds if n.startswith(prefix)]
+            stored[name] = {n.removeprefix(prefix): tensors.read(n).numpy() for n in names}
+    if stored:
+        grow_tables(model.module, optimizer, kept, stored, job.config.seed)
 
 
 def start_afresh(config: TrainConfig) -> None:
