@@ -156,7 +156,7 @@ def test_two_ranks_go_on_and_keep_the_best_of_each_item(
     alone: Ranks, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What one rank began; the samples of an item lie on both ranks, and in every part. Ties: the earlier sample."""
-    top = ["top=3", "top_per=item", "columns=[price]"]
+    top = ["top=3", "per=item", "columns=[price]"]
     predict_run(config(root, tmp_path / "all", "columns=[item,price]"), alone)
     stop(alone, root, tmp_path / "out", monkeypatch, *top)
     assert parts_of(tmp_path / ".out.partial")
@@ -173,16 +173,16 @@ def test_two_ranks_go_on_and_keep_the_best_of_each_item(
     assert found.column_names[-3:] == ["item", "score_clicked", "rank"]
     assert [tuple(row.values()) for row in found.select(["sample_id", "item", "rank"]).to_pylist()] == wanted
     success = json.loads((tmp_path / "out/_SUCCESS").read_text())
-    assert success["top"] == {"num": 3, "score": "score_clicked", "request": "item", "num_kept": 150}
+    assert success["top"] == {"num": 3, "score": "score_clicked", "per": "item", "num_kept": 150}
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["top=0"], "top=0: must be at least 1"),
-        (["top_per=item"], "say how many samples of each request are kept, such as top=10"),
+        (["per=item"], "say how many samples of each request are kept, such as top=10"),
         (["top=2", "top_by=clikced"], "top_by=clikced: the run has no such task; it has clicked"),
-        (["top=2", "top_per=itm"], "no column 'itm'; did you mean 'item'"),
+        (["top=2", "per=itm"], "no column 'itm'; did you mean 'item'"),
         (["samples_per_file=0"], "samples_per_file=0: must be at least 1"),
     ],
 )

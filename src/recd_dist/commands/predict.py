@@ -45,8 +45,9 @@ COMMAND = Command(
     summary="keys and scores of every sample of a split, of files or of a query, as Parquet",
     details="Every sample once, in its order, in a directory that appears when it is whole: pandas, DuckDB, Polars\n"
     "and Spark read it. score_LABEL is the probability of label 1; columns=[NAME] puts columns of the table or input\n"
-    "beside it. data.path or data.sql score rows that are in no table; top=K keeps the best K of each request. A\n"
-    "prediction that was stopped goes on by the same command.",
+    "beside it. data.path or data.sql score rows that are in no table; top=K keeps the best K of each request,\n"
+    "embeddings=items index=hnsw the vectors of two towers with an index of neighbours. A prediction that was stopped\n"
+    "goes on by the same command.",
     examples=(
         "recd predict runs/tiny-dlrm",
         "recd predict runs/tiny-dlrm out=s3://bucket/scores/today overwrite=true --nproc 2",

@@ -309,5 +309,8 @@ class PredictConfig(OpenedRun):
     columns: list[str] = field(default_factory=list)  # columns of the table or input that stand beside the scores
     top: int | None = None  # of each request, only so many samples with the best scores; None: all samples
     top_by: str | None = None  # the task by whose score; None: the only one
-    top_per: str | None = None  # the column that tells requests apart; None: the request key
+    per: str | None = None  # the column that tells requests, or queries, apart; None: the request key
     vectors: bool = False  # of a model with towers: the vectors of query and item stand there, too
+    embeddings: str | None = None  # items or queries: of a model with towers, only their vectors, each once
+    index: str | None = None  # flat, hnsw or ivf: of embeddings=items; None: none
+    recall_at: list[int] = field(default_factory=lambda: [10, 100])  # neighbours, of which the index finds a share

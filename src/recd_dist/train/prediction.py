@@ -12,7 +12,6 @@ import hashlib
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,65 +22,26 @@ from torch import Tensor
 
 from recd_dist.errors import ConfigError
 from recd_dist.job.config import from_yaml, load
-from recd_dist.job.input_of_run import check_input, origin_of
+from recd_dist.job.input_of_run import check_input
 from recd_dist.job.options import PredictConfig, TrainConfig
 from recd_dist.job.score_places import reads_input, require_free, scores_directory
 from recd_dist.model.task import Task
-from recd_dist.model.tower_choice import TOWER_MODELS
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
-from recd_dist.reader.direct_columns import open_columns
-from recd_dist.reader.direct_table import DirectTable
-from recd_dist.reader.input_columns import InputColumns
 from recd_dist.reader.intervals import Interval
 from recd_dist.reader.loader import Loader
 from recd_dist.reader.position import fingerprint
 from recd_dist.screen.console import console
 from recd_dist.screen.phase_progress import PhaseProgress
 from recd_dist.table.location import Location
-from recd_dist.table.schema import KEYS, REQUEST_ID
+from recd_dist.train.embedding_rows import SIDES
 from recd_dist.train.score_directory import ScoreDirectory
-from recd_dist.train.score_parts import BesideScores, ScoreParts
-from recd_dist.train.top_samples import RANK, TopSamples, choose_top
-from recd_dist.train.trained_run import TrainedRun, open_run, open_split, output_of
+from recd_dist.train.score_parts import ScoreParts
+from recd_dist.train.scoring import Scoring, check_kept, choose_columns
+from recd_dist.train.shared_table import agree_on
+from recd_dist.train.trained_run import open_run, open_split, output_of
 
 logger = logging.getLogger(__name__)
-
-SCORE = "score"
-"""The columns of scores begin with it: ``score_clicked`` is that of the task ``clicked``."""
-
-VECTORS = ("query_vector", "item_vector")
-"""The columns of a model with towers that ``vectors=true`` adds; a score is the product of the two."""
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """What is written for each sample.
-
-    Attributes:
-        run: the opened run.
-        beside: what stands beside the scores.
-        vectors: the vectors of query and item stand there, too.
-        top: which samples are kept of each request; None keeps all.
-    """
-
-    run: TrainedRun
-    beside: BesideScores
-    vectors: bool
-    top: TopSamples | None
-
-    @property
-    def widths(self) -> dict[str, int]:
-        """The columns of scores by name, with their width."""
-        widths = {f"{SCORE}_{task.name}": 1 for task in self.run.job.tasks}
-        if self.vectors:
-            widths |= dict.fromkeys(VECTORS, int(self.run.job.config.model["vector"]))
-        return widths
-
-    @property
-    def names(self) -> list[str]:
-        """All columns, in their order."""
-        return [*self.beside.names, *self.widths, *([RANK] if self.top is not None else [])]
 
 
 def check_prediction(config: PredictConfig, world_size: int) -> None:
@@ -97,13 +57,7 @@ def check_prediction(config: PredictConfig, world_size: int) -> None:
     """
     require_free(scores_directory(config), config.overwrite)
     trained: TrainConfig = from_yaml("train", Path(config.run_dir) / "config.yaml")
-    if config.vectors and (model := str(trained.model.get("name"))) not in TOWER_MODELS:
-        raise ConfigError(f"vectors=true: model '{model}' of {config.run_dir} has no towers; leave it out")
-    for name, value in (("samples_per_file", config.samples_per_file), ("top", config.top)):
-        if value is not None and value < 1:
-            raise ConfigError(f"{name}={value}: must be at least 1")
-    if config.top is None and (config.top_by, config.top_per) != (None, None):
-        raise ConfigError("top_by and top_per: say how many samples of each request are kept, such as top=10")
+    check_kept(config, str(trained.model.get("name")))
     if reads_input(config):
         if config.data.table is not None:
             raise ConfigError("data.table: data.path and data.sql name other samples; leave one of them out")
@@ -141,45 +95,7 @@ def predict_run(config: PredictConfig, ranks: Ranks, progress: bool = False) -> 
         left = directory.begin(_record(config, scoring), num, ranks.world_size)
         with PhaseProgress(progress and ranks.is_first) as bar:
             score_samples(scoring, ranks, directory, left, config.samples_per_file, bar)
-        return directory.finish(_keep_top(scoring, directory, ranks, _facts(config, scoring)), num)
-
-
-def choose_columns(config: PredictConfig, run: TrainedRun) -> Scoring:
-    """Says what is written for each sample.
-
-    Args:
-        config: names columns, vectors and top samples.
-        run: the opened run.
-
-    Raises:
-        ConfigError: a column that is not there, or that is named like a score.
-    """
-    table, labels = run.job.table, list(dict.fromkeys(task.label for task in run.job.tasks))
-    per = config.top_per or REQUEST_ID
-    beside: BesideScores
-    if reads_input(config) and isinstance(table, DirectTable):
-        known, origin = table.manifest.source["columns"], origin_of(run.job.config)
-        keys = [column for column in dict.fromkeys((*origin.keys.values(), *labels)) if column in known]
-        per = config.top_per or origin.keys.get("request") or ""
-        if config.top is not None and per not in known:
-            raise ConfigError(
-                f"top={config.top}: the input has no column '{per}' that tells requests apart; name one, top_per=COLUMN"
-            )
-        beside = InputColumns.of(table, _with(per, [*keys, *(c for c in config.columns if c not in keys)], config))
-    else:
-        beside = open_columns(table, _with(per, [*KEYS, *labels, *config.columns], config))
-    names = [task.name for task in run.job.tasks]
-    top = None if config.top is None else choose_top(config.top, config.top_by, per, names, SCORE)
-    scoring = Scoring(run, beside, config.vectors, top)
-    for name in scoring.names[len(beside.names) :]:
-        if name in beside.names:
-            raise ConfigError(f"columns: '{name}' is the name of scores; leave it out")
-    return scoring
-
-
-def _with(per: str, names: list[str], config: PredictConfig) -> list[str]:
-    """The columns, with the one that tells requests apart where the best samples of each are wanted."""
-    return names if config.top is None or per in names else [*names, per]
+        return directory.finish(_merge(scoring, directory, ranks, _facts(config, scoring)), num)
 
 
 def _record(config: PredictConfig, scoring: Scoring) -> dict[str, Any]:
@@ -194,7 +110,7 @@ def _record(config: PredictConfig, scoring: Scoring) -> dict[str, Any]:
         "tasks": [task.to_json() for task in job.tasks],
         "reader.on_bad_id": job.config.reader.on_bad_id,
         "reader.on_nan": job.config.reader.on_nan,
-        "top": None if scoring.top is None else asdict(scoring.top),
+        "kept": repr(scoring.kept),
     }
 
 
@@ -215,13 +131,13 @@ def _facts(config: PredictConfig, scoring: Scoring) -> dict[str, Any]:
     }
 
 
-def _keep_top(scoring: Scoring, directory: ScoreDirectory, ranks: Ranks, facts: dict[str, Any]) -> dict[str, Any]:
-    """Leaves the best samples of each request, where they are wanted; a collective."""
-    if scoring.top is None:
+def _merge(scoring: Scoring, directory: ScoreDirectory, ranks: Ranks, facts: dict[str, Any]) -> dict[str, Any]:
+    """Leaves what is kept of all samples, where not all are; a collective."""
+    kept = scoring.kept
+    if kept is None:
         return facts
     directory.wait()
-    num = scoring.top.merge(directory, int(facts["num_samples"])) if ranks.is_first else 0
-    return {**facts, "top": {**asdict(scoring.top), "num_kept": num}}
+    return {**facts, **agree_on(lambda: kept.merge(directory, int(facts["num_samples"])), ranks)}
 
 
 def score_samples(
@@ -244,7 +160,7 @@ def score_samples(
     """
     if not left:
         return
-    run, reduce = scoring.run, scoring.top.reduce if scoring.top is not None else None
+    run, reduce = scoring.run, scoring.kept.reduce if scoring.kept is not None else None
     num_bad = num_scored = num_shown = 0
     num_left = sum(end - start for start, end in left)
     bar.start_scoring(num_left)
@@ -289,8 +205,16 @@ def to_scores(logits: Tensor, tasks: Sequence[Task]) -> Tensor:
 def report(result: Mapping[str, Any], out: Location) -> str:
     """Says in words for people what was scored and where it lies."""
     files = f"{out}/{result['files'][0]}" if len(result["files"]) == 1 else f"{out}/part-*.parquet"
-    kept = f", {result['top']['num_kept']:,} of them kept" if "top" in result else ""
-    return f"{result['num_samples']:,} samples of {result['table']} scored by step {result['step']}{kept}: {files}"
+    words = f"{result['num_samples']:,} samples of {result['table']} scored by step {result['step']}"
+    if "top" in result:
+        words += f", {result['top']['num_kept']:,} of them kept"
+    for side in SIDES:
+        if found := result.get(side):
+            words += f", vectors of {found['num']:,} {side}"
+            if "index" in found:
+                shares = ", ".join(f"recall@{k} {share:.4f}" for k, share in found["recall"].items())
+                words += f"; index {found['index']} ({out}/{found['file']}): {shares} of exact search"
+    return f"{words}: {files}"
 
 
 def main(overrides: Sequence[str] | None = None) -> None:

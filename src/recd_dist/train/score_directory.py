@@ -162,7 +162,11 @@ class ScoreDirectory:
         Raises:
             StoreError: the store cannot be reached.
         """
-        place = self.work / part_name(start, end)
+        self.keep_beside(draft, part_name(start, end))
+
+    def keep_beside(self, draft: Path, name: str) -> None:
+        """Puts a draft that is whole among the parts; what is no part begins with an underscore, and is kept, too."""
+        place = self.work / name
         if is_remote(place):
             with report_store_errors(place):
                 place.fs.makedirs(place.parent.path, exist_ok=True)
@@ -181,9 +185,18 @@ class ScoreDirectory:
         found = ((name, _PART.fullmatch(name)) for name in names)
         return {name: (int(match[1]), int(match[2])) for name, match in found if match is not None}
 
-    def schema_of_parts(self) -> pa.Schema:
-        """The columns of the parts, with types wide enough for all of them."""
+    def schema_of_parts(self, wanted: str) -> pa.Schema:
+        """The columns of the parts, with types wide enough for all of them.
+
+        Args:
+            wanted: a column that parts have until they are merged.
+
+        Raises:
+            DataError: the prediction was stopped just when they were merged.
+        """
         schemas = [pq.read_schema(arrow_input(self.work / name)) for name in sorted(self.parts())]
+        if any(wanted not in schema.names for schema in schemas):
+            raise DataError(f"{self.work}: was stopped when its parts were merged; begin anew by resume=false")
         return pa.unify_schemas(schemas, promote_options="permissive")
 
     def read_parts(self) -> Iterator[pa.Table]:
@@ -226,7 +239,7 @@ class ScoreDirectory:
         elif self._ranks.is_first:
             put(self.work / SUCCESS, (json_text(value) + "\n").encode())
             for path in _inside(self.work):
-                if path.name not in (SUCCESS, *names):
+                if path.name not in names and not path.name.startswith("_"):
                     path.unlink()
             self.out.parent.mkdir(parents=True, exist_ok=True)
             put_in_place(Path(str(self.work)), Path(str(self.out)))
@@ -251,13 +264,14 @@ class ScoreDirectory:
             return
         if self._ranks.is_first:
             old = [name for name in listing(out) if name.startswith("part-") and name.endswith(".parquet")]
-            for name in (SUCCESS, *old):
+            for name in (SUCCESS, *old, *(name for name in listing(out) if name.startswith("_"))):
                 with report_store_errors(out), suppress(FileNotFoundError):
                     out.fs.rm_file((out / name).path)
         dist.barrier()
         with report_store_errors(out):
             out.fs.makedirs(out.path, exist_ok=True)
-            for name in names[self._ranks.rank :: self._ranks.world_size]:
+            beside = sorted(name for name in listing(work) if name.startswith("_"))
+            for name in [*names, *beside][self._ranks.rank :: self._ranks.world_size]:
                 out.fs.cp_file((work / name).path, (out / name).path)
         dist.barrier()
         if self._ranks.is_first:

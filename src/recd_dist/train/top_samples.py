@@ -10,8 +10,9 @@
 import logging
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -40,12 +41,12 @@ class TopSamples:
         num: so many, at most.
         score: the column of scores that decides; of equal ones the sample that comes first in the input is better, and
             nan is the worst.
-        request: the column that tells requests apart.
+        per: the column that tells requests apart.
     """
 
     num: int
     score: str
-    request: str
+    per: str
 
     def reduce(self, rows: pa.Table, start: int) -> pa.Table:
         """The best samples of each request among some.
@@ -57,18 +58,22 @@ class TopSamples:
         Raises:
             DataError: a sample has no request.
         """
-        if rows[self.request].null_count:
-            row = start + int(np.argmax(rows[self.request].is_null().to_numpy()))
-            raise DataError(f"top={self.num}: sample {row} has no '{self.request}'; name another column by top_per")
+        if rows[self.per].null_count:
+            row = start + int(np.argmax(rows[self.per].is_null().to_numpy()))
+            raise DataError(f"top={self.num}: sample {row} has no '{self.per}'; name another column by per")
         rows = rows.append_column(_NUMBER, pa.array(np.arange(start, start + len(rows))))
         with connect(_MEMORY) as connection:
             connection.register("scored", rows)
-            first = f"min({_NUMBER}) over (partition by {identifier(self.request)})"
+            first = f"min({_NUMBER}) over (partition by {identifier(self.per)})"
             sql = f"select *, {first} as {_FIRST} from scored qualify {self._rank} <= {self.num} order by {_NUMBER}"
             best: pa.Table = connection.sql(sql).to_arrow_table()
         return best
 
-    def merge(self, directory: ScoreDirectory, num_samples: int) -> int:
+    def columns(self, names: list[str]) -> list[str]:
+        """The columns that are written, of those that there are."""
+        return [*names, RANK]
+
+    def merge(self, directory: ScoreDirectory, num_samples: int) -> dict[str, Any]:
         """Replaces parts that were reduced by one that holds the best of all, request after request.
 
         Args:
@@ -82,10 +87,10 @@ class TopSamples:
             DataError: there is no room on the disk.
         """
         draft = directory.draft(num_samples)
-        schema = directory.schema_of_parts()
+        schema = directory.schema_of_parts(_NUMBER)
         rows = (batch for table in directory.read_parts() for batch in table.cast(schema).to_batches())
         reader = pa.RecordBatchReader.from_batches(schema, rows)
-        request = identifier(self.request)
+        request = identifier(self.per)
         with tempfile.TemporaryDirectory(prefix="recd_top_") as spill, connect(_MEMORY, spill=Path(spill)) as opened:
             opened.register("scored", reader)
             sql = (
@@ -98,11 +103,11 @@ class TopSamples:
                 raise DataError(f"top={self.num}: {str(error).splitlines()[0]}") from error
         num = int(pq.read_metadata(draft).num_rows)
         directory.replace_parts(draft, num_samples)
-        return num
+        return {"top": {**asdict(self), "num_kept": num}}
 
     @property
     def _rank(self) -> str:
-        score, request = identifier(self.score), identifier(self.request)
+        score, request = identifier(self.score), identifier(self.per)
         return f"row_number() over (partition by {request} order by isnan({score}), {score} desc, {_NUMBER})"
 
 
