@@ -10,7 +10,7 @@ import pytest
 from recd_dist.cli import COMMANDS
 from recd_dist.etl.raw.duckdb_sql import TEXT_ID
 from recd_dist.job.config import EtlConfig
-from recd_dist.job.options import PredictConfig, TrainConfig
+from recd_dist.job.options import ExportConfig, PredictConfig, TrainConfig
 from recd_dist.job.serve_options import ServeConfig
 from recd_dist.metrics.curves import _LAYOUT
 from recd_dist.reader.transform_registry import REGISTRY
@@ -38,7 +38,13 @@ def first_cells(page: Path) -> set[str]:
     return {name for row in rows for name in CODE.findall(row.split(" | ")[0])}
 
 
-CONFIGS = {"train": TrainConfig(), "etl": EtlConfig(), "predict": PredictConfig(), "serve": ServeConfig()}
+CONFIGS = {
+    "train": TrainConfig(),
+    "etl": EtlConfig(),
+    "predict": PredictConfig(),
+    "export": ExportConfig(),
+    "serve": ServeConfig(),
+}
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)

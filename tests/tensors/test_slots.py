@@ -11,8 +11,8 @@ def test_slots() -> None:
     slots = Slots.of(torch.tensor([0, 0, 0, 1, 1]), 2, 2)
     assert slots.row.tolist() == [0, 0, 1]
     assert slots.cell.tolist() == [0, 1, 2, 4, 5]
-    assert slots.fill(torch.tensor([1, 2, 3, 4, 5])).tolist() == [1, 2, 3, 0, 4, 5]
-    assert slots.take(torch.tensor([10, 20, 30, 99, 40, 50])).tolist() == [10, 20, 30, 40, 50]
+    assert slots.fill(torch.tensor([1, 2, 3, 4, 5])).tolist() == [[1, 2], [3, 0], [4, 5]]
+    assert slots.take(torch.tensor([[10, 20], [30, 99], [40, 50]])).tolist() == [10, 20, 30, 40, 50]
     assert slots.gather_rows(torch.tensor([[7.0], [8.0]])).squeeze(1).tolist() == [7, 7, 8]
 
 

@@ -24,13 +24,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from recd_dist.errors import ConfigError, nearest
 from recd_dist.job.option_types import Kind, UnknownOption, explain_unknown, fit, section
-from recd_dist.job.options import EtlConfig, EvaluateConfig, EvaluatedData, PredictConfig, TrainConfig
+from recd_dist.job.options import EtlConfig, EvaluateConfig, EvaluatedData, ExportConfig, PredictConfig, TrainConfig
 from recd_dist.job.overrides import Override, apply_overrides, find_sweep, no_sweeps, parse_override
 from recd_dist.job.serve_options import ServeConfig
 from recd_dist.redaction.credentials import find_credential
 from recd_dist.screen.command_line import command_line, escape_dollars, quote, split_list, unquote
 
-_OF_A_RUN = {"evaluate": EvaluateConfig, "predict": PredictConfig}
+_OF_A_RUN = {"evaluate": EvaluateConfig, "predict": PredictConfig, "export": ExportConfig}
 _TYPES: dict[str, type] = {"train": TrainConfig, "etl": EtlConfig, "serve": ServeConfig, **_OF_A_RUN}
 CUSTOM = "custom"
 """The model that is a module of the user's own."""
@@ -53,13 +53,13 @@ def load(name: str, overrides: Sequence[str] = (), user_dir: str | None = None, 
     """Composes and checks a config.
 
     Args:
-        name: ``train``, ``etl``, ``evaluate``, ``predict`` or ``serve``.
+        name: the command, as ``train``.
         overrides: what differs from the files, e.g. ``["data=ebnerd", "batch_size=2048"]``.
         user_dir: the user's own configs, such as ``data/mine.yaml``; this directory is searched first.
         command: the command that was typed, for messages; by default the one of that name.
 
     Returns:
-        TrainConfig, EtlConfig, EvaluateConfig, PredictConfig or ServeConfig.
+        The config of that command, such as TrainConfig.
 
     Raises:
         ConfigError: an option or a config does not exist or does not fit; one line, with the nearest one that exists.

@@ -314,3 +314,15 @@ class PredictConfig(OpenedRun):
     embeddings: str | None = None  # items or queries: of a model with towers, only their vectors, each once
     index: str | None = None  # flat, hnsw or ivf: of embeddings=items; None: none
     recall_at: list[int] = field(default_factory=lambda: [10, 100])  # neighbours, of which the index finds a share
+
+
+@dataclass
+class ExportConfig(OpenedRun):
+    """Options of ``recd export``."""
+
+    out: str | None = None  # directory of the export; None: RUN_DIR/export
+    overwrite: bool = False
+    name: str | None = None  # name of the model; None: that of the run's directory
+    rows: str = "fp32"  # or fp16, int8: how rows of tables are written
+    base: str | None = None  # an export before: only rows that are other than there are written
+    check_samples: int = 4096  # how many samples of the split are scored by run and export, and compared

@@ -74,11 +74,11 @@ class SlottedQueries:
         """The queries' values [M, D] in slots, [slots, width, D]."""
         if self.slots is None:
             return values[:, None, :]
-        return self.slots.fill(values).view(-1, self.slots.width, values.shape[1])
+        return self.slots.fill(values)
 
     def take(self, values: Tensor) -> Tensor:
         """Takes values out of the slots; it undoes ``fill``."""
-        return values[:, 0] if self.slots is None else self.slots.take(values.reshape(-1, values.shape[2]))
+        return values[:, 0] if self.slots is None else self.slots.take(values)
 
 
 class TargetAttention(nn.Module):

@@ -148,7 +148,7 @@ class _Tower(nn.Module):
         bands = Bands.of(history)
         if times is not None and times.own is not None and (candidate is None or level is not None):
             times = Times(times.events, None)  # rows of several samples, which have no time of their own
-        rows = HistoryRows(history, bands, index, len(looking), times)
+        rows = HistoryRows(history, bands, index, looking.shape[0], times)
         events = bands.sort(history.values)
         for number, layer in enumerate(self.layers, 1):
             events, looking = layer(events, looking, rows, is_last=number == len(self.layers))

@@ -63,7 +63,7 @@ class HistoryRows:
             return self.times.own
         ends = torch.cumsum(self.lists.lengths, 0, dtype=torch.int64)
         events = torch.cat([self.times.events.values, ends.new_zeros(1)])
-        last = events[torch.where(self.lists.lengths > 0, ends - 1, len(events) - 1)]
+        last = events[torch.where(self.lists.lengths > 0, ends - 1, events.shape[0] - 1)]
         return last if self.index is None else last[self.index.rows.long()]
 
     @cached_property
@@ -149,5 +149,7 @@ class HSTULayer(nn.Module):
             events, _ = slots.gather_lists(rows.times.events.with_values(rows.times.events.values[:, None]))
             buckets = bucket_of(slots.fill(rows.own_times[:, None]) - events.mT)  # [slots, width, longest]
             bias = bias + self.time[:, buckets].transpose(0, 1)
-        weights = F.silu(torch.einsum("swhd,slhd->shwl", own, key) + bias) * mask[:, None, None, :]
-        return slots.take(torch.einsum("shwl,slhd->swhd", weights, value).flatten(2))
+        scores = torch.stack([torch.bmm(o, k.mT) for o, k in zip(own.unbind(2), key.unbind(2), strict=True)], 1)
+        weights = F.silu(scores + bias) * mask[:, None, None, :]
+        seen = [torch.bmm(w, v) for w, v in zip(weights.unbind(1), value.unbind(2), strict=True)]
+        return slots.take(torch.cat(seen, 2))

@@ -29,6 +29,7 @@ from recd_dist.tensors.levels import Level, RowIndex, join_levels
 from recd_dist.tensors.pair_products import PairPlaces, multiply_pairs
 from recd_dist.tensors.shared import Columns, Rows, level_of, rows_at, stand_beside
 from recd_dist.tensors.slots import Slots
+from recd_dist.tensors.tracing import expected_size
 
 MIN_SLOTTED = 4
 """With this many rows per shared row, products per slot are faster than expanding the shared vectors (measured)."""
@@ -154,7 +155,7 @@ class DotInteraction(nn.Module):
         first = [0, *accumulate(sizes)]
         best: list[tuple[float, list[int]]] = [(0.0, [0])]
         for end in range(1, len(levels) + 1):
-            rows = columns.shape[0] if (level := joined[end - 1]) is None else level.num_rows
+            rows = expected_size(columns.shape[0] if (level := joined[end - 1]) is None else level.num_rows)
             pairs = [(first[end] - f) * (first[end] + f - 1) // 2 for f in first[:end]]
             costs = [
                 (best[start][0] + rows * (CALL_COST + pairs[start] * (self.dim + self.layer.out_features)), start)
@@ -183,7 +184,7 @@ class DotInteraction(nn.Module):
     def _run_layer(self, blocks: Sequence[_Block]) -> Rows:
         """Multiplies each level's columns where they are unique, and adds up from the coarsest level to the finest."""
         of_level: dict[Level | None, list[_Block]] = {}
-        for block in sorted(blocks, key=lambda block: (len(block.rows), block.columns[0])):
+        for block in sorted(blocks, key=lambda block: (expected_size(block.rows.shape[0]), block.columns[0])):
             of_level.setdefault(block.level, []).append(block)
         weights = _split_columns(
             self.layer.weight, [[c for b in group for c in b.columns] for group in of_level.values()]
@@ -219,7 +220,9 @@ def index_for_slots(
     are not expanded. Elsewhere it is cheaper to expand them than to lay the fine rows into slots: with 27 vectors a
     sample and slots of 2, the slots took 1.2 times as long.
     """
-    if coarse is None or num_fine > num_coarse or num_rows < MIN_SLOTTED * coarse.num_rows:
+    if coarse is None or num_fine > num_coarse:
+        return None
+    if expected_size(num_rows) < MIN_SLOTTED * expected_size(coarse.num_rows):
         return None
     return coarse.index_in(fine)
 
@@ -236,6 +239,6 @@ def multiply_in_slots(own: Tensor, before: Tensor, index: RowIndex) -> Tensor:
     """
     size, num_own, dim = own.shape
     slots = Slots.of_index(index)
-    left = slots.fill(own.reshape(size, num_own * dim)).view(-1, slots.width * num_own, dim)
+    left = slots.fill(own.reshape(size, num_own * dim)).unflatten(2, (num_own, dim)).flatten(1, 2)
     products = torch.bmm(left, slots.gather_rows(before).mT)
-    return slots.take(products.view(-1, num_own * before.shape[1]))
+    return slots.take(products.unflatten(1, (slots.width, num_own)).flatten(2))

@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from recd_dist.tensors.bands import Band, Bands
 from recd_dist.tensors.host_side import is_on_host
+from recd_dist.tensors.tracing import is_traced
 
 BLOCK = 128
 """Queries of a block."""
@@ -102,12 +103,12 @@ class _LookUp(torch.autograd.Function):
 def _by_head(band: Band, values: Tensor, heads: int) -> Tensor:
     """Vectors [n, dim] of a band by head, [heads * rows, longest, dim / heads]."""
     padded = band.pad(values).unflatten(2, (heads, -1))
-    return padded.permute(2, 0, 1, 3).reshape(-1, band.longest, padded.shape[3])
+    return padded.permute(2, 0, 1, 3).flatten(0, 1)
 
 
 def _from_heads(band: Band, values: Tensor, heads: int) -> Tensor:
     """Undoes ``_by_head``."""
-    rows = values.view(heads, -1, band.longest, values.shape[2]).permute(1, 2, 0, 3)
+    rows = values.view(heads, band.lengths.shape[0], band.longest, values.shape[2]).permute(1, 2, 0, 3)
     return band.take(rows.flatten(2))
 
 
@@ -131,10 +132,16 @@ class _Blocks:
 
     def __iter__(self) -> Iterator[tuple[slice, slice, Tensor]]:
         """The queries, the keys and the scores [heads * rows, queries, keys] of each block."""
-        for start in range(0, self.band.longest, BLOCK):
-            queries, keys = slice(start, min(start + BLOCK, self.band.longest)), slice(0, start + BLOCK)
+        longest, block = self.band.longest, BLOCK
+        if is_traced():  # one block, since its number of blocks would be part of the program
+            block = longest
+        for start in (0,) if is_traced() else range(0, longest, block):
+            queries, keys = (
+                slice(start, longest if is_traced() else min(start + block, longest)),
+                slice(0, start + block),
+            )
             scores = torch.bmm(self.query[:, queries], self.key[:, keys].mT)
-            by_row = scores.view(self.heads, -1, *scores.shape[1:])
+            by_row = scores.view(self.heads, self.band.lengths.shape[0], *scores.shape[1:])
             by_row += self.position.index_select(1, self.distance(queries, keys)).view(self.heads, 1, *scores.shape[1:])
             if self.time is not None:
                 by_row += self.time.index_select(1, self.bucket(queries, keys)).view_as(by_row)

@@ -48,13 +48,13 @@ class Band:
     def pad(self, values: Tensor) -> Tensor:
         """The band's vectors [n, D] in dense form, [rows, longest, D], with zeros behind the end of a row."""
         if self.is_even:
-            return values.view(len(self.lengths), self.longest, values.shape[1])
-        flat = values.new_zeros(len(self.lengths) * self.longest, values.shape[1])
-        return flat.index_copy(0, self.cells, values).view(len(self.lengths), self.longest, -1)
+            return values.view(self.lengths.shape[0], self.longest, values.shape[1])
+        flat = values.new_zeros(self.lengths.shape[0] * self.longest, values.shape[1])
+        return flat.index_copy(0, self.cells, values).view(self.lengths.shape[0], self.longest, values.shape[1])
 
     def take(self, padded: Tensor) -> Tensor:
         """The vectors [n, D] out of their dense form."""
-        flat = padded.reshape(len(self.lengths) * self.longest, padded.shape[2])
+        flat = padded.reshape(self.lengths.shape[0] * self.longest, padded.shape[2])
         return flat if self.is_even else take_distinct(flat, self.cells)
 
     @property
@@ -93,6 +93,9 @@ class Bands:
             lists: the lists.
             max_scores: the most scores (rows times longest times longest) of a band of several rows.
         """
+        if lists.most is not None:
+            whole = Band(0, lists.lengths, lists.values.shape[0], lists.most, is_even=False)
+            return Bands((whole,), None, None, torch.arange(lists.num_rows))
         lengths = host_array(lists.lengths, lists.known_lengths).astype(np.int64)
         device, size = lists.lengths.device, lists.values.shape[0]
         if not is_on_host(lists.lengths):
@@ -134,9 +137,11 @@ class Bands:
         """
         if not self.bands:
             return values[:, :width]  # no vectors, and still a function of them
+        if len(self.bands) == 1:
+            return function(self.bands[0], values)
         parts = values.split([b.num_values for b in self.bands])
         made = [function(b, p) for b, p in zip(self.bands, parts, strict=True)]
-        return made[0] if len(made) == 1 else torch.cat(made)
+        return torch.cat(made)
 
 
 def _cut(lengths: np.ndarray, max_scores: int) -> Iterator[tuple[int, int]]:

@@ -73,6 +73,8 @@ class GroupedJagged:
         known_lengths: the lengths on the host, where they are known there.
         known_inverse: the inverse on the host, where it is known there.
         level: the level of the rows among those of the batch, once it is known; None for a row per sample.
+        most: while a program is traced a length that no list exceeds, a symbol; lists then are as short as a model
+            wants them.
     """
 
     values: Tensor
@@ -81,6 +83,7 @@ class GroupedJagged:
     known_lengths: HostArray | None = None
     known_inverse: HostArray | None = None
     level: Level | None = None
+    most: int | None = None
 
     @property
     def num_rows(self) -> int:
@@ -120,6 +123,8 @@ class GroupedJagged:
 
     def keep_last(self, max_length: int) -> "GroupedJagged":
         """Keeps each row's last ``max_length`` vectors; of a history in the order of time these are the newest."""
+        if self.most is not None:
+            return self
         kept = np.minimum(host_array(self.lengths, self.known_lengths), max_length)
         index, lengths = find_last_values(self.lengths, max_length, int(kept.sum()))
         return replace(self, values=self.values.index_select(0, index), lengths=lengths, known_lengths=kept)
@@ -134,6 +139,8 @@ class GroupedJagged:
 
     def longest(self) -> int:
         """The length of the longest list; 0 without rows. The host waits for a device if it has not the lengths."""
+        if self.most is not None:
+            return self.most
         return int(host_array(self.lengths, self.known_lengths).max(initial=0))
 
     def pad(self, max_length: int | None = None) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recd_dist.tensors.tracing import is_traced
+
 HostArray = NDArray[np.int32]
 """A copy on the host of an int32 tensor that lies on a device; on the CPU the same memory."""
 
@@ -21,10 +23,12 @@ HostArray = NDArray[np.int32]
 def is_on_host(tensor: Tensor) -> bool:
     """Whether a tensor lies in the host's memory, where its numbers are read without waiting.
 
+    It does not while a program is traced, in which it stands for whatever is given later.
+
     Args:
         tensor: the tensor.
     """
-    return tensor.device.type == "cpu"
+    return tensor.device.type == "cpu" and not is_traced()
 
 
 def host_array(tensor: Tensor, known: HostArray | None = None) -> Any:

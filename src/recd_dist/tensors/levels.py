@@ -142,6 +142,27 @@ class Level:
         return RowIndex(rows.scatter_(0, finer.inverse.long(), self.inverse.long()), first, self.num_rows)
 
 
+class TracedLevel(Level):
+    """The one level of a program that torch.export makes: neither its rows nor their number are known.
+
+    Args:
+        inverse: int64 [B], for each sample its row.
+        num_rows: U, a symbol.
+    """
+
+    def __init__(self, inverse: Tensor, num_rows: int) -> None:
+        super().__init__(inverse, num_rows, np.zeros(0, np.int32), _Relations())
+
+    @property
+    def batch_size(self) -> int:
+        """B, a symbol."""
+        return self.inverse.shape[0]
+
+    def index_in(self, finer: "Level | None") -> RowIndex | None:
+        """The index of the samples; there is no other level."""
+        return RowIndex(self.inverse, self.known_inverse, self.num_rows) if finer is None else None
+
+
 def join_levels(levels: Iterable[Level | None]) -> Level | None:
     """The coarsest level that is finer than each of some levels of one batch.
 
@@ -216,11 +237,13 @@ class Levels:
         Args:
             inverse: int32 or int64 [B] in [0, U), for each sample its row; None where each has its own.
             num_rows: U, the number of rows.
-            known_inverse: the inverse on the host, where it is known there.
+            known_inverse: the inverse on the host, where it is known there; or the level of a program that is traced.
 
         Returns:
             The level; None where computing at it would not be faster than per sample.
         """
+        if isinstance(known_inverse, TracedLevel):
+            return known_inverse
         if inverse is None or not _is_worth(len(inverse), num_rows):
             return None
         known = host_array(inverse, known_inverse)

@@ -105,7 +105,7 @@ def _at_join(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], ndim: in
     most = max(a.dim() for a in given if isinstance(a, Tensor | RowTensor)) if ndim is None else ndim
     if any(a.dim() != most for a in shared):
         return NotImplemented
-    batch_size = len(shared[0])
+    batch_size = shared[0].shape[0]
     rows = [a for a in given if _is_row(a, most, batch_size)]
     level = join_levels(level_of(r) for r in rows)
 
@@ -239,11 +239,11 @@ def _reshape(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     if first is None or kwargs or isinstance(args[1], torch.dtype):
         return NotImplemented
     shape = list(args[1]) if isinstance(args[1], tuple | list) else list(args[1:])
-    size = first.values[:1].numel() if len(first.values) else 0
+    size = first.values[:1].numel() if first.values.shape[0] else 0
     rest = torch.Size(shape[1:]).numel() if all(n >= 0 for n in shape[1:]) else None
-    if not len(first.values) or (shape[0] != first.shape[0] and not (shape[0] == -1 and rest == size)):
+    if not first.values.shape[0] or (shape[0] != first.shape[0] and not (shape[0] == -1 and rest == size)):
         return NotImplemented
-    return Shared(func(first.values, (len(first.values), *shape[1:])), first.level)
+    return Shared(func(first.values, (first.values.shape[0], *shape[1:])), first.level)
 
 
 @handles("getitem")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recd_dist.tensors.expansion import expand_beside
 from recd_dist.tensors.levels import Level, join_levels
+from recd_dist.tensors.tracing import expected_size
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {}
 """For each function of torch how shared rows are given to it, ``(function, args, kwargs)``.
@@ -120,8 +121,8 @@ class Shared(RowTensor):
     """
 
     def __init__(self, values: Tensor, level: Level) -> None:
-        if len(values) != level.num_rows:
-            raise ValueError(f"shared tensor: {len(values)} rows are given for a level of {level.num_rows}")
+        if values.shape[0] != level.num_rows:
+            raise ValueError(f"shared tensor: {values.shape[0]} rows are given for a level of {level.num_rows}")
         self.values, self._level = values, level
 
     @property
@@ -202,7 +203,7 @@ class Columns(RowTensor):
         found: dict[Level | None, list[int]] = {}
         for number, part in enumerate(self.parts):
             found.setdefault(level_of(part), []).append(number)
-        return sorted(found.items(), key=lambda item: self.shape[0] + 1 if item[0] is None else item[0].num_rows)
+        return sorted(found.items(), key=lambda item: _num_rows(item[0], self.shape[0]))
 
     def expand_to(self, level: Level | None) -> Tensor:
         """One matrix with a row per row of a finer level, or per sample where it is None."""
@@ -215,6 +216,11 @@ class Columns(RowTensor):
 
     def __repr__(self) -> str:
         return f"Columns({', '.join(map(repr, self.parts))})"
+
+
+def _num_rows(level: Level | None, batch_size: int) -> int:
+    """Of a level its rows; of the samples one more than there are, so that they come last."""
+    return expected_size(batch_size) + 1 if level is None else expected_size(level.num_rows)
 
 
 def level_of(rows: Rows) -> Level | None:

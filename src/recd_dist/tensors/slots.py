@@ -9,6 +9,7 @@ from torch import Tensor
 from recd_dist.tensors.expansion import expand_rows
 from recd_dist.tensors.host_side import HostArray, host_array
 from recd_dist.tensors.levels import RowIndex
+from recd_dist.tensors.tracing import is_traced
 
 MAX_SLOT = 8
 """The most samples in a slot. For heavy-tailed sessions, 16 samples in the mean, 8 was at least as fast as 4 and 16."""
@@ -67,19 +68,43 @@ class Slots:
         Args:
             index: for each fine row the coarse one in which it lies.
         """
+        if is_traced():
+            return Slots._of_any_size(index)
         width = slot_width(len(index.known), index.num_rows)
         if width not in index.slots:
             index.slots[width] = Slots.of(index.rows, index.num_rows, width, index.known)
         slots: Slots = index.slots[width]
         return slots
 
+    @staticmethod
+    def _of_any_size(index: RowIndex) -> "Slots":
+        """The slots of a batch whose sizes are not known: as many as it could need at most, some of them empty."""
+        inverse, width = index.rows.long(), MAX_SLOT
+        size, num_rows = inverse.shape[0], index.num_rows
+        ones = torch.ones_like(inverse)
+        samples_of = torch.zeros(num_rows, dtype=torch.int64).index_add(0, inverse, ones)
+        slots_of = (samples_of + width - 1) // width
+        last_slot = torch.cumsum(slots_of, 0)
+        rows, order = torch.sort(inverse, stable=True)
+        first_sample = torch.cumsum(samples_of, 0) - samples_of
+        rank = torch.arange(size) - first_sample.index_select(0, rows)
+        cell = torch.zeros_like(inverse).scatter(0, order, (last_slot - slots_of).index_select(0, rows) * width + rank)
+        num_slots = size // width + num_rows
+        row = torch.searchsorted(last_slot, torch.arange(num_slots), right=True).clamp(max=num_rows - 1)
+        return Slots(cell, row, width)
+
     def fill(self, values: Tensor) -> Tensor:
-        """Lays the samples' values [B, ...] into cells, [number of slots * width, ...]; an empty cell is zero."""
-        return values.new_zeros(len(self.row) * self.width, *values.shape[1:]).index_copy(0, self.cell, values)
+        """Lays the samples' values [B, ...] into cells, [number of slots, width, ...]; an empty cell is zero."""
+        num_slots, rest = self.row.shape[0], values.shape[1:]
+        if is_traced():  # whose cells, as many as a product of symbols, torch.export cannot cut into slots
+            cells = values.new_zeros(num_slots, self.width, *rest)
+            return cells.index_put((self.cell // self.width, self.cell % self.width), values)
+        cells = values.new_zeros(num_slots * self.width, *rest).index_copy(0, self.cell, values)
+        return cells.view(num_slots, self.width, *rest)
 
     def take(self, values: Tensor) -> Tensor:
         """Takes the samples' values out of their cells, [B, ...]; it undoes ``fill``."""
-        return take_distinct(values, self.cell)
+        return take_distinct(values.flatten(0, 1), self.cell)
 
     def gather_rows(self, values: Tensor) -> Tensor:
         """Gives every slot its row of values: [U, ...] -> [number of slots, ...]."""

@@ -18,14 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from recd_dist.errors import ConfigError
 from recd_dist.job.config import from_yaml, load
 from recd_dist.job.input_of_run import check_input
 from recd_dist.job.options import PredictConfig, TrainConfig
 from recd_dist.job.score_places import reads_input, require_free, scores_directory
-from recd_dist.model.task import Task
+from recd_dist.model.scores import to_scores
 from recd_dist.ranks.process_group import Ranks, process_group
 from recd_dist.ranks.quiet import log_to_screen, quiet_libraries
 from recd_dist.reader.intervals import Interval
@@ -187,19 +186,6 @@ def _scores(scoring: Scoring, batches: Loader, ranks: Ranks) -> Iterator[NDArray
         parts = [to_scores(output.logits.float(), run.job.tasks)]
         parts += output.towers.plain() if scoring.vectors and output.towers is not None else ()
         yield (torch.cat(parts, 1) if len(parts) > 1 else parts[0]).float().cpu().numpy()
-
-
-def to_scores(logits: Tensor, tasks: Sequence[Task]) -> Tensor:
-    """The scores of logits, both float32 [B, T]: probabilities, numbers in units of the label, or logits as they are.
-
-    Probabilities are those of a log with all its negatives, also where the training table has kept a share of them.
-    """
-    columns = []
-    for task, column in zip(tasks, logits.unbind(1), strict=True):
-        factor, shift = task.scale
-        score = column * factor + shift
-        columns.append(torch.sigmoid(score) if task.loss == "binary" else score)
-    return torch.stack(columns, 1)
 
 
 def report(result: Mapping[str, Any], out: Location) -> str:

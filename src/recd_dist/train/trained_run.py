@@ -49,7 +49,7 @@ from recd_dist.reader.position import Position, fingerprint
 from recd_dist.reader.transform import Transforms
 from recd_dist.screen.command_line import command_line, override
 from recd_dist.table.clustered import ClusteredTable
-from recd_dist.table.location import contents, location
+from recd_dist.table.location import Location, contents, location
 from recd_dist.table.manifest import is_table, splits_of
 from recd_dist.table.schema import Feature, Schema, Table
 from recd_dist.tensors.batch import Batch
@@ -73,6 +73,7 @@ class TrainedRun:
         transforms: those that were fitted on the training table.
         step: the step of the checkpoint.
         ids: maps the batches of the split, by the ids of the checkpoint.
+        path: where the checkpoint lies.
         checkpoint: names the checkpoint by its content: two of one step differ in it.
     """
 
@@ -81,6 +82,7 @@ class TrainedRun:
     transforms: Transforms
     step: int
     ids: MappedIds
+    path: Location
     checkpoint: str = ""
 
     @contextmanager
@@ -158,7 +160,7 @@ def open_run(config: OpenedRun, ranks: Ranks) -> TrainedRun:
     ids.begin(stored.step)
     parallel.eval()
     digest = hashlib.sha256(contents(path / DESCRIPTION)).hexdigest()[:16]
-    return TrainedRun(job, parallel, job.transforms, stored.step, ids, digest)
+    return TrainedRun(job, parallel, job.transforms, stored.step, ids, path, digest)
 
 
 def _job_of(config: OpenedRun, trained: TrainConfig, stored: checkpoint.Checkpoint, ranks: Ranks) -> Job:

@@ -1,0 +1,170 @@
+"""From the values of a request to columns as the table stores them: checked, texts hashed, gaps filled."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from recd_dist.errors import DataError, nearest
+from recd_dist.exported.request_schema import RequestError, RequestFeature
+from recd_dist.table.column import Column
+from recd_dist.table.fill_nulls import fill_nulls
+from recd_dist.table.schema import Feature, Kind
+
+_LISTS = {False: pa.list_(pa.int64()), True: pa.list_(pa.string())}
+_WEIGHTS = pa.list_(pa.float32())
+
+
+def text_id(text: str) -> int:
+    """The id of a text, as the ETL gives it: 63 bits of its MD5."""
+    digest = hashlib.md5(text.encode(), usedforsecurity=False).digest()
+    return int.from_bytes(digest[8:], "little") & ((1 << 63) - 1)
+
+
+def require_names(given: Sequence[str], features: Sequence[RequestFeature], where: str) -> None:
+    """Refuses a feature that there is not, and one that is missing.
+
+    Args:
+        given: the names in a request.
+        features: what must be given.
+        where: ``user`` or ``candidates``.
+
+    Raises:
+        RequestError: the message names the feature.
+    """
+    known = [name for f in features for name in (f.name, f.weights) if name is not None]
+    if len(given) == len(known) and set(given) == set(known):
+        return
+    for name in given:
+        if name not in known:
+            raise RequestError(name, f"unknown among those of '{where}'{nearest(name, known)}")
+    missing = next(name for name in known if name not in given)
+    raise RequestError(missing, f"missing in '{where}'; give it, where there is nothing an empty list")
+
+
+def read_column(
+    feature: RequestFeature, values: Any, weights: Any, stored: Feature, may_be_nan: bool, size: int
+) -> Column:
+    """The rows of a feature.
+
+    Args:
+        feature: what is given.
+        values: a row for each of ``size``: ids, numbers, lists of ids, or an Arrow or numpy array of these.
+        weights: for each row the list of the weights of its ids; None where the feature has none.
+        stored: the feature as the table stores it.
+        may_be_nan: whether a number may be missing or not finite.
+        size: the number of rows.
+
+    Returns:
+        The rows, as ``fill_nulls`` gives them.
+
+    Raises:
+        RequestError: values of another kind, or fewer or more than there are rows.
+    """
+    if weights is None and (column := _read_plain(feature, values, size)) is not None:
+        return column
+    array = _as_array(feature, values)
+    if len(array) != size:
+        raise RequestError(feature.name, f"{len(array)} values for {size} candidates; give one for each candidate")
+    columns = {feature.name: array}
+    if feature.kind is Kind.dense:
+        return _read_numbers(feature, array, may_be_nan)
+    if feature.weights is not None:
+        try:
+            columns[feature.weights] = pa.array(weights, _WEIGHTS)
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise RequestError(feature.weights, "not for each row a list of numbers") from error
+    try:
+        return fill_nulls(pa.table(columns), stored, lambda row: f"row {row}").column
+    except DataError as error:
+        raise RequestError(feature.name, f"missing or not aligned ({error})") from error
+    except pa.ArrowException as error:
+        raise RequestError(feature.weights, f"{error}") from error
+
+
+def _read_plain(feature: RequestFeature, values: Any, size: int) -> Column | None:
+    """The rows of plain values without gaps, by the shortest way; None for all others, and for those to refuse."""
+    is_list = feature.kind is Kind.ids
+    if isinstance(values, pa.Array | pa.ChunkedArray) or len(values) != size or (is_list and size != 1):
+        return None
+    try:
+        array = np.asarray(values[0] if is_list else values)
+    except ValueError:  # lists of several lengths
+        return None
+    if array.ndim != 1:
+        return None
+    if feature.kind is Kind.dense:
+        is_plain = array.dtype.kind in "if" and bool(np.isfinite(array).all())
+        return Column(array.astype(np.float32)) if is_plain else None
+    if array.dtype.kind != "i" and len(array):
+        return None
+    offsets = np.array([0, len(array)], np.int64) if is_list else None
+    return Column(array.astype(np.int64, copy=False), offsets)
+
+
+def _read_numbers(feature: RequestFeature, array: pa.Array, may_be_nan: bool) -> Column:
+    """Numbers; one that is missing is 0, as in the ETL, unless a transform fills it."""
+    numbers = array.to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    bad = ~np.isfinite(numbers)
+    if not bad.any() or may_be_nan:
+        return Column(numbers)
+    missing = array.is_null().to_numpy(zero_copy_only=False)
+    if (bad & ~missing).any():
+        row = int((bad & ~missing).argmax())
+        raise RequestError(feature.name, f"row {row} is {numbers[row]}; give a number, or null where there is none")
+    return Column(np.where(bad, np.float32(0), numbers))
+
+
+_WANTED = {Kind.id: "one id", Kind.ids: "a list of ids", Kind.dense: "one number"}
+
+
+def _as_array(feature: RequestFeature, values: Any) -> pa.Array:
+    """Values as an Arrow array of the kind's type; texts as the ids that they are hashed to."""
+    try:
+        if isinstance(values, pa.ChunkedArray):
+            values = values.combine_chunks()
+        array = values if isinstance(values, pa.Array) else pa.array(values)
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        return _fit(feature, array)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        text = " or text" if feature.takes_text else ""
+        raise RequestError(
+            feature.name, f"each row must be {_WANTED[feature.kind]}{text}, found {_shorten(values)}"
+        ) from error
+
+
+def _fit(feature: RequestFeature, array: pa.Array) -> pa.Array:
+    """An array as its kind has it. Arrow would make whole numbers of fractions, and of truth values."""
+    kind = array.type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if is_list != (feature.kind is Kind.ids) and not pa.types.is_null(kind):
+        raise TypeError(str(kind))
+    item, is_dense = kind.value_type if is_list else kind, feature.kind is Kind.dense
+    if pa.types.is_null(item) or pa.types.is_integer(item) or (is_dense and pa.types.is_floating(item)):
+        return array.cast(pa.float32() if is_dense else _type_of(feature.kind, is_text=False), safe=not is_dense)
+    is_text = pa.types.is_string(item) or pa.types.is_large_string(item)
+    if is_dense or not (is_text and feature.takes_text):
+        raise TypeError(str(kind))
+    return _hash(array.cast(_type_of(feature.kind, is_text=True)))
+
+
+def _type_of(kind: Kind, is_text: bool) -> pa.DataType:
+    if kind is Kind.ids:
+        return _LISTS[is_text]
+    return pa.string() if is_text else pa.int64()
+
+
+def _hash(texts: pa.Array) -> pa.Array:
+    """The ids of texts, or of lists of texts."""
+    if pa.types.is_list(texts.type):
+        mask = texts.is_null() if texts.null_count else None
+        return pa.ListArray.from_arrays(texts.offsets, _hash(texts.values), mask=mask)
+    return pa.array([None if text is None else text_id(text) for text in texts.to_pylist()], pa.int64())
+
+
+def _shorten(values: Any) -> str:
+    shown = repr(values if not isinstance(values, list | tuple) else list(values[:3]))
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
