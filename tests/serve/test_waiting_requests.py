@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from recd_dist.serve.body_columns import RequestColumns
 from recd_dist.serve.refused import DEADLINE, RefusedError
-from recd_dist.serve.request_columns import RequestColumns
 from recd_dist.serve.user_rows import UserRows
 from recd_dist.serve.waiting_requests import WaitingRequest, WaitingRequests
 

@@ -29,9 +29,9 @@ from pyarrow import flight
 from recd_dist.errors import ConfigError
 from recd_dist.reader.tier.server_access import ServerAccess, TokenCheck
 from recd_dist.reader.tier.server_address import Address
+from recd_dist.serve.body_columns import USER, RequestColumns, check_lists, check_number, write_batch
 from recd_dist.serve.http_service import Service
 from recd_dist.serve.refused import BAD_REQUEST, DEADLINE, NOT_READY, QUEUE_FULL, SCORING_FAILED, RefusedError
-from recd_dist.serve.request_columns import USER, RequestColumns, check_lists, check_number, write_batch
 from recd_dist.serve.waiting_requests import Scored
 
 SCORE, MODEL = b"score", "model"

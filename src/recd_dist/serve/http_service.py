@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from recd_dist import __version__
 from recd_dist.job.serve_options import ServeConfig
 from recd_dist.serve import api_page
+from recd_dist.serve.body_columns import Body, RequestColumns, read_body, write_candidates, write_user
 from recd_dist.serve.refused import (
     BAD_REQUEST,
     DEADLINE,
@@ -27,7 +28,6 @@ from recd_dist.serve.refused import (
     UNSUPPORTED,
     RefusedError,
 )
-from recd_dist.serve.request_columns import Body, RequestColumns, read_body, write_candidates, write_user
 from recd_dist.serve.scorer import HungUpError, Scorer
 from recd_dist.serve.service_metrics import ServiceMetrics
 from recd_dist.serve.user_rows import UserRows

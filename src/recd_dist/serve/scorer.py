@@ -20,6 +20,7 @@ from typing import Any
 
 from recd_dist.errors import ConfigError
 from recd_dist.job.serve_options import ServeConfig
+from recd_dist.serve.body_columns import RequestColumns
 from recd_dist.serve.model_workers import ModelWorkers, WorkerStarts
 from recd_dist.serve.refused import (
     DEADLINE,
@@ -29,7 +30,6 @@ from recd_dist.serve.refused import (
     SCORING_FAILED,
     RefusedError,
 )
-from recd_dist.serve.request_columns import RequestColumns
 from recd_dist.serve.scoring_process import AnsweredBatch, ScoringProcess, SentBatch
 from recd_dist.serve.served_model import LoadedModel
 from recd_dist.serve.service_metrics import ServiceMetrics

@@ -29,8 +29,8 @@ import numpy as np
 
 from recd_dist.errors import UserError
 from recd_dist.redaction.credentials import redact, screen_handler, show_traceback
+from recd_dist.serve.body_columns import read_candidates, read_user, write_candidates, write_user
 from recd_dist.serve.frames import Bytes, Frame, receive_frame, send_frame
-from recd_dist.serve.request_columns import read_candidates, read_user, write_candidates, write_user
 from recd_dist.serve.served_model import LoadedModel, ServedModel
 
 logger = logging.getLogger(__name__)

@@ -3,9 +3,9 @@
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from recd_dist.serve.body_columns import USER_KEY, USER_VERSION
 from recd_dist.serve.frames import Bytes
 from recd_dist.serve.refused import USER_OTHER_VERSION, USER_UNKNOWN, RefusedError
-from recd_dist.serve.request_columns import USER_KEY, USER_VERSION
 
 _ENTRY_BYTES = 300
 """Of an entry beside its key and columns, about."""

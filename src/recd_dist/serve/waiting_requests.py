@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from recd_dist.serve.body_columns import RequestColumns
 from recd_dist.serve.refused import QUEUE_FULL, RefusedError
-from recd_dist.serve.request_columns import RequestColumns
 from recd_dist.serve.served_model import LoadedModel
 
 

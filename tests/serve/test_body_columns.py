@@ -6,8 +6,8 @@ import numpy as np
 import orjson
 import pytest
 
+from recd_dist.serve.body_columns import read_body, read_candidates, read_user, write_candidates, write_user
 from recd_dist.serve.refused import RefusedError
-from recd_dist.serve.request_columns import read_body, read_candidates, read_user, write_candidates, write_user
 
 MOST = 100
 
