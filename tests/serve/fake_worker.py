@@ -10,13 +10,13 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from recd_dist.errors import DataError
 from recd_dist.serve.scoring_worker import main
+from recd_dist.serve.served_model import LoadedModel, ServedFeature
 
 KILLS, FAILS, HANGS = 666, 500, 999
 """Items that kill the worker, make scoring fail, and never end."""
@@ -45,17 +45,14 @@ class RequestError(ValueError):
 class FakeModel:
     """Scores by arithmetic."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, _dedup: bool) -> None:
         try:
             self.description = json.loads((Path(directory) / "export.json").read_text())
         except (OSError, ValueError) as error:
             raise DataError(f"{directory}: no export ({error})") from error
-        features = [
-            tuple(SimpleNamespace(name=n, kind=k, is_text=False, weights=None) for n, k in group)
-            for group in (USER, CANDIDATE)
-        ]
-        self.inputs = SimpleNamespace(user=features[0], candidate=features[1])
-        self.sample_request = SAMPLE
+        features = [tuple(ServedFeature(n, k) for n, k in group) for group in (USER, CANDIDATE)]
+        told = {name: self.description[name] for name in ("name", "step", "version", "tasks")}
+        self.told = LoadedModel(**told, user=features[0], candidate=features[1], description={}, sample=SAMPLE)
         self.counts: dict[str, Any] = {}
 
     def read(self, user: Mapping[str, Any], candidates: Mapping[str, Sequence[Any]]) -> Any:

@@ -17,7 +17,7 @@ def user_of(**features: Any) -> dict[str, Any]:
 
 
 def candidates_of(**columns: Any) -> dict[str, Any]:
-    return dict(read_candidates(write_candidates(columns, MOST, MOST)[0]))
+    return read_candidates(write_candidates(columns, MOST, MOST)[0])
 
 
 def test_values_of_a_user_arrive_as_they_were_sent() -> None:
@@ -40,9 +40,9 @@ def test_columns_of_candidates_arrive_as_arrays() -> None:
 
     assert (found["item"].dtype, found["item"].tolist()) == (np.int64, [5, 6])
     assert (found["price"].dtype, found["price"].tolist()) == (np.float64, [1.0, 2.5])
-    assert [row.tolist() for row in found["tags"]] == [[1], [2, 3]]
-    assert [row.tolist() for row in found["of"]] == [[], [1]]
-    assert (found["word"], found["hole"]) == (["a", None], [1, None])
+    assert found["tags"].to_pylist() == [[1], [2, 3]]
+    assert found["of"].to_pylist() == [[], [1]]
+    assert (found["word"].to_pylist(), found["hole"].to_pylist()) == (["a", None], [1, None])
 
 
 def test_ids_keep_all_their_bits() -> None:

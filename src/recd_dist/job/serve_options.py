@@ -33,6 +33,7 @@ class ServeConfig:
     workers: int = 1  # processes that score, each with a copy of the model
     threads: int | None = None  # of each worker's computation; None: the cores, divided among workers
     spare: bool = True  # a further process waits without a model, so that a worker that dies is replaced at once
+    dedup: bool = True  # False: a copy of the user's row is computed for each candidate, to see what that costs
     timeout_s: float = 20.0  # within which a request is scored; a client's own X-Timeout-Ms counts where it is less
     hang_s: float = 60.0  # after which a worker that does not answer is ended and replaced
     drain_s: float = 30.0  # for which SIGTERM waits for requests that came before

@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -181,11 +180,11 @@ def read_user(columns: Bytes) -> dict[str, Any]:
     return {name: _value(column) for name, column in columns_by_name if name != _NO_FEATURE}
 
 
-def read_candidates(columns: Bytes) -> dict[str, Sequence[Any]]:
+def read_candidates(columns: Bytes) -> dict[str, Any]:
     """The columns of candidates as the export's loader takes them.
 
     Returns:
-        Feature -> a numpy array of numbers, or a list of texts, of arrays, of values some of which are None.
+        Feature -> a numpy array of numbers; or the column, where it has texts, lists, or values that are missing.
     """
     batch = pa.ipc.open_stream(pa.py_buffer(columns)).read_next_batch()
     return {name: _values(column) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
@@ -213,13 +212,10 @@ def _reason(error: Exception) -> str:
     return "a whole number beyond 64 bits" if isinstance(error, OverflowError) else text
 
 
-def _values(column: pa.Array) -> Sequence[Any]:
+def _values(column: pa.Array) -> Any:
     with suppress(pa.ArrowException):  # no plain numbers, or some are missing
         return column.to_numpy()
-    if not _is_whole_list_of_numbers(column):
-        return column.to_pylist()
-    values, ends = column.flatten().to_numpy(), np.cumsum(pc.list_value_length(column).to_numpy()).tolist()
-    return [values[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    return column
 
 
 def _value(column: pa.Array) -> Any:
@@ -233,13 +229,6 @@ def _value(column: pa.Array) -> Any:
 
 def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind)
-
-
-def _is_whole_list_of_numbers(column: pa.Array) -> bool:
-    if not _is_list(column.type) or column.null_count or column.flatten().null_count:
-        return False
-    kind = column.type.value_type
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
 
 
 def _bad(message: str, feature: str | None = None) -> RefusedError:

@@ -22,11 +22,12 @@ class WorkerStarts:
     Args:
         command: starts a worker.
         threads: threads that each computes with.
+        dedup: whether equal rows are computed once.
         keep_spare: whether one is kept waiting.
     """
 
-    def __init__(self, command: Sequence[str], threads: int, keep_spare: bool) -> None:
-        self._command, self._threads, self._keep_spare = command, threads, keep_spare
+    def __init__(self, command: Sequence[str], threads: int, dedup: bool, keep_spare: bool) -> None:
+        self._command, self._threads, self._dedup, self._keep_spare = command, threads, dedup, keep_spare
         self._spare: ScoringProcess | None = None
         self._of: dict[int, ModelWorkers] = {}
         self._is_closed = False
@@ -49,7 +50,7 @@ class WorkerStarts:
             self._spare.kill()
 
     def _new(self) -> ScoringProcess:
-        return ScoringProcess(self._command, self._threads, self._answered, self._died)
+        return ScoringProcess(self._command, self._threads, self._dedup, self._answered, self._died)
 
     def _answered(self, process: ScoringProcess, batch: AnsweredBatch) -> None:
         self._of[process.pid].note_answer(batch)

@@ -59,7 +59,7 @@ class Scorer:
         self._config, self._metrics = config, metrics
         batch = config.batch
         self._waiting = WaitingRequests(config.limits.queue, batch.max_candidates, batch.max_requests)
-        self._starts = WorkerStarts(command, threads, config.spare)
+        self._starts = WorkerStarts(command, threads, config.dedup, config.spare)
         self._workers: ModelWorkers | None = None
         self._reloading = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()

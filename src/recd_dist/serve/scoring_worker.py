@@ -31,7 +31,7 @@ from recd_dist.errors import UserError
 from recd_dist.redaction.credentials import redact, screen_handler, show_traceback
 from recd_dist.serve.body_columns import read_candidates, read_user, write_candidates, write_user
 from recd_dist.serve.frames import Bytes, Frame, receive_frame, send_frame
-from recd_dist.serve.served_model import LoadedModel, ServedModel
+from recd_dist.serve.served_model import ServedModel
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +63,10 @@ class ScoringWorker:
 
     Args:
         connection: the socket.
-        load: loads the export in a directory.
+        load: loads the export in a directory; the second argument says whether equal rows are computed once.
     """
 
-    def __init__(self, connection: socket.socket, load: Callable[[str], ServedModel]) -> None:
+    def __init__(self, connection: socket.socket, load: Callable[[str, bool], ServedModel]) -> None:
         self._connection, self._load = connection, load
         self._model: ServedModel | None = None
         self._waiting: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -78,22 +78,22 @@ class ScoringWorker:
             if isinstance(work, _Batch):
                 self._answer(work)
             else:
-                self._load_model(str(work))
+                self._load_model(str(work.header["model"]), bool(work.header["dedup"]))
 
     def _receive(self) -> None:
         """Takes frames from the front, and reads the requests in them."""
         while frame := receive_frame(self._connection):
             if frame.kind == LOAD:
-                self._waiting.put(frame.header["model"])
+                self._waiting.put(frame)
             else:
                 self._waiting.put(self._read(frame))
         os._exit(0)  # the front is gone, and nobody waits for what is being computed
 
-    def _load_model(self, directory: str) -> None:
+    def _load_model(self, directory: str, dedup: bool) -> None:
         start = time.monotonic()
         try:
-            self._model = self._load(directory)
-            told = LoadedModel.of(self._model)
+            self._model = self._load(directory, dedup)
+            told = self._model.told
             if told.sample is not None:
                 self._model.score([self._model.read(*as_they_come(told.sample))])
         except (UserError, OSError) as error:
@@ -119,7 +119,7 @@ class ScoringWorker:
         try:
             return self._model.read(read_user(user), read_candidates(candidates)), {}
         except ValueError as error:  # a request of somebody, whose values do not fit
-            return None, {"message": redact(str(error)), "feature": getattr(error, "feature", None)}
+            return None, _refusal(error)
         except Exception as error:
             logger.exception("serve: a request cannot be read")
             return None, {"failure": redact(repr(error))}
@@ -130,13 +130,18 @@ class ScoringWorker:
         scores = self._score([batch.requests[number] for number in good])
         parts: list[Bytes] = []
         for number, scored in zip(good, scores, strict=True):
-            if isinstance(scored, Exception):
+            if isinstance(scored, ValueError):
+                batch.answers[number] = _refusal(scored)
+            elif isinstance(scored, Exception):
                 batch.answers[number] = {"failure": redact(repr(scored))}
             else:
                 batch.answers[number] = {"rows": len(scored)}
                 parts.append(np.ascontiguousarray(scored, np.float32).tobytes())
         told = {"batch": batch.number, "answers": batch.answers, "read_s": batch.read_s}
-        told |= {"score_s": time.perf_counter() - start, "counts": getattr(self._model, "counts", None)}
+        told |= {
+            "score_s": time.perf_counter() - start,
+            "counts": self._model.counts if self._model is not None else None,
+        }
         self._send(Frame({"kind": SCORES, **told}, parts))
 
     def _score(self, requests: Sequence[Any]) -> Sequence[np.ndarray | Exception]:
@@ -146,8 +151,9 @@ class ScoringWorker:
         try:
             return self._model.score(requests)
         except Exception as error:
-            logger.exception("serve: a batch of %d requests cannot be scored", len(requests))
             if len(requests) == 1:
+                if not isinstance(error, ValueError):
+                    logger.exception("serve: a request cannot be scored")
                 return [error]
         return [self._score([request])[0] for request in requests]
 
@@ -158,6 +164,11 @@ class ScoringWorker:
             self._waiting.put(_END)
 
 
+def _refusal(error: ValueError) -> dict[str, Any]:
+    """What a client is told of a request whose values do not fit."""
+    return {"message": redact(str(error)), "feature": getattr(error, "feature", None)}
+
+
 def as_they_come(request: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Sequence[Any]]]:
     """User and candidates of a request in JSON, as a worker gets them."""
     most = sys.maxsize
@@ -165,11 +176,11 @@ def as_they_come(request: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
     return read_user(write_user(request["user"], most)), read_candidates(candidates)
 
 
-def main(load: Callable[[str], ServedModel]) -> None:
+def main(load: Callable[[str, bool], ServedModel]) -> None:
     """Runs a worker on the socket whose number is the process's one argument.
 
     Args:
-        load: loads the export in a directory.
+        load: loads the export in a directory; the second argument says whether equal rows are computed once.
     """
     logging.basicConfig(level=logging.WARNING, handlers=[screen_handler()])
     logging.getLogger("recd_dist").setLevel(logging.INFO)

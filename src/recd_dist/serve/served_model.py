@@ -8,14 +8,18 @@ import numpy as np
 
 
 class ServedModel(Protocol):
-    """The part of an export's loader that scores."""
+    """The part of an export that scores."""
 
     @property
-    def description(self) -> Mapping[str, Any]:
-        """What the export says of itself: name, step, version, tasks."""
+    def told(self) -> "LoadedModel":
+        """What the front knows of it."""
+
+    @property
+    def counts(self) -> Mapping[str, Any]:
+        """Of the newest batch: ``rows`` and ``samples`` by group, ``unknown`` ids by feature."""
 
     def read(self, user: Mapping[str, Any], candidates: Mapping[str, Sequence[Any]]) -> Any:
-        """Checks and transforms a request; raises an error with ``feature`` where a value does not fit."""
+        """Checks and transforms a request; raises a ValueError, perhaps with ``feature``, where one does not fit."""
 
     def score(self, requests: Sequence[Any]) -> Sequence[np.ndarray]:
         """Scores float32 [candidates, tasks] of each request, computed in one batch."""
@@ -73,23 +77,3 @@ class LoadedModel:
         """Reads what ``to_json`` made."""
         features = {group: tuple(ServedFeature(**f) for f in value[group]) for group in ("user", "candidate")}
         return cls(**{**value, **features})
-
-    @classmethod
-    def of(cls, model: Any) -> "LoadedModel":
-        """Describes a model to the front."""
-        told = model.description
-        features = {
-            group: tuple(
-                ServedFeature(f.name, str(f.kind), bool(f.is_text), f.weights) for f in getattr(model.inputs, group)
-            )
-            for group in ("user", "candidate")
-        }
-        return cls(
-            name=str(told["name"]),
-            step=int(told["step"]),
-            version=str(told["version"]),
-            tasks=[str(task) for task in told["tasks"]],
-            **features,
-            description=told,
-            sample=getattr(model, "sample_request", None),
-        )
