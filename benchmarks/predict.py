@@ -3,7 +3,7 @@
     python benchmarks/predict.py [CASE ...] [--rounds N] [--quick] [--markdown] [--json FILE] [--dir DIR]
 
 One process, in which both sides take turns (A B A B ...). A side is what `recd predict` does once the run is open: it
-reads the split train of a table of rm1, scores every sample, and writes keys and scores as Parquet. The baseline of
+reads the split test of a table of rm1, scores every sample, and writes keys and scores as Parquet. The baseline of
 predict.rm1 is the same run with dedup=off, which is plain TorchRec on expanded KeyedJaggedTensors, in batches of the
 size that is fastest for it. The baseline of predict.reader reads the same batches as ours and computes nothing: its
 ratio says how much of the reader's rate is left. The runs are trained for a few steps; how good they are costs no time.
@@ -67,7 +67,7 @@ class Side:
         from recd_dist.train.trained_run import open_run
 
         size = [] if batch_size is None else [f"batch_size={batch_size}"]
-        self.config = load("predict", [f"run_dir={run_dir}", "split=train", "device=cpu", "resume=false", *size])
+        self.config = load("predict", [f"run_dir={run_dir}", "split=test", "device=cpu", "resume=false", *size])
         self.ranks = ranks
         with _dedup(run_dir, dedup):
             self.run = open_run(self.config, ranks)
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", default=["rm1", "rm1.dlrm"], help=f"of {', '.join(CASES)}")
     parser.add_argument("--rounds", type=int, default=3, help="pairs of a case")
     parser.add_argument("--batch", type=int, help="samples of a batch of ours; the default of recd predict if absent")
-    parser.add_argument("--baseline-batch", type=int, default=512, help="samples of a batch of the baseline")
+    parser.add_argument("--baseline-batch", type=int, default=1024, help="samples of a batch of the baseline")
     parser.add_argument("--dir", type=Path, default=Path(".bench"), help="where tables and runs are kept")
     options = parser.parse_args()
     from recd_dist.ranks.process_group import process_group
