@@ -21,6 +21,7 @@ from recd_dist.serve import service_run
 
 ROOT = Path(__file__).parents[2]
 START_S = 60
+FAKE_WORKER = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
 
 
 @dataclass
@@ -106,7 +107,7 @@ def service(folder: Path, *arguments: str, step: int = 1, delay_ms: float = 0, *
         folder: for its export, its log and its addresses.
         arguments: of `recd serve`, but for the model and where it listens.
         step, delay_ms: of the export.
-        more: ``env``; ``model``, a path other than that of the export.
+        more: ``env``; ``model``, a path other than that of the export; ``command`` of a worker.
     """
     export = write_export(folder / "export", step, delay_ms)
     model, log, announced = more.get("model", export), folder / "log", folder / "serve.json"
@@ -118,7 +119,7 @@ def service(folder: Path, *arguments: str, step: int = 1, delay_ms: float = 0, *
             stdout=out,
             stderr=subprocess.STDOUT,
             cwd=ROOT,
-            env=os.environ | more.get("env", {}),
+            env=os.environ | more.get("env", {}) | {"WORKER": json.dumps(more.get("command", FAKE_WORKER))},
         )
     try:
         wait_until(lambda: announced.exists() or process.poll() is not None, "it does not start")
@@ -131,5 +132,5 @@ def service(folder: Path, *arguments: str, step: int = 1, delay_ms: float = 0, *
 
 
 if __name__ == "__main__":
-    service_run.WORKER = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
+    service_run.WORKER = json.loads(os.environ["WORKER"])
     sys.exit(cli.main(["serve", *sys.argv[1:]]))

@@ -276,7 +276,12 @@ def _openapi(app: FastAPI, service: Service) -> dict[str, Any]:
     }
     score["responses"]["200"]["content"] = {"application/json": {"schema": api_page.answer_schema(model)}}
     score["parameters"] = [
-        {"name": "X-Timeout-Ms", "in": "header", "schema": {"type": "number"}, "description": "give up after"}
+        {
+            "name": "X-Timeout-Ms",
+            "in": "header",
+            "schema": {"type": "number"},
+            "description": "milliseconds after which the request is given up",
+        }
     ]
     described["paths"]["/v1/reload"]["post"]["requestBody"] = {
         "content": {"application/json": {"schema": {"type": "object", "properties": {"model": {"type": "string"}}}}}

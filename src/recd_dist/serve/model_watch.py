@@ -4,13 +4,11 @@ import asyncio
 import logging
 from pathlib import Path
 
+from recd_dist.exported.description import DESCRIPTION
 from recd_dist.serve.http_service import Service
 from recd_dist.serve.refused import RELOADING, RefusedError
 
 logger = logging.getLogger(__name__)
-
-_DESCRIPTION = "export.json"
-"""The file of an export that is written last."""
 
 Identity = tuple[str, int, int] | None
 
@@ -23,7 +21,7 @@ def identity(model: str) -> Identity:
     """
     directory = Path(model).resolve()
     try:
-        status = (directory / _DESCRIPTION).stat()
+        status = (directory / DESCRIPTION).stat()  # which is written last
     except OSError:
         return None
     return str(directory), status.st_ino, status.st_mtime_ns
