@@ -14,15 +14,22 @@ Export = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
+def known() -> dict[tuple[object, ...], Path]:
+    """The runs and exports that there are, for all modules; the process group is that of one module."""
+    return {}
+
+
+@pytest.fixture(scope="module")
 def alone() -> Iterator[Ranks]:
     with process_group("cpu") as ranks:
         yield ranks
 
 
-@pytest.fixture(scope="session")
-def trained(tiny: list[str], alone: Ranks, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+@pytest.fixture(scope="module")
+def trained(
+    tiny: list[str], alone: Ranks, known: dict[tuple[object, ...], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
     """Trains a model of some overrides for a few steps, once for each of them; gives the directory of the run."""
-    known: dict[tuple[str, ...], Path] = {}
 
     def run(*overrides: str) -> Path:
         if overrides not in known:
@@ -35,10 +42,14 @@ def trained(tiny: list[str], alone: Ranks, tmp_path_factory: pytest.TempPathFact
     return run
 
 
-@pytest.fixture(scope="session")
-def exported(trained: Callable[..., Path], alone: Ranks, tmp_path_factory: pytest.TempPathFactory) -> Export:
+@pytest.fixture(scope="module")
+def exported(
+    trained: Callable[..., Path],
+    alone: Ranks,
+    known: dict[tuple[object, ...], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Export:
     """Exports such a run, once for each way; gives the directory of the export."""
-    known: dict[tuple[tuple[str, ...], str], Path] = {}
 
     def export(*overrides: str, rows: str = "fp32") -> Path:
         key = (overrides, rows)

@@ -38,6 +38,8 @@ def report(result: dict[str, Any]) -> str:
         f"  scores of {result['checked_samples']:,} samples: at most {result['largest_difference']:.2g} from the "
         f"run's ({result['tolerance']:g} allowed)"
     )
+    for task, of in result["auc"].items():
+        lines.append(f"  AUC of {task} on them: {of['export']:.4f}, of the run {of['run']:.4f}")
     if "no_program" in result:
         lines.append(f"  without dense.pt2: {result['no_program']}")
     return "\n".join(lines)

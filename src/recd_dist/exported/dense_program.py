@@ -23,12 +23,12 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from recd_dist.errors import ConfigError, DataError
 from recd_dist.exported.description import PROGRAM, PROGRAM_REQUEST, Description
 from recd_dist.exported.lookups import pooled_features
+from recd_dist.exported.tensor_files import save_tensors
 from recd_dist.model.scores import to_scores
 from recd_dist.model.task import Task
 from recd_dist.table.location import first_line
@@ -262,7 +262,7 @@ def write_program(
     torch.export.save(made, directory / PROGRAM)
     scores, logits = made.module()(dict(given))
     told = {**given, "scores": scores, "logits": logits}
-    save_file({name: tensor.contiguous() for name, tensor in told.items()}, directory / PROGRAM_REQUEST)
+    save_tensors(told, directory / PROGRAM_REQUEST)
     return None
 
 

@@ -155,6 +155,8 @@ def read_description(directory: Path) -> Description:
                 "wrote it, or export again with this one"
             )
         description = Description.from_json(value)
+    except ConfigError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: damaged ({error!r}); export the run again") from error
     for name, file in description.files.items():

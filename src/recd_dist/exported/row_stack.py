@@ -9,7 +9,6 @@ All tables of a model are as wide, so that every lookup of a batch is one call. 
 share the memory. Rows that a delta replaces are written into private pages.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from recd_dist.errors import DataError
 from recd_dist.exported.row_precision import dequantise
+from recd_dist.exported.tensor_files import read_header
 
 SCALE = ".scale"
 """Behind the name of a table, the name of the scales of its rows."""
@@ -144,25 +144,6 @@ def map_rows(path: Path) -> RowStack:
     return RowStack(
         torch.from_numpy(rows), own_scales, first_row, {name: tables[name]["shape"][0] for name in first_row}
     )
-
-
-def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """What a safetensors file holds: dtype, shape and place of each tensor; and where their bytes begin.
-
-    Raises:
-        ValueError: the file is cut or no such file.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > min(size - 8, 100 << 20):
-            raise ValueError("its header is longer than the file")
-        header = json.loads(file.read(length))
-    header.pop("__metadata__", None)
-    end = max((value["data_offsets"][1] for value in header.values()), default=0)
-    if 8 + length + end != size:
-        raise ValueError(f"{size:,} bytes, the header says {8 + length + end:,}")
-    return header, 8 + length
 
 
 def _map_beside(

@@ -7,10 +7,12 @@
     split      --first samples as requests, scores of the run--'      scores of the export against the run's
 """
 
+import math
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,8 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from recd_dist.checkpoint.stored_tensors import StoredTensors
 from recd_dist.errors import ConfigError, DataError, nearest
@@ -44,12 +45,15 @@ from recd_dist.exported.description import (
 from recd_dist.exported.exported_model import ExportedModel
 from recd_dist.exported.row_precision import quantise
 from recd_dist.exported.row_stack import SCALE, RowStack
+from recd_dist.exported.tensor_files import save_tensors
 from recd_dist.files.json_text import json_text
 from recd_dist.files.whole_directory import put_in_place
 from recd_dist.job.options import ExportConfig
 from recd_dist.job.run_records import read_run
+from recd_dist.metrics.quality import auc
 from recd_dist.model.models import id_features, sequence_features
 from recd_dist.model.scores import to_scores
+from recd_dist.model.task import Task
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.table.schema import Schema
 from recd_dist.train.requests_of_samples import SampledRequest, sample_requests
@@ -154,7 +158,7 @@ def _write_files(config: ExportConfig, run: TrainedRun, work: Path, out: Path) -
         description = replace(description, base=Base(os.path.relpath(base, out), before.version, changed))
     prefix = _AVERAGES if any(name.startswith(_AVERAGES) for name in stored.kinds) else _LAYERS
     weights = {name: stored.read(prefix + name) for name in layers.state_dict()}
-    _save(weights, work / DENSE)
+    save_tensors(weights, work / DENSE)
     files = describe_files(work)
     return replace(description, files=files, version=_version_of(description, files))
 
@@ -202,9 +206,9 @@ def _write_tables(description: Description, stored: StoredTensors, work: Path, b
             tensors[f"{name}{SCALE}"] = scales
         if table.mapped is not None:
             ids |= {f"{name}.{part}": stored.read(f"model/ids.{name}.{part}") for part in ("row_ids", "row_seen")}
-    _save(tensors, work / TABLES)
+    save_tensors(tensors, work / TABLES)
     if ids:
-        _save(ids, work / IDS)
+        save_tensors(ids, work / IDS)
     return changed
 
 
@@ -215,28 +219,38 @@ def _round(rows: Tensor, precision: str) -> tuple[Tensor, Tensor | None]:
     return (rows.half() if precision == "fp16" else rows), None
 
 
-def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
-    path.touch()
-    mode = path.stat().st_mode
-    try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error})") from error
-    path.chmod(mode)  # the library makes a file that its owner alone can read
-
-
 @dataclass(frozen=True)
 class _Checked:
     """Scores of the first samples of a split, by the run and by the export.
 
     Attributes:
         run, export: float32 [samples, T].
+        labels: float32 [samples, T]; nan where one is missing.
         example: one of the requests, with its scores by the export.
     """
 
     run: NDArray[np.float32]
     export: NDArray[np.float32]
+    labels: NDArray[np.float32]
     example: tuple[SampledRequest, NDArray[np.float32]]
+
+    @property
+    def largest_difference(self) -> float:
+        """The largest difference of two scores, in units of the largest score where that is above 1; nan for nan."""
+        return float(np.abs(self.run - self.export).max() / max(1.0, float(np.abs(self.run).max())))
+
+    def aucs(self, tasks: Sequence[Task]) -> dict[str, dict[str, float]]:
+        """For each binary task the AUC of run and export on these samples, where both labels occur."""
+        found = {}
+        for number, task in enumerate(tasks):
+            known = np.isfinite(labels := self.labels[:, number])
+            of = {
+                side: auc(scores[known, number], labels[known])
+                for side, scores in (("run", self.run), ("export", self.export))
+            }
+            if task.loss == "binary" and not any(map(math.isnan, of.values())):
+                found[task.name] = of
+        return found
 
 
 def _check(config: ExportConfig, run: TrainedRun, ranks: Ranks, work: Path) -> dict[str, Any]:
@@ -256,7 +270,7 @@ def _check(config: ExportConfig, run: TrainedRun, ranks: Ranks, work: Path) -> d
     dense = {group: batch.dense_of(group) for group in batch.dense}
     given = ProgramInputs(model.description).of(model.embed(batch), dense)
     no_program = write_program(work, model.description, model.layers, given)
-    gap = float(np.abs(checked.run - checked.export).max(initial=0))
+    gap = checked.largest_difference
     tolerance = TOLERANCES[config.rows]
     if not gap <= tolerance:  # nan, too
         raise DataError(
@@ -264,7 +278,8 @@ def _check(config: ExportConfig, run: TrainedRun, ranks: Ranks, work: Path) -> d
             f"run's, {tolerance:g} are allowed for rows={config.rows}; nothing was written, please report this"
         )
     why = {} if no_program is None else {"no_program": no_program}
-    return {"checked_samples": len(checked.run), "largest_difference": gap, "tolerance": tolerance, **why}
+    aucs = checked.aucs(run.job.tasks)
+    return {"checked_samples": len(checked.run), "largest_difference": gap, "tolerance": tolerance, "auc": aucs, **why}
 
 
 def _compare(run: TrainedRun, ranks: Ranks, model: ExportedModel, num_samples: int) -> _Checked:
@@ -272,10 +287,12 @@ def _compare(run: TrainedRun, ranks: Ranks, model: ExportedModel, num_samples: i
     wanted = min(max(num_samples, 1), run.job.manifest.num_samples)
     requests = _take(sample_requests(run.job.table, model.description.stored, CANDIDATES), wanted)
     size = requests[-1].end
-    by_run = list[NDArray[np.float32]]()
-    with run.open_batches(ranks) as batches:
+    by_run, labels = list[NDArray[np.float32]](), list[NDArray[np.float32]]()
+    columns = [run.job.schema.labels.index(task.label) for task in run.job.tasks]
+    with run.open_batches(ranks) as batches, _in_full_precision(run.model):
         for batch in run.ids.known(batches):
             by_run.append(to_scores(logits_of(run.model, batch, ranks.device), run.job.tasks).cpu().numpy())
+            labels.append(batch.labels[:, columns].numpy())
             if sum(map(len, by_run)) >= size:
                 break
     by_export = list[NDArray[np.float32]]()
@@ -283,7 +300,20 @@ def _compare(run: TrainedRun, ranks: Ranks, model: ExportedModel, num_samples: i
         read = [model.read(request.user, request.candidates) for request in requests[first : first + 16]]
         by_export += model.score(read)
     example = max(range(min(len(requests), 64)), key=lambda n: min(requests[n].end - requests[n].start, 8))
-    return _Checked(np.concatenate(by_run)[:size], np.concatenate(by_export), (requests[example], by_export[example]))
+    run_scores, known = np.concatenate(by_run)[:size], np.concatenate(labels)[:size]
+    return _Checked(run_scores, np.concatenate(by_export), known, (requests[example], by_export[example]))
+
+
+@contextmanager
+def _in_full_precision(model: nn.Module) -> Iterator[None]:
+    """Lets the dense layers of a run compute in float32, as those of an export do."""
+    head: Any = getattr(model, "module", model).head
+    computation = head.computation
+    head.computation = replace(computation, precision="fp32")
+    try:
+        yield
+    finally:
+        head.computation = computation
 
 
 def _take(requests: Iterator[SampledRequest], num_samples: int) -> list[SampledRequest]:

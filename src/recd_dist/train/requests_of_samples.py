@@ -1,5 +1,6 @@
 """Samples of a table as requests: neighbours that have the same row in every group are the candidates of one user."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -85,6 +86,8 @@ def _values_of(column: Column, feature: Feature, numbers: range) -> dict[str, li
     """The rows of a feature, and of its weights, as JSON has them."""
     if column.offsets is None:
         values = column.values[numbers.start : numbers.stop].tolist()
+        if feature.kind is Kind.dense:
+            return {feature.name: [v if math.isfinite(v) else None for v in values]}
         return {feature.name: [[v] for v in values] if feature.kind is Kind.ids else values}
     bounds = [(int(column.offsets[n]), int(column.offsets[n + 1])) for n in numbers]
     found = {feature.name: [column.values[a:b].tolist() for a, b in bounds]}
