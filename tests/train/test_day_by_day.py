@@ -164,7 +164,7 @@ def test_the_board_has_curves_over_days(whole: Path) -> None:
     board = EventAccumulator(str(whole / "board")).Reload()
     days = days_of(whole)
     assert [(e.step, e.value) for e in board.Scalars("days/auc")] == [
-        (number, pytest.approx(day["before"]["auc"])) for number, day in enumerate(days, 1)
+        (number, pytest.approx(day["before"]["auc"])) for number, day in enumerate(days, 1) if number > 1
     ]
     assert [e.value for e in board.Scalars("days/loss/trained")] == pytest.approx([day["loss"] for day in days])
     text = board.Tensors("days/table/text_summary")[-1].tensor_proto.string_val[0].decode()

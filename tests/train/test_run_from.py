@@ -80,6 +80,16 @@ def test_optimizer_states_begin_anew_where_they_shall(
     train(load("train", [*own, "run_from_optimizer=fresh", "optim.tables.name=adagrad", "max_steps=1"]), alone)
 
 
+def test_groups_stay_as_they_were_whatever_the_new_days_would_choose(
+    tiny: list[str], alone: Ranks, tmp_path: Path
+) -> None:
+    train(load("train", [*tiny, f"run_dir={tmp_path / 'first'}", "max_steps=1", "plan.expand=[profile]"]), alone)
+    job = check(load("train", [*tiny, f"run_dir={tmp_path / 'next'}", f"run_from={tmp_path / 'first'}"]))
+    assert {choice.group: choice.expanded for choice in job.groups} == {"history": False, "profile": True}
+    assert job.schema.dedup_groups == ("history",)
+    assert job.config.plan.expand is None
+
+
 def test_it_goes_on_learning_and_outlives_the_first_run(
     tiny: list[str], alone: Ranks, first: Path, tmp_path: Path
 ) -> None:

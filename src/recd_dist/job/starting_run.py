@@ -22,13 +22,13 @@ from recd_dist.errors import ConfigError, nearest
 from recd_dist.job.config import shipped_model
 from recd_dist.job.days import chain_after, chain_of, with_drawn
 from recd_dist.job.dotted_names import dotted_names, value_at
-from recd_dist.job.job import Job
+from recd_dist.job.job import Job, resolve
 from recd_dist.job.options import TrainConfig
 from recd_dist.job.run_places import checkpoint_at, newest_readable
 from recd_dist.job.tasks import keep_statistics, tasks_of
 from recd_dist.reader.transform import Transforms
 from recd_dist.table.location import Location, contents
-from recd_dist.table.schema import Table
+from recd_dist.table.schema import Schema, Table
 
 TABLES = "tables"
 """Key of a checkpoint's extra values under which the sizes of its embedding tables stand."""
@@ -61,6 +61,7 @@ class _Start:
         path: the checkpoint.
         step: its step.
         extra: its extra values.
+        schema: the features that its run was trained on.
         where: what names it in a message.
         remedy: what else can be done.
         is_own: whether it is of the run itself.
@@ -69,6 +70,7 @@ class _Start:
     path: Location
     step: int
     extra: Mapping[str, Any]
+    schema: Schema
     where: str
     remedy: str
     is_own: bool
@@ -90,13 +92,14 @@ def _find(config: TrainConfig) -> _Start | None:
     own = newest_readable(config) if config.resume and (config.progressive or config.run_from is not None) else None
     if own is not None:
         remedy = "take another run_dir=... or resume=false"
-        return _Start(own.path, own.step, own.extra, f"{config.run_dir} holds a run", remedy, True)
+        return _Start(own.path, own.step, own.extra, own.schema, f"{config.run_dir} holds a run", remedy, True)
     if config.run_from is None:
         return None
     path, where = find_start(config.run_from), f"run_from={config.run_from}"
     try:
         found: dict[str, Any] = json.loads(contents(path / DESCRIPTION))
-        return _Start(path, int(found["step"]), found["extra"], where, "train without run_from", False)
+        schema = Schema.from_json(found["schema"])
+        return _Start(path, int(found["step"]), found["extra"], schema, where, "train without run_from", False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _unreadable(where, path, error) from error
 
@@ -121,6 +124,7 @@ def begin_from(job: Job) -> Job:
     start = _find(config)
     if start is None:
         return job
+    job = _keep_groups(job, start.schema)
     try:
         trained, tables = start.trained, start.tables
         steps = {name: given for name, given in start.extra["transforms"].items() if name in job.schema}
@@ -137,6 +141,20 @@ def begin_from(job: Job) -> Job:
     tasks = keep_statistics(job.tasks, tasks_of(start.extra, job.schema.labels[0]), start.where)
     transforms = Transforms.parse(job.schema, steps, job.manifest.schema)
     return replace(job, tables=grown, transforms=transforms, tasks=tasks, chain=chain)
+
+
+def _keep_groups(job: Job, trained: Schema) -> Job:
+    """The job with those groups expanded that are so in the run that it goes on from: they shape the dense layers.
+
+    Days differ, and a group that was just worth deduplicating in one may not be in the next.
+    """
+    config = job.config
+    expanded = [choice.group for choice in job.groups if choice.group not in trained.dedup_groups]
+    if config.plan.expand is not None or expanded == [choice.group for choice in job.groups if choice.expanded]:
+        return job
+    job = resolve(replace(config, plan=replace(config.plan, expand=expanded)), job.table)
+    groups = tuple(replace(choice, reason="as in the run that this one goes on from") for choice in job.groups)
+    return replace(job, config=config, groups=groups)
 
 
 def _unreadable(where: str, path: Location, error: Exception) -> ConfigError:

@@ -14,18 +14,22 @@ DayNumbers = dict[tuple[str, str | None], float]
 _HEADS = {"auc": "AUC\nbefore", "ne": "NE\nbefore", "rmse": "RMSE\nbefore", "loss": "loss\nbefore"}
 
 
-def numbers_of(day: Day) -> DayNumbers:
+def numbers_of(day: Day, is_first: bool) -> DayNumbers:
     """What the dashboard shows of a day; what it came to while it was trained only once it is trained to its end.
 
     Args:
         day: one that was evaluated.
+        is_first: whether it is the first of a chain. To a model that has learnt nothing all is new; these numbers would
+            set the scale of all curves.
     """
-    lines = {"loss": "before"}
-    numbers: DayNumbers = {(name, lines.get(name)): value for name, value in day.number_of.items()}
-    numbers |= {("unknown", table): share for table, share in day.unknown.items()}
+    numbers: DayNumbers = {}
+    if not is_first:
+        numbers = {(name, "before" if name == "loss" else None): value for name, value in day.number_of.items()}
+        numbers |= {("unknown", table): share for table, share in day.unknown.items()}
     if day.last_step is not None:
         numbers |= {("loss", "trained"): day.loss, ("samples_per_s", None): day.samples_per_s}
-        numbers |= {("new_rows", table): float(number) for table, number in day.new_rows.items()}
+        new_rows = {} if is_first else day.new_rows
+        numbers |= {("new_rows", table): float(number) for table, number in new_rows.items()}
     return {key: value for key, value in numbers.items() if math.isfinite(value)}
 
 
@@ -33,7 +37,8 @@ def _cells(days: Sequence[Day]) -> tuple[list[str], list[list[str]]]:
     """Heads and rows of the table."""
     known = [name for name in _HEADS if any(name in day.number_of for day in days)]
     heads = ["day", "samples", *(_HEADS[name] for name in known), "loss in\ntraining", "new\nrows"]
-    heads += ["unknown\nshare", "samples/s", "run"]
+    heads += ["unknown\nshare", "samples/s"]
+    has_runs = len({day.run for day in days}) > 1
     rows = []
     for day in days:
         state = "" if day.last_step is not None or day.first_step is None else " (begun)"
@@ -42,8 +47,9 @@ def _cells(days: Sequence[Day]) -> tuple[list[str], list[list[str]]]:
         unknown = rate(max(day.unknown.values(), default=math.nan))
         speed = count(day.samples_per_s) if math.isfinite(day.samples_per_s) else "-"
         samples = f"{day.samples:,}" if day.samples else "-"
-        rows.append([f"{day.name}{state}", samples, *before, figure(day.loss), new, unknown, speed, day.run])
-    return heads, rows
+        rows.append([f"{day.name}{state}", samples, *before, figure(day.loss), new, unknown, speed])
+        rows[-1] += [day.run] if has_runs else []
+    return [*heads, "run"] if has_runs else heads, rows
 
 
 def render_days(days: Sequence[Mapping[str, Any]]) -> PlainTable:
@@ -67,5 +73,5 @@ def markdown(days: Sequence[Day]) -> str:
         days: of the runs before and of the run itself.
     """
     heads, rows = _cells(days)
-    lines = [[head.replace("\n", " ") for head in heads], ["---", *("---:" for _ in heads[1:-1]), "---"], *rows]
+    lines = [[head.replace("\n", " ") for head in heads], ["---", *("---:" for _ in heads[1:])], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

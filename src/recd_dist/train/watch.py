@@ -199,7 +199,7 @@ class Watch:
             return
         self._days.write()
         days = self._days.all
-        news = {number: numbers_of(day) for number, day in enumerate(days, 1) if day.before or day.last_step}
+        news = {n: numbers_of(day, is_first=n == 1) for n, day in enumerate(days, 1) if day.before or day.last_step}
         for number, numbers in news.items():
             for (name, line), value in numbers.items():
                 if (name, line) not in self._shown_days.get(number, {}):
