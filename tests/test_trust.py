@@ -134,6 +134,7 @@ def test_what_listens_is_known() -> None:
         "ranks/process_group.py: dist.init_process_group",
         "ranks/process_group.py: socket.create_server",
         "serve/service_run.py: socket.create_server",
+        "serve/http_connection.py: uvicorn.protocols.http.httptools_impl.HttpToolsProtocol",
         "serve/service_run.py: uvicorn",
         "serve/service_run.py: uvicorn.Config",
         "reader/user_transform.py: inspect.signature(function).bind",

@@ -1,6 +1,7 @@
 """A service asked over HTTP: scores, what is wrong with a request, health, metrics, and the page of its interface."""
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,14 @@ def test_a_body_without_a_length_is_cut_off(fake: FakeService) -> None:
     answer = fake.post("/v1/score", content=(b"x" * 1000 for _ in range(1000)))
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+
+
+def test_a_client_that_sends_all_of_a_body_that_is_too_long_sees_the_answer(fake: FakeService) -> None:
+    host, _, port = fake.url.removeprefix("http://").partition(":")
+    head = f"POST /v1/score HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {9 << 20}\r\n\r\n"
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(head.encode() + b" " * (9 << 20))
+        assert connection.makefile("rb").read().startswith(b"HTTP/1.1 413 ")
 
 
 def test_a_client_that_hangs_up_is_counted_and_harms_nobody(fake: FakeService) -> None:

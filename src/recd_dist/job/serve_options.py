@@ -31,7 +31,7 @@ class ServeConfig:
 
     model: str = "???"  # the directory that `recd export` wrote, or a link to it
     workers: int = 1  # processes that score, each with a copy of the model
-    threads: int | None = None  # of each worker's computation; None: the cores, divided among workers
+    threads: int = 1  # of each worker's computation
     spare: bool = True  # a further process waits without a model, so that a worker that dies is replaced at once
     dedup: bool = True  # False: a copy of the user's row is computed for each candidate, to see what that costs
     timeout_s: float = 20.0  # within which a request is scored; a client's own X-Timeout-Ms counts where it is less

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 _TIMEOUT = "x-timeout-ms"
 _MIB = 1 << 20
 _RELOAD_BYTES = 1 << 16
+_DISCARD_BYTES, _DISCARD_S = 64 * _MIB, 5.0
+"""How much of a body that is too long is read and thrown away, and for how many seconds."""
 _SCORE_PATH = "/v1/score"
 
 
@@ -199,14 +202,17 @@ def write_scores(scored: Scored) -> bytes:
 async def _read(request: Request, most: int, option: str, timeout_s: float) -> bytes:
     """The body, as far as it is not too long."""
     too_large = RefusedError(TOO_LARGE, f"the body has more than {most:,} bytes ({option}); send several requests")
-    if int(request.headers.get("content-length") or 0) > most:
+    pieces, size = [], int(request.headers.get("content-length") or 0)
+    if size > most:
+        await _discard(request)
         raise too_large
-    pieces, size = [], 0
+    size = 0
     try:
         async with asyncio.timeout(timeout_s):
             async for piece in request.stream():
                 size += len(piece)
                 if size > most:
+                    await _discard(request)
                     raise too_large
                 pieces.append(piece)
     except TimeoutError as error:
@@ -214,6 +220,17 @@ async def _read(request: Request, most: int, option: str, timeout_s: float) -> b
     except ClientDisconnect as error:
         raise HungUpError from error
     return b"".join(pieces)
+
+
+async def _discard(request: Request) -> None:
+    """Reads the rest of a body that is too long: a client that is hung up on while it sends never sees the answer."""
+    left, has_more = _DISCARD_BYTES, "expect" not in request.headers  # who expects 100 asks before it sends
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARD_S):
+            while has_more and left > 0:
+                message = await request.receive()
+                left -= len(message.get("body", b""))
+                has_more = message.get("more_body", False)
 
 
 async def _hung_up(request: Request) -> None:

@@ -52,14 +52,13 @@ class Scorer:
         config: how many workers, batches and limits.
         command: starts a worker.
         metrics: what is counted.
-        threads: threads that each worker computes with.
     """
 
-    def __init__(self, config: ServeConfig, command: Sequence[str], metrics: ServiceMetrics, threads: int) -> None:
+    def __init__(self, config: ServeConfig, command: Sequence[str], metrics: ServiceMetrics) -> None:
         self._config, self._metrics = config, metrics
         batch = config.batch
         self._waiting = WaitingRequests(config.limits.queue, batch.max_candidates, batch.max_requests)
-        self._starts = WorkerStarts(command, threads, config.dedup, config.spare)
+        self._starts = WorkerStarts(command, config.threads, config.dedup, config.spare)
         self._workers: ModelWorkers | None = None
         self._reloading = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -21,6 +22,7 @@ from recd_dist.job.serve_options import ServeConfig, check_serving
 from recd_dist.reader.tier.server_access import ServerAccess
 from recd_dist.reader.tier.server_address import Address
 from recd_dist.serve.access_guard import AccessGuard
+from recd_dist.serve.http_connection import HttpConnection
 from recd_dist.serve.http_service import Service, application
 from recd_dist.serve.model_watch import watch_model
 from recd_dist.serve.refused import RefusedError
@@ -97,10 +99,10 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 
 async def _serve(config: ServeConfig, listening: Listening, report: Callable[[str], None]) -> int:
+    _allow_connections()
     bound = _bind(listening.http)
     metrics, token = ServiceMetrics(), listening.access.token()
-    threads = config.threads or max(1, len(os.sched_getaffinity(0)) // config.workers)
-    scorer = Scorer(config, listening.command, metrics, threads)
+    scorer = Scorer(config, listening.command, metrics)
     rows = UserRows(round(config.user_cache_mib * _MIB))
     service = Service(scorer, metrics, config, rows, config.model, token is not None)
     server = _server(service, listening, token)
@@ -158,7 +160,7 @@ def _server(service: Service, listening: Listening, token: str | None) -> _Serve
     return _Server(
         uvicorn.Config(
             guarded,
-            http="httptools",
+            http=HttpConnection,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -171,6 +173,12 @@ def _server(service: Service, listening: Listening, token: str | None) -> _Serve
             ssl_keyfile=access.key,
         )
     )
+
+
+def _allow_connections() -> None:
+    """As many open files as the system grants: often it grants 1,024 at first, and each connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _bind(address: Address) -> socket.socket:
