@@ -1,5 +1,5 @@
 """Real exports, for the tests of a service that has one."""
 
-from tests.exported.conftest import alone, exported, trained
+from tests.exported.conftest import alone, exported, known, trained
 
-__all__ = ["alone", "exported", "trained"]
+__all__ = ["alone", "exported", "known", "trained"]
