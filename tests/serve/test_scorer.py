@@ -78,7 +78,7 @@ def test_a_full_queue_and_a_deadline(tmp_path: Path) -> None:
 
 def test_requests_that_nobody_waits_for_are_not_scored(tmp_path: Path) -> None:
     with service(tmp_path, "batch.max_requests=1", "watch_s=null", delay_ms=1500) as running:
-        pool, busy = all_at_once(running, 2)  # one is computed, one is read ahead
+        pool, busy = all_at_once(running, 2)
         time.sleep(0.3)
         for _ in range(5):
             running.hang_up(json.dumps(request(1)).encode())

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from recd_dist.errors import ConfigError
-from recd_dist.serve.scoring_process import AnsweredBatch, ScoringProcess, SentBatch
+from recd_dist.serve.scoring_process import AnsweredBatch, ScoringProcess
 from recd_dist.serve.served_model import LoadedModel
+from recd_dist.serve.waiting_requests import WaitingRequest
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class ModelWorkers:
         num: how many there are to be.
         on_answer: called after each batch.
         on_room: called when a worker can take a batch.
-        on_lost: takes the batches of a worker that has died.
+        on_lost: takes what a worker had that has died.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class ModelWorkers:
         num: int,
         on_answer: Callable[[AnsweredBatch], None],
         on_room: Callable[[], None],
-        on_lost: Callable[[ScoringProcess, list[SentBatch]], None],
+        on_lost: Callable[[ScoringProcess, Sequence[WaitingRequest]], None],
     ) -> None:
         self.directory = directory
         self._starts, self._num = starts, num
@@ -122,9 +123,8 @@ class ModelWorkers:
         return [process.pid for process in self._processes]
 
     def with_room(self) -> ScoringProcess | None:
-        """The worker that has the fewest batches, where it takes another."""
-        free = [process for process in self._processes if process.can_take]
-        return min(free, key=lambda process: process.num_batches, default=None)
+        """A worker that takes a batch."""
+        return next((process for process in self._processes if process.can_take), None)
 
     def kill_hung(self, hang_s: float) -> None:
         """Ends workers that have owed an answer for too long, as if they had died."""

@@ -30,7 +30,7 @@ from recd_dist.serve.refused import (
     SCORING_FAILED,
     RefusedError,
 )
-from recd_dist.serve.scoring_process import AnsweredBatch, ScoringProcess, SentBatch
+from recd_dist.serve.scoring_process import AnsweredBatch, ScoringProcess
 from recd_dist.serve.served_model import LoadedModel
 from recd_dist.serve.service_metrics import ServiceMetrics
 from recd_dist.serve.waiting_requests import Scored, WaitingRequest, WaitingRequests
@@ -226,15 +226,13 @@ class Scorer:
         self._metrics.count_batch(batch)
         self._waiting.note_pace(batch.num_requests, batch.total_s)
 
-    def _take_back(self, process: ScoringProcess, lost: list[SentBatch]) -> None:
-        """Puts what a dead worker had first in the queue; the batch that it computed is under suspicion."""
+    def _take_back(self, process: ScoringProcess, lost: Sequence[WaitingRequest]) -> None:
+        """Puts what a dead worker had first in the queue, under suspicion."""
         self._metrics.count_death()
-        suspects = lost[0].requests if lost else []
         back: list[WaitingRequest] = []
-        for request in (request for batch in lost for request in batch.requests if request.is_wanted):
-            if request in suspects:
-                request.num_deaths += len(suspects) == 1
-                request.is_suspect = True
+        for request in (request for request in lost if request.is_wanted):
+            request.num_deaths += len(lost) == 1
+            request.is_suspect = True
             if request.num_deaths < _MOST_DEATHS:
                 back.append(request)
                 continue

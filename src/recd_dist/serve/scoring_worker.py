@@ -5,7 +5,7 @@
     front                                       worker
     load DIR             ------------------->   reads tables and weights, scores the sample request
                          <-------------------   loaded: name, step, features; or failed: why
-    score 3 requests     ------------------->   a thread reads them, while the other still computes the batch before
+    score 3 requests     ------------------->   checks and transforms each, scores all that are good in one batch
                          <-------------------   scores of each, or what is wrong with it
     (end of the socket)                         ends
 
