@@ -135,7 +135,7 @@ def test_health_and_model(fake: FakeService) -> None:
     assert fake.get("/health/live").json() == {"live": True}
     assert fake.get("/health/ready").json()["model"]["step"] == 1
     told = fake.get("/v1/model").json()
-    assert told["sample"] == SAMPLE
+    assert told["sample"] == SAMPLE == fake.get("/v1/sample").json()
     assert [feature["name"] for feature in told["candidate"]] == ["item", "price"]
     assert fake.post("/v1/score", told["sample"]).status_code == 200
 
@@ -149,7 +149,7 @@ def test_the_interface_is_described_with_the_features_of_the_model(fake: FakeSer
     assert columns["price"] == {"type": "array", "items": {"type": "number", "format": "float"}}
     assert schema["properties"]["user"]["properties"]["history"]["type"] == "array"
     assert schema["example"] == SAMPLE
-    paths = {"/v1/score", "/v1/model", "/v1/reload", "/health/live", "/health/ready", "/metrics"}
+    paths = {"/v1/score", "/v1/sample", "/v1/model", "/v1/reload", "/health/live", "/health/ready", "/metrics"}
     assert set(described["paths"]) == paths
 
 

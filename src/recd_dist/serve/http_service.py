@@ -164,6 +164,11 @@ def _add_model(app: FastAPI, service: Service) -> None:
         loaded = service.scorer.model
         return _json({**loaded.to_json(), "directory": service.scorer.directory, "workers": service.scorer.pids})
 
+    @app.get("/v1/sample", summary="A request that scores", response_model=None, tags=["scores"])
+    async def sample() -> Response:
+        """The export's own request, to be sent to /v1/score as it is."""
+        return _json(service.scorer.model.sample)
+
     @app.post("/v1/reload", summary="Load another export", response_model=None, tags=["model"])
     async def reload(request: Request) -> Response:
         """Loads the export anew, or the one in `model`; no request is lost, and a broken one leaves the old one."""
