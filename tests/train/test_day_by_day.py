@@ -11,6 +11,7 @@ import torch
 from tests.train.test_validation import saved
 from tests.train.two_labels import NUM_SAMPLES, add_day, described
 
+from recd_dist.cli import main
 from recd_dist.errors import ConfigError
 from recd_dist.job.config import load
 from recd_dist.job.options import EvaluateConfig, EvaluatedData
@@ -156,6 +157,30 @@ def test_deduplication_changes_nothing(root: Path, alone: Ranks, whole: Path, tm
         assert on["before"] == pytest.approx(off["before"], rel=1e-3)
     one, other = (saved(max((of / "checkpoints").glob("step-*"))) for of in (whole, tmp_path / "off"))
     assert all(torch.allclose(one[name], other[name], rtol=1e-3, atol=1e-5) for name in one)
+
+
+def test_mapped_tables_tell_what_they_did_not_know(root: Path, alone: Ranks, tmp_path: Path) -> None:
+    """Each day has ten items that are new; also where a run was stopped in its second day."""
+    mapped = "data.tables.item={mapped: true, num_embeddings: 100}"
+    for name, stops in (("run", []), ("stopped", [5, 19])):
+        for stop in stops:
+            run(alone, root, tmp_path / name, mapped, f"max_steps={stop}")
+        run(alone, root, tmp_path / name, mapped)
+        days = days_of(tmp_path / name)
+        assert [day["new_rows"]["item"] for day in days] == [50, 10, 10]
+        assert [day["unknown"]["item"] for day in days] == pytest.approx([1.0, 0.2, 0.2])
+    assert_same_weights(tmp_path / "run", tmp_path / "stopped")
+
+
+def test_summary_and_runs_show_the_days(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["summary", str(whole)]) == 0
+    shown = capsys.readouterr().out
+    assert [line.split()[:2] for line in shown.splitlines() if line.startswith("2026-")] == [[d, "800"] for d in DAYS]
+    assert "days before training" in shown
+    assert main(["runs", str(whole.parent)]) == 0
+    heads, _, row = capsys.readouterr().out.splitlines()[1:4]
+    assert "days NE before" in " ".join(heads.split())
+    assert " 3 " in row
 
 
 def test_the_board_has_curves_over_days(whole: Path) -> None:

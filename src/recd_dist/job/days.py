@@ -22,7 +22,10 @@ CHAIN, DAYS, PARTITIONS = "chain", "days", "partitions"
 """Keys of a checkpoint's extra values: the runs before; in the reader's position the days; the partitions trained."""
 
 NUMBERS = ("auc", "ne", "loss", "rmse")
-"""Numbers of an evaluation that days are told by, of those that a task has."""
+"""Numbers of an evaluation that days are told by, of those that a task has; beside the recall of the shortest list."""
+
+MEAN = "progressive_"
+"""What the names of a run's numbers over all days begin with."""
 
 Drawn = tuple[tuple[int, int], ...]
 """How the rows of a table were drawn: rows up to a number, as in a table of so many rows, from a seed."""
@@ -75,7 +78,11 @@ class Day:
     @property
     def number_of(self) -> dict[str, float]:
         """The numbers of its evaluation that it is told by; those of the first task."""
-        return {name: float(self.before[name]) for name in NUMBERS if _is_number(self.before.get(name))}
+        recalls = sorted(
+            (name for name in self.before if name.startswith("recall@")), key=lambda name: (len(name), name)
+        )
+        names = (*NUMBERS, *recalls[:1])
+        return {name: float(self.before[name]) for name in names if _is_number(self.before.get(name))}
 
 
 def _is_number(value: object) -> bool:
@@ -210,7 +217,7 @@ def mean_before(days: Sequence[Day]) -> dict[str, float]:
     """
     known = [day for day in days[1:] if day.before]
     means = {}
-    for name in NUMBERS:
+    for name in dict.fromkeys(name for day in known for name in day.number_of):
         of_days = [(day.number_of[name], day.samples) for day in known if name in day.number_of]
         if of_days and len(of_days) == len(known):
             means[name] = sum(value * size for value, size in of_days) / sum(size for _, size in of_days)

@@ -43,6 +43,7 @@ _LAYOUT: dict[str, dict[str, list[str]]] = {
         "NE of a day before it is trained": ["days/ne$"],
         "loss of a day: before, and while it is trained": ["days/loss/.*"],
         "RMSE of a day before it is trained": ["days/rmse$"],
+        "recall@K of a day before it is trained": ["days/recall@.*"],
         "rows that nobody has trained before": ["days/new_rows/.*"],
         "lookups of such rows, share": ["days/unknown/.*"],
         "samples/s": ["days/samples_per_s$"],

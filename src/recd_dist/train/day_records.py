@@ -16,7 +16,7 @@ import torch
 
 from recd_dist.files.json_text import json_text
 from recd_dist.files.whole_file import write_whole
-from recd_dist.job.days import Day, days_left, days_of, mean_before
+from recd_dist.job.days import MEAN, Day, days_left, days_of, mean_before
 from recd_dist.job.job import Job
 from recd_dist.metrics.gather import reduce_over_ranks
 from recd_dist.ranks.process_group import Ranks
@@ -160,7 +160,7 @@ class DayRecords:
         """For summary.json the days, and the mean of their evaluations; empty where a run does not go day by day."""
         if not self.is_on:
             return {}
-        means = {f"progressive_{name}": value for name, value in mean_before(self.all).items()}
+        means = {f"{MEAN}{name}": value for name, value in mean_before(self.all).items()}
         return {**means, "days": _to_json(self.all)}
 
 

@@ -11,7 +11,7 @@ from recd_dist.screen.plain_table import PlainTable
 DayNumbers = dict[tuple[str, str | None], float]
 """The numbers of a day by the name of their curve and its line."""
 
-_HEADS = {"auc": "AUC\nbefore", "ne": "NE\nbefore", "rmse": "RMSE\nbefore", "loss": "loss\nbefore"}
+_HEADS = {"auc": "AUC\nbefore", "ne": "NE\nbefore", "rmse": "RMSE\nbefore"}
 
 
 def numbers_of(day: Day, is_first: bool) -> DayNumbers:
@@ -35,19 +35,19 @@ def numbers_of(day: Day, is_first: bool) -> DayNumbers:
 
 def _cells(days: Sequence[Day]) -> tuple[list[str], list[list[str]]]:
     """Heads and rows of the table."""
-    known = [name for name in _HEADS if any(name in day.number_of for day in days)]
-    heads = ["day", "samples", *(_HEADS[name] for name in known), "loss in\ntraining", "new\nrows"]
-    heads += ["unknown\nshare", "samples/s"]
+    known = list(dict.fromkeys(name for day in days for name in day.number_of))
+    before = [_HEADS.get(name, f"{name}\nbefore") for name in known]
+    heads = ["day", "samples", *before, "loss in\ntraining", "new\nrows", "unknown\nshare", "samples/s"]
     has_runs = len({day.run for day in days}) > 1
     rows = []
     for day in days:
         state = "" if day.last_step is not None or day.first_step is None else " (begun)"
-        before = [figure(day.number_of.get(name, math.nan)) for name in known]
+        numbers = [figure(day.number_of.get(name, math.nan)) for name in known]
         new = f"{sum(day.new_rows.values()):,}" if day.new_rows else "-"
         unknown = rate(max(day.unknown.values(), default=math.nan))
         speed = count(day.samples_per_s) if math.isfinite(day.samples_per_s) else "-"
         samples = f"{day.samples:,}" if day.samples else "-"
-        rows.append([f"{day.name}{state}", samples, *before, figure(day.loss), new, unknown, speed])
+        rows.append([f"{day.name}{state}", samples, *numbers, figure(day.loss), new, unknown, speed])
         rows[-1] += [day.run] if has_runs else []
     return [*heads, "run"] if has_runs else heads, rows
 

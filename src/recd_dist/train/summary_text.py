@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from recd_dist.job.days import NUMBERS
+from recd_dist.job.days import MEAN
 from recd_dist.metrics.imbalance import UNEVEN, find_worst
 from recd_dist.screen.command_line import command_line
 from recd_dist.screen.numbers import figure
@@ -29,7 +29,7 @@ def render(summary: Mapping[str, Any]) -> Table:
     table.add_row("samples", f"{summary['samples']:,} in {steps:,} steps on {world_size} rank{'s'[: world_size > 1]}")
     table.add_row("speed", f"{summary['samples_per_s']:,.0f} samples/s")
     _add_quality(table, summary)
-    if means := {name: summary[f"progressive_{name}"] for name in NUMBERS if f"progressive_{name}" in summary}:
+    if means := {name.removeprefix(MEAN): value for name, value in summary.items() if name.startswith(MEAN)}:
         table.add_row("days before training", f"{_numbers_text(means)}: the mean")
     if found := summary.get("best"):
         early = "; ended early" if summary.get("ended_early") else ""
