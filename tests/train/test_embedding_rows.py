@@ -84,9 +84,9 @@ def test_each_item_once_and_an_index(alone: Ranks, root: Path, tmp_path: Path, k
     exact = np.argsort(-(queries @ vectors.T), 1, kind="stable")[:, :5]
     shares = [len(set(a) & set(b)) / 5 for a, b in zip(found.tolist(), exact.tolist(), strict=True)]
     told = result["items"]
-    assert (index.ntotal, told["num"], told["width"], told["num_queries"]) == (50, 50, 8, 50)
+    assert (index.ntotal, told["num"], told["width"], told["num_queries"]) == (50, 50, 8, 25)
     assert told["recall"].keys() == {"1", "5"}
-    assert min(told["recall"].values()) > (0.99 if kind == "flat" else 0.5)
+    assert min(told["recall"].values()) > (0.99 if kind == "flat" else 0.9)
     assert np.mean(shares) == pytest.approx(told["recall"]["5"], abs=0.3)
     assert json.loads((tmp_path / "items/_SUCCESS").read_text()) == result
     assert f"vectors of 50 items; index {kind}" in report(result, tmp_path / "items")

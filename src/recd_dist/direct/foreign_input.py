@@ -119,7 +119,7 @@ def _require_columns(name: str, schema: Schema, flat: FlatFiles, origin: TableOr
     if missing:
         more = f" and {len(missing) - 1} more ({', '.join(missing[1:6])})" if missing[1:] else ""
         raise DataError(
-            f"{name}: no column '{missing[0]}'{nearest(missing[0], flat.types)}{more}, which the model reads; make it "
+            f"{name}: no column '{missing[0]}'{more}, which the model reads{nearest(missing[0], flat.types)}; make it "
             "by a query, such as data.sql=\"select *, ... from 'FILE'\""
         )
     numbers = {feature.name for feature in schema.dense} | set(schema.weights.values())

@@ -21,7 +21,7 @@ from recd_dist.errors import DataError
 from recd_dist.etl.raw.duckdb_sql import connect, report_query_errors
 from recd_dist.table.flat import identifier, string_literal
 from recd_dist.train.score_directory import ScoreDirectory
-from recd_dist.train.vector_index import build_index, measure_recall, write_index
+from recd_dist.train.vector_index import build_index, tune_index, write_index
 
 ITEMS, QUERIES = "items", "queries"
 SIDES = (ITEMS, QUERIES)
@@ -119,11 +119,11 @@ class EmbeddingRows:
         index = build_index(kind, vectors)
         chosen = np.unique(np.linspace(0, len(rows) - 1, min(_NUM_QUERIES, len(rows))).round().astype(np.int64))
         queries = _matrix(rows[VECTORS[QUERIES]].take(pa.array(chosen)))
-        recall = measure_recall(index, vectors, queries, self.recall_at)
+        found = tune_index(kind, index, vectors, queries, self.recall_at)
         draft = directory.draft(0)
         write_index(index, draft)
         directory.keep_beside(draft, INDEX)
-        return {"index": kind, "file": INDEX, "recall": recall, "num_queries": len(queries)}
+        return {"index": kind, "file": INDEX, **found}
 
 
 def _matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
