@@ -3,7 +3,6 @@
 import json
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -175,9 +174,9 @@ def test_metrics_tell_of_batches_dedup_and_unknown_ids(fake: FakeService) -> Non
     assert 'recd_requests_total{protocol="http",status="422"}' in text
 
 
-def test_a_file_tells_where_it_listens_while_it_does(tmp_path: Path) -> None:
-    with service(tmp_path) as running:
-        assert json.loads((tmp_path / "serve.json").read_text())["http"] == running.url
-        assert running.end() == 0
-    assert not (tmp_path / "serve.json").exists()
-    assert f"ready at {running.url}: fake, step 1" in (tmp_path / "log").read_text()
+def test_on_loopback_a_page_from_elsewhere_may_not_ask(fake: FakeService) -> None:
+    for headers in ({"origin": "http://evil.example"}, {"host": "evil.example"}):
+        assert fake.score(5, headers=headers).status_code == 403
+        assert fake.post("/v1/reload", headers=headers).status_code == 403
+    own = fake.url.removeprefix("http://")
+    assert fake.score(5, headers={"origin": fake.url, "host": own}).status_code == 200

@@ -77,9 +77,9 @@ def test_a_full_queue_and_a_deadline(tmp_path: Path) -> None:
 
 
 def test_requests_that_nobody_waits_for_are_not_scored(tmp_path: Path) -> None:
-    with service(tmp_path, "batch.max_requests=1", "watch_s=null", delay_ms=1500) as running:
+    with service(tmp_path, "batch.max_requests=1", "watch_s=null", delay_ms=900) as running:
         pool, busy = all_at_once(running, 2)
-        time.sleep(0.3)
+        time.sleep(0.2)
         for _ in range(5):
             running.hang_up(json.dumps(request(1)).encode())
         assert [answer.result().status_code for answer in busy] == [200, 200]
@@ -170,8 +170,11 @@ def test_a_service_that_ends_answers_what_has_come(tmp_path: Path) -> None:
         pool, answers = all_at_once(running, 8)
         time.sleep(0.3)
 
+        assert json.loads((tmp_path / "serve.json").read_text())["http"] == running.url
         assert running.end() == 0
         assert [answer.result().status_code for answer in answers] == [200] * 8
+        assert not (tmp_path / "serve.json").exists()
+        assert f"ready at {running.url}: fake, step 1" in (tmp_path / "log").read_text()
         assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
         pool.shutdown()
 
