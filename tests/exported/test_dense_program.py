@@ -51,7 +51,8 @@ def test_torch_alone_runs_it(model: str, exported: Any) -> None:
     given = load_file(directory / "sample_request.safetensors")
     scores, logits = given.pop("scores"), given.pop("logits")
     program = torch.export.load(directory / "dense.pt2").module()
-    found = program(given)
+    weights = load_file(directory / "dense.safetensors")
+    found = program(given, weights)
     torch.testing.assert_close(found[0], scores)
     torch.testing.assert_close(found[1], logits)
     stored = list(sample_request(directory)["scores"].values())
@@ -60,4 +61,4 @@ def test_torch_alone_runs_it(model: str, exported: Any) -> None:
     if model == "hstu":
         return  # whose program wants a user, as torch's batched products tell their layout by
     none = {name: tensor[: name == "steps"] for name, tensor in given.items()}
-    assert program(none)[0].shape == (0, 1)
+    assert program(none, weights)[0].shape == (0, 1)

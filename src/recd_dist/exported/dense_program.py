@@ -2,8 +2,9 @@
 
 ::
 
-    program(inputs) -> scores float32 [B, T], logits float32 [B, T]
+    program(inputs, weights) -> scores float32 [B, T], logits float32 [B, T]
 
+    weights           what dense.safetensors holds; inputs:
     inverse           int64 [B]        for each sample the row of its user, in [0, U); only where users are deduplicated
     pooled.GROUP      float32 [U, ...] or [B, ...] for ``sample``: the vectors of its features side by side
     dense.GROUP       float32 [U, n] or [B, n]: its numbers
@@ -23,10 +24,12 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from recd_dist.errors import ConfigError, DataError
-from recd_dist.exported.description import PROGRAM, PROGRAM_REQUEST, Description
+from recd_dist.exported.description import DENSE, PROGRAM, PROGRAM_REQUEST, Description
 from recd_dist.exported.lookups import pooled_features
 from recd_dist.exported.tensor_files import save_tensors
 from recd_dist.model.scores import to_scores
@@ -45,7 +48,7 @@ _INVERSE, _STEPS = "inverse", "steps"
 
 
 class _Program(nn.Module):
-    """The layers behind inputs that are plain tensors.
+    """The layers behind inputs that are plain tensors; it has no weights of its own, they are given, too.
 
     Args:
         layers: the dense layers, in evaluation mode.
@@ -64,9 +67,10 @@ class _Program(nn.Module):
         tasks: tuple[Task, ...],
     ) -> None:
         super().__init__()
-        self.layers, self._keys, self._dim, self._homes, self._tasks = layers, keys, dim, homes, tasks
+        self._layers = (layers,)  # in a tuple, so that its weights do not become those of the program
+        self._keys, self._dim, self._homes, self._tasks = keys, dim, homes, tasks
 
-    def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: dict[str, Tensor], weights: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Scores and logits, float32 [B, T]."""
         inverse = inputs.get(_INVERSE)
         levels = dict[str, TracedLevel]()
@@ -93,7 +97,8 @@ class _Program(nn.Module):
             {name: jagged(name, values) for name, values in lists.items()},
             {name: jagged(name, values) for name, values in ids.items()},
         )
-        logits = self.layers(embedded, {g: grouped(g, v) for g, v in dense.items()}).float()
+        given = embedded, {g: grouped(g, v) for g, v in dense.items()}
+        logits = functional_call(self._layers[0], weights, given).float()
         return to_scores(logits, self._tasks), logits
 
 
@@ -141,7 +146,7 @@ class ProgramInputs:
             longest = max(longest, int(lengths.max()) if len(lengths) else 0)
         if self.homes:
             inputs[_STEPS] = torch.arange(longest)
-        return inputs
+        return dict(sorted(inputs.items()))
 
     def _numbers(self, dense: Mapping[str, Grouped], group: str, width: int) -> tuple[Grouped, Tensor]:
         """The numbers of a group, and whose rows they are."""
@@ -172,7 +177,7 @@ class ProgramInputs:
             inputs |= {(_LIST if name in self.lists else _IDS) + name: values, _LENGTHS + name: lengths}
         if self.homes:
             inputs[_STEPS] = torch.arange(7)
-        return inputs
+        return dict(sorted(inputs.items()))
 
 
 class _Users(NamedTuple):
@@ -219,15 +224,16 @@ class ProgramLayers(nn.Module):
     Args:
         program: what torch.export has made.
         inputs: makes its inputs.
+        weights: those of the dense layers.
     """
 
-    def __init__(self, program: nn.Module, inputs: ProgramInputs) -> None:
+    def __init__(self, program: nn.Module, inputs: ProgramInputs, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.program, self.inputs = program, inputs
+        self.program, self.inputs, self.weights = program, inputs, dict(sorted(weights.items()))
 
     def forward(self, embedded: Embedded, dense: Mapping[str, Grouped]) -> Tensor:
         """Logits, float32 [B, T]."""
-        logits: Tensor = self.program(self.inputs.of(embedded, dense))[1]
+        logits: Tensor = self.program(self.inputs.of(embedded, dense), self.weights)[1]
         return logits
 
 
@@ -250,19 +256,24 @@ def write_program(
     inputs = ProgramInputs(description)
     program = _Program(layers, inputs.pooled, inputs.dim, inputs.homes, description.tasks).eval()
     example = inputs.example()
-    shapes = {name: {0: torch.export.Dim.DYNAMIC} for name in example}
+    weights = {name: weight.detach() for name, weight in sorted(layers.state_dict().items())}
+    shapes = {name: {0: torch.export.Dim.DYNAMIC} for name in example}, dict.fromkeys(weights)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            made = torch.export.export(program, (example,), dynamic_shapes=(shapes,), strict=False)
+            made = torch.export.export(program, (example, weights), dynamic_shapes=shapes, strict=False)
     except Exception as error:
         if description.model["name"] != CUSTOM:
             raise
         return f"torch.export cannot follow {description.model['class']}: {first_line(error)}"
+    # Torch finds the order of the dicts by its example, which is saved, too: without the numbers of the weights.
+    made.example_inputs = ((example, {name: torch.empty(0) for name in weights}), {})
+    for node in made.graph.nodes:
+        for told in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"):  # lines of the sources
+            node.meta.pop(told, None)
     torch.export.save(made, directory / PROGRAM)
-    scores, logits = made.module()(dict(given))
-    told = {**given, "scores": scores, "logits": logits}
-    save_tensors(told, directory / PROGRAM_REQUEST)
+    scores, logits = made.module()(dict(given), weights)
+    save_tensors({**given, "scores": scores, "logits": logits}, directory / PROGRAM_REQUEST)
     return None
 
 
@@ -280,4 +291,4 @@ def load_program(directory: Path, description: Description) -> ProgramLayers:
         made = torch.export.load(path)
     except Exception as error:
         raise DataError(f"{path}: cannot be loaded ({error!r}); export the run again") from error
-    return ProgramLayers(made.module(), ProgramInputs(description))
+    return ProgramLayers(made.module(), ProgramInputs(description), load_file(directory / DENSE))
