@@ -36,6 +36,8 @@ def log() -> pa.Table:
             "clicked": (number % 3 == 0).astype(np.int8),
             "item": pa.array([f"item-{i % 40}" for i in number]),
             "history": pa.array([[f"item-{i}", f"item-{(i + 3) % 40}"] for i in session % 40]),
+            "weight": pa.array([[i / 60, 2.0] for i in session.tolist()]),
+            "device": (number % 5).astype(np.uint8),
             "city": pa.array([None if i % 7 == 0 else CITIES[i % 4] for i in session.tolist()]),
             "age": (session % 30).astype(np.int16),
             "price": pa.array((number % 11) / 3, pa.float64()),
@@ -52,13 +54,15 @@ def alone() -> Iterator[Ranks]:
 
 @pytest.fixture(scope="module")
 def root(alone: Ranks, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on a table of the log, and one on the log itself; they have nothing but the log in common."""
+    """A run on a table of the log, and one on the log itself, both with weights and a feature made of others."""
     root = tmp_path_factory.mktemp("input")
     pq.write_table(log(), root / "log.parquet", row_group_size=100)
     keys = "data.keys={session: visit, request: search, timestamp: at}"
     data = ["data=parquet", f"data.path={root / 'log.parquet'}", f"data.table={root / 'table'}", keys]
     data += ["data.labels=[clicked]", "data.split=null", "data.drop=[note]"]
-    data += ["data.groups={user: [history, city, age]}", "data.features={history: {table: item}, age: {kind: dense}}"]
+    made = "both: {transforms: [{cross: {of: [item, device], n: 100}}]}"
+    features = f"data.features={{history: {{table: item, weights: weight}}, age: {{kind: dense}}, {made}}}"
+    data += ["data.groups={user: [history, city, age]}", features]
     assert main(["etl", *data]) == 0
     options = ["batch_size=64", "max_steps=6", "model.dim=8", "evaluate.split=null"]
     sizes = ["data.tables={item: {hashed: true, num_embeddings: 500}, city: {hashed: true, num_embeddings: 50}}"]
@@ -136,9 +140,9 @@ def test_files_in_a_store_and_scores_beside_them(alone: Ranks, root: Path, tmp_p
 
 
 def test_csv_is_read_as_the_etl_reads_it(alone: Ranks, root: Path, tmp_path: Path) -> None:
-    plain = log().drop_columns(["history"])
+    plain = log().drop_columns(["history", "weight"])
     duckdb.from_arrow(plain).write_csv(str(tmp_path / "log.csv"))
-    sql = "select *, ['item-1'] as history from read_csv('{path}')"
+    sql = "select *, ['item-1'] as history, [1.0] as weight from read_csv('{path}')"
     found = scored(alone, root / "run", tmp_path / "out", f"data.sql={sql}", f"data.path={tmp_path / 'log.csv'}")
     assert (len(found), found["visit"][5].as_py()) == (NUM, "v5")
 
