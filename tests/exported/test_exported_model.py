@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from recd_dist.exported.exported_model import ExportedModel
@@ -94,7 +95,8 @@ BAD = {
     "unknown feature": ({"user": {"hobby": 1}}, "feature 'hobby': unknown among those of 'user'"),
     "unknown candidate feature": ({"candidates": {"prices": [1]}}, "did you mean 'price'"),
     "missing feature": ({"user": {"region": None}}, "'region'"),
-    "list where one is wanted": ({"user": {"region": [3]}}, "feature 'region': each row must be one id"),
+    "list where one is wanted": ({"user": {"region": np.array([3])}}, "feature 'region': each row must be one id, found [[3]]"),
+    "column of lists": ({"candidates": {"price": pa.array([[1], [2]])}}, "must be one number, found [[1], [2]]"),
     "one where a list is wanted": ({"user": {"history_item": 3}}, "feature 'history_item': each row must be a list"),
     "text where a number is wanted": (
         {"candidates": {"price": ["a"] * 2}},
@@ -130,7 +132,7 @@ def test_a_request_needs_all_features_and_a_candidate(exported: Any) -> None:
     directory = exported("model=transformer")
     given, scorer = sample_request(directory)["request"], ExportedModel.load(directory)
     without = {name: value for name, value in given["user"].items() if name != "region"}
-    with pytest.raises(RequestError, match="feature 'region': missing in 'user'"):
+    with pytest.raises(RequestError, match="feature 'region': missing in 'user'; give an id"):
         scorer.read(without, given["candidates"])
     with pytest.raises(RequestError, match="give at least one"):
         scorer.read(given["user"], {name: [] for name in given["candidates"]})

@@ -41,7 +41,8 @@ def require_names(given: Sequence[str], features: Sequence[RequestFeature], wher
         if name not in known:
             raise RequestError(name, f"unknown among those of '{where}'{nearest(name, known)}")
     missing = next(name for name in known if name not in given)
-    raise RequestError(missing, f"missing in '{where}'; give it, where there is nothing an empty list")
+    kinds = {f.name: f.kind for f in features}
+    raise RequestError(missing, f"missing in '{where}'; give {_GIVEN.get(kinds.get(missing), 'a weight for each id')}")
 
 
 def read_column(
@@ -117,6 +118,11 @@ def _read_numbers(feature: RequestFeature, array: pa.Array, may_be_nan: bool) ->
     return Column(np.where(bad, np.float32(0), numbers))
 
 
+_GIVEN = {
+    Kind.id: "an id",
+    Kind.ids: "a list of ids, [] where there is none",
+    Kind.dense: "a number, or null where there is none",
+}
 _WANTED = {Kind.id: "one id", Kind.ids: "a list of ids", Kind.dense: "one number"}
 
 
@@ -166,5 +172,10 @@ def _hash(texts: pa.Array) -> pa.Array:
 
 
 def _shorten(values: Any) -> str:
-    shown = repr(values if not isinstance(values, list | tuple) else list(values[:3]))
+    """The first rows, as plain values."""
+    if isinstance(values, list | tuple):
+        values = [row.tolist() if isinstance(row, np.ndarray) else row for row in values[:3]]
+    elif isinstance(values, np.ndarray | pa.Array):
+        values = values[:3].tolist()
+    shown = repr(values)
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
