@@ -9,7 +9,7 @@ import selectors
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -101,7 +101,6 @@ def closed_loop(
     num_clients: int,
     seconds: float,
     first: int = 0,
-    meanwhile: Callable[[], None] | None = None,
 ) -> Load:
     """Keeps some clients busy for a while; requests that are under way at the end are waited for.
 
@@ -111,14 +110,13 @@ def closed_loop(
         num_clients: how many.
         seconds: after so long no client asks again.
         first: the number of the request that is asked first.
-        meanwhile: called about once a second.
 
     Returns:
         What it came to. A request that the server had no room for (429, 503) is counted, and another asked after it.
     """
     load, selector, number = Load(), selectors.DefaultSelector(), first
     clients = [_Client(port) for _ in range(num_clients)]
-    begun, cpu, called = time.perf_counter(), time.process_time(), 0.0
+    begun, cpu = time.perf_counter(), time.process_time()
 
     def ask(client: _Client) -> None:
         nonlocal number
@@ -152,8 +150,5 @@ def closed_loop(
                 busy -= 1
                 selector.unregister(client.socket)
                 client.socket.close()
-        if meanwhile is not None and time.perf_counter() - called > 1:
-            called = time.perf_counter()
-            meanwhile()
     load.seconds, load.cpu_seconds = time.perf_counter() - begun, time.process_time() - cpu
     return load

@@ -95,7 +95,7 @@ BAD = {
     "unknown feature": ({"user": {"hobby": 1}}, "feature 'hobby': unknown among those of 'user'"),
     "unknown candidate feature": ({"candidates": {"prices": [1]}}, "did you mean 'price'"),
     "missing feature": ({"user": {"region": None}}, "'region'"),
-    "list where one is wanted": ({"user": {"region": np.array([3])}}, "feature 'region': each row must be one id, found [[3]]"),
+    "list where one is wanted": ({"user": {"region": np.array([3])}}, "'region': each row must be one id, found [[3]]"),
     "column of lists": ({"candidates": {"price": pa.array([[1], [2]])}}, "must be one number, found [[1], [2]]"),
     "one where a list is wanted": ({"user": {"history_item": 3}}, "feature 'history_item': each row must be a list"),
     "text where a number is wanted": (

@@ -198,9 +198,16 @@ class ExportedModel:
 
         Args:
             batch: deduplicated or expanded.
+
+        Raises:
+            RequestError: lists of a request that belong together are not of one length.
         """
-        with torch.inference_mode():
-            logits: Tensor = self.layers(self.embed(batch), {group: batch.dense_of(group) for group in batch.dense})
+        dense = {group: batch.dense_of(group) for group in batch.dense}
+        try:
+            with torch.inference_mode():
+                logits: Tensor = self.layers(self.embed(batch), dense)
+        except DataError as error:
+            raise RequestError(None, str(error)) from error
         return logits.float()
 
     @property

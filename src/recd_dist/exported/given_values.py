@@ -41,8 +41,8 @@ def require_names(given: Sequence[str], features: Sequence[RequestFeature], wher
         if name not in known:
             raise RequestError(name, f"unknown among those of '{where}'{nearest(name, known)}")
     missing = next(name for name in known if name not in given)
-    kinds = {f.name: f.kind for f in features}
-    raise RequestError(missing, f"missing in '{where}'; give {_GIVEN.get(kinds.get(missing), 'a weight for each id')}")
+    wanted = {f.name: _GIVEN[f.kind] for f in features}.get(missing, "a weight for each id")
+    raise RequestError(missing, f"missing in '{where}'; give {wanted}")
 
 
 def read_column(
