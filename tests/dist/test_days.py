@@ -41,7 +41,7 @@ def test_rows_and_lookups_are_counted_over_ranks_as_tables_grow(
     for table in tables:
         summary = two_ranks(_train, [*table, *options])[0]
 
-    days = json.loads((tmp_path / "run/days.json").read_text())
+    days = json.loads((tmp_path / "run/days.json").read_text())["days"]
     assert [day["name"] for day in days] == ["2026-11-24", "2026-11-25", "2026-11-26"]
     assert [day["new_rows"] for day in days] == [{"item": 50, "history": 50}, *[{"item": 10, "history": 10}] * 2]
     assert [day["unknown"]["item"] for day in days] == pytest.approx([1.0, 0.2, 0.2])

@@ -65,7 +65,7 @@ def whole(root: Path, alone: Ranks, tmp_path_factory: pytest.TempPathFactory) ->
 
 def days_of(run_dir: Path) -> list[dict[str, Any]]:
     """The days of a run without what differs from time to time, and from run to run."""
-    days = json.loads((run_dir / "days.json").read_text())
+    days = json.loads((run_dir / "days.json").read_text())["days"]
     return [{k: v for k, v in day.items() if k not in ("samples_per_s", "run")} for day in days]
 
 

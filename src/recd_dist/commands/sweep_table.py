@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recd_dist.job.combinations import SEED, Combination, Sweep
+from recd_dist.job.days import MEAN
 from recd_dist.job.run_records import RunRecord
 from recd_dist.screen.plain_table import PlainTable
 
-METRICS = {"ne": False, "loss": False, "auc": True, "auc_per_request": True, "samples_per_s": True}
+_OF_DAYS = {f"{MEAN}ne": False, f"{MEAN}loss": False, f"{MEAN}auc": True}
+METRICS = {"ne": False, "loss": False, "auc": True, "auc_per_request": True, "samples_per_s": True, **_OF_DAYS}
 """Numbers by which results are sorted, and whether more is better."""
 
 

@@ -27,6 +27,9 @@ NUMBERS = ("auc", "ne", "loss", "rmse")
 MEAN = "progressive_"
 """What the names of a run's numbers over all days begin with."""
 
+DAYS_FILE = "days.json"
+"""The file in a run's directory with its days, while it trains and afterwards."""
+
 Drawn = tuple[tuple[int, int], ...]
 """How the rows of a table were drawn: rows up to a number, as in a table of so many rows, from a seed."""
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from recd_dist.job.days import DAYS_FILE
 from recd_dist.job.dotted_names import dotted_names, value_at
 from recd_dist.job.preflight import SUMMARY
 from recd_dist.job.run_state import STATE, State, read_state
@@ -89,11 +90,11 @@ def read_run(path: Path) -> RunRecord:
     """
     damages: list[str] = []
     config = _read(path / CONFIG, damages)
-    summary = _read(path / SUMMARY, damages)
+    summary = {**_read(path / SUMMARY, damages), **_read(path / DAYS_FILE, damages)}
     state, said = read_state(path)
     steps = [int(found[1]) for p in path.glob("checkpoints/step-*") if (found := _STEP.search(p.name))]
     numbers = {SUMMARY_STEPS: max(steps), **summary} if steps else dict(summary)
-    if summary and not (path / STATE).exists():
+    if (path / SUMMARY).exists() and summary and not (path / STATE).exists():
         state = State.ENDED  # of an earlier release
     state = State.DAMAGED if damages else state
     flat = {name: value_at(config, name) for name in dotted_names(config)}

@@ -16,14 +16,11 @@ import torch
 
 from recd_dist.files.json_text import json_text
 from recd_dist.files.whole_file import write_whole
-from recd_dist.job.days import MEAN, Day, days_left, days_of, mean_before
+from recd_dist.job.days import DAYS_FILE, MEAN, Day, days_left, days_of, mean_before
 from recd_dist.job.job import Job
 from recd_dist.metrics.gather import reduce_over_ranks
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.train.build import Output
-
-DAYS_FILE = "days.json"
-"""The file in a run's directory with its days."""
 
 
 class DayRecords:
@@ -154,10 +151,10 @@ class DayRecords:
     def write(self) -> None:
         """Writes days.json; on rank 0."""
         if self.is_on and self._ranks.is_first:
-            write_whole(Path(self._job.config.run_dir) / DAYS_FILE, json_text(_to_json(self.all)) + "\n")
+            write_whole(Path(self._job.config.run_dir) / DAYS_FILE, json_text(self.summary()) + "\n")
 
     def summary(self) -> dict[str, Any]:
-        """For summary.json the days, and the mean of their evaluations; empty where a run does not go day by day."""
+        """For summary.json and days.json the days, and the mean of their evaluations; empty for any other run."""
         if not self.is_on:
             return {}
         means = {f"{MEAN}{name}": value for name, value in mean_before(self.all).items()}

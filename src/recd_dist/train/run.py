@@ -18,6 +18,7 @@ from recd_dist.embedding.tables import portable_name
 from recd_dist.files.json_text import json_text
 from recd_dist.files.whole_file import write_whole
 from recd_dist.job.config import to_yaml
+from recd_dist.job.days import DAYS_FILE
 from recd_dist.job.job import Job
 from recd_dist.job.options import TrainConfig
 from recd_dist.job.preflight import SUMMARY
@@ -27,7 +28,6 @@ from recd_dist.metrics.curves import BOARD_DIRECTORY
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.table.column import Array
 from recd_dist.table.location import Location
-from recd_dist.train.day_records import DAYS_FILE
 from recd_dist.train.evaluation import oracle
 from recd_dist.train.saves import Saves
 from recd_dist.train.watch import Watch

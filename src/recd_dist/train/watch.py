@@ -10,6 +10,7 @@ from typing import Any
 
 from recd_dist.embedding.vocabulary.placement import Placement
 from recd_dist.job.config import to_yaml
+from recd_dist.job.days import MEAN
 from recd_dist.job.dotted_names import dotted_names, value_at
 from recd_dist.job.job import Job
 from recd_dist.job.run_places import checkpoints_of
@@ -246,6 +247,7 @@ class Watch:
         flat = {name: value_at(config, name) for name in dotted_names(config) if not name.startswith("data.samples")}
         for name, numbers in summary.get("tasks", {}).items():
             results |= {f"{name}.{number}": value for number, value in _evaluated(numbers).items()}
+        results |= {name: float(value) for name, value in summary.items() if name.startswith(MEAN)}
         results["samples_per_s"] = summary["samples_per_s"]
         self._board.add_run(step, {k: v for k, v in flat.items() if v is not None}, results)
         self._board.flush()
