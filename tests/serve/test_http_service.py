@@ -172,6 +172,7 @@ def test_metrics_tell_of_batches_dedup_and_unknown_ids(fake: FakeService) -> Non
     for stage in ("total", "queue", "compute"):
         assert f'recd_request_seconds_bucket{{le="0.1",stage="{stage}"}}' in text
     assert 'recd_requests_total{protocol="http",status="422"}' in text
+    assert "_created" not in text
 
 
 def test_on_loopback_a_page_from_elsewhere_may_not_ask(fake: FakeService) -> None:

@@ -3,7 +3,14 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from recd_dist.serve.scoring_process import AnsweredBatch
 from recd_dist.serve.served_model import LoadedModel
@@ -17,6 +24,8 @@ class ServiceMetrics:
     """Counters, gauges and histograms of one service."""
 
     def __init__(self) -> None:
+        # Else each is doubled by the time at which it was made.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry()
         self._requests = Counter("recd_requests", "requests by HTTP status", ["protocol", "status"], registry=registry)
         self._seconds = Histogram(
