@@ -1,5 +1,9 @@
 """The program of an export is that of its layers, for any number of users, candidates and events."""
 
+import io
+import os
+import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,9 @@ import torch
 from safetensors.torch import load_file
 from tests.exported.test_exported_model import MODELS, sample_request
 
+from recd_dist.errors import DataError
+from recd_dist.exported.dense_program import load_program
+from recd_dist.exported.description import read_description
 from recd_dist.exported.exported_model import ExportedModel
 
 pytestmark = [pytest.mark.usefixtures("own_logging"), pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -62,3 +69,26 @@ def test_torch_alone_runs_it(model: str, exported: Any) -> None:
         return  # whose program wants a user, as torch's batched products tell their layout by
     none = {name: tensor[: name == "steps"] for name, tensor in given.items()}
     assert program(none, weights)[0].shape == (0, 1)
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (Path("was_here"),))
+
+
+def test_a_program_with_a_pickle_is_not_loaded(exported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = Path(shutil.copytree(exported("model=dlrm"), tmp_path / "export"))
+    monkeypatch.chdir(tmp_path)
+    with zipfile.ZipFile(directory / "dense.pt2") as old, zipfile.ZipFile(tmp_path / "new", "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if "/sample_inputs/" in name:
+                torch.save(Evil(), buffer := io.BytesIO())
+                content = buffer.getvalue()
+            new.writestr(name, content)
+    shutil.move(tmp_path / "new", directory / "dense.pt2")
+    description = read_description(exported("model=dlrm"))
+    with pytest.raises(DataError, match=r"dense.pt2: cannot be loaded"):
+        load_program(directory, description)
+    assert not (tmp_path / "was_here").exists()
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ

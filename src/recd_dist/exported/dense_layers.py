@@ -11,7 +11,7 @@ from recd_dist.exported.description import DENSE, Description
 from recd_dist.model.models import build_named_model
 
 ENGINES = ("layers", "program")
-"""What computes the dense layers."""
+"""What computes the dense layers: the classes of this package and the user's own module, or the program."""
 
 
 def build_layers(description: Description) -> nn.Module:

@@ -17,8 +17,10 @@ All deduplicated groups have the rows of the users here: U distinct combinations
 its own row, with inverse 0 ... B - 1.
 """
 
+import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -29,7 +31,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from recd_dist.errors import ConfigError, DataError
-from recd_dist.exported.description import DENSE, PROGRAM, PROGRAM_REQUEST, Description
+from recd_dist.exported.description import CUSTOM, DENSE, PROGRAM, PROGRAM_REQUEST, Description
 from recd_dist.exported.lookups import pooled_features
 from recd_dist.exported.tensor_files import save_tensors
 from recd_dist.model.scores import to_scores
@@ -41,9 +43,6 @@ from recd_dist.tensors.jagged import gather_rows
 from recd_dist.tensors.levels import TracedLevel
 
 _POOLED, _DENSE, _LIST, _LENGTHS, _IDS = "pooled.", "dense.", "list.", "lengths.", "ids."
-CUSTOM = "custom"
-"""The model that is a module of a user's own, which torch.export may not be able to follow."""
-
 _INVERSE, _STEPS = "inverse", "steps"
 
 
@@ -288,7 +287,23 @@ def load_program(directory: Path, description: Description) -> ProgramLayers:
     if not path.is_file():
         raise ConfigError(f"{path}: this model has no program; load it with engine=layers")
     try:
-        made = torch.export.load(path)
+        with _tensors_alone():
+            made = torch.export.load(path)
     except Exception as error:
         raise DataError(f"{path}: cannot be loaded ({error!r}); export the run again") from error
     return ProgramLayers(made.module(), ProgramInputs(description), load_file(directory / DENSE))
+
+
+@contextmanager
+def _tensors_alone() -> Iterator[None]:
+    """Lets torch.load read tensors and nothing else, though torch.export asks it for all that a pickle may hold."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

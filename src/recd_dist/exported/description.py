@@ -29,6 +29,8 @@ FORMAT = 1
 DESCRIPTION = "export.json"
 TABLES, IDS, DENSE = "tables.safetensors", "ids.safetensors", "dense.safetensors"
 PROGRAM, REQUEST, PROGRAM_REQUEST = "dense.pt2", "sample_request.json", "sample_request.safetensors"
+CUSTOM = "custom"
+"""The model that is a module of a user's own, which torch.export may not be able to follow."""
 PRECISIONS = ("fp32", "fp16", "int8")
 """How the rows of tables are written."""
 

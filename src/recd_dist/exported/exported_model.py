@@ -35,7 +35,7 @@ from recd_dist.model.scores import to_scores
 from recd_dist.reader.prepared_rows import RowPreparation
 from recd_dist.reader.transform import Transforms
 from recd_dist.table.column import Column
-from recd_dist.table.schema import SAMPLE, Feature, Schema
+from recd_dist.table.schema import SAMPLE, Feature
 from recd_dist.tensors.batch import Batch
 from recd_dist.tensors.grouped import Embedded
 
@@ -47,12 +47,10 @@ class BatchCounts:
     Attributes:
         num_samples: candidates.
         num_rows: for each group its unique rows.
-        unknown: for each feature or table how many ids or values were left out, as the reader counts them.
     """
 
     num_samples: int
     num_rows: Mapping[str, int]
-    unknown: Mapping[str, int]
 
 
 class ExportedModel:
@@ -83,8 +81,8 @@ class ExportedModel:
 
         Args:
             directory: what ``recd export`` has written.
-            engine: ``layers`` for the classes of this package, or ``program`` for the program of torch.export, which
-                also models of a user's own class have.
+            engine: ``layers`` for the classes of this package, and the user's own module by its name; or ``program``
+                for the program of torch.export, of an export that you trust: torch makes code of it.
 
         Raises:
             ConfigError, DataError: there is no export, it is damaged, or of a newer format.
@@ -259,9 +257,4 @@ def _load_mapped(path: Path, description: Description) -> dict[str, MappedRows]:
 def count_batch(batch: Batch) -> BatchCounts:
     """What a batch holds."""
     groups = {g.name: g.num_rows for g in batch.sparse.groups if g.name != SAMPLE}
-    return BatchCounts(batch.batch_size, groups, {})
-
-
-def user_features(stored: Schema) -> tuple[str, ...]:
-    """The features of the user's row, by name."""
-    return tuple(f.name for f in stored.features if f.home != SAMPLE)
+    return BatchCounts(batch.batch_size, groups)
