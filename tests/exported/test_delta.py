@@ -75,3 +75,44 @@ def test_a_base_that_is_gone_or_another_is_refused(days: list[Path], alone: Rank
     shutil.rmtree(one)
     with pytest.raises(ConfigError, match=r"a delta of .*one, which is not there"):
         ExportedModel.load(two)
+
+
+def test_a_delta_may_drop_a_table_and_the_next_one_bring_it_back(
+    days: list[Path], trained: Callable[..., Path], alone: Ranks, tmp_path: Path
+) -> None:
+    runs, base = [days[0], trained("model=dlrm", "data.drop=[region,device,position]"), days[0]], list[str]()
+    for number, run in enumerate(runs):
+        result = export_run(load("export", [f"run_dir={run}", f"out={tmp_path / str(number)}", *base]), alone)
+        base = [f"base={tmp_path / str(number)}"]
+    assert result["changed"]["region"] == 0
+    given = sample_request(tmp_path / "0")["request"]
+    one, other = (
+        model.score([model.read(**given)])[0] for model in map(ExportedModel.load, (tmp_path / "0", tmp_path / "2"))
+    )
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_delta_does_not_replace_what_it_builds_upon(days: list[Path], alone: Ranks, tmp_path: Path) -> None:
+    one, two, link = tmp_path / "one", tmp_path / "two", tmp_path / "link"
+    export_run(load("export", [f"run_dir={days[0]}", f"out={one}"]), alone)
+    export_run(load("export", [f"run_dir={days[1]}", f"out={two}", f"base={one}"]), alone)
+    link.symlink_to(one)
+    for base, out in ((two, one), (one, link), (link, one)):
+        with pytest.raises(ConfigError, match=r"cannot take the place of its base"):
+            export_run(load("export", [f"run_dir={days[2]}", f"out={out}", f"base={base}", "overwrite=true"]), alone)
+    assert ExportedModel.load(two).description.base is not None
+
+
+def test_a_delta_finds_its_base_through_links(days: list[Path], alone: Ranks, tmp_path: Path) -> None:
+    one, real = tmp_path / "one", tmp_path / "far" / "away"
+    real.mkdir(parents=True)
+    (tmp_path / "near").symlink_to(real)
+    (tmp_path / "base").symlink_to(one)
+    export_run(load("export", [f"run_dir={days[0]}", f"out={one}"]), alone)
+    export_run(
+        load("export", [f"run_dir={days[1]}", f"out={tmp_path / 'near/two'}", f"base={tmp_path / 'base'}"]), alone
+    )
+    (tmp_path / "current").symlink_to(real / "two")
+    (tmp_path / "base").unlink()
+    for path in ("near/two", "far/away/two", "current"):
+        assert ExportedModel.load(tmp_path / path).description.base is not None

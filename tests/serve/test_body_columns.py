@@ -45,6 +45,11 @@ def test_columns_of_candidates_arrive_as_arrays() -> None:
     assert (found["word"].to_pylist(), found["hole"].to_pylist()) == (["a", None], [1, None])
 
 
+def test_a_model_without_features_of_candidates_has_one_candidate() -> None:
+    columns, num = write_candidates({}, MOST, MOST)
+    assert (read_candidates(columns), num) == ({}, 1)
+
+
 def test_ids_keep_all_their_bits() -> None:
     assert candidates_of(item=[2**63 - 1, -(2**63)])["item"].tolist() == [2**63 - 1, -(2**63)]
 

@@ -90,6 +90,15 @@ def test_what_is_wrong_is_said(client: flight.FlightClient, columns: dict[str, A
     assert exchange(client, (batch(FLAT), b""))
 
 
+def test_lists_of_another_layout_are_lists(client: flight.FlightClient) -> None:
+    columns = pa.record_batch(FLAT)
+    for kind in (pa.large_list(pa.int32()), pa.list_view(pa.int64())):
+        other = columns.set_column(1, "history", pa.array(FLAT["history"], kind))
+        assert exchange(client, (other, b""))[0].data["click"].to_pylist() == CLICKS
+        with pytest.raises(pa.ArrowInvalid, match=r"limits\.values"):
+            exchange(client, (columns.set_column(1, "history", pa.array([list(range(11))] * 4, kind)), b""))
+
+
 def test_the_model_is_described(client: flight.FlightClient) -> None:
     (told,) = client.do_action("model")
 

@@ -59,6 +59,17 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
         pool.shutdown()
 
 
+def test_a_worker_that_hangs_is_ended_when_another_model_has_taken_over(tmp_path: Path) -> None:
+    with service(tmp_path, "watch_s=null", "hang_s=2") as running, ThreadPoolExecutor(1) as pool:
+        (old,) = running.workers()
+        hanging = pool.submit(running.score, HANGS)
+        time.sleep(0.3)
+        write_export(running.model, step=2)
+        assert running.post("/v1/reload").json()["model"]["step"] == 2
+        wait_until(lambda: not Path(f"/proc/{old}").exists(), "the hanging worker stays")
+        assert hanging.result().status_code == 500  # a worker of the new model hangs with it, too
+
+
 def test_a_full_queue_and_a_deadline(tmp_path: Path) -> None:
     limits = ("limits.queue=2", "batch.max_requests=1", "watch_s=null")
     with service(tmp_path, *limits, delay_ms=700) as running:

@@ -84,6 +84,7 @@ RUNS = {
         "data.features.both={transforms: [{cross: {of: [region, candidate_category], n: 50}}]}",
     ],
     "fused histories": ["model=transformer", "model.fuse=true"],
+    "no features of candidates": ["data.drop=[candidate_item,candidate_category,position,price,freshness,score]"],
     "columns of no use": ["model=transformer", "model.histories=[history_item]"],
 }
 

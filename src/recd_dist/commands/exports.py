@@ -1,6 +1,7 @@
 """``recd export``: a trained run as a directory that scores requests without the run and without torchrec."""
 
 import argparse
+import os
 import sys
 from typing import Any
 
@@ -28,7 +29,8 @@ def run(options: argparse.Namespace) -> int:
 
 def report(result: dict[str, Any]) -> str:
     """Says in words for people what was written, and how near its scores are."""
-    lines = [f"{result['out']}: step {result['step']}, version {result['version']}"]
+    out = os.path.relpath(result["out"])
+    lines = [f"{result['out'] if out.startswith('..') else out}: step {result['step']}, version {result['version']}"]
     lines += [f"  {name:<28} {size(num_bytes)}" for name, num_bytes in result["files"].items()]
     lines += [
         f"  {rows:,} rows of table {name} are other than in the base"

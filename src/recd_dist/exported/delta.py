@@ -34,12 +34,11 @@ def open_rows(directory: Path, description: Description) -> RowStack:
     if description.base is None:
         return map_rows(directory / TABLES)
     before, found = open_base(directory, description.base)
-    stack = open_rows(before, found)
-    stack = stack.grow({name: description.tables[name].num_embeddings for name in stack.num_rows})
-    changed = load_file(directory / TABLES)
-    for name in stack.num_rows:
-        if f"{name}{INDEX}" in changed:
-            stack.replace_rows(name, changed[f"{name}{INDEX}"], changed[name], changed.get(f"{name}{SCALE}"))
+    stack, changed = open_rows(before, found), load_file(directory / TABLES)
+    names = [name for name in description.tables if f"{name}{INDEX}" in changed]
+    stack = stack.grow({name: description.tables[name].num_embeddings for name in names})
+    for name in names:
+        stack.replace_rows(name, changed[f"{name}{INDEX}"], changed[name], changed.get(f"{name}{SCALE}"))
     return stack
 
 
@@ -53,7 +52,7 @@ def open_base(directory: Path, base: Base) -> tuple[Path, Description]:
     Raises:
         ConfigError: it is not there, or was replaced by another one.
     """
-    path = Path(os.path.normpath(directory / base.path))
+    path = Path(os.path.normpath(Path(os.path.realpath(directory)) / base.path))
     try:
         found = read_description(path)
     except ConfigError as error:
@@ -68,12 +67,28 @@ def open_base(directory: Path, base: Base) -> tuple[Path, Description]:
     return path, found
 
 
+def bases_of(directory: Path) -> list[Path]:
+    """The exports that an export builds upon, the nearest first; none for a whole one.
+
+    Args:
+        directory: the export.
+
+    Raises:
+        ConfigError, DataError: one of them is missing, damaged, or another than it was.
+    """
+    found, description = list[Path](), read_description(directory)
+    while description.base is not None:
+        directory, description = open_base(directory, description.base)
+        found.append(directory)
+    return found
+
+
 def changed_rows(before: RowStack, name: str, rows: Tensor, scales: Tensor | None) -> Tensor:
     """The rows of a table that are other than before, or were not there, int64 [n].
 
     Args:
         before: the rows of the export before.
-        name: the table.
+        name: the table; of one that was not there all rows are new.
         rows: the rows of now, in the dtype of the stack.
         scales: their scales, of int8 rows.
 

@@ -17,6 +17,7 @@ All deduplicated groups have the rows of the users here: U distinct combinations
 its own row, with inverse 0 ... B - 1.
 """
 
+import io
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -270,7 +271,9 @@ def write_program(
     for node in made.graph.nodes:
         for told in ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn"):  # lines of the sources
             node.meta.pop(told, None)
-    torch.export.save(made, directory / PROGRAM)
+    file = io.BytesIO()  # so that a disk that refuses is an OSError, which says why
+    torch.export.save(made, file)
+    (directory / PROGRAM).write_bytes(file.getvalue())
     scores, logits = made.module()(dict(given), weights)
     save_tensors({**given, "scores": scores, "logits": logits}, directory / PROGRAM_REQUEST)
     return None

@@ -1,20 +1,21 @@
 """From the values of a request to columns as the table stores them: checked, texts hashed, gaps filled."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from recd_dist.errors import DataError, nearest
 from recd_dist.exported.request_schema import RequestError, RequestFeature
-from recd_dist.table.column import Column
+from recd_dist.table.column import Column, offsets_of
 from recd_dist.table.fill_nulls import fill_nulls
+from recd_dist.table.flat_columns import in_one_chunk, is_any_list
 from recd_dist.table.schema import Feature, Kind
 
-_LISTS = {False: pa.list_(pa.int64()), True: pa.list_(pa.string())}
-_WEIGHTS = pa.list_(pa.float32())
+_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 
 
 def text_id(text: str) -> int:
@@ -72,17 +73,17 @@ def read_column(
     columns = {feature.name: array}
     if feature.kind is Kind.dense:
         return _read_numbers(feature, array, may_be_nan)
+    if feature.kind is Kind.id and array.null_count:
+        row = int(array.is_null().to_numpy(zero_copy_only=False).argmax())
+        raise RequestError(feature.name, f"row {row} is missing; give {_GIVEN[Kind.id]}")
     if feature.weights is not None:
-        try:
-            columns[feature.weights] = pa.array(weights, _WEIGHTS)
-        except (pa.ArrowException, TypeError, ValueError) as error:
-            raise RequestError(feature.weights, "not for each row a list of numbers") from error
+        columns[feature.weights] = _weights_array(feature, weights)
     try:
         return fill_nulls(pa.table(columns), stored, lambda row: f"row {row}").column
     except DataError as error:
-        raise RequestError(feature.name, f"missing or not aligned ({error})") from error
-    except pa.ArrowException as error:
-        raise RequestError(feature.weights, f"{error}") from error
+        raise RequestError(feature.name, str(error).partition(";")[0] + "; give each id its weight") from error
+    except pa.ArrowException as error:  # fewer or more lists of weights than of ids
+        raise RequestError(feature.weights, f"not for each row a list of weights ({error})") from error
 
 
 def _read_plain(feature: RequestFeature, values: Any, size: int) -> Column | None:
@@ -97,8 +98,11 @@ def _read_plain(feature: RequestFeature, values: Any, size: int) -> Column | Non
     if array.ndim != 1:
         return None
     if feature.kind is Kind.dense:
-        is_plain = array.dtype.kind in "if" and bool(np.isfinite(array).all())
-        return Column(array.astype(np.float32)) if is_plain else None
+        if array.dtype.kind not in "if":
+            return None
+        with np.errstate(over="ignore"):
+            numbers = array.astype(np.float32)
+        return Column(numbers) if np.isfinite(numbers).all() else None
     if array.dtype.kind != "i" and len(array):
         return None
     offsets = np.array([0, len(array)], np.int64) if is_list else None
@@ -129,12 +133,7 @@ _WANTED = {Kind.id: "one id", Kind.ids: "a list of ids", Kind.dense: "one number
 def _as_array(feature: RequestFeature, values: Any) -> pa.Array:
     """Values as an Arrow array of the kind's type; texts as the ids that they are hashed to."""
     try:
-        if isinstance(values, pa.ChunkedArray):
-            values = values.combine_chunks()
-        array = values if isinstance(values, pa.Array) else pa.array(values)
-        if pa.types.is_dictionary(array.type):
-            array = array.dictionary_decode()
-        return _fit(feature, array)
+        return _fit(_arrow(values), feature.kind is Kind.ids, lambda own: _fit_values(feature, own))
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         text = " or text" if feature.takes_text else ""
         raise RequestError(
@@ -142,33 +141,55 @@ def _as_array(feature: RequestFeature, values: Any) -> pa.Array:
         ) from error
 
 
-def _fit(feature: RequestFeature, array: pa.Array) -> pa.Array:
-    """An array as its kind has it. Arrow would make whole numbers of fractions, and of truth values."""
-    kind = array.type
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    if is_list != (feature.kind is Kind.ids) and not pa.types.is_null(kind):
-        raise TypeError(str(kind))
-    item, is_dense = kind.value_type if is_list else kind, feature.kind is Kind.dense
-    if pa.types.is_null(item) or pa.types.is_integer(item) or (is_dense and pa.types.is_floating(item)):
-        return array.cast(pa.float32() if is_dense else _type_of(feature.kind, is_text=False), safe=not is_dense)
-    is_text = pa.types.is_string(item) or pa.types.is_large_string(item)
-    if is_dense or not (is_text and feature.takes_text):
-        raise TypeError(str(kind))
-    return _hash(array.cast(_type_of(feature.kind, is_text=True)))
+def _weights_array(feature: RequestFeature, weights: Any) -> pa.Array:
+    """The lists of weights of a feature, list<float32>."""
+    try:
+        return _fit(_arrow(weights), True, _fit_numbers)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise RequestError(feature.weights, f"not for each row a list of numbers, found {_shorten(weights)}") from error
 
 
-def _type_of(kind: Kind, is_text: bool) -> pa.DataType:
-    if kind is Kind.ids:
-        return _LISTS[is_text]
-    return pa.string() if is_text else pa.int64()
+def _arrow(values: Any) -> pa.Array:
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return in_one_chunk(values)
+    return pa.array(values)
 
 
-def _hash(texts: pa.Array) -> pa.Array:
-    """The ids of texts, or of lists of texts."""
-    if pa.types.is_list(texts.type):
-        mask = texts.is_null() if texts.null_count else None
-        return pa.ListArray.from_arrays(texts.offsets, _hash(texts.values), mask=mask)
-    return pa.array([None if text is None else text_id(text) for text in texts.to_pylist()], pa.int64())
+def _fit(array: pa.Array, wants_lists: bool, fit_values: Callable[[pa.Array], pa.Array]) -> pa.Array:
+    """An array of values; or of lists, of whatever layout, as lists that begin at the first value and hold all."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if not is_any_list(array.type):
+        if not wants_lists:
+            return fit_values(array)
+        if not pa.types.is_null(array.type):
+            raise TypeError(str(array.type))
+        return array.cast(pa.list_(fit_values(array).type))
+    if not wants_lists:
+        raise TypeError(str(array.type))
+    lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
+    mask = array.is_null() if array.null_count else None
+    return pa.ListArray.from_arrays(pa.array(offsets_of(lengths), pa.int32()), fit_values(array.flatten()), mask=mask)
+
+
+def _fit_values(feature: RequestFeature, values: pa.Array) -> pa.Array:
+    """Values as the kind has them. Arrow would make whole numbers of fractions, and of truth values."""
+    if feature.kind is Kind.dense:
+        return _fit_numbers(values)
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if pa.types.is_null(values.type) or pa.types.is_integer(values.type):
+        return values.cast(pa.int64())
+    if not (feature.takes_text and any(is_text(values.type) for is_text in _TEXTS)):
+        raise TypeError(str(values.type))
+    return pa.array([None if text is None else text_id(text) for text in values.to_pylist()], pa.int64())
+
+
+def _fit_numbers(values: pa.Array) -> pa.Array:
+    """Numbers as float32."""
+    if not (pa.types.is_null(values.type) or pa.types.is_integer(values.type) or pa.types.is_floating(values.type)):
+        raise TypeError(str(values.type))
+    return values.cast(pa.float32(), safe=False)
 
 
 def _shorten(values: Any) -> str:

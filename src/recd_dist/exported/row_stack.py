@@ -49,8 +49,9 @@ class RowStack:
         return self.rows.shape[1]
 
     def table(self, name: str) -> tuple[Tensor, Tensor | None]:
-        """The rows of a table as views, [rows, D], and their scales."""
-        part = slice(self.first_row[name], self.first_row[name] + self.num_rows[name])
+        """The rows of a table as views, [rows, D], and their scales; none of a table that is not there."""
+        first = self.first_row.get(name, 0)
+        part = slice(first, first + self.num_rows.get(name, 0))
         return self.rows[part], None if self.scales is None else self.scales[part]
 
     def take(self, index: Tensor) -> Tensor:
@@ -98,9 +99,10 @@ class RowStack:
         """The same rows, with room for more in some tables, as zeros.
 
         Args:
-            num_rows: for each table how many rows it shall have, at least as many as it has.
+            num_rows: for some tables, new ones too, how many rows they shall have, at least as many as they have.
         """
-        if dict(num_rows) == self.num_rows:
+        num_rows = {**self.num_rows, **num_rows}
+        if num_rows == self.num_rows:
             return self
         first_row, total = dict[str, int](), 0
         for name, size in num_rows.items():

@@ -9,7 +9,7 @@ The front reads JSON and looks at the form alone; what features mean is known to
 Values are converted a column at a time, by compiled code: 40 features of 200 candidates take 0.6 ms.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -114,13 +114,13 @@ def write_candidates(candidates: Mapping[str, Any], most: int, most_values: int)
         most_values: values that a list may have.
 
     Returns:
-        The columns, and how many candidates there are.
+        The columns, and how many candidates there are; one, where a model has no features of candidates.
 
     Raises:
         RefusedError: there are none or too many, columns differ in length, or a value is none of a feature.
     """
     if not candidates:
-        raise _bad(f"{CANDIDATES}: there is no feature; send a list of values for each feature")
+        return _write({}), 1
     first, num = "", -1
     for name, values in candidates.items():
         if not isinstance(values, list):
@@ -155,7 +155,7 @@ def check_lists(name: str, column: pa.Array, most_values: int) -> None:
     Raises:
         RefusedError: there is one.
     """
-    if _is_list(column.type) and len(column.values) > most_values:  # of all its lists together
+    if is_list(column.type) and len(column.values) > most_values:  # of all its lists together
         longest = pc.max(pc.list_value_length(column)).as_py() or 0
         if longest > most_values:
             raise _bad(
@@ -167,6 +167,8 @@ def check_lists(name: str, column: pa.Array, most_values: int) -> None:
 
 def write_batch(batch: pa.RecordBatch) -> Bytes:
     """Converts columns that are Arrow's already."""
+    if not batch.num_columns:  # of a model without features of the user, or of candidates
+        batch = pa.RecordBatch.from_arrays([pa.nulls(1)], names=[_NO_FEATURE])
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as stream:
         stream.write_batch(batch)
@@ -176,8 +178,7 @@ def write_batch(batch: pa.RecordBatch) -> Bytes:
 def read_user(columns: Bytes) -> dict[str, Any]:
     """The user row as the export's loader takes it: a value, or a numpy array of a list."""
     batch = pa.ipc.open_stream(pa.py_buffer(columns)).read_next_batch()
-    columns_by_name = zip(batch.schema.names, batch.columns, strict=True)
-    return {name: _value(column) for name, column in columns_by_name if name != _NO_FEATURE}
+    return {name: _value(column) for name, column in _named(batch)}
 
 
 def read_candidates(columns: Bytes) -> dict[str, Any]:
@@ -187,12 +188,15 @@ def read_candidates(columns: Bytes) -> dict[str, Any]:
         Feature -> a numpy array of numbers; or the column, where it has texts, lists, or values that are missing.
     """
     batch = pa.ipc.open_stream(pa.py_buffer(columns)).read_next_batch()
-    return {name: _values(column) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+    return {name: _values(column) for name, column in _named(batch)}
+
+
+def _named(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.Array]]:
+    named = zip(batch.schema.names, batch.columns, strict=True)
+    return (one for one in named if one[0] != _NO_FEATURE)
 
 
 def _write(columns: Mapping[str, pa.Array]) -> Bytes:
-    if not columns:  # of a model without features of the user; a batch without columns would have no row
-        columns = {_NO_FEATURE: pa.nulls(1)}
     return write_batch(pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns)))
 
 
@@ -220,15 +224,20 @@ def _values(column: pa.Array) -> Any:
 
 def _value(column: pa.Array) -> Any:
     value = column[0]
-    if not _is_list(column.type) or not value.is_valid:
+    if not is_list(column.type) or not value.is_valid:
         return value.as_py()
     with suppress(pa.ArrowException):  # no numbers, or some are missing
         return value.values.to_numpy()
     return value.as_py()
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a type is one of Arrow's lists, of whatever layout.
+
+    Args:
+        kind: the type of a column.
+    """
+    return pa.types.is_nested(kind) and hasattr(kind, "value_type")
 
 
 def _bad(message: str, feature: str | None = None) -> RefusedError:

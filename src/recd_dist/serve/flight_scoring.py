@@ -29,7 +29,7 @@ from pyarrow import flight
 from recd_dist.errors import ConfigError
 from recd_dist.reader.tier.server_access import ServerAccess, TokenCheck
 from recd_dist.reader.tier.server_address import Address
-from recd_dist.serve.body_columns import USER, RequestColumns, check_lists, check_number, write_batch
+from recd_dist.serve.body_columns import USER, RequestColumns, check_lists, check_number, is_list, write_batch
 from recd_dist.serve.http_service import Service
 from recd_dist.serve.refused import BAD_REQUEST, DEADLINE, NOT_READY, QUEUE_FULL, SCORING_FAILED, RefusedError
 from recd_dist.serve.waiting_requests import Scored
@@ -40,6 +40,8 @@ SCORE, MODEL = b"score", "model"
 _SLACK_S = 5.0
 _MAX_REQUESTS = 64
 """Requests of one batch that are in the queue at a time."""
+_MOST_TRIES = 3
+"""How often a batch is scored, so that all of it comes from one model."""
 
 
 @dataclass(frozen=True)
@@ -133,15 +135,22 @@ class FlightScoring(flight.FlightServerBase):
         except RefusedError as refused:
             status = refused.status
             raise _as_flight(refused) from None
+        except TimeoutError:
+            waiting.cancel()
+            late = RefusedError(DEADLINE, f"no scores within {self._service.config.timeout_s:g} s; send less at once")
+            status = late.status
+            raise _as_flight(late) from None
+        except Exception as error:
+            status = 400 if isinstance(error, pa.ArrowException) else 500
+            raise
         finally:
             self._loop.call_soon_threadsafe(self._service.metrics.count_request, "flight", status, monotonic() - start)
         tasks = list(scored[0].model.tasks)
         scores = np.empty((len(tasks), batch.num_rows), np.float32)
         for part, one in zip(parts, scored, strict=True):
             scores[:, part.rows] = one.scores.T
-        return pa.RecordBatch.from_arrays([pa.array(column) for column in scores], names=tasks), scored[
-            0
-        ].model.identity
+        answer = pa.RecordBatch.from_arrays([pa.array(column) for column in scores], names=tasks)
+        return answer, scored[0].model.identity
 
     async def _score(self, parts: list[_Part]) -> list[Scored]:
         at_once, scorer = asyncio.Semaphore(_MAX_REQUESTS), self._service.scorer
@@ -152,7 +161,11 @@ class FlightScoring(flight.FlightServerBase):
                 self._service.metrics.count_stages(scored.queue_s, scored.compute_s)
                 return scored
 
-        return await asyncio.gather(*map(one, parts))
+        for _ in range(_MOST_TRIES):
+            scored = await asyncio.gather(*map(one, parts))
+            if all(part.model.identity == scored[0].model.identity for part in scored):
+                return scored
+        raise RefusedError(NOT_READY, "the model was changed while the batch was scored; ask again", None, 1)
 
     def _flat_parts(self, batch: pa.RecordBatch) -> list[_Part]:
         """The requests of a flat batch: runs of neighbours with equal features of the user."""
@@ -192,7 +205,7 @@ class FlightScoring(flight.FlightServerBase):
 def _differs(column: pa.Array) -> np.ndarray:
     """For each row but the first whether it differs from the one before."""
     before, after = column.slice(0, len(column) - 1), column.slice(1)
-    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+    if not is_list(column.type):
         equal = pc.equal(before, after)
         both_null = pc.and_(before.is_null(), after.is_null())
         return ~np.asarray(pc.or_(pc.fill_null(equal, False), both_null), bool)

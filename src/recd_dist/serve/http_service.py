@@ -95,7 +95,8 @@ class Service:
         columns = self.columns_of(body)
         left_s = max(timeout_s - (time.monotonic() - start), 0.0)
         scored = await self.scorer.score(columns, left_s, _hung_up(request))
-        if body.user is not None and body.user_key is not None:
+        is_newest = scored.model.identity == self.scorer.model.identity  # rows of the model before are forgotten
+        if body.user is not None and body.user_key is not None and is_newest:
             self.rows.keep(body.user_key, body.user_version, columns.user)
         return scored
 

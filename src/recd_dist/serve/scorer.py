@@ -61,7 +61,7 @@ class Scorer:
         self._starts = WorkerStarts(command, config.threads, config.dedup, config.spare)
         self._workers: ModelWorkers | None = None
         self._reloading = asyncio.Lock()
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring: dict[asyncio.Task[None], ModelWorkers] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._looking: asyncio.Task[None] | None = None
         self.is_draining = False
@@ -183,8 +183,8 @@ class Scorer:
         if self._looking is not None:
             self._looking.cancel()
         self._starts.close()
-        if self._workers is not None:
-            self._workers.kill()
+        for workers in self._all_workers():
+            workers.kill()
 
     def _new_workers(self, directory: str) -> ModelWorkers:
         resolved = str(Path(directory).resolve())
@@ -198,8 +198,8 @@ class Scorer:
         if old is not None:
             logger.info("serve: step %d of %s (%s) has taken over", model.step, model.name, workers.directory)
             task = asyncio.create_task(old.retire())
-            self._retiring.add(task)
-            task.add_done_callback(self._retiring.discard)
+            self._retiring[task] = old
+            task.add_done_callback(self._retiring.pop)
         self._starts.prepare()
         self._send()
 
@@ -250,5 +250,9 @@ class Scorer:
         """Ends workers that hang."""
         while True:
             await asyncio.sleep(_LOOK_S)
-            if self._workers is not None:
-                self._workers.kill_hung(self._config.hang_s)
+            for workers in self._all_workers():
+                workers.kill_hung(self._config.hang_s)
+
+    def _all_workers(self) -> list[ModelWorkers]:
+        """The workers of the newest model, and those of models before that answer what they have."""
+        return [*([self._workers] if self._workers is not None else []), *self._retiring.values()]

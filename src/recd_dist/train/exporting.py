@@ -10,7 +10,6 @@
 import math
 import os
 import platform
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,7 +30,6 @@ from recd_dist.exported.dense_layers import build_layers
 from recd_dist.exported.dense_program import ProgramInputs, write_program
 from recd_dist.exported.description import (
     DENSE,
-    DESCRIPTION,
     IDS,
     PRECISIONS,
     REQUEST,
@@ -47,7 +45,6 @@ from recd_dist.exported.row_precision import quantise
 from recd_dist.exported.row_stack import SCALE, RowStack
 from recd_dist.exported.tensor_files import save_tensors
 from recd_dist.files.json_text import json_text
-from recd_dist.files.whole_directory import put_in_place
 from recd_dist.job.options import ExportConfig
 from recd_dist.job.run_records import read_run
 from recd_dist.metrics.quality import auc
@@ -56,6 +53,7 @@ from recd_dist.model.scores import to_scores
 from recd_dist.model.task import Task
 from recd_dist.ranks.process_group import Ranks
 from recd_dist.table.schema import Schema
+from recd_dist.train.export_directory import new_directory, require_free
 from recd_dist.train.requests_of_samples import SampledRequest, sample_requests
 from recd_dist.train.trained_run import TrainedRun, logits_of, open_run
 
@@ -82,13 +80,7 @@ def check_export(config: ExportConfig) -> Path:
     out = Path(os.path.abspath(config.out or Path(config.run_dir) / "export"))
     if "://" in (config.out or ""):
         raise ConfigError(f"out={config.out}: exports are local, since they are mapped into memory; copy it afterwards")
-    if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
-        if not (out / DESCRIPTION).is_file():
-            raise ConfigError(f"out={out}: holds something that is no export; choose another out=...")
-        if not config.overwrite:
-            raise ConfigError(f"out={out}: holds an export; overwrite=true replaces it, or choose another out=...")
-        if config.base is not None and Path(os.path.abspath(config.base)) == out:
-            raise ConfigError(f"base={config.base}: a delta cannot take the place of its base; choose another out=...")
+    require_free(out, config.overwrite, None if config.base is None else Path(config.base))
     return out
 
 
@@ -108,18 +100,12 @@ def export_run(config: ExportConfig, ranks: Ranks) -> dict[str, Any]:
     """
     out = check_export(config)
     run = open_run(config, ranks)
-    work = out.parent / f".{out.name}.partial"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    try:
+    with new_directory(out) as work:
         description = _write_files(config, run, work, out)
         description.write(work)
         metrics = _check(config, run, ranks, work)
         description = replace(description, metrics={**description.metrics, **metrics}, files=describe_files(work))
         description.write(work)
-        put_in_place(work, out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     changed = {} if description.base is None else {"changed": dict(description.base.changed)}
     files = {name: file.num_bytes for name, file in description.files.items()}
     return {"out": str(out), "version": description.version, "step": run.step, "files": files, **metrics, **changed}
@@ -128,7 +114,7 @@ def export_run(config: ExportConfig, ranks: Ranks) -> dict[str, Any]:
 def _write_files(config: ExportConfig, run: TrainedRun, work: Path, out: Path) -> Description:
     """Writes tables and dense layers; and describes them."""
     stored = StoredTensors(run.path)
-    base = None if config.base is None else Path(os.path.abspath(config.base))
+    base = None if config.base is None else Path(os.path.realpath(config.base))
     schema, job, model = run.job.schema, run.job, dict(run.job.config.model)
     description = Description(
         name=config.name or Path(config.run_dir).resolve().name,
@@ -155,7 +141,9 @@ def _write_files(config: ExportConfig, run: TrainedRun, work: Path, out: Path) -
     changed = _write_tables(description, stored, work, base)
     if base is not None:
         before = read_description(base)
-        description = replace(description, base=Base(os.path.relpath(base, out), before.version, changed))
+        description = replace(
+            description, base=Base(os.path.relpath(base, os.path.realpath(out)), before.version, changed)
+        )
     prefix = _AVERAGES if any(name.startswith(_AVERAGES) for name in stored.kinds) else _LAYERS
     weights = {name: stored.read(prefix + name) for name in layers.state_dict()}
     save_tensors(weights, work / DENSE)
@@ -297,7 +285,7 @@ def _compare(run: TrainedRun, ranks: Ranks, model: ExportedModel, num_samples: i
                 break
     by_export = list[NDArray[np.float32]]()
     for first in range(0, len(requests), 16):
-        read = [model.read(request.user, request.candidates) for request in requests[first : first + 16]]
+        read = [model.read(r.user, r.candidates, r.end - r.start) for r in requests[first : first + 16]]
         by_export += model.score(read)
     example = max(range(min(len(requests), 64)), key=lambda n: min(requests[n].end - requests[n].start, 8))
     run_scores, known = np.concatenate(by_run)[:size], np.concatenate(labels)[:size]
