@@ -99,6 +99,15 @@ def test_lists_of_another_layout_are_lists(client: flight.FlightClient) -> None:
             exchange(client, (columns.set_column(1, "history", pa.array([list(range(11))] * 4, kind)), b""))
 
 
+def test_columns_without_values_or_of_one_name_are_told_apart(client: flight.FlightClient) -> None:
+    columns = pa.record_batch(FLAT)
+    assert exchange(client, (columns.set_column(1, "history", pa.array([[]] * 4)), b""))
+    for index, name, said in ((1, "history", "NoneType|null|missing|history"), (1, "region", "several of that name")):
+        with pytest.raises(pa.ArrowException, match=said) as refused:
+            exchange(client, (columns.set_column(index, name, pa.nulls(4)), b""))
+        assert "no kernel" not in str(refused.value)
+
+
 def test_the_model_is_described(client: flight.FlightClient) -> None:
     (told,) = client.do_action("model")
 

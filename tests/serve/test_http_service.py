@@ -1,5 +1,6 @@
 """A service asked over HTTP: scores, what is wrong with a request, health, metrics, and the page of its interface."""
 
+import gzip
 import json
 import socket
 from collections.abc import Iterator
@@ -53,7 +54,7 @@ BAD = {
     "beyond 64 bits": (candidates(item=[2**63, 1]), 422, "bad_request", "item"),
     "a long list": (user(history=list(range(101))), 422, "bad_request", "history"),
     "no candidates": (candidates(item=[], price=[]), 422, "bad_request", None),
-    "no feature of candidates": ({**GOOD, "candidates": {}}, 422, "bad_request", None),
+    "no feature of candidates": ({**GOOD, "candidates": {}}, 422, "bad_request", "item"),
     "too many candidates": (request(*range(51)), 422, "bad_request", None),
     "a misspelt field": ({**GOOD, "candidate": {}}, 422, "bad_request", None),
     "a list of candidates": ({**GOOD, "candidates": [1]}, 422, "bad_request", None),
@@ -123,6 +124,27 @@ def test_a_user_row_is_kept_by_key_and_version(fake: FakeService) -> None:
     assert fake.metric("recd_user_rows_total") >= 2
     assert fake.post("/v1/reload").status_code == 200  # another model may have other features
     assert fake.post("/v1/score", alone).status_code == 404
+
+
+def test_addresses_methods_and_bodies_that_there_are_not(fake: FakeService) -> None:
+    body = json.dumps(GOOD).encode()
+    with fake.client() as client:
+        for answer, status, code in (
+            (client.get("/v1/nothing"), 404, "not_found"),
+            (client.post("/v1/score/", json=GOOD), 404, "not_found"),
+            (client.get("/v1/score"), 405, "not_allowed"),
+            (
+                client.post("/v1/score", content=gzip.compress(body), headers={"Content-Encoding": "gzip"}),
+                415,
+                "unsupported",
+            ),
+            (client.post("/v1/reload", json={"model": "\0"}), 422, "bad_request"),
+        ):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+        assert client.head("/health/ready").status_code == client.head("/health/live").status_code == 200
+    with socket.create_connection(("127.0.0.1", int(fake.url.rpartition(":")[2]))) as old:  # without Host
+        old.sendall(b"POST /v1/score HTTP/1.0\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        assert b" 200 " in old.recv(100)
 
 
 def test_a_deadline_of_the_client_is_a_number_of_milliseconds(fake: FakeService) -> None:

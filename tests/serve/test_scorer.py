@@ -70,6 +70,16 @@ def test_a_worker_that_hangs_is_ended_when_another_model_has_taken_over(tmp_path
         assert hanging.result().status_code == 500  # a worker of the new model hangs with it, too
 
 
+def test_a_worker_that_hangs_while_it_loads_is_replaced(tmp_path: Path) -> None:
+    with service(tmp_path, "watch_s=null", "hang_s=0.5", "spare=false") as running:
+        os.kill(running.workers()[0], signal.SIGKILL)
+        wait_until(lambda: bool(running.workers()), "no worker in its place")
+        (loading,) = running.workers()
+        os.kill(loading, signal.SIGSTOP)
+        wait_until(lambda: not Path(f"/proc/{loading}").exists(), "the worker that hangs stays")
+        assert running.score(5).status_code == 200
+
+
 def test_a_full_queue_and_a_deadline(tmp_path: Path) -> None:
     limits = ("limits.queue=2", "batch.max_requests=1", "watch_s=null")
     with service(tmp_path, *limits, delay_ms=700) as running:
@@ -176,10 +186,10 @@ def test_a_link_that_is_turned_and_a_signal_change_the_model(tmp_path: Path) -> 
 
 
 def test_a_service_that_ends_answers_what_has_come(tmp_path: Path) -> None:
-    with service(tmp_path, "watch_s=null", "batch.max_requests=2", delay_ms=200) as running:
+    with service(tmp_path, "watch_s=null", "batch.max_requests=2", delay_ms=300) as running:
         workers = running.workers()
         pool, answers = all_at_once(running, 8)
-        time.sleep(0.3)
+        time.sleep(0.6)
 
         assert json.loads((tmp_path / "serve.json").read_text())["http"] == running.url
         assert running.end() == 0

@@ -51,7 +51,7 @@ class AccessGuard:
         origin = headers.get(b"origin", b"").decode("latin-1")
         if origin and origin.partition("://")[2] != host:
             return RefusedError(FORBIDDEN, f"Origin {origin[:100]}: pages from elsewhere may not ask")
-        if self._is_loopback and not is_loopback_name(host):
+        if self._is_loopback and host and not is_loopback_name(host):  # every browser says it, HTTP/1.0 need not
             return RefusedError(FORBIDDEN, f"Host {host[:100]}: this service answers to localhost alone")
         if self._wanted is None or str(scope["path"]).startswith(OPEN_PATHS):
             return None

@@ -155,7 +155,7 @@ def check_lists(name: str, column: pa.Array, most_values: int) -> None:
     Raises:
         RefusedError: there is one.
     """
-    if is_list(column.type) and len(column.values) > most_values:  # of all its lists together
+    if _is_list(column.type) and len(column.values) > most_values:  # of all its lists together
         longest = pc.max(pc.list_value_length(column)).as_py() or 0
         if longest > most_values:
             raise _bad(
@@ -224,19 +224,15 @@ def _values(column: pa.Array) -> Any:
 
 def _value(column: pa.Array) -> Any:
     value = column[0]
-    if not is_list(column.type) or not value.is_valid:
+    if not _is_list(column.type) or not value.is_valid:
         return value.as_py()
     with suppress(pa.ArrowException):  # no numbers, or some are missing
         return value.values.to_numpy()
     return value.as_py()
 
 
-def is_list(kind: pa.DataType) -> bool:
-    """Whether a type is one of Arrow's lists, of whatever layout.
-
-    Args:
-        kind: the type of a column.
-    """
+def _is_list(kind: pa.DataType) -> bool:
+    """Whether a type is one of Arrow's lists, of whatever layout."""
     return pa.types.is_nested(kind) and hasattr(kind, "value_type")
 
 

@@ -16,6 +16,7 @@ Requests go the same way as those of HTTP: one queue, one limit, one batch of a 
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from time import monotonic
@@ -29,7 +30,7 @@ from pyarrow import flight
 from recd_dist.errors import ConfigError
 from recd_dist.reader.tier.server_access import ServerAccess, TokenCheck
 from recd_dist.reader.tier.server_address import Address
-from recd_dist.serve.body_columns import USER, RequestColumns, check_lists, check_number, is_list, write_batch
+from recd_dist.serve.body_columns import USER, RequestColumns, check_lists, check_number, write_batch
 from recd_dist.serve.http_service import Service
 from recd_dist.serve.refused import BAD_REQUEST, DEADLINE, NOT_READY, QUEUE_FULL, SCORING_FAILED, RefusedError
 from recd_dist.serve.waiting_requests import Scored
@@ -128,6 +129,8 @@ class FlightScoring(flight.FlightServerBase):
         try:
             batch.validate(full=True)  # offsets and indices of strangers
             check_number(batch.num_rows, batch.num_rows)
+            if twice := [name for name, times in Counter(batch.schema.names).items() if times > 1]:
+                raise RefusedError(BAD_REQUEST, f"column {twice[0]}: there are several of that name", twice[0])
             is_flat = USER not in batch.schema.names or not pa.types.is_dictionary(batch.schema.field(USER).type)
             parts = self._flat_parts(batch) if is_flat else self._parts(batch)
             waiting = asyncio.run_coroutine_threadsafe(self._score(parts), self._loop)
@@ -205,7 +208,9 @@ class FlightScoring(flight.FlightServerBase):
 def _differs(column: pa.Array) -> np.ndarray:
     """For each row but the first whether it differs from the one before."""
     before, after = column.slice(0, len(column) - 1), column.slice(1)
-    if not is_list(column.type):
+    if pa.types.is_null(column.type):
+        return np.zeros(len(before), bool)
+    if not pa.types.is_nested(column.type):
         equal = pc.equal(before, after)
         both_null = pc.and_(before.is_null(), after.is_null())
         return ~np.asarray(pc.or_(pc.fill_null(equal, False), both_null), bool)

@@ -13,6 +13,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from recd_dist import __version__
@@ -23,6 +24,8 @@ from recd_dist.serve.refused import (
     BAD_REQUEST,
     DEADLINE,
     HUNG_UP,
+    NOT_ALLOWED,
+    NOT_FOUND,
     NOT_READY,
     SCORING_FAILED,
     TOO_LARGE,
@@ -111,8 +114,8 @@ class Service:
         """
         if directory is not None:
             root = Path(self.model).absolute().parent
-            if not Path(directory).resolve().is_relative_to(root.resolve()):
-                raise RefusedError(BAD_REQUEST, f"model {directory}: lies outside {root}, the only place for models")
+            if "\0" in directory or not Path(directory).resolve().is_relative_to(root.resolve()):
+                raise RefusedError(BAD_REQUEST, f"model {directory!r}: lies outside {root}, the only place for models")
         model = await self.scorer.reload(directory or self.model)
         self.rows.clear()
         return model.identity
@@ -120,8 +123,16 @@ class Service:
 
 def application(service: Service) -> FastAPI:
     """The application that answers HTTP."""
-    app = FastAPI(title="recd serve", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="recd serve",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
     app.add_exception_handler(RefusedError, _refuse)
+    app.add_exception_handler(HTTPException, _refuse_address)
     app.add_exception_handler(Exception, _refuse)  # a bug, whose traceback uvicorn logs
     app.mount(api_page.SWAGGER, StaticFiles(directory=api_page.swagger_files()))
     _add_scoring(app, service)
@@ -180,10 +191,12 @@ def _add_model(app: FastAPI, service: Service) -> None:
 
 
 def _add_state(app: FastAPI, service: Service) -> None:
+    @app.head("/health/live", include_in_schema=False)
     @app.get("/health/live", summary="Whether the service runs", response_model=None, tags=["state"])
     async def live() -> Response:
         return _json({"live": True})
 
+    @app.head("/health/ready", include_in_schema=False)
     @app.get("/health/ready", summary="Whether it takes requests", response_model=None, tags=["state"])
     async def ready() -> Response:
         """200 while a worker has the model and the service does not end, else 503."""
@@ -207,6 +220,8 @@ def write_scores(scored: Scored) -> bytes:
 
 async def _read(request: Request, most: int, option: str, timeout_s: float) -> bytes:
     """The body, as far as it is not too long."""
+    if (packed := request.headers.get("content-encoding", "identity")) != "identity":
+        raise RefusedError(UNSUPPORTED, f"Content-Encoding {packed[:40]}: send the body as it is, without this header")
     too_large = RefusedError(TOO_LARGE, f"the body has more than {most:,} bytes ({option}); send several requests")
     pieces, size = [], int(request.headers.get("content-length") or 0)
     if size > most:
@@ -275,6 +290,20 @@ def _refuse(_request: Request, error: Exception) -> Response:
     bug = RefusedError(SCORING_FAILED, f"the service could not answer ({error!r}); its log says more")
     refused = error if isinstance(error, RefusedError) else bug
     return _json(refused.to_json(), refused.status, refused.headers)
+
+
+def _refuse_address(request: Request, error: Exception) -> Response:
+    """There is nothing at an address, or not for this method."""
+    if not isinstance(error, HTTPException) or error.status_code not in (404, 405):
+        return _refuse(request, error)
+    where = f"{request.method} {request.url.path[:100]}"
+    if error.status_code == 404:
+        refused = RefusedError(NOT_FOUND, f"{where}: there is nothing at this address; /docs shows what there is")
+    else:
+        refused = RefusedError(
+            NOT_ALLOWED, f"{where}: this address takes {(error.headers or {}).get('Allow', 'others')}"
+        )
+    return _json(refused.to_json(), refused.status, dict(error.headers or {}))
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -12,6 +12,8 @@ from recd_dist.serve.waiting_requests import WaitingRequest
 
 logger = logging.getLogger(__name__)
 
+_LOADING = 5
+"""How many times as long as a batch the loading of a model may take before it counts as hanging."""
 _LONGEST_PAUSE_S = 5.0
 _SETTLED_S = 30.0
 """Seconds after which a worker that dies is replaced without a pause."""
@@ -127,10 +129,13 @@ class ModelWorkers:
         return next((process for process in self._processes if process.can_take), None)
 
     def kill_hung(self, hang_s: float) -> None:
-        """Ends workers that have owed an answer for too long, as if they had died."""
+        """Ends workers that have owed an answer, or have loaded, for too long, as if they had died."""
         for process in self._processes:
             if process.busy_s() > hang_s:
                 logger.warning("serve: worker %d has not answered for %g s; it is ended", process.pid, hang_s)
+                process.kill()
+            elif process.loading_s() > _LOADING * hang_s:
+                logger.warning("serve: worker %d has loaded for %g s; it is ended", process.pid, _LOADING * hang_s)
                 process.kill()
 
     async def retire(self) -> None:

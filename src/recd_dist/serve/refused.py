@@ -10,12 +10,15 @@ QUEUE_FULL, DEADLINE, NOT_READY = "queue_full", "deadline", "not_ready"
 USER_UNKNOWN, USER_OTHER_VERSION = "user_unknown", "user_other_version"
 SCORING_FAILED, RELOAD_FAILED, RELOADING = "scoring_failed", "reload_failed", "reloading"
 UNAUTHORIZED, FORBIDDEN, UNSUPPORTED = "unauthorized", "forbidden", "unsupported"
+NOT_FOUND, NOT_ALLOWED = "not_found", "not_allowed"
 
 STATUSES = {
     BAD_JSON: 400,
     UNAUTHORIZED: 401,
     FORBIDDEN: 403,
+    NOT_FOUND: 404,
     USER_UNKNOWN: 404,
+    NOT_ALLOWED: 405,
     USER_OTHER_VERSION: 409,
     RELOADING: 409,
     TOO_LARGE: 413,

@@ -60,6 +60,7 @@ class Scorer:
         self._waiting = WaitingRequests(config.limits.queue, batch.max_candidates, batch.max_requests)
         self._starts = WorkerStarts(command, config.threads, config.dedup, config.spare)
         self._workers: ModelWorkers | None = None
+        self._loading: ModelWorkers | None = None
         self._reloading = asyncio.Lock()
         self._retiring: dict[asyncio.Task[None], ModelWorkers] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -155,7 +156,7 @@ class Scorer:
         if self._reloading.locked():
             raise RefusedError(RELOADING, "another model is being loaded; ask again when it is there", None, 5)
         async with self._reloading:
-            workers = self._new_workers(directory)
+            workers = self._loading = self._new_workers(directory)
             try:
                 model = await workers.start()
             except ConfigError as error:
@@ -165,6 +166,8 @@ class Scorer:
                 logger.warning("serve: %s is not taken: %s", directory, error)
                 text = f"{error}; step {kept.get('step')} of {kept.get('name')} goes on"
                 raise RefusedError(RELOAD_FAILED, text) from error
+            finally:
+                self._loading = None
             self._take_over(workers, model)
             self._metrics.count_reload(True)
             return model
@@ -254,5 +257,5 @@ class Scorer:
                 workers.kill_hung(self._config.hang_s)
 
     def _all_workers(self) -> list[ModelWorkers]:
-        """The workers of the newest model, and those of models before that answer what they have."""
-        return [*([self._workers] if self._workers is not None else []), *self._retiring.values()]
+        """The workers of the newest model, of one that is loaded, and of those before that answer what they have."""
+        return [workers for workers in (self._workers, self._loading, *self._retiring.values()) if workers is not None]

@@ -96,6 +96,7 @@ class ScoringProcess:
         self._writer: asyncio.StreamWriter | None = None
         self._loaded: asyncio.Future[LoadedModel] = asyncio.get_running_loop().create_future()
         self._number, self._batch = 0, SentBatch((), 0.0)
+        self._load_began: float | None = None
         self.model: LoadedModel | None = None
         self.is_ending = False
         self.since = time.monotonic()
@@ -115,12 +116,17 @@ class ScoringProcess:
         """Seconds since which it has owed an answer."""
         return time.monotonic() - self._batch.sent if self._batch.requests else 0.0
 
+    def loading_s(self) -> float:
+        """Seconds since which it has been loading an export."""
+        return 0.0 if self._load_began is None or self._loaded.done() else time.monotonic() - self._load_began
+
     async def load(self, directory: str) -> LoadedModel:
         """Loads an export.
 
         Raises:
             ConfigError: it cannot be loaded, or the process has ended meanwhile.
         """
+        self._load_began = time.monotonic()
         while self._writer is None and not self._loaded.done():
             await asyncio.sleep(0.005)
         if self._writer is not None:
