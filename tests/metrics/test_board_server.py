@@ -203,7 +203,7 @@ def test_the_served_dashboard_is_ready_and_ends_with_its_process(tmp_path: Path)
         server.terminate()
         server.wait(timeout=20)
     titles = [category["title"] for category in layout["category"]]
-    first = ["quality", "optimizers", "ids that come and go", "speed", "reader"]
+    first = ["quality", "day by day", "optimizers", "ids that come and go", "speed", "reader"]
     assert titles == [*first, "what deduplication saves", "memory", "alarms"]
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5)
