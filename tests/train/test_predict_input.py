@@ -156,7 +156,7 @@ def test_csv_is_read_as_the_etl_reads_it(alone: Ranks, root: Path, tmp_path: Pat
         (["data.sql=select * from '{log}' where itm = 3"], DataError, "line 1, column .*: no column 'itm'; did you"),
         (["data.sql=select 1; select 2"], DataError, "data.sql: must be one query"),
         (["data.sql=select * from '{path}'"], ConfigError, "say what it is: data.path=FILES"),
-        (["data.sql=select * from '{log}' where false"], DataError, "without a single row"),
+        (["data.sql=select * from '{log}' where false"], DataError, "^data.sql: .* without a single row"),
         (["data.path={log}", "columns=[nots]"], ConfigError, "has no column 'nots'; did you mean 'note'"),
         (["data.path={log}", "columns=[visit]"], ConfigError, None),
         (["data.path=nowhere.parquet"], DataError, "path nowhere.parquet: not found"),

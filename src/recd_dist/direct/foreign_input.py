@@ -76,7 +76,10 @@ def open_foreign_input(path: str, name: str, schema: Schema, origin: TableOrigin
         ConfigError, DataError: a column that the model reads is not there, or is something else than in training.
     """
     wanted = _columns_of(schema)
-    flat = read_flat_files(path, _AllBut({*wanted, *schema.labels}))
+    try:
+        flat = read_flat_files(path, _AllBut({*wanted, *schema.labels}))
+    except DataError as error:  # of a query its rows lie in a file that nobody has named
+        raise DataError(str(error).replace(f"data.path={path}", name)) from error
     _require_columns(name, schema, flat, origin)
     source = _source_of(path, schema, flat, origin)
     absent = [label for label in schema.labels if label not in flat.types]
