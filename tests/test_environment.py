@@ -62,7 +62,10 @@ def test_python_shim_that_does_not_run_is_passed_over(checkout: Path) -> None:
     executable(checkout / "bin/python3.12", NEW_PYTHON)
     (checkout / "bin/cp").symlink_to(str(shutil.which("cp")))
     code, shown = env_sh(checkout)
-    assert (code, shown.splitlines()[0]) == (0, "make env: new .venv with Python 3.12.1, variant cpu")
+    assert code == 0
+    assert (
+        "make env: new .venv with Python 3.12.1, variant cpu" in shown.splitlines()
+    )  # behind a hint where disk is short
     assert "./packaging/fbgemm-gpu-cpu-shim --editable .[cpu,dev]" in (checkout / "calls").read_text()
 
 
