@@ -167,9 +167,19 @@ class ExportedModel:
             RequestError: a value of one of them does not fit after its transforms; score them one by one to learn
                 whose.
         """
-        if not requests:
-            return []
-        batch = self.batch(requests)
+        return self.score_batch(self.batch(requests), requests, dedup) if requests else []
+
+    def score_batch(self, batch: Batch, requests: Sequence[Request], dedup: bool = True) -> list[NDArray[np.float32]]:
+        """Scores a batch of requests; arguments and result are otherwise those of ``score``.
+
+        Args:
+            batch: what ``batch`` has made of the requests.
+            requests: the requests, at least one.
+            dedup: as for ``score``.
+
+        Raises:
+            RequestError: lists that the model wants aligned are not.
+        """
         scores = to_scores(self.logits(batch if dedup else batch.expand()), self.description.tasks).numpy()
         ends = np.cumsum([request.num_candidates for request in requests])
         return np.split(scores, ends[:-1])

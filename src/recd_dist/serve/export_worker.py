@@ -12,7 +12,6 @@ from recd_dist.exported.description import REQUEST, Description
 from recd_dist.exported.exported_model import ExportedModel, count_batch
 from recd_dist.exported.request_schema import RequestFeature
 from recd_dist.exported.requests import Request
-from recd_dist.model.scores import to_scores
 from recd_dist.serve.scoring_worker import main
 from recd_dist.serve.served_model import LoadedModel, ServedFeature
 
@@ -49,8 +48,7 @@ class ServedExport:
         """Scores float32 [candidates, tasks] of each request, computed in one batch."""
         batch = self._model.batch(requests)
         counted = count_batch(batch)
-        logits = self._model.logits(batch if self._dedup else batch.expand())
-        scores = to_scores(logits, self._model.description.tasks).numpy()
+        scores = self._model.score_batch(batch, requests, self._dedup)
         unknown = self._model.unknown
         self.counts = {
             "rows": dict(counted.num_rows),
@@ -58,7 +56,7 @@ class ServedExport:
             "unknown": dict(unknown - self._unknown),
         }
         self._unknown = unknown
-        return np.split(scores, np.cumsum([request.num_candidates for request in requests])[:-1])
+        return scores
 
 
 def _served(feature: RequestFeature) -> ServedFeature:
